@@ -1,0 +1,102 @@
+from pathlib import Path
+
+import pytest
+import yaml
+
+from vlrl.config import CONFIGS, ConfigError, parse, resolved
+
+
+def test_defaults_of_the_embedded_run():
+    config = parse(["--task", "detection"])
+    assert config.model.model_name_or_path == "tiny"
+    assert config.run.stage == "sft+grpo"
+    assert config.rewards == ("iou_f1", "think_answer_format")
+    assert config.grpo.loss_type == "grpo"
+    assert config.sources == ("configs/detection.yaml",)
+
+
+def test_another_model_takes_class_defaults_not_the_embedded_ones():
+    config = parse(
+        ["--task", "detection", "--model_name_or_path", "Qwen/Qwen2.5-VL-3B-Instruct", "--use_cpu", "--bf16", "false"]
+    )
+    assert config.run.stage == "grpo"
+    assert config.sources == ()
+    assert config.grpo.learning_rate == 1e-6
+
+
+def test_order_of_precedence(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump({"learning_rate": 1e-4, "max_steps": 7, "env": {"VLRL_TEST": "1"}}))
+    config = parse(["--config", str(path), "--max-steps", "3"])
+    assert config.grpo.learning_rate == 1e-4
+    assert config.grpo.max_steps == 3
+    assert config.grpo.num_generations == 8
+    assert parse([f"--config={path}"]).grpo.max_steps == 7
+
+
+def test_resolved_config_gives_the_same_run(tmp_path):
+    first = parse(
+        [
+            "--max_steps",
+            "3",
+            "--learning_rate",
+            "1e-5",
+            "--rewards",
+            "iou_f1",
+            "--reward_weights",
+            "1.0",
+            "--output_dir",
+            "x",
+        ]
+    )
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(resolved(first)))
+    assert resolved(parse(["--config", str(path)])) == resolved(first)
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["--taks", "detection"], ["--taks", "'task'"]),
+        (["--learning_rat", "1"], ["'learning_rate'"]),
+        (["--task", "detectoin"], ["unknown task 'detectoin'", "'detection'"]),
+        (["--task", "gone.py"], ["gone.py", "no such file"]),
+        (
+            ["--per_device_train_batch_size", "12", "--num_generations", "8"],
+            ["12", "num_generations=8", "8 or 16", "groups must be whole"],
+        ),
+        (["--num_generations", "1"], ["at least 2"]),
+        (["--rewards", "iou_f2"], ["iou_f2", "iou_f1"]),
+        (["--rewards", "iou_f1", "--reward_weights", "1", "2"], ["2 reward_weights", "1 rewards"]),
+        (["--data", "gone.jsonl"], ["gone.jsonl", "no such file"]),
+        (["--eval_data", "pyproject.toml"], ["without --data"]),
+        (["--limit", "0"], ["--limit 0"]),
+        (["--min_pixels", "9000", "--max_pixels", "100"], ["--min_pixels 9000"]),
+        (["--config", "gone.yaml"], ["gone.yaml"]),
+        (["detection"], ["unexpected words", "detection"]),
+        (["--save_only_model", "--resume_from_checkpoint", "true"], ["--save_only_model"]),
+    ],
+)
+def test_what_cannot_work_is_refused_at_parse_time(argv, words, monkeypatch):
+    monkeypatch.chdir(CONFIGS.parent)
+    with pytest.raises(ConfigError) as error:
+        parse(argv)
+    for word in words:
+        assert word in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["lerning_rate: 1\n", "max_stepz: 3\n"])
+def test_a_misspelt_yaml_key_is_an_error(tmp_path, text):
+    path = tmp_path / "c.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match="did you mean"):
+        parse(["--config", str(path)])
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda p: p.stem)
+def test_every_checked_in_config_resolves_and_has_its_header(path: Path):
+    config = parse(["--config", str(path)])
+    assert config.task.name
+    head = [line for line in path.read_text().splitlines() if line.startswith("#")]
+    for word in ("What:", "Command:", "Hardware:", "Expect:"):
+        assert any(word in line for line in head), f"{path.name} lacks '# {word}'"

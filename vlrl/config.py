@@ -1,0 +1,255 @@
+"""What a run is: our few options beside TRL's `GRPOConfig` and `ModelConfig`, read by `TrlParser`.
+
+Order: class defaults < `configs/<task>.yaml` (embedded model only) < `--config` < command line. Everything that can be
+known to be wrong is refused here, before data or weights are touched. Not here: what a sample file may hold.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import os
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from trl import GRPOConfig, ModelConfig, TrlParser
+
+from vlrl.model import TINY_NAMES
+from vlrl.rewards import load_reward
+from vlrl.schema import Task
+from vlrl.tasks import load_task
+
+CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+STAGES = ("grpo", "sft", "sft+grpo")
+
+
+class ConfigError(ValueError):
+    """A run that cannot start as configured; the message says what to change."""
+
+
+@dataclass
+class RunConfig:
+    """The options of `vlrl/train.py` that TRL does not have."""
+
+    task: str = field(default="detection", metadata={"help": "A task's name, or path/to/my_task.py holding a TASK."})
+    data: str | None = field(default=None, metadata={"help": "Training samples (JSONL). Default: synthetic scenes."})
+    eval_data: str | None = field(default=None, metadata={"help": "Held-out samples (JSONL)."})
+    image_root: str | None = field(
+        default=None, metadata={"help": "Folder of relative image paths (default: the file's)."}
+    )
+    rewards: list[str] | None = field(
+        default=None, metadata={"help": "Reward names or path/to/file.py:function. Default: the task's own."}
+    )
+    stage: Literal["grpo", "sft", "sft+grpo"] | None = field(
+        default=None, metadata={"help": "Default: sft+grpo for the embedded model, grpo for any other."}
+    )
+    sft_steps: int = field(default=400, metadata={"help": "Steps of the supervised stage."})
+    sft_learning_rate: float = field(default=1e-5, metadata={"help": "Peak learning rate of the supervised stage."})
+    sft_batch_size: int = field(default=16, metadata={"help": "Samples a step and process in the supervised stage."})
+    limit: int | None = field(default=None, metadata={"help": "Use only the first N training samples."})
+    eval_limit: int | None = field(default=None, metadata={"help": "Use only the first N held-out samples."})
+    eval_batch_size: int = field(default=32, metadata={"help": "Samples a batch in greedy evaluation."})
+    coords: Literal["px", "resized_px", "norm1000", "norm1"] | None = field(
+        default=None, metadata={"help": "Coordinate dialect of completions. Default: by the model's config.model_type."}
+    )
+    min_pixels: int | None = field(default=None, metadata={"help": "Smallest image the model sees, in pixels."})
+    max_pixels: int | None = field(default=None, metadata={"help": "Largest image the model sees, in pixels."})
+    dry_run: bool = field(default=False, metadata={"help": "Print the resolved run and stop."})
+
+
+@dataclass(frozen=True)
+class Config:
+    """One resolved run."""
+
+    run: RunConfig
+    grpo: GRPOConfig
+    model: ModelConfig
+    task: Task
+    rewards: tuple[str, ...]
+    sources: tuple[str, ...]
+    """Files whose values were read, weakest first."""
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        return tuple((self.run.stage or "grpo").split("+"))
+
+
+def nearest(word: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read --config {path}: {error.strerror or error}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path} must hold a YAML mapping of option names to values")
+    return values
+
+
+def _flag_value(argv: list[str], name: str) -> str | None:
+    """The last value of `--name value` or `--name=value` ('-' and '_' are the same inside a flag)."""
+    found = None
+    for i, word in enumerate(argv):
+        flag, _, inline = word.partition("=")
+        if flag.startswith("--") and flag[2:].replace("-", "_") == name:
+            found = inline if inline else (argv[i + 1] if i + 1 < len(argv) else None)
+    return found
+
+
+def parse(argv: list[str]) -> Config:
+    """Resolve a command line. Raises ConfigError (one readable message) for anything that cannot work."""
+    parser = TrlParser((RunConfig, GRPOConfig, ModelConfig), description="Fine-tune a VLM on verifiable answers.")
+    known = sorted({action.dest for action in parser._actions if action.dest != "help"})
+    argv = [
+        word
+        if not word.startswith("--")
+        else "--" + word[2:].partition("=")[0].replace("-", "_") + word[2 + len(word[2:].partition("=")[0]) :]
+        for word in argv
+    ]
+    explicit_path = _flag_value(argv, "config")
+    explicit = _read_yaml(Path(explicit_path)) if explicit_path else {}
+    task_name = _flag_value(argv, "task") or explicit.get("task") or RunConfig.task
+    try:
+        task = load_task(str(task_name))
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    model_name = _flag_value(argv, "model_name_or_path") or explicit.get("model_name_or_path") or "tiny"
+    merged: dict[str, Any] = {"model_name_or_path": model_name}
+    sources: list[str] = []
+    embedded = CONFIGS / f"{task.name}.yaml"
+    if model_name in TINY_NAMES and embedded.is_file():
+        merged |= _read_yaml(embedded)
+        sources.append(f"configs/{embedded.name}")
+    merged |= explicit
+    if explicit_path:
+        sources.append(explicit_path)
+    merged["model_name_or_path"] = model_name
+    for key, value in (merged.pop("env", None) or {}).items():
+        os.environ[key] = str(value)
+    for key in merged:
+        if key not in known:
+            raise ConfigError(f"unknown option {key!r} in {explicit_path or sources[-1]}{nearest(key, known)}")
+    merged.setdefault("output_dir", "")
+    parser.set_defaults_with_config(**merged)
+    run, grpo, model = _parse_words(parser, _without(argv, "config"), known)
+    if run.stage is None:
+        run.stage = "sft+grpo" if model_name in TINY_NAMES else "grpo"
+    rewards = tuple(run.rewards or task.rewards)
+    config = Config(run=run, grpo=grpo, model=model, task=task, rewards=rewards, sources=tuple(sources))
+    _check(config)
+    return config
+
+
+def _without(argv: list[str], name: str) -> list[str]:
+    kept: list[str] = []
+    skip = False
+    for word in argv:
+        if skip:
+            skip = False
+        elif word == f"--{name}":
+            skip = True
+        elif not word.startswith(f"--{name}="):
+            kept.append(word)
+    return kept
+
+
+def _parse_words(parser: TrlParser, argv: list[str], known: list[str]) -> tuple[RunConfig, GRPOConfig, ModelConfig]:
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    _check_groups_early(parser, argv, world)
+    try:
+        run, grpo, model, rest = parser.parse_args_into_dataclasses(args=argv, return_remaining_strings=True)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    for word in rest:
+        if word.startswith("--"):
+            name = word[2:].partition("=")[0]
+            raise ConfigError(f"unknown option --{name}{nearest(name, known)}")
+    if rest:
+        raise ConfigError(f"unexpected words on the command line: {' '.join(rest)}")
+    return run, grpo, model
+
+
+def _check_groups_early(parser: TrlParser, argv: list[str], world: int) -> None:
+    """Batch arithmetic, before `GRPOConfig` meets it: groups must be whole."""
+    values = {action.dest: action.default for action in parser._actions}
+
+    def number(name: str, default: int) -> int:
+        text = _flag_value(argv, name)
+        value = text if text is not None else values.get(name)
+        return default if value in (None, "", "None") else int(float(value))
+
+    group = number("num_generations", 8)
+    per_device = number("per_device_train_batch_size", 8)
+    accumulation = number("gradient_accumulation_steps", 1)
+    steps = number("steps_per_generation", accumulation)
+    batch = per_device * world * steps
+    if group < 2:
+        raise ConfigError(f"num_generations={group}: an advantage needs at least 2 completions a prompt; use 8")
+    if batch % group:
+        low, high = batch // group * group, (batch // group + 1) * group
+        fits = " or ".join(str(b) for b in (low, high) if b)
+        divisors = [str(d) for d in range(2, batch + 1) if batch % d == 0][-3:]
+        raise ConfigError(
+            f"generation batch {batch} ({per_device} completions a device x {world} processes x {steps} steps) is not"
+            f" divisible by num_generations={group} (groups must be whole); make the batch {fits}, or num_generations"
+            f" one of {', '.join(divisors) or 'its divisors'}"
+        )
+
+
+def _check(config: Config) -> None:
+    run, grpo = config.run, config.grpo
+    for name in config.rewards:
+        try:
+            load_reward(name)
+        except (ValueError, OSError) as error:
+            raise ConfigError(str(error)) from error
+    if grpo.reward_weights is not None and len(grpo.reward_weights) != len(config.rewards):
+        raise ConfigError(
+            f"{len(grpo.reward_weights)} reward_weights for {len(config.rewards)} rewards ({', '.join(config.rewards)})"
+        )
+    for name in ("data", "eval_data"):
+        path = getattr(run, name)
+        if path is not None and not Path(path).is_file():
+            raise ConfigError(f"--{name} {path}: no such file")
+    if run.eval_data and not run.data:
+        raise ConfigError("--eval_data without --data: give the training samples too")
+    for name in ("limit", "eval_limit", "sft_steps", "sft_batch_size", "eval_batch_size", "min_pixels", "max_pixels"):
+        value = getattr(run, name)
+        if value is not None and value < 1:
+            raise ConfigError(f"--{name} {value}: must be at least 1")
+    if run.min_pixels and run.max_pixels and run.min_pixels > run.max_pixels:
+        raise ConfigError(f"--min_pixels {run.min_pixels} exceeds --max_pixels {run.max_pixels}")
+    if grpo.save_only_model and grpo.resume_from_checkpoint:
+        raise ConfigError("--save_only_model leaves no optimizer state: such a run cannot --resume_from_checkpoint")
+    if grpo.load_best_model_at_end:
+        raise ConfigError("--load_best_model_at_end is not supported: the last weights are measured and kept")
+
+
+def resolved(config: Config) -> dict[str, Any]:
+    """Every value that differs from its class default, ready for YAML; reading it back gives the same run."""
+    values: dict[str, Any] = {}
+    for part in (config.run, config.grpo, config.model):
+        for item in dataclasses.fields(part):
+            if not item.init:
+                continue
+            value = getattr(part, item.name)
+            default = (
+                item.default
+                if item.default is not dataclasses.MISSING
+                else (item.default_factory() if item.default_factory is not dataclasses.MISSING else None)
+            )
+            if value != default and isinstance(value, str | int | float | bool | list | dict | type(None)):
+                values[item.name] = value.value if hasattr(value, "value") else value
+    return values
+
+
+def argv() -> list[str]:
+    return sys.argv[1:]

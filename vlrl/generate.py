@@ -1,0 +1,93 @@
+"""Greedy completions of a set of samples, each exactly once, over one process or several."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import gather_object
+from tqdm.auto import tqdm
+from transformers import GenerationConfig, PreTrainedModel
+
+from vlrl.model import Loaded, vision_token_ids
+from vlrl.prompts import messages, open_image
+from vlrl.schema import Prediction, Sample, Task
+
+
+def eos_ids(loaded: Loaded) -> list[int]:
+    """Every id that ends a completion: the generation config's and the tokenizer's."""
+    configured = loaded.model.generation_config.eos_token_id
+    ids = [] if configured is None else [configured] if isinstance(configured, int) else list(configured)
+    return sorted({*ids, loaded.tokenizer.eos_token_id})
+
+
+def generate(
+    loaded: Loaded,
+    task: Task,
+    samples: Sequence[Sample],
+    *,
+    max_new_tokens: int,
+    batch_size: int,
+    model: PreTrainedModel | None = None,
+    label: str = "generating",
+) -> list[Prediction]:
+    """Greedy completions in the order of `samples` (situated ones, see `vlrl.prompts.situate`).
+
+    Prompts are left-padded, vision tokens cannot be sampled, and the model's own generation defaults do not leak in.
+    Samples are dealt to the processes in turn; every rank calls `generate` equally often, as sharded models need.
+    `model`: the unwrapped model to use, default `loaded.model`.
+    """
+    model = loaded.model if model is None else model
+    state = PartialState()
+    rank, world = state.process_index, state.num_processes
+    mine = list(range(rank, len(samples), world))
+    n_batches = -(-(-(-len(samples) // world)) // batch_size)
+    tokenizer = loaded.tokenizer
+    ends = torch.tensor(eos_ids(loaded))
+    config = GenerationConfig(
+        do_sample=False,
+        max_new_tokens=max_new_tokens,
+        eos_token_id=ends.tolist(),
+        pad_token_id=tokenizer.pad_token_id,
+        suppress_tokens=vision_token_ids(loaded),
+        use_cache=True,
+    )
+    was_training = model.training
+    model.eval()
+    done: list[tuple[int, Prediction]] = []
+    for number in tqdm(range(n_batches), desc=label, disable=rank > 0, leave=False):
+        indices = mine[number * batch_size : (number + 1) * batch_size]
+        batch = [samples[i] for i in indices] or [samples[0]]
+        completions = _complete(loaded, task, batch, model, config)
+        for index, ids in zip(indices, completions, strict=False):
+            ended = torch.isin(ids, ends).nonzero()
+            n_tokens = int(ended[0]) + 1 if len(ended) else len(ids)
+            text = tokenizer.decode(ids[:n_tokens], skip_special_tokens=True)
+            done.append((index, Prediction(samples[index].id, text, n_tokens, truncated=not len(ended))))
+    model.train(was_training)
+    if world > 1:
+        done = gather_object(done)
+    return [prediction for _, prediction in sorted(done, key=lambda pair: pair[0])]
+
+
+def _complete(
+    loaded: Loaded, task: Task, batch: Sequence[Sample], model: PreTrainedModel, config: GenerationConfig
+) -> torch.Tensor:
+    """Completion ids `[batch, tokens]` on the CPU."""
+    texts = [
+        loaded.processor.apply_chat_template(messages(sample, task), add_generation_prompt=True, tokenize=False)
+        for sample in batch
+    ]
+    images = [open_image(path) for sample in batch for path in sample.images]
+    inputs = loaded.processor(
+        text=texts,
+        images=images or None,
+        padding=True,
+        padding_side="left",
+        return_tensors="pt",
+        add_special_tokens=False,
+    ).to(model.device)
+    with torch.inference_mode():
+        ids = model.generate(**inputs, generation_config=config)
+    return ids[:, inputs["input_ids"].shape[1] :].cpu()

@@ -1,0 +1,301 @@
+"""Detection numbers over a set: official COCO AP beside order-free F1, precision, recall and mean IoU, with intervals.
+
+AP is pycocotools' `COCOeval` (bbox, area "all", maxDets 100), with every sample as an image of its own: one prompt is
+one question, and two questions about one picture are graded apart. Intervals resample pictures
+(`DetectionRow.image`), because questions about one picture are not independent; with one sample a picture that is
+resampling samples. Matching happens once; a resample only re-accumulates precision over recall (`_ApTable`, equal to
+pycocotools on the resampled set). With few pictures a label, AP of a resample tends to be higher than that of the set
+(copies smooth the precision-recall curve), so that interval sits a little high. Masks, NMS-AP and AP by object size are
+left out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from vlrl.boxes import best_matching
+from vlrl.metrics.stats import FloatArray, IntArray, bootstrap_indices
+from vlrl.parsing import canon
+from vlrl.schema import Box, Metric
+
+MAX_DETS = 100
+N_RESAMPLES = 1000
+CONSTANT_SCORE = 1.0
+"""Score of a box without a confidence. With one score for all, AP depends on the order of the boxes in the answer and
+of the rows (ties keep their order), which is why F1 is the headline where the format holds no confidence."""
+_NAMES = ("f1@0.5", "precision@0.5", "recall@0.5", "mean_iou", "negatives_accuracy", "ap", "ap50", "ap75")
+
+
+@dataclass(frozen=True, slots=True)
+class DetectionRow:
+    """One graded sample; boxes in ORIGINAL pixels, labels compared by `canon`.
+
+    `image`: key of the picture, shared by questions about it. `predicted=None`: the completion could not be read,
+    graded as no boxes (but not as the answer "none"). `n_pred`: items the completion held, invalid ones included;
+    None counts `predicted`.
+    """
+
+    id: str
+    image: str
+    true: tuple[Box, ...]
+    predicted: tuple[Box, ...] | None
+    n_pred: int | None = None
+
+
+def detection_metrics(
+    rows: Sequence[DetectionRow], *, per_category: bool = False, n_resamples: int = N_RESAMPLES, seed: int = 0
+) -> dict[str, Metric]:
+    """All metrics of a set, each in [0, 1], or `value=None` where it does not apply (0 / 0).
+
+    - "f1@0.5" = 2 TP / (n_pred + n_true), "precision@0.5" = TP / n_pred, "recall@0.5" = TP / n_true, sums over the
+      set; TP by the one-to-one matching of same-label pairs with IoU >= 0.5 that maximises total IoU. An empty truth
+      answered by none adds 0 to every sum: it neither helps nor hurts, while a box there is a false positive. `n` =
+      samples.
+    - "negatives_accuracy": share of samples with empty truth answered with an explicit empty list; unreadable or
+      invalid items are wrong. `n` = those samples; absent when there are none.
+    - "mean_iou": mean over true boxes of the IoU with the partner in the matching that maximises total IoU (same label,
+      no threshold), 0 without partner. `n` = true boxes.
+    - "ap", "ap50", "ap75": COCO AP, mean over the labels that occur in the truth. `n` = samples. With `per_category`
+      also "ap[<label>]", `n` = true boxes of that label.
+
+    differs from the official script: exact duplicates (label, box and confidence) are removed, boxes larger than 1e10
+    square pixels are not ignored, and a label that occurs in no truth of the set costs nothing (as there) in AP only.
+    Raises ValueError for a repeated id or a true box without label.
+    """
+    if not rows:
+        return {name: Metric(None, None, 0) for name in _NAMES if name != "negatives_accuracy"}
+    table = _Table(rows, per_category)
+    metrics = bootstrap_indices(
+        table.values, len(rows), clusters=[row.image for row in rows], n_resamples=n_resamples, seed=seed
+    )
+    return table.named(metrics)
+
+
+def detection_difference(
+    rows_a: Sequence[DetectionRow],
+    rows_b: Sequence[DetectionRow],
+    *,
+    per_category: bool = False,
+    n_resamples: int = N_RESAMPLES,
+    seed: int = 0,
+) -> dict[str, Metric]:
+    """Metrics of run b minus those of run a over the ids both hold, by paired bootstrap (same resamples for both).
+
+    Raises ValueError where no id is shared or the true boxes of an id differ.
+    """
+    b_by_id = {row.id: row for row in rows_b}
+    pairs = [(row, b_by_id[row.id]) for row in rows_a if row.id in b_by_id]
+    if not pairs:
+        raise ValueError(
+            f"the runs share no sample id ({len(rows_a)} and {len(rows_b)} rows); compare runs on the same data"
+        )
+    for a, b in pairs:
+        if sorted(map(repr, a.true)) != sorted(map(repr, b.true)):
+            raise ValueError(
+                f"sample {a.id!r} has other true boxes in run b than in run a; score both on the same data"
+            )
+    table_a, table_b = (_Table(rows, per_category) for rows in zip(*pairs, strict=True))
+    metrics = bootstrap_indices(
+        lambda index: table_b.values(index) - table_a.values(index),
+        len(pairs),
+        clusters=[a.image for a, _ in pairs],
+        n_resamples=n_resamples,
+        seed=seed,
+    )
+    return table_a.named(metrics)
+
+
+class _Table:
+    """Per-sample counts and matches of a set, ready to be summed over any resample."""
+
+    def __init__(self, rows: Sequence[DetectionRow], per_category: bool) -> None:
+        rows = [_canonical(row) for row in rows]
+        ids = [row.id for row in rows]
+        if len(set(ids)) != len(ids):
+            twice = next(key for i, key in enumerate(ids) if key in ids[:i])
+            raise ValueError(f"id {twice!r} occurs twice; give one row a sample")
+        self.counts_NC = np.array([_counts(row) for row in rows], dtype=np.float64)
+        self.labels = sorted({box.label for row in rows for box in row.true if box.label is not None})
+        self.per_category = per_category
+        self.ap = _ApTable(official_evaluation(rows))
+
+    def values(self, index: IntArray) -> FloatArray:
+        """The numbers of `_NAMES` for the samples `index` (repeats allowed), then AP of each label if asked for."""
+        tp, n_pred, n_true, iou_sum, n_negatives_right, n_negatives = self.counts_NC[index].sum(axis=0)
+        ap_TK = self.ap.at(index)
+        values = [
+            _share(2 * tp, n_pred + n_true),
+            _share(tp, n_pred),
+            _share(tp, n_true),
+            _share(iou_sum, n_true),
+            _share(n_negatives_right, n_negatives),
+            _mean(ap_TK),
+            _mean(ap_TK[0]),
+            _mean(ap_TK[5]),
+        ]
+        return np.array([*values, *(ap_TK.mean(axis=0) if self.per_category else ())])
+
+    def named(self, metrics: Sequence[Metric]) -> dict[str, Metric]:
+        """`metrics` (in the order of `values`) by name, with what each one counts."""
+        _, _, n_true, _, _, n_negatives = (int(total) for total in self.counts_NC.sum(axis=0))
+        named = dict(zip(_NAMES, metrics[: len(_NAMES)], strict=True))
+        named["mean_iou"] = replace(named["mean_iou"], n=n_true)
+        named["negatives_accuracy"] = replace(named["negatives_accuracy"], n=n_negatives)
+        if not n_negatives:
+            del named["negatives_accuracy"]
+        if self.per_category:
+            n_true_K = self.ap.n_true_NK.sum(axis=0)
+            for label, metric, n in zip(self.labels, metrics[len(_NAMES) :], n_true_K, strict=True):
+                named[f"ap[{label}]"] = replace(metric, n=int(n))
+        return named
+
+
+def _canonical(row: DetectionRow) -> DetectionRow:
+    for box in row.true:
+        if box.label is None:
+            raise ValueError(
+                f"sample {row.id!r}: true box {list(box.xyxy)} has no label; detection truth names every box"
+            )
+
+    def canonical(boxes: tuple[Box, ...]) -> tuple[Box, ...]:
+        return tuple(replace(box, label=None if box.label is None else canon(box.label)) for box in boxes)
+
+    return replace(row, true=canonical(row.true), predicted=None if row.predicted is None else canonical(row.predicted))
+
+
+def _counts(row: DetectionRow) -> tuple[float, ...]:
+    """tp, n_pred, n_true, sum of partner IoUs, negative answered right, negative."""
+    predicted = row.predicted or ()
+    n_pred = len(predicted) if row.n_pred is None else row.n_pred
+    if n_pred < len(predicted):
+        raise ValueError(
+            f"sample {row.id!r}: n_pred={n_pred} but {len(predicted)} boxes; n_pred counts invalid items too"
+        )
+    iou_sum = sum(overlap for _, _, overlap in best_matching(predicted, row.true, 0.0))
+    tp = len(best_matching(predicted, row.true, 0.5))
+    negative = not row.true
+    return tp, n_pred, len(row.true), iou_sum, negative and row.predicted is not None and n_pred == 0, negative
+
+
+def _share(part: float, whole: float) -> float:
+    return part / whole if whole else float("nan")
+
+
+def _mean(ap: FloatArray) -> float:
+    """Mean over the labels present (a label is absent at all IoU thresholds or at none)."""
+    present = ap[~np.isnan(ap)]
+    return float(present.mean()) if len(present) else float("nan")
+
+
+def official_evaluation(rows: Sequence[DetectionRow]) -> Any:
+    """pycocotools' `COCOeval` after `evaluate()`: image i+1 is row i, category k+1 the k-th true label, sorted.
+
+    Call `.accumulate()` on it for the official precision array. Labels must be canonical.
+    """
+    labels = sorted({box.label for row in rows for box in row.true if box.label is not None})
+    category_of = {label: number for number, label in enumerate(labels, start=1)}
+    truth: list[dict[str, Any]] = []
+    found: list[dict[str, Any]] = []
+    for image_id, row in enumerate(rows, start=1):
+        for box in row.true:
+            truth.append({"image_id": image_id, "iscrowd": 0, **_annotation(box, category_of)})
+        # dict keys keep the first of equal boxes and the order of the answer
+        for box in dict.fromkeys(row.predicted or ()):
+            if box.label in category_of:
+                score = CONSTANT_SCORE if box.confidence is None else box.confidence
+                found.append({"image_id": image_id, "score": score, **_annotation(box, category_of)})
+    images = [{"id": image_id} for image_id in range(1, len(rows) + 1)]
+    categories = [{"id": number, "name": label} for label, number in category_of.items()]
+    with contextlib.redirect_stdout(io.StringIO()):
+        evaluation = COCOeval(_indexed(images, categories, truth), _indexed(images, categories, found), "bbox")
+        evaluation.params.areaRng, evaluation.params.areaRngLbl = [[0, float("inf")]], ["all"]
+        evaluation.params.maxDets = [MAX_DETS]
+        evaluation.evaluate()
+    return evaluation
+
+
+def _annotation(box: Box, category_of: dict[str, int]) -> dict[str, Any]:
+    width, height = box.x2 - box.x1, box.y2 - box.y1
+    assert box.label is not None
+    return {"category_id": category_of[box.label], "bbox": [box.x1, box.y1, width, height], "area": width * height}
+
+
+def _indexed(images: list[dict[str, Any]], categories: list[dict[str, Any]], annotations: list[dict[str, Any]]) -> Any:
+    coco = COCO()
+    # ids start at 1: COCOeval stores the matched id and reads 0 as "unmatched"
+    numbered = [{"id": number, "iscrowd": 0, **row} for number, row in enumerate(annotations, start=1)]
+    coco.dataset = {"images": images, "categories": categories, "annotations": numbered}
+    coco.createIndex()
+    return coco
+
+
+class _ApTable:
+    """`COCOeval`'s matches, laid out so that AP over any resample of the samples takes about a millisecond.
+
+    Axes: N samples, K labels, T IoU thresholds, D predicted boxes in the order of the samples.
+    """
+
+    def __init__(self, evaluation: Any) -> None:
+        n_images, n_labels = len(evaluation.params.imgIds), len(evaluation.params.catIds)
+        self.recalls: FloatArray = evaluation.params.recThrs
+        self.n_thresholds = len(evaluation.params.iouThrs)
+        self.n_true_NK = np.zeros((n_images, n_labels), dtype=np.int64)
+        hits: list[NDArray[np.bool_]] = [np.zeros((self.n_thresholds, 0), dtype=bool)]
+        keys: list[tuple[int, int, float]] = []
+        for image in range(n_images):
+            for label in range(n_labels):
+                result = evaluation.evalImgs[label * n_images + image]
+                if result is not None:
+                    self.n_true_NK[image, label] = len(result["gtIds"])
+                    hits.append(np.asarray(result["dtMatches"]) > 0)
+                    keys += [(image, label, -score) for score in result["dtScores"]]
+        self.hit_TD = np.concatenate(hits, axis=1)
+        image_D, self.label_D, _ = np.array(keys, dtype=np.float64).reshape(-1, 3).T.astype(np.int64)
+        self.first_N = np.searchsorted(image_D, np.arange(n_images))
+        self.length_N = np.bincount(image_D, minlength=n_images)
+        # boxes of one label by falling score; equal ranks are ties, which a stable sort leaves in the order of the
+        # answer
+        rank_of = {key: rank for rank, key in enumerate(sorted({key[1:] for key in keys}))}
+        self.rank_D = np.array(
+            [rank_of[key[1:]] for key in keys], dtype=np.uint16 if len(rank_of) < 65536 else np.int64
+        )
+
+    def at(self, index: IntArray) -> FloatArray:
+        """AP [T, K] over the samples `index` (sorted, repeats allowed); nan for a label without true boxes."""
+        n_labels = self.n_true_NK.shape[1]
+        n_true_K = self.n_true_NK[index].sum(axis=0)
+        ends = self.length_N[index].cumsum()
+        gathered_D = np.repeat(self.first_N[index] - ends + self.length_N[index], self.length_N[index])
+        gathered_D += np.arange(len(gathered_D))
+        sorted_D = gathered_D[np.argsort(self.rank_D[gathered_D], kind="stable")]
+        label_D = self.label_D[sorted_D]
+        place_D = np.arange(len(sorted_D)) - np.searchsorted(label_D, np.arange(n_labels))[label_D] + 1
+
+        # Only true positives matter: between two of them precision falls. M hits in the order (threshold, label,
+        # place).
+        threshold_M, at_M = np.nonzero(self.hit_TD[:, sorted_D])
+        segment_M = threshold_M * n_labels + label_D[at_M]
+        n_segments = self.n_thresholds * n_labels
+        nth_M = np.arange(len(segment_M)) - np.searchsorted(segment_M, np.arange(n_segments))[segment_M] + 1
+        precision_M = nth_M / (place_D[at_M] + np.spacing(1))
+        # Highest precision at this recall or above: a running maximum from the right, kept inside its segment by
+        # steps of 2.
+        step_M = 2.0 * (n_segments - segment_M)
+        envelope_M = np.maximum.accumulate((precision_M + step_M)[::-1])[::-1] - step_M
+        # How many of the 101 recall levels are first reached with this hit.
+        reached_M = np.searchsorted(self.recalls, nth_M / n_true_K[label_D[at_M]], side="right")
+        n_levels_M = np.diff(reached_M, prepend=0)
+        n_levels_M[nth_M == 1] = reached_M[nth_M == 1]
+        ap_TK = np.bincount(segment_M, envelope_M * n_levels_M, minlength=n_segments).reshape(
+            self.n_thresholds, n_labels
+        )
+        return np.where(n_true_K > 0, ap_TK / len(self.recalls), np.nan)

@@ -1,0 +1,202 @@
+"""What a run leaves for people: `summary.json`, the before/after table, `curves.png` and `samples.png`."""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from PIL import Image, ImageDraw, ImageFont
+
+from vlrl.metrics.stats import bootstrap_mean
+from vlrl.parsing import read_boxes
+from vlrl.prompts import open_image
+from vlrl.schema import Metric, Prediction, Sample, Task
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt  # noqa: E402
+
+TRUE_COLOUR, BEFORE_COLOUR, AFTER_COLOUR = (20, 20, 20), (214, 39, 40), (31, 119, 180)
+PACKAGES = ("vlrl", "torch", "torchvision", "transformers", "trl", "accelerate", "peft", "datasets", "pycocotools")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The numbers of one model on one set."""
+
+    metrics: dict[str, Metric]
+    n: int
+    n_unparsed: int
+    n_truncated: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Metric name -> value, ci95, n; the shares of unparsed and truncated completions stand among them."""
+        return {
+            name: {"value": metric.value, "ci95": None if metric.ci95 is None else list(metric.ci95), "n": metric.n}
+            for name, metric in self.metrics.items()
+        }
+
+
+def evaluate(task: Task, samples: Sequence[Sample], predictions: Sequence[Prediction]) -> Evaluation:
+    """Score predictions with the task's metrics. Raises ValueError unless there is one for each sample, in order."""
+    if [s.id for s in samples] != [p.id for p in predictions]:
+        raise ValueError("predictions and samples do not have the same ids in the same order")
+    metrics, n_unparsed = task.metrics(samples, predictions)
+    n_truncated = sum(p.truncated for p in predictions)
+    metrics["n_tokens"] = bootstrap_mean([float(p.n_tokens) for p in predictions])
+    return Evaluation(metrics, len(samples), n_unparsed, n_truncated)
+
+
+def versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def git_revision() -> str | None:
+    """The commit of the source tree, with `-dirty` if it has changes; None outside a checkout."""
+    here = Path(__file__).resolve().parent
+    command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip() or None
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write aside, then move into place, so that a reader never sees half a file."""
+    partial = path.with_suffix(path.suffix + ".partial")
+    partial.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    partial.replace(path)
+
+
+def table(columns: Mapping[str, Evaluation]) -> str:
+    """A plain-text table: a row a metric, a column an evaluation, every value with its 95 % interval."""
+    names = list(dict.fromkeys(name for evaluation in columns.values() for name in evaluation.metrics))
+    rows = [["metric", *columns, "n"]]
+    for name in names:
+        found = [evaluation.metrics.get(name) for evaluation in columns.values()]
+        rows.append([name, *(_cell(metric) for metric in found), str(next(m.n for m in found if m is not None))])
+    for name in ("n_unparsed", "n_truncated"):
+        rows.append([name, *(str(getattr(e, name)) for e in columns.values()), str(next(iter(columns.values())).n)])
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+
+
+def _cell(metric: Metric | None) -> str:
+    if metric is None or metric.value is None:
+        return "-"
+    digits = 1 if metric.value >= 10 else 3
+    if metric.ci95 is None:
+        return f"{metric.value:.{digits}f}"
+    return f"{metric.value:.{digits}f} [{metric.ci95[0]:.{digits}f}, {metric.ci95[1]:.{digits}f}]"
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The logged steps of a run; a half-written last line (a killed run) is dropped."""
+    if not path.is_file():
+        return []
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return rows
+
+
+def drop_after(path: Path, step: int) -> None:
+    """Remove logged GRPO steps beyond `step`: a resumed run logs them again."""
+    rows = [row for row in read_metrics(path) if row.get("step", 0) <= step]
+    if path.is_file():
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def draw_curves(metrics: Path, out: Path) -> None:
+    """Reward and its components, group spread and completion length over training steps."""
+    rows = [row for row in read_metrics(metrics) if "reward" in row]
+    if not rows:
+        return
+    steps = [row["step"] for row in rows]
+    names = sorted(key for key in rows[-1] if key.startswith("rewards/") and key.endswith("/mean"))
+    figure, panels = plt.subplots(1, 3, figsize=(13, 3.6), constrained_layout=True)
+    panels[0].plot(steps, [row["reward"] for row in rows], color="black", label="reward (weighted sum)")
+    for name in names:
+        panels[0].plot(steps, [row.get(name) for row in rows], label=name.split("/")[1], alpha=0.8)
+    panels[0].set_title("sampled reward")
+    panels[1].plot(steps, [row.get("reward_std") for row in rows], label="reward std")
+    panels[1].plot(steps, [row.get("frac_reward_zero_std") for row in rows], label="groups with equal rewards")
+    panels[1].set_title("signal within groups")
+    for key, label in (("mean", "mean"), ("min", "shortest"), ("max", "longest")):
+        panels[2].plot(steps, [row.get(f"completions/{key}_length") for row in rows], label=label)
+    panels[2].set_title("completion length (tokens)")
+    for panel in panels:
+        panel.set_xlabel("step")
+        panel.grid(alpha=0.3)
+        panel.legend(fontsize=8)
+    figure.savefig(out, dpi=110)
+    plt.close(figure)
+
+
+def draw_samples(
+    samples: Sequence[Sample], before: Sequence[Prediction], after: Sequence[Prediction], out: Path, n: int = 8
+) -> None:
+    """The first `n` samples with true (black), before (red) and after (blue) boxes; answers without boxes as text."""
+    tiles = [_tile(sample, first, last) for sample, first, last in zip(samples[:n], before[:n], after[:n], strict=True)]
+    if not tiles:
+        return
+    per_row = 4
+    width, height = tiles[0].size
+    n_rows = -(-len(tiles) // per_row)
+    legend = 30
+    sheet = Image.new("RGB", (min(per_row, len(tiles)) * width, n_rows * height + legend), "white")
+    draw = ImageDraw.Draw(sheet)
+    x = 8
+    for text, colour in (("true", TRUE_COLOUR), ("before", BEFORE_COLOUR), ("after", AFTER_COLOUR)):
+        draw.rectangle((x, 8, x + 14, 22), outline=colour, width=3)
+        draw.text((x + 20, 7), text, fill=(0, 0, 0), font=_font(14))
+        x += 34 + int(draw.textlength(text, font=_font(14)))
+    for i, tile in enumerate(tiles):
+        sheet.paste(tile, ((i % per_row) * width, legend + (i // per_row) * height))
+    sheet.save(out)
+
+
+def _font(size: int) -> Any:
+    return ImageFont.load_default(size)
+
+
+def _tile(sample: Sample, before: Prediction, after: Prediction, side: int = 300) -> Image.Image:
+    """One sample as a picture of `side` px, its question and, for answers without boxes, both answers below."""
+    tile = Image.new("RGB", (side + 8, side + 44), "white")
+    draw = ImageDraw.Draw(tile)
+    caption = sample.question
+    if sample.images:
+        image = open_image(sample.images[int(sample.meta.get("image_index", 0))])
+        scale = side / max(image.size)
+        shown = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))
+        tile.paste(shown, (4, 4))
+        if isinstance(sample.answer, list):
+            true = [item["bbox_2d"] for item in sample.answer]
+            drawn = [(true, TRUE_COLOUR, 3)]
+            for prediction, colour in ((before, BEFORE_COLOUR), (after, AFTER_COLOUR)):
+                parsed, _ = read_boxes(prediction.completion, sample)
+                drawn.append(([] if parsed is None else [box.xyxy for box in parsed.items], colour, 2))
+                caption += f" | {'?' if parsed is None else len(parsed.items)}"
+            for boxes, colour, width in drawn:
+                for x1, y1, x2, y2 in boxes:
+                    corners = (4 + x1 * scale, 4 + y1 * scale, 4 + x2 * scale, 4 + y2 * scale)
+                    draw.rectangle(corners, outline=colour, width=width)
+    draw.text((6, side + 10), caption[:48], fill=(0, 0, 0), font=_font(15))
+    return tile

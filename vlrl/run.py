@@ -1,0 +1,241 @@
+"""The run folder: opening one, finding where a stopped run goes on, its data, its final weights.
+
+Not here: training and numbers. `vlrl/train.py` calls these in order.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shlex
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
+from transformers import AutoModelForImageTextToText
+
+from vlrl.config import Config, ConfigError, resolved
+from vlrl.model import TINY_NAMES, Loaded
+from vlrl.prompts import Samples, check_samples, situate
+from vlrl.report import versions
+from vlrl.schema import Prediction, Sample, read_samples
+from vlrl.synthetic import item_rng
+from vlrl.trainer import last_checkpoint
+
+N_SYNTHETIC_TRAIN = 20_000
+N_SYNTHETIC_HELD_OUT = 400
+HELD_OUT_SHARE, MAX_HELD_OUT = 0.1, 400
+RESUME_LAST = ("true", "last", "1", "yes")
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    path: Path
+    checkpoint: str | None
+    """Where to go on from, or None for a fresh start."""
+    resuming: bool
+
+
+def open_folder(config: Config) -> RunFolder:
+    """Create the run's folder, or find the checkpoint to go on from. Raises ConfigError where data could be lost."""
+    wanted = config.grpo.resume_from_checkpoint
+    wanted = None if wanted in (None, "", "false", "False") else str(wanted)
+    named = config.grpo.output_dir
+    checkpoint: str | None = None
+    if wanted is not None and wanted.lower() not in RESUME_LAST:
+        if not (Path(wanted) / "trainer_state.json").is_file():
+            raise ConfigError(f"--resume_from_checkpoint {wanted}: not a checkpoint (no trainer_state.json in it)")
+        checkpoint = wanted
+        named = named or str(Path(wanted).resolve().parent)
+    elif wanted is not None:
+        if not named:
+            raise ConfigError(
+                "--resume_from_checkpoint true: name the run to go on with, --output_dir runs/<its folder>"
+            )
+        checkpoint = last_checkpoint(named)
+    if not named:
+        shared = [f"runs/{config.task.name}-{time.strftime('%Y%m%d-%H%M%S')}"]
+        if PartialState().num_processes > 1:
+            broadcast_object_list(shared)
+        named = shared[0]
+    path = Path(named)
+    if wanted is None and (path / "config.yaml").exists():
+        raise ConfigError(
+            f"--output_dir {path} already holds a run; go on with it by --resume_from_checkpoint true, or name another"
+        )
+    PartialState().wait_for_everyone()
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"--output_dir {path}: {error.strerror or error}") from error
+    config.grpo.output_dir = str(path)
+    return RunFolder(path, checkpoint, resuming=wanted is not None)
+
+
+def write_config(config: Config, folder: Path) -> None:
+    """`config.yaml`: what was set, by whom and with which versions; `--config` on it repeats the run."""
+    values = {key: v for key, v in resolved(config).items() if key not in ("output_dir", "resume_from_checkpoint")}
+    head = [f"# {' '.join(shlex.quote(word) for word in ['vlrl/train.py', *sys.argv[1:]])}"]
+    head += [f"# {name} {version}" for name, version in versions().items()]
+    text = "\n".join(head) + "\n" + yaml.safe_dump(values, sort_keys=True, allow_unicode=True)
+    (folder / "config.yaml").write_text(text, encoding="utf-8")
+
+
+def check_disk(config: Config, loaded: Loaded, folder: Path) -> None:
+    """Refuse to start where not even one checkpoint fits (weights, and two Adam moments of what is trained)."""
+    weights = sum(p.numel() * p.element_size() for p in loaded.model.parameters())
+    trained = 0 if config.model.use_peft else sum(p.numel() * 4 for p in loaded.model.parameters())
+    needed = 2 * weights + (0 if config.grpo.save_only_model else 2 * trained) + 2**20
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise ConfigError(
+            f"{folder} has {free // 2**20} MiB free, but one checkpoint and the final weights take about"
+            f" {needed // 2**20} MiB; free some space or name another --output_dir"
+        )
+
+
+@dataclass(frozen=True)
+class Data:
+    train: Samples
+    held_out: list[Sample]
+    description: str
+
+
+def load_data(config: Config, loaded: Loaded) -> Data:
+    """Training and held-out samples, checked. Without `--data` both are synthetic; without `--eval_data` a tenth of the
+    pictures is held out by seed."""
+    run, task, seed = config.run, config.task, config.grpo.seed
+    if run.data is None:
+        n = run.limit or N_SYNTHETIC_TRAIN
+        held_out = [
+            situate(task.synthetic(0, "heldout", i), loaded) for i in range(run.eval_limit or N_SYNTHETIC_HELD_OUT)
+        ]
+        train = Samples(n, lambda i: situate(task.synthetic(seed, "train", i), loaded))
+        return Data(train, held_out, f"{n} synthetic scenes (seed {seed}), {len(held_out)} held out")
+    rows = check_samples(read_samples(run.data, run.image_root, run.limit), task, loaded, run.data)
+    if run.eval_data is not None:
+        held_out = check_samples(
+            read_samples(run.eval_data, run.image_root, run.eval_limit), task, loaded, run.eval_data
+        )
+        described = f"{len(rows)} samples of {run.data}, {len(held_out)} of {run.eval_data} held out"
+    else:
+        rows, held_out = hold_out(rows, seed, run.eval_limit or MAX_HELD_OUT)
+        described = f"{len(rows)} samples of {run.data}, {len(held_out)} more held out (no picture in both)"
+    return Data(Samples(len(rows), rows.__getitem__), held_out, described)
+
+
+def hold_out(samples: Sequence[Sample], seed: int, at_most: int) -> tuple[list[Sample], list[Sample]]:
+    """Split by picture: a tenth of the samples, `at_most` of them, share no picture with the rest."""
+    keys = list(dict.fromkeys(sample.images or (sample.id,) for sample in samples))
+    order = item_rng("held out", seed).permutation(len(keys))
+    wanted = min(at_most, max(1, round(HELD_OUT_SHARE * len(samples))))
+    count = {key: 0 for key in keys}
+    for sample in samples:
+        count[sample.images or (sample.id,)] += 1
+    chosen: set[tuple[str, ...]] = set()
+    n = 0
+    for index in order:
+        if n >= wanted or len(chosen) + 1 >= len(keys):
+            break
+        chosen.add(keys[index])
+        n += count[keys[index]]
+    out = [sample for sample in samples if (sample.images or (sample.id,)) in chosen]
+    if not out:
+        raise ConfigError(
+            f"{len(samples)} samples of one picture cannot be split; give held-out samples by --eval_data"
+        )
+    return [sample for sample in samples if (sample.images or (sample.id,)) not in chosen], out
+
+
+def sft_samples(config: Config, loaded: Loaded, train: Samples, n_processes: int) -> Samples:
+    """All samples of the supervised stage in their order: the data shuffled anew each epoch, or synthetic scenes, of
+    which the first sixth holds one object each."""
+    seed = config.grpo.seed
+    n = config.run.sft_steps * config.run.sft_batch_size * n_processes
+    if config.run.data is None:
+        easy = n // 6
+        synthetic = config.task.synthetic
+        return Samples(
+            n, lambda i: situate(synthetic(seed, "warmup" if i < easy else "coldstart", i), loaded), train.report
+        )
+    orders: dict[int, Any] = {}
+
+    def get(i: int) -> Sample:
+        epoch, place = divmod(i, train.n)
+        if epoch not in orders:
+            orders[epoch] = item_rng("sft order", seed, epoch).permutation(train.n)
+        return train.get(int(orders[epoch][place]))
+
+    return Samples(n, get, train.report)
+
+
+def is_shipped_start(config: Config) -> bool:
+    """Whether the supervised stage of this run is the shipped cold start itself."""
+    return config.model.model_name_or_path == "tiny" and config.run.stage == "sft+grpo" and config.run.data is None
+
+
+def start_folder(loaded: Loaded, folder: Path) -> str:
+    """Where the weights that GRPO starts from can be loaded again (the reference model, the base of adapters). A model
+    that exists only in memory is saved for that."""
+    if loaded.name not in TINY_NAMES:
+        return loaded.name
+    start = folder / "start"
+    if PartialState().is_main_process:
+        loaded.model.save_pretrained(start)
+        loaded.processor.save_pretrained(start)
+    PartialState().wait_for_everyone()
+    loaded.model.config._name_or_path = str(start)
+    return str(start)
+
+
+def promote(trained: Path, final: Path) -> None:
+    """Copy the supervised stage's result to `final/`, complete or absent."""
+    if PartialState().is_main_process:
+        partial = final.with_suffix(".partial")
+        shutil.copytree(trained, partial, dirs_exist_ok=True)
+        shutil.rmtree(final, ignore_errors=True)
+        os.replace(partial, final)
+    PartialState().wait_for_everyone()
+
+
+def save_final(trainer: Any, loaded: Loaded, folder: Path, base: str) -> Path:
+    """`final/`: weights and processor that load with `from_pretrained`, adapters merged; complete or absent."""
+    final, partial = folder / "final", folder / "final.partial"
+    peft = trainer.accelerator.unwrap_model(trainer.model)
+    if hasattr(peft, "peft_config"):
+        trainer.save_model(str(folder / "adapter"))
+        if trainer.accelerator.is_main_process:
+            from peft import PeftModel
+
+            whole = AutoModelForImageTextToText.from_pretrained(base, dtype=loaded.model.dtype)
+            merged = PeftModel.from_pretrained(whole, str(folder / "adapter")).merge_and_unload()
+            merged.save_pretrained(partial)
+    else:
+        trainer.save_model(str(partial))
+    if trainer.accelerator.is_main_process:
+        loaded.processor.save_pretrained(partial)
+        shutil.rmtree(final, ignore_errors=True)
+        os.replace(partial, final)
+    trainer.accelerator.wait_for_everyone()
+    return final
+
+
+def write_predictions(path: Path, predictions: Sequence[Prediction]) -> None:
+    partial = path.with_suffix(".partial")
+    rows = (json.dumps(dataclasses.asdict(p), ensure_ascii=True) for p in predictions)
+    partial.write_text("".join(row + "\n" for row in rows), encoding="utf-8")
+    partial.replace(path)
+
+
+def read_predictions(path: Path) -> list[Prediction] | None:
+    if not path.is_file():
+        return None
+    return [Prediction(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]

@@ -1,0 +1,115 @@
+"""The supervised stage: TRL's `SFTTrainer` on the task's own prompts and targets, loss on the completion only.
+
+Its result is a folder, from which the GRPO stage loads policy and reference alike.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from peft import PeftConfig
+from transformers import PrinterCallback
+from transformers.trainer_callback import ProgressCallback
+from trl import GRPOConfig, SFTConfig, SFTTrainer
+
+from vlrl.model import Loaded
+from vlrl.prompts import Samples, dataset
+from vlrl.schema import Task
+
+
+class _Trainer(SFTTrainer):  # type: ignore[misc]
+    """`SFTTrainer` with one readable line a logged step."""
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        super().log(logs, start_time)
+        if self.accelerator.is_main_process and "loss" in logs:
+            row = {"stage": "sft", "step": self.state.global_step, **logs}
+            row = {key: None if isinstance(v, float) and not math.isfinite(v) else v for key, v in row.items()}
+            with open(os.path.join(self.args.output_dir, "metrics.jsonl"), "a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+            accuracy = logs.get("mean_token_accuracy")
+            print(
+                f"sft {self.state.global_step}/{self.state.max_steps}  loss {logs['loss']:.4f}"
+                + (f"  token accuracy {accuracy:.3f}" if accuracy is not None else ""),
+                flush=True,
+            )
+
+
+def supervise(
+    loaded: Loaded,
+    task: Task,
+    samples: Samples,
+    folder: Path,
+    like: GRPOConfig,
+    *,
+    steps: int,
+    batch_size: int,
+    learning_rate: float,
+    peft_config: PeftConfig | None = None,
+) -> float:
+    """Train `loaded.model` in place for `steps` steps of `batch_size` samples a process; returns the seconds it took.
+
+    Cosine schedule with a tenth of warm-up; precision, seed, checkpointing and Adam's betas as in the GRPO stage. Samples
+    are taken in their order (shuffle them before), so a curriculum stays one. Adapters are merged at the end.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    args = SFTConfig(
+        output_dir=str(folder),
+        max_steps=steps,
+        per_device_train_batch_size=batch_size,
+        gradient_accumulation_steps=1,
+        learning_rate=learning_rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=max(1, steps // 10),
+        adam_beta1=like.adam_beta1,
+        adam_beta2=like.adam_beta2,
+        weight_decay=0.01,
+        max_grad_norm=1.0,
+        bf16=like.bf16,
+        fp16=like.fp16,
+        use_cpu=like.use_cpu,
+        seed=like.seed,
+        gradient_checkpointing=like.gradient_checkpointing,
+        logging_steps=max(1, min(50, steps // 10)),
+        save_strategy="no",
+        report_to=like.report_to,
+        max_length=None,
+        train_sampling_strategy="sequential",
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        dataloader_num_workers=like.dataloader_num_workers,
+        dataloader_pin_memory=like.dataloader_pin_memory,
+    )
+    trainer = _Trainer(
+        model=loaded.model,
+        args=args,
+        train_dataset=dataset(samples, task, sft=True),
+        processing_class=loaded.processor,
+        peft_config=peft_config,
+    )
+    for callback in (PrinterCallback, ProgressCallback):
+        trainer.remove_callback(callback)
+    started = time.monotonic()
+    trainer.train()
+    seconds = time.monotonic() - started
+    _finish(trainer, loaded, folder)
+    return seconds
+
+
+def _finish(trainer: Any, loaded: Loaded, folder: Path) -> None:
+    """Save the trained weights to `folder/final`, complete or not at all."""
+    partial, final = folder / "final.partial", folder / "final"
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    if hasattr(model, "merge_and_unload"):
+        loaded.model = model.merge_and_unload()
+        trainer.model = loaded.model
+    trainer.save_model(str(partial))
+    if trainer.accelerator.is_main_process:
+        loaded.processor.save_pretrained(partial)
+        os.replace(partial, final)
+    trainer.accelerator.wait_for_everyone()

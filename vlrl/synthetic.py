@@ -1,0 +1,200 @@
+"""Seeded scenes drawn with Pillow: samples for every task without a data set.
+
+A scene is addressed, not stored: `synthetic:detection/train/0/17` is seed 0, item 17 of the training split, and
+`open_image` draws it anew each time, the same pixels on every machine. Splits never share a scene: the split's name is
+part of the random key. Boxes are exact to the pixel, taken from the mask of what stays visible.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from vlrl.schema import Sample
+
+SIDE_PX = 112
+COLOURS = {
+    "red": (214, 40, 40),
+    "green": (40, 160, 70),
+    "blue": (40, 80, 210),
+    "yellow": (240, 200, 40),
+    "purple": (140, 60, 170),
+    "orange": (245, 130, 30),
+}
+SHAPES = ("circle", "square", "triangle")
+CATEGORIES = tuple(f"{colour} {shape}" for colour in COLOURS for shape in SHAPES)
+MAX_OBJECTS = 4
+CURRICULUM = {"coldstart-1": (2, 1.0), "coldstart-2": (MAX_OBJECTS, 0.5)}
+"""Easier splits for a supervised start: objects a scene at most, and the share of questions that list several
+categories (which teach what is where; a question about one category must then find it)."""
+MIN_VISIBLE = 0.75
+LOOSE_PAD = (0.10, 0.35)
+
+
+def item_rng(*key: Any) -> np.random.Generator:
+    """A generator of its own for one item, from everything that names it; independent of order and process."""
+    digest = hashlib.blake2b("/".join(str(part) for part in key).encode(), digest_size=16).digest()
+    return np.random.Generator(np.random.PCG64(int.from_bytes(digest, "big")))
+
+
+@dataclass(frozen=True)
+class SceneObject:
+    category: str
+    box_px: tuple[int, int, int, int]
+    """x1, y1, x2, y2 of the visible pixels, right and bottom exclusive."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    image: Image.Image
+    objects: tuple[SceneObject, ...]
+
+
+def _shape_mask(rng: np.random.Generator, shape: str) -> Image.Image:
+    """A one-bit mask, `SIDE_PX` square, of one shape of random size (16 to 60 px a side) and place."""
+    width = int(rng.integers(16, 61))
+    height = int(np.clip(round(width * rng.uniform(0.75, 1.33)), 16, 60))
+    x1 = int(rng.integers(1, SIDE_PX - width))
+    y1 = int(rng.integers(1, SIDE_PX - height))
+    x2, y2 = x1 + width - 1, y1 + height - 1
+    mask = Image.new("1", (SIDE_PX, SIDE_PX))
+    draw = ImageDraw.Draw(mask)
+    if shape == "circle":
+        draw.ellipse((x1, y1, x2, y2), fill=1)
+    elif shape == "square":
+        draw.rectangle((x1, y1, x2, y2), fill=1)
+    else:
+        apex = x1 + int(width * rng.uniform(0.3, 0.7))
+        draw.polygon(((apex, y1), (x1, y2), (x2, y2)), fill=1)
+    return mask
+
+
+def _background(rng: np.random.Generator) -> np.ndarray:
+    """`[SIDE_PX, SIDE_PX, 3]` uint8: flat, gradient, stripes or noise, in muted colours unlike any object's."""
+    low, high = (int(v) for v in sorted(rng.integers(60, 236, size=2)))
+    tint = rng.integers(-18, 19, size=3)
+    y, x = np.mgrid[0:SIDE_PX, 0:SIDE_PX] / (SIDE_PX - 1)
+    kind = rng.integers(4)
+    if kind == 0:
+        level = np.full((SIDE_PX, SIDE_PX), float(low))
+    elif kind == 1:
+        angle = rng.uniform(0, 2 * math.pi)
+        ramp = x * math.cos(angle) + y * math.sin(angle)
+        level = low + (high - low) * (ramp - ramp.min()) / (ramp.max() - ramp.min())
+    elif kind == 2:
+        period, angle = rng.uniform(0.1, 0.4), rng.uniform(0, math.pi)
+        level = low + 0.5 * (high - low) * (
+            np.sin(2 * math.pi * (x * math.cos(angle) + y * math.sin(angle)) / period) > 0
+        )
+    else:
+        level = low + rng.normal(0, 12, size=(SIDE_PX, SIDE_PX))
+    return np.clip(level[..., None] + tint, 0, 255).astype(np.uint8)
+
+
+@lru_cache(maxsize=512)
+def scene(task: str, split: str, seed: int, index: int) -> Scene:
+    """Draw scene `index`: 1 to 4 objects on a background, none hidden by more than a quarter (fewer objects in
+    the splits of `CURRICULUM`)."""
+    rng = item_rng("scene", task, split, seed, index)
+    pixels = _background(rng)
+    n_objects = int(rng.integers(1, CURRICULUM.get(split, (MAX_OBJECTS, 0.0))[0] + 1))
+    masks: list[np.ndarray] = []
+    names: list[str] = []
+    for _ in range(20 * n_objects):
+        if len(masks) == n_objects:
+            break
+        # One in four objects repeats the category of the one before, so that some questions have two boxes.
+        repeat = bool(names) and rng.random() < 0.25
+        name = names[-1] if repeat else CATEGORIES[int(rng.integers(len(CATEGORIES)))]
+        mask = np.asarray(_shape_mask(rng, name.split()[1]))
+        if all((other & ~mask).sum() >= MIN_VISIBLE * other.sum() for other in masks) and _apart(
+            mask, name, masks, names
+        ):
+            masks = [*masks, mask]
+            names.append(name)
+    boxes = []
+    for i, (mask, name) in enumerate(zip(masks, names, strict=True)):
+        visible = mask.copy()
+        for later in masks[i + 1 :]:
+            visible &= ~later
+        colour = np.asarray(COLOURS[name.split()[0]]) * rng.uniform(0.85, 1.0) + rng.integers(-8, 9, size=3)
+        pixels[mask] = np.clip(colour, 0, 255)
+        boxes.append(SceneObject(name, _extent(visible)))
+    return Scene(Image.fromarray(pixels), tuple(boxes))
+
+
+def _apart(mask: np.ndarray, name: str, masks: list[np.ndarray], names: list[str]) -> bool:
+    """Objects of one category must not touch: together they would look like one."""
+    grown = mask.copy()
+    grown[1:] |= mask[:-1]
+    grown[:-1] |= mask[1:]
+    grown[:, 1:] |= mask[:, :-1]
+    grown[:, :-1] |= mask[:, 1:]
+    return not any((grown & other).any() for other, label in zip(masks, names, strict=True) if label == name)
+
+
+def _extent(mask: np.ndarray) -> tuple[int, int, int, int]:
+    ys, xs = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    return int(xs[0]), int(ys[0]), int(xs[-1]) + 1, int(ys[-1]) + 1
+
+
+def loosen(box_px: tuple[float, ...], rng: np.random.Generator, pad: tuple[float, float] = LOOSE_PAD) -> list[float]:
+    """A box as from hurried annotation: each side moved outwards by `pad` (share of that axis' length), clipped."""
+    x1, y1, x2, y2 = box_px
+    left, top, right, bottom = rng.uniform(*pad, size=4)
+    width, height = x2 - x1, y2 - y1
+    return [
+        round(max(0.0, x1 - left * width), 1),
+        round(max(0.0, y1 - top * height), 1),
+        round(min(float(SIDE_PX), x2 + right * width), 1),
+        round(min(float(SIDE_PX), y2 + bottom * height), 1),
+    ]
+
+
+def detection_sample(seed: int, split: str, index: int) -> Sample:
+    """Scene `index` and one question about it: a category that is there (5 in 6) or one that is not.
+
+    `answer` holds the exact boxes, `meta["loose_answer"]` the same objects with sides padded by 10 to 35 %: the cheap
+    annotation that the supervised cold start is taught.
+    """
+    drawn = scene("detection", split, seed, index)
+    rng = item_rng("question", "detection", split, seed, index)
+    present = sorted({item.category for item in drawn.objects})
+    absent = [name for name in CATEGORIES if name not in present]
+    if rng.random() < CURRICULUM.get(split, (MAX_OBJECTS, 0.0))[1]:
+        extra = [absent[i] for i in rng.choice(len(absent), size=max(1, 4 - len(present)), replace=False)]
+        asked = [[*present, *extra][i] for i in rng.permutation(len(present) + len(extra))]
+    elif rng.random() < 5 / 6:
+        asked = [present[int(rng.integers(len(present)))]]
+    else:
+        asked = [absent[int(rng.integers(len(absent)))]]
+    found = sorted((item for item in drawn.objects if item.category in asked), key=lambda item: item.box_px)
+    return Sample(
+        id=f"synthetic-detection-{split}-{seed}-{index}",
+        task="detection",
+        images=(f"synthetic:detection/{split}/{seed}/{index}",),
+        question=", ".join(asked),
+        answer=[{"bbox_2d": list(item.box_px), "label": item.category} for item in found],
+        meta={
+            "categories": asked,
+            "image_size": [SIDE_PX, SIDE_PX],
+            "loose_answer": [{"bbox_2d": loosen(item.box_px, rng), "label": item.category} for item in found],
+            "dataset": "synthetic",
+            "split": split,
+        },
+    )
+
+
+def draw(address: str) -> Image.Image:
+    """The image behind a `synthetic:task/split/seed/index` address. Raises ValueError for any other text."""
+    try:
+        task, split, seed, index = address.removeprefix("synthetic:").split("/")
+        return scene(task, split, int(seed), int(index)).image.copy()
+    except ValueError as error:
+        raise ValueError(f"not a synthetic image address: {address!r} (synthetic:task/split/seed/index)") from error

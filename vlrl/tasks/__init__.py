@@ -1,0 +1,36 @@
+"""The tasks, by name. A task is one file holding a `TASK`; users bring their own with `--task path/to/my_task.py`."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+from pathlib import Path
+
+from vlrl.schema import Task
+from vlrl.tasks import detection
+
+TASKS: dict[str, Task] = {
+    "detection": detection.TASK,
+}
+
+
+def load_task(name: str) -> Task:
+    """A task by name or from `path/to/file.py`. Raises ValueError naming the nearest known task."""
+    if name in TASKS:
+        return TASKS[name]
+    if not name.endswith(".py"):
+        close = difflib.get_close_matches(name, TASKS, n=1, cutoff=0.5)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise ValueError(f"unknown task {name!r}{hint} (known: {', '.join(TASKS)}, or path/to/my_task.py)")
+    path = Path(name)
+    if not path.is_file():
+        raise ValueError(f"--task {name}: no such file")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None:
+        raise ValueError(f"--task {name}: not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    task = getattr(module, "TASK", None)
+    if not isinstance(task, Task):
+        raise ValueError(f"--task {name}: defines no TASK of type vlrl.schema.Task")
+    return task

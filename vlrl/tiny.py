@@ -1,0 +1,222 @@
+"""The embedded VLM: Qwen2.5-VL's real classes at about a million parameters, with a tokenizer of its own.
+
+`build()` makes it with random weights, `load()` with those of the shipped cold start. Both save to and load from a folder like
+any hub model, so nothing downstream knows that it is tiny. Not here: what the cold start was taught (`vlrl.synthetic`) and
+how (`vlrl.sft`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from transformers import (
+    GenerationConfig,
+    PreTrainedTokenizerFast,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen2_5_VLProcessor,
+    Qwen2VLImageProcessor,
+    Qwen2VLVideoProcessor,
+)
+
+from vlrl import synthetic
+from vlrl.tasks import TASKS
+
+ASSETS = Path(__file__).resolve().parent / "assets" / "tiny"
+N_TEXTS = 2000
+MAX_PIXELS = 112 * 112
+INIT_STD = 0.06
+SPECIAL_TOKENS = (
+    "<|endoftext|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|vision_start|>",
+    "<|vision_end|>",
+    "<|vision_pad|>",
+    "<|image_pad|>",
+    "<|video_pad|>",
+)
+CHAT_TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
+    "{% if message['content'] is string %}{{ message['content'] }}"
+    "{% else %}{% for part in message['content'] %}"
+    "{% if part['type'] == 'image' %}<|vision_start|><|image_pad|><|vision_end|>"
+    "{% elif part['type'] == 'video' %}<|vision_start|><|video_pad|><|vision_end|>"
+    "{% elif 'text' in part %}{{ part['text'] }}{% endif %}"
+    "{% endfor %}{% endif %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+# One alternative a line: a run of tags; a JSON key with the brackets around it; a whole number; a sentence (so that fixed
+# instructions cost one token); a word; anything else.
+PIECES = (
+    r"(?:</?[a-z]+>)+"
+    r'|[\]\["{},]*"[a-z_0-9]+":[\["]?'
+    r"|[0-9]+"
+    r"|[A-Z][^.\n\"0-9<\[{]*\."
+    r"|[ ]?[A-Za-z]+"
+    r"|<|[^A-Za-z0-9\s<]+"
+    r"|\s+"
+)
+
+
+def train_tokenizer(texts: Iterable[str], vocab_size: int = 2048) -> PreTrainedTokenizerFast:
+    """Byte-level BPE over `PIECES`; every number from 0 to 1000 is one token."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.normalizer = normalizers.NFC()
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(PIECES), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        min_frequency=2,
+        show_progress=False,
+        special_tokens=[AddedToken(token, special=True, normalized=False) for token in SPECIAL_TOKENS],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+    )
+    numbers = [" ".join(str(n) for n in range(1001))] * 4
+    tokenizer.train_from_iterator([*numbers, *texts], trainer=trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        padding_side="left",
+        clean_up_tokenization_spaces=False,
+        model_max_length=4096,
+    )
+
+
+def build_processor(texts: Iterable[str]) -> Qwen2_5_VLProcessor:
+    limits = {"min_pixels": 28 * 28, "max_pixels": MAX_PIXELS}
+    return Qwen2_5_VLProcessor(
+        image_processor=Qwen2VLImageProcessor(**limits),
+        tokenizer=train_tokenizer(texts),
+        video_processor=Qwen2VLVideoProcessor(**limits),
+        chat_template=CHAT_TEMPLATE,
+    )
+
+
+def build_config(processor: Qwen2_5_VLProcessor) -> Qwen2_5_VLConfig:
+    tokenizer = processor.tokenizer
+    ids = {token: tokenizer.convert_tokens_to_ids(token) for token in SPECIAL_TOKENS}
+    # A multiple of 8 keeps matrix shapes friendly; the few rows beyond the tokenizer are never labels.
+    vocab_size = (len(tokenizer) + 7) // 8 * 8
+    return Qwen2_5_VLConfig(
+        text_config={
+            "vocab_size": vocab_size,
+            "hidden_size": 128,
+            "intermediate_size": 384,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "max_position_embeddings": 4096,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 10.0, "mrope_section": [4, 6, 6]},
+            "initializer_range": INIT_STD,
+            "bos_token_id": ids["<|endoftext|>"],
+            "eos_token_id": ids["<|im_end|>"],
+            "pad_token_id": ids["<|endoftext|>"],
+            "tie_word_embeddings": True,
+        },
+        vision_config={
+            "depth": 2,
+            "hidden_size": 64,
+            "intermediate_size": 192,
+            "num_heads": 4,
+            "patch_size": 14,
+            "spatial_merge_size": 2,
+            "temporal_patch_size": 2,
+            "window_size": 112,
+            "out_hidden_size": 128,
+            "fullatt_block_indexes": [1],
+            "initializer_range": INIT_STD,
+        },
+        image_token_id=ids["<|image_pad|>"],
+        video_token_id=ids["<|video_pad|>"],
+        vision_start_token_id=ids["<|vision_start|>"],
+        vision_end_token_id=ids["<|vision_end|>"],
+        tie_word_embeddings=True,
+    )
+
+
+def project_texts() -> list[str]:
+    """Prompts and right answers of every task's synthetic samples: what the tokenizer is trained on."""
+    texts = []
+    for task in TASKS.values():
+        for index in range(N_TEXTS):
+            sample = task.synthetic(0, "tokenizer", index)
+            size = [synthetic.SIDE_PX, synthetic.SIDE_PX]
+            meta = {**sample.meta, "coords": "resized_px", "image_size": size, "input_size": size}
+            sample = dataclasses.replace(sample, meta=meta)
+            texts += [f"user\n{task.prompt(sample)}", f"assistant\n{task.oracle(sample)}"]
+    return texts
+
+
+def build(
+    seed: int, processor: Qwen2_5_VLProcessor | None = None
+) -> tuple[Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLProcessor]:
+    """Random weights from `seed`, every matrix drawn with std 0.06 (with the usual 0.02 it does not learn to locate)."""
+    processor = processor or build_processor(project_texts())
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = Qwen2_5_VLForConditionalGeneration(build_config(processor))
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                torch.nn.init.normal_(parameter, std=INIT_STD)
+        _order_numbers(model, processor)
+        model.tie_weights()
+    tokenizer = processor.tokenizer
+    model.generation_config = GenerationConfig(
+        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, do_sample=False
+    )
+    return model, processor
+
+
+def _order_numbers(model: Qwen2_5_VLForConditionalGeneration, processor: Qwen2_5_VLProcessor) -> None:
+    """Start the number tokens 0..1000 as Fourier features of their value, so that near numbers are near from the start
+    (drawn at random, each coordinate has to be learnt by itself: several times slower)."""
+    weights = model.get_input_embeddings().weight
+    ids = processor.tokenizer.convert_tokens_to_ids([str(n) for n in range(1001)])
+    periods = torch.logspace(math.log10(8), math.log10(4000), weights.shape[1] // 2)
+    angles = 2 * math.pi * torch.arange(1001)[:, None] / periods
+    with torch.no_grad():
+        weights[ids] = INIT_STD * math.sqrt(2) * torch.cat((angles.cos(), angles.sin()), dim=1)
+
+
+def load(random_seed: int | None = None) -> tuple[Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLProcessor]:
+    """The shipped cold start in float32, or, with `random_seed`, the same model untrained."""
+    if random_seed is not None:
+        processor = Qwen2_5_VLProcessor.from_pretrained(ASSETS) if (ASSETS / "tokenizer.json").is_file() else None
+        return build(random_seed, processor)
+    model = Qwen2_5_VLForConditionalGeneration.from_pretrained(ASSETS, dtype=torch.float32)
+    return model, Qwen2_5_VLProcessor.from_pretrained(ASSETS)
+
+
+def pack(run: Path) -> None:
+    """Ship a supervised run's `final/` as `tiny`: weights in half precision, beside how they were made."""
+    summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
+    model = Qwen2_5_VLForConditionalGeneration.from_pretrained(run / "final", dtype=torch.float16)
+    model.save_pretrained(ASSETS)
+    Qwen2_5_VLProcessor.from_pretrained(run / "final").save_pretrained(ASSETS)
+    keep = ("command", "seed", "steps", "train_seconds", "versions", "after")
+    recipe = {
+        "what": "supervised on synthetic scenes whose boxes are loose (each side padded by 10 to 35 %)",
+        **{key: summary[key] for key in keep},
+    }
+    (ASSETS / "recipe.json").write_text(json.dumps(recipe, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 3 or sys.argv[1] != "pack":
+        sys.exit("usage: python -m vlrl.tiny pack RUN_FOLDER   (a run of --stage sft --model_name_or_path tiny-random)")
+    pack(Path(sys.argv[2]))

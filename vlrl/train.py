@@ -1,0 +1,230 @@
+"""`torchrun vlrl/train.py --task detection`: supervised start, GRPO, and the numbers before and after.
+
+Reads from top to bottom like a recipe; every step is a chapter of its own elsewhere.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+# As a script, Python puts this folder first on the path, where our module names would hide libraries.
+if sys.path and Path(sys.path[0]).resolve() == Path(__file__).resolve().parent:
+    sys.path.pop(0)
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
+
+import time  # noqa: E402
+from typing import Any  # noqa: E402
+
+import torch  # noqa: E402
+from accelerate import PartialState  # noqa: E402
+from transformers.utils import logging as transformers_logging  # noqa: E402
+from trl import get_kbit_device_map, get_peft_config, get_quantization_config  # noqa: E402
+from trl.models import unwrap_model_for_generation  # noqa: E402
+
+from vlrl import report, run  # noqa: E402
+from vlrl.config import Config, ConfigError, parse  # noqa: E402
+from vlrl.generate import generate  # noqa: E402
+from vlrl.model import Loaded, ModelError, load_model  # noqa: E402
+from vlrl.prompts import ImageError  # noqa: E402
+from vlrl.schema import Prediction, Sample, SampleError, Task  # noqa: E402
+from vlrl.sft import supervise  # noqa: E402
+from vlrl.trainer import RunStopped, Trainer  # noqa: E402
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Parse, train, report. Returns the process' exit code: 0 done, 1 stopped on the way, 2 could not start."""
+    first = os.environ.get("LOCAL_RANK", "0") == "0"
+    try:
+        train(parse(sys.argv[1:] if argv is None else argv))
+    except (ConfigError, SampleError, ModelError) as error:
+        if first:
+            print(f"error: {error}", file=sys.stderr, flush=True)
+        return 2
+    except (RunStopped, ImageError) as error:
+        if first:
+            print(f"stopped: {error}", file=sys.stderr, flush=True)
+        return 1
+    return 0
+
+
+def train(config: Config) -> None:
+    """One run, from a resolved configuration to `summary.json`."""
+    state = PartialState()
+    say = print if state.is_main_process else _silent
+    transformers_logging.disable_progress_bar()
+    say(describe(config, state.num_processes))
+    if config.run.dry_run:
+        return
+
+    # The run folder, the model, the data.
+    opened = run.open_folder(config)
+    folder = opened.path
+    finished_sft = folder / "sft" / "final"
+    sft_done = opened.resuming and finished_sft.is_dir()
+    loaded = _load(config, str(finished_sft) if sft_done else config.model.model_name_or_path)
+    run.check_disk(config, loaded, folder)
+    data = run.load_data(config, loaded)
+    say(f"model     {loaded.name}, {loaded.model.num_parameters() / 1e6:.2f} M parameters, {loaded.model.dtype}")
+    say(f"boxes     {loaded.coords} (from {loaded.coords_why})")
+    say(f"data      {data.description}")
+    say(_example(config.task, data.held_out[0]))
+    if state.is_main_process and not opened.resuming:
+        run.write_config(config, folder)
+
+    def measure(name: str, model: Any = None) -> list[Prediction]:
+        path = folder / f"predictions_{name}.jsonl"
+        done = run.read_predictions(path) if opened.resuming else None
+        if done is not None and [p.id for p in done] == [s.id for s in data.held_out]:
+            return done
+        length = config.grpo.max_completion_length or config.task.max_completion_length
+        made = generate(
+            loaded, config.task, data.held_out, max_new_tokens=length, batch_size=config.run.eval_batch_size, model=model,
+            label=f"measuring {name}",
+        )  # fmt: skip
+        if state.is_main_process:
+            run.write_predictions(path, made)
+        return made
+
+    predictions: dict[str, list[Prediction]] = {}
+    seconds = {"sft": 0.0, "grpo": 0.0}
+
+    # Supervised stage, unless its result is shipped or already there.
+    if "sft" in config.stages and run.is_shipped_start(config):
+        say("sft       the shipped cold start of `tiny` (how it was made: vlrl/assets/tiny/recipe.json)")
+    elif "sft" in config.stages and not sft_done:
+        predictions["start"] = measure("start")
+        samples = run.sft_samples(config, loaded, data.train, state.num_processes)
+        say(f"sft       {config.run.sft_steps} steps of {samples.n // config.run.sft_steps} samples")
+        seconds["sft"] = supervise(
+            loaded, config.task, samples, folder / "sft", config.grpo, steps=config.run.sft_steps,
+            batch_size=config.run.sft_batch_size, learning_rate=config.run.sft_learning_rate,
+            peft_config=get_peft_config(config.model),
+        )  # fmt: skip
+        loaded = _load(config, str(finished_sft))
+
+    # GRPO.
+    if "grpo" in config.stages:
+        predictions["before"] = measure("before")
+        reference = run.start_folder(loaded, folder)
+        say(f"reference {reference if config.grpo.beta else 'none (beta 0)'}")
+        trainer = Trainer(loaded, config.task, config.rewards, data.train, config.grpo, get_peft_config(config.model))
+        if opened.resuming and state.is_main_process:
+            step = int(opened.checkpoint.rsplit("-", 1)[1]) if opened.checkpoint else 0
+            report.drop_after(folder / "metrics.jsonl", step)
+            say(f"resuming  from {opened.checkpoint or 'the start: no checkpoint was complete'}")
+        started = time.monotonic()
+        trainer.train(resume_from_checkpoint=opened.checkpoint)
+        seconds["grpo"] = time.monotonic() - started
+        run.save_final(trainer, loaded, folder, reference)
+        with unwrap_model_for_generation(trainer.model_wrapped, trainer.accelerator) as model:
+            predictions["after"] = measure("after", model)
+        if data.train.unreadable:
+            say(f"{len(data.train.unreadable)} samples had unreadable images: {', '.join(data.train.unreadable)}")
+    else:
+        predictions["before"] = predictions.pop("start", None) or measure("start")
+        run.promote(finished_sft, folder / "final")
+        predictions["after"] = measure("after")
+
+    if state.is_main_process:
+        print(conclude(config, loaded, data, predictions, seconds, folder), flush=True)
+    state.wait_for_everyone()
+
+
+def conclude(
+    config: Config,
+    loaded: Loaded,
+    data: run.Data,
+    predictions: dict[str, list[Prediction]],
+    seconds: dict[str, float],
+    folder: Path,
+) -> str:
+    """Write the numbers and the pictures; returns what to print, the written path last."""
+    scores = {name: report.evaluate(config.task, data.held_out, made) for name, made in predictions.items()}
+    rows = report.read_metrics(folder / "metrics.jsonl")
+    after = scores["after"]
+    summary = {
+        "task": config.task.name,
+        "model": config.model.model_name_or_path,
+        "data": data.description,
+        "stage": config.run.stage,
+        "seed": config.grpo.seed,
+        "steps": max((row["step"] for row in rows), default=0) if "grpo" in config.stages else config.run.sft_steps,
+        "train_seconds": round(sum(seconds.values()), 1),
+        "stage_seconds": {name: round(value, 1) for name, value in seconds.items()},
+        "versions": report.versions(),
+        "git": report.git_revision(),
+        "command": " ".join(["vlrl/train.py", *sys.argv[1:]]),
+        "headline": config.task.headline,
+        **{name: evaluation.to_json() for name, evaluation in scores.items()},
+        "n_unparsed": after.n_unparsed,
+        "n_truncated": after.n_truncated,
+        "n_unreadable_images": len(data.train.unreadable),
+        "rewards": list(config.rewards),
+        "coords": loaded.coords,
+    }
+    report.write_json(folder / "summary.json", summary)
+    report.draw_curves(folder / "metrics.jsonl", folder / "curves.png")
+    report.draw_samples(data.held_out, predictions["before"], predictions["after"], folder / "samples.png")
+    lines = [
+        "",
+        f"{after.n} held-out samples, greedy decoding, 95 % bootstrap intervals; trained for {sum(seconds.values()):.0f} s",
+        report.table(scores),
+        f"\n{folder / 'summary.json'}",
+    ]
+    return "\n".join(lines)
+
+
+def describe(config: Config, n_processes: int) -> str:
+    """What this run is, before anything is loaded."""
+    grpo = config.grpo
+    completions = grpo.per_device_train_batch_size * n_processes * grpo.gradient_accumulation_steps
+    values = run.resolved(config)
+    lines = [
+        f"task      {config.task.name}, stage {config.run.stage}, seed {grpo.seed}, {n_processes} process(es)",
+        f"defaults  {', '.join(config.sources) or 'class defaults'}",
+        "rewards   " + ", ".join(config.rewards),
+    ]
+    if "grpo" in config.stages:
+        lines.append(
+            f"batch     {completions} completions a step = {completions / grpo.num_generations:g} prompts x"
+            f" {grpo.num_generations}; temperature {grpo.temperature}, at most {grpo.max_completion_length} tokens,"
+            f" beta {grpo.beta}, loss {grpo.loss_type}"
+        )
+    shown = [f"{key}={value}" for key, value in sorted(values.items()) if key not in ("task", "model_name_or_path")]
+    return "\n".join([*lines, "set       " + " ".join(shown)])
+
+
+def _example(task: Task, sample: Sample) -> str:
+    return f"example   {sample.id}\n  asked   {task.prompt(sample)!r}\n  answer  {task.oracle(sample)!r}"
+
+
+def _load(config: Config, name: str) -> Loaded:
+    model, options = config.model, config.run
+    quantization = get_quantization_config(model)
+    extra = {} if quantization is None else {"quantization_config": quantization, "device_map": get_kbit_device_map()}
+    loaded = load_model(
+        name,
+        dtype=model.dtype,
+        attn_implementation=model.attn_implementation,
+        revision=model.model_revision if name == model.model_name_or_path else None,
+        trust_remote_code=model.trust_remote_code,
+        coords=options.coords,
+        min_pixels=options.min_pixels,
+        max_pixels=options.max_pixels,
+        seed=config.grpo.seed,
+        **extra,
+    )
+    if not extra and not config.grpo.use_cpu and torch.cuda.is_available():
+        loaded.model.to(PartialState().device)
+    return loaded
+
+
+def _silent(*_words: Any, **_options: Any) -> None:
+    """Stands in for `print` on every rank but the first."""
+
+
+if __name__ == "__main__":
+    sys.exit(main())
