@@ -110,9 +110,7 @@ def read_instances(path: Path) -> dict[str, Any]:
     ):
         rows = content.get(key) if isinstance(content, dict) else None
         if not isinstance(rows, list):
-            raise SystemExit(
-                f"{path}: no list {key!r}; this reads COCO instances files (images, annotations, categories)"
-            )
+            raise SystemExit(f"{path}: no list {key!r}; this reads COCO instances files (images, annotations, categories)")
         for number, row in enumerate(rows):
             if not isinstance(row, dict) or any(name not in row for name in needed):
                 raise SystemExit(f"{path}: {key}[{number}] lacks {' or '.join(map(repr, needed))}: {str(row)[:200]}")

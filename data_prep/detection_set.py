@@ -23,8 +23,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from PIL import Image
-from vlrl.parsing import canon
 
+from vlrl.parsing import canon
 from vlrl.schema import Box, Sample, box_problem, read_samples, sample_to_json
 
 _EXIF_ORIENTATION = 0x0112
@@ -344,9 +344,7 @@ def write_samples(samples: Sequence[Sample], out: Path) -> None:
         with partial.open("w", encoding="utf-8", newline="\n") as lines:
             for sample in samples:
                 _check_sample(sample)
-                images = tuple(
-                    Path(os.path.relpath(os.path.abspath(path), folder)).as_posix() for path in sample.images
-                )
+                images = tuple(Path(os.path.relpath(os.path.abspath(path), folder)).as_posix() for path in sample.images)
                 row = sample_to_json(replace(sample, images=images))
                 lines.write(json.dumps(row, ensure_ascii=False) + "\n")
         read_samples(partial)

@@ -52,9 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         one = read_annotation(xml_path, args.images, args.voc_offset, args.keep_difficult, report)
         if one is not None:
             annotated.append(one)
-    labels = {
-        label for one in annotated for label in (*(box.label or "" for box in one.boxes), *one.crowd, *one.doubtful)
-    }
+    labels = {label for one in annotated for label in (*(box.label or "" for box in one.boxes), *one.crowd, *one.doubtful)}
     spelling = spellings(sorted(labels))
     plan = Plan(
         categories=choose_categories(args.categories, spelling.values()),
@@ -85,9 +83,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--split", type=Path, help="text file, an id a line (looked for here, then below ROOT); default: every XML file"
     )
-    parser.add_argument(
-        "--voc_offset", type=int, choices=(0, 1), default=1, help="number of the first pixel (default 1)"
-    )
+    parser.add_argument("--voc_offset", type=int, choices=(0, 1), default=1, help="number of the first pixel (default 1)")
     parser.add_argument("--keep_difficult", action="store_true", help="objects marked difficult are part of the answer")
     add_options(parser)
     args = parser.parse_args(argv)
@@ -129,9 +125,7 @@ def _annotation_files(args: argparse.Namespace, report: Report) -> Iterator[Path
         line_of.setdefault(source_id, number)
 
 
-def read_annotation(
-    xml_path: Path, images: Path, voc_offset: int, keep_difficult: bool, report: Report
-) -> Annotated | None:
+def read_annotation(xml_path: Path, images: Path, voc_offset: int, keep_difficult: bool, report: Report) -> Annotated | None:
     """One XML file; None (reported) when it is not VOC XML at all."""
     try:
         root = ElementTree.parse(xml_path).getroot()

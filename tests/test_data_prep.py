@@ -385,7 +385,5 @@ def test_scripts_run_from_anywhere_and_end_with_the_path(pets, tmp_path):
     again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert again.returncode == 1
     assert "exists" in again.stderr
-    usage = subprocess.run(
-        [sys.executable, str(ROOT / "data_prep/coco.py"), "--help"], capture_output=True, check=False
-    )
+    usage = subprocess.run([sys.executable, str(ROOT / "data_prep/coco.py"), "--help"], capture_output=True, check=False)
     assert usage.returncode == 0

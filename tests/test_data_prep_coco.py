@@ -40,8 +40,7 @@ class CocoFile:
     def box(self, image, category, bbox, iscrowd=0, **more):
         number = len(self.content["annotations"]) + 501
         self.content["annotations"].append(
-            {"id": number, "image_id": image, "category_id": category, "bbox": bbox, "area": 1, "iscrowd": iscrowd}
-            | more
+            {"id": number, "image_id": image, "category_id": category, "bbox": bbox, "area": 1, "iscrowd": iscrowd} | more
         )
 
     def run(self, *options):
@@ -63,9 +62,7 @@ def test_coco_maps_categories_by_id_and_boxes_to_corners(instances):
     dog, sign = sorted(instances.run("--strict"), key=lambda sample: sample.question)
     assert dog.id == "coco-139-dog"
     assert dog.answer == [{"bbox_2d": [10.5, 5, 30.75, 35], "label": "dog"}]
-    assert sign.answer == [{"bbox_2d": [0, 0, 64, 48], "label": "stop sign"}], (
-        "a float's rounding outside is cut, silently"
-    )
+    assert sign.answer == [{"bbox_2d": [0, 0, 64, 48], "label": "stop sign"}], "a float's rounding outside is cut, silently"
     assert dog.meta == {
         "categories": ["dog"],
         "image_size": [64, 48],
@@ -180,6 +177,4 @@ def test_coco_excluded_images(instances, tmp_path, capsys):
 def test_coco_files_that_are_none(tmp_path, content, message):
     (tmp_path / "x.json").write_text(content)
     with pytest.raises(SystemExit, match=message):
-        coco.main(
-            ["--instances", str(tmp_path / "x.json"), "--images", str(tmp_path), "--out", str(tmp_path / "o.jsonl")]
-        )
+        coco.main(["--instances", str(tmp_path / "x.json"), "--images", str(tmp_path), "--out", str(tmp_path / "o.jsonl")])

@@ -52,9 +52,7 @@ def test_rewards_do_not_import_torch():
 
 
 def test_no_module_shadows_a_library_or_the_standard_library():
-    ours = {path.stem for path in (ROOT / "vlrl").glob("*.py")} | {
-        p.name for p in (ROOT / "vlrl").iterdir() if p.is_dir()
-    }
+    ours = {path.stem for path in (ROOT / "vlrl").glob("*.py")} | {p.name for p in (ROOT / "vlrl").iterdir() if p.is_dir()}
     taken = set(metadata.packages_distributions()) - {"vlrl", "tests", "__pycache__"}
     # `train.py` drops its own folder from the path, so a clash could only matter for the standard library.
     assert not (ours - {"__init__"}) & set(sys.stdlib_module_names)

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
-from vlrl.parsing import canon
 
 from vlrl.metrics import coco
 from vlrl.metrics.coco import DetectionRow, detection_difference, detection_metrics
+from vlrl.parsing import canon
 from vlrl.schema import Box, Metric
 
 CAT = Box(0, 0, 100, 100, "cat")
@@ -257,9 +257,7 @@ def test_questions_about_one_picture_are_one_cluster():
     for name in ("f1@0.5", "mean_iou"):
         assert clustered[name].ci95 == pytest.approx(single[name].ci95)
         low, high = alone[name].ci95
-        assert high - low < 0.7 * (clustered[name].ci95[1] - clustered[name].ci95[0]), (
-            "copies must not look like evidence"
-        )
+        assert high - low < 0.7 * (clustered[name].ci95[1] - clustered[name].ci95[0]), "copies must not look like evidence"
 
 
 def test_difference_of_two_runs_is_paired():

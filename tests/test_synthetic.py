@@ -19,9 +19,7 @@ def test_pixels_do_not_change_between_releases():
     # A golden digest: the shipped cold start and every published number rest on these pixels.
     import hashlib
 
-    digest = hashlib.sha256(
-        b"".join(draw(f"synthetic:detection/heldout/0/{i}").tobytes() for i in range(8))
-    ).hexdigest()
+    digest = hashlib.sha256(b"".join(draw(f"synthetic:detection/heldout/0/{i}").tobytes() for i in range(8))).hexdigest()
     assert digest[:16] == "GOLDEN"
 
 

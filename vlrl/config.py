@@ -6,10 +6,9 @@ known to be wrong is refused here, before data or weights are touched. Not here:
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
+import enum
 import os
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -37,9 +36,7 @@ class RunConfig:
     task: str = field(default="detection", metadata={"help": "A task's name, or path/to/my_task.py holding a TASK."})
     data: str | None = field(default=None, metadata={"help": "Training samples (JSONL). Default: synthetic scenes."})
     eval_data: str | None = field(default=None, metadata={"help": "Held-out samples (JSONL)."})
-    image_root: str | None = field(
-        default=None, metadata={"help": "Folder of relative image paths (default: the file's)."}
-    )
+    image_root: str | None = field(default=None, metadata={"help": "Folder of relative image paths (default: the file's)."})
     rewards: list[str] | None = field(
         default=None, metadata={"help": "Reward names or path/to/file.py:function. Default: the task's own."}
     )
@@ -71,6 +68,8 @@ class Config:
     rewards: tuple[str, ...]
     sources: tuple[str, ...]
     """Files whose values were read, weakest first."""
+    values: dict[str, Any]
+    """Everything that was set, by a file or on the command line; as YAML it gives the same run again."""
 
     @property
     def stages(self) -> tuple[str, ...]:
@@ -131,19 +130,25 @@ def parse(argv: list[str]) -> Config:
     merged |= explicit
     if explicit_path:
         sources.append(explicit_path)
-    merged["model_name_or_path"] = model_name
+    merged["model_name_or_path"] = str(model_name)
     for key, value in (merged.pop("env", None) or {}).items():
         os.environ[key] = str(value)
     for key in merged:
         if key not in known:
             raise ConfigError(f"unknown option {key!r} in {explicit_path or sources[-1]}{nearest(key, known)}")
+    values = dict(merged)
     merged.setdefault("output_dir", "")
     parser.set_defaults_with_config(**merged)
     run, grpo, model = _parse_words(parser, _without(argv, "config"), known)
+    flags = {word[2:].partition("=")[0] for word in argv if word.startswith("--")} & set(known)
+    for name in flags:
+        part = next(part for part in (run, grpo, model) if hasattr(part, name))
+        value = getattr(part, name)
+        values[name] = value.value if isinstance(value, enum.Enum) else value
     if run.stage is None:
         run.stage = "sft+grpo" if model_name in TINY_NAMES else "grpo"
     rewards = tuple(run.rewards or task.rewards)
-    config = Config(run=run, grpo=grpo, model=model, task=task, rewards=rewards, sources=tuple(sources))
+    config = Config(run, grpo, model, task, rewards, tuple(sources), values)
     _check(config)
     return config
 
@@ -231,25 +236,3 @@ def _check(config: Config) -> None:
         raise ConfigError("--save_only_model leaves no optimizer state: such a run cannot --resume_from_checkpoint")
     if grpo.load_best_model_at_end:
         raise ConfigError("--load_best_model_at_end is not supported: the last weights are measured and kept")
-
-
-def resolved(config: Config) -> dict[str, Any]:
-    """Every value that differs from its class default, ready for YAML; reading it back gives the same run."""
-    values: dict[str, Any] = {}
-    for part in (config.run, config.grpo, config.model):
-        for item in dataclasses.fields(part):
-            if not item.init:
-                continue
-            value = getattr(part, item.name)
-            default = (
-                item.default
-                if item.default is not dataclasses.MISSING
-                else (item.default_factory() if item.default_factory is not dataclasses.MISSING else None)
-            )
-            if value != default and isinstance(value, str | int | float | bool | list | dict | type(None)):
-                values[item.name] = value.value if hasattr(value, "value") else value
-    return values
-
-
-def argv() -> list[str]:
-    return sys.argv[1:]

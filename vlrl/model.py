@@ -153,9 +153,7 @@ def limit_pixels(processor: Any, min_pixels: int | None, max_pixels: int | None)
     low = min_pixels or size["shortest_edge"]
     high = max_pixels or size["longest_edge"]
     if low > high:
-        raise ModelError(
-            f"smallest image ({low} pixels) exceeds the largest ({high}); set both --min_pixels, --max_pixels"
-        )
+        raise ModelError(f"smallest image ({low} pixels) exceeds the largest ({high}); set both --min_pixels, --max_pixels")
     processor.image_processor.size = type(size)(shortest_edge=low, longest_edge=high)
 
 

@@ -310,12 +310,7 @@ def _parse_structures(text: str) -> ParsedBoxes:
 
 def _members(items: list[Any]) -> list[Any]:
     """The items of an array: one extra level of brackets removed, a bare box made a list of one."""
-    if (
-        len(items) == 1
-        and isinstance(items[0], list)
-        and items[0]
-        and all(isinstance(i, dict | list) for i in items[0])
-    ):
+    if len(items) == 1 and isinstance(items[0], list) and items[0] and all(isinstance(i, dict | list) for i in items[0]):
         return _members_of_points(items[0])
     if items and not any(isinstance(item, dict | list) for item in items):
         return [items]
@@ -331,9 +326,7 @@ def _members_of_points(items: list[Any]) -> list[Any]:
 def _parse_points(text: str) -> ParsedBoxes:
     """Corner pairs `(x1,y1),(x2,y2)`, several in a row."""
     points = [
-        (float(m[1]), float(m[2]), m.start(), m.end())
-        for m in _POINT.finditer(text)
-        if len(m[0]) <= 2 * MAX_NUMBER_CHARS
+        (float(m[1]), float(m[2]), m.start(), m.end()) for m in _POINT.finditer(text) if len(m[0]) <= 2 * MAX_NUMBER_CHARS
     ]
     if not points:
         raise _Unreadable("no box in the answer")

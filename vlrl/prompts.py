@@ -74,9 +74,7 @@ def situate(sample: Sample, loaded: Loaded) -> Sample:
             )
         meta["image_size"] = [width, height]
         if max(width, height) > MAX_ASPECT * min(width, height):
-            raise SampleError(
-                f"id {sample.id!r}: image of {width}x{height} px is too thin (sides 1 : {MAX_ASPECT} at most)"
-            )
+            raise SampleError(f"id {sample.id!r}: image of {width}x{height} px is too thin (sides 1 : {MAX_ASPECT} at most)")
         if loaded.coords == "resized_px":
             meta["input_size"] = list(input_size_px(loaded.processor, width, height))
     return dataclasses.replace(sample, meta=meta)
@@ -90,9 +88,7 @@ def check_samples(samples: Sequence[Sample], task: Task, loaded: Loaded, where: 
     ready = []
     for sample in tqdm(samples, desc=f"checking {where}", disable=len(samples) < 2000, leave=False):
         if sample.task != task.name:
-            raise SampleError(
-                f"{where} (id {sample.id!r}): its task is {sample.task!r}, but this run's is {task.name!r}"
-            )
+            raise SampleError(f"{where} (id {sample.id!r}): its task is {sample.task!r}, but this run's is {task.name!r}")
         try:
             sample = situate(sample, loaded)
         except ValueError as error:
@@ -142,8 +138,7 @@ def dataset(samples: Samples, task: Task, sft: bool = False) -> Dataset:
         }
         if sft:
             columns["completion"] = [
-                [{"role": "assistant", "content": [{"type": "text", "text": task.sft_target(sample)}]}]
-                for sample, _ in opened
+                [{"role": "assistant", "content": [{"type": "text", "text": task.sft_target(sample)}]}] for sample, _ in opened
             ]
         else:
             columns["sample"] = [sample for sample, _ in opened]

@@ -20,7 +20,7 @@ from vlrl.prompts import open_image
 from vlrl.schema import Metric, Prediction, Sample, Task
 
 matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402
+import matplotlib.pyplot as plt
 
 TRUE_COLOUR, BEFORE_COLOUR, AFTER_COLOUR = (20, 20, 20), (214, 39, 40), (31, 119, 180)
 PACKAGES = ("vlrl", "torch", "torchvision", "transformers", "trl", "accelerate", "peft", "datasets", "pycocotools")

@@ -22,7 +22,7 @@ from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from transformers import AutoModelForImageTextToText
 
-from vlrl.config import Config, ConfigError, resolved
+from vlrl.config import Config, ConfigError
 from vlrl.model import TINY_NAMES, Loaded
 from vlrl.prompts import Samples, check_samples, situate
 from vlrl.report import versions
@@ -57,9 +57,7 @@ def open_folder(config: Config) -> RunFolder:
         named = named or str(Path(wanted).resolve().parent)
     elif wanted is not None:
         if not named:
-            raise ConfigError(
-                "--resume_from_checkpoint true: name the run to go on with, --output_dir runs/<its folder>"
-            )
+            raise ConfigError("--resume_from_checkpoint true: name the run to go on with, --output_dir runs/<its folder>")
         checkpoint = last_checkpoint(named)
     if not named:
         shared = [f"runs/{config.task.name}-{time.strftime('%Y%m%d-%H%M%S')}"]
@@ -82,7 +80,7 @@ def open_folder(config: Config) -> RunFolder:
 
 def write_config(config: Config, folder: Path) -> None:
     """`config.yaml`: what was set, by whom and with which versions; `--config` on it repeats the run."""
-    values = {key: v for key, v in resolved(config).items() if key not in ("output_dir", "resume_from_checkpoint")}
+    values = {key: v for key, v in config.values.items() if key not in ("output_dir", "resume_from_checkpoint")}
     head = [f"# {' '.join(shlex.quote(word) for word in ['vlrl/train.py', *sys.argv[1:]])}"]
     head += [f"# {name} {version}" for name, version in versions().items()]
     text = "\n".join(head) + "\n" + yaml.safe_dump(values, sort_keys=True, allow_unicode=True)
@@ -115,16 +113,12 @@ def load_data(config: Config, loaded: Loaded) -> Data:
     run, task, seed = config.run, config.task, config.grpo.seed
     if run.data is None:
         n = run.limit or N_SYNTHETIC_TRAIN
-        held_out = [
-            situate(task.synthetic(0, "heldout", i), loaded) for i in range(run.eval_limit or N_SYNTHETIC_HELD_OUT)
-        ]
+        held_out = [situate(task.synthetic(0, "heldout", i), loaded) for i in range(run.eval_limit or N_SYNTHETIC_HELD_OUT)]
         train = Samples(n, lambda i: situate(task.synthetic(seed, "train", i), loaded))
         return Data(train, held_out, f"{n} synthetic scenes (seed {seed}), {len(held_out)} held out")
     rows = check_samples(read_samples(run.data, run.image_root, run.limit), task, loaded, run.data)
     if run.eval_data is not None:
-        held_out = check_samples(
-            read_samples(run.eval_data, run.image_root, run.eval_limit), task, loaded, run.eval_data
-        )
+        held_out = check_samples(read_samples(run.eval_data, run.image_root, run.eval_limit), task, loaded, run.eval_data)
         described = f"{len(rows)} samples of {run.data}, {len(held_out)} of {run.eval_data} held out"
     else:
         rows, held_out = hold_out(rows, seed, run.eval_limit or MAX_HELD_OUT)
@@ -137,7 +131,7 @@ def hold_out(samples: Sequence[Sample], seed: int, at_most: int) -> tuple[list[S
     keys = list(dict.fromkeys(sample.images or (sample.id,) for sample in samples))
     order = item_rng("held out", seed).permutation(len(keys))
     wanted = min(at_most, max(1, round(HELD_OUT_SHARE * len(samples))))
-    count = {key: 0 for key in keys}
+    count = dict.fromkeys(keys, 0)
     for sample in samples:
         count[sample.images or (sample.id,)] += 1
     chosen: set[tuple[str, ...]] = set()
@@ -149,9 +143,7 @@ def hold_out(samples: Sequence[Sample], seed: int, at_most: int) -> tuple[list[S
         n += count[keys[index]]
     out = [sample for sample in samples if (sample.images or (sample.id,)) in chosen]
     if not out:
-        raise ConfigError(
-            f"{len(samples)} samples of one picture cannot be split; give held-out samples by --eval_data"
-        )
+        raise ConfigError(f"{len(samples)} samples of one picture cannot be split; give held-out samples by --eval_data")
     return [sample for sample in samples if (sample.images or (sample.id,)) not in chosen], out
 
 
@@ -163,9 +155,7 @@ def sft_samples(config: Config, loaded: Loaded, train: Samples, n_processes: int
     if config.run.data is None:
         easy = n // 6
         synthetic = config.task.synthetic
-        return Samples(
-            n, lambda i: situate(synthetic(seed, "warmup" if i < easy else "coldstart", i), loaded), train.report
-        )
+        return Samples(n, lambda i: situate(synthetic(seed, "warmup" if i < easy else "coldstart", i), loaded), train.report)
     orders: dict[int, Any] = {}
 
     def get(i: int) -> Sample:

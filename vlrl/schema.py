@@ -215,9 +215,7 @@ def read_samples(path: str | Path, image_root: str | Path | None = None, limit: 
                 continue
             sample = sample_from_json(row, where, root)
             if sample.id in line_of:
-                raise SampleError(
-                    f"{where}: id {sample.id!r} was used on line {line_of[sample.id]}; ids must be unique"
-                )
+                raise SampleError(f"{where}: id {sample.id!r} was used on line {line_of[sample.id]}; ids must be unique")
             line_of[sample.id] = number
             for image in (*sample.images, *([sample.video] if sample.video else [])):
                 if not image.startswith("synthetic:") and not Path(image).is_file():
@@ -244,5 +242,7 @@ def box_problem(xyxy: Any, size_wh: tuple[int, int] | None) -> str | None:
     if size_wh is not None:
         width, height = size_wh
         if x1 < -1 or y1 < -1 or x2 > width + 1 or y2 > height + 1:
-            return f"box {list(xyxy)} lies outside the {width}x{height} image; boxes are original pixels, not resized or 0..1000"
+            return (
+                f"box {list(xyxy)} lies outside the {width}x{height} image; boxes are original pixels, not resized or 0..1000"
+            )
     return None

@@ -89,9 +89,7 @@ def _background(rng: np.random.Generator) -> np.ndarray:
         level = low + (high - low) * (ramp - ramp.min()) / (ramp.max() - ramp.min())
     elif kind == 2:
         period, angle = rng.uniform(0.1, 0.4), rng.uniform(0, math.pi)
-        level = low + 0.5 * (high - low) * (
-            np.sin(2 * math.pi * (x * math.cos(angle) + y * math.sin(angle)) / period) > 0
-        )
+        level = low + 0.5 * (high - low) * (np.sin(2 * math.pi * (x * math.cos(angle) + y * math.sin(angle)) / period) > 0)
     else:
         level = low + rng.normal(0, 12, size=(SIDE_PX, SIDE_PX))
     return np.clip(level[..., None] + tint, 0, 255).astype(np.uint8)
@@ -113,9 +111,7 @@ def scene(task: str, split: str, seed: int, index: int) -> Scene:
         repeat = bool(names) and rng.random() < 0.25
         name = names[-1] if repeat else CATEGORIES[int(rng.integers(len(CATEGORIES)))]
         mask = np.asarray(_shape_mask(rng, name.split()[1]))
-        if all((other & ~mask).sum() >= MIN_VISIBLE * other.sum() for other in masks) and _apart(
-            mask, name, masks, names
-        ):
+        if all((other & ~mask).sum() >= MIN_VISIBLE * other.sum() for other in masks) and _apart(mask, name, masks, names):
             masks = [*masks, mask]
             names.append(name)
     boxes = []

@@ -54,11 +54,12 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 
-# One alternative a line: a run of tags; a JSON key with the brackets around it; a whole number; a sentence (so that fixed
+# One alternative a line: a run of tags; a JSON key with the brackets around it; a list of named coordinates; a whole number; a sentence (so that fixed
 # instructions cost one token); a word; anything else.
 PIECES = (
     r"(?:</?[a-z]+>)+"
     r'|[\]\["{},]*"[a-z_0-9]+":[\["]?'
+    r"|[a-z][0-9](?:,[a-z][0-9])+"
     r"|[0-9]+"
     r"|[A-Z][^.\n\"0-9<\[{]*\."
     r"|[ ]?[A-Za-z]+"

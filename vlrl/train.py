@@ -15,23 +15,23 @@ if sys.path and Path(sys.path[0]).resolve() == Path(__file__).resolve().parent:
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
 
-import time  # noqa: E402
-from typing import Any  # noqa: E402
+import time
+from typing import Any
 
-import torch  # noqa: E402
-from accelerate import PartialState  # noqa: E402
-from transformers.utils import logging as transformers_logging  # noqa: E402
-from trl import get_kbit_device_map, get_peft_config, get_quantization_config  # noqa: E402
-from trl.models import unwrap_model_for_generation  # noqa: E402
+import torch
+from accelerate import PartialState
+from transformers.utils import logging as transformers_logging
+from trl import get_peft_config, get_quantization_config
+from trl.models import unwrap_model_for_generation
 
-from vlrl import report, run  # noqa: E402
-from vlrl.config import Config, ConfigError, parse  # noqa: E402
-from vlrl.generate import generate  # noqa: E402
-from vlrl.model import Loaded, ModelError, load_model  # noqa: E402
-from vlrl.prompts import ImageError  # noqa: E402
-from vlrl.schema import Prediction, Sample, SampleError, Task  # noqa: E402
-from vlrl.sft import supervise  # noqa: E402
-from vlrl.trainer import RunStopped, Trainer  # noqa: E402
+from vlrl import report, run
+from vlrl.config import Config, ConfigError, parse
+from vlrl.generate import generate
+from vlrl.model import Loaded, ModelError, load_model
+from vlrl.prompts import ImageError
+from vlrl.schema import Prediction, Sample, SampleError, Task
+from vlrl.sft import supervise
+from vlrl.trainer import RunStopped, Trainer
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -181,7 +181,6 @@ def describe(config: Config, n_processes: int) -> str:
     """What this run is, before anything is loaded."""
     grpo = config.grpo
     completions = grpo.per_device_train_batch_size * n_processes * grpo.gradient_accumulation_steps
-    values = run.resolved(config)
     lines = [
         f"task      {config.task.name}, stage {config.run.stage}, seed {grpo.seed}, {n_processes} process(es)",
         f"defaults  {', '.join(config.sources) or 'class defaults'}",
@@ -193,8 +192,7 @@ def describe(config: Config, n_processes: int) -> str:
             f" {grpo.num_generations}; temperature {grpo.temperature}, at most {grpo.max_completion_length} tokens,"
             f" beta {grpo.beta}, loss {grpo.loss_type}"
         )
-    shown = [f"{key}={value}" for key, value in sorted(values.items()) if key not in ("task", "model_name_or_path")]
-    return "\n".join([*lines, "set       " + " ".join(shown)])
+    return "\n".join([*lines, "set       " + " ".join(f"{key}={value}" for key, value in sorted(config.values.items()))])
 
 
 def _example(task: Task, sample: Sample) -> str:
@@ -204,13 +202,13 @@ def _example(task: Task, sample: Sample) -> str:
 def _load(config: Config, name: str) -> Loaded:
     model, options = config.model, config.run
     quantization = get_quantization_config(model)
-    extra = {} if quantization is None else {"quantization_config": quantization, "device_map": get_kbit_device_map()}
+    extra = {} if quantization is None else {"quantization_config": quantization}
     loaded = load_model(
         name,
         dtype=model.dtype,
         attn_implementation=model.attn_implementation,
         revision=model.model_revision if name == model.model_name_or_path else None,
-        trust_remote_code=model.trust_remote_code,
+        trust_remote_code=config.grpo.trust_remote_code,
         coords=options.coords,
         min_pixels=options.min_pixels,
         max_pixels=options.max_pixels,

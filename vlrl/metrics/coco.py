@@ -95,14 +95,10 @@ def detection_difference(
     b_by_id = {row.id: row for row in rows_b}
     pairs = [(row, b_by_id[row.id]) for row in rows_a if row.id in b_by_id]
     if not pairs:
-        raise ValueError(
-            f"the runs share no sample id ({len(rows_a)} and {len(rows_b)} rows); compare runs on the same data"
-        )
+        raise ValueError(f"the runs share no sample id ({len(rows_a)} and {len(rows_b)} rows); compare runs on the same data")
     for a, b in pairs:
         if sorted(map(repr, a.true)) != sorted(map(repr, b.true)):
-            raise ValueError(
-                f"sample {a.id!r} has other true boxes in run b than in run a; score both on the same data"
-            )
+            raise ValueError(f"sample {a.id!r} has other true boxes in run b than in run a; score both on the same data")
     table_a, table_b = (_Table(rows, per_category) for rows in zip(*pairs, strict=True))
     metrics = bootstrap_indices(
         lambda index: table_b.values(index) - table_a.values(index),
@@ -162,9 +158,7 @@ class _Table:
 def _canonical(row: DetectionRow) -> DetectionRow:
     for box in row.true:
         if box.label is None:
-            raise ValueError(
-                f"sample {row.id!r}: true box {list(box.xyxy)} has no label; detection truth names every box"
-            )
+            raise ValueError(f"sample {row.id!r}: true box {list(box.xyxy)} has no label; detection truth names every box")
 
     def canonical(boxes: tuple[Box, ...]) -> tuple[Box, ...]:
         return tuple(replace(box, label=None if box.label is None else canon(box.label)) for box in boxes)
@@ -177,9 +171,7 @@ def _counts(row: DetectionRow) -> tuple[float, ...]:
     predicted = row.predicted or ()
     n_pred = len(predicted) if row.n_pred is None else row.n_pred
     if n_pred < len(predicted):
-        raise ValueError(
-            f"sample {row.id!r}: n_pred={n_pred} but {len(predicted)} boxes; n_pred counts invalid items too"
-        )
+        raise ValueError(f"sample {row.id!r}: n_pred={n_pred} but {len(predicted)} boxes; n_pred counts invalid items too")
     iou_sum = sum(overlap for _, _, overlap in best_matching(predicted, row.true, 0.0))
     tp = len(best_matching(predicted, row.true, 0.5))
     negative = not row.true
@@ -265,9 +257,7 @@ class _ApTable:
         # boxes of one label by falling score; equal ranks are ties, which a stable sort leaves in the order of the
         # answer
         rank_of = {key: rank for rank, key in enumerate(sorted({key[1:] for key in keys}))}
-        self.rank_D = np.array(
-            [rank_of[key[1:]] for key in keys], dtype=np.uint16 if len(rank_of) < 65536 else np.int64
-        )
+        self.rank_D = np.array([rank_of[key[1:]] for key in keys], dtype=np.uint16 if len(rank_of) < 65536 else np.int64)
 
     def at(self, index: IntArray) -> FloatArray:
         """AP [T, K] over the samples `index` (sorted, repeats allowed); nan for a label without true boxes."""
@@ -295,7 +285,5 @@ class _ApTable:
         reached_M = np.searchsorted(self.recalls, nth_M / n_true_K[label_D[at_M]], side="right")
         n_levels_M = np.diff(reached_M, prepend=0)
         n_levels_M[nth_M == 1] = reached_M[nth_M == 1]
-        ap_TK = np.bincount(segment_M, envelope_M * n_levels_M, minlength=n_segments).reshape(
-            self.n_thresholds, n_labels
-        )
+        ap_TK = np.bincount(segment_M, envelope_M * n_levels_M, minlength=n_segments).reshape(self.n_thresholds, n_labels)
         return np.where(n_true_K > 0, ap_TK / len(self.recalls), np.nan)

@@ -128,14 +128,10 @@ def paired_difference(
     ids = sorted(a.keys() & b.keys())
     if not ids:
         raise ValueError(f"the runs share no sample id ({len(a)} and {len(b)} ids); compare runs on the same data")
-    rows_a, rows_b = (
-        np.stack([np.atleast_1d(np.asarray(run[key], dtype=np.float64)) for key in ids]) for run in (a, b)
-    )
+    rows_a, rows_b = (np.stack([np.atleast_1d(np.asarray(run[key], dtype=np.float64)) for key in ids]) for run in (a, b))
     n_columns = rows_a.shape[1]
     if rows_b.shape[1] != n_columns:
-        raise ValueError(
-            f"run a has {n_columns} numbers a sample, run b has {rows_b.shape[1]}; give both the same columns"
-        )
+        raise ValueError(f"run a has {n_columns} numbers a sample, run b has {rows_b.shape[1]}; give both the same columns")
 
     def difference(sums_RC: FloatArray) -> FloatArray:
         if statistic is not None:

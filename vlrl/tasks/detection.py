@@ -39,9 +39,7 @@ def completion(sample: Sample, items: Sequence[dict[str, Any]]) -> str:
     written = [
         {
             "bbox_2d": list(
-                from_original_px(
-                    item["bbox_2d"], meta.get("coords", "px"), meta.get("image_size"), meta.get("input_size")
-                )
+                from_original_px(item["bbox_2d"], meta.get("coords", "px"), meta.get("image_size"), meta.get("input_size"))
             ),
             "label": item["label"],
         }

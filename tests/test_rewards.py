@@ -1,0 +1,201 @@
+import json
+import random
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vlrl.parsing import read_boxes
+from vlrl.rewards import REWARDS, as_trl, load_reward, score_rows
+from vlrl.rewards.detection import iou_f1
+from vlrl.schema import Reward, Sample, Score, sample_from_json
+
+CASES = Path(__file__).parent / "cases"
+
+
+def cases():
+    found = []
+    for path in sorted(CASES.glob("*.jsonl")):
+        for number, line in enumerate(path.read_text().splitlines(), start=1):
+            row = json.loads(line)
+            found.append(pytest.param(path.stem, row, id=f"{path.stem}:{number}"))
+    return found
+
+
+@pytest.mark.parametrize(("name", "row"), cases())
+def test_golden_values(name, row):
+    sample = sample_from_json(row["sample"], name, Path())
+    score = REWARDS[name].function(row["completion"], sample)
+    assert score.value == pytest.approx(row["value"], abs=1e-4)
+    assert score.why
+
+
+def test_every_reward_has_cases_and_its_own_name():
+    for name, reward in REWARDS.items():
+        assert reward.name == name
+        assert (CASES / f"{name}.jsonl").is_file()
+
+
+TRUE = [
+    {"bbox_2d": [10, 10, 60, 60], "label": "dog"},
+    {"bbox_2d": [100, 20, 180, 90], "label": "dog"},
+    {"bbox_2d": [30, 120, 90, 170], "label": "cat"},
+]
+SAMPLE = Sample("s", "detection", "dog, cat", TRUE, ("a.jpg",), meta={"categories": ["dog", "cat"]})
+NEGATIVE = Sample("n", "detection", "dog", [], ("a.jpg",), meta={"categories": ["dog"]})
+
+
+def completion(items):
+    return f"<think>t</think><answer>{json.dumps(items) if items else 'None'}</answer>"
+
+
+RIGHT = completion(TRUE)
+MUTATED = st.builds(
+    lambda text, at, cut, junk: text[:at] + junk + text[at + cut :],
+    st.sampled_from([RIGHT, RIGHT + RIGHT, RIGHT.replace('"', "'"), "[" * 20000, completion([])]),
+    st.integers(0, len(RIGHT)),
+    st.integers(0, 30),
+    st.one_of(st.text(max_size=10), st.sampled_from(["9" * 400, "1e999", "NaN", "١٢", "[[[[", "</answer>", "\ud800"])),
+)
+ANY = st.one_of(st.text(), MUTATED, st.binary().map(lambda b: b.decode("utf-8", "surrogateescape")))
+
+
+@pytest.mark.parametrize("name", REWARDS)
+def test_scores_stay_in_range_and_never_raise(name):
+    reward = REWARDS[name]
+
+    @settings(max_examples=2000, deadline=None)
+    @given(ANY)
+    def check(text):
+        for sample in (SAMPLE, NEGATIVE):
+            score = reward.function(text, sample)
+            assert score.value is None or reward.low <= score.value <= reward.high
+            if score.answer is None:
+                assert score.value == 0
+
+    check()
+
+
+@pytest.mark.parametrize("cut", range(0, len(RIGHT), 3))
+def test_a_truncated_answer_earns_less_than_the_whole(cut):
+    def earned(text, sample):
+        return sum(REWARDS[name].function(text, sample).value for name in ("iou_f1", "think_answer_format"))
+
+    assert earned(RIGHT, SAMPLE) == 2
+    assert earned(RIGHT[:cut], SAMPLE) < 2
+    assert earned(RIGHT[:cut], NEGATIVE) == 0
+
+
+def noisy(rng):
+    items = []
+    for item in TRUE:
+        if rng.random() < 0.8:
+            shift = [rng.randint(-12, 12) for _ in range(4)]
+            items.append({"bbox_2d": [v + d for v, d in zip(item["bbox_2d"], shift, strict=True)], "label": item["label"]})
+    return items
+
+
+def spam(rng):
+    x, y = rng.randint(200, 400), rng.randint(200, 400)
+    return rng.choice(
+        [
+            {"bbox_2d": [x, y, x + 20, y + 20], "label": "dog"},
+            dict(rng.choice(TRUE)),
+            {"bbox_2d": [1, 2, 3], "label": "cat"},
+            {"bbox_2d": [x, y, x + 9, y + 9], "label": "zebra"},
+        ]
+    )
+
+
+def test_order_never_matters_and_spam_never_pays():
+    rng = random.Random(0)
+    for _ in range(500):
+        items = noisy(rng)
+        value = iou_f1(completion(items), SAMPLE).value
+        shuffled = rng.sample(items, len(items))
+        assert iou_f1(completion(shuffled), SAMPLE).value == pytest.approx(value)
+        # Spam is junk beside the answer: a copy of a true box that was missed would be an answer, not spam.
+        extra = spam(rng)
+        if extra in TRUE and not any(
+            i["label"] == extra["label"] and iou_f1(completion([i]), one(extra)).value > 0 for i in items
+        ):
+            continue
+        better = {"bbox_2d": extra["bbox_2d"], "label": extra["label"]} in TRUE
+        if not better:
+            assert iou_f1(completion([*items, extra]), SAMPLE).value <= value + 1e-12
+        assert iou_f1(completion([*items, *items]), SAMPLE).value <= value + 1e-12
+
+
+def one(item):
+    return Sample("o", "detection", item["label"], [item], ("a.jpg",), meta={"categories": [item["label"]]})
+
+
+def test_more_overlap_never_lowers_the_score():
+    truth = one({"bbox_2d": [100, 100, 200, 200], "label": "dog"})
+    values = [
+        iou_f1(completion([{"bbox_2d": [100 + d, 100, 200 + d, 200], "label": "dog"}]), truth).value for d in range(100, -1, -1)
+    ]
+    assert values == sorted(values)
+    assert values[0] == 0
+    assert values[-1] == 1
+
+
+def test_adapter_passes_what_a_reward_needs():
+    calls = []
+
+    def group(texts, samples, *, step, n_tokens):
+        calls.append((list(texts), [s.id for s in samples], step, n_tokens))
+        return [Score(float(len(texts)), "x", "group")] * len(texts)
+
+    reward = Reward("g", group, 0, 9, frozenset({"group", "step", "n_tokens"}))
+    extra, metrics = {}, {}
+    values = as_trl(reward)(
+        prompts=["p"] * 3,
+        completions=[
+            "a",
+            [{"role": "assistant", "content": "b"}],
+            [{"role": "assistant", "content": [{"type": "text", "text": "c"}]}],
+        ],
+        completion_ids=[[1], [1, 2], [1, 2, 3]],
+        sample=[SAMPLE, SAMPLE, NEGATIVE],
+        trainer_state=SimpleNamespace(global_step=5),
+        log_extra=extra.__setitem__,
+        log_metric=metrics.__setitem__,
+        unrelated=[0, 0, 0],
+    )
+    assert values == [2, 2, 1]
+    assert calls == [(["a", "b"], ["s", "s"], 5, 1), (["c"], ["n"], 5, 3)]
+    assert extra == {"g/answer": ['"x"'] * 3, "g/why": ["group"] * 3}
+    assert metrics == {"rewards/g/none_ratio": 0, "rewards/g/unparsed": 0}
+    assert as_trl(reward).__name__ == "g"
+
+
+def test_a_bug_in_a_grader_stops_the_run_and_names_the_sample():
+    def broken(text, sample):
+        return 1 / 0
+
+    with pytest.raises(RuntimeError, match=r"broken.*'s'.*some text.*ZeroDivisionError"):
+        score_rows(Reward("broken", broken, 0, 1), ["some text"], [SAMPLE], None, None)
+
+
+def test_own_rewards_by_path(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text("def short(text, sample):\n    return 1.0 if len(text) < 9 else None\n")
+    reward = load_reward(f"{path}:short")
+    assert reward.name == "short"
+    assert reward.function("x", SAMPLE) == Score(1.0)
+    assert reward.function("x" * 10, SAMPLE) == Score(None)
+    for spec, words in (
+        (f"{path}:long", "no function 'long'"),
+        ("gone.py:f", "no such file"),
+        ("iou_f2", "did you mean 'iou_f1'"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            load_reward(spec)
+
+
+def test_what_pays_is_what_is_drawn():
+    parsed, _ = read_boxes(RIGHT, SAMPLE)
+    assert [item["bbox_2d"] for item in iou_f1(RIGHT, SAMPLE).answer] == [list(box.xyxy) for box in parsed.items]
