@@ -46,6 +46,9 @@ class RunConfig:
     sft_steps: int = field(default=400, metadata={"help": "Steps of the supervised stage."})
     sft_learning_rate: float = field(default=1e-5, metadata={"help": "Peak learning rate of the supervised stage."})
     sft_batch_size: int = field(default=16, metadata={"help": "Samples a step and process in the supervised stage."})
+    sft_optimizer: Literal["adamw", "muon"] = field(
+        default="adamw", metadata={"help": "muon: for small models that start from random weights."}
+    )
     limit: int | None = field(default=None, metadata={"help": "Use only the first N training samples."})
     eval_limit: int | None = field(default=None, metadata={"help": "Use only the first N held-out samples."})
     eval_batch_size: int = field(default=32, metadata={"help": "Samples a batch in greedy evaluation."})
@@ -105,7 +108,7 @@ def _flag_value(argv: list[str], name: str) -> str | None:
 
 def parse(argv: list[str]) -> Config:
     """Resolve a command line. Raises ConfigError (one readable message) for anything that cannot work."""
-    parser = TrlParser((RunConfig, GRPOConfig, ModelConfig), description="Fine-tune a VLM on verifiable answers.")
+    parser = TrlParser((RunConfig, GRPOConfig, ModelConfig), allow_abbrev=False)
     known = sorted({action.dest for action in parser._actions if action.dest != "help"})
     argv = [
         word

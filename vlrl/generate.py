@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -42,7 +43,7 @@ def generate(
     state = PartialState()
     rank, world = state.process_index, state.num_processes
     mine = list(range(rank, len(samples), world))
-    n_batches = -(-(-(-len(samples) // world)) // batch_size)
+    n_batches = math.ceil(math.ceil(len(samples) / world) / batch_size)
     tokenizer = loaded.tokenizer
     ends = torch.tensor(eos_ids(loaded))
     config = GenerationConfig(

@@ -149,13 +149,17 @@ def hold_out(samples: Sequence[Sample], seed: int, at_most: int) -> tuple[list[S
 
 def sft_samples(config: Config, loaded: Loaded, train: Samples, n_processes: int) -> Samples:
     """All samples of the supervised stage in their order: the data shuffled anew each epoch, or synthetic scenes, of
-    which the first sixth holds one object each."""
+    which the first tenth holds one object each and the next fifth at most two."""
     seed = config.grpo.seed
     n = config.run.sft_steps * config.run.sft_batch_size * n_processes
     if config.run.data is None:
-        easy = n // 6
         synthetic = config.task.synthetic
-        return Samples(n, lambda i: situate(synthetic(seed, "warmup" if i < easy else "coldstart", i), loaded), train.report)
+
+        def draw(i: int) -> Sample:
+            split = "coldstart-1" if i < 0.1 * n else "coldstart-2" if i < 0.3 * n else "coldstart"
+            return situate(synthetic(seed, split, i), loaded)
+
+        return Samples(n, draw, train.report)
     orders: dict[int, Any] = {}
 
     def get(i: int) -> Sample:

@@ -220,7 +220,8 @@ def read_samples(path: str | Path, image_root: str | Path | None = None, limit: 
             for image in (*sample.images, *([sample.video] if sample.video else [])):
                 if not image.startswith("synthetic:") and not Path(image).is_file():
                     raise SampleError(
-                        f"{where} (id {sample.id!r}): no such file {image}; paths are relative to {root} (--image_root changes that)"
+                        f"{where} (id {sample.id!r}): no such file {image};"
+                        f" paths are relative to {root} (--image_root changes that)"
                     )
             samples.append(sample)
             if limit is not None and len(samples) >= limit:

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import torch
 from peft import PeftConfig
 from transformers import PrinterCallback
 from transformers.trainer_callback import ProgressCallback
@@ -20,6 +21,36 @@ from trl import GRPOConfig, SFTConfig, SFTTrainer
 from vlrl.model import Loaded
 from vlrl.prompts import Samples, dataset
 from vlrl.schema import Task
+
+
+class MuonWithAdamW(torch.optim.Optimizer):
+    """PyTorch's Muon (https://kellerjordan.github.io/posts/muon/) for the matrices, AdamW for everything else.
+
+    A small model trained from random weights leaves plateaus several times sooner than with AdamW alone. `lr` is AdamW's;
+    Muon takes `muon_factor` times it, scaled to the same update size.
+    """
+
+    def __init__(self, model: torch.nn.Module, lr: float, betas: tuple[float, float], muon_factor: float = 2.0) -> None:
+        named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+        matrices = [p for name, p in named if p.ndim == 2 and "embed" not in name and "lm_head" not in name]
+        chosen = {id(p) for p in matrices}
+        others = [p for _, p in named if id(p) not in chosen]
+        self.parts: list[torch.optim.Optimizer] = [
+            torch.optim.Muon(matrices, lr=muon_factor * lr, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
+            torch.optim.AdamW(others, lr=lr, betas=betas, weight_decay=0.01),
+        ]
+        super().__init__([*matrices, *others], {"lr": lr})
+        # The schedule scales the learning rates it finds here.
+        self.param_groups = [group for part in self.parts for group in part.param_groups]
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        for part in self.parts:
+            part.step()
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        for part in self.parts:
+            part.zero_grad(set_to_none)
 
 
 class _Trainer(SFTTrainer):  # type: ignore[misc]
@@ -50,12 +81,14 @@ def supervise(
     steps: int,
     batch_size: int,
     learning_rate: float,
+    optimizer: str = "adamw",
     peft_config: PeftConfig | None = None,
 ) -> float:
     """Train `loaded.model` in place for `steps` steps of `batch_size` samples a process; returns the seconds it took.
 
-    Cosine schedule with a tenth of warm-up; precision, seed, checkpointing and Adam's betas as in the GRPO stage. Samples
-    are taken in their order (shuffle them before), so a curriculum stays one. Adapters are merged at the end.
+    Cosine schedule with a tenth of warm-up; precision, seed, checkpointing and Adam's betas as in the GRPO stage.
+    `optimizer` is "adamw", or "muon" for a small model that starts from random weights. Samples are taken in their order
+    (shuffle them before), so a curriculum stays one. Adapters are merged at the end.
     """
     folder.mkdir(parents=True, exist_ok=True)
     args = SFTConfig(
@@ -91,6 +124,10 @@ def supervise(
         train_dataset=dataset(samples, task, sft=True),
         processing_class=loaded.processor,
         peft_config=peft_config,
+        optimizers=(
+            MuonWithAdamW(loaded.model, learning_rate, (like.adam_beta1, like.adam_beta2)) if optimizer == "muon" else None,
+            None,
+        ),
     )
     for callback in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(callback)

@@ -30,9 +30,8 @@ COLOURS = {
 SHAPES = ("circle", "square", "triangle")
 CATEGORIES = tuple(f"{colour} {shape}" for colour in COLOURS for shape in SHAPES)
 MAX_OBJECTS = 4
-CURRICULUM = {"coldstart-1": (2, 1.0), "coldstart-2": (MAX_OBJECTS, 0.5)}
-"""Easier splits for a supervised start: objects a scene at most, and the share of questions that list several
-categories (which teach what is where; a question about one category must then find it)."""
+CURRICULUM = {"coldstart-1": 1, "coldstart-2": 2}
+"""Splits with at most so many objects a scene, for the beginning of a supervised start."""
 MIN_VISIBLE = 0.75
 LOOSE_PAD = (0.10, 0.35)
 
@@ -101,7 +100,7 @@ def scene(task: str, split: str, seed: int, index: int) -> Scene:
     the splits of `CURRICULUM`)."""
     rng = item_rng("scene", task, split, seed, index)
     pixels = _background(rng)
-    n_objects = int(rng.integers(1, CURRICULUM.get(split, (MAX_OBJECTS, 0.0))[0] + 1))
+    n_objects = int(rng.integers(1, CURRICULUM.get(split, MAX_OBJECTS) + 1))
     masks: list[np.ndarray] = []
     names: list[str] = []
     for _ in range(20 * n_objects):
@@ -162,25 +161,19 @@ def detection_sample(seed: int, split: str, index: int) -> Sample:
     drawn = scene("detection", split, seed, index)
     rng = item_rng("question", "detection", split, seed, index)
     present = sorted({item.category for item in drawn.objects})
-    absent = [name for name in CATEGORIES if name not in present]
-    if rng.random() < CURRICULUM.get(split, (MAX_OBJECTS, 0.0))[1]:
-        extra = [absent[i] for i in rng.choice(len(absent), size=max(1, 4 - len(present)), replace=False)]
-        asked = [[*present, *extra][i] for i in rng.permutation(len(present) + len(extra))]
-    elif rng.random() < 5 / 6:
-        asked = [present[int(rng.integers(len(present)))]]
-    else:
-        asked = [absent[int(rng.integers(len(absent)))]]
-    found = sorted((item for item in drawn.objects if item.category in asked), key=lambda item: item.box_px)
+    choices = present if rng.random() < 5 / 6 else [name for name in CATEGORIES if name not in present]
+    category = choices[int(rng.integers(len(choices)))]
+    found = sorted(item.box_px for item in drawn.objects if item.category == category)
     return Sample(
         id=f"synthetic-detection-{split}-{seed}-{index}",
         task="detection",
         images=(f"synthetic:detection/{split}/{seed}/{index}",),
-        question=", ".join(asked),
-        answer=[{"bbox_2d": list(item.box_px), "label": item.category} for item in found],
+        question=category,
+        answer=[{"bbox_2d": list(box), "label": category} for box in found],
         meta={
-            "categories": asked,
+            "categories": [category],
             "image_size": [SIDE_PX, SIDE_PX],
-            "loose_answer": [{"bbox_2d": loosen(item.box_px, rng), "label": item.category} for item in found],
+            "loose_answer": [{"bbox_2d": loosen(box, rng), "label": category} for box in found],
             "dataset": "synthetic",
             "split": split,
         },

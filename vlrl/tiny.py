@@ -43,19 +43,18 @@ SPECIAL_TOKENS = (
     "<|image_pad|>",
     "<|video_pad|>",
 )
+# The question stands before the images, so that image tokens can attend to what is asked.
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
     "{% if message['content'] is string %}{{ message['content'] }}"
-    "{% else %}{% for part in message['content'] %}"
-    "{% if part['type'] == 'image' %}<|vision_start|><|image_pad|><|vision_end|>"
-    "{% elif part['type'] == 'video' %}<|vision_start|><|video_pad|><|vision_end|>"
-    "{% elif 'text' in part %}{{ part['text'] }}{% endif %}"
-    "{% endfor %}{% endif %}<|im_end|>\n{% endfor %}"
+    "{% else %}{% for part in message['content'] if 'text' in part %}{{ part['text'] }}{% endfor %}"
+    "{% for part in message['content'] if part['type'] in ('image', 'video') %}{{ '\n' if loop.first else '' }}"
+    "<|vision_start|><|{{ part['type'] }}_pad|><|vision_end|>{% endfor %}{% endif %}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 
-# One alternative a line: a run of tags; a JSON key with the brackets around it; a list of named coordinates; a whole number; a sentence (so that fixed
-# instructions cost one token); a word; anything else.
+# One alternative a line: a run of tags; a JSON key with the brackets around it; a list of named coordinates; a whole
+# number; a sentence (so that fixed instructions cost one token); a word; anything else.
 PIECES = (
     r"(?:</?[a-z]+>)+"
     r'|[\]\["{},]*"[a-z_0-9]+":[\["]?'
@@ -133,7 +132,7 @@ def build_config(processor: Qwen2_5_VLProcessor) -> Qwen2_5_VLConfig:
             "depth": 2,
             "hidden_size": 64,
             "intermediate_size": 192,
-            "num_heads": 4,
+            "num_heads": 2,
             "patch_size": 14,
             "spatial_merge_size": 2,
             "temporal_patch_size": 2,

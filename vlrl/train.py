@@ -101,6 +101,7 @@ def train(config: Config) -> None:
         seconds["sft"] = supervise(
             loaded, config.task, samples, folder / "sft", config.grpo, steps=config.run.sft_steps,
             batch_size=config.run.sft_batch_size, learning_rate=config.run.sft_learning_rate,
+            optimizer=config.run.sft_optimizer,
             peft_config=get_peft_config(config.model),
         )  # fmt: skip
         loaded = _load(config, str(finished_sft))
