@@ -81,7 +81,9 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--annotations", type=Path, help="folder of the XML files (default: ROOT/Annotations)")
     parser.add_argument("--images", type=Path, help="folder of the pictures (default: ROOT/JPEGImages)")
     parser.add_argument(
-        "--split", type=Path, help="text file, an id a line (looked for here, then below ROOT); default: every XML file"
+        "--split",
+        type=Path,
+        help="a name such as train (ROOT/ImageSets/Main/train.txt), or a text file with an id a line; default: every XML file",
     )
     parser.add_argument("--voc_offset", type=int, choices=(0, 1), default=1, help="number of the first pixel (default 1)")
     parser.add_argument("--keep_difficult", action="store_true", help="objects marked difficult are part of the answer")
@@ -94,10 +96,14 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
             setattr(args, name, args.root / folder)
         if not getattr(args, name).is_dir():
             parser.error(f"--{name}: no such folder {getattr(args, name)}")
-    if args.split is not None and not args.split.is_file():
-        if args.root is None or not (args.root / args.split).is_file():
-            parser.error(f"--split: no such file {args.split}")
-        args.split = args.root / args.split
+    if args.split is not None:
+        main_sets = [] if args.root is None else [args.root / "ImageSets" / "Main" / f"{args.split}.txt"]
+        below_root = [] if args.root is None else [args.root / args.split]
+        found = next((path for path in [args.split, *below_root, *main_sets] if path.is_file()), None)
+        if found is None:
+            tried = ", ".join(str(path) for path in [args.split, *below_root, *main_sets])
+            parser.error(f"--split: no such file; looked for {tried}")
+        args.split = found
     args.dataset = args.dataset or (args.root or args.annotations).resolve().name
     check_options(args, parser)
     return args

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vlrl.parsing import ParsedBoxes, answer_span, canon, is_think_answer, parse_boxes, read_boxes
+from vlrl.answers import read_boxes
+from vlrl.parsing import ParsedBoxes, answer_span, canon, is_think_answer, parse_boxes
 from vlrl.schema import Sample
 
 CAT = '{"bbox_2d":[1,2,3,4],"label":"cat"}'

@@ -11,7 +11,7 @@ import enum
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import yaml
 from trl import GRPOConfig, ModelConfig, TrlParser
@@ -109,6 +109,7 @@ def _flag_value(argv: list[str], name: str) -> str | None:
 def parse(argv: list[str]) -> Config:
     """Resolve a command line. Raises ConfigError (one readable message) for anything that cannot work."""
     parser = TrlParser((RunConfig, GRPOConfig, ModelConfig), allow_abbrev=False)
+    parser.error = _refuse  # type: ignore[method-assign]
     known = sorted({action.dest for action in parser._actions if action.dest != "help"})
     argv = [
         word
@@ -154,6 +155,11 @@ def parse(argv: list[str]) -> Config:
     config = Config(run, grpo, model, task, rewards, tuple(sources), values)
     _check(config)
     return config
+
+
+def _refuse(message: str) -> NoReturn:
+    """In place of argparse's exit with two screens of usage."""
+    raise ConfigError(message)
 
 
 def _without(argv: list[str], name: str) -> list[str]:

@@ -1,7 +1,8 @@
 """From a completion's text to a typed answer, or to None with a reason. Never raises, never guesses.
 
 One scan reads every box dialect in use (fenced or bare JSON, Python quotes, corner pairs, bare boxes); nothing is
-evaluated, nothing missing is filled in, and work is linear in the length of the text. Not here: what an answer is worth.
+evaluated, nothing missing is filled in, and work is linear in the length of the text. Not here: the
+sample it answers (`vlrl.answers`) and what it is worth (`vlrl.rewards`).
 """
 
 from __future__ import annotations
@@ -10,12 +11,11 @@ import json
 import math
 import re
 import unicodedata
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from vlrl.boxes import to_original_px
-from vlrl.schema import Box, Sample
+from vlrl.schema import Box
 
 MAX_CHARS, MAX_DEPTH, MAX_ITEMS, MAX_NUMBER_CHARS, MAX_COORDINATE = 100_000, 32, 300, 400, 1e6
 THINK, END_THINK, ANSWER, END_ANSWER = "<think>", "</think>", "<answer>", "</answer>"
@@ -379,41 +379,3 @@ def _box_of(item: Any) -> Box | None:
     else:
         confidence = min(max(confidence, 0.0), 1.0)
     return Box(x1, y1, x2, y2, label, confidence)
-
-
-def asked_categories(sample: Sample) -> list[str]:
-    """What a detection sample asks for: `meta.categories`, else the labels of its answer."""
-    asked = sample.meta.get("categories")
-    return list(asked) if asked else list(dict.fromkeys(item["label"] for item in sample.answer))
-
-
-def read_boxes(text: str, sample: Sample, *, tags: bool = False) -> tuple[ParsedBoxes | None, str]:
-    """A completion's boxes in ORIGINAL pixels, or None and why. With one category asked, a missing label is that one.
-
-    `tags`: answer tags are required. Raises ValueError only where the sample itself lacks the sizes its dialect needs.
-    """
-    span = answer_span(text)
-    if span.text is None:
-        return None, span.why
-    if tags and not span.tagged:
-        return None, "no answer tags"
-    parsed = parse_boxes(span.text)
-    if isinstance(parsed, str):
-        return None, parsed
-    coords = sample.meta.get("coords", "px")
-    sizes = sample.meta.get("image_size"), sample.meta.get("input_size")
-    asked = asked_categories(sample) if sample.task == "detection" else []
-    only = asked[0] if len(asked) == 1 else None
-    convert: Callable[[Box], Box]
-    if coords == "px":
-
-        def convert(box: Box) -> Box:
-            return box if box.label is not None or only is None else replace(box, label=only)
-    else:
-
-        def convert(box: Box) -> Box:
-            x1, y1, x2, y2 = to_original_px(box.xyxy, coords, *sizes)
-            return Box(x1, y1, x2, y2, only if box.label is None else box.label, box.confidence)
-
-    items = tuple(map(convert, parsed.items))
-    return ParsedBoxes(items, parsed.n_pred, parsed.truncated or span.truncated), ""

@@ -14,8 +14,8 @@ from typing import Any
 import matplotlib
 from PIL import Image, ImageDraw, ImageFont
 
+from vlrl.answers import read_boxes
 from vlrl.metrics.stats import bootstrap_mean
-from vlrl.parsing import read_boxes
 from vlrl.prompts import open_image
 from vlrl.schema import Metric, Prediction, Sample, Task
 

@@ -126,6 +126,30 @@ def load_data(config: Config, loaded: Loaded) -> Data:
     return Data(Samples(len(rows), rows.__getitem__), held_out, described)
 
 
+def fit_length(config: Config, loaded: Loaded, data: Data) -> str:
+    """See to it that right answers fit into a completion; returns what was found, in words.
+
+    The embedded model gets the length its longest right answer needs (a quarter more), unless one was set; for others a
+    limit that is too short is only told: their thoughts have no known length.
+    """
+    task, tokenizer = config.task, loaded.tokenizer
+    if config.run.data is None:
+        answers = [config.task.synthetic(config.grpo.seed, "train", i) for i in range(500)]
+        texts = [task.oracle(situate(sample, loaded)) for sample in answers]
+    else:
+        texts = [task.oracle(data.train.get(i)) for i in range(data.train.n)]
+    lengths = [len(ids) + 1 for ids in tokenizer([*texts, *map(task.oracle, data.held_out)]).input_ids]
+    longest = max(lengths)
+    if "max_completion_length" not in config.values and config.model.model_name_or_path in TINY_NAMES:
+        config.grpo.max_completion_length = longest + longest // 4
+    limit = config.grpo.max_completion_length
+    found = f"right answers take {longest} tokens at most, completions may take {limit}"
+    if limit < longest:
+        n_cut = sum(length > limit for length in lengths)
+        found += f"; WARNING: {n_cut} of {len(lengths)} do not fit, raise --max_completion_length"
+    return found
+
+
 def hold_out(samples: Sequence[Sample], seed: int, at_most: int) -> tuple[list[Sample], list[Sample]]:
     """Split by picture: a tenth of the samples, `at_most` of them, share no picture with the rest."""
     keys = list(dict.fromkeys(sample.images or (sample.id,) for sample in samples))

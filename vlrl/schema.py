@@ -115,7 +115,6 @@ class Task:
     headline: str
     synthetic: Callable[[int, str, int], Sample]
     """`(seed, split, index) -> Sample`; equal arguments give equal samples and pixels."""
-    max_completion_length: int
 
 
 class SampleError(ValueError):

@@ -205,6 +205,7 @@ def load(random_seed: int | None = None) -> tuple[Qwen2_5_VLForConditionalGenera
 def pack(run: Path) -> None:
     """Ship a supervised run's `final/` as `tiny`: weights in half precision, beside how they were made."""
     summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
+    logged = [json.loads(line) for line in (run / "sft" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     model = Qwen2_5_VLForConditionalGeneration.from_pretrained(run / "final", dtype=torch.float16)
     model.save_pretrained(ASSETS)
     Qwen2_5_VLProcessor.from_pretrained(run / "final").save_pretrained(ASSETS)
@@ -212,6 +213,7 @@ def pack(run: Path) -> None:
     recipe = {
         "what": "supervised on synthetic scenes whose boxes are loose (each side padded by 10 to 35 %)",
         **{key: summary[key] for key in keep},
+        "losses": [{"step": row["step"], "loss": round(row["loss"], 4)} for row in logged if "loss" in row],
     }
     (ASSETS / "recipe.json").write_text(json.dumps(recipe, indent=2) + "\n", encoding="utf-8")
 

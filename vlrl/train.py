@@ -70,6 +70,7 @@ def train(config: Config) -> None:
     say(f"model     {loaded.name}, {loaded.model.num_parameters() / 1e6:.2f} M parameters, {loaded.model.dtype}")
     say(f"boxes     {loaded.coords} (from {loaded.coords_why})")
     say(f"data      {data.description}")
+    say(f"length    {run.fit_length(config, loaded, data)}")
     say(_example(config.task, data.held_out[0]))
     if state.is_main_process and not opened.resuming:
         run.write_config(config, folder)
@@ -79,7 +80,7 @@ def train(config: Config) -> None:
         done = run.read_predictions(path) if opened.resuming else None
         if done is not None and [p.id for p in done] == [s.id for s in data.held_out]:
             return done
-        length = config.grpo.max_completion_length or config.task.max_completion_length
+        length = config.grpo.max_completion_length
         made = generate(
             loaded, config.task, data.held_out, max_new_tokens=length, batch_size=config.run.eval_batch_size, model=model,
             label=f"measuring {name}",
@@ -190,7 +191,7 @@ def describe(config: Config, n_processes: int) -> str:
     if "grpo" in config.stages:
         lines.append(
             f"batch     {completions} completions a step = {completions / grpo.num_generations:g} prompts x"
-            f" {grpo.num_generations}; temperature {grpo.temperature}, at most {grpo.max_completion_length} tokens,"
+            f" {grpo.num_generations}; temperature {grpo.temperature},"
             f" beta {grpo.beta}, loss {grpo.loss_type}"
         )
     return "\n".join([*lines, "set       " + " ".join(f"{key}={value}" for key, value in sorted(config.values.items()))])

@@ -2,21 +2,10 @@
 
 from __future__ import annotations
 
+from vlrl.answers import read_boxes, true_boxes, with_canonical_labels
 from vlrl.boxes import best_matching
-from vlrl.parsing import ParsedBoxes, canon, read_boxes
-from vlrl.schema import Box, Sample, Score
-
-
-def with_canonical_labels(boxes: tuple[Box, ...]) -> list[Box]:
-    """The same boxes with labels that compare by `==`."""
-    names = {box.label: None if box.label is None else canon(box.label) for box in boxes}
-    return [Box(b.x1, b.y1, b.x2, b.y2, names[b.label], b.confidence) for b in boxes]
-
-
-def true_boxes(sample: Sample) -> list[Box]:
-    """A detection sample's answer with canonical labels."""
-    names = {item["label"]: canon(item["label"]) for item in sample.answer}
-    return [Box(*item["bbox_2d"], label=names[item["label"]]) for item in sample.answer]
+from vlrl.parsing import ParsedBoxes
+from vlrl.schema import Sample, Score
 
 
 def _answer(parsed: ParsedBoxes) -> list[dict[str, object]]:
@@ -39,7 +28,7 @@ def iou_f1(text: str, sample: Sample) -> Score:
         right = parsed.n_pred == n_true
         said = "says none" if parsed.n_pred == 0 else f"{parsed.n_pred} boxes"
         return Score(float(right), _answer(parsed), f"{said}, {n_true} true")
-    matched = best_matching(with_canonical_labels(parsed.items), true_boxes(sample), 0.5)
+    matched = best_matching(with_canonical_labels(parsed.items), with_canonical_labels(true_boxes(sample)), 0.5)
     total = sum(overlap for _, _, overlap in matched)
     why = f"{len(matched)} of {n_true} found, IoU sum {total:.3f}, {parsed.n_pred} predicted"
     return Score(2 * total / (parsed.n_pred + n_true), _answer(parsed), why)

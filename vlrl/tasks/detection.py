@@ -10,24 +10,19 @@ from collections.abc import Sequence
 from typing import Any
 
 from vlrl import synthetic
+from vlrl.answers import asked_categories, read_boxes, true_boxes
 from vlrl.boxes import from_original_px
 from vlrl.metrics.coco import DetectionRow, detection_metrics
-from vlrl.parsing import canon, read_boxes
-from vlrl.schema import Box, Metric, Prediction, Sample, Task, box_problem
+from vlrl.parsing import canon
+from vlrl.schema import Metric, Prediction, Sample, Task, box_problem
 
 FORMAT = '<think>reasoning</think><answer>[{"bbox_2d":[x1,y1,x2,y2],"label":"name"}]</answer>'
-
-
-def categories(sample: Sample) -> list[str]:
-    """The categories asked for, in the order they are asked."""
-    asked = sample.meta.get("categories")
-    return list(asked) if asked else sorted({item["label"] for item in sample.answer})
 
 
 def prompt(sample: Sample) -> str:
     unit = " Coordinates are integers from zero to one thousand." if sample.meta.get("coords") == "norm1000" else ""
     return (
-        f"Find every: {', '.join(categories(sample))}\n"
+        f"Find every: {', '.join(asked_categories(sample))}\n"
         "First think, then answer with a box for each one in the image, or with None if there is none."
         f"{unit}\n{FORMAT}"
     )
@@ -46,7 +41,7 @@ def completion(sample: Sample, items: Sequence[dict[str, Any]]) -> str:
         for item in items
     ]
     answer = json.dumps(written, separators=(",", ":"), ensure_ascii=False) if written else "None"
-    return f"<think>{len(written) or 'no'} {', '.join(categories(sample))}</think><answer>{answer}</answer>"
+    return f"<think>{len(written) or 'no'} {', '.join(asked_categories(sample))}</think><answer>{answer}</answer>"
 
 
 def oracle(sample: Sample) -> str:
@@ -62,7 +57,7 @@ def check(sample: Sample) -> str | None:
     if not isinstance(sample.answer, list):
         return f"a detection answer is a list of boxes, got {sample.answer!r}"
     size = sample.meta.get("image_size")
-    asked = {canon(name) for name in categories(sample)} if sample.answer or sample.meta.get("categories") else set()
+    asked = {canon(name) for name in asked_categories(sample)} if sample.answer or sample.meta.get("categories") else set()
     if not asked:
         return "an empty answer needs meta.categories: nothing is asked for"
     for item in sample.answer:
@@ -87,7 +82,7 @@ def metrics(samples: Sequence[Sample], predictions: Sequence[Prediction]) -> tup
             DetectionRow(
                 id=sample.id,
                 image=sample.images[0],
-                true=tuple(Box(*item["bbox_2d"], label=item["label"]) for item in sample.answer),
+                true=true_boxes(sample),
                 predicted=None if parsed is None else parsed.items,
                 n_pred=0 if parsed is None else parsed.n_pred,
             )
@@ -105,5 +100,4 @@ TASK = Task(
     metrics=metrics,
     headline="f1@0.5",
     synthetic=synthetic.detection_sample,
-    max_completion_length=64,
 )

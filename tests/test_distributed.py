@@ -1,0 +1,69 @@
+"""Two processes (gloo, CPU) do the same as one on the same global batch."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+
+
+def torchrun(n, *words, check=True):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [*TORCHRUN, "--nproc_per_node", str(n), *map(str, words)]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=300)
+    if check:
+        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    return done
+
+
+@pytest.fixture(scope="module")
+def reward(tmp_path_factory):
+    path = tmp_path_factory.mktemp("reward") / "mine.py"
+    path.write_text("def letters(text, sample):\n    return sum(map(ord, text)) % 17 / 17\n")
+    return f"{path}:letters"
+
+
+def one_step(n, reward, folder):
+    per_device = 16 // n
+    words = ["--output_dir", folder, "--max_steps", 1, "--per_device_train_batch_size", per_device, "--num_generations", 4]
+    words += ["--rewards", reward, "--reward_weights", "1", "--loss_type", "dapo", "--logging_steps", 1, "--report_to", "none"]
+    out = torchrun(n, "tests/one_grpo_step.py", *words, "--save_strategy", "no").stdout
+    return json.loads(next(line for line in out.splitlines() if line.startswith("RESULT "))[7:])
+
+
+def test_grpo_step_is_the_same_on_one_and_two_processes(tmp_path, reward):
+    one, two = one_step(1, reward, tmp_path / "one"), one_step(2, reward, tmp_path / "two")
+    assert one["reward"] == pytest.approx(two["reward"], rel=1e-5)
+    assert one["reward"] != 0
+    assert one["loss"] == pytest.approx(two["loss"], rel=1e-4, abs=1e-6)
+    assert one["grad_norm"] > 1e-3
+    assert one["grad_norm"] == pytest.approx(two["grad_norm"], rel=1e-4)
+    assert one["weights"] == pytest.approx(two["weights"], rel=1e-5)
+
+
+def test_whole_run_on_two_processes(tmp_path):
+    def run(n, folder):
+        words = ["--output_dir", folder, "--stage", "sft+grpo", "--model_name_or_path", "tiny-random", "--sft_steps", 3]
+        words += ["--sft_batch_size", 8 // n, "--max_steps", 2, "--num_generations", 4, "--per_device_train_batch_size", 8 // n]
+        torchrun(n, "vlrl/train.py", *words, "--eval_limit", 5, "--logging_steps", 1, "--report_to", "none")
+        logged = [json.loads(line) for line in (folder / "sft" / "metrics.jsonl").read_text().splitlines()]
+        return [row["loss"] for row in logged], json.loads((folder / "summary.json").read_text())
+
+    one, two = run(1, tmp_path / "one"), run(2, tmp_path / "two")
+    assert one[0] == pytest.approx(two[0], rel=1e-4), "supervised loss on the same global batch"
+    for summary in (one[1], two[1]):
+        assert summary["after"]["f1@0.5"]["n"] == 5
+    assert one[1]["before"]["mean_iou"]["value"] == pytest.approx(two[1]["before"]["mean_iou"]["value"], abs=0.05)
+    predicted = [json.loads(line)["id"] for line in (tmp_path / "two" / "predictions_after.jsonl").open()]
+    assert len(set(predicted)) == len(predicted) == 5, "each sample exactly once, in order"
+
+
+def test_a_wrong_run_ends_with_an_honest_exit_code():
+    done = torchrun(2, "vlrl/train.py", "--task", "detectoin", check=False)
+    assert done.returncode != 0
+    assert done.stderr.count("unknown task 'detectoin'") == 1, "said once, by the first process"

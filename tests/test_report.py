@@ -1,0 +1,68 @@
+import json
+
+import pytest
+from PIL import Image
+
+from vlrl.report import Evaluation, draw_curves, draw_samples, drop_after, evaluate, read_metrics, table, write_json
+from vlrl.schema import Metric, Prediction
+from vlrl.tasks.detection import TASK
+
+
+def predictions(samples, text=None):
+    return [Prediction(s.id, TASK.oracle(s) if text is None else text, 5, False) for s in samples]
+
+
+@pytest.fixture
+def samples(tiny):
+    from vlrl.prompts import situate
+
+    return [situate(TASK.synthetic(0, "heldout", i), tiny) for i in range(6)]
+
+
+def test_evaluation_and_table(samples):
+    before, after = evaluate(TASK, samples, predictions(samples, "no idea")), evaluate(TASK, samples, predictions(samples))
+    assert (before.n, before.n_unparsed) == (6, 6)
+    assert after.n_unparsed == 0
+    assert after.to_json()["f1@0.5"]["value"] == 1
+    shown = table({"before": before, "after": after})
+    lines = {line.split()[0]: line for line in shown.splitlines()}
+    assert "1.000 [1.000, 1.000]" in lines["f1@0.5"]
+    assert lines["n_unparsed"].split()[1:3] == ["6", "0"]
+    with pytest.raises(ValueError, match="same ids"):
+        evaluate(TASK, samples, predictions(samples)[::-1])
+
+
+def test_a_missing_value_is_a_dash_not_zero():
+    shown = table({"x": Evaluation({"ap": Metric(None, None, 0), "f": Metric(0.5, None, 3)}, 3, 0, 0)})
+    assert shown.splitlines()[2].split() == ["ap", "-", "0"]
+    assert shown.splitlines()[3].split() == ["f", "0.500", "3"]
+
+
+def test_metrics_of_a_killed_run_can_be_read_and_cut(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1, "reward": 0.1}\n{"step": 2, "reward": 0.2}\n{"step": 3, "rew')
+    assert [row["step"] for row in read_metrics(path)] == [1, 2]
+    drop_after(path, 1)
+    assert path.read_text() == '{"step": 1, "reward": 0.1}\n'
+    assert read_metrics(tmp_path / "none.jsonl") == []
+
+
+def test_pictures(tmp_path, samples):
+    path = tmp_path / "metrics.jsonl"
+    rows = [{"step": i, "reward": i / 9, "rewards/iou_f1/mean": i / 9, "reward_std": None} for i in range(9)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    draw_curves(path, tmp_path / "curves.png")
+    assert Image.open(tmp_path / "curves.png").width > 800
+    draw_samples(samples, predictions(samples, "?"), predictions(samples), tmp_path / "samples.png")
+    sheet = Image.open(tmp_path / "samples.png").convert("RGB")
+    colours = {colour for _, colour in sheet.getcolors(10**7)}
+    assert (31, 119, 180) in colours, "boxes after training"
+    assert (20, 20, 20) in colours, "true boxes"
+
+
+def test_json_is_written_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "a.json"
+    write_json(path, {"a": 1})
+    with pytest.raises(TypeError):
+        write_json(path, {"a": object()})
+    assert json.loads(path.read_text()) == {"a": 1}

@@ -1,0 +1,98 @@
+"""The contract of every task: the right answer earns full marks, anything broken earns less, nothing raises."""
+
+import dataclasses
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vlrl.parsing import is_think_answer
+from vlrl.rewards import REWARDS
+from vlrl.schema import Prediction, sample_from_json, sample_to_json
+from vlrl.synthetic import SIDE_PX
+from vlrl.tasks import TASKS, load_task
+
+SAMPLES = {
+    name: [
+        dataclasses.replace(s, meta={**s.meta, "coords": coords, "image_size": [SIDE_PX] * 2, "input_size": [SIDE_PX] * 2})
+        for i, coords in enumerate(["px", "resized_px", "norm1000", "norm1"] * 6)
+        for s in [task.synthetic(0, "test", i)]
+    ]
+    for name, task in TASKS.items()
+}
+
+
+def earned(task, text, sample):
+    return sum(REWARDS[name].function(text, sample).value for name in task.rewards)
+
+
+def full(task):
+    return sum(REWARDS[name].high for name in task.rewards)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_the_oracle_earns_full_marks_in_every_dialect(name, tmp_path):
+    task = TASKS[name]
+    assert task.name == name
+    for sample in SAMPLES[name]:
+        assert task.check(sample) is None
+        # The dialect's rounding costs at most a pixel a side.
+        slack = 0.2 if sample.meta["coords"] == "norm1000" and sample.answer else 1e-3
+        assert earned(task, task.oracle(sample), sample) >= full(task) - slack
+        assert is_think_answer(task.oracle(sample))
+        assert is_think_answer(task.sft_target(sample))
+        assert sample_from_json(json.loads(json.dumps(sample_to_json(sample))), "x", tmp_path) == sample
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_broken_answers_earn_less(name):
+    task = TASKS[name]
+    for sample in SAMPLES[name]:
+        right = task.oracle(sample)
+        for text in ("", task.prompt(sample), right + right, right[:-1], right[: len(right) // 2], "yes", "[]", right + "x"):
+            assert earned(task, text, sample) < full(task), text
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_any_text_is_scored_and_measured(name):
+    task = TASKS[name]
+    sample = next(s for s in SAMPLES[name] if s.answer)
+
+    @settings(max_examples=300, deadline=None)
+    @given(st.text())
+    def check(text):
+        assert 0 <= earned(task, text, sample) < full(task)
+
+    check()
+    texts = ["", "<answer>", "[" * 5000, "\ud800", task.oracle(sample)]
+    samples = [dataclasses.replace(sample, id=str(i)) for i in range(len(texts))]
+    metrics, n_unparsed = task.metrics(samples, [Prediction(str(i), t, 1, False) for i, t in enumerate(texts)])
+    assert n_unparsed == 4
+    assert 0 < metrics[task.headline].value < 1
+    for metric in metrics.values():
+        assert metric.value is None or metric.ci95[0] <= metric.value <= metric.ci95[1] or metric.n
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_all_right_is_one_on_the_headline(name):
+    task = TASKS[name]
+    samples = [s for s in SAMPLES[name] if s.meta["coords"] in ("px", "resized_px")]
+    metrics, n_unparsed = task.metrics(samples, [Prediction(s.id, task.oracle(s), 1, False) for s in samples])
+    assert n_unparsed == 0
+    assert metrics[task.headline].value == 1
+    assert metrics["ap"].value == pytest.approx(1)
+    assert metrics["negatives_accuracy"].value == 1
+
+
+def test_own_tasks_by_path(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "import dataclasses\nfrom vlrl.tasks.detection import TASK as base\nTASK = dataclasses.replace(base, name='mine')\n"
+    )
+    assert load_task(str(path)).name == "mine"
+    path.write_text("TASK = 3\n")
+    with pytest.raises(ValueError, match="no TASK"):
+        load_task(str(path))
+    with pytest.raises(ValueError, match="did you mean 'detection'"):
+        load_task("detecton")

@@ -1,0 +1,122 @@
+import json
+
+import pytest
+import torch
+from transformers import AutoModelForImageTextToText, AutoProcessor, Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLProcessor
+
+from vlrl import tiny as tiny_module
+from vlrl.generate import generate
+from vlrl.prompts import open_image, situate
+from vlrl.report import evaluate
+from vlrl.tasks.detection import TASK
+
+
+def test_it_is_the_real_architecture_at_a_million_parameters(tiny):
+    assert type(tiny.model) is Qwen2_5_VLForConditionalGeneration
+    assert type(tiny.processor) is Qwen2_5_VLProcessor
+    assert 0.8e6 < tiny.model.num_parameters() < 1.3e6
+
+
+def test_it_saves_and_loads_like_a_hub_model(tiny, tmp_path):
+    tiny_module.save(tiny.model, tiny.processor, tmp_path)
+    model = AutoModelForImageTextToText.from_pretrained(tmp_path, dtype=torch.float32)
+    processor = AutoProcessor.from_pretrained(tmp_path)
+    assert all(torch.equal(a, b) for a, b in zip(tiny.model.parameters(), model.parameters(), strict=True))
+    sample = situate(TASK.synthetic(0, "heldout", 0), tiny)
+    text = [f"<|vision_start|><|image_pad|><|vision_end|>{TASK.prompt(sample)}{TASK.oracle(sample)}"]
+    ours, theirs = (
+        p(text=text, images=[open_image(sample.images[0])], return_tensors="pt") for p in (tiny.processor, processor)
+    )
+    assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+
+
+def test_numbers_are_single_tokens_and_text_survives(tiny):
+    tokenizer = tiny.tokenizer
+    assert all(len(tokenizer(str(n)).input_ids) == 1 for n in range(1001))
+    for index in range(50):
+        sample = situate(TASK.synthetic(0, "heldout", index), tiny)
+        for text in (TASK.prompt(sample), TASK.oracle(sample), "Ünïcode 日本 \n {x: 12345}"):
+            assert tokenizer.decode(tokenizer(text).input_ids) == text
+
+
+def test_prompts_are_short(tiny):
+    sample = situate(TASK.synthetic(0, "heldout", 0), tiny)
+    assert len(tiny.tokenizer(TASK.prompt(sample)).input_ids) < 30
+
+
+def test_the_tokenizer_is_the_one_the_project_text_gives(tiny):
+    made = tiny_module.train_tokenizer(tiny_module.project_texts())
+    assert made.get_vocab() == tiny.tokenizer.get_vocab()
+
+
+def test_the_template_takes_text_images_and_both(tiny):
+    apply = tiny.processor.apply_chat_template
+    image, text = {"type": "image"}, {"type": "text", "text": "hello"}
+    user = [{"role": "user", "content": [image, image, text]}]
+    shown = apply(user, add_generation_prompt=True)
+    assert shown.count("<|vision_start|><|image_pad|><|vision_end|>") == 2
+    assert shown.startswith("<|im_start|>user\nhello")
+    assert shown.endswith("<|im_start|>assistant\n")
+    plain = apply([{"role": "user", "content": "hello"}, {"role": "assistant", "content": "yes"}])
+    assert plain == "<|im_start|>user\nhello<|im_end|>\n<|im_start|>assistant\nyes<|im_end|>\n"
+
+
+def test_random_weights_follow_the_seed():
+    a, b, c = (tiny_module.load(random_seed=seed)[0] for seed in (1, 1, 2))
+    assert all(torch.equal(x, y) for x, y in zip(a.parameters(), b.parameters(), strict=True))
+    assert not torch.equal(a.lm_head.weight, c.lm_head.weight)
+
+
+RECIPE = json.loads((tiny_module.ASSETS / "recipe.json").read_text())
+
+
+def test_the_shipped_start_is_small_and_says_how_it_was_made():
+    assert sum(path.stat().st_size for path in tiny_module.ASSETS.iterdir()) < 5 * 2**20
+    for key in ("command", "seed", "steps", "versions", "after", "what"):
+        assert RECIPE[key] is not None
+    assert "--stage sft" in RECIPE["command"]
+
+
+def test_the_shipped_start_scores_what_its_recipe_says(tiny):
+    samples = [situate(TASK.synthetic(0, "heldout", i), tiny) for i in range(RECIPE["after"]["f1@0.5"]["n"])]
+    made = generate(tiny, TASK, samples, max_new_tokens=64, batch_size=100)
+    found = evaluate(TASK, samples, made)
+    for name in ("mean_iou", "f1@0.5"):
+        assert found.metrics[name].value == pytest.approx(RECIPE["after"][name]["value"], abs=0.02), (
+            "half precision costs little"
+        )
+    assert found.n_unparsed <= 0.01 * found.n
+
+
+@pytest.mark.slow
+def test_the_recipe_still_reaches_the_shipped_start(tmp_path, run_train):
+    """The whole cold start again, from random weights (about a quarter of an hour on two cores)."""
+    assert run_train(*recipe_flags(), "--output_dir", tmp_path / "cold")[0] == 0
+    after = json.loads((tmp_path / "cold" / "summary.json").read_text())["after"]
+    low, high = RECIPE["after"]["mean_iou"]["ci95"]
+    assert low - 0.03 <= after["mean_iou"]["value"] <= high + 0.03
+
+
+class Enough(Exception):
+    pass
+
+
+def test_the_recipe_starts_as_it_did(tmp_path, run_train, monkeypatch):
+    """The first 50 steps of the cold start give the loss on record: same scenes, weights, schedule and optimiser."""
+    from vlrl import sft
+
+    seen = []
+
+    def log(self, logs, start_time=None):
+        seen.append(logs["loss"])
+        raise Enough
+
+    monkeypatch.setattr(sft._Trainer, "log", log)
+    with pytest.raises(Enough):
+        run_train(*recipe_flags(), "--eval_limit", "2", "--output_dir", tmp_path / "cold")
+    assert seen[0] == pytest.approx(RECIPE["losses"][0]["loss"], rel=0.02)
+
+
+def recipe_flags():
+    words = RECIPE["command"].split()[1:]
+    return [word for i, word in enumerate(words) if "--output_dir" not in words[max(i - 1, 0) : i + 1]]

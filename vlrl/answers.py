@@ -1,0 +1,57 @@
+"""True and predicted boxes of one sample, side by side: both in original pixels, whatever dialect the model writes in.
+
+Rewards, metrics and pictures all read completions through here, so what is paid is what is measured and drawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from vlrl.boxes import to_original_px
+from vlrl.parsing import ParsedBoxes, answer_span, canon, parse_boxes
+from vlrl.schema import Box, Sample
+
+
+def asked_categories(sample: Sample) -> list[str]:
+    """What a detection sample asks for, in order: `meta.categories`, else the labels of its answer."""
+    asked = sample.meta.get("categories")
+    return list(asked) if asked else list(dict.fromkeys(item["label"] for item in sample.answer))
+
+
+def true_boxes(sample: Sample) -> tuple[Box, ...]:
+    """A detection sample's answer."""
+    boxes = []
+    for item in sample.answer:
+        x1, y1, x2, y2 = item["bbox_2d"]
+        boxes.append(Box(x1, y1, x2, y2, item["label"]))
+    return tuple(boxes)
+
+
+def with_canonical_labels(boxes: Iterable[Box]) -> list[Box]:
+    """The same boxes with labels that compare by `==`."""
+    return [box if box.label is None else replace(box, label=canon(box.label)) for box in boxes]
+
+
+def read_boxes(text: str, sample: Sample, *, tags: bool = False) -> tuple[ParsedBoxes | None, str]:
+    """A completion's boxes in ORIGINAL pixels, or None and why. With one category asked, a missing label is that one.
+
+    `tags`: answer tags are required. Raises ValueError only where the sample itself lacks the sizes its dialect needs.
+    """
+    span = answer_span(text)
+    if span.text is None:
+        return None, span.why
+    if tags and not span.tagged:
+        return None, "no answer tags"
+    parsed = parse_boxes(span.text)
+    if isinstance(parsed, str):
+        return None, parsed
+    meta = sample.meta
+    coords, image_size, input_size = meta.get("coords", "px"), meta.get("image_size"), meta.get("input_size")
+    asked = asked_categories(sample) if sample.task == "detection" else []
+    only = asked[0] if len(asked) == 1 else None
+    items = []
+    for box in parsed.items:
+        x1, y1, x2, y2 = to_original_px(box.xyxy, coords, image_size, input_size)
+        items.append(Box(x1, y1, x2, y2, only if box.label is None else box.label, box.confidence))
+    return ParsedBoxes(tuple(items), parsed.n_pred, parsed.truncated or span.truncated), ""
