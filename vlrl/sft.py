@@ -87,10 +87,11 @@ def supervise(
     """Train `loaded.model` in place for `steps` steps of `batch_size` samples a process; returns the seconds it took.
 
     Cosine schedule with a tenth of warm-up; precision, seed, checkpointing and Adam's betas as in the GRPO stage.
-    `optimizer` is "adamw", or "muon" for a small model that starts from random weights. Samples are taken in their order
+    `optimizer` is "adamw", or "muon" for a small model that starts from random weights (adapters always take AdamW). Samples are taken in their order
     (shuffle them before), so a curriculum stays one. Adapters are merged at the end.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / "metrics.jsonl").unlink(missing_ok=True)
     args = SFTConfig(
         output_dir=str(folder),
         max_steps=steps,
@@ -125,7 +126,9 @@ def supervise(
         processing_class=loaded.processor,
         peft_config=peft_config,
         optimizers=(
-            MuonWithAdamW(loaded.model, learning_rate, (like.adam_beta1, like.adam_beta2)) if optimizer == "muon" else None,
+            MuonWithAdamW(loaded.model, learning_rate, (like.adam_beta1, like.adam_beta2))
+            if optimizer == "muon" and peft_config is None
+            else None,
             None,
         ),
     )

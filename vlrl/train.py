@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from pathlib import Path
 
 # As a script, Python puts this folder first on the path, where our module names would hide libraries.
@@ -14,6 +15,8 @@ if sys.path and Path(sys.path[0]).resolve() == Path(__file__).resolve().parent:
     sys.path.pop(0)
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
+# transformers renames gradient checkpointing; TRL still passes the old name, and users can do nothing about it.
+warnings.filterwarnings("ignore", message=".*gradient_checkpointing.* is deprecated", category=FutureWarning)
 
 import time
 from typing import Any
@@ -31,7 +34,7 @@ from vlrl.model import Loaded, ModelError, load_model
 from vlrl.prompts import ImageError
 from vlrl.schema import Prediction, Sample, SampleError, Task
 from vlrl.sft import supervise
-from vlrl.trainer import RunStopped, Trainer
+from vlrl.trainer import RunStopped, Trainer, disk_is_full
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -46,6 +49,16 @@ def main(argv: list[str] | None = None) -> int:
     except (RunStopped, ImageError) as error:
         if first:
             print(f"stopped: {error}", file=sys.stderr, flush=True)
+        return 1
+    except Exception as error:
+        if not disk_is_full(error, Path.cwd()):
+            raise
+        print(
+            f"stopped: no space left: {error}\nWhat was written before is safe; free some space, then go on with"
+            " --resume_from_checkpoint true and the same --output_dir",
+            file=sys.stderr,
+            flush=True,
+        )
         return 1
     return 0
 
@@ -95,8 +108,9 @@ def train(config: Config) -> None:
     # Supervised stage, unless its result is shipped or already there.
     if "sft" in config.stages and run.is_shipped_start(config):
         say("sft       the shipped cold start of `tiny` (how it was made: vlrl/assets/tiny/recipe.json)")
-    elif "sft" in config.stages and not sft_done:
+    elif "sft" in config.stages:
         predictions["start"] = measure("start")
+    if "start" in predictions and not sft_done:
         samples = run.sft_samples(config, loaded, data.train, state.num_processes)
         say(f"sft       {config.run.sft_steps} steps of {samples.n // config.run.sft_steps} samples")
         seconds["sft"] = supervise(

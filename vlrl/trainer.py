@@ -46,7 +46,7 @@ def disk_is_full(error: BaseException, folder: str | Path) -> bool:
         return True
     if "No space left" in str(error) or "os error 28" in str(error):
         return True
-    return isinstance(error, RuntimeError) and shutil.disk_usage(folder).free < 64 * 2**20
+    return isinstance(error, RuntimeError | OSError) and shutil.disk_usage(folder).free < 2**20
 
 
 class Trainer(GRPOTrainer):  # type: ignore[misc]

@@ -1,0 +1,48 @@
+"""What the README says is what the program does."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from vlrl.config import parse
+from vlrl.rewards import REWARDS
+from vlrl.tasks import TASKS
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text()
+COMMANDS = [
+    line.strip()
+    for block in re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
+    for line in re.sub(r"\\\n", " ", block).splitlines()
+    if "vlrl/train.py" in line and not line.startswith("#")
+]
+
+
+def test_the_two_commands_are_there():
+    assert "pip install -e . && torchrun vlrl/train.py --task detection" in README
+    assert "pip install -e '.[test]' && pytest" in README
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_training_command_parses(command, tmp_path, monkeypatch):
+    words = shlex.split(command.split("vlrl/train.py", 1)[1], comments=True)
+    monkeypatch.chdir(tmp_path)
+    for i, word in enumerate(words):
+        if word.endswith(".jsonl"):
+            Path(word).write_text("")
+        if word == "--config":
+            words[i + 1] = str(ROOT / words[i + 1])
+    parse([*words, "--use_cpu", "--bf16", "false"])
+
+
+def test_pictures_and_files_exist():
+    for path in re.findall(r"\]\(([^)#]+)\)", README):
+        if not path.startswith("http"):
+            assert (ROOT / path).exists(), path
+
+
+def test_every_task_and_reward_is_named():
+    for name in [*TASKS, *REWARDS]:
+        assert f"`{name}`" in README, name
