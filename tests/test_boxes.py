@@ -112,3 +112,7 @@ def test_norm1000_is_clipped_and_missing_sizes_are_bugs():
         to_original_px(TRUE, "norm1000", None)
     with pytest.raises(ValueError, match="unknown coords"):
         to_original_px(TRUE, "metres", SIZE)
+
+
+def test_iou_is_0_where_the_union_underflows():
+    assert iou((0, 0, 1e-200, 1e-200), (0, 0, 1e-200, 1e-200)) == 0

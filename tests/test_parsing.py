@@ -210,3 +210,34 @@ def test_never_raises(text):
     else:
         assert len(parsed.items) <= min(parsed.n_pred, 300)
         assert all(box.x2 > box.x1 and box.y2 > box.y1 for box in parsed.items)
+
+
+@pytest.mark.parametrize(
+    "text", ["I am not sure []", "maybe: []", "```json\nfoo []\n```", "[[]]", "[...]", "{}", '["cat"]', "none of them []"]
+)
+def test_brackets_without_a_box_are_not_an_explicit_none(text):
+    assert isinstance(parse_boxes(text), str)
+
+
+@pytest.mark.parametrize("answer", ["None", "[]", "no objects"])
+def test_an_unclosed_answer_never_says_none(answer):
+    assert read_boxes(f"<think>a</think><answer>{answer}</answer>", sample())[0].explicit_none
+    assert read_boxes(f"<think>a</think><answer>{answer}", sample())[0] is None
+
+
+@pytest.mark.parametrize(
+    "text", [f"I see 1 cat [1]: [{CAT}]", f"[[{CAT}, ...]]", f"[[{CAT}], ...]", '{"bbox_2d":[1,2,3,4],"label":"c\\u0061t"}']
+)
+def test_more_forms_of_one_box(text):
+    assert boxes(text) == ONE
+
+
+def test_a_remark_in_brackets_is_no_truncation():
+    assert not parse_boxes("(1,2),(3,4) (the cat)").truncated
+    assert parse_boxes("(1,2),(3,4),(5").truncated
+
+
+def test_a_label_of_combining_marks_is_cheap():
+    start = time.perf_counter()
+    canon("a" + "\u0316\u0301" * 49_000)
+    assert time.perf_counter() - start < 0.5

@@ -185,7 +185,7 @@ def test_own_rewards_by_path(tmp_path):
     path.write_text("def short(text, sample):\n    return 1.0 if len(text) < 9 else None\n")
     reward = load_reward(f"{path}:short")
     assert reward.name == "short"
-    assert reward.function("x", SAMPLE) == Score(1.0)
+    assert reward.function("x", SAMPLE) == Score(1.0, 1.0)
     assert reward.function("x" * 10, SAMPLE) == Score(None)
     for spec, words in (
         (f"{path}:long", "no function 'long'"),
@@ -199,3 +199,23 @@ def test_own_rewards_by_path(tmp_path):
 def test_what_pays_is_what_is_drawn():
     parsed, _ = read_boxes(RIGHT, SAMPLE)
     assert [item["bbox_2d"] for item in iou_f1(RIGHT, SAMPLE).answer] == [list(box.xyxy) for box in parsed.items]
+
+
+def test_own_rewards_may_define_dataclasses_and_must_return_numbers(tmp_path):
+    path = tmp_path / "own.py"
+    path.write_text(
+        "from __future__ import annotations\nfrom dataclasses import dataclass\n@dataclass\nclass A:\n    x: int = 1\n"
+        "def half(text, sample):\n    return 0.5\ndef nan(text, sample):\n    return float('nan')\n"
+    )
+    metrics = {}
+    rows = {"prompts": ["p"], "completions": ["x"], "completion_ids": [[1]], "sample": [SAMPLE]}
+    assert as_trl(load_reward(f"{path}:half"))(**rows, log_metric=metrics.__setitem__) == [0.5]
+    assert metrics["rewards/half/unparsed"] == 0
+    with pytest.raises(RuntimeError, match="the value is nan"):
+        as_trl(load_reward(f"{path}:nan"))(**rows)
+
+
+def test_a_group_reward_returns_one_score_a_completion():
+    short = Reward("short", lambda texts, samples: [Score(1.0, "x")], 0, 1, frozenset({"group"}))
+    with pytest.raises(RuntimeError, match="1 scores for 2 completions"):
+        score_rows(short, ["a", "b"], [SAMPLE, SAMPLE], None, None)

@@ -6,7 +6,6 @@ Rewards, metrics and pictures all read completions through here, so what is paid
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 
 from vlrl.boxes import to_original_px
 from vlrl.parsing import ParsedBoxes, answer_span, canon, parse_boxes
@@ -30,7 +29,11 @@ def true_boxes(sample: Sample) -> tuple[Box, ...]:
 
 def with_canonical_labels(boxes: Iterable[Box]) -> list[Box]:
     """The same boxes with labels that compare by `==`."""
-    return [box if box.label is None else replace(box, label=canon(box.label)) for box in boxes]
+    labelled = []
+    for box in boxes:
+        label = None if box.label is None else canon(box.label)
+        labelled.append(box if label == box.label else Box(*box.xyxy, label, box.confidence))
+    return labelled
 
 
 def read_boxes(text: str, sample: Sample, *, tags: bool = False) -> tuple[ParsedBoxes | None, str]:
@@ -46,10 +49,14 @@ def read_boxes(text: str, sample: Sample, *, tags: bool = False) -> tuple[Parsed
     parsed = parse_boxes(span.text)
     if isinstance(parsed, str):
         return None, parsed
+    if span.truncated and parsed.explicit_none:
+        return None, "the answer is cut before its first whole item"
     meta = sample.meta
     coords, image_size, input_size = meta.get("coords", "px"), meta.get("image_size"), meta.get("input_size")
     asked = asked_categories(sample) if sample.task == "detection" else []
     only = asked[0] if len(asked) == 1 else None
+    if coords == "px" and (only is None or all(box.label is not None for box in parsed.items)):
+        return ParsedBoxes(parsed.items, parsed.n_pred, parsed.truncated or span.truncated), ""
     items = []
     for box in parsed.items:
         x1, y1, x2, y2 = to_original_px(box.xyxy, coords, image_size, input_size)

@@ -25,7 +25,8 @@ def iou(a: Sequence[float], b: Sequence[float]) -> float:
     if width <= 0 or height <= 0 or ax2 <= ax1 or ay2 <= ay1 or bx2 <= bx1 or by2 <= by1:
         return 0.0
     inside = width * height
-    return inside / ((ax2 - ax1) * (ay2 - ay1) + (bx2 - bx1) * (by2 - by1) - inside)
+    union = (ax2 - ax1) * (ay2 - ay1) + (bx2 - bx1) * (by2 - by1) - inside
+    return inside / union if union > 0 else 0.0
 
 
 def giou(a: Sequence[float], b: Sequence[float]) -> float:

@@ -13,16 +13,18 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from vlrl.schema import Box
 
 MAX_CHARS, MAX_DEPTH, MAX_ITEMS, MAX_NUMBER_CHARS, MAX_COORDINATE = 100_000, 32, 300, 400, 1e6
+MAX_NORMALISED_CHARS = 500
 THINK, END_THINK, ANSWER, END_ANSWER = "<think>", "</think>", "<answer>", "</answer>"
 BOX_KEYS = ("bbox_2d", "bbox", "box", "Position", "position")
 LABEL_KEYS = ("label", "Label", "category", "category_name", "name")
 CONFIDENCE_KEYS = ("Confidence", "confidence", "score")
-NO_OBJECT = frozenset({"none", "null", "no object", "no objects", "no target", "no targets", "[]"})
+NO_OBJECT = frozenset({"none", "null", "no object", "no objects", "no target", "no targets", "[]", "[ ]"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +56,20 @@ class ParsedBoxes:
 
 
 def canon(text: str) -> str:
-    """The form in which labels compare: NFKC, case folded, underscores and runs of white space as one space."""
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().replace("_", " ").split())
+    """The form in which labels compare: NFKC, case folded, underscores and runs of white space as one space.
+
+    differs: text beyond ASCII longer than 500 characters skips NFKC, whose reordering of combining marks is quadratic.
+    """
+    return _canon_short(text) if len(text) <= MAX_NORMALISED_CHARS else _canon(text)
+
+
+def _canon(text: str) -> str:
+    if len(text) <= MAX_NORMALISED_CHARS and not text.isascii():
+        text = unicodedata.normalize("NFKC", text)
+    return " ".join(text.casefold().replace("_", " ").split())
+
+
+_canon_short = lru_cache(maxsize=4096)(_canon)
 
 
 def is_think_answer(text: str) -> bool:
@@ -133,7 +147,10 @@ class _Reader:
             found = _DOUBLE_QUOTED.match(text, at)
             if found is None:
                 raise _End
-            return found[1].replace('\\"', '"').replace("\\\\", "\\"), found.end()
+            try:
+                return (json.loads(found[0], strict=False) if "\\" in found[1] else found[1]), found.end()
+            except ValueError:
+                return found[1], found.end()
         if head == "'":
             closing = _SINGLE_QUOTED_END.search(text, at + 1)
             if closing is None:
@@ -268,9 +285,9 @@ def _parse_plain_json(text: str) -> ParsedBoxes | None:
         if not isinstance(item, dict):
             return None
         for value in item.values():
-            if isinstance(value, dict) or (isinstance(value, list) and any(isinstance(v, dict | list) for v in value)):
+            if type(value) is dict or (type(value) is list and (list in map(type, value) or dict in map(type, value))):
                 return None
-    return _boxes_of(items, truncated=False)
+    return _boxes_of(items, truncated=False) if any(map(_is_box_like, items)) else None
 
 
 def _parse_structures(text: str) -> ParsedBoxes:
@@ -295,13 +312,16 @@ def _parse_structures(text: str) -> ParsedBoxes:
             lists.append(value)
         else:
             objects.append(value)
+    arrays = [members for members in map(_members, lists) if any(map(_is_box_like, members))]
     if lists and not objects:
-        if len(lists) > 1:
-            raise _Unreadable(f"{len(lists)} separate arrays")
-        return _boxes_of(_members(lists[0]), reader.truncated)
+        if len(arrays) != 1:
+            raise _Unreadable(f"{len(arrays)} separate arrays" if arrays else "no box in the answer")
+        return _boxes_of(arrays[0], reader.truncated)
     if objects and not lists:
         if any(gap.strip(" \t\r\n,") for gap in gaps[1:]):
             raise _Unreadable("several objects with text between them")
+        if not any(map(_is_box_like, objects)):
+            raise _Unreadable("no box in the answer")
         return _boxes_of(objects, reader.truncated)
     if lists:
         raise _Unreadable("arrays and objects mixed")
@@ -310,14 +330,23 @@ def _parse_structures(text: str) -> ParsedBoxes:
 
 def _members(items: list[Any]) -> list[Any]:
     """The items of an array: one extra level of brackets removed, a bare box made a list of one."""
-    if len(items) == 1 and isinstance(items[0], list) and items[0] and all(isinstance(i, dict | list) for i in items[0]):
-        return _members_of_points(items[0])
+    items = _without_echo(items)
+    if len(items) == 1 and isinstance(items[0], list):
+        inner = _without_echo(items[0])
+        if inner and all(isinstance(item, dict | list) for item in inner):
+            return inner
     if items and not any(isinstance(item, dict | list) for item in items):
         return [items]
-    return _members_of_points(items)
+    return items
 
 
-def _members_of_points(items: list[Any]) -> list[Any]:
+def _is_box_like(item: Any) -> bool:
+    """Whether an item claims to be a box, valid or not. An array without such an item is prose, not an answer."""
+    return any(key in item for key in BOX_KEYS) if isinstance(item, dict) else isinstance(item, list) and len(item) == 4
+
+
+def _without_echo(items: list[Any]) -> list[Any]:
+    """The items without the literal `...` of the prompt's example."""
     if items and isinstance(items[-1], _Word) and items[-1] in ("...", "…"):
         return items[:-1]
     return items
@@ -330,7 +359,8 @@ def _parse_points(text: str) -> ParsedBoxes:
     ]
     if not points:
         raise _Unreadable("no box in the answer")
-    truncated = text.rfind("(") > points[-1][2]
+    tail = text[points[-1][3] :]
+    truncated = tail.rfind("(") > tail.rfind(")")
     if len(points) % 2:
         if not truncated or len(points) == 1:
             raise _Unreadable("an odd number of corner points")
@@ -350,11 +380,17 @@ def _boxes_of(items: Sequence[Any], truncated: bool) -> ParsedBoxes:
 
 def _number(value: Any) -> float | None:
     """A finite coordinate within bounds, or None. Decimal strings in ASCII count, booleans do not."""
-    if isinstance(value, str) and not isinstance(value, _Word) and len(value) <= MAX_NUMBER_CHARS:
-        found = _NUMBER.fullmatch(value.strip())
-        value = float(found[0]) if found else None
-    if isinstance(value, float) and -MAX_COORDINATE <= value <= MAX_COORDINATE:
-        return value
+    if type(value) is float:
+        return value if -MAX_COORDINATE <= value <= MAX_COORDINATE else None
+    if not isinstance(value, str) or isinstance(value, _Word) or len(value) > MAX_NUMBER_CHARS:
+        return None
+    return _number(float(value)) if _NUMBER.fullmatch(value) else None
+
+
+def _first(item: dict[str, Any], keys: Sequence[str]) -> Any:
+    for key in keys:
+        if key in item:
+            return item[key]
     return None
 
 
@@ -364,12 +400,10 @@ def _box_of(item: Any) -> Box | None:
     confidence: Any = None
     corners = item
     if isinstance(item, dict):
-        corners = next((item[key] for key in BOX_KEYS if key in item), None)
-        label = next((item[key] for key in LABEL_KEYS if key in item), None)
-        confidence = next((item[key] for key in CONFIDENCE_KEYS if key in item), None)
+        corners, label, confidence = (_first(item, keys) for keys in (BOX_KEYS, LABEL_KEYS, CONFIDENCE_KEYS))
     if not isinstance(corners, list) or len(corners) != 4:
         return None
-    x1, y1, x2, y2 = (_number(value) for value in corners)
+    x1, y1, x2, y2 = map(_number, corners)
     if x1 is None or y1 is None or x2 is None or y2 is None or x2 <= x1 or y2 <= y1:
         return None
     if not isinstance(label, str) or isinstance(label, _Word):

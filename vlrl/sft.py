@@ -87,8 +87,8 @@ def supervise(
     """Train `loaded.model` in place for `steps` steps of `batch_size` samples a process; returns the seconds it took.
 
     Cosine schedule with a tenth of warm-up; precision, seed, checkpointing and Adam's betas as in the GRPO stage.
-    `optimizer` is "adamw", or "muon" for a small model that starts from random weights (adapters always take AdamW). Samples are taken in their order
-    (shuffle them before), so a curriculum stays one. Adapters are merged at the end.
+    `optimizer` is "adamw", or "muon" for a small model that starts from random weights (adapters take AdamW). Samples are
+    taken in their order (shuffle them before), so a curriculum stays one. Adapters are merged at the end.
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "metrics.jsonl").unlink(missing_ok=True)

@@ -9,6 +9,8 @@ from __future__ import annotations
 import difflib
 import importlib.util
 import json
+import math
+import sys
 from collections.abc import Callable, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -43,6 +45,7 @@ def load_reward(spec: str) -> Reward:
     if module_spec is None or module_spec.loader is None:
         raise ValueError(f"reward {spec}: {path} is not a Python file")
     module = importlib.util.module_from_spec(module_spec)
+    sys.modules[module_spec.name] = module  # dataclasses look their module up there
     module_spec.loader.exec_module(module)
     function = getattr(module, name, None)
     if not callable(function):
@@ -53,7 +56,8 @@ def load_reward(spec: str) -> Reward:
 def _as_score(function: Callable[[str, Sample], Any]) -> Callable[[str, Sample], Score]:
     def scored(text: str, sample: Sample) -> Score:
         value = function(text, sample)
-        return value if isinstance(value, Score) else Score(None if value is None else float(value))
+        # A bare number says nothing of reading: the value stands for the answer, so it does not count as unparsed.
+        return value if isinstance(value, Score) else Score(None if value is None else float(value), value)
 
     return scored
 
@@ -86,16 +90,25 @@ def score_rows(
         group = list(members)
         try:
             if "group" in reward.needs:
-                scores += reward.function([texts[i] for i in group], [samples[i] for i in group], **needed(group[0]))
+                found = reward.function([texts[i] for i in group], [samples[i] for i in group], **needed(group[0]))
+                if len(found) != len(group):
+                    raise ValueError(f"{len(found)} scores for {len(group)} completions")
+                scores += [_checked(score) for score in found]
             else:
                 for i in group:
-                    scores.append(reward.function(texts[i], samples[i], **needed(i)))
+                    scores.append(_checked(reward.function(texts[i], samples[i], **needed(i))))
         except Exception as error:
             text = texts[len(scores)]
             raise RuntimeError(
                 f"reward {reward.name} failed on sample {samples[group[0]].id!r}, completion {text!r}: {error!r}"
             ) from error
     return scores
+
+
+def _checked(score: Score) -> Score:
+    if score.value is not None and not math.isfinite(score.value):
+        raise ValueError(f"the value is {score.value}; return None where a reward does not apply")
+    return score
 
 
 def as_trl(reward: Reward) -> Callable[..., list[float | None]]:
