@@ -166,7 +166,7 @@ def test_adapter_passes_what_a_reward_needs():
         unrelated=[0, 0, 0],
     )
     assert values == [2, 2, 1]
-    assert calls == [(["a", "b"], ["s", "s"], 5, 1), (["c"], ["n"], 5, 3)]
+    assert calls == [(["a", "b"], ["s", "s"], 5, [1, 2]), (["c"], ["n"], 5, [3])]
     assert extra == {"g/answer": ['"x"'] * 3, "g/why": ["group"] * 3}
     assert metrics == {"rewards/g/none_ratio": 0, "rewards/g/unparsed": 0}
     assert as_trl(reward).__name__ == "g"

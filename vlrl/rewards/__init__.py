@@ -77,12 +77,14 @@ def score_rows(
 ) -> list[Score]:
     """Score a batch whose groups are adjacent. Raises RuntimeError naming sample and completion if a grader fails."""
 
-    def needed(i: int) -> dict[str, Any]:
+    def needed(rows: list[int] | int) -> dict[str, Any]:
         passed: dict[str, Any] = {}
         if "step" in reward.needs:
             passed["step"] = step
-        if "n_tokens" in reward.needs:
-            passed["n_tokens"] = None if n_tokens is None else n_tokens[i]
+        if "n_tokens" in reward.needs and n_tokens is not None:
+            passed["n_tokens"] = n_tokens[rows] if isinstance(rows, int) else [n_tokens[i] for i in rows]
+        elif "n_tokens" in reward.needs:
+            passed["n_tokens"] = None
         return passed
 
     scores: list[Score] = []
@@ -90,7 +92,7 @@ def score_rows(
         group = list(members)
         try:
             if "group" in reward.needs:
-                found = reward.function([texts[i] for i in group], [samples[i] for i in group], **needed(group[0]))
+                found = reward.function([texts[i] for i in group], [samples[i] for i in group], **needed(group))
                 if len(found) != len(group):
                     raise ValueError(f"{len(found)} scores for {len(group)} completions")
                 scores += [_checked(score) for score in found]
