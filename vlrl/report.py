@@ -190,10 +190,12 @@ def _tile(sample: Sample, before: Prediction, after: Prediction, side: int = 300
         if isinstance(sample.answer, list):
             true = [item["bbox_2d"] for item in sample.answer]
             drawn = [(true, TRUE_COLOUR, 3)]
+            found = []
             for prediction, colour in ((before, BEFORE_COLOUR), (after, AFTER_COLOUR)):
                 parsed, _ = read_boxes(prediction.completion, sample)
                 drawn.append(([] if parsed is None else [box.xyxy for box in parsed.items], colour, 2))
-                caption += f" | {'?' if parsed is None else len(parsed.items)}"
+                found.append("unread" if parsed is None else str(len(parsed.items)))
+            caption += f": {len(true)} true, found {' -> '.join(found)}"
             for boxes, colour, width in drawn:
                 for x1, y1, x2, y2 in boxes:
                     corners = (4 + x1 * scale, 4 + y1 * scale, 4 + x2 * scale, 4 + y2 * scale)
