@@ -20,7 +20,7 @@ def test_another_model_takes_class_defaults_not_the_embedded_ones():
         ["--task", "detection", "--model_name_or_path", "Qwen/Qwen2.5-VL-3B-Instruct", "--use_cpu", "--bf16", "false"]
     )
     assert config.run.stage == "grpo"
-    assert config.sources == ()
+    assert "configs/detection.yaml" not in config.sources
     assert config.grpo.learning_rate == 1e-6
 
 

@@ -82,7 +82,7 @@ def test_dialect_follows_the_type_and_is_never_guessed():
 
 
 def test_a_text_model_is_refused_before_it_loads(tmp_path):
-    LlamaConfig(hidden_size=8).save_pretrained(tmp_path)
+    LlamaConfig(hidden_size=32, num_attention_heads=2, num_key_value_heads=2).save_pretrained(tmp_path)
     with pytest.raises(ModelError, match="takes no images"):
         check_is_vlm(str(tmp_path))
 

@@ -6,6 +6,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, Qwen2_5_VLF
 
 from vlrl import tiny as tiny_module
 from vlrl.generate import generate
+from vlrl.model import save_model
 from vlrl.prompts import open_image, situate
 from vlrl.report import evaluate
 from vlrl.tasks.detection import TASK
@@ -18,7 +19,7 @@ def test_it_is_the_real_architecture_at_a_million_parameters(tiny):
 
 
 def test_it_saves_and_loads_like_a_hub_model(tiny, tmp_path):
-    tiny_module.save(tiny.model, tiny.processor, tmp_path)
+    save_model(tiny.model, tiny.processor, tmp_path)
     model = AutoModelForImageTextToText.from_pretrained(tmp_path, dtype=torch.float32)
     processor = AutoProcessor.from_pretrained(tmp_path)
     assert all(torch.equal(a, b) for a, b in zip(tiny.model.parameters(), model.parameters(), strict=True))

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
+import torch
 import yaml
 from trl import GRPOConfig, ModelConfig, TrlParser
 
@@ -131,6 +132,9 @@ def parse(argv: list[str]) -> Config:
     if model_name in TINY_NAMES and embedded.is_file():
         merged |= _read_yaml(embedded)
         sources.append(f"configs/{embedded.name}")
+    elif not torch.accelerator.is_available():
+        merged |= {"use_cpu": True, "bf16": False}
+        sources.append("float32 on the CPU (no accelerator found)")
     merged |= explicit
     if explicit_path:
         sources.append(explicit_path)

@@ -89,6 +89,11 @@ def _complete(
         return_tensors="pt",
         add_special_tokens=False,
     ).to(model.device)
-    with torch.inference_mode():
-        ids = model.generate(**inputs, generation_config=config)
+    # `generate` fills what `config` leaves open from the model's own defaults, so those are set aside.
+    own, model.generation_config = model.generation_config, config
+    try:
+        with torch.inference_mode():
+            ids = model.generate(**inputs, generation_config=config)
+    finally:
+        model.generation_config = own
     return ids[:, inputs["input_ids"].shape[1] :].cpu()

@@ -193,6 +193,27 @@ class Trainer(GRPOTrainer):  # type: ignore[misc]
             rotate_checkpoints(str(folder), self.args.save_total_limit, use_mtime=True)
         self.accelerator.wait_for_everyone()
 
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        """Load a checkpoint's weights, every one of them.
+
+        transformers saves Qwen's vision-language models under the names of the hub's files but looks for the modules' own
+        names on resume, finds none, warns, and goes on with the weights the run began with (seen in 5.23). So whole
+        models come back the way they are loaded elsewhere, by `from_pretrained`.
+        """
+        target = self.accelerator.unwrap_model(self.model if model is None else model)
+        if self.is_fsdp_enabled or hasattr(target, "peft_config"):
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+            return
+        saved = type(target).from_pretrained(resume_from_checkpoint, dtype=next(target.parameters()).dtype)
+        target.load_state_dict(saved.state_dict(), strict=True)
+
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
+        """Weights that were not found are no matter for a warning."""
+        ignored = set(getattr(self.model, "_keys_to_ignore_on_save", None) or ())
+        missing = [key for key in load_result.missing_keys if key not in ignored]
+        if missing and not hasattr(self.accelerator.unwrap_model(self.model), "peft_config"):
+            raise RunStopped(f"the checkpoint lacks {len(missing)} of the model's weights, the first: {missing[0]}")
+
     def _stop_together(self, failure: str, folder: Path, name: str) -> None:
         """Every rank learns of a full disk, so none waits for the others until a time-out."""
         if self.accelerator.num_processes > 1:
