@@ -26,8 +26,8 @@ from vlrl.schema import Task
 class MuonWithAdamW(torch.optim.Optimizer):
     """PyTorch's Muon (https://kellerjordan.github.io/posts/muon/) for the matrices, AdamW for everything else.
 
-    A small model trained from random weights leaves plateaus several times sooner than with AdamW alone. `lr` is AdamW's;
-    Muon takes `muon_factor` times it, scaled to the same update size.
+    For the embedded model's start from random weights: in one pair of runs its loss after 400 steps was 0.60 instead of
+    0.67 with AdamW alone. `lr` is AdamW's; Muon takes `muon_factor` times it, scaled to the same update size.
     """
 
     def __init__(self, model: torch.nn.Module, lr: float, betas: tuple[float, float], muon_factor: float = 2.0) -> None:

