@@ -24,8 +24,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from vlrl.parsing import canon
 from vlrl.schema import Box, Sample, box_problem, read_samples, sample_to_json
+from vlrl.tags import canon
 
 _EXIF_ORIENTATION = 0x0112
 

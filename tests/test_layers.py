@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 ORDER = [
-    "schema", "boxes", "parsing", "answers", "cards", "rewards", "metrics", "synthetic", "tasks", "tiny", "model", "prompts",
+    "schema", "boxes", "tags", "parsing", "answers", "cards", "rewards", "metrics", "synthetic", "tasks", "tiny", "model", "prompts",
     "envs", "gtr", "group_shared", "sft", "trainer", "generate", "report", "config", "run", "train", "bench",
 ]  # fmt: skip
 MODULES = sorted((ROOT / "vlrl").rglob("*.py"))

@@ -13,8 +13,8 @@ from pycocotools.cocoeval import COCOeval
 
 from vlrl.metrics import coco
 from vlrl.metrics.coco import DetectionRow, detection_difference, detection_metrics
-from vlrl.parsing import canon
 from vlrl.schema import Box, Metric
+from vlrl.tags import canon
 
 CAT = Box(0, 0, 100, 100, "cat")
 DOG = Box(200, 200, 300, 300, "dog")

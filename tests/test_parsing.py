@@ -5,8 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vlrl.answers import read_boxes
-from vlrl.parsing import ParsedBoxes, answer_span, canon, is_think_answer, parse_boxes
+from vlrl.parsing import ParsedBoxes, parse_boxes
 from vlrl.schema import Sample
+from vlrl.tags import answer_span, canon, is_think_answer
 
 CAT = '{"bbox_2d":[1,2,3,4],"label":"cat"}'
 

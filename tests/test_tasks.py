@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vlrl.parsing import is_think_answer
 from vlrl.rewards import REWARDS
 from vlrl.schema import Prediction, sample_from_json, sample_to_json
 from vlrl.synthetic import SIDE_PX
+from vlrl.tags import is_think_answer
 from vlrl.tasks import TASKS, load_task
 
 SAMPLES = {
@@ -24,11 +24,11 @@ SAMPLES = {
 
 
 def earned(task, text, sample):
-    return sum(REWARDS[name].function(text, sample).value for name in task.rewards)
+    return sum(REWARDS[name].function(text, sample).value for name in task.rewards(sample))
 
 
-def full(task):
-    return sum(REWARDS[name].high for name in task.rewards)
+def full(task, sample):
+    return sum(REWARDS[name].high for name in task.rewards(sample))
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -39,7 +39,7 @@ def test_the_oracle_earns_full_marks_in_every_dialect(name, tmp_path):
         assert task.check(sample) is None
         # The dialect's rounding costs at most a pixel a side.
         slack = 0.2 if sample.meta["coords"] == "norm1000" and sample.answer else 1e-3
-        assert earned(task, task.oracle(sample), sample) >= full(task) - slack
+        assert earned(task, task.oracle(sample), sample) >= full(task, sample) - slack
         assert is_think_answer(task.oracle(sample))
         assert is_think_answer(task.sft_target(sample))
         assert sample_from_json(json.loads(json.dumps(sample_to_json(sample))), "x", tmp_path) == sample
@@ -51,7 +51,7 @@ def test_broken_answers_earn_less(name):
     for sample in SAMPLES[name]:
         right = task.oracle(sample)
         for text in ("", task.prompt(sample), right + right, right[:-1], right[: len(right) // 2], "yes", "[]", right + "x"):
-            assert earned(task, text, sample) < full(task), text
+            assert earned(task, text, sample) < full(task, sample), text
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -62,7 +62,7 @@ def test_any_text_is_scored_and_measured(name):
     @settings(max_examples=300, deadline=None)
     @given(st.text())
     def check(text):
-        assert 0 <= earned(task, text, sample) < full(task)
+        assert 0 <= earned(task, text, sample) < full(task, sample)
 
     check()
     texts = ["", "<answer>", "[" * 5000, "\ud800", task.oracle(sample)]

@@ -90,6 +90,7 @@ def test_the_shipped_start_scores_what_its_recipe_says(tiny):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(5400)
 def test_the_recipe_still_reaches_the_shipped_start(tmp_path, run_train):
     """The whole cold start again, from random weights (about a quarter of an hour on two cores)."""
     assert run_train(*recipe_flags(), "--output_dir", tmp_path / "cold")[0] == 0

@@ -8,8 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from vlrl.boxes import to_original_px
-from vlrl.parsing import ParsedBoxes, answer_span, canon, parse_boxes
+from vlrl.parsing import ParsedBoxes, parse_boxes
 from vlrl.schema import Box, Sample
+from vlrl.tags import Span, answer_first_span, answer_span, canon
+
+
+def read_span(text: str, sample: Sample) -> Span:
+    """Where a completion's answer stands, in the layout the sample asks for (`meta.answer_format`)."""
+    return answer_first_span(text) if sample.meta.get("answer_format") == "answer_think" else answer_span(text)
 
 
 def asked_categories(sample: Sample) -> list[str]:
@@ -19,11 +25,11 @@ def asked_categories(sample: Sample) -> list[str]:
 
 
 def true_boxes(sample: Sample) -> tuple[Box, ...]:
-    """A detection sample's answer."""
+    """The answer of a detection sample, or of a grounding sample as its one box (without a label)."""
     boxes = []
-    for item in sample.answer:
+    for item in sample.answer if isinstance(sample.answer, list) else [sample.answer]:
         x1, y1, x2, y2 = item["bbox_2d"]
-        boxes.append(Box(x1, y1, x2, y2, item["label"]))
+        boxes.append(Box(x1, y1, x2, y2, item.get("label")))
     return tuple(boxes)
 
 
@@ -41,7 +47,7 @@ def read_boxes(text: str, sample: Sample, *, tags: bool = False) -> tuple[Parsed
 
     `tags`: answer tags are required. Raises ValueError only where the sample itself lacks the sizes its dialect needs.
     """
-    span = answer_span(text)
+    span = read_span(text, sample)
     if span.text is None:
         return None, span.why
     if tags and not span.tagged:
@@ -62,3 +68,17 @@ def read_boxes(text: str, sample: Sample, *, tags: bool = False) -> tuple[Parsed
         x1, y1, x2, y2 = to_original_px(box.xyxy, coords, image_size, input_size)
         items.append(Box(x1, y1, x2, y2, only if box.label is None else box.label, box.confidence))
     return ParsedBoxes(tuple(items), parsed.n_pred, parsed.truncated or span.truncated), ""
+
+
+def read_box(text: str, sample: Sample, *, tags: bool = False) -> tuple[Box | None, str]:
+    """The one box of a grounding completion in ORIGINAL pixels, or None and why. Repeating the same box is one box; two
+    different ones, an invalid one or an explicit none are no answer."""
+    parsed, why = read_boxes(text, sample, tags=tags)
+    if parsed is None:
+        return None, why
+    distinct = {box.xyxy: box for box in parsed.items}
+    if parsed.n_pred != len(parsed.items):
+        return None, "not a valid box"
+    if len(distinct) != 1:
+        return None, f"{len(distinct)} different boxes, one was asked for"
+    return next(iter(distinct.values())), ""

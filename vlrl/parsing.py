@@ -1,8 +1,8 @@
-"""From a completion's text to a typed answer, or to None with a reason. Never raises, never guesses.
+"""From the text of an answer to boxes, or to None with a reason. Never raises, never guesses.
 
 One scan reads every box dialect in use (fenced or bare JSON, Python quotes, corner pairs, bare boxes); nothing is
-evaluated, nothing missing is filled in, and work is linear in the length of the text. Not here: the
-sample it answers (`vlrl.answers`) and what it is worth (`vlrl.rewards`).
+evaluated, nothing missing is filled in, and work is linear in the length of the text. Not here: where the answer stands
+in a completion (`vlrl.tags`), the sample it answers (`vlrl.answers`) and what it is worth (`vlrl.rewards`).
 """
 
 from __future__ import annotations
@@ -10,32 +10,18 @@ from __future__ import annotations
 import json
 import math
 import re
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 from vlrl.schema import Box
+from vlrl.tags import canon
 
 MAX_CHARS, MAX_DEPTH, MAX_ITEMS, MAX_NUMBER_CHARS, MAX_COORDINATE = 100_000, 32, 300, 400, 1e6
-MAX_NORMALISED_CHARS = 500
-THINK, END_THINK, ANSWER, END_ANSWER = "<think>", "</think>", "<answer>", "</answer>"
 BOX_KEYS = ("bbox_2d", "bbox", "box", "Position", "position")
 LABEL_KEYS = ("label", "Label", "category", "category_name", "name")
 CONFIDENCE_KEYS = ("Confidence", "confidence", "score")
 NO_OBJECT = frozenset({"none", "null", "no object", "no objects", "no target", "no targets", "[]", "[ ]"})
-
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """Where the answer of a completion stands. `text=None`: there is none, and `why` says so. `tagged`: it stood in
-    answer tags. `truncated`: its answer tag was never closed."""
-
-    text: str | None
-    tagged: bool = False
-    truncated: bool = False
-    why: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,59 +39,6 @@ class ParsedBoxes:
     @property
     def all_valid(self) -> bool:
         return len(self.items) == self.n_pred
-
-
-def canon(text: str) -> str:
-    """The form in which labels compare: NFKC, case folded, underscores and runs of white space as one space.
-
-    differs: text beyond ASCII longer than 500 characters skips NFKC, whose reordering of combining marks is quadratic.
-    """
-    return _canon_short(text) if len(text) <= MAX_NORMALISED_CHARS else _canon(text)
-
-
-def _canon(text: str) -> str:
-    if len(text) <= MAX_NORMALISED_CHARS and not text.isascii():
-        text = unicodedata.normalize("NFKC", text)
-    return " ".join(text.casefold().replace("_", " ").split())
-
-
-_canon_short = lru_cache(maxsize=4096)(_canon)
-
-
-def is_think_answer(text: str) -> bool:
-    """The strict form: `<think>..</think><answer>..</answer>`, white space around and between, each tag once."""
-    text = text.strip()
-    if any(text.count(tag) != 1 for tag in (THINK, END_THINK, ANSWER, END_ANSWER)):
-        return False
-    middle, answer = text.find(END_THINK), text.find(ANSWER)
-    between = text[middle + len(END_THINK) : answer]
-    in_order = middle >= len(THINK) and answer > middle and text.find(END_ANSWER) >= answer + len(ANSWER)
-    return text.startswith(THINK) and text.endswith(END_ANSWER) and in_order and not between.strip()
-
-
-def answer_span(text: str) -> Span:
-    """Find the answer: what follows the thought, inside the one answer block; or the bare text if it has no tags."""
-    _, thought, rest = text.partition(END_THINK)
-    rest = rest if thought else text
-    blocks: list[str] = []
-    start = rest.find(ANSWER)
-    while start >= 0:
-        end = rest.find(END_ANSWER, start)
-        if end < 0:
-            break
-        blocks.append(rest[start + len(ANSWER) : end])
-        start = rest.find(ANSWER, end)
-    if len(blocks) == 1:
-        return Span(blocks[0].strip(), tagged=True)
-    if blocks:
-        return Span(None, why=f"{len(blocks)} answer blocks")
-    if start >= 0:
-        return Span(rest[start + len(ANSWER) :].strip(), tagged=True, truncated=True)
-    if END_ANSWER in rest:
-        return Span(None, why="an answer tag is closed but never opened")
-    if thought or THINK in text:
-        return Span(None, why="a thought without an answer")
-    return Span(text.strip())
 
 
 class _Unreadable(Exception):

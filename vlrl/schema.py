@@ -15,6 +15,10 @@ from typing import Any
 
 TASKS_IN_SCHEMA = ("detection", "grounding", "classification", "planning", "qa", "cards")
 COORDS = ("px", "resized_px", "norm1000", "norm1")
+ANSWER_FORMATS = ("think_answer", "answer", "none", "answer_think")
+"""How a completion is laid out: thought then answer, answer tags only, the bare answer, answer then thought."""
+BOX_FORMATS = ("json", "fenced_json", "position_confidence", "corners")
+"""How boxes are written inside the answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +43,9 @@ class Sample:
     """One question with its verifiable answer.
 
     `images` hold absolute paths once read from a file (or `synthetic:` addresses, drawn when opened). `answer` depends on
-    `task`: for detection a list of `{"bbox_2d": [x1, y1, x2, y2], "label": str}` in ORIGINAL image pixels.
+    `task`: detection: a list of `{"bbox_2d": [x1, y1, x2, y2], "label": str}` in ORIGINAL image pixels; grounding: one
+    `{"bbox_2d": [...]}`; classification: the label; planning: `{"speed": str, "path": str}`; qa: a string, a number, or a
+    list of strings any of which is right.
     """
 
     id: str
@@ -87,13 +93,19 @@ class Metric:
 class Reward:
     """A named scoring function. `function` is `(text, sample) -> Score`, or, when `needs` holds `"group"`,
     `(texts, samples) -> [Score]` over the completions of one group. Other needs are passed as keywords of that name
-    (`step`, `n_tokens`). `"tags"` marks rewards that require answer tags."""
+    (`step`: optimizer steps done; `n_tokens`: length in tokens; `base`: the value of another reward, see
+    `vlrl.rewards.score_rows`). `"tags"` marks rewards that require answer tags; `"network"` and `"processes"` those
+    that are worth waiting for side by side. Keyword-only parameters of `function` beyond these are the reward's options.
+
+    `tasks`: the tasks whose samples it can score (empty: any); it does not apply to other rows of a mixed file.
+    """
 
     name: str
     function: Callable[..., Any]
     low: float
     high: float
     needs: frozenset[str] = frozenset()
+    tasks: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -104,12 +116,14 @@ class Task:
     prompt: Callable[[Sample], str]
     """The user turn's text, without image placeholders. Training, SFT and evaluation all use this one function."""
     oracle: Callable[[Sample], str]
-    """A completion that earns full marks, in the dialect of `sample.meta["coords"]`."""
+    """A completion that earns full marks, in the forms that `sample.meta` asks for (`coords`, `answer_format`,
+    `box_format`)."""
     sft_target: Callable[[Sample], str]
     """The completion the supervised stage imitates."""
     check: Callable[[Sample], str | None]
     """What is wrong with this sample's answer, or None."""
-    rewards: tuple[str, ...]
+    rewards: Callable[[Sample], tuple[str, ...]]
+    """The rewards that pay this sample unless a run names its own."""
     metrics: Callable[[Sequence[Sample], Sequence[Prediction]], tuple[dict[str, Metric], int]]
     """Metrics by name, and how many completions could not be parsed."""
     headline: str
@@ -152,8 +166,9 @@ def sample_from_json(row: Any, where: str, root: Path) -> Sample:
     meta = row.get("meta") or {}
     if not isinstance(meta, dict):
         raise SampleError(f"{where}: 'meta' must be an object, got {meta!r}")
-    if meta.get("coords") not in (None, *COORDS):
-        raise SampleError(f"{where}: unknown meta.coords {meta['coords']!r}; known: {', '.join(COORDS)}")
+    for key, known in (("coords", COORDS), ("answer_format", ANSWER_FORMATS), ("box_format", BOX_FORMATS)):
+        if meta.get(key) not in (None, *known):
+            raise SampleError(f"{where}: unknown meta.{key} {meta[key]!r}; known: {', '.join(known)}")
     return Sample(
         id=row["id"],
         task=row["task"],

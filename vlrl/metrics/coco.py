@@ -24,8 +24,8 @@ from pycocotools.cocoeval import COCOeval
 
 from vlrl.boxes import best_matching
 from vlrl.metrics.stats import FloatArray, IntArray, bootstrap_indices
-from vlrl.parsing import canon
 from vlrl.schema import Box, Metric
+from vlrl.tags import canon
 
 MAX_DETS = 100
 N_RESAMPLES = 1000

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from vlrl.parsing import answer_span, is_think_answer, parse_boxes
+from vlrl.answers import read_span
+from vlrl.parsing import parse_boxes
 from vlrl.schema import Sample, Score
+from vlrl.tags import is_in_format
 
 
 def think_answer_format(text: str, sample: Sample) -> Score:
     """1 if the whole text is `<think>..</think><answer>..</answer>`, each tag exactly once, else 0.
 
-    Source: the format reward of Visual-RFT, VLM-R1 and CLS-RL. differs: white space around the whole is allowed; repeated
-    tags score 0 (published: 1).
+    A sample with another `meta.answer_format` is held to that one. Source: the format reward of Visual-RFT, VLM-R1 and
+    CLS-RL. differs: white space around the whole is allowed; repeated tags score 0 (published: 1).
     """
-    if is_think_answer(text):
-        return Score(1.0, "think_answer", "strict form")
-    return Score(0.0, "other", "not <think>..</think><answer>..</answer> with each tag once")
+    wanted = str(sample.meta.get("answer_format", "think_answer"))
+    if is_in_format(text, wanted):
+        return Score(1.0, wanted, "strict form")
+    return Score(0.0, "other", f"not in the form {wanted}, each tag once")
 
 
 def json_format(text: str, sample: Sample) -> Score:
     """1 if the tagged answer is a whole box list whose items are all valid, or an explicit none, else 0."""
-    span = answer_span(text)
+    span = read_span(text, sample)
     if span.text is None or not span.tagged:
         return Score(0.0, None, span.why or "no answer tags")
     parsed = parse_boxes(span.text)

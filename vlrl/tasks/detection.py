@@ -13,8 +13,8 @@ from vlrl import synthetic
 from vlrl.answers import asked_categories, read_boxes, true_boxes
 from vlrl.boxes import from_original_px
 from vlrl.metrics.coco import DetectionRow, detection_metrics
-from vlrl.parsing import canon
 from vlrl.schema import Metric, Prediction, Sample, Task, box_problem
+from vlrl.tags import canon
 
 FORMAT = '<think>reasoning</think><answer>[{"bbox_2d":[x1,y1,x2,y2],"label":"name"}]</answer>'
 
@@ -96,7 +96,7 @@ TASK = Task(
     oracle=oracle,
     sft_target=sft_target,
     check=check,
-    rewards=("iou_f1", "think_answer_format"),
+    rewards=lambda sample: ("iou_f1", "think_answer_format"),
     metrics=metrics,
     headline="f1@0.5",
     synthetic=synthetic.detection_sample,
