@@ -1,11 +1,9 @@
-"""Annotated pictures → checked detection samples → JSONL: what every detection converter in this folder shares.
+"""Annotated pictures → checked detection samples: what every detection converter in this folder shares.
 
-A converter yields `Annotated` records, one a picture, as its files state them. Here pictures are opened (header only:
-a file cut short further down is not noticed), boxes are checked against them, questions are drawn and the file is
-written.
+A converter yields `Annotated` records, one a picture, as its files state them. Here boxes are checked against their
+pictures and questions are drawn; `data_prep.writing` writes them.
 
-What is wrong in the source is reported on standard error with its place and left out; `--strict` stops instead. A
-category whose only objects in a picture were left out is *doubtful* there: it is asked neither as present nor as
+A category whose only objects in a picture had to be left out is *doubtful* there: it is asked neither as present nor as
 absent.
 """
 
@@ -13,21 +11,21 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import json
-import os
 import random
 import sys
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from PIL import Image
-
-from vlrl.schema import Box, Sample, box_problem, read_samples, sample_to_json
+from data_prep.fitting import box_counts, fit_box, usable_size_px
+from data_prep.writing import Report, Target, add_output_options, check_output_options, draw, whole_number
+from data_prep.writing import finish as finish_writing
+from vlrl.schema import Box, Sample
 from vlrl.tags import canon
 
-_EXIF_ORIENTATION = 0x0112
+MAX_COUNTED = 100
+"""Up to this many categories, the boxes of each are printed."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +35,7 @@ class Annotated:
 
     `where`: annotation file, and `object_wheres` the place of each box in it, for reports. `size_wh`: stated size,
     None where none is. `crowd`: labels with objects that are neither to be found nor absent. `doubtful`: labels of
-    objects that could not be read.
+    objects that could not be read. `absent`: the labels known to be absent; None: every label without an object is.
     """
 
     path: Path
@@ -48,6 +46,18 @@ class Annotated:
     object_wheres: tuple[str, ...]
     crowd: frozenset[str] = frozenset()
     doubtful: frozenset[str] = frozenset()
+    absent: frozenset[str] | None = None
+
+    def without(self, labels: Iterable[str]) -> Annotated:
+        """The same picture with nothing known of `labels`: their boxes go and they are doubtful."""
+        unknown = frozenset(labels)
+        kept = [pair for pair in zip(self.boxes, self.object_wheres, strict=True) if pair[0].label not in unknown]
+        return replace(
+            self,
+            boxes=tuple(box for box, _ in kept),
+            object_wheres=tuple(where for _, where in kept),
+            doubtful=self.doubtful | unknown,
+        )
 
 
 @dataclass(frozen=True)
@@ -58,8 +68,9 @@ class Picture:
     source_id: str
     size_wh: tuple[int, int]
     boxes: tuple[Box, ...]
-    crowd: frozenset[str]
-    doubtful: frozenset[str]
+    crowd: frozenset[str] = frozenset()
+    doubtful: frozenset[str] = frozenset()
+    absent: frozenset[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -76,35 +87,11 @@ class Plan:
     split: str | None
 
 
-@dataclass
-class Report:
-    """What was wrong, on standard error as it is found, and counted. With `strict` the first finding ends the program
-    with exit code 1."""
-
-    strict: bool
-    counts: Counter[str] = field(default_factory=Counter)
-
-    def bad(self, where: str, problem: str) -> None:
-        """An annotation that is left out."""
-        self._say("skipped", where, problem)
-
-    def clipped(self, where: str, problem: str) -> None:
-        """A box that sticks out of its picture by more than rounding and was cut at the edge."""
-        self._say("clipped", where, problem)
-
-    def _say(self, kind: str, where: str, problem: str) -> None:
-        if self.strict:
-            raise SystemExit(f"{where}: {problem} (--strict stops here; without it this is {kind} and counted)")
-        self.counts[kind] += 1
-        print(f"{kind}: {where}: {problem}", file=sys.stderr)
-
-
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """The options all detection converters have."""
-    parser.add_argument("--out", type=Path, required=True, help="JSONL file to write; image paths are relative to it")
-    parser.add_argument("--overwrite", action="store_true", help="replace --out if it exists")
+def add_options(parser: argparse.ArgumentParser, *, per: str = "category") -> None:
+    """The options all detection converters have; `per`: the default of `--per`."""
+    add_output_options(parser)
     parser.add_argument(
-        "--categories",
+        "--classes",
         nargs="+",
         metavar="NAME",
         help="names to ask for, or one text file with a name a line (default: all categories of the annotations read)",
@@ -112,52 +99,52 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--per",
         choices=("category", "image"),
-        default="category",
-        help="one sample an image and category that is present (default), or one an image asking for all categories",
+        default=per,
+        help=f"one sample an image and category that is present, or one an image asking for a list (default: {per})",
     )
     parser.add_argument(
         "--negatives",
-        type=_count,
+        type=whole_number,
         metavar="N",
-        help="absent categories asked for an image, drawn by --seed (default: 0 per category, all of them per image)",
+        help="absent categories asked for an image, drawn by --seed (default: 0 per category, all of them per image; "
+        "so --per image asks for all names and --per image --negatives 0 for those present)",
     )
     parser.add_argument(
         "--shots",
-        type=_count,
+        type=whole_number,
         metavar="K",
         help="few-shot: for each category K images drawn by (--seed, category), none taken twice; needs --per category",
     )
-    parser.add_argument("--limit", type=_count, metavar="N", help="keep N samples, drawn by --seed")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--dataset", help="name written to meta.dataset and into ids")
-    parser.add_argument("--strict", action="store_true", help="stop with exit code 1 at the first bad annotation")
 
 
-def _count(text: str) -> int:
-    if not text.isascii() or not text.isdigit():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 0 or more")
-    return int(text)
-
-
-def check_options(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+def check_options(args: argparse.Namespace, parser: argparse.ArgumentParser) -> Target:
     """What can be known to be wrong before anything is read."""
     if args.shots is not None and args.per == "image":
         parser.error("--shots draws images for one category at a time; use it with --per category")
-    if args.out.exists() and not args.overwrite:
-        raise SystemExit(f"{args.out} exists; choose another --out or add --overwrite")
+    return check_output_options(args)
 
 
-def choose_categories(requested: Sequence[str] | None, known: Iterable[str]) -> tuple[str, ...]:
+def plan_of(args: argparse.Namespace, categories: tuple[str, ...], dataset: str, split: str | None) -> Plan:
+    """What the options of `add_options` ask of these categories."""
+    return Plan(categories, args.per, args.negatives, args.shots, args.limit, args.seed, dataset, split)
+
+
+def choose_categories(
+    requested: Sequence[str] | None, known: Iterable[str], named: Mapping[str, Sequence[str]] | None = None
+) -> tuple[str, ...]:
     """The categories to ask for, in the order requested (or known), in the spelling of the annotations.
 
-    Names compare by `vlrl.parsing.canon`. A single name of an existing file stands for its lines. Ends the program
-    for a name that does not occur.
+    Names compare by `vlrl.tags.canon`. A single name that is no category stands for a list in `named` or for the lines
+    of an existing file. Ends the program for a name that does not occur.
     """
     spelling = spellings(known)
     if not requested:
         return tuple(spelling.values())
-    if len(requested) == 1 and canon(requested[0]) not in spelling and Path(requested[0]).is_file():
-        requested = [line for line in Path(requested[0]).read_text(encoding="utf-8").splitlines() if line.strip()]
+    if len(requested) == 1 and canon(requested[0]) not in spelling:
+        if named and requested[0] in named:
+            requested = named[requested[0]]
+        elif Path(requested[0]).is_file():
+            requested = [line for line in Path(requested[0]).read_text(encoding="utf-8").splitlines() if line.strip()]
     for name in requested:
         if canon(name) not in spelling:
             near = difflib.get_close_matches(canon(name), spelling, n=3)
@@ -166,7 +153,7 @@ def choose_categories(requested: Sequence[str] | None, known: Iterable[str]) -> 
                 if near
                 else f"known: {', '.join(spelling.values())}"
             )
-            raise SystemExit(f"--categories: no category {name!r} in the annotations; {hint}")
+            raise SystemExit(f"--classes: no category {name!r} in the annotations; {hint}")
     return tuple(dict.fromkeys(spelling[canon(name)] for name in requested))
 
 
@@ -178,20 +165,25 @@ def spellings(labels: Iterable[str]) -> dict[str, str]:
     return first
 
 
-def check_picture(annotated: Annotated, spelling: dict[str, str], report: Report) -> Picture | None:
-    """`annotated` with its boxes checked and cut to the picture, or None (reported) when the picture cannot be used."""
-    size_wh, problem = _size_px(annotated.path)
-    if problem is None and annotated.size_wh is not None and annotated.size_wh != size_wh:
-        stated, real = ("x".join(map(str, size)) for size in (annotated.size_wh, size_wh))
-        problem = f"stated size is {stated} but {annotated.path} is {real}; its boxes may be in other pixels"
-    if problem is not None:
-        report.bad(annotated.where, problem)
+def check_pictures(annotated: Iterable[Annotated], spelling: Mapping[str, str], report: Report) -> list[Picture]:
+    """Those that can be used, with their boxes checked and cut to the picture; the others are reported."""
+    checked = (_check_picture(one, spelling, report) for one in annotated)
+    return [picture for picture in checked if picture is not None]
+
+
+def _check_picture(annotated: Annotated, spelling: Mapping[str, str], report: Report) -> Picture | None:
+    size_wh = usable_size_px(annotated.path, annotated.size_wh, annotated.where, report)
+    if size_wh is None:
         return None
+
+    def spelt(labels: Iterable[str]) -> frozenset[str]:
+        return frozenset(spelling[canon(label)] for label in labels)
+
     place_of: dict[Box, str] = {}
-    doubtful = {spelling[canon(label)] for label in annotated.doubtful}
+    doubtful = set(spelt(annotated.doubtful))
     for box, where in zip(annotated.boxes, annotated.object_wheres, strict=True):
         label = spelling[canon(box.label or "")]
-        fitted = _fit(box, size_wh, where, report)
+        fitted = fit_box(box, size_wh, where, report)
         if fitted is None:
             doubtful.add(label)
         elif (fitted := replace(fitted, label=label)) in place_of:
@@ -203,50 +195,10 @@ def check_picture(annotated: Annotated, spelling: dict[str, str], report: Report
         source_id=annotated.source_id,
         size_wh=size_wh,
         boxes=tuple(place_of),
-        crowd=frozenset(spelling[canon(label)] for label in annotated.crowd),
+        crowd=spelt(annotated.crowd),
         doubtful=frozenset(doubtful),
+        absent=None if annotated.absent is None else spelt(annotated.absent),
     )
-
-
-def _size_px(path: Path) -> tuple[tuple[int, int], str | None]:
-    """Width and height as shown (EXIF rotation applied), from the file's header; and what is wrong with the file."""
-    if not path.is_file():
-        return (0, 0), f"no such image {path}"
-    try:
-        with Image.open(path) as image:
-            width, height = image.size
-            if "exif" in image.info and image.getexif().get(_EXIF_ORIENTATION) in (5, 6, 7, 8):
-                return (height, width), None
-            return (width, height), None
-    except (OSError, Image.DecompressionBombError) as error:
-        return (0, 0), f"cannot read image {path}: {error}"
-
-
-def _fit(box: Box, size_wh: tuple[int, int], where: str, report: Report) -> Box | None:
-    """The part of `box` inside the picture; None (counted) when under 1 px is left.
-
-    Up to 1 px outside is rounding and cut without a word; more is reported.
-    """
-    if 0 <= min(box.x2 - box.x1, box.y2 - box.y1) < 1:
-        report.counts["tiny"] += 1
-        return None
-    problem = box_problem(box.xyxy, None)
-    if problem is not None:
-        report.bad(where, f"{box.label}: {problem}")
-        return None
-    width, height = size_wh
-    x1, y1, x2, y2 = max(box.x1, 0), max(box.y1, 0), min(box.x2, width), min(box.y2, height)
-    outside = box_problem(box.xyxy, size_wh)
-    if min(x2 - x1, y2 - y1) < 1:
-        report.bad(where, f"{box.label}: {outside or f'box {list(box.xyxy)} lies outside the {width}x{height} image'}")
-        return None
-    if outside is not None:
-        report.clipped(where, f"{box.label}: {outside}")
-    elif (x1, y1, x2, y2) != box.xyxy:
-        report.counts["clipped"] += 1
-    # 1e-4 px: x + width carries float noise, and whole pixels read better without ".0"
-    x1, y1, x2, y2 = (int(v) if v == int(v) else v for v in (round(v, 4) for v in (x1, y1, x2, y2)))
-    return Box(x1, y1, x2, y2, box.label)
 
 
 def build_samples(pictures: Sequence[Picture], plan: Plan) -> list[Sample]:
@@ -269,10 +221,7 @@ def build_samples(pictures: Sequence[Picture], plan: Plan) -> list[Sample]:
             for picture, names in asked
             if names
         ]
-    if plan.limit is not None and plan.limit < len(samples):
-        kept = random.Random(f"{plan.seed}:limit").sample(range(len(samples)), plan.limit)
-        samples = [samples[i] for i in sorted(kept)]
-    return samples
+    return draw(samples, plan.limit, plan.seed)
 
 
 def _few_shot(pictures: Sequence[Picture], plan: Plan, shots: int) -> list[Sample]:
@@ -300,7 +249,11 @@ def _present(picture: Picture, plan: Plan) -> list[str]:
 def _absent(picture: Picture, plan: Plan, n: int | None) -> list[str]:
     """`n` (None: all) of the categories that are surely absent, drawn by (seed, picture)."""
     known = {box.label for box in picture.boxes} | picture.crowd | picture.doubtful
-    absent = [category for category in plan.categories if category not in known]
+    absent = [
+        category
+        for category in plan.categories
+        if category not in known and (picture.absent is None or category in picture.absent)
+    ]
     if n is None or n >= len(absent):
         return absent
     return random.Random(f"{plan.seed}:negatives:{picture.source_id}").sample(absent, n)
@@ -332,51 +285,19 @@ def _sample(picture: Picture, asked: tuple[str, ...], plan: Plan) -> Sample:
     )
 
 
-def write_samples(samples: Sequence[Sample], out: Path) -> None:
-    """Write `samples` to `out`, each checked once more, with image paths relative to it; all or nothing.
-
-    Raises ValueError for a detection sample whose answer does not fit its picture or categories.
-    """
-    out.parent.mkdir(parents=True, exist_ok=True)
-    folder = os.path.realpath(out.parent)
-    partial = out.with_name(f"{out.name}.partial")
-    try:
-        with partial.open("w", encoding="utf-8", newline="\n") as lines:
-            for sample in samples:
-                _check_sample(sample)
-                images = tuple(Path(os.path.relpath(os.path.abspath(path), folder)).as_posix() for path in sample.images)
-                row = sample_to_json(replace(sample, images=images))
-                lines.write(json.dumps(row, ensure_ascii=False) + "\n")
-        read_samples(partial)
-        partial.replace(out)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def _check_sample(sample: Sample) -> None:
-    for item in sample.answer:
-        problem = box_problem(item["bbox_2d"], tuple(sample.meta["image_size"]))
-        if problem is None and item["label"] not in sample.meta["categories"]:
-            problem = f"label {item['label']!r} is not among the asked categories {sample.meta['categories']}"
-        if problem is not None:
-            raise ValueError(f"sample {sample.id!r}: {problem}")
-
-
-def finish(pictures: Sequence[Picture], plan: Plan, out: Path, report: Report) -> int:
+def finish(pictures: Sequence[Picture], plan: Plan, target: Target, report: Report) -> int:
     """Ask, write and print the counts; returns the exit code."""
     samples = build_samples(pictures, plan)
-    if not samples:
-        asked = ", ".join(plan.categories) or "(none)"
-        print(f"no samples: {len(pictures)} usable images, categories {asked}; nothing written", file=sys.stderr)
-        return 1
-    write_samples(samples, out)
     n_boxes = Counter(item["label"] for sample in samples for item in sample.answer)
-    print(f"images     {len({sample.images for sample in samples})} (of {len(pictures)} usable)")
-    print(f"samples    {len(samples)}")
-    for category in plan.categories:
-        print(f"boxes      {n_boxes[category]} {category}")
-    print(f"negatives  {sum(not sample.answer for sample in samples)} samples with an empty answer")
-    print(f"skipped    {report.counts['skipped']} bad annotations, {report.counts['tiny']} boxes under 1 px")
-    print(f"clipped    {report.counts['clipped']} boxes")
-    print(out)
-    return 0
+    if len(plan.categories) <= MAX_COUNTED:
+        boxes = [f"boxes      {n_boxes[category]} {category}" for category in plan.categories]
+    else:
+        boxes = [f"boxes      {n_boxes.total()} of {len(n_boxes)} categories ({len(plan.categories)} chosen)"]
+    lines = [
+        f"usable     {len(pictures)} images",
+        *boxes,
+        f"negatives  {sum(not sample.answer for sample in samples)} samples with an empty answer",
+        *box_counts(report),
+    ]
+    asked = ", ".join(plan.categories[:MAX_COUNTED]) or "(none)"
+    return finish_writing(samples, target, report, lines, f"{len(pictures)} usable images, categories {asked}")

@@ -28,15 +28,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from data_prep.detection_set import (
     Annotated,
-    Plan,
-    Report,
     add_options,
     check_options,
-    check_picture,
+    check_pictures,
     choose_categories,
     finish,
+    plan_of,
     spellings,
 )
+from data_prep.fitting import stated_size
+from data_prep.writing import Report, Target
 from vlrl.schema import Box
 
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".JPG", ".JPEG", ".PNG")
@@ -45,7 +46,7 @@ _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Read, check, ask, write. Returns the exit code; the last line printed is the file written."""
-    args = _arguments(argv)
+    args, target = _arguments(argv)
     report = Report(args.strict)
     annotated = []
     for xml_path in _annotation_files(args, report):
@@ -54,28 +55,18 @@ def main(argv: Sequence[str] | None = None) -> int:
             annotated.append(one)
     labels = {label for one in annotated for label in (*(box.label or "" for box in one.boxes), *one.crowd, *one.doubtful)}
     spelling = spellings(sorted(labels))
-    plan = Plan(
-        categories=choose_categories(args.categories, spelling.values()),
-        per=args.per,
-        negatives=args.negatives,
-        shots=args.shots,
-        limit=args.limit,
-        seed=args.seed,
-        dataset=args.dataset,
-        split=args.split.stem if args.split else None,
-    )
-    checked = (check_picture(one, spelling, report) for one in annotated)
-    pictures = [picture for picture in checked if picture is not None]
+    categories = choose_categories(args.classes, spelling.values())
+    pictures = check_pictures(annotated, spelling, report)
     if report.counts["from zero"]:
         print(
             f"note: {report.counts['from zero']} objects have an xmin or ymin of 0, which counting from 1 cannot give; "
             "these files may count from 0: look at some boxes and consider --voc_offset 0",
             file=sys.stderr,
         )
-    return finish(pictures, plan, args.out, report)
+    return finish(pictures, plan_of(args, categories, args.dataset, args.split.stem if args.split else None), target, report)
 
 
-def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+def _arguments(argv: Sequence[str] | None) -> tuple[argparse.Namespace, Target]:
     parser = argparse.ArgumentParser(description="Pascal VOC XML -> detection samples (JSONL)")
     parser.add_argument("--root", type=Path, help="folder with Annotations/ and JPEGImages/")
     parser.add_argument("--annotations", type=Path, help="folder of the XML files (default: ROOT/Annotations)")
@@ -105,8 +96,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
             parser.error(f"--split: no such file; looked for {tried}")
         args.split = found
     args.dataset = args.dataset or (args.root or args.annotations).resolve().name
-    check_options(args, parser)
-    return args
+    return args, check_options(args, parser)
 
 
 def _annotation_files(args: argparse.Namespace, report: Report) -> Iterator[Path]:
@@ -196,11 +186,7 @@ def _number(text: str | None) -> float | None:
 
 
 def _stated_size(root: ElementTree.Element) -> tuple[int, int] | None:
-    """<size>, or None where it is missing or 0 x 0, as some tools leave it."""
-    width, height = (_number(root.findtext(f"size/{side}")) for side in ("width", "height"))
-    if not width or not height:
-        return None
-    return int(width), int(height)
+    return stated_size(*(_number(root.findtext(f"size/{side}")) for side in ("width", "height")))
 
 
 def _image_path(images: Path, source_id: str, filename: str | None) -> Path:

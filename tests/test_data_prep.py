@@ -12,7 +12,7 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from data_prep import detection_set, voc
+from data_prep import detection_set, voc, writing
 from vlrl.schema import read_samples
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -110,7 +110,7 @@ def test_per_image_asks_for_all_categories(pets):
 
 
 def test_per_image_with_n_absent_categories(pets):
-    samples = pets.run("--per", "image", "--negatives", "1", "--categories", "cat", "bird")
+    samples = pets.run("--per", "image", "--negatives", "1", "--classes", "cat", "bird")
     assert samples[0].meta["categories"] == ["cat", "bird"]
     assert "negatives" not in samples[0].meta
     lone = samples[5]
@@ -265,10 +265,10 @@ def test_split_files(pets, capsys):
     main = pets.root / "ImageSets/Main"
     (main / "train.txt").write_text("2008_000003\n2008_000001\n\n")
     (main / "dog_val.txt").write_text("2008_000004  1\n2008_000006 -1\n2008_000004  1\n2008_999999  1\n")
-    samples = pets.run("--split", "ImageSets/Main/train.txt", "--categories", "dog")
+    samples = pets.run("--split", "ImageSets/Main/train.txt", "--classes", "dog")
     assert [sample.meta["source_id"] for sample in samples] == ["2008_000003", "2008_000001"]
     assert {sample.meta["split"] for sample in samples} == {"train"}
-    samples = pets.run("--split", str(main / "dog_val.txt"), "--categories", "dog", "--overwrite")
+    samples = pets.run("--split", str(main / "dog_val.txt"), "--classes", "dog", "--overwrite")
     assert [sample.meta["source_id"] for sample in samples] == ["2008_000004", "2008_000006"]
     error = capsys.readouterr().err
     assert "dog_val.txt:3: id 2008_000004 was listed on line 1" in error
@@ -290,9 +290,9 @@ def test_k_shot_draws_by_seed_and_takes_no_picture_twice(pets, capsys):
     random.Random("3:bird").shuffle(birds)
     assert [source for _, source in first[:2]] == birds[:2]
     # dropping the last category leaves the draws of those before it unchanged
-    assert drawn("--seed", "3", "--categories", "bird", "cat") == first[:4]
+    assert drawn("--seed", "3", "--classes", "bird", "cat") == first[:4]
     capsys.readouterr()
-    pets.run("--shots", "5", "--categories", "bird", "--overwrite")
+    pets.run("--shots", "5", "--classes", "bird", "--overwrite")
     assert "bird: only 3 of 5 images" in capsys.readouterr().err
 
 
@@ -329,13 +329,13 @@ def test_refuses_to_overwrite(pets):
 
 
 def test_categories_by_name_by_file_and_misspelt(pets, tmp_path):
-    assert {sample.question for sample in pets.run("--categories", "CAT")} == {"cat"}
+    assert {sample.question for sample in pets.run("--classes", "CAT")} == {"cat"}
     names = tmp_path / "names.txt"
     names.write_text("bird\n\ndog\n")
-    samples = pets.run("--categories", str(names), "--per", "image", "--overwrite")
+    samples = pets.run("--classes", str(names), "--per", "image", "--overwrite")
     assert samples[0].question == "bird, dog"
     with pytest.raises(SystemExit, match="no category 'dgo' in the annotations; did you mean dog"):
-        pets.run("--categories", "dgo", "--overwrite")
+        pets.run("--classes", "dgo", "--overwrite")
 
 
 def test_labels_that_differ_by_case_are_one_category(folder):
@@ -365,18 +365,39 @@ def test_a_box_that_does_not_fit_is_never_written(tmp_path):
     plan = detection_set.Plan(("dog",), "category", None, None, None, 0, "d", None)
     box = detection_set.Box(0, 0, 90, 10, "dog")
     picture = detection_set.Picture(tmp_path / "a.jpg", "a", (64, 48), (box,), frozenset(), frozenset())
+    samples = detection_set.build_samples([picture], plan)
     with pytest.raises(ValueError, match=r"sample 'd-a-dog': box \[0, 0, 90, 10\] lies outside"):
-        detection_set.write_samples(detection_set.build_samples([picture], plan), tmp_path / "out.jsonl")
+        writing.write_samples(samples, writing.Target(tmp_path / "out.jsonl"))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.jpg"]
+
+
+def test_exported_images_are_copies_beside_the_file(pets, tmp_path):
+    samples = pets.run("--classes", "bird", "--export_images")
+    folder = pets.out.parent / "samples_images"
+    assert sorted(path.name for path in folder.iterdir()) == [f"2008_{i:06}.jpg" for i in range(3)]
+    assert json.loads(pets.out.read_text().splitlines()[0])["images"] == ["samples_images/2008_000000.jpg"]
+    original = pets.root / "JPEGImages/2008_000000.jpg"
+    assert Path(samples[0].images[0]).read_bytes() == original.read_bytes()
+    original.unlink()
+    moved = pets.out.parent.rename(tmp_path / "elsewhere")
+    assert len(read_samples(moved / pets.out.name)) == 3, "the folder stands on its own"
+
+
+def test_images_are_not_copied_unless_asked(pets):
+    pets.run()
+    assert [path.name for path in pets.out.parent.iterdir()] == [pets.out.name]
+    pets.run("--overwrite", "--export_images", str(pets.out.parent / "."), "--limit", "1")
+    assert len(list(pets.out.parent.glob("*.jpg"))) == 1, "a folder that is named is that folder"
 
 
 def test_scripts_run_from_anywhere_and_end_with_the_path(pets, tmp_path):
     command = [sys.executable, str(ROOT / "data_prep/voc.py"), "--root", "VOC2012", "--out", "new/pets.jsonl"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "new/pets.jsonl"
-    assert done.stdout.splitlines()[:5] == [
-        "images     12 (of 12 usable)",
+    assert done.stdout.splitlines()[:6] == [
+        "images     12",
         "samples    21",
+        "usable     12 images",
         "boxes      3 bird",
         "boxes      6 cat",
         "boxes      12 dog",

@@ -145,13 +145,13 @@ def test_coco_published_category_subsets(instances):
     instances.image(1)
     for category in (11, 13, 18):
         instances.box(1, category, [5, 5, 9, 9])
-    assert [sample.question for sample in instances.run("--categories", "base65")] == [
+    assert [sample.question for sample in instances.run("--classes", "base65")] == [
         "fire hydrant",
         "stop sign",
         "dog",
     ]
     with pytest.raises(SystemExit, match="no category 'bus'"):
-        instances.run("--categories", "few8")
+        instances.run("--classes", "few8")
     assert len(coco.FEW8) == 8
     assert len(set(coco.NOVEL15)) == 15
 
@@ -168,6 +168,55 @@ def test_coco_excluded_images(instances, tmp_path, capsys):
     samples.write_text(json.dumps({"id": "r", "images": ["x/COCO_train2014_000000000034.jpg"]}) + "\n")
     kept = instances.run("--exclude_images", str(samples))
     assert [sample.meta["source_id"] for sample in kept] == ["9", "25", "30"]
+
+
+@pytest.fixture
+def crowded(instances):
+    """Image 1: 11 dogs and a sign; 2: a dog and a sign; 3: two dogs; 4: ten dogs; 5: nothing; 6: 11 dogs."""
+    for key, n_dogs, n_signs in ((1, 11, 1), (2, 1, 1), (3, 2, 0), (4, 10, 0), (5, 0, 0), (6, 11, 0)):
+        instances.image(key)
+        for i in range(n_dogs):
+            instances.box(key, 18, [i, 5, 9, 9])
+        for _ in range(n_signs):
+            instances.box(key, 13, [5, 5, 9, 9])
+    return instances
+
+
+def test_coco_evaluation_subset_pos_1_leaves_out_categories_of_more_than_10_boxes(crowded):
+    samples = crowded.run("--subset", "pos_1", "--per", "image")
+    assert [sample.meta["source_id"] for sample in samples] == ["1", "2", "3", "4"]
+    assert samples[0].question == "fire hydrant, stop sign", "dogs are asked neither as present nor as absent"
+    assert [len(sample.answer) for sample in samples] == [1, 2, 2, 10]
+    assert samples[1].question == "fire hydrant, stop sign, dog"
+
+
+def test_coco_evaluation_subsets_pos_2_and_pos_3(crowded):
+    assert [sample.meta["source_id"] for sample in crowded.run("--subset", "pos_2", "--per", "image")] == ["2"]
+    assert [sample.meta["source_id"] for sample in crowded.run("--subset", "pos_3", "--per", "image")] == ["2", "3", "4"]
+    assert [sample.id for sample in crowded.run("--subset", "pos_2")] == ["coco-2-stop sign", "coco-2-dog"]
+
+
+def test_coco_prompt_modes_all_names_or_those_present(crowded):
+    everything = crowded.run("--per", "image")
+    assert {sample.question for sample in everything} == {"fire hydrant, stop sign, dog"}
+    assert len(everything) == 6
+    present = crowded.run("--per", "image", "--negatives", "0")
+    assert [sample.question for sample in present] == ["stop sign, dog", "stop sign, dog", "dog", "dog", "dog"]
+    assert all("negatives" not in sample.meta for sample in present)
+
+
+def test_coco_names_and_ids_that_are_none(instances, capsys):
+    instances.image(1)
+    instances.box(1, 13, [5, 5, 9, 9])
+    instances.box(1, [13], [5, 5, 9, 9])
+    instances.box(1, 13, [5, 5, 10**400, 9])
+    assert len(instances.run()) == 1
+    error = capsys.readouterr().err
+    assert "no category with id [13]" in error
+    assert "is not [x, y, width, height]" in error
+    instances.content["categories"][0]["name"] = None
+    with pytest.raises(SystemExit, match=r"categories\[0\] lacks 'id' or 'name'"):
+        instances.run()
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,82 @@
+"""Annotated boxes against the picture they lie in: what all converters of box data check before they write a box."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from data_prep.writing import Report, image_size_px
+from vlrl.schema import Box, box_problem
+
+MAX_PX = 1e6
+"""Coordinates beyond this are no pixels (a comparison with NaN is false)."""
+
+
+def usable_size_px(path: Path, stated_wh: tuple[int, int] | None, where: str, report: Report) -> tuple[int, int] | None:
+    """Width and height of the picture as shown; None (reported) when it cannot be opened or has not the stated size."""
+    size_wh, problem = image_size_px(path)
+    if problem is None and stated_wh is not None and stated_wh != size_wh:
+        stated, real = ("x".join(map(str, size)) for size in (stated_wh, size_wh))
+        problem = f"stated size is {stated} but {path} is {real}; its boxes may be in other pixels"
+    if problem is not None:
+        report.bad(where, problem)
+        return None
+    return size_wh
+
+
+def stated_size(width: Any, height: Any) -> tuple[int, int] | None:
+    """The size an annotation gives its picture; None where it is missing or 0 x 0, as some tools leave it."""
+    return (int(width), int(height)) if width and height else None
+
+
+def xywh_to_box(bbox: Any, label: str | None) -> Box | None:
+    """COCO's [x, y, width, height] counted from 0, unchecked but for its type; None unless it is four finite numbers."""
+    if not isinstance(bbox, list) or len(bbox) != 4 or not all(map(is_pixel, bbox)):
+        return None
+    x, y, width, height = bbox
+    return Box(x, y, x + width, y + height, label)
+
+
+def is_pixel(value: Any) -> bool:
+    """Whether a decoded JSON value can be a coordinate: a finite number, and no larger than any picture."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= MAX_PX
+
+
+def fit_box(box: Box, size_wh: tuple[int, int], where: str, report: Report) -> Box | None:
+    """The part of `box` inside the picture; None (counted) when under 1 px is left.
+
+    Up to 1 px outside is rounding and cut without a word; more is reported.
+    """
+    name = f"{box.label}: " if box.label else ""
+    if 0 <= min(box.x2 - box.x1, box.y2 - box.y1) < 1:
+        report.counts["tiny"] += 1
+        return None
+    problem = box_problem(box.xyxy, None)
+    if problem is not None:
+        report.bad(where, f"{name}{problem}")
+        return None
+    width, height = size_wh
+    x1, y1, x2, y2 = max(box.x1, 0), max(box.y1, 0), min(box.x2, width), min(box.y2, height)
+    outside = box_problem(box.xyxy, size_wh)
+    if min(x2 - x1, y2 - y1) < 1:
+        report.bad(where, f"{name}{outside or f'box {list(box.xyxy)} lies outside the {width}x{height} image'}")
+        return None
+    if outside is not None:
+        report.clipped(where, f"{name}{outside}")
+    elif (x1, y1, x2, y2) != box.xyxy:
+        report.counts["clipped"] += 1
+    # 1e-4 px: x + width carries float noise, and whole pixels read better without ".0"
+    x1, y1, x2, y2 = (tidy(v) for v in (x1, y1, x2, y2))
+    return Box(x1, y1, x2, y2, box.label)
+
+
+def tidy(value_px: float) -> float:
+    """To 4 decimals, whole numbers as int."""
+    rounded = round(value_px, 4)
+    return int(rounded) if rounded == int(rounded) else rounded
+
+
+def box_counts(report: Report) -> Sequence[str]:
+    """The lines `fit_box` adds to a converter's counts."""
+    return (f"tiny       {report.counts['tiny']} boxes under 1 px", f"clipped    {report.counts['clipped']} boxes")

@@ -1,0 +1,109 @@
+"""LVIS v1 JSON → detection samples.
+
+    python data_prep/lvis.py --instances lvis_v1_train.json --images coco --classes few6 --shots 10 --out lvis.jsonl
+
+LVIS has COCO's form, and its pictures: the file is the last two parts of `coco_url` (val2017 of LVIS takes pictures from
+COCO's train2017). Names keep their underscores.
+
+Annotation is federated: a picture was searched only for some categories. Negatives come from its `neg_category_ids`
+alone, so `--per image` asks for what is present and known to be absent, never for all 1,203 names; a category in
+`not_exhaustive_category_ids` has objects that are not annotated and gives no sample there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from data_prep.detection_set import (
+    Annotated,
+    add_options,
+    check_options,
+    check_pictures,
+    choose_categories,
+    finish,
+    plan_of,
+    spellings,
+)
+from data_prep.instances import (
+    add_input_options,
+    annotated_images,
+    category_names,
+    check_input_options,
+    read_excluded,
+    read_instances,
+)
+from data_prep.writing import Report, Target
+
+FEW6 = ("horse_buggy", "die", "kitchen_table", "omelet", "papaya", "stepladder")
+"""Few-shot categories of Visual-RFT (arXiv 2503.01785), all rare."""
+OPEN13 = (
+    *("casserole", "die", "egg_roll", "futon", "garbage", "handsaw", "hippopotamus", "kitchen_table", "mallet", "omelet"),
+    *("shot_glass", "stepladder", "sugar_bowl"),
+)
+"""Categories it evaluates on after training on others."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Read, check, ask, write. Returns the exit code; the last line printed is the file written."""
+    args, target = _arguments(argv)
+    report = Report(args.strict)
+    content = read_instances(args.instances, ("id",))
+    for row in content["images"]:
+        row["file_name"] = file_name(row, args.instances)
+    excluded = read_excluded(args.exclude_images)
+    row_of = {str(row["id"]): row for row in reversed(content["images"])}
+    names = category_names(content)
+    annotated = [
+        federated(one, row_of[one.source_id], names, report)
+        for one in annotated_images(content, args.images, args.instances, report, excluded)
+    ]
+    spelling = spellings(names.values())
+    categories = choose_categories(args.classes, spelling.values(), {"few6": FEW6, "open13": OPEN13})
+    pictures = check_pictures(annotated, spelling, report)
+    if args.exclude_images:
+        print(f"excluded   {report.counts['excluded']} images")
+    print(f"unasked    {report.counts['not exhaustive']} pairs of image and category that are not annotated in full")
+    plan = plan_of(args, categories, args.dataset or "lvis", args.instances.stem.removeprefix("lvis_v1_"))
+    return finish(pictures, plan, target, report)
+
+
+def _arguments(argv: Sequence[str] | None) -> tuple[argparse.Namespace, Target]:
+    parser = argparse.ArgumentParser(description="LVIS JSON -> detection samples (JSONL)")
+    add_input_options(parser, "lvis_v1_train.json or lvis_v1_val.json", "folder that holds train2017/ and val2017/ of COCO")
+    add_options(parser)
+    args = parser.parse_args(argv)
+    check_input_options(args, parser)
+    return args, check_options(args, parser)
+
+
+def file_name(image: Mapping[str, Any], path: Path) -> str:
+    """Where the picture lies below COCO's folder: `train2017/000000000009.jpg`. Version 0.5 states the base name."""
+    if isinstance(image.get("coco_url"), str) and "/" in image["coco_url"]:
+        return "/".join(image["coco_url"].split("/")[-2:])
+    if isinstance(image.get("file_name"), str):
+        return str(image["file_name"])
+    raise SystemExit(f"{path}: image {image['id']} has neither a 'coco_url' nor a 'file_name'; this reads LVIS files")
+
+
+def federated(one: Annotated, image: Mapping[str, Any], names: Mapping[Any, str], report: Report) -> Annotated:
+    """What is known of a picture: which of its categories are annotated in full, and which are known to be absent."""
+    stated: dict[str, frozenset[str]] = {}
+    for key in ("not_exhaustive_category_ids", "neg_category_ids"):
+        ids = image.get(key) or []
+        for unknown in [number for number in ids if number not in names]:
+            report.bad(one.where, f"{key}: no category with id {unknown}")
+        stated[key] = frozenset(names[number] for number in ids if number in names)
+    partial = stated["not_exhaustive_category_ids"]
+    report.counts["not exhaustive"] += len(partial)
+    return replace(one.without(partial), absent=stated["neg_category_ids"] - partial)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
