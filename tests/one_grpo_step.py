@@ -1,39 +1,55 @@
-"""Run by `test_distributed.py` under torchrun: one GRPO step on completions that depend on the global row alone, so that
-one process and several can be compared. Prints loss, gradient norm and a digest of the weights after the step."""
+"""Run by `test_distributed.py` and `test_dynamic_sampling.py` under torchrun: GRPO steps on completions that depend on the
+prompt and the place in the group alone, so that one process and several can be compared. Prints loss, gradient norm,
+metrics of dynamic sampling, the samples trained on and a digest of the weights after the last step."""
 
 import json
 import sys
+import zlib
 
 import torch
+from accelerate.utils import gather_object
 
+from vlrl import run
 from vlrl.config import parse
 from vlrl.model import load_model
-from vlrl.run import load_data
-from vlrl.tasks.detection import TASK
 from vlrl.trainer import Trainer
 
 
 class Scripted(Trainer):
     """The policy's words are dictated; everything else is the real trainer."""
 
-    def _generate_single_turn(self, prompt_ids, images, multimodal_fields, num_generations, has_tool_images=False):
+    def _generate_single_turn(self, prompt_ids, *args, **kwargs):
+        if self._handed is not None:
+            return super()._generate_single_turn(prompt_ids, *args, **kwargs)
         first = self.accelerator.process_index * len(prompt_ids)
         completions = []
-        for row in range(first, first + len(prompt_ids)):
-            n = 5 + row % 4
-            words = torch.randint(300, 900, (n,), generator=torch.Generator().manual_seed(row)).tolist()
+        for row, ids in enumerate(prompt_ids, start=first):
+            place = row % self.num_generations
+            generator = torch.Generator().manual_seed(zlib.crc32(repr((ids, place)).encode()))
+            words = torch.randint(300, 900, (5 + place % 4,), generator=generator).tolist()
             completions.append([*words, self._tokenizer.eos_token_id])
         return completions, None
 
 
 config = parse(sys.argv[1:])
 loaded = load_model("tiny")
-trainer = Scripted(loaded, TASK, config.rewards, load_data(config, loaded).train, config.grpo)
+data = run.load_data(config, loaded)
+payment = run.choose_payment(config, data)
+trainer = Scripted(
+    loaded,
+    config.tasks,
+    payment.rewards,
+    data.train,
+    config.grpo,
+    base=payment.base,
+    applies=payment.applies,
+    dynamic_sampling=config.run.dynamic_sampling,
+)
 trainer.train()
+states = gather_object([trainer.state.num_input_tokens_seen])
 if trainer.accelerator.is_main_process:
-    row = next(row for row in trainer.state.log_history if "grad_norm" in row)
+    row = next(row for row in reversed(trainer.state.log_history) if "grad_norm" in row)
+    told = {name: row[name] for name in row if name in ("loss", "grad_norm", "reward") or name.startswith("dynamic_sampling/")}
     weights = {name: p.double().abs().sum().item() for name, p in loaded.model.named_parameters()}
-    print(
-        "RESULT "
-        + json.dumps({"loss": row["loss"], "grad_norm": row["grad_norm"], "reward": row["reward"], "weights": weights})
-    )
+    ids = list(trainer._logs["extra"]["id"])
+    print("RESULT " + json.dumps({**told, "weights": weights, "ids": ids, "n_tokens": states}))

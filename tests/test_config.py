@@ -10,7 +10,7 @@ def test_defaults_of_the_embedded_run():
     config = parse(["--task", "detection"])
     assert config.model.model_name_or_path == "tiny"
     assert config.run.stage == "sft+grpo"
-    assert config.rewards == ("iou_f1", "think_answer_format")
+    assert config.rewards is None, "each row's own"
     assert config.grpo.loss_type == "grpo"
     assert config.sources == ("configs/detection.yaml",)
 
@@ -74,6 +74,13 @@ def test_resolved_config_gives_the_same_run(tmp_path):
         (["--data", "gone.jsonl"], ["gone.jsonl", "no such file"]),
         (["--eval_data", "pyproject.toml"], ["without --data"]),
         (["--limit", "0"], ["--limit 0"]),
+        (["--rewards", "iou_f1:power=2"], ["iou_f1", "no option 'power=2'"]),
+        (["--rewards", "iou_f1", "iou_f1"], ["iou_f1 twice"]),
+        (["--task", "qa", "--rewards", "iou_f1"], ["iou_f1 cannot score qa", "detection"]),
+        (["--answer_format", "thinkanswer"], ["'thinkanswer'", "'think_answer'"]),
+        (["--answer_format", "none,answer"], ["none and answer exclude"]),
+        (["--answer_format", "none", "--rewards", "json_format"], ["json_format reads answer tags"]),
+        (["--dynamic_sampling", "-1"], ["--dynamic_sampling -1"]),
         (["--min_pixels", "9000", "--max_pixels", "100"], ["--min_pixels 9000"]),
         (["--config", "gone.yaml"], ["gone.yaml"]),
         (["detection"], ["unexpected words", "detection"]),
@@ -103,3 +110,40 @@ def test_every_checked_in_config_resolves_and_has_its_header(path: Path):
     head = [line for line in path.read_text().splitlines() if line.startswith("#")]
     for word in ("What:", "Command:", "Hardware:", "Expect:"):
         assert any(word in line for line in head), f"{path.name} lacks '# {word}'"
+
+
+def test_a_recipe_gives_the_embedded_model_its_own_block_and_other_models_the_published_values():
+    path = str(CONFIGS / "vlm_r1_rec.yaml")
+    ours = parse(["--config", path])
+    assert ours.grpo.learning_rate == 5e-4
+    assert not ours.grpo.bf16
+    assert "tiny" not in ours.values
+    real = parse(["--config", path, "--model_name_or_path", "Qwen/Qwen2.5-VL-3B-Instruct", "--use_cpu", "--bf16", "false"])
+    assert real.grpo.learning_rate == 1e-6
+    assert real.grpo.num_train_epochs == 2
+    assert real.run.max_pixels == 12845056
+    assert parse(["--config", path, "--learning_rate", "1e-3"]).grpo.learning_rate == 1e-3
+
+
+def test_several_tasks_take_turns():
+    config = parse(["--task", "qa,detection,qa"])
+    assert config.turns == ("qa", "detection", "qa")
+    assert list(config.tasks) == ["qa", "detection"]
+    assert config.sources[0] == "configs/mixed.yaml"
+    assert config.layout == (None, None)
+    assert parse(["--answer_format", "none,fenced_json"]).layout == ("none", "fenced_json")
+    assert parse(["--answer_format", "corners"]).layout == (None, "corners")
+
+
+def test_our_own_options_stay_few():
+    import dataclasses
+
+    from vlrl.config import RunConfig
+
+    assert len(dataclasses.fields(RunConfig)) <= 20
+
+
+def test_weights_of_the_default_rewards_do_not_leak_to_named_ones():
+    assert parse(["--task", "detection"]).grpo.reward_weights == [1.0, 0.25]
+    assert parse(["--task", "detection", "--rewards", "iou_f1"]).grpo.reward_weights is None
+    assert parse(["--rewards", "iou_f1", "json_format", "--reward_weights", "2", "1"]).grpo.reward_weights == [2.0, 1.0]

@@ -10,8 +10,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 ORDER = [
-    "schema", "boxes", "tags", "parsing", "answers", "cards", "rewards", "metrics", "synthetic", "tasks", "tiny", "model", "prompts",
-    "envs", "gtr", "group_shared", "sft", "trainer", "generate", "report", "config", "run", "train", "bench",
+    "schema", "boxes", "tags", "parsing", "answers", "words", "cards", "rewards", "metrics", "synthetic", "tasks", "payment",
+    "tiny", "model", "vision", "prompts", "envs", "gtr", "packed_attention", "group_shared", "sft", "resampling",
+    "progress", "trainer", "generate", "report", "config", "run", "train", "speed", "bench",
 ]  # fmt: skip
 MODULES = sorted((ROOT / "vlrl").rglob("*.py"))
 

@@ -3,9 +3,12 @@ import json
 import pytest
 from PIL import Image
 
-from vlrl.report import Evaluation, draw_curves, draw_samples, drop_after, evaluate, read_metrics, table, write_json
+from vlrl.report import Evaluation, draw_curves, draw_samples, drop_after, evaluate, headline, read_metrics, table, write_json
 from vlrl.schema import Metric, Prediction
+from vlrl.tasks import TASKS
 from vlrl.tasks.detection import TASK
+
+DETECTION = {"detection": TASK}
 
 
 def predictions(samples, text=None):
@@ -20,7 +23,10 @@ def samples(tiny):
 
 
 def test_evaluation_and_table(samples):
-    before, after = evaluate(TASK, samples, predictions(samples, "no idea")), evaluate(TASK, samples, predictions(samples))
+    before, after = (
+        evaluate(DETECTION, samples, predictions(samples, "no idea")),
+        evaluate(DETECTION, samples, predictions(samples)),
+    )
     assert (before.n, before.n_unparsed) == (6, 6)
     assert after.n_unparsed == 0
     assert after.to_json()["f1@0.5"]["value"] == 1
@@ -29,7 +35,7 @@ def test_evaluation_and_table(samples):
     assert "1.000 [1.000, 1.000]" in lines["f1@0.5"]
     assert lines["n_unparsed"].split()[1:3] == ["6", "0"]
     with pytest.raises(ValueError, match="same ids"):
-        evaluate(TASK, samples, predictions(samples)[::-1])
+        evaluate(DETECTION, samples, predictions(samples)[::-1])
 
 
 def test_a_missing_value_is_a_dash_not_zero():
@@ -66,3 +72,20 @@ def test_json_is_written_whole_or_not_at_all(tmp_path):
     with pytest.raises(TypeError):
         write_json(path, {"a": object()})
     assert json.loads(path.read_text()) == {"a": 1}
+
+
+def test_several_tasks_are_measured_side_by_side_and_drawn(tiny, tmp_path):
+    from vlrl.prompts import situate
+
+    names = ["detection", "grounding", "classification", "planning", "qa"]
+    samples = [situate(TASKS[name].synthetic(0, "heldout", i), tiny) for i in range(4) for name in names]
+    right = [Prediction(s.id, TASKS[s.task].oracle(s), 5, False) for s in samples]
+    found = evaluate(TASKS, samples, right)
+    assert found.n_unparsed == 0
+    for name, task in TASKS.items():
+        assert found.metrics[f"{name}/{task.headline}"].value == 1
+    assert headline(TASKS) == "detection/f1@0.5"
+    assert headline({"qa": TASKS["qa"]}) == "accuracy"
+    wrong = [Prediction(s.id, "no idea", 5, False) for s in samples]
+    draw_samples(samples, wrong, right, tmp_path / "samples.png", n=len(samples))
+    assert Image.open(tmp_path / "samples.png").height > 5 * 300

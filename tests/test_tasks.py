@@ -7,15 +7,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vlrl.rewards import REWARDS
-from vlrl.schema import Prediction, sample_from_json, sample_to_json
+from vlrl.rewards import REWARDS, load_reward, score_rows
+from vlrl.schema import ANSWER_FORMATS, BOX_FORMATS, Prediction, sample_from_json, sample_to_json
 from vlrl.synthetic import SIDE_PX
-from vlrl.tags import is_think_answer
+from vlrl.tags import is_in_format, is_think_answer
 from vlrl.tasks import TASKS, load_task
 
+SIDES = {"image_size": [SIDE_PX] * 2, "input_size": [SIDE_PX] * 2}
 SAMPLES = {
     name: [
-        dataclasses.replace(s, meta={**s.meta, "coords": coords, "image_size": [SIDE_PX] * 2, "input_size": [SIDE_PX] * 2})
+        dataclasses.replace(s, meta={**s.meta, "coords": coords, **SIDES})
         for i, coords in enumerate(["px", "resized_px", "norm1000", "norm1"] * 6)
         for s in [task.synthetic(0, "test", i)]
     ]
@@ -23,11 +24,18 @@ SAMPLES = {
 }
 
 
+def value(name, text, sample):
+    return score_rows(load_reward(name), [text], [sample], 0, None)[0].value
+
+
 def earned(task, text, sample):
-    return sum(REWARDS[name].function(text, sample).value for name in task.rewards(sample))
+    return sum(value(name, text, sample) for name in task.rewards(sample))
 
 
 def full(task, sample):
+    """The most a completion can earn. AlphaDrive's weights and diversity keep even the right plan below 1."""
+    if task.name == "planning":
+        return earned(task, task.oracle(sample), sample)
     return sum(REWARDS[name].high for name in task.rewards(sample))
 
 
@@ -38,11 +46,36 @@ def test_the_oracle_earns_full_marks_in_every_dialect(name, tmp_path):
     for sample in SAMPLES[name]:
         assert task.check(sample) is None
         # The dialect's rounding costs at most a pixel a side.
-        slack = 0.2 if sample.meta["coords"] == "norm1000" and sample.answer else 1e-3
+        slack = 0.2 if sample.meta["coords"] == "norm1000" and name in ("detection", "grounding") else 1e-3
         assert earned(task, task.oracle(sample), sample) >= full(task, sample) - slack
         assert is_think_answer(task.oracle(sample))
         assert is_think_answer(task.sft_target(sample))
         assert sample_from_json(json.loads(json.dumps(sample_to_json(sample))), "x", tmp_path) == sample
+
+
+FORMS = [("detection", layout, box) for layout in ANSWER_FORMATS for box in BOX_FORMATS]
+FORMS += [("grounding", layout, box) for layout in ANSWER_FORMATS for box in BOX_FORMATS]
+FORMS += [(name, layout, None) for name in ("classification", "planning", "qa") for layout in ANSWER_FORMATS]
+
+
+@pytest.mark.parametrize(("name", "layout", "box"), FORMS)
+def test_every_form_is_asked_for_written_and_read(name, layout, box):
+    task = TASKS[name]
+    for index in range(12):
+        sample = task.synthetic(0, "test", index)
+        forms = {"answer_format": layout} | ({"box_format": box} if box else {})
+        sample = dataclasses.replace(sample, meta={**sample.meta, "coords": "px", **SIDES, **forms})
+        right = task.oracle(sample)
+        assert is_in_format(right, layout), right
+        assert is_in_format(task.sft_target(sample), layout)
+        assert value("think_answer_format", right, sample) == 1
+        metrics, n_unparsed = task.metrics([sample], [Prediction(sample.id, right, 1, False)])
+        assert n_unparsed == 0
+        found = metrics[task.headline].value
+        assert found is None or found == 1 or (sample.answer == [] and metrics["negatives_accuracy"].value == 1), right
+        # The pattern that ends the prompt is itself in the form, and is no answer.
+        pattern = task.prompt(sample).split("\n", 1)[1].partition(".\n")[2]
+        assert is_in_format(pattern[pattern.find("<") :] if layout != "none" else pattern, layout), pattern
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -68,7 +101,8 @@ def test_any_text_is_scored_and_measured(name):
     texts = ["", "<answer>", "[" * 5000, "\ud800", task.oracle(sample)]
     samples = [dataclasses.replace(sample, id=str(i)) for i in range(len(texts))]
     metrics, n_unparsed = task.metrics(samples, [Prediction(str(i), t, 1, False) for i, t in enumerate(texts)])
-    assert n_unparsed == 4
+    # Bare text is an answer where a name or a short text is asked for, only a wrong one.
+    assert n_unparsed == 4 if name in ("detection", "grounding", "planning") else 1 <= n_unparsed <= 4
     assert 0 < metrics[task.headline].value < 1
     for metric in metrics.values():
         if metric.value is not None and metric.ci95 is not None:
@@ -84,8 +118,9 @@ def test_all_right_is_one_on_the_headline(name):
     metrics, n_unparsed = task.metrics(samples, [Prediction(s.id, task.oracle(s), 1, False) for s in samples])
     assert n_unparsed == 0
     assert metrics[task.headline].value == 1
-    assert metrics["ap"].value == pytest.approx(1)
-    assert metrics["negatives_accuracy"].value == 1
+    if name == "detection":
+        assert metrics["ap"].value == pytest.approx(1)
+        assert metrics["negatives_accuracy"].value == 1
 
 
 def test_own_tasks_by_path(tmp_path):

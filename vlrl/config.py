@@ -19,7 +19,7 @@ from trl import GRPOConfig, ModelConfig, TrlParser
 
 from vlrl.model import TINY_NAMES
 from vlrl.rewards import load_reward
-from vlrl.schema import Task
+from vlrl.schema import ANSWER_FORMATS, BOX_FORMATS, Reward, Task
 from vlrl.tasks import load_task
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
@@ -34,12 +34,26 @@ class ConfigError(ValueError):
 class RunConfig:
     """The options of `vlrl/train.py` that TRL does not have."""
 
-    task: str = field(default="detection", metadata={"help": "A task's name, or path/to/my_task.py holding a TASK."})
+    task: str = field(
+        default="detection",
+        metadata={
+            "help": "A name or path/to/my_task.py holding a TASK. Several with commas: mixed data; synthetic samples take"
+            " turns, and a task named twice has two."
+        },
+    )
     data: str | None = field(default=None, metadata={"help": "Training samples (JSONL). Default: synthetic scenes."})
     eval_data: str | None = field(default=None, metadata={"help": "Held-out samples (JSONL)."})
     image_root: str | None = field(default=None, metadata={"help": "Folder of relative image paths (default: the file's)."})
     rewards: list[str] | None = field(
-        default=None, metadata={"help": "Reward names or path/to/file.py:function. Default: the task's own."}
+        default=None,
+        metadata={"help": "Reward names or path/to/file.py:function, options behind a colon. Default: each row's own task's."},
+    )
+    answer_format: str | None = field(
+        default=None,
+        metadata={
+            "help": "Layout of completions (think_answer | answer | none | answer_think), form of boxes (json | fenced_json |"
+            " position_confidence | corners), or both: none,fenced_json. Default: think_answer,json."
+        },
     )
     stage: Literal["grpo", "sft", "sft+grpo"] | None = field(
         default=None, metadata={"help": "Default: sft+grpo for the embedded model, grpo for any other."}
@@ -47,17 +61,18 @@ class RunConfig:
     sft_steps: int = field(default=400, metadata={"help": "Steps of the supervised stage."})
     sft_learning_rate: float = field(default=1e-5, metadata={"help": "Peak learning rate of the supervised stage."})
     sft_batch_size: int = field(default=16, metadata={"help": "Samples a step and process in the supervised stage."})
-    sft_optimizer: Literal["adamw", "muon"] = field(
-        default="adamw", metadata={"help": "muon: for small models that start from random weights."}
-    )
     limit: int | None = field(default=None, metadata={"help": "Use only the first N training samples."})
     eval_limit: int | None = field(default=None, metadata={"help": "Use only the first N held-out samples."})
-    eval_batch_size: int = field(default=32, metadata={"help": "Samples a batch in greedy evaluation."})
     coords: Literal["px", "resized_px", "norm1000", "norm1"] | None = field(
         default=None, metadata={"help": "Coordinate dialect of completions. Default: by the model's config.model_type."}
     )
     min_pixels: int | None = field(default=None, metadata={"help": "Smallest image the model sees, in pixels."})
     max_pixels: int | None = field(default=None, metadata={"help": "Largest image the model sees, in pixels."})
+    freeze_vision: bool = field(default=False, metadata={"help": "Train the language model only."})
+    dynamic_sampling: int = field(
+        default=0,
+        metadata={"help": "At most so many more rounds a step of fresh prompts for groups of equal rewards (DAPO). 0: off."},
+    )
     dry_run: bool = field(default=False, metadata={"help": "Print the resolved run and stop."})
 
 
@@ -68,16 +83,52 @@ class Config:
     run: RunConfig
     grpo: GRPOConfig
     model: ModelConfig
-    task: Task
-    rewards: tuple[str, ...]
+    tasks: dict[str, Task]
+    """By the name that rows carry; the first is the main one."""
+    turns: tuple[str, ...]
+    """The tasks as named by `--task`, in the order in which synthetic samples take turns."""
+    rewards: tuple[str, ...] | None
+    """What `--rewards` names, or None for each row's own."""
     sources: tuple[str, ...]
     """Files whose values were read, weakest first."""
+    asked: frozenset[str]
+    """Options set by `--config` or on the command line."""
     values: dict[str, Any]
     """Everything that was set, by a file or on the command line; as YAML it gives the same run again."""
 
     @property
+    def task(self) -> Task:
+        return next(iter(self.tasks.values()))
+
+    @property
+    def layout(self) -> tuple[str | None, str | None]:
+        """Layout of completions and form of boxes, None where the default holds."""
+        return read_answer_format(self.run.answer_format)
+
+    @property
     def stages(self) -> tuple[str, ...]:
         return tuple((self.run.stage or "grpo").split("+"))
+
+
+def read_answer_format(words: str | None) -> tuple[str | None, str | None]:
+    """`--answer_format` as layout and box form. Raises ConfigError."""
+    found: dict[tuple[str, ...], str] = {}
+    for word in filter(None, (words or "").split(",")):
+        kind = next((known for known in (ANSWER_FORMATS, BOX_FORMATS) if word in known), None)
+        if kind is None:
+            known = [*ANSWER_FORMATS, *BOX_FORMATS]
+            raise ConfigError(f"--answer_format {words}: unknown {word!r}{nearest(word, known)} (known: {', '.join(known)})")
+        if kind in found:
+            raise ConfigError(f"--answer_format {words}: {found[kind]} and {word} exclude each other")
+        found[kind] = word
+    return found.get(ANSWER_FORMATS), found.get(BOX_FORMATS)
+
+
+def _load_tasks(names: str) -> tuple[Task, ...]:
+    try:
+        return tuple(load_task(name) for name in names.split(","))
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
 
 
 def nearest(word: str, known: list[str]) -> str:
@@ -121,20 +172,22 @@ def parse(argv: list[str]) -> Config:
     explicit_path = _flag_value(argv, "config")
     explicit = _read_yaml(Path(explicit_path)) if explicit_path else {}
     task_name = _flag_value(argv, "task") or explicit.get("task") or RunConfig.task
-    try:
-        task = load_task(str(task_name))
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
+    turns = _load_tasks(str(task_name))
+    tasks = {task.name: task for task in turns}
     model_name = _flag_value(argv, "model_name_or_path") or explicit.get("model_name_or_path") or "tiny"
     merged: dict[str, Any] = {"model_name_or_path": model_name}
     sources: list[str] = []
-    embedded = CONFIGS / f"{task.name}.yaml"
+    embedded = CONFIGS / f"{'mixed' if len(tasks) > 1 else next(iter(tasks))}.yaml"
+    own = explicit.pop("tiny", None) or {}
     if model_name in TINY_NAMES and embedded.is_file():
-        merged |= _read_yaml(embedded)
+        merged |= _read_yaml(embedded) | {"task": task_name}
+        explicit |= own
         sources.append(f"configs/{embedded.name}")
     elif not torch.accelerator.is_available():
         merged |= {"use_cpu": True, "bf16": False}
         sources.append("float32 on the CPU (no accelerator found)")
+    if "rewards" in explicit or _flag_value(argv, "rewards") is not None:
+        merged.pop("reward_weights", None)  # they were those of the task's own rewards
     merged |= explicit
     if explicit_path:
         sources.append(explicit_path)
@@ -155,8 +208,18 @@ def parse(argv: list[str]) -> Config:
         values[name] = value.value if isinstance(value, enum.Enum) else value
     if run.stage is None:
         run.stage = "sft+grpo" if model_name in TINY_NAMES else "grpo"
-    rewards = tuple(run.rewards or task.rewards)
-    config = Config(run, grpo, model, task, rewards, tuple(sources), values)
+    rewards = tuple(run.rewards) if run.rewards else None
+    config = Config(
+        run,
+        grpo,
+        model,
+        tasks,
+        tuple(task.name for task in turns),
+        rewards,
+        tuple(sources),
+        frozenset(flags | explicit.keys()),
+        values,
+    )
     _check(config)
     return config
 
@@ -224,22 +287,14 @@ def _check_groups_early(parser: TrlParser, argv: list[str], world: int) -> None:
 
 def _check(config: Config) -> None:
     run, grpo = config.run, config.grpo
-    for name in config.rewards:
-        try:
-            load_reward(name)
-        except (ValueError, OSError) as error:
-            raise ConfigError(str(error)) from error
-    if grpo.reward_weights is not None and len(grpo.reward_weights) != len(config.rewards):
-        raise ConfigError(
-            f"{len(grpo.reward_weights)} reward_weights for {len(config.rewards)} rewards ({', '.join(config.rewards)})"
-        )
+    _check_rewards(config)
     for name in ("data", "eval_data"):
         path = getattr(run, name)
         if path is not None and not Path(path).is_file():
             raise ConfigError(f"--{name} {path}: no such file")
     if run.eval_data and not run.data:
         raise ConfigError("--eval_data without --data: give the training samples too")
-    for name in ("limit", "eval_limit", "sft_steps", "sft_batch_size", "eval_batch_size", "min_pixels", "max_pixels"):
+    for name in ("limit", "eval_limit", "sft_steps", "sft_batch_size", "min_pixels", "max_pixels"):
         value = getattr(run, name)
         if value is not None and value < 1:
             raise ConfigError(f"--{name} {value}: must be at least 1")
@@ -249,3 +304,31 @@ def _check(config: Config) -> None:
         raise ConfigError("--save_only_model leaves no optimizer state: such a run cannot --resume_from_checkpoint")
     if grpo.load_best_model_at_end:
         raise ConfigError("--load_best_model_at_end is not supported: the last weights are measured and kept")
+    if run.dynamic_sampling < 0:
+        raise ConfigError(f"--dynamic_sampling {run.dynamic_sampling}: rounds cannot be negative; 0 turns it off")
+
+
+def _check_rewards(config: Config) -> None:
+    layout, _ = config.layout
+    names = [] if config.rewards is None else list(config.rewards)
+    loaded: list[Reward] = []
+    for name in names:
+        try:
+            loaded.append(load_reward(name))
+        except (ValueError, OSError) as error:
+            raise ConfigError(str(error)) from error
+    for reward in loaded:
+        if [other.name for other in loaded].count(reward.name) > 1:
+            raise ConfigError(f"--rewards names {reward.name} twice")
+        if "tags" in reward.needs and layout == "none":
+            raise ConfigError(
+                f"reward {reward.name} reads answer tags, which --answer_format none asks completions not to have;"
+                " use another layout or another reward"
+            )
+        if reward.tasks and not reward.tasks & config.tasks.keys():
+            raise ConfigError(
+                f"reward {reward.name} cannot score {', '.join(config.tasks)} (it scores {', '.join(sorted(reward.tasks))})"
+            )
+    weights = config.grpo.reward_weights
+    if weights is not None and names and len(weights) != len(names):
+        raise ConfigError(f"{len(weights)} reward_weights for {len(names)} rewards ({', '.join(names)})")

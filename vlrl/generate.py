@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from accelerate import PartialState
@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 from transformers import GenerationConfig, PreTrainedModel
 
 from vlrl.model import Loaded, vision_token_ids
-from vlrl.prompts import messages, open_image
+from vlrl.prompts import messages, open_images
 from vlrl.schema import Prediction, Sample, Task
 
 
@@ -25,7 +25,7 @@ def eos_ids(loaded: Loaded) -> list[int]:
 
 def generate(
     loaded: Loaded,
-    task: Task,
+    tasks: Mapping[str, Task],
     samples: Sequence[Sample],
     *,
     max_new_tokens: int,
@@ -33,7 +33,8 @@ def generate(
     model: PreTrainedModel | None = None,
     label: str = "generating",
 ) -> list[Prediction]:
-    """Greedy completions in the order of `samples` (situated ones, see `vlrl.prompts.situate`).
+    """Greedy completions in the order of `samples` (situated ones, see `vlrl.prompts.situate`), each asked as its own task
+    asks.
 
     Prompts are left-padded, vision tokens cannot be sampled, and the model's own generation defaults do not leak in.
     Samples are dealt to the processes in turn; every rank calls `generate` equally often, as sharded models need.
@@ -60,7 +61,7 @@ def generate(
     for number in tqdm(range(n_batches), desc=label, disable=rank > 0, leave=False):
         indices = mine[number * batch_size : (number + 1) * batch_size]
         batch = [samples[i] for i in indices] or [samples[0]]
-        completions = _complete(loaded, task, batch, model, config)
+        completions = _complete(loaded, tasks, batch, model, config)
         for index, ids in zip(indices, completions, strict=False):
             ended = torch.isin(ids, ends).nonzero()
             n_tokens = int(ended[0]) + 1 if len(ended) else len(ids)
@@ -73,17 +74,15 @@ def generate(
 
 
 def _complete(
-    loaded: Loaded, task: Task, batch: Sequence[Sample], model: PreTrainedModel, config: GenerationConfig
+    loaded: Loaded, tasks: Mapping[str, Task], batch: Sequence[Sample], model: PreTrainedModel, config: GenerationConfig
 ) -> torch.Tensor:
     """Completion ids `[batch, tokens]` on the CPU."""
-    texts = [
-        loaded.processor.apply_chat_template(messages(sample, task), add_generation_prompt=True, tokenize=False)
-        for sample in batch
-    ]
-    images = [open_image(path) for sample in batch for path in sample.images]
+    images = [open_images(sample) for sample in batch]
+    prompts = [messages(sample, tasks, len(seen)) for sample, seen in zip(batch, images, strict=True)]
+    texts = [loaded.processor.apply_chat_template(p, add_generation_prompt=True, tokenize=False) for p in prompts]
     inputs = loaded.processor(
         text=texts,
-        images=images or None,
+        images=images if any(images) else None,
         padding=True,
         padding_side="left",
         return_tensors="pt",

@@ -1,12 +1,14 @@
 """From a `Sample` to what the trainer and the generator take: images opened, boxes' dialect known, messages built.
 
-Training, the supervised stage and evaluation all come through here, so all three see the same prompt and pixels.
+Training, the supervised stage and evaluation all come through here, so all three see the same prompt and pixels. A video is
+shown as some of its frames, in order, as so many images: TRL's GRPO has no way for video tensors.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
@@ -19,10 +21,15 @@ from vlrl.schema import Sample, SampleError, Task
 
 MAX_ASPECT = 200
 """Qwen's image processors refuse thinner images than this."""
+VIDEO_FRAMES = 16
+"""At most so many frames of a video are shown, unless `meta.video_frames` says otherwise (an even number, at least 2)."""
+VIDEO_FPS = 2.0
+"""Frames a second that are shown of a short video, as in Qwen's own recipes."""
+FRAME_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
 
 
 class ImageError(ValueError):
-    """An image that cannot be opened or decoded; the message names it."""
+    """An image or video that cannot be opened or decoded; the message names it."""
 
 
 def open_image(path: str) -> Image.Image:
@@ -56,22 +63,78 @@ def image_size(path: str) -> tuple[int, int]:
     return (height, width) if rotated else (width, height)
 
 
-def situate(sample: Sample, loaded: Loaded) -> Sample:
-    """The sample with `meta` telling how its completion is written: `coords`, `image_size`, `input_size`.
+def video_frames(path: str, at_most: int = VIDEO_FRAMES) -> list[Image.Image]:
+    """Frames of a video in order, evenly spaced from first to last, in their original size.
+
+    A file is decoded by `qwen_vl_utils` (decord): `VIDEO_FPS` frames a second, an even number, 2 to `at_most`. Of a folder
+    of frames (in the order of their names) all are taken, or `at_most` of them. Raises ImageError.
+    """
+    if Path(path).is_dir():
+        files = _frame_files(path)
+        n = min(len(files), at_most)
+        return [open_image(files[round(i * (len(files) - 1) / max(n - 1, 1))]) for i in range(n)]
+    # Imports torchvision and takes seconds; few runs have videos.
+    from qwen_vl_utils import vision_process
+
+    errors: tuple[type[Exception], ...] = (OSError, RuntimeError, ValueError)
+    if vision_process.is_decord_available():
+        from decord import DECORDError
+
+        backend, errors = "decord", (*errors, DECORDError)
+    else:
+        backend = vision_process.get_video_reader_backend()
+    wanted = {"video": path, "fps": VIDEO_FPS, "min_frames": 2, "max_frames": max(2, at_most)}
+    try:
+        frames_TCHW, *_ = vision_process.VIDEO_READER_BACKENDS[backend](wanted)
+    except errors as error:
+        raise ImageError(f"cannot read video {path}: {error}") from error
+    return [Image.fromarray(frame_HWC) for frame_HWC in frames_TCHW.permute(0, 2, 3, 1).numpy()]
+
+
+def _frame_files(folder: str) -> list[str]:
+    files = sorted(str(file) for file in Path(folder).iterdir() if file.suffix.lower() in FRAME_SUFFIXES)
+    if not files:
+        raise ImageError(f"cannot read video {folder}: the folder holds no frames ({', '.join(sorted(FRAME_SUFFIXES))})")
+    return files
+
+
+def open_images(sample: Sample) -> list[Image.Image]:
+    """What the model sees with a sample's question: its images, its video's frames, or nothing. Raises ImageError."""
+    if sample.video is None:
+        return [open_image(path) for path in sample.images]
+    return video_frames(sample.video, int(sample.meta.get("video_frames", VIDEO_FRAMES)))
+
+
+def _seen_size(sample: Sample) -> tuple[int, int] | None:
+    """Width and height of the image that boxes refer to (in a video all frames are equal); None without pictures."""
+    if sample.video is not None:
+        is_folder = Path(sample.video).is_dir()
+        return image_size(_frame_files(sample.video)[0]) if is_folder else video_frames(sample.video, 2)[0].size
+    if not sample.images:
+        return None
+    index = int(sample.meta.get("image_index", 0))
+    if not 0 <= index < len(sample.images):
+        raise SampleError(f"id {sample.id!r}: meta.image_index {index} of {len(sample.images)} images")
+    return image_size(sample.images[index])
+
+
+def situate(sample: Sample, loaded: Loaded, *, answer_format: str | None = None, box_format: str | None = None) -> Sample:
+    """The sample with `meta` telling how its completion is written: `coords`, `image_size`, `input_size`, and the given
+    `answer_format` and `box_format` where the sample has none of its own.
 
     Raises ImageError, or SampleError if `meta.image_size` contradicts the file.
     """
     meta: dict[str, Any] = {**sample.meta, "coords": loaded.coords}
-    if sample.images:
-        index = int(meta.get("image_index", 0))
-        if not 0 <= index < len(sample.images):
-            raise SampleError(f"id {sample.id!r}: meta.image_index {index} of {len(sample.images)} images")
-        width, height = image_size(sample.images[index])
+    for name, form in (("answer_format", answer_format), ("box_format", box_format)):
+        if form is not None:
+            meta.setdefault(name, form)
+    seen = _seen_size(sample)
+    if seen is not None:
+        width, height = seen
         stated = meta.get("image_size")
         if stated is not None and list(stated) != [width, height]:
-            raise SampleError(
-                f"id {sample.id!r}: meta.image_size is {list(stated)}, but {sample.images[index]} is {[width, height]}"
-            )
+            what = sample.video or sample.images[int(meta.get("image_index", 0))]
+            raise SampleError(f"id {sample.id!r}: meta.image_size is {list(stated)}, but {what} is {[width, height]}")
         meta["image_size"] = [width, height]
         if max(width, height) > MAX_ASPECT * min(width, height):
             raise SampleError(f"id {sample.id!r}: image of {width}x{height} px is too thin (sides 1 : {MAX_ASPECT} at most)")
@@ -80,30 +143,45 @@ def situate(sample: Sample, loaded: Loaded) -> Sample:
     return dataclasses.replace(sample, meta=meta)
 
 
-def check_samples(samples: Sequence[Sample], task: Task, loaded: Loaded, where: str) -> list[Sample]:
-    """Situate and check every sample before training: answers, boxes against image sizes, headers of all images.
+def check_samples(
+    samples: Sequence[Sample],
+    tasks: Mapping[str, Task],
+    loaded: Loaded,
+    where: str,
+    *,
+    answer_format: str | None = None,
+    box_format: str | None = None,
+) -> list[Sample]:
+    """Situate and check every sample before training, each by its own task: answers, boxes against image sizes, headers of
+    the images they refer to.
 
     Raises SampleError naming file, id and value.
     """
     ready = []
     for sample in tqdm(samples, desc=f"checking {where}", disable=len(samples) < 2000, leave=False):
-        if sample.task != task.name:
-            raise SampleError(f"{where} (id {sample.id!r}): its task is {sample.task!r}, but this run's is {task.name!r}")
+        if sample.task not in tasks:
+            raise SampleError(
+                f"{where} (id {sample.id!r}): its task is {sample.task!r}, but this run's are {', '.join(tasks)}"
+                f" (--task {','.join([*tasks, sample.task])} for all)"
+            )
         try:
-            sample = situate(sample, loaded)
+            sample = situate(sample, loaded, answer_format=answer_format, box_format=box_format)
         except ValueError as error:
             raise SampleError(f"{where} (id {sample.id!r}): {error}") from error
-        problem = task.check(sample)
+        problem = tasks[sample.task].check(sample)
         if problem:
             raise SampleError(f"{where} (id {sample.id!r}): {problem}")
         ready.append(sample)
     return ready
 
 
-def messages(sample: Sample, task: Task) -> list[dict[str, Any]]:
-    """The user turn, images first, as structured content with one placeholder an image."""
-    content: list[dict[str, Any]] = [{"type": "image"} for _ in sample.images]
-    content.append({"type": "text", "text": task.prompt(sample)})
+def messages(sample: Sample, tasks: Mapping[str, Task], n_images: int | None = None) -> list[dict[str, Any]]:
+    """The user turn by the sample's own task, images first, as structured content with one placeholder an image.
+
+    `n_images`: how many were opened, where the sample does not tell (frames of a video).
+    """
+    content: list[dict[str, Any]] = [{"type": "image"} for _ in range(len(sample.images) if n_images is None else n_images)]
+    content.append({"type": "text", "text": tasks[sample.task].prompt(sample)})
     return [{"role": "user", "content": content}]
 
 
@@ -119,7 +197,7 @@ class Samples:
         for step in range(min(self.n, 100)):
             sample = self.get((index + step) % self.n)
             try:
-                return sample, [open_image(path) for path in sample.images]
+                return sample, open_images(sample)
             except ImageError as error:
                 if sample.id not in self.unreadable:
                     self.unreadable[sample.id] = str(error)
@@ -127,21 +205,24 @@ class Samples:
         raise ImageError(f"100 samples in a row have unreadable images, the last: {self.unreadable[sample.id]}")
 
 
-def dataset(samples: Samples, task: Task, sft: bool = False) -> Dataset:
-    """A lazily opened data set of TRL's rows: `prompt`, `images`, `sample`, and with `sft` a `completion`."""
+def dataset(samples: Samples, tasks: Mapping[str, Task], sft: bool = False) -> Dataset:
+    """A lazily opened data set of TRL's rows: `prompt`, `images` (empty for text alone), `sample` and `index`, or, with
+    `sft`, a `completion` instead of these two."""
 
     def rows(batch: dict[str, list[int]]) -> dict[str, list[Any]]:
         opened = [samples.open(index) for index in batch["index"]]
         columns: dict[str, list[Any]] = {
-            "prompt": [messages(sample, task) for sample, _ in opened],
+            "prompt": [messages(sample, tasks, len(images)) for sample, images in opened],
             "images": [images for _, images in opened],
         }
         if sft:
+            targets = [tasks[sample.task].sft_target(sample) for sample, _ in opened]
             columns["completion"] = [
-                [{"role": "assistant", "content": [{"type": "text", "text": task.sft_target(sample)}]}] for sample, _ in opened
+                [{"role": "assistant", "content": [{"type": "text", "text": target}]}] for target in targets
             ]
         else:
             columns["sample"] = [sample for sample, _ in opened]
+            columns["index"] = batch["index"]
         return columns
 
     return Dataset.from_dict({"index": list(range(samples.n))}).with_transform(rows)

@@ -14,7 +14,7 @@ from typing import Any
 import matplotlib
 from PIL import Image, ImageDraw, ImageFont
 
-from vlrl.answers import read_boxes
+from vlrl.answers import read_boxes, read_span, true_boxes
 from vlrl.metrics.stats import bootstrap_mean
 from vlrl.prompts import open_image
 from vlrl.schema import Metric, Prediction, Sample, Task
@@ -43,14 +43,31 @@ class Evaluation:
         }
 
 
-def evaluate(task: Task, samples: Sequence[Sample], predictions: Sequence[Prediction]) -> Evaluation:
-    """Score predictions with the task's metrics. Raises ValueError unless there is one for each sample, in order."""
+def evaluate(tasks: Mapping[str, Task], samples: Sequence[Sample], predictions: Sequence[Prediction]) -> Evaluation:
+    """Score predictions with their tasks' metrics; of several tasks each metric is named `task/metric`.
+
+    Raises ValueError unless there is one prediction for each sample, in order.
+    """
     if [s.id for s in samples] != [p.id for p in predictions]:
         raise ValueError("predictions and samples do not have the same ids in the same order")
-    metrics, n_unparsed = task.metrics(samples, predictions)
+    metrics: dict[str, Metric] = {}
+    n_unparsed = 0
+    for name, task in tasks.items():
+        rows = [i for i, sample in enumerate(samples) if sample.task == name]
+        if not rows:
+            continue
+        found, unparsed = task.metrics([samples[i] for i in rows], [predictions[i] for i in rows])
+        metrics |= {metric if len(tasks) == 1 else f"{name}/{metric}": value for metric, value in found.items()}
+        n_unparsed += unparsed
     n_truncated = sum(p.truncated for p in predictions)
     metrics["n_tokens"] = bootstrap_mean([float(p.n_tokens) for p in predictions])
     return Evaluation(metrics, len(samples), n_unparsed, n_truncated)
+
+
+def headline(tasks: Mapping[str, Task]) -> str:
+    """The name of the number a run is judged by: of several tasks, the first one's."""
+    name, task = next(iter(tasks.items()))
+    return task.headline if len(tasks) == 1 else f"{name}/{task.headline}"
 
 
 def versions() -> dict[str, str]:
@@ -181,24 +198,39 @@ def _tile(sample: Sample, before: Prediction, after: Prediction, side: int = 300
     """One sample as a picture of `side` px, its question and, for answers without boxes, both answers below."""
     tile = Image.new("RGB", (side + 8, side + 44), "white")
     draw = ImageDraw.Draw(tile)
-    caption = sample.question
+    caption, below = sample.question, ""
     if sample.images:
         image = open_image(sample.images[int(sample.meta.get("image_index", 0))])
         scale = side / max(image.size)
         shown = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))
         tile.paste(shown, (4, 4))
-        if isinstance(sample.answer, list):
-            true = [item["bbox_2d"] for item in sample.answer]
-            drawn = [(true, TRUE_COLOUR, 3)]
-            found = []
-            for prediction, colour in ((before, BEFORE_COLOUR), (after, AFTER_COLOUR)):
-                parsed, _ = read_boxes(prediction.completion, sample)
-                drawn.append(([] if parsed is None else [box.xyxy for box in parsed.items], colour, 2))
-                found.append("unread" if parsed is None else str(len(parsed.items)))
-            caption += f": {len(true)} true, found {' -> '.join(found)}"
-            for boxes, colour, width in drawn:
-                for x1, y1, x2, y2 in boxes:
-                    corners = (4 + x1 * scale, 4 + y1 * scale, 4 + x2 * scale, 4 + y2 * scale)
-                    draw.rectangle(corners, outline=colour, width=width)
-    draw.text((6, side + 10), caption[:48], fill=(0, 0, 0), font=_font(15))
+        if sample.task in ("detection", "grounding"):
+            caption += ": " + _draw_boxes(draw, sample, (before, after), scale)
+    if sample.task not in ("detection", "grounding"):
+        said = [read_span(prediction.completion, sample).text or "unread" for prediction in (before, after)]
+        below = f"{_plain(sample.answer)}: {said[0][:24]} -> {said[1][:24]}"
+    draw.text((6, side + 6), caption[:48], fill=(0, 0, 0), font=_font(15))
+    draw.text((6, side + 24), below[:60], fill=(0, 0, 0), font=_font(13))
     return tile
+
+
+def _draw_boxes(draw: ImageDraw.ImageDraw, sample: Sample, predictions: Sequence[Prediction], scale: float) -> str:
+    """Draw true and predicted boxes; returns how many there are."""
+    true = [box.xyxy for box in true_boxes(sample)]
+    drawn = [(true, TRUE_COLOUR, 3)]
+    found = []
+    for prediction, colour in zip(predictions, (BEFORE_COLOUR, AFTER_COLOUR), strict=True):
+        parsed, _ = read_boxes(prediction.completion, sample)
+        drawn.append(([] if parsed is None else [box.xyxy for box in parsed.items], colour, 2))
+        found.append("unread" if parsed is None else str(len(parsed.items)))
+    for boxes, colour, width in drawn:
+        for x1, y1, x2, y2 in boxes:
+            corners = (4 + x1 * scale, 4 + y1 * scale, 4 + x2 * scale, 4 + y2 * scale)
+            draw.rectangle(corners, outline=colour, width=width)
+    return f"{len(true)} true, found {' -> '.join(found)}"
+
+
+def _plain(answer: Any) -> str:
+    return ", ".join(
+        map(str, answer.values() if isinstance(answer, Mapping) else answer if isinstance(answer, list) else [answer])
+    )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import shlex
 import shutil
@@ -24,6 +25,8 @@ from transformers import AutoModelForImageTextToText
 
 from vlrl.config import Config, ConfigError
 from vlrl.model import TINY_NAMES, Loaded
+from vlrl.payment import Payment, with_planned_steps
+from vlrl.payment import choose as payment_for
 from vlrl.prompts import Samples, check_samples, situate
 from vlrl.report import versions
 from vlrl.schema import Prediction, Sample, read_samples
@@ -60,7 +63,7 @@ def open_folder(config: Config) -> RunFolder:
             raise ConfigError("--resume_from_checkpoint true: name the run to go on with, --output_dir runs/<its folder>")
         checkpoint = last_checkpoint(named)
     if not named:
-        shared = [f"runs/{config.task.name}-{time.strftime('%Y%m%d-%H%M%S')}"]
+        shared = [f"runs/{'-'.join(config.tasks)}-{time.strftime('%Y%m%d-%H%M%S')}"]
         if PartialState().num_processes > 1:
             broadcast_object_list(shared)
         named = shared[0]
@@ -107,18 +110,35 @@ class Data:
     description: str
 
 
+def draw(config: Config, loaded: Loaded, seed: int, split: str, index: int) -> Sample:
+    """Synthetic item `index`; several tasks take turns."""
+    turn, place = divmod(index, len(config.turns))
+    name = config.turns[place]
+    number = turn * config.turns.count(name) + config.turns[:place].count(name)
+    layout, box_format = config.layout
+    sample = config.tasks[name].synthetic(seed, split, number)
+    return situate(sample, loaded, answer_format=layout, box_format=box_format)
+
+
 def load_data(config: Config, loaded: Loaded) -> Data:
     """Training and held-out samples, checked. Without `--data` both are synthetic; without `--eval_data` a tenth of the
     pictures is held out by seed."""
-    run, task, seed = config.run, config.task, config.grpo.seed
+    run, seed = config.run, config.grpo.seed
     if run.data is None:
         n = run.limit or N_SYNTHETIC_TRAIN
-        held_out = [situate(task.synthetic(0, "heldout", i), loaded) for i in range(run.eval_limit or N_SYNTHETIC_HELD_OUT)]
-        train = Samples(n, lambda i: situate(task.synthetic(seed, "train", i), loaded))
-        return Data(train, held_out, f"{n} synthetic scenes (seed {seed}), {len(held_out)} held out")
-    rows = check_samples(read_samples(run.data, run.image_root, run.limit), task, loaded, run.data)
+        n_held_out = run.eval_limit or N_SYNTHETIC_HELD_OUT * len(config.tasks)
+        held_out = [draw(config, loaded, 0, "heldout", i) for i in range(n_held_out)]
+        train = Samples(n, lambda i: draw(config, loaded, seed, "train", i))
+        return Data(train, held_out, f"{n} synthetic samples (seed {seed}), {len(held_out)} held out")
+
+    def read(path: str, limit: int | None) -> list[Sample]:
+        layout, box_format = config.layout
+        rows = read_samples(path, run.image_root, limit)
+        return check_samples(rows, config.tasks, loaded, path, answer_format=layout, box_format=box_format)
+
+    rows = read(run.data, run.limit)
     if run.eval_data is not None:
-        held_out = check_samples(read_samples(run.eval_data, run.image_root, run.eval_limit), task, loaded, run.eval_data)
+        held_out = read(run.eval_data, run.eval_limit)
         described = f"{len(rows)} samples of {run.data}, {len(held_out)} of {run.eval_data} held out"
     else:
         rows, held_out = hold_out(rows, seed, run.eval_limit or MAX_HELD_OUT)
@@ -132,13 +152,9 @@ def fit_length(config: Config, loaded: Loaded, data: Data) -> str:
     The embedded model gets the length its longest right answer needs (a quarter more), unless one was set; for others a
     limit that is too short is only told: their thoughts have no known length.
     """
-    task, tokenizer = config.task, loaded.tokenizer
-    if config.run.data is None:
-        answers = [config.task.synthetic(config.grpo.seed, "train", i) for i in range(500)]
-        texts = [task.oracle(situate(sample, loaded)) for sample in answers]
-    else:
-        texts = [task.oracle(data.train.get(i)) for i in range(data.train.n)]
-    lengths = [len(ids) + 1 for ids in tokenizer([*texts, *map(task.oracle, data.held_out)]).input_ids]
+    samples = [data.train.get(i) for i in range(n_known(config, data))] + data.held_out
+    texts = [config.tasks[sample.task].oracle(sample) for sample in samples]
+    lengths = [len(ids) + 1 for ids in loaded.tokenizer(texts).input_ids]
     longest = max(lengths)
     if "max_completion_length" not in config.values and config.model.model_name_or_path in TINY_NAMES:
         config.grpo.max_completion_length = longest + longest // 4
@@ -148,6 +164,32 @@ def fit_length(config: Config, loaded: Loaded, data: Data) -> str:
         n_cut = sum(length > limit for length in lengths)
         found += f"; WARNING: {n_cut} of {len(lengths)} do not fit, raise --max_completion_length"
     return found
+
+
+def n_known(config: Config, data: Data) -> int:
+    """How many training samples are looked at before training: all of a file, the first of an endless synthetic set."""
+    return data.train.n if config.run.data else min(data.train.n, 500 * len(config.tasks))
+
+
+def choose_payment(config: Config, data: Data) -> Payment:
+    """The rewards of this run. Raises ConfigError where rows and rewards do not fit, or weights and rewards."""
+    samples = [data.train.get(i) for i in range(n_known(config, data))]
+    try:
+        payment = payment_for(config.rewards, samples, config.tasks)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    grpo = config.grpo
+    weights = grpo.reward_weights
+    names = [reward.name for reward in payment.rewards]
+    if weights is not None and len(weights) != len(names):
+        raise ConfigError(f"{len(weights)} reward_weights for {len(names)} rewards ({', '.join(names)})")
+    if any("tags" in reward.needs and config.layout[0] == "none" for reward in payment.rewards):
+        raise ConfigError(f"--answer_format none asks for no tags, which one of {', '.join(names)} needs; name --rewards")
+    steps = grpo.max_steps
+    if steps <= 0:
+        per_step = grpo.per_device_train_batch_size * PartialState().num_processes * grpo.gradient_accumulation_steps
+        steps = math.ceil(grpo.num_train_epochs * data.train.n * grpo.num_generations / per_step)
+    return dataclasses.replace(payment, rewards=tuple(with_planned_steps(reward, steps) for reward in payment.rewards))
 
 
 def hold_out(samples: Sequence[Sample], seed: int, at_most: int) -> tuple[list[Sample], list[Sample]]:
@@ -177,13 +219,12 @@ def sft_samples(config: Config, loaded: Loaded, train: Samples, n_processes: int
     seed = config.grpo.seed
     n = config.run.sft_steps * config.run.sft_batch_size * n_processes
     if config.run.data is None:
-        synthetic = config.task.synthetic
 
-        def draw(i: int) -> Sample:
+        def easy_first(i: int) -> Sample:
             split = "coldstart-1" if i < 0.1 * n else "coldstart-2" if i < 0.3 * n else "coldstart"
-            return situate(synthetic(seed, split, i), loaded)
+            return draw(config, loaded, seed, split, i)
 
-        return Samples(n, draw, train.report)
+        return Samples(n, easy_first, train.report)
     orders: dict[int, Any] = {}
 
     def get(i: int) -> Sample:
@@ -196,8 +237,9 @@ def sft_samples(config: Config, loaded: Loaded, train: Samples, n_processes: int
 
 
 def is_shipped_start(config: Config) -> bool:
-    """Whether the supervised stage of this run is the shipped cold start itself."""
-    return config.model.model_name_or_path == "tiny" and config.run.stage == "sft+grpo" and config.run.data is None
+    """Whether the supervised stage of this run is the shipped cold start itself: nobody asked for more steps of it."""
+    embedded = config.model.model_name_or_path == "tiny" and config.run.stage == "sft+grpo" and config.run.data is None
+    return embedded and "sft_steps" not in config.asked
 
 
 def start_folder(loaded: Loaded, folder: Path) -> str:

@@ -54,6 +54,7 @@ class Sample:
     answer: Any
     images: tuple[str, ...] = ()
     video: str | None = None
+    """A video file, or a folder of frames, which are taken in the order of their names."""
     choices: tuple[str, ...] | None = None
     meta: Mapping[str, Any] = field(default_factory=dict)
 
@@ -232,7 +233,8 @@ def read_samples(path: str | Path, image_root: str | Path | None = None, limit: 
                 raise SampleError(f"{where}: id {sample.id!r} was used on line {line_of[sample.id]}; ids must be unique")
             line_of[sample.id] = number
             for image in (*sample.images, *([sample.video] if sample.video else [])):
-                if not image.startswith("synthetic:") and not Path(image).is_file():
+                found = Path(image).is_file() or (image == sample.video and Path(image).is_dir())
+                if not image.startswith("synthetic:") and not found:
                     raise SampleError(
                         f"{where} (id {sample.id!r}): no such file {image};"
                         f" paths are relative to {root} (--image_root changes that)"

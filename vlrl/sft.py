@@ -9,10 +9,12 @@ import json
 import math
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
 from peft import PeftConfig
 from transformers import PrinterCallback
 from transformers.trainer_callback import ProgressCallback
@@ -21,6 +23,8 @@ from trl import GRPOConfig, SFTConfig, SFTTrainer
 from vlrl.model import Loaded
 from vlrl.prompts import Samples, dataset
 from vlrl.schema import Task
+from vlrl.vision import freeze_vision as freeze
+from vlrl.vision import with_targets
 
 
 class MuonWithAdamW(torch.optim.Optimizer):
@@ -73,7 +77,7 @@ class _Trainer(SFTTrainer):  # type: ignore[misc]
 
 def supervise(
     loaded: Loaded,
-    task: Task,
+    tasks: Mapping[str, Task],
     samples: Samples,
     folder: Path,
     like: GRPOConfig,
@@ -81,18 +85,44 @@ def supervise(
     steps: int,
     batch_size: int,
     learning_rate: float,
-    optimizer: str = "adamw",
+    muon: bool = False,
+    freeze_vision: bool = False,
     peft_config: PeftConfig | None = None,
 ) -> float:
     """Train `loaded.model` in place for `steps` steps of `batch_size` samples a process; returns the seconds it took.
 
-    Cosine schedule with a tenth of warm-up; precision, seed, checkpointing and Adam's betas as in the GRPO stage.
-    `optimizer` is "adamw", or "muon" for a small model that starts from random weights (adapters take AdamW). Samples are
-    taken in their order (shuffle them before), so a curriculum stays one. Adapters are merged at the end.
+    Cosine schedule with a tenth of warm-up; precision, seed, checkpointing and Adam's betas as in the GRPO stage. `muon`: for a
+    small model that starts from random weights (adapters take AdamW). Samples are taken in their order (shuffle them
+    before), so a curriculum stays one. Adapters are merged at the end.
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "metrics.jsonl").unlink(missing_ok=True)
-    args = SFTConfig(
+    if freeze_vision:
+        said = freeze(loaded.model)
+        if PartialState().is_main_process:
+            print(said, flush=True)
+    optimizer = None
+    if muon and peft_config is None:
+        optimizer = MuonWithAdamW(loaded.model, learning_rate, (like.adam_beta1, like.adam_beta2))
+    trainer = _Trainer(
+        model=loaded.model,
+        args=_arguments(folder, like, steps, batch_size, learning_rate),
+        train_dataset=dataset(samples, tasks, sft=True),
+        processing_class=loaded.processor,
+        peft_config=with_targets(peft_config, freeze_vision),
+        optimizers=(optimizer, None),
+    )
+    for callback in (PrinterCallback, ProgressCallback):
+        trainer.remove_callback(callback)
+    started = time.monotonic()
+    trainer.train()
+    seconds = time.monotonic() - started
+    _finish(trainer, loaded, folder)
+    return seconds
+
+
+def _arguments(folder: Path, like: GRPOConfig, steps: int, batch_size: int, learning_rate: float) -> SFTConfig:
+    return SFTConfig(
         output_dir=str(folder),
         max_steps=steps,
         per_device_train_batch_size=batch_size,
@@ -119,26 +149,6 @@ def supervise(
         dataloader_num_workers=like.dataloader_num_workers,
         dataloader_pin_memory=like.dataloader_pin_memory,
     )
-    trainer = _Trainer(
-        model=loaded.model,
-        args=args,
-        train_dataset=dataset(samples, task, sft=True),
-        processing_class=loaded.processor,
-        peft_config=peft_config,
-        optimizers=(
-            MuonWithAdamW(loaded.model, learning_rate, (like.adam_beta1, like.adam_beta2))
-            if optimizer == "muon" and peft_config is None
-            else None,
-            None,
-        ),
-    )
-    for callback in (PrinterCallback, ProgressCallback):
-        trainer.remove_callback(callback)
-    started = time.monotonic()
-    trainer.train()
-    seconds = time.monotonic() - started
-    _finish(trainer, loaded, folder)
-    return seconds
 
 
 def _finish(trainer: Any, loaded: Loaded, folder: Path) -> None:

@@ -53,15 +53,19 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 
-# One alternative a line: a run of tags; a JSON key with the brackets around it; a list of named coordinates; a whole
-# number; a sentence (so that fixed instructions cost one token); a word; anything else.
+# One alternative a line: a run of tags; a fence; a JSON key with the brackets around it; the same in Python's quotes; the comma
+# before a number; a list of named coordinates; a whole number; a sentence (so that fixed instructions cost one token); a word;
+# anything else.
 PIECES = (
     r"(?:</?[a-z]+>)+"
+    r"|```(?:json)?\n?"
     r'|[\]\["{},]*"[a-z_0-9]+":[\["]?'
-    r"|[a-z][0-9](?:,[a-z][0-9])+"
+    r"|[\]\[{}, ]*'[A-Za-z]+': \[?"
+    r"|, (?=[0-9])|\),?\("
+    r"|[a-z][0-9](?:, ?[a-z][0-9])+"
     r"|[0-9]+"
-    r"|[A-Z][^.\n\"0-9<\[{]*\."
-    r"|[ ]?[A-Za-z]+"
+    r"|[ ]?[A-Z][^.\n\"0-9<\[{]*\."
+    r"|[ ]?[A-Za-z]+(?:_[A-Za-z]+)*"
     r"|<|[^A-Za-z0-9\s<]+"
     r"|\s+"
 )
@@ -154,7 +158,7 @@ def project_texts() -> list[str]:
     texts = []
     for task in TASKS.values():
         for index in range(N_TEXTS):
-            sample = task.synthetic(0, "tokenizer", index)
+            sample = task.synthetic(0, "coldstart-tokenizer", index)
             size = [synthetic.SIDE_PX, synthetic.SIDE_PX]
             meta = {**sample.meta, "coords": "resized_px", "image_size": size, "input_size": size}
             sample = dataclasses.replace(sample, meta=meta)
@@ -212,7 +216,7 @@ def pack(run: Path) -> None:
     Qwen2_5_VLProcessor.from_pretrained(run / "final").save_pretrained(ASSETS)
     keep = ("command", "seed", "steps", "train_seconds", "versions", "after")
     recipe = {
-        "what": "supervised on synthetic scenes whose boxes are loose (each side padded by 10 to 35 %)",
+        "what": "supervised on synthetic samples with careless answers (vlrl/synthetic says how they err)",
         **{key: summary[key] for key in keep},
         "losses": [{"step": row["step"], "loss": round(row["loss"], 4)} for row in logged if "loss" in row],
     }

@@ -20,6 +20,8 @@ os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
 warnings.filterwarnings("ignore", message=".*gradient_checkpointing.* is deprecated", category=FutureWarning)
 
 import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -31,9 +33,10 @@ from trl.models import unwrap_model_for_generation
 from vlrl import report, run
 from vlrl.config import Config, ConfigError, parse
 from vlrl.generate import generate
-from vlrl.model import Loaded, ModelError, load_model
+from vlrl.model import TINY_NAMES, Loaded, ModelError, load_model
+from vlrl.payment import Payment
 from vlrl.prompts import ImageError
-from vlrl.schema import Prediction, Sample, SampleError, Task
+from vlrl.schema import Prediction, Sample, SampleError
 from vlrl.sft import supervise
 from vlrl.trainer import RunStopped, Trainer, disk_is_full
 
@@ -54,12 +57,13 @@ def main(argv: list[str] | None = None) -> int:
     except Exception as error:
         if not disk_is_full(error, Path.cwd()):
             raise
-        print(
-            f"stopped: no space left: {error}\nWhat was written before is safe; free some space, then go on with"
-            " --resume_from_checkpoint true and the same --output_dir",
-            file=sys.stderr,
-            flush=True,
-        )
+        if first:
+            print(
+                f"stopped: no space left: {error}\nWhat was written before is safe; free some space, then go on with"
+                " --resume_from_checkpoint true and the same --output_dir",
+                file=sys.stderr,
+                flush=True,
+            )
         return 1
     return 0
 
@@ -72,98 +76,147 @@ def train(config: Config) -> None:
     say(describe(config, state.num_processes))
     if config.run.dry_run:
         return
+    job = prepare(config, say)
+    if "sft" in config.stages and run.is_shipped_start(config):
+        say("sft       the shipped cold start of `tiny` (how it was made: vlrl/assets/tiny/recipe.json)")
+    elif "sft" in config.stages:
+        supervised_stage(job)
+    if "grpo" in config.stages:
+        grpo_stage(job)
+    else:
+        job.predictions["before"] = job.predictions.pop("start")
+        run.promote(job.finished_sft, job.folder / "final")
+        job.measure("after")
+    if state.is_main_process:
+        print(conclude(job), flush=True)
+    state.wait_for_everyone()
 
-    # The run folder, the model, the data.
+
+@dataclass
+class Job:
+    """A run under way: what was prepared, and what has been measured so far."""
+
+    config: Config
+    say: Callable[..., None]
+    opened: run.RunFolder
+    loaded: Loaded
+    data: run.Data
+    payment: Payment
+    predictions: dict[str, list[Prediction]] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=lambda: {"sft": 0.0, "grpo": 0.0})
+
+    @property
+    def folder(self) -> Path:
+        return self.opened.path
+
+    @property
+    def finished_sft(self) -> Path:
+        return self.folder / "sft" / "final"
+
+    def measure(self, name: str, model: Any = None) -> None:
+        """Greedy answers to the held-out samples, kept in the folder (and taken from there when a run goes on)."""
+        path = self.folder / f"predictions_{name}.jsonl"
+        done = run.read_predictions(path) if self.opened.resuming else None
+        if done is None or [p.id for p in done] != [s.id for s in self.data.held_out]:
+            done = generate(
+                self.loaded,
+                self.config.tasks,
+                self.data.held_out,
+                max_new_tokens=self.config.grpo.max_completion_length,
+                batch_size=self.config.grpo.per_device_eval_batch_size,
+                model=model,
+                label=f"measuring {name}",
+            )
+            if PartialState().is_main_process:
+                run.write_predictions(path, done)
+        self.predictions[name] = done
+
+
+def prepare(config: Config, say: Callable[..., None]) -> Job:
+    """The run folder, the model, the data and what is paid for, each told and checked before anything is trained."""
     opened = run.open_folder(config)
-    folder = opened.path
-    finished_sft = folder / "sft" / "final"
-    sft_done = opened.resuming and finished_sft.is_dir()
-    loaded = _load(config, str(finished_sft) if sft_done else config.model.model_name_or_path)
-    run.check_disk(config, loaded, folder)
+    finished_sft = opened.path / "sft" / "final"
+    go_on = opened.resuming and finished_sft.is_dir()
+    loaded = _load(config, str(finished_sft) if go_on else config.model.model_name_or_path)
+    run.check_disk(config, loaded, opened.path)
     data = run.load_data(config, loaded)
     say(f"model     {loaded.name}, {loaded.model.num_parameters() / 1e6:.2f} M parameters, {loaded.model.dtype}")
     say(f"boxes     {loaded.coords} (from {loaded.coords_why})")
     say(f"data      {data.description}")
     say(f"length    {run.fit_length(config, loaded, data)}")
-    say(_example(config.task, data.held_out[0]))
-    if state.is_main_process and not opened.resuming:
-        run.write_config(config, folder)
-
-    def measure(name: str, model: Any = None) -> list[Prediction]:
-        path = folder / f"predictions_{name}.jsonl"
-        done = run.read_predictions(path) if opened.resuming else None
-        if done is not None and [p.id for p in done] == [s.id for s in data.held_out]:
-            return done
-        length = config.grpo.max_completion_length
-        made = generate(
-            loaded, config.task, data.held_out, max_new_tokens=length, batch_size=config.run.eval_batch_size, model=model,
-            label=f"measuring {name}",
-        )  # fmt: skip
-        if state.is_main_process:
-            run.write_predictions(path, made)
-        return made
-
-    predictions: dict[str, list[Prediction]] = {}
-    seconds = {"sft": 0.0, "grpo": 0.0}
-
-    # Supervised stage, unless its result is shipped or already there.
-    if "sft" in config.stages and run.is_shipped_start(config):
-        say("sft       the shipped cold start of `tiny` (how it was made: vlrl/assets/tiny/recipe.json)")
-    elif "sft" in config.stages:
-        predictions["start"] = measure("start")
-    if "start" in predictions and not sft_done:
-        samples = run.sft_samples(config, loaded, data.train, state.num_processes)
-        say(f"sft       {config.run.sft_steps} steps of {samples.n // config.run.sft_steps} samples")
-        seconds["sft"] = supervise(
-            loaded, config.task, samples, folder / "sft", config.grpo, steps=config.run.sft_steps,
-            batch_size=config.run.sft_batch_size, learning_rate=config.run.sft_learning_rate,
-            optimizer=config.run.sft_optimizer,
-            peft_config=get_peft_config(config.model),
-        )  # fmt: skip
-        loaded = _load(config, str(finished_sft))
-
-    # GRPO.
-    if "grpo" in config.stages:
-        predictions["before"] = measure("before")
-        reference = run.start_folder(loaded, folder)
-        say(f"reference {reference if config.grpo.beta else 'none (beta 0)'}")
-        trainer = Trainer(loaded, config.task, config.rewards, data.train, config.grpo, get_peft_config(config.model))
-        if opened.resuming and state.is_main_process:
-            step = int(opened.checkpoint.rsplit("-", 1)[1]) if opened.checkpoint else 0
-            report.drop_after(folder / "metrics.jsonl", step)
-            say(f"resuming  from {opened.checkpoint or 'the start: no checkpoint was complete'}")
-        started = time.monotonic()
-        trainer.train(resume_from_checkpoint=opened.checkpoint)
-        seconds["grpo"] = time.monotonic() - started
-        run.save_final(trainer, loaded, folder, reference)
-        with unwrap_model_for_generation(trainer.model_wrapped, trainer.accelerator) as model:
-            predictions["after"] = measure("after", model)
-        if data.train.unreadable:
-            say(f"{len(data.train.unreadable)} samples had unreadable images: {', '.join(data.train.unreadable)}")
-    else:
-        predictions["before"] = predictions.pop("start", None) or measure("start")
-        run.promote(finished_sft, folder / "final")
-        predictions["after"] = measure("after")
-
-    if state.is_main_process:
-        print(conclude(config, loaded, data, predictions, seconds, folder), flush=True)
-    state.wait_for_everyone()
+    payment = run.choose_payment(config, data)
+    say("rewards   " + ", ".join(reward.name for reward in payment.rewards))
+    say(_example(config, data.held_out[0]))
+    if PartialState().is_main_process and not opened.resuming:
+        run.write_config(config, opened.path)
+    return Job(config, say, opened, loaded, data, payment)
 
 
-def conclude(
-    config: Config,
-    loaded: Loaded,
-    data: run.Data,
-    predictions: dict[str, list[Prediction]],
-    seconds: dict[str, float],
-    folder: Path,
-) -> str:
+def supervised_stage(job: Job) -> None:
+    """Imitate the targets of the training samples, unless a stopped run had done so already."""
+    config, options = job.config, job.config.run
+    job.measure("start")
+    if job.opened.resuming and job.finished_sft.is_dir():
+        return
+    samples = run.sft_samples(config, job.loaded, job.data.train, PartialState().num_processes)
+    job.say(f"sft       {options.sft_steps} steps of {samples.n // options.sft_steps} samples")
+    job.seconds["sft"] = supervise(
+        job.loaded,
+        config.tasks,
+        samples,
+        job.folder / "sft",
+        config.grpo,
+        steps=options.sft_steps,
+        batch_size=options.sft_batch_size,
+        learning_rate=options.sft_learning_rate,
+        muon=config.model.model_name_or_path in TINY_NAMES,
+        freeze_vision=options.freeze_vision,
+        peft_config=get_peft_config(config.model),
+    )
+    job.loaded = _load(config, str(job.finished_sft))
+
+
+def grpo_stage(job: Job) -> None:
+    """GRPO, measured before and after; leaves `final/`."""
+    config, opened, say = job.config, job.opened, job.say
+    job.measure("before")
+    reference = run.start_folder(job.loaded, job.folder)
+    say(f"reference {reference if config.grpo.beta else 'none (beta 0)'}")
+    trainer = Trainer(
+        job.loaded,
+        config.tasks,
+        job.payment.rewards,
+        job.data.train,
+        config.grpo,
+        get_peft_config(config.model),
+        base=job.payment.base,
+        applies=job.payment.applies,
+        dynamic_sampling=config.run.dynamic_sampling,
+        freeze_vision=config.run.freeze_vision,
+    )
+    if opened.resuming and PartialState().is_main_process:
+        step = int(opened.checkpoint.rsplit("-", 1)[1]) if opened.checkpoint else 0
+        report.drop_after(job.folder / "metrics.jsonl", step)
+        say(f"resuming  from {opened.checkpoint or 'the start: no checkpoint was complete'}")
+    started = time.monotonic()
+    trainer.train(resume_from_checkpoint=opened.checkpoint)
+    job.seconds["grpo"] = time.monotonic() - started
+    run.save_final(trainer, job.loaded, job.folder, reference)
+    with unwrap_model_for_generation(trainer.model_wrapped, trainer.accelerator) as model:
+        job.measure("after", model)
+    unreadable = job.data.train.unreadable
+    if unreadable:
+        say(f"{len(unreadable)} samples had unreadable images: {', '.join(unreadable)}")
+
+
+def conclude(job: Job) -> str:
     """Write the numbers and the pictures; returns what to print, the written path last."""
-    scores = {name: report.evaluate(config.task, data.held_out, made) for name, made in predictions.items()}
+    config, data, predictions, seconds, folder = job.config, job.data, job.predictions, job.seconds, job.folder
+    scores = {name: report.evaluate(config.tasks, data.held_out, made) for name, made in predictions.items()}
     rows = report.read_metrics(folder / "metrics.jsonl")
     after = scores["after"]
     summary = {
-        "task": config.task.name,
+        "task": ",".join(config.tasks),
         "model": config.model.model_name_or_path,
         "data": data.description,
         "stage": config.run.stage,
@@ -174,13 +227,13 @@ def conclude(
         "versions": report.versions(),
         "git": report.git_revision(),
         "command": " ".join(["vlrl/train.py", *sys.argv[1:]]),
-        "headline": config.task.headline,
+        "headline": report.headline(config.tasks),
         **{name: evaluation.to_json() for name, evaluation in scores.items()},
         "n_unparsed": after.n_unparsed,
         "n_truncated": after.n_truncated,
         "n_unreadable_images": len(data.train.unreadable),
-        "rewards": list(config.rewards),
-        "coords": loaded.coords,
+        "rewards": [reward.name for reward in job.payment.rewards],
+        "coords": job.loaded.coords,
     }
     report.write_json(folder / "summary.json", summary)
     report.draw_curves(folder / "metrics.jsonl", folder / "curves.png")
@@ -199,9 +252,8 @@ def describe(config: Config, n_processes: int) -> str:
     grpo = config.grpo
     completions = grpo.per_device_train_batch_size * n_processes * grpo.gradient_accumulation_steps
     lines = [
-        f"task      {config.task.name}, stage {config.run.stage}, seed {grpo.seed}, {n_processes} process(es)",
+        f"task      {', '.join(config.tasks)}, stage {config.run.stage}, seed {grpo.seed}, {n_processes} process(es)",
         f"defaults  {', '.join(config.sources) or 'class defaults'}",
-        "rewards   " + ", ".join(config.rewards),
     ]
     if "grpo" in config.stages:
         lines.append(
@@ -212,7 +264,8 @@ def describe(config: Config, n_processes: int) -> str:
     return "\n".join([*lines, "set       " + " ".join(f"{key}={value}" for key, value in sorted(config.values.items()))])
 
 
-def _example(task: Task, sample: Sample) -> str:
+def _example(config: Config, sample: Sample) -> str:
+    task = config.tasks[sample.task]
     return f"example   {sample.id}\n  asked   {task.prompt(sample)!r}\n  answer  {task.oracle(sample)!r}"
 
 

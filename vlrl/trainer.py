@@ -1,5 +1,5 @@
 """GRPO through TRL's `GRPOTrainer`, with what a long run needs: checkpoints that survive a kill, one readable line a step,
-every completion on disk with its score and why.
+every completion on disk with its score and why, and what TRL lacks: dynamic sampling, batches that mix text and images.
 
 The only file that subclasses TRL's trainer. The mathematics (advantages, loss, KL) is TRL's, untouched.
 """
@@ -12,23 +12,38 @@ import math
 import os
 import shutil
 import time
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from accelerate.utils import broadcast_object_list
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list, gather_object
 from transformers import PrinterCallback
 from transformers.trainer_callback import ProgressCallback
 from transformers.trainer_utils import get_last_checkpoint, rotate_checkpoints
 from trl import GRPOConfig, GRPOTrainer
+from trl.data_utils import prepare_multimodal_messages
 
 from vlrl.model import Loaded, vision_token_ids
+from vlrl.progress import step_line, write_completions
 from vlrl.prompts import Samples, dataset
-from vlrl.rewards import as_trl, load_reward
-from vlrl.schema import Task
+from vlrl.resampling import fresh_indices, n_fresh, remembering, totals, without_spread
+from vlrl.rewards import as_trl
+from vlrl.schema import Reward, Sample, Score, Task
+from vlrl.vision import freeze_vision as freeze
+from vlrl.vision import with_targets
 
 PARTIAL = ".partial"
 """Checkpoints are written below this folder of the run and moved into place when complete."""
+
+
+ROW_FIELDS = ("token_type_ids", "mm_token_type_ids")
+"""What a processor says of tokens; everything else that it adds to ids and mask is about images."""
 
 
 class RunStopped(RuntimeError):
@@ -49,17 +64,36 @@ def disk_is_full(error: BaseException, folder: str | Path) -> bool:
     return isinstance(error, RuntimeError | OSError) and shutil.disk_usage(folder).free < 2**20
 
 
+@dataclass(frozen=True)
+class Row:
+    """One generated completion. `logprobs`: the sampler's own, from backends that tell them."""
+
+    prompt_ids: list[int]
+    ids: list[int]
+    logprobs: list[float] | None
+
+
 class Trainer(GRPOTrainer):  # type: ignore[misc]
-    """`GRPOTrainer` fed with `Samples`, paid by vlrl's rewards."""
+    """`GRPOTrainer` fed with `Samples`, each asked as its own task asks, paid by vlrl's rewards.
+
+    `base`: whose value the rewards that need one build on. `applies`: which reward pays which sample (default: each one
+    every sample it can score). `dynamic_sampling`: at most so many more rounds of generation a step, in which groups of
+    equal rewards are replaced (0: off). `freeze_vision`: train the language model only.
+    """
 
     def __init__(
         self,
         loaded: Loaded,
-        task: Task,
-        rewards: tuple[str, ...],
+        tasks: Mapping[str, Task],
+        rewards: Sequence[Reward],
         samples: Samples,
         args: GRPOConfig,
         peft_config: Any = None,
+        *,
+        base: Reward | None = None,
+        applies: Callable[[Reward, Sample], bool] | None = None,
+        dynamic_sampling: int = 0,
+        freeze_vision: bool = False,
     ) -> None:
         self._banned = vision_token_ids(loaded)
         kwargs = dict(args.generation_kwargs or {})
@@ -68,20 +102,174 @@ class Trainer(GRPOTrainer):  # type: ignore[misc]
         else:
             kwargs.setdefault("suppress_tokens", self._banned)
         args.generation_kwargs = kwargs
-        self._line_columns = [load_reward(name).name for name in rewards]
+        if freeze_vision:
+            said = freeze(loaded.model)
+            if PartialState().is_main_process:
+                print(said, flush=True)
+        self._verdicts: dict[str, Score | list[Score]] = {}
+        self._asks = dynamic_sampling > 0 and any("network" in reward.needs for reward in rewards)
+        self._line_columns = [reward.name for reward in rewards]
         super().__init__(
             model=loaded.model,
             processing_class=loaded.processor,
-            reward_funcs=[as_trl(load_reward(name)) for name in rewards],
+            reward_funcs=[self._as_trl(reward, base, applies) for reward in rewards],
             args=args,
-            train_dataset=dataset(samples, task),
-            peft_config=peft_config,
+            train_dataset=dataset(samples, tasks),
+            peft_config=with_targets(peft_config, freeze_vision),
         )
         self._samples = samples
         self._banned_set = frozenset(self._banned)
         self._started: tuple[float, int] | None = None
+        self._max_rounds = dynamic_sampling
+        self._draws = (-1, 0)
+        self._handed: list[tuple[dict[str, Any], Row]] | None = None
         for callback in (PrinterCallback, ProgressCallback):
             self.remove_callback(callback)
+
+    def _as_trl(self, reward: Reward, base: Reward | None, applies: Callable[[Reward, Sample], bool] | None) -> Any:
+        scoring = remembering(reward, self._verdicts) if self._asks and "network" in reward.needs else reward
+        pays = None if applies is None else partial(applies, reward)
+        return as_trl(scoring, base if "base" in reward.needs else None, pays)
+
+    # -- dynamic sampling ----------------------------------------------------------------------------------------------
+
+    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        """TRL's own, on a batch in which groups without spread have been replaced."""
+        if self._max_rounds and self.model.training:
+            inputs = self._with_spread(list(inputs))
+        self._refuse_mixed_shards(inputs)
+        return dict(super()._generate_and_score_completions(inputs))
+
+    def _with_spread(self, inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Generate and score `inputs` (this process' rows), then replace groups of equal rewards by groups of fresh
+        samples that have a spread, for at most `dynamic_sampling` rounds. Returns the rows to train on.
+
+        Every process decides alike from the rewards of all, and generates equally many rows a round. What was generated
+        is handed to TRL's own method, which pads, scores and logs it as it would without: its metrics and the completions
+        log describe what is trained on, `dynamic_sampling/drawn_reward` what was drawn first.
+        """
+        group, rank = self.num_generations, self.accelerator.process_index
+        self._verdicts.clear()
+        rows, rewards_BR = self._draw(inputs)
+        empty = self._groups_without_spread(rewards_BR)
+        n_empty, n_rounds, open_row = len(empty), 0, cache(self.train_dataset.__getitem__)
+        used = set(gather_object([row["index"] for row in inputs])) if empty else set()
+        n_draws = self._draws[1] + 1 if self._draws[0] == self.state.global_step else 0
+        self._draws = (self.state.global_step, n_draws)
+        earned = totals(rewards_BR, self.reward_weights.numpy())
+        self._log_drawn("drawn_reward", math.nan if np.isnan(earned).all() else float(np.nanmean(earned)))
+        while empty and n_rounds < self._max_rounds:
+            n_rounds += 1
+            n = n_fresh(len(empty), group, len(inputs), self.accelerator.num_processes)
+            fresh = fresh_indices(len(self.train_dataset), used, n, self.args.seed, *self._draws, n_rounds)
+            used.update(fresh)
+            n_mine = n * group // self.accelerator.num_processes
+            mine = [fresh[i // group] for i in range(rank * n_mine, (rank + 1) * n_mine)]
+            drawn, rewards_BR = self._draw([open_row(i) for i in mine])
+            everyone = gather_object(drawn)
+            dull = set(self._groups_without_spread(rewards_BR))
+            good = [i for i in range(n) if i not in dull][: len(empty)]
+            for place, source in zip(empty, good, strict=False):
+                for k in range(group):
+                    row = place * group + k - rank * len(inputs)
+                    if 0 <= row < len(inputs):
+                        inputs[row], rows[row] = open_row(fresh[source]), everyone[source * group + k]
+            empty = empty[len(good) :]
+        for name, value in (("rounds", n_rounds), ("replaced", n_empty - len(empty)), ("left", len(empty))):
+            self._log_drawn(name, value)
+        self._handed = list(zip(inputs, rows, strict=True))
+        return inputs
+
+    def _draw(self, inputs: list[dict[str, Any]]) -> tuple[list[Row], np.ndarray]:
+        """One completion for each row, and the rewards of all processes' rows; leaves no trace in metrics and logs."""
+        self._refuse_mixed_shards(inputs)
+        prompts = [prepare_multimodal_messages(row["prompt"], images=row["images"]) for row in inputs]
+        n_tokens, metrics = self.state.num_input_tokens_seen, self._metrics
+        self._metrics = {"train": defaultdict(list), "eval": defaultdict(list)}
+        prompt_ids, ids, _, completions, logprobs, *_ = self._generate(prompts)
+        rewards_BR = self._calculate_rewards(inputs, prompts, completions, ids)
+        self.state.num_input_tokens_seen, self._metrics = n_tokens, metrics
+        self._pending_extra_logs.clear()
+        self._pending_metrics.clear()
+        if self._asks:
+            for verdicts in gather_object([dict(self._verdicts)]):
+                self._verdicts.update(verdicts)
+        rows = zip(prompt_ids, ids, logprobs or [None] * len(ids), strict=True)
+        return [Row(*row) for row in rows], rewards_BR.cpu().double().numpy()
+
+    def _groups_without_spread(self, rewards_BR: np.ndarray) -> list[int]:
+        each = self.multi_objective_aggregation == "normalize_then_sum"
+        return without_spread(rewards_BR, self.reward_weights.numpy(), self.num_generations, each)
+
+    def _log_drawn(self, name: str, value: float) -> None:
+        self._metrics["train"][f"dynamic_sampling/{name}"].append(value)
+
+    def _tokenize_prompts(self, prompts: list[Any]) -> tuple[Any, Any, dict[str, Any]]:
+        if self._handed is None:
+            return super()._tokenize_prompts(prompts)  # type: ignore[no-any-return]
+        images = [row["images"] or None for row, _ in self._handed]
+        return [row.prompt_ids for _, row in self._handed], images if any(images) else None, {}
+
+    def _generate_single_turn(self, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
+        if self._handed is None:
+            return super()._generate_single_turn(*args, **kwargs)  # type: ignore[no-any-return]
+        rows = [row for _, row in self._handed]
+        self._handed = None
+        return [row.ids for row in rows], None if rows[0].logprobs is None else [row.logprobs for row in rows]
+
+    # -- batches of text and images ------------------------------------------------------------------------------------
+
+    def _refuse_mixed_shards(self, inputs: list[dict[str, Any]]) -> None:
+        """Where weights are sharded, processes that see an image would wait for those that do not, for ever."""
+        plugin = getattr(self.accelerator.state, "deepspeed_plugin", None)
+        if not (self.is_fsdp_enabled or (plugin is not None and plugin.zero_stage == 3)):
+            return
+        with_images = gather_object([bool(row["images"]) for row in inputs])
+        if any(with_images) and not all(with_images):
+            raise RunStopped(
+                f"{sum(with_images)} of {len(with_images)} completions of a batch have images and the others have none, which"
+                " hangs where weights are sharded (FSDP, ZeRO-3); use DDP or ZeRO-2, or train on them apart"
+            )
+
+    def _get_per_token_logps_and_entropies(
+        self,
+        model: Any,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        logits_to_keep: int,
+        batch_size: int | None = None,
+        **fields: Any,
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+        """TRL's own, which hands the model an empty tensor where a part of a batch has no image: such rows go apart."""
+        n, num_images = len(input_ids), fields.get("num_images")
+        size = batch_size or n
+        pixels = fields.get("pixel_values")
+        split = num_images and pixels is not None and pixels.ndim < 5  # 5: padded to equally many images a row
+        if not split or all(any(num_images[i : i + size]) for i in range(0, n, size)):
+            return super()._get_per_token_logps_and_entropies(  # type: ignore[no-any-return]
+                model, input_ids, attention_mask, logits_to_keep, batch_size, **fields
+            )
+        seeing = [i for i in range(n) if num_images[i]]
+        blind = [i for i in range(n) if not num_images[i]]
+        parts = []
+        for rows in filter(None, (seeing, blind)):
+            own = {name: fields[name][rows] for name in ROW_FIELDS if fields.get(name) is not None}
+            own |= {name: fields[name] for name in ("compute_entropy", "compute_aux_loss") if name in fields}
+            if rows is seeing:
+                counts = {name: [fields[name][i] for i in rows] for name in ("num_images", "num_tiles") if fields.get(name)}
+                own = {**fields, **own, **counts}
+            parts.append(
+                super()._get_per_token_logps_and_entropies(
+                    model, input_ids[rows], attention_mask[rows], logits_to_keep, batch_size, **own
+                )
+            )
+        order = torch.tensor(seeing + blind, device=input_ids.device).argsort()
+        logps, entropies, aux = zip(*parts, strict=True)
+        return (
+            torch.cat(logps)[order],
+            torch.cat(entropies)[order] if entropies[0] is not None else None,
+            torch.stack(aux).mean() if aux[0] is not None else None,
+        )
 
     # -- scoring -------------------------------------------------------------------------------------------------------
 
@@ -123,45 +311,14 @@ class Trainer(GRPOTrainer):  # type: ignore[misc]
         with (folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
         if "reward" in logs:
-            self._write_completions(folder / "completions" / f"step_{self.state.global_step:06d}.jsonl")
-            print(self._line(row), flush=True)
+            write_completions(folder / "completions" / f"step_{row['step']:06d}.jsonl", row["step"], self._logs)
+            eta_s = self._eta_s(row.get("step_time") or 0.0)
+            print(step_line(row, self._line_columns, self.state.max_steps, eta_s), flush=True)
 
-    def _write_completions(self, path: Path) -> None:
-        """The latest generation batch, one completion a line, groups adjacent."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        extra = self._logs["extra"]
-        with path.open("w", encoding="utf-8") as file:
-            for i, completion in enumerate(self._logs["completion"]):
-                row: dict[str, Any] = {"step": self.state.global_step, "id": extra["id"][i]}
-                row["prompt"] = _text_of(self._logs["prompt"][i])
-                row["completion"] = _text_of(completion)
-                row["n_tokens"], row["truncated"] = extra["n_tokens"][i], extra["truncated"][i]
-                row["rewards"] = {
-                    name: {
-                        "value": _finite(values[i]),
-                        "answer": extra[f"{name}/answer"][i] if f"{name}/answer" in extra else None,
-                        "why": extra[f"{name}/why"][i] if f"{name}/why" in extra else None,
-                    }
-                    for name, values in self._logs["rewards"].items()
-                }
-                row["advantage"] = self._logs["advantages"][i]
-                file.write(json.dumps(row, ensure_ascii=True) + "\n")
-
-    def _line(self, row: dict[str, Any]) -> str:
+    def _eta_s(self, step_time_s: float) -> float:
         started, first = self._started or (time.monotonic(), 0)
-        done = self.state.global_step - first
-        left = self.state.max_steps - self.state.global_step
-        seconds = row.get("step_time") or 0.0
-        eta = (time.monotonic() - started) / max(done - 1, 1) * left if done > 1 else seconds * left
-        parts = [f"{name} {_number(row.get(f'rewards/{name}/mean'))}" for name in self._line_columns]
-        return (
-            f"step {self.state.global_step}/{self.state.max_steps}  reward {_number(row.get('reward'))}"
-            f" ±{_number(row.get('reward_std'))}  {'  '.join(parts)}"
-            f"  zero-std {_number(row.get('frac_reward_zero_std'))}"
-            f"  len {row.get('completions/mean_length') or 0:.1f}"
-            f"  cut {_number(row.get('completions/clipped_ratio'))}"
-            f"  {seconds:.1f} s  ETA {_clock(eta)}"
-        )
+        done, left = self.state.global_step - first, self.state.max_steps - self.state.global_step
+        return (time.monotonic() - started) / max(done - 1, 1) * left if done > 1 else step_time_s * left
 
     # -- checkpoints ---------------------------------------------------------------------------------------------------
 
@@ -239,31 +396,3 @@ def _sync(folder: Path) -> None:
         if path.is_file():
             with path.open("rb") as file:
                 os.fsync(file.fileno())
-
-
-def _text_of(value: Any) -> str:
-    """The text of a message list (images as `[image]`), or the string itself."""
-    if isinstance(value, str):
-        return value
-    parts: list[str] = []
-    for message in value:
-        content = message["content"]
-        if isinstance(content, str):
-            parts.append(content)
-        else:
-            parts += ["[image]" if part["type"] == "image" else part.get("text", "") for part in content]
-    return "".join(parts)
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -18,20 +18,41 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from vlrl.rewards.classification import cls_rl_accuracy, cls_rl_no_think, visual_rft_classification
 from vlrl.rewards.detection import iou_f1
 from vlrl.rewards.formats import json_format, think_answer_format
+from vlrl.rewards.judge import llm_judge
+from vlrl.rewards.length import cosine_length, repetition
+from vlrl.rewards.planning import alphadrive_format, alphadrive_path, alphadrive_speed
 from vlrl.rewards.scoring import as_trl, score_rows, text_of
+from vlrl.rewards.text import exact_match, fuzzy_match, math_equal, mcq, yes_no
 from vlrl.schema import Reward, Sample, Score
 
 __all__ = ["REWARDS", "as_trl", "load_reward", "score_rows", "text_of"]
 
 NOTHING, TAGS, GROUP, STEP = frozenset[str](), frozenset({"tags"}), frozenset({"group"}), frozenset({"step"})
 BOXES = frozenset({"detection"})
+LABELS, PLANS = frozenset({"classification"}), frozenset({"planning"})
+QUESTIONS, TEXTS = frozenset({"qa"}), frozenset({"qa", "classification"})
 
 REWARDS: dict[str, Reward] = {
     "iou_f1": Reward("iou_f1", iou_f1, 0.0, 1.0, NOTHING, BOXES),
     "json_format": Reward("json_format", json_format, 0.0, 1.0, TAGS),
     "think_answer_format": Reward("think_answer_format", think_answer_format, 0.0, 1.0),
+    "cls_rl_accuracy": Reward("cls_rl_accuracy", cls_rl_accuracy, 0.0, 1.0, NOTHING, LABELS),
+    "cls_rl_no_think": Reward("cls_rl_no_think", cls_rl_no_think, 0.0, 1.0, NOTHING, LABELS),
+    "visual_rft_classification": Reward("visual_rft_classification", visual_rft_classification, 0.0, 1.0, TAGS, LABELS),
+    "mcq": Reward("mcq", mcq, 0.0, 1.0, NOTHING, QUESTIONS),
+    "yes_no": Reward("yes_no", yes_no, 0.0, 1.0, NOTHING, QUESTIONS),
+    "exact_match": Reward("exact_match", exact_match, 0.0, 1.0, NOTHING, TEXTS),
+    "fuzzy_match": Reward("fuzzy_match", fuzzy_match, 0.0, 1.0, NOTHING, TEXTS),
+    "math_equal": Reward("math_equal", math_equal, 0.0, 1.0, NOTHING, QUESTIONS),
+    "llm_judge": Reward("llm_judge", llm_judge, 0.0, 1.0, frozenset({"network"}), TEXTS),
+    "cosine_length": Reward("cosine_length", cosine_length, -0.5, 1.0, frozenset({"n_tokens", "base"})),
+    "repetition": Reward("repetition", repetition, -1.0, 0.0),
+    "alphadrive_speed": Reward("alphadrive_speed", alphadrive_speed, -0.4, 1.4, GROUP, PLANS),
+    "alphadrive_path": Reward("alphadrive_path", alphadrive_path, -0.4, 1.4, GROUP, PLANS),
+    "alphadrive_format": Reward("alphadrive_format", alphadrive_format, 0.0, 1.0, NOTHING, PLANS),
 }
 PASSED = frozenset({"step", "n_tokens", "base"})
 """Keywords that the scoring passes, so no options."""

@@ -1,24 +1,20 @@
-"""Seeded scenes drawn with Pillow: samples for every task without a data set.
+"""Scenes of coloured shapes on varied backgrounds, drawn with Pillow from a seed.
 
-A scene is addressed, not stored: `synthetic:detection/train/0/17` is seed 0, item 17 of the training split, and
-`open_image` draws it anew each time, the same pixels on every machine. Splits never share a scene: the split's name is
-part of the random key. Boxes are exact to the pixel, taken from the mask of what stays visible.
+Boxes are exact to the pixel, taken from the mask of what stays visible. Not here: what is asked about a scene
+(`vlrl.synthetic.shapes`).
 """
 
 from __future__ import annotations
 
-import hashlib
 import math
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
 
-from vlrl.schema import Sample
+from vlrl.synthetic.items import SIDE_PX, item_rng
 
-SIDE_PX = 112
 COLOURS = {
     "red": (214, 40, 40),
     "green": (40, 160, 70),
@@ -34,12 +30,6 @@ CURRICULUM = {"coldstart-1": 1, "coldstart-2": 2}
 """Splits with at most so many objects a scene, for the beginning of a supervised start."""
 MIN_VISIBLE = 0.75
 LOOSE_PAD = (0.10, 0.35)
-
-
-def item_rng(*key: Any) -> np.random.Generator:
-    """A generator of its own for one item, from everything that names it; independent of order and process."""
-    digest = hashlib.blake2b("/".join(str(part) for part in key).encode(), digest_size=16).digest()
-    return np.random.Generator(np.random.PCG64(int.from_bytes(digest, "big")))
 
 
 @dataclass(frozen=True)
@@ -95,12 +85,13 @@ def _background(rng: np.random.Generator) -> np.ndarray:
 
 
 @lru_cache(maxsize=512)
-def scene(task: str, split: str, seed: int, index: int) -> Scene:
-    """Draw scene `index`: 1 to 4 objects on a background, none hidden by more than a quarter (fewer objects in
-    the splits of `CURRICULUM`)."""
-    rng = item_rng("scene", task, split, seed, index)
+def scene(task: str, split: str, seed: int, index: int, number: int = 0) -> Scene:
+    """Draw scene `index`: 1 to 4 objects on a background (one for classification, fewer in the splits of `CURRICULUM`),
+    none hidden by more than a quarter. `number`: which picture of an item that has several."""
+    rng = item_rng("scene", task, split, seed, index, *([number] if number else []))
     pixels = _background(rng)
-    n_objects = int(rng.integers(1, CURRICULUM.get(split, MAX_OBJECTS) + 1))
+    at_most = 1 if task == "classification" else CURRICULUM.get(split, MAX_OBJECTS)
+    n_objects = int(rng.integers(1, at_most + 1))
     masks: list[np.ndarray] = []
     names: list[str] = []
     for _ in range(20 * n_objects):
@@ -150,40 +141,3 @@ def loosen(box_px: tuple[float, ...], rng: np.random.Generator, pad: tuple[float
         round(min(float(SIDE_PX), x2 + right * width), 1),
         round(min(float(SIDE_PX), y2 + bottom * height), 1),
     ]
-
-
-def detection_sample(seed: int, split: str, index: int) -> Sample:
-    """Scene `index` and one question about it: a category that is there (5 in 6) or one that is not.
-
-    `answer` holds the exact boxes, `meta["loose_answer"]` the same objects with sides padded by 10 to 35 %: the cheap
-    annotation that the supervised cold start is taught.
-    """
-    drawn = scene("detection", split, seed, index)
-    rng = item_rng("question", "detection", split, seed, index)
-    present = sorted({item.category for item in drawn.objects})
-    choices = present if rng.random() < 5 / 6 else [name for name in CATEGORIES if name not in present]
-    category = choices[int(rng.integers(len(choices)))]
-    found = sorted(item.box_px for item in drawn.objects if item.category == category)
-    return Sample(
-        id=f"synthetic-detection-{split}-{seed}-{index}",
-        task="detection",
-        images=(f"synthetic:detection/{split}/{seed}/{index}",),
-        question=category,
-        answer=[{"bbox_2d": list(box), "label": category} for box in found],
-        meta={
-            "categories": [category],
-            "image_size": [SIDE_PX, SIDE_PX],
-            "loose_answer": [{"bbox_2d": loosen(box, rng), "label": category} for box in found],
-            "dataset": "synthetic",
-            "split": split,
-        },
-    )
-
-
-def draw(address: str) -> Image.Image:
-    """The image behind a `synthetic:task/split/seed/index` address. Raises ValueError for any other text."""
-    try:
-        task, split, seed, index = address.removeprefix("synthetic:").split("/")
-        return scene(task, split, int(seed), int(index)).image.copy()
-    except ValueError as error:
-        raise ValueError(f"not a synthetic image address: {address!r} (synthetic:task/split/seed/index)") from error

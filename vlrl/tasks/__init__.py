@@ -7,10 +7,14 @@ import importlib.util
 from pathlib import Path
 
 from vlrl.schema import Task
-from vlrl.tasks import detection
+from vlrl.tasks import classification, detection, grounding, planning, qa
 
 TASKS: dict[str, Task] = {
     "detection": detection.TASK,
+    "grounding": grounding.TASK,
+    "classification": classification.TASK,
+    "planning": planning.TASK,
+    "qa": qa.TASK,
 }
 
 

@@ -1,47 +1,30 @@
 """Detection: every box of the asked categories, or an explicit None.
 
-Also the home of the prompt's wording. Not here: reading completions (`vlrl.parsing`) and paying them (`vlrl.rewards`).
+Not here: reading completions (`vlrl.answers`) and paying them (`vlrl.rewards`).
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
-from vlrl import synthetic
 from vlrl.answers import asked_categories, read_boxes, true_boxes
-from vlrl.boxes import from_original_px
 from vlrl.metrics.coco import DetectionRow, detection_metrics
 from vlrl.schema import Metric, Prediction, Sample, Task, box_problem
+from vlrl.synthetic.shapes import detection_sample
 from vlrl.tags import canon
-
-FORMAT = '<think>reasoning</think><answer>[{"bbox_2d":[x1,y1,x2,y2],"label":"name"}]</answer>'
+from vlrl.tasks.wording import box_instruction, lay_out, no_object, write_boxes
 
 
 def prompt(sample: Sample) -> str:
-    unit = " Coordinates are integers from zero to one thousand." if sample.meta.get("coords") == "norm1000" else ""
-    return (
-        f"Find every: {', '.join(asked_categories(sample))}\n"
-        "First think, then answer with a box for each one in the image, or with None if there is none."
-        f"{unit}\n{FORMAT}"
-    )
+    what = f"a box for each one in the image, or with {no_object(sample)} if there is none"
+    return f"Find every: {', '.join(asked_categories(sample))}\n{box_instruction(sample, what, several=True)}"
 
 
 def completion(sample: Sample, items: Sequence[dict[str, Any]]) -> str:
-    """A thought and an answer stating `items` (boxes in original pixels), in the sample's dialect."""
-    meta = sample.meta
-    written = [
-        {
-            "bbox_2d": list(
-                from_original_px(item["bbox_2d"], meta.get("coords", "px"), meta.get("image_size"), meta.get("input_size"))
-            ),
-            "label": item["label"],
-        }
-        for item in items
-    ]
-    answer = json.dumps(written, separators=(",", ":"), ensure_ascii=False) if written else "None"
-    return f"<think>{len(written) or 'no'} {', '.join(asked_categories(sample))}</think><answer>{answer}</answer>"
+    """A thought and an answer stating `items` (boxes in original pixels), in the sample's forms."""
+    thought = f"{len(items) or 'no'} {', '.join(asked_categories(sample))}"
+    return lay_out(sample.meta.get("thinking", thought), write_boxes(items, sample), sample)
 
 
 def oracle(sample: Sample) -> str:
@@ -99,5 +82,5 @@ TASK = Task(
     rewards=lambda sample: ("iou_f1", "think_answer_format"),
     metrics=metrics,
     headline="f1@0.5",
-    synthetic=synthetic.detection_sample,
+    synthetic=detection_sample,
 )

@@ -1,0 +1,91 @@
+"""Numbers on one box a question: accuracy at IoU 0.5 and 0.75, mean IoU, and mask IoU where masks are given.
+
+Questions about one picture are resampled together. Not here: making masks from boxes (a segmentation model prompted with the
+box does that; its masks come in `Prediction.meta`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pycocotools import mask as rle
+
+from vlrl.answers import read_box, true_boxes
+from vlrl.boxes import iou
+from vlrl.metrics.accuracy import picture, share
+from vlrl.metrics.stats import bootstrap_mean, bootstrap_ratio
+from vlrl.schema import Metric, Prediction, Sample
+
+Mask = NDArray[np.bool_]
+
+
+def grounding_metrics(samples: Sequence[Sample], predictions: Sequence[Prediction]) -> tuple[dict[str, Metric], int]:
+    """All numbers of a set in 0..1, and how many completions hold no box (those count as IoU 0).
+
+    - "acc@0.5", "acc@0.75": share of samples whose box has IoU above 0.5, 0.75 with the true one.
+    - "mean_iou": mean IoU of the boxes (of ReasonSeg: its box mIoU).
+    - "giou", "ciou": mask IoU, mean over samples and total intersection over total union, over the samples whose
+      `meta.polygons` and whose prediction's `meta["mask"]` are there; absent where there are none. See `mask_counts`.
+    """
+    overlaps, n_unparsed = [], 0
+    counts, with_masks = [], []
+    for sample, prediction in zip(samples, predictions, strict=True):
+        box, _ = read_box(prediction.completion, sample)
+        n_unparsed += box is None
+        overlaps.append(0.0 if box is None else iou(box.xyxy, true_boxes(sample)[0].xyxy))
+        if sample.meta.get("polygons") is not None and "mask" in prediction.meta:
+            counts.append(mask_counts(sample, prediction.meta["mask"]))
+            with_masks.append(sample)
+    metrics = {
+        "acc@0.5": share([float(overlap > 0.5) for overlap in overlaps], samples),
+        "acc@0.75": share([float(overlap > 0.75) for overlap in overlaps], samples),
+        "mean_iou": bootstrap_mean(overlaps, clusters=[picture(sample) for sample in samples]),
+    }
+    if counts:
+        clusters = [picture(sample) for sample in with_masks]
+        # Nothing to find and nothing claimed is right, as in LISA's script.
+        metrics["giou"] = bootstrap_mean([inside / union if union else 1.0 for inside, union in counts], clusters=clusters)
+        metrics["ciou"] = bootstrap_ratio(*(list(column) for column in zip(*counts, strict=True)), clusters=clusters)
+    return metrics, n_unparsed
+
+
+def mask_counts(sample: Sample, predicted: Any) -> tuple[int, int]:
+    """Pixels in the intersection and in the union of true and predicted mask, outside the ignore region.
+
+    The truth is `meta.polygons`, the ignore region `meta.ignore_polygons`, both in original pixels. `predicted`: None (no
+    mask), a list of polygons, or COCO's run-length form `{"size": [H, W], "counts": ...}`. Raises ValueError where
+    `meta.image_size` is missing or a mask has another size.
+    """
+    size = sample.meta.get("image_size")
+    if size is None:
+        raise ValueError(f"sample {sample.id!r} needs meta.image_size [W, H] for mask metrics")
+    width, height = int(size[0]), int(size[1])
+    counted = ~rasterised(sample.meta.get("ignore_polygons") or [], width, height)
+    true = rasterised(sample.meta["polygons"], width, height) & counted
+    if isinstance(predicted, Mapping):
+        if list(predicted["size"]) != [height, width]:
+            raise ValueError(f"sample {sample.id!r}: mask of size {list(predicted['size'])}, image of {[height, width]} (H, W)")
+        found = _decoded(dict(predicted)) & counted
+    else:
+        found = rasterised(predicted or [], width, height) & counted
+    return int((true & found).sum()), int((true | found).sum())
+
+
+def rasterised(polygons: Sequence[Sequence[Any]], width: int, height: int) -> Mask:
+    """The union of polygons as a mask [H, W]. A polygon is `[[x, y], ...]` or `[x, y, x, y, ...]`; of 2 points it is empty."""
+    flat = [np.asarray(polygon, dtype=np.float64).reshape(-1).tolist() for polygon in polygons]
+    flat = [points for points in flat if len(points) >= 6]
+    if not flat:
+        return np.zeros((height, width), dtype=np.bool_)
+    merged: Mask = rle.decode(rle.merge(rle.frPyObjects(flat, height, width))).astype(np.bool_)
+    return merged
+
+
+def _decoded(mask: dict[str, Any]) -> Mask:
+    if isinstance(mask["counts"], list):
+        mask = rle.frPyObjects(mask, *mask["size"])
+    decoded: Mask = rle.decode(mask).astype(np.bool_)
+    return decoded

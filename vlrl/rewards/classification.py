@@ -1,0 +1,73 @@
+"""Rewards on the name of a class. Labels compare whole; only the reward named for it looks at parts of words."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from vlrl.schema import Sample, Score
+from vlrl.tags import canon
+from vlrl.words import read_text
+
+
+def cls_rl_accuracy(text: str, sample: Sample) -> Score:
+    """1 if the answer is the label, by canonical equality, else 0.
+
+    Source: CLS-RL (arXiv 2503.16188). differs: no maths check before the comparison (it took "1994 Audi 100 Wagon" for
+    "1994 Audi 100 Sedan"), and an answer on a line of its own is read.
+    """
+    answer, why = read_text(text, sample)
+    if answer is None:
+        return Score(0.0, None, why)
+    label = canon(sample.answer)
+    right = label != "" and canon(answer) == label
+    return Score(float(right), answer, "the label" if right else f"not the label {sample.answer!r}")
+
+
+def cls_rl_no_think(text: str, sample: Sample) -> Score:
+    """1 if the whole completion is the label, letter by letter, white space around it aside, else 0.
+
+    Source: CLS-RL's no-thinking reward. differs: white space around the completion is allowed.
+    """
+    answer = text.strip()
+    if not answer:
+        return Score(0.0, None, "empty completion")
+    right = answer == sample.answer.strip()
+    return Score(float(right), answer, "the label" if right else f"not the label {sample.answer!r}, letter by letter")
+
+
+def visual_rft_classification(text: str, sample: Sample, *, min_cover: float = 0.5) -> Score:
+    """1 if the label is part of the tagged answer, or the answer a part of the label that covers `min_cover` of it, else 0.
+
+    Compared without case, spaces and underscores. With `choices`, an answer that is another choice, or holds another choice
+    which is not part of the label, is 0. Source: Visual-RFT (arXiv 2503.01785). differs: an empty answer and parts of any
+    length matched; prose without tags was searched; other choices were not looked at; a maths check came first.
+    """
+    answer, why = read_text(text, sample, tags=True)
+    if answer is None:
+        return Score(0.0, None, why)
+    said, label = _squeezed(answer), _squeezed(sample.answer)
+    if not said or not label:
+        return Score(0.0, answer, "nothing to compare")
+    for choice in sample.choices or ():
+        other = _squeezed(choice)
+        if other and other != label and (said == other or (other in said and other not in label)):
+            return Score(0.0, answer, f"names another choice, {choice!r}")
+    if label in said:
+        return Score(1.0, answer, "the label, or more words around it")
+    if said in label:
+        covered = len(said) / len(label)
+        return Score(
+            float(covered >= min_cover), answer, f"part of the label: {covered:.2f} of it, at least {min_cover} counts"
+        )
+    return Score(0.0, answer, f"not the label {sample.answer!r}")
+
+
+def _squeezed(text: str) -> str:
+    return _squeezed_short(text) if len(text) <= 200 else _squeeze(text)
+
+
+def _squeeze(text: str) -> str:
+    return "".join(text.casefold().replace("_", " ").split())
+
+
+_squeezed_short = lru_cache(maxsize=8192)(_squeeze)

@@ -1,0 +1,223 @@
+"""Equality of numbers and formulas. Plain numbers are compared here, formulas by math-verify in a process of its own.
+
+math-verify (the extra `[math]`) bounds its work by `signal.alarm`, which works in a main thread only; our limit is a worker
+process that is ended when it takes too long.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import re
+import selectors
+import subprocess
+import sys
+import threading
+from fractions import Fraction
+from functools import cache, lru_cache
+from importlib.util import find_spec
+
+from vlrl.schema import Sample, Score
+from vlrl.tags import canon
+from vlrl.words import MATH_EXTRA, gold_texts, has_exponent, is_mathematical, number, read_text
+
+MAX_FORMULA_CHARS = 512
+LIMIT_S = 5.0
+"""Seconds for one comparison, after the worker has started."""
+START_S = 120.0
+
+
+def math_equal(text: str, sample: Sample) -> Score:
+    """1 if the answer's number or formula equals a right one, else 0. None where the sample's answer is neither.
+
+    Read: the content of the last `\\boxed{}`, else the whole answer; at most 512 characters. Without math-verify only plain
+    numbers compare. Source: VLM-R1's math reward. differs: plain numbers compare exactly (fractions of decimals to one part
+    in a million), "1e3" is no number, never applied to labels, boxes, dates or part numbers; a time-out is 0.
+    """
+    golds = gold_texts(sample)
+    if not golds or not all(is_mathematical(gold) for gold in golds):
+        return Score(None, None, f"neither a number nor LaTeX: {sample.answer!r}")
+    answer, why = read_text(text, sample)
+    if answer is None:
+        return Score(0.0, None, why)
+    candidate = last_boxed(answer)
+    if candidate is None:
+        return Score(0.0, None, "a box that is not closed")
+    if len(candidate) > MAX_FORMULA_CHARS:
+        return Score(0.0, None, f"longer than {MAX_FORMULA_CHARS} characters")
+    if not _may_be_mathematical(candidate):
+        return Score(0.0, None, "no number and no formula")
+    whys = []
+    for gold in golds:
+        equal, why = _equal(gold, candidate)
+        if equal:
+            return Score(1.0, candidate, f"{why} {gold}")
+        whys.append(f"{why} {gold}")
+    return Score(0.0, candidate, "; ".join(whys)[:200])
+
+
+def last_boxed(text: str) -> str | None:
+    """The content of the last `\\boxed{...}`, the text itself where there is none, None where it is not closed."""
+    start = text.rfind("\\boxed{")
+    if start < 0:
+        return text
+    depth = 0
+    for at in range(start + len("\\boxed"), len(text)):
+        depth += (text[at] == "{") - (text[at] == "}")
+        if depth == 0:
+            return text[start + len("\\boxed{") : at].strip()
+    return None
+
+
+_PERCENT = re.compile(r"(.*[0-9.])\s*\\?%")
+_MATHEMATICAL = re.compile(r"[0-9\\$=^√π∞]|\b[a-z]\b", re.ASCII)
+
+
+def _may_be_mathematical(text: str) -> bool:
+    return _MATHEMATICAL.search(text) is not None
+
+
+def _equal(gold: str, candidate: str) -> tuple[bool, str]:
+    if canon(gold) == canon(candidate):
+        return True, "the same as"
+    wanted, said = _plain_value(gold), _plain_value(candidate)
+    if has_exponent(gold) or has_exponent(candidate):
+        return False, "a number with an exponent compares by its letters only, against"
+    if wanted is not None and said is not None:
+        return _same_number(wanted, said), "as numbers, against"
+    if not has_math_verify():
+        return False, "no plain number (math-verify is not installed), against"
+    return verified(gold, candidate)
+
+
+@cache
+def has_math_verify() -> bool:
+    return find_spec(MATH_EXTRA) is not None
+
+
+def _plain_value(text: str) -> tuple[Fraction, bool] | None:
+    """A number or fraction of numbers, and whether it is a percentage; None for anything else."""
+    text = text.strip().removeprefix("$").removesuffix("$").strip()
+    percent = _PERCENT.fullmatch(text)
+    if percent:
+        text = percent[1]
+    upper, slash, lower = text.partition("/")
+    value = number(upper)
+    if slash and value is not None:
+        below = number(lower)
+        value = None if not below else value / below
+    return None if value is None else (value, percent is not None)
+
+
+def _same_number(wanted: tuple[Fraction, bool], said: tuple[Fraction, bool]) -> bool:
+    """Equal, or for fractions of decimals within one part in a million. One percentage is also read as its number."""
+    (a, a_percent), (b, b_percent) = wanted, said
+    if _near(a, b):
+        return True
+    return a_percent != b_percent and _near(a / 100 if a_percent else a, b / 100 if b_percent else b)
+
+
+def _near(a: Fraction, b: Fraction) -> bool:
+    if a == b or (a.denominator == 1 and b.denominator == 1):
+        return a == b
+    return abs(a - b) * 1_000_000 <= max(abs(a), abs(b))
+
+
+# ---- the worker
+
+_PROGRAM = """
+import json, logging, sys
+logging.disable(logging.CRITICAL)
+from math_verify import parse, verify
+answer, sys.stdout = sys.stdout, sys.stderr
+print("ready", file=answer, flush=True)
+for line in sys.stdin:
+    gold, candidate = json.loads(line)
+    sides = [parse(text, parsing_timeout=None) for text in (gold, candidate)]
+    print(json.dumps([bool(verify(*sides, timeout_seconds=None)), bool(sides[0]), bool(sides[1])]), file=answer, flush=True)
+"""
+
+
+class _Worker:
+    """One process that compares formulas, one at a time. It is started when first needed and replaced when it is late."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.process: subprocess.Popen[str] | None = None
+        self.pid = os.getpid()
+
+    def ask(self, gold: str, candidate: str, limit_s: float) -> list[bool] | None:
+        """Equal, gold parsed, candidate parsed; None after `limit_s` seconds or if the comparison ended the worker."""
+        with self.lock:
+            process = self._running()
+            assert process.stdin is not None
+            try:
+                process.stdin.write(json.dumps([gold, candidate]) + "\n")
+                process.stdin.flush()
+                line = self._line(process, limit_s)
+            except BrokenPipeError:
+                line = ""
+            if line:
+                found: list[bool] = json.loads(line)
+                return found
+            self.stop()
+            return None
+
+    def _running(self) -> subprocess.Popen[str]:
+        if self.process is not None and self.process.poll() is None:
+            return self.process
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", _PROGRAM],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            encoding="utf-8",
+        )
+        if self._line(self.process, START_S) != "ready\n":
+            self.stop()
+            raise RuntimeError("math-verify does not start; try: python -c 'import math_verify'")
+        return self.process
+
+    @staticmethod
+    def _line(process: subprocess.Popen[str], limit_s: float) -> str:
+        """The next line, or "" when none comes in time. The worker writes one line an answer, so no rest is buffered."""
+        assert process.stdout is not None
+        with selectors.DefaultSelector() as selector:
+            selector.register(process.stdout, selectors.EVENT_READ)
+            return process.stdout.readline() if selector.select(limit_s) else ""
+
+    def stop(self) -> None:
+        process, self.process = self.process, None
+        if process is not None:
+            process.kill()
+            process.communicate()
+
+
+_worker = _Worker()
+
+
+def _own_worker() -> _Worker:
+    """This process' worker: a forked child must not share its parent's pipes or lock."""
+    global _worker
+    if _worker.pid != os.getpid():
+        _worker = _Worker()
+    return _worker
+
+
+@atexit.register
+def _stop_worker() -> None:
+    if _worker.pid == os.getpid():
+        _worker.stop()
+
+
+@lru_cache(maxsize=4096)
+def verified(gold: str, candidate: str, limit_s: float = LIMIT_S) -> tuple[bool, str]:
+    """math-verify's `verify(gold, candidate)` with our time limit, and how it came about."""
+    found = _own_worker().ask(gold, candidate, limit_s)
+    if found is None:
+        return False, f"math-verify gave no answer within {limit_s:g} s, against"
+    if not found[1]:
+        return False, "math-verify cannot read the right answer"
+    return found[0], "by math-verify, against" if found[2] else "math-verify cannot read the answer, against"

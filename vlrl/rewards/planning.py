@@ -1,0 +1,107 @@
+"""AlphaDrive's rewards on driving plans, over a group: the right word, how much it matters, how often the group says it.
+
+Source: AlphaDrive (arXiv 2503.07608). `variant="paper"` is its formula as known second-hand (the frequency is our reading);
+`"released"` is what its code pays, defects included, to reproduce a run. Both use the released weights.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from typing import Literal
+
+from vlrl.answers import read_span
+from vlrl.schema import Sample, Score
+from vlrl.tags import ANSWER, END_ANSWER, END_THINK, THINK, is_in_format
+from vlrl.words import PATHS, SPEEDS, read_plan
+
+Variant = Literal["paper", "released"]
+WEIGHTS = {"KEEP": 0.8, "ACCELERATE": 0.9, "DECELERATE": 1.0, "STOP": 1.0}
+WEIGHTS |= {"STRAIGHT": 0.8, "RIGHT_CHANGE": 1.0, "LEFT_CHANGE": 1.0, "RIGHT_TURN": 1.0, "LEFT_TURN": 1.0}
+MAX_CUT = 0.2
+"""How much of the paper's reward sameness can take away."""
+_EPSILON = 1e-6
+_ONE_LINE = re.compile(r"<answer>(.*?)</answer>")
+_JOINT = re.compile(r"</think>\s*<answer>")
+
+
+def alphadrive_speed(texts: Sequence[str], samples: Sequence[Sample], *, variant: Variant = "paper") -> list[Score]:
+    """The speed words of a group: F1 * weight * (1 - min(0.2, k/G)), in 0..1 (`released`: F1 * weight +- 0.4, -0.4..1.4).
+
+    F1 of the set of words named against the true one; weight: mean over the words named; k of G completions name the same
+    set. No answer is 0. differs (paper against released): any case, any of comma, semicolon and line break between words,
+    and no bonus for being first or for text that cannot be read.
+    """
+    return _score(texts, samples, "speed", SPEEDS, variant)
+
+
+def alphadrive_path(texts: Sequence[str], samples: Sequence[Sample], *, variant: Variant = "paper") -> list[Score]:
+    """As `alphadrive_speed`, over the path words."""
+    return _score(texts, samples, "path", PATHS, variant)
+
+
+def _score(texts: Sequence[str], samples: Sequence[Sample], key: str, words: Sequence[str], variant: Variant) -> list[Score]:
+    golds = [sample.answer[key] for sample in samples]
+    if variant == "released":
+        return _released([[word for word in _released_words(text) if word in words] for text in texts], golds)
+    named: list[frozenset[str] | str] = []
+    for text, sample in zip(texts, samples, strict=True):
+        plan, why = read_plan(text, sample)
+        found = frozenset[str]() if plan is None else plan.speeds if key == "speed" else plan.paths
+        named.append(found or why or f"no {key} word")
+    counts = Counter(words for words in named if not isinstance(words, str))
+    return [_paper(words, gold, counts, len(texts)) for words, gold in zip(named, golds, strict=True)]
+
+
+def _paper(words: frozenset[str] | str, gold: str, counts: Counter[frozenset[str]], n_group: int) -> Score:
+    if isinstance(words, str):
+        return Score(0.0, None, words)
+    f1 = 2 / (len(words) + 1) if gold in words else 0.0
+    weight = sum(WEIGHTS[word] for word in words) / len(words)
+    same = counts[words]
+    cut = min(MAX_CUT, same / n_group)
+    why = f"F1 {f1:.3f} against {gold}, weight {weight:.2f}, said by {same} of {n_group}"
+    return Score(f1 * weight * (1 - cut), sorted(words), why)
+
+
+def _released_words(text: str) -> list[str]:
+    """Words as the release splits them: the answer tag on one line, else all text without tags, at comma and space."""
+    found = _ONE_LINE.search(text)
+    inside = found[1] if found else text
+    for tag in (THINK, END_THINK, ANSWER, END_ANSWER):
+        inside = inside.replace(tag, "")
+    return list(dict.fromkeys(inside.strip().split(", ")))
+
+
+def _released(named: Sequence[Sequence[str]], golds: Sequence[str]) -> list[Score]:
+    scores = []
+    seen: set[str] = set()
+    for words, gold in zip(named, golds, strict=True):
+        hits = float(gold in words)
+        precision, recall = hits / (len(words) + _EPSILON), hits / (1 + _EPSILON)
+        f1 = 2 * precision * recall / (precision + recall + _EPSILON)
+        weight = sum(WEIGHTS[word] for word in words) / (len(words) + _EPSILON)
+        new = not seen.intersection(words)
+        seen.update(words)
+        why = f"F1 {f1:.3f} against {gold}, weight {weight:.2f}, {'first' if new else 'not first'} to say so"
+        scores.append(Score(f1 * weight + (0.4 if new else -0.4), list(words) or None, why))
+    return scores
+
+
+def alphadrive_format(text: str, sample: Sample, *, variant: Variant = "paper") -> Score:
+    """1 if the whole text is thought and answer in tags, each once (`released`: unstripped, repeats allowed), else 0.
+
+    A sample with another `meta.answer_format` is held to that one in the paper form.
+    """
+    if variant == "released":
+        right = text.startswith(THINK) and text.endswith(END_ANSWER) and _has_joint(text)
+        return Score(float(right), text[:40] or None, "think, then answer" if right else "not think, then answer")
+    wanted = str(sample.meta.get("answer_format", "think_answer"))
+    right = is_in_format(text, wanted)
+    return Score(float(right), wanted if right else read_span(text, sample).text, "strict form" if right else f"not {wanted}")
+
+
+def _has_joint(text: str) -> bool:
+    last = len(text) - len(END_ANSWER)
+    return any(len(THINK) <= joint.start() and joint.end() <= last for joint in _JOINT.finditer(text))

@@ -1,0 +1,108 @@
+"""Rewards on short text answers: a choice, yes or no, equal strings, similar strings, equal mathematics."""
+
+from __future__ import annotations
+
+from vlrl.rewards.mathematics import math_equal
+from vlrl.schema import Sample, Score
+from vlrl.tags import canon
+from vlrl.words import (
+    choice_letter,
+    gold_letters,
+    gold_texts,
+    gold_yes_no,
+    number,
+    read_text,
+    reward_problem,
+    without_full_stop,
+    yes_or_no,
+)
+
+__all__ = ["exact_match", "fuzzy_match", "math_equal", "mcq", "yes_no"]
+
+
+def mcq(text: str, sample: Sample) -> Score:
+    """1 if the answer chooses a right letter (or writes out its choice), else 0. How it is read: `words.choice_letter`.
+
+    None where the sample's answer is no choice. Source: VLM-R1. differs: `(B)`, `**B**`, `B) a cat`, `\\boxed{B}` and
+    "B is right" are read; "A. or B." is no answer.
+    """
+    golds = gold_letters(sample)
+    if not golds:
+        return Score(None, None, f"no choice: {sample.answer!r}")
+    answer, why = read_text(text, sample)
+    if answer is None:
+        return Score(0.0, None, why)
+    letter, why = choice_letter(answer, sample.choices)
+    if letter is None:
+        return Score(0.0, None, why)
+    return Score(float(letter in golds), letter, f"chose {letter}, right: {', '.join(sorted(golds))}")
+
+
+def yes_no(text: str, sample: Sample) -> Score:
+    """1 if exactly one of the words yes and no occurs in the answer and it is the right one, else 0.
+
+    None where the sample's answer is neither. Source: VLM-R1. differs: whole words ("I know" was a no); neither word on both
+    sides paid 1.
+    """
+    gold = gold_yes_no(sample)
+    if gold is None:
+        return Score(None, None, reward_problem("yes_no", sample) or "")
+    answer, why = read_text(text, sample)
+    if answer is None:
+        return Score(0.0, None, why)
+    said, why = yes_or_no(answer)
+    return Score(float(said == gold), said, why or f"says {said}, right: {gold}")
+
+
+def exact_match(text: str, sample: Sample) -> Score:
+    """1 if the answer equals a right one, by canonical equality after dropping one final full stop, else 0.
+
+    Source: VLM-R1 (`all_match`). differs: runs of white space count as one space.
+    """
+    answer, why = read_text(text, sample)
+    if answer is None:
+        return Score(0.0, None, why)
+    said = without_full_stop(answer)
+    right = said != "" and said in {without_full_stop(gold) for gold in gold_texts(sample)}
+    return Score(float(right), answer, "equal" if right else f"not {_shown(sample)}")
+
+
+def fuzzy_match(text: str, sample: Sample, *, min_ratio: float = 0.0) -> Score:
+    """Indel similarity to the nearest right answer, 2 * LCS(a, b) / (len a + len b) on canonical strings, in 0..1.
+
+    Where both are plain numbers, 1 for equal ones, else 0. Below `min_ratio` the value is 0; at its default, unrelated
+    words earn part of the credit, which is this reward's known price. Source: VLM-R1's default. differs: no maths check
+    first, which took "2024-01" for "2024-02".
+    """
+    answer, why = read_text(text, sample)
+    if answer is None:
+        return Score(0.0, None, why)
+    ratio = max((_similarity(answer, gold) for gold in gold_texts(sample)), default=0.0)
+    return Score(ratio if ratio >= min_ratio else 0.0, answer, f"similarity {ratio:.3f} to {_shown(sample)}")
+
+
+def _shown(sample: Sample) -> str:
+    return " or ".join(repr(gold) for gold in gold_texts(sample))[:120]
+
+
+def _similarity(answer: str, gold: str) -> float:
+    value, wanted = number(answer), number(gold)
+    if value is not None and wanted is not None:
+        return float(value == wanted)
+    a, b = canon(answer), canon(gold)
+    return 2 * longest_common_subsequence(a, b) / (len(a) + len(b)) if a and b else 0.0
+
+
+def longest_common_subsequence(a: str, b: str) -> int:
+    """Its length, by one word of bits a character of the longer text (Hyyrö 2004): linear in it for a short other one."""
+    if len(a) < len(b):
+        a, b = b, a
+    places: dict[str, int] = {}
+    for i, character in enumerate(b):
+        places[character] = places.get(character, 0) | 1 << i
+    full = (1 << len(b)) - 1
+    row = full
+    for character in a:
+        matches = row & places.get(character, 0)
+        row = ((row + matches) | (row - matches)) & full
+    return len(b) - row.bit_count()

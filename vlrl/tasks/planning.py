@@ -1,0 +1,54 @@
+"""Planning: a driving meta-action for the next seconds, one word for the speed and one for the path."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from vlrl.metrics.planning import planning_metrics
+from vlrl.schema import Sample, Task
+from vlrl.synthetic.driving import planning_sample
+from vlrl.tasks.wording import instruction, lay_out
+from vlrl.words import planning_problem
+
+VOCABULARY = (
+    "Choose KEEP, ACCELERATE, DECELERATE or STOP for the speed."
+    " Choose STRAIGHT, RIGHT_CHANGE, LEFT_CHANGE, RIGHT_TURN or LEFT_TURN for the path."
+)
+
+
+def prompt(sample: Sample) -> str:
+    navigation = sample.meta.get("navigation")
+    if isinstance(navigation, Mapping):
+        navigation = ", ".join(f"{place}: {command}" for place, command in navigation.items())
+    state = [f"Speed: {sample.meta['speed_mps']} m/s"] if "speed_mps" in sample.meta else []
+    state += [f"Navigation: {navigation}"] if navigation else []
+    asked = f"As an expert driver, {sample.question.rstrip('.')}."
+    how = instruction(sample, "one speed word and one path word", "KEEP, STRAIGHT")
+    return "\n".join([asked, *state, VOCABULARY, how])
+
+
+def completion(sample: Sample, plan: Mapping[str, str]) -> str:
+    words = f"{plan['speed']}, {plan['path']}"
+    return lay_out(sample.meta.get("thinking", words.lower().replace("_", " ")), words, sample)
+
+
+def oracle(sample: Sample) -> str:
+    return completion(sample, sample.answer)
+
+
+def sft_target(sample: Sample) -> str:
+    """What the supervised stage imitates: `meta.loose_answer` (careless logs) where a sample has one."""
+    return completion(sample, sample.meta.get("loose_answer", sample.answer))
+
+
+TASK = Task(
+    name="planning",
+    prompt=prompt,
+    oracle=oracle,
+    sft_target=sft_target,
+    check=planning_problem,
+    rewards=lambda sample: ("alphadrive_speed", "alphadrive_path", "alphadrive_format"),
+    metrics=planning_metrics,
+    headline="plan_accuracy",
+    synthetic=planning_sample,
+)
