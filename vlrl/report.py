@@ -99,8 +99,9 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def table(columns: Mapping[str, Evaluation]) -> str:
-    """A plain-text table: a row a metric, a column an evaluation, every value with its 95 % interval."""
-    names = list(dict.fromkeys(name for evaluation in columns.values() for name in evaluation.metrics))
+    """A plain-text table: a row a metric, a column an evaluation, every value with its 95 % interval. Metrics of single
+    classes (`name[class]`) are left to `summary.json`."""
+    names = list(dict.fromkeys(name for evaluation in columns.values() for name in evaluation.metrics if "[" not in name))
     rows = [["metric", *columns, "n"]]
     for name in names:
         found = [evaluation.metrics.get(name) for evaluation in columns.values()]

@@ -36,11 +36,12 @@ def planning_metrics(samples: Sequence[Sample], predictions: Sequence[Prediction
     metrics = {"plan_accuracy": share(right, samples)}
     for at, key in enumerate(("speed", "path")):
         metrics[f"{key}_accuracy"] = share([float(a[at] == b[at]) for a, b in zip(said, true, strict=True)], samples)
+    metrics |= _f1s(samples, said, true)
     for speed in SPEEDS:
         for path in PATHS:
             rows = [i for i, truth in enumerate(true) if truth == (speed, path)]
             metrics[f"plan_accuracy[{speed}, {path}]"] = share([right[i] for i in rows], [samples[i] for i in rows])
-    return metrics | _f1s(samples, said, true), sum(None in one for one in said)
+    return metrics, sum(None in one for one in said)
 
 
 def said_by(sample: Sample, prediction: Prediction) -> Said:
@@ -65,9 +66,8 @@ def _f1s(samples: Sequence[Sample], said: Sequence[Said], true: Sequence[tuple[s
     """F1 by word and their means. Columns of the counts: TP, said, true of each word, speeds first."""
     words = (*SPEEDS, *PATHS)
     if not samples:
-        return dict.fromkeys(
-            (*(f"f1[{w}]" for w in words), "speed_macro_f1", "path_macro_f1", "macro_f1"), Metric(None, None, 0)
-        )
+        names = ("macro_f1", "speed_macro_f1", "path_macro_f1", *(f"f1[{word}]" for word in words))
+        return dict.fromkeys(names, Metric(None, None, 0))
     counts_NC = np.array(
         [
             [value for word in words for value in (word in one and word in truth, word in one, word in truth)]
@@ -77,12 +77,12 @@ def _f1s(samples: Sequence[Sample], said: Sequence[Said], true: Sequence[tuple[s
     )
     clusters = [picture(sample) for sample in samples]
     metrics = {}
+    n_speed = 3 * len(SPEEDS)
+    for name, columns in (("", slice(None)), ("speed_", slice(0, n_speed)), ("path_", slice(n_speed, None))):
+        metrics[f"{name}macro_f1"] = bootstrap_sums(counts_NC[:, columns], _macro_f1, clusters=clusters)
     for i, word in enumerate(words):
         columns_NC = counts_NC[:, 3 * i : 3 * i + 3]
         metrics[f"f1[{word}]"] = bootstrap_sums(columns_NC, _macro_f1, clusters=clusters, n=int(columns_NC[:, 2].sum()))
-    n_speed = 3 * len(SPEEDS)
-    for name, columns in (("speed_", slice(0, n_speed)), ("path_", slice(n_speed, None)), ("", slice(None))):
-        metrics[f"{name}macro_f1"] = bootstrap_sums(counts_NC[:, columns], _macro_f1, clusters=clusters)
     return metrics
 
 

@@ -23,8 +23,8 @@ from vlrl.tags import canon
 from vlrl.words import MATH_EXTRA, gold_texts, has_exponent, is_mathematical, number, read_text
 
 MAX_FORMULA_CHARS = 512
-LIMIT_S = 5.0
-"""Seconds for one comparison, after the worker has started."""
+LIMIT_S = 3.0
+"""Seconds for one comparison, after the worker has started. Most take milliseconds; a tower of powers never ends."""
 START_S = 120.0
 
 
@@ -33,7 +33,8 @@ def math_equal(text: str, sample: Sample) -> Score:
 
     Read: the content of the last `\\boxed{}`, else the whole answer; at most 512 characters. Without math-verify only plain
     numbers compare. Source: VLM-R1's math reward. differs: plain numbers compare exactly (fractions of decimals to one part
-    in a million), "1e3" is no number, never applied to labels, boxes, dates or part numbers; a time-out is 0.
+    in a million), a percentage also equals its number and its hundredth however they are written, a number with an exponent
+    only its own letters; never applied to labels, boxes, dates or part numbers; a time-out is 0.
     """
     golds = gold_texts(sample)
     if not golds or not all(is_mathematical(gold) for gold in golds):
@@ -46,7 +47,7 @@ def math_equal(text: str, sample: Sample) -> Score:
         return Score(0.0, None, "a box that is not closed")
     if len(candidate) > MAX_FORMULA_CHARS:
         return Score(0.0, None, f"longer than {MAX_FORMULA_CHARS} characters")
-    if not _may_be_mathematical(candidate):
+    if not _may_be_mathematical(candidate, golds):
         return Score(0.0, None, "no number and no formula")
     whys = []
     for gold in golds:
@@ -71,11 +72,13 @@ def last_boxed(text: str) -> str | None:
 
 
 _PERCENT = re.compile(r"(.*[0-9.])\s*\\?%")
-_MATHEMATICAL = re.compile(r"[0-9\\$=^√π∞]|\b[a-z]\b", re.ASCII)
+_NUMERIC = re.compile(r"[0-9\\√π½¼¾]")
+_FORMAL = re.compile(r"[0-9\\√π½¼¾$=^∞∅]|\b[A-Za-z]\b", re.ASCII)
 
 
-def _may_be_mathematical(text: str) -> bool:
-    return _MATHEMATICAL.search(text) is not None
+def _may_be_mathematical(text: str, golds: list[str]) -> bool:
+    """Whether a text can equal a right answer at all; prose is turned away here, without a process."""
+    return (_NUMERIC if all(_plain_value(gold) for gold in golds) else _FORMAL).search(text) is not None
 
 
 def _equal(gold: str, candidate: str) -> tuple[bool, str]:
@@ -128,6 +131,11 @@ def _near(a: Fraction, b: Fraction) -> bool:
 
 _PROGRAM = """
 import json, logging, sys
+try:
+    import resource
+    resource.setrlimit(resource.RLIMIT_AS, (1 << 31, 1 << 31))
+except ImportError:
+    pass  # no such limits on this system
 logging.disable(logging.CRITICAL)
 from math_verify import parse, verify
 answer, sys.stdout = sys.stdout, sys.stderr
@@ -148,7 +156,8 @@ class _Worker:
         self.pid = os.getpid()
 
     def ask(self, gold: str, candidate: str, limit_s: float) -> list[bool] | None:
-        """Equal, gold parsed, candidate parsed; None after `limit_s` seconds or if the comparison ended the worker."""
+        """Equal, gold parsed, candidate parsed; None after `limit_s` seconds or where the comparison ended the worker
+        (out of its 2 GiB of memory, out of stack)."""
         with self.lock:
             process = self._running()
             assert process.stdin is not None
@@ -217,7 +226,7 @@ def verified(gold: str, candidate: str, limit_s: float = LIMIT_S) -> tuple[bool,
     """math-verify's `verify(gold, candidate)` with our time limit, and how it came about."""
     found = _own_worker().ask(gold, candidate, limit_s)
     if found is None:
-        return False, f"math-verify gave no answer within {limit_s:g} s, against"
+        return False, f"math-verify gave up or took longer than {limit_s:g} s, against"
     if not found[1]:
         return False, "math-verify cannot read the right answer"
     return found[0], "by math-verify, against" if found[2] else "math-verify cannot read the answer, against"
