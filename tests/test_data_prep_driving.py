@@ -90,7 +90,7 @@ def test_alphadrive_record(records, capsys):
         ('"Straight, then left"', "Straight, then left"),
         ("Straight", "Straight"),
         ("{'100m': 'Straight', '200m': 'Turn right'}", {"100m": "Straight", "200m": "Turn right"}),
-        ("'{\"100m\": \"Straight\"}'", {"100m": "Straight"}),
+        ('\'{"100m": "Straight"}\'', {"100m": "Straight"}),
     ],
 )
 def test_navigation_inside_the_sentence(records, written, read):
@@ -178,9 +178,7 @@ TIMES = tuple(i / 4 for i in range(13))
 
 
 def drive(speed, heading_deg=lambda t: 0.0, start_deg=0.0):
-    return Trajectory(
-        TIMES, tuple(speed(t) for t in TIMES), tuple(math.radians(start_deg + heading_deg(t)) for t in TIMES)
-    )
+    return Trajectory(TIMES, tuple(speed(t) for t in TIMES), tuple(math.radians(start_deg + heading_deg(t)) for t in TIMES))
 
 
 def lane_change(width_m, speed_mps=12.0, start_deg=0.0):
@@ -226,8 +224,16 @@ def test_turns_and_bends(rate_deg_s, word, start_deg):
     assert meta_action(bend, Thresholds())["path"] == word
 
 
+def test_headings_may_jump_from_180_to_minus_180():
+    turned = [175 + 2 * t for t in TIMES], [175 + 20 * t for t in TIMES]
+    wrapped = [Trajectory(TIMES, (5.0,) * 13, tuple(math.radians((h + 180) % 360 - 180) for h in one)) for one in turned]
+    assert [meta_action(one, Thresholds())["path"] for one in wrapped] == ["STRAIGHT", "LEFT_TURN"]
+
+
 @pytest.mark.parametrize("start_deg", [0.0, 77.0, -160.0])
-@pytest.mark.parametrize(("width_m", "word"), [(3.5, "LEFT_CHANGE"), (-3.5, "RIGHT_CHANGE"), (1.5, "STRAIGHT"), (-1.5, "STRAIGHT")])
+@pytest.mark.parametrize(
+    ("width_m", "word"), [(3.5, "LEFT_CHANGE"), (-3.5, "RIGHT_CHANGE"), (1.5, "STRAIGHT"), (-1.5, "STRAIGHT")]
+)
 def test_lane_changes(width_m, word, start_deg):
     trajectory = lane_change(width_m, start_deg=start_deg)
     assert meta_action(trajectory, Thresholds())["path"] == word

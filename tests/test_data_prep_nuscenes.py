@@ -99,12 +99,12 @@ class Tables:
         return read_samples(self.out) if code == 0 else code
 
 
-def straight(t, speed=6.0, yaw=math.radians(150)):
+def straight(t, speed=6.0, yaw=5 * math.pi / 6):
     """At constant speed; the yaw of 150 degrees crosses none of the axes."""
     return 400 + speed * t * math.cos(yaw), 1100 + speed * t * math.sin(yaw), yaw
 
 
-def left_bend(t, speed=5.0, rate=math.radians(20)):
+def left_bend(t, speed=5.0, rate=math.pi / 9):
     """A circle to the left at 20 degrees a second, from a yaw of 170: the yaw jumps from 180 to -180 under way."""
     start, turned = math.radians(170), rate * t
     radius = speed / rate
@@ -223,7 +223,10 @@ def test_a_row_that_lacks_a_column_names_table_and_row(tables, capsys):
     tables.scene("s", straight)
     del tables.row("ego_pose", "s-CAM_FRONT-0")["rotation"]
     assert len(tables.run()) == 4
-    assert f"{tables.root / 'v1.0-mini/ego_pose.json'}: row 1 (token 's-CAM_FRONT-0'): it lacks rotation" in capsys.readouterr().err
+    assert (
+        f"{tables.root / 'v1.0-mini/ego_pose.json'}: row 1 (token 's-CAM_FRONT-0'): it lacks rotation"
+        in capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize("content", ["{", '{"token": "a"}'])
@@ -236,7 +239,7 @@ def test_a_file_that_is_no_table_ends_the_program(tables, content):
 
 def test_unknown_cameras_and_missing_tables(tables):
     tables.scene("s", straight)
-    with pytest.raises(SystemExit, match="no channel 'CAM_TOP' .*; it has CAM_BACK, CAM_FRONT, LIDAR_TOP"):
+    with pytest.raises(SystemExit, match=r"no channel 'CAM_TOP' .*; it has CAM_BACK, CAM_FRONT, LIDAR_TOP"):
         tables.run("--camera", "CAM_TOP")
     assert tables.run("--camera", "CAM_BACK") == 1
     del tables.tables["ego_pose"]

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from vlrl.rewards import REWARDS, load_reward
 from vlrl.schema import Reward, Sample, Task
+from vlrl.words import reward_problem
 
 FORMS = ("json_format", "think_answer_format", "rec_format", "vision_r1_format", "alphadrive_format")
 """Rewards on form alone come last, so that `--reward_weights` reads: what is right, then how it is written."""
@@ -56,7 +57,14 @@ def choose(named: Sequence[str] | None, samples: Iterable[Sample], tasks: Mappin
     lacking = [reward.name for reward in rewards if "base" in reward.needs and base is None]
     if lacking:
         raise ValueError(f"reward {lacking[0]} builds on another one; name that one too, before it")
+    for reward in rewards:
+        if reward.name == "llm_judge" and not _options(reward).get("judge_model"):
+            raise ValueError("llm_judge asks a model: name it, llm_judge:judge_model=NAME")
     for sample in samples:
+        for reward in rewards:
+            problem = reward_problem(reward.name, sample) if payment.applies(reward, sample) else None
+            if problem:
+                raise ValueError(f"reward {reward.name} cannot score sample {sample.id!r}: {problem}")
         if not any(payment.applies(reward, sample) for reward in rewards):
             raise ValueError(
                 f"no reward of this run ({', '.join(r.name for r in rewards)}) pays sample {sample.id!r} of task {sample.task}"
@@ -64,12 +72,15 @@ def choose(named: Sequence[str] | None, samples: Iterable[Sample], tasks: Mappin
     return payment
 
 
+def _options(reward: Reward) -> Mapping[str, object]:
+    """The options set by the user."""
+    return reward.function.keywords if isinstance(reward.function, functools.partial) else {}
+
+
 def with_planned_steps(reward: Reward, steps: int) -> Reward:
     """The reward with a `stage_step` that was given as a share of the run (below 1) turned into a step."""
-    if not isinstance(reward.function, functools.partial):
-        return reward
-    stage = reward.function.keywords.get("stage_step")
-    if stage is None or stage >= 1:
+    stage = _options(reward).get("stage_step")
+    if not isinstance(stage, float) or stage >= 1 or not isinstance(reward.function, functools.partial):
         return reward
     keywords = {**reward.function.keywords, "stage_step": float(max(1, round(stage * steps)))}
     return dataclasses.replace(reward, function=functools.partial(reward.function.func, **keywords))

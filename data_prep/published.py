@@ -1,0 +1,251 @@
+"""The data sets of VLM-R1, Visual-RFT, CLS-RL and Vision-R1 as they are published → samples.
+
+    python data_prep/published.py --format vlm_r1 --data refcoco_train.jsonl refcocog_train.jsonl --images coco --out rec.jsonl
+    python data_prep/published.py --format visual_rft --data share_data/ViRFT_COCO --export_images --out virft.jsonl
+
+`--data` are files (JSONL, JSON, CSV, Parquet), folders of Parquet files or folders saved by `datasets`; nothing is
+downloaded unless `--download` is given, which takes ids of the Hugging Face hub.
+
+- `vlm_r1`: `image` (path or list) and `conversations`, or `problem` and `solution`. A box without a label is a
+  grounding sample, boxes with labels are detection, anything else is qa. `accu_reward_method` (of the row, or
+  `--reward_method` for a file) becomes `meta.rewards`. Boxes are pixels; `--coords norm1000` reads the files for InternVL.
+- `visual_rft`: `image`, `problem`, `solution`; Position boxes and corner pairs run from 0 to 1000. Its LISA file too.
+- `cls_rl`: `image`, `problem` with the list of names, `solution`.
+- `vision_r1`: `image`, `problem`, `solution` (JSON text), `width`, `height`, `target_id_maps`.
+
+Pictures kept inside a data set are written as files by `--export_images`; such with transparency are put on white.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import re
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, ImageOps
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from data_prep import published_rows
+from data_prep.rows import BadRow, Ids, Table, checked, hub_rows, open_table, picture_sizes
+from data_prep.writing import Report, Target, add_output_options, check_output_options, draw, finish, whole_number
+from vlrl.schema import COORDS, Sample
+
+FORMATS = {
+    "vlm_r1": published_rows.vlm_r1,
+    "visual_rft": published_rows.visual_rft,
+    "cls_rl": published_rows.cls_rl,
+    "vision_r1": published_rows.vision_r1,
+}
+_AS_THEY_ARE = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp"}
+_EXIF_ORIENTATION = 0x0112
+_IN_TEXT = re.compile(r"<img>(.*?)</img>", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Input:
+    """One of `--data` with what belongs to it alone."""
+
+    table: Table
+    images: Path
+    reward_method: str | None
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Read, convert, check, write. Returns the exit code; the last line printed is the file written."""
+    args = _arguments(argv)
+    target = check_output_options(args)
+    report = Report(args.strict)
+    inputs = _inputs(args)
+    ids, n_rows = Ids(), 0
+    samples: list[Sample] = []
+    for index, one in enumerate(inputs):
+        for number, (where, row) in enumerate(one.table.read(report), start=1):
+            n_rows += 1
+            try:
+                sample = convert(row, f"{index}:{number}", one, args, target, partial(report.clipped, where))
+            except BadRow as problem:
+                report.bad(where, str(problem))
+                continue
+            if sample.task == "detection" and not args.min_boxes <= len(sample.answer) <= args.max_boxes:
+                report.counts["left out"] += 1
+                continue
+            samples.append(replace(sample, id=ids.unique(sample.id)))
+    samples = draw(samples, args.limit, args.seed)
+    samples = export_embedded(samples, inputs, target, report)
+    tasks = Counter(sample.task for sample in samples)
+    rewards = Counter(name for sample in samples for name in sample.meta.get("rewards", ()))
+    lines = [f"rows       {n_rows} read", *(f"task       {n} {name}" for name, n in sorted(tasks.items()))]
+    lines += [f"rewards    {n} {name}" for name, n in sorted(rewards.items())]
+    lines += [f"left out   {report.counts['left out']} by --min_boxes and --max_boxes"] if report.counts["left out"] else []
+    return finish(samples, target, report, [*lines, f"clipped    {report.counts['clipped']} boxes"], f"{n_rows} rows read")
+
+
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="published data sets -> samples (JSONL)")
+    parser.add_argument("--format", choices=FORMATS, required=True, help="whose data it is")
+    parser.add_argument("--data", nargs="+", required=True, metavar="PATH", help="files or folders (ids with --download)")
+    parser.add_argument(
+        "--images", type=Path, nargs="+", metavar="FOLDER", help="folder of the image paths: one for all, or one a --data"
+    )
+    parser.add_argument("--download", action="store_true", help="--data are ids of the Hugging Face hub; download them")
+    parser.add_argument("--split", help="part of a saved or downloaded data set (default: the only one, or train)")
+    parser.add_argument(
+        "--reward_method", nargs="+", choices=published_rows.METHODS, help="vlm_r1: for rows without one; one, or one a --data"
+    )
+    parser.add_argument(
+        "--coords", choices=[name for name in COORDS if name != "resized_px"], default="px", help="vlm_r1: unit of the boxes"
+    )
+    parser.add_argument("--min_boxes", type=whole_number, default=0, metavar="N", help="detection: leave out rows with fewer")
+    parser.add_argument("--max_boxes", type=whole_number, default=sys.maxsize, metavar="N", help="... and with more")
+    add_output_options(parser)
+    args = parser.parse_args(argv)
+    for name in ("images", "reward_method"):
+        given = getattr(args, name)
+        if given is not None and len(given) not in (1, len(args.data)):
+            parser.error(f"--{name}: {len(given)} for {len(args.data)} --data; give one for all or one each")
+    for folder in args.images or ():
+        if not folder.is_dir():
+            parser.error(f"--images: no such folder {folder}")
+    if args.format != "vlm_r1" and (args.reward_method is not None or args.coords != "px"):
+        parser.error("--reward_method and --coords are for --format vlm_r1; the other formats fix both")
+    return args
+
+
+def _inputs(args: argparse.Namespace) -> list[Input]:
+    inputs = []
+    for index, name in enumerate(args.data):
+        table = hub_rows(name, args.split) if args.download else open_table(Path(name), args.split)
+        images, method = (
+            None if given is None else given[index if len(given) > 1 else 0] for given in (args.images, args.reward_method)
+        )
+        inputs.append(Input(table, images or table.folder, method))
+    return inputs
+
+
+def convert(
+    row: Mapping[str, Any], place: str, one: Input, args: argparse.Namespace, target: Target, clipped: Callable[[str], None]
+) -> Sample:
+    """The sample of a row; pictures inside the row get the address `embedded:<place>:<which>`. Raises BadRow."""
+    images, sizes_wh = [], []
+    for which, cell in enumerate(picture_cells(row)):
+        if isinstance(cell, bytes):
+            if target.export_images is None:
+                raise SystemExit("the pictures are inside the data set; --export_images [FOLDER] writes them as files")
+            images.append(f"embedded:{place}:{which}")
+            sizes_wh.append(embedded_size_px(cell))
+        else:
+            images.append(str(one.images / cell))
+            sizes_wh += picture_sizes([one.images / cell])
+    dataset = args.dataset or one.table.name
+    source_id = str(row.get("id", place.rpartition(":")[2]))
+    meta = {"dataset": dataset, "source_id": source_id} | ({"split": args.split} if args.split else {})
+    source = published_rows.Source(
+        row=row,
+        sample_id=f"{dataset}-{source_id}",
+        images=tuple(images),
+        sizes_wh=tuple(sizes_wh),
+        meta=meta,
+        coords="norm1000" if args.format == "visual_rft" else args.coords,
+        reward_method=one.reward_method,
+        clipped=clipped,
+    )
+    return checked(FORMATS[args.format](source))
+
+
+def picture_cells(row: Mapping[str, Any]) -> list[str | bytes]:
+    """The pictures of a row: paths, or bytes where the row holds the picture itself. Raises BadRow."""
+    named = next((row[key] for key in ("image", "images", "image_path") if row.get(key) is not None), None)
+    if named is None and isinstance(row.get("conversations"), list):
+        named = [path.strip() for turn in row["conversations"][:1] for path in _IN_TEXT.findall(str(turn))]
+    cells: list[str | bytes] = []
+    for cell in named if isinstance(named, list) else [] if named is None else [named]:
+        if isinstance(cell, dict):
+            cell = cell.get("bytes") or cell.get("path")
+        if not isinstance(cell, str | bytes) or not cell:
+            raise BadRow(f"an image is a path or a picture, got {str(cell)[:80]!r}")
+        cells.append(cell)
+    return cells
+
+
+def embedded_size_px(data: bytes) -> tuple[int, int]:
+    """Width and height of a picture in memory as shown (EXIF rotation applied). Raises BadRow."""
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            width, height = image.size
+            turned = "exif" in image.info and image.getexif().get(_EXIF_ORIENTATION) in (5, 6, 7, 8)
+    except (OSError, Image.DecompressionBombError) as error:
+        raise BadRow(f"cannot read the picture in the row: {error}") from error
+    return (height, width) if turned else (width, height)
+
+
+def export_embedded(samples: Sequence[Sample], inputs: Sequence[Input], target: Target, report: Report) -> list[Sample]:
+    """Write the pictures that lie inside the rows of `samples` and refer to the files; such that cannot be decoded are
+    reported and their samples left out. The rows are read once more, so that only one is in memory at a time."""
+    wanted = {image for sample in samples for image in sample.images if image.startswith("embedded:")}
+    if not wanted or target.export_images is None:
+        return list(samples)
+    target.export_images.mkdir(parents=True, exist_ok=True)
+    file_of: dict[str, str] = {}
+    for address, where, name, data in _embedded(inputs, wanted):
+        try:
+            file_of[address] = str(_save(data, target.export_images, name))
+        except (OSError, Image.DecompressionBombError) as error:
+            report.bad(where, f"cannot decode its picture: {error}")
+    return [
+        replace(sample, images=tuple(file_of.get(image, image) for image in sample.images))
+        for sample in samples
+        if all(image in file_of for image in sample.images if image in wanted)
+    ]
+
+
+def _embedded(inputs: Sequence[Input], wanted: set[str]) -> Iterator[tuple[str, str, str, bytes]]:
+    """Address, place, file name and bytes of each wanted picture."""
+    rows = {address.rpartition(":")[0] for address in wanted}
+    for index, one in enumerate(inputs):
+        for number, (where, row) in enumerate(one.table.read(None), start=1):
+            if f"embedded:{index}:{number}" not in rows:
+                continue
+            for which, cell in enumerate(picture_cells(row)):
+                address = f"embedded:{index}:{number}:{which}"
+                if address in wanted and isinstance(cell, bytes):
+                    yield address, where, f"{one.table.name}-{number:06}" + (f"-{which}" if which else ""), cell
+
+
+def _save(data: bytes, folder: Path, name: str) -> Path:
+    """Write a picture as it is, or as an RGB PNG file where it is in another mode or format; returns the file.
+
+    A name that another picture of the folder has is numbered.
+    """
+    with Image.open(io.BytesIO(data)) as image:
+        suffix = _AS_THEY_ARE.get(image.format or "")
+        if suffix is None or image.mode not in ("RGB", "L") or "transparency" in image.info:
+            data, suffix = _as_rgb_png(image), ".png"
+    path, number = folder / f"{name}{suffix}", 1
+    while path.exists() and path.read_bytes() != data:
+        number += 1
+        path = folder / f"{name}-{number}{suffix}"
+    path.write_bytes(data)
+    return path
+
+
+def _as_rgb_png(image: Image.Image) -> bytes:
+    turned = ImageOps.exif_transpose(image)
+    if turned.mode in ("RGBA", "LA", "PA") or "transparency" in turned.info:
+        white = Image.new("RGBA", turned.size, "white")
+        white.alpha_composite(turned.convert("RGBA"))
+        turned = white
+    written = io.BytesIO()
+    turned.convert("RGB").save(written, "PNG")
+    return written.getvalue()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
