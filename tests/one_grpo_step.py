@@ -32,7 +32,7 @@ class Scripted(Trainer):
 
 
 config = parse(sys.argv[1:])
-loaded = load_model("tiny")
+loaded = load_model("tiny-random")
 data = run.load_data(config, loaded)
 payment = run.choose_payment(config, data)
 trainer = Scripted(

@@ -3,8 +3,12 @@
 import dataclasses
 import json
 import math
+import os
+import subprocess
+import sys
 import zlib
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,6 +24,7 @@ from vlrl.schema import Reward, Score
 from vlrl.tasks.detection import TASK
 from vlrl.trainer import Trainer
 
+ROOT = Path(__file__).resolve().parent.parent
 NAN = math.nan
 ONES = np.ones(2)
 
@@ -52,7 +57,9 @@ def test_sums_of_float32_that_differ_by_rounding_are_equal():
     assert without_spread(rows, ONES, 2) == [0]
 
 
-@pytest.mark.parametrize(("n_processes", "n_local", "group"), [(1, 16, 4), (2, 8, 4), (2, 2, 4), (8, 1, 8), (3, 4, 6), (4, 24, 8)])
+@pytest.mark.parametrize(
+    ("n_processes", "n_local", "group"), [(1, 16, 4), (2, 8, 4), (2, 2, 4), (8, 1, 8), (3, 4, 6), (4, 24, 8)]
+)
 def test_every_process_generates_equally_many_fresh_rows(n_processes, n_local, group):
     n_groups = n_processes * n_local // group
     for n_empty in range(1, n_groups + 1):
@@ -64,7 +71,7 @@ def test_every_process_generates_equally_many_fresh_rows(n_processes, n_local, g
 
 
 def test_fresh_samples_are_unused_ones_and_the_same_for_the_same_key():
-    used = set(range(0, 90))
+    used = set(range(90))
     drawn = fresh_indices(100, used, 8, 1, 2, 3)
     assert len(set(drawn)) == 8
     assert not used & set(drawn)
@@ -183,7 +190,11 @@ def test_rounds_are_bounded_and_what_is_left_is_what_was_drawn(tmp_path):
     off = train(tmp_path / "off", paying(lambda i: True), 0)
     on = train(tmp_path / "on", paying(lambda i: True), 2)
     (told,) = metrics(tmp_path / "on")
-    assert {name: told[f"dynamic_sampling/{name}"] for name in ("rounds", "replaced", "left")} == {"rounds": 2, "replaced": 0, "left": 4}
+    assert {name: told[f"dynamic_sampling/{name}"] for name in ("rounds", "replaced", "left")} == {
+        "rounds": 2,
+        "replaced": 0,
+        "left": 4,
+    }
     assert completions(tmp_path / "on") == completions(tmp_path / "off")
     assert told["num_tokens"] == metrics(tmp_path / "off")[0]["num_tokens"], "what is thrown away is not trained on"
     assert on.state.num_input_tokens_seen == off.state.num_input_tokens_seen
@@ -259,3 +270,62 @@ def test_unreadable_images_among_the_fresh_samples(tmp_path):
     groups = [{row["id"] for row in log[i : i + 4]} for i in range(0, 16, 4)]
     assert all(len(group) == 1 for group in groups)
     assert metrics(tmp_path / "run")[0]["dynamic_sampling/left"] == 0
+
+
+# -- several processes -------------------------------------------------------------------------------------------------
+
+
+def step(n, per_device, tmp_path, *words):
+    """One GRPO step on dictated completions (`one_grpo_step.py`) by `n` processes; half of the samples pay all alike."""
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "import zlib\ndef mine(text, sample):\n"
+        "    return 1.0 if zlib.crc32(sample.id.encode()) % 2 else zlib.crc32(text.encode()) % 997 / 997\n"
+    )
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", n, "tests/one_grpo_step.py"]
+    command += ["--output_dir", tmp_path / f"on{n}", "--max_steps", 1, "--warmup_steps", 0, "--learning_rate", 1e-4]
+    command += [
+        "--num_generations",
+        4,
+        "--per_device_train_batch_size",
+        per_device,
+        "--dynamic_sampling",
+        4,
+        "--loss_type",
+        "dapo",
+    ]
+    command += [
+        "--rewards",
+        f"{path}:mine",
+        "--reward_weights",
+        1,
+        "--logging_steps",
+        1,
+        "--report_to",
+        "none",
+        "--save_strategy",
+        "no",
+    ]
+    done = subprocess.run(
+        [*map(str, command), *map(str, words)],
+        cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False, timeout=400,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    return json.loads(next(line for line in done.stdout.splitlines() if line.startswith("RESULT "))[7:])
+
+
+@pytest.mark.parametrize(
+    ("alone", "of_two", "words"),
+    [(16, 8, []), (4, 2, []), (16, 8, ["--task", "qa"])],
+    ids=["whole groups on each process", "one group over two processes", "text alone beside images"],
+)
+def test_two_processes_replace_what_one_replaces(tmp_path, alone, of_two, words):
+    one, two = step(1, alone, tmp_path, *words), step(2, of_two, tmp_path, *words)
+    assert one["dynamic_sampling/rounds"] == two["dynamic_sampling/rounds"] > 0
+    assert one["dynamic_sampling/replaced"] == two["dynamic_sampling/replaced"]
+    assert one["ids"] == two["ids"]
+    assert two["n_tokens"] == one["n_tokens"] * 2
+    assert one["loss"] == pytest.approx(two["loss"], rel=1e-4, abs=1e-6)
+    assert one["grad_norm"] == pytest.approx(two["grad_norm"], rel=1e-4)
+    assert one["grad_norm"] > 1e-3
+    assert one["weights"] == pytest.approx(two["weights"], rel=1e-5)

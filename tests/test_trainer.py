@@ -1,24 +1,48 @@
-"""Runs that are interrupted, in every way a run can be."""
+"""Runs that are interrupted, in every way a run can be; modes of training; batches of text, images and video."""
 
+import dataclasses
 import errno
 import json
+import math
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
+import zlib
 from pathlib import Path
 
+import pytest
 import torch
+from peft import LoraConfig
+from PIL import Image
 from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText
+from trl import GRPOConfig
 
 import vlrl.trainer
-from vlrl.model import vision_token_ids
-from vlrl.trainer import PARTIAL, disk_is_full, last_checkpoint
+from vlrl.model import load_model, save_model, vision_token_ids
+from vlrl.prompts import Samples, situate
+from vlrl.schema import Reward, Sample, Score
+from vlrl.tasks import TASKS
+from vlrl.trainer import PARTIAL, RunStopped, Trainer, disk_is_full, last_checkpoint
 
 ROOT = Path(__file__).resolve().parent.parent
+DETECTION = TASKS["detection"]
+PAYING = Reward("paying", lambda text, sample: Score(zlib.crc32(text.encode()) % 997 / 997, text), 0.0, 1.0)
+"""Pays completions differently, so that there is something to learn."""
+
+
+def arguments(folder, **changes):
+    options = {"max_steps": 1, "num_generations": 4, "per_device_train_batch_size": 16, "max_completion_length": 6, "seed": 3}
+    options |= {"learning_rate": 1e-3, "save_strategy": "no", "report_to": "none", "logging_steps": 1, "bf16": False}
+    options |= {"use_cpu": True, "gradient_checkpointing": False, "disable_tqdm": True, "top_k": 0}
+    return GRPOConfig(output_dir=str(folder), remove_unused_columns=False, **(options | changes))
+
+
+def samples(loaded, n, task):
+    return Samples(n, lambda i: situate(task.synthetic(0, "train", i), loaded))
 
 
 def weights(folder):
@@ -146,15 +170,9 @@ def test_a_sampled_vision_token_stops_the_run(tmp_path, run_train, small, monkey
     assert "synthetic-detection-train" in err
 
 
-def test_vision_tokens_cannot_be_sampled(tmp_path, small, tiny, monkeypatch):
+def test_vision_tokens_cannot_be_sampled(tmp_path, small, tiny):
     """Even a model that wants nothing else never says them."""
-    from vlrl.config import parse
-    from vlrl.run import load_data
-    from vlrl.tasks.detection import TASK
-    from vlrl.trainer import Trainer
-
-    config = parse([*small, "--output_dir", str(tmp_path), "--num_generations", "2", "--per_device_train_batch_size", "2"])
-    trainer = Trainer(tiny, TASK, config.rewards, load_data(config, tiny).train, config.grpo)
+    trainer = Trainer(tiny, TASKS, [PAYING], samples(tiny, 20, DETECTION), arguments(tmp_path))
     banned = vision_token_ids(tiny)
     names = tiny.tokenizer.convert_ids_to_tokens(banned)
     assert {"<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>"} <= set(names)
@@ -169,3 +187,224 @@ def test_vision_tokens_cannot_be_sampled(tmp_path, small, tiny, monkeypatch):
     ids, _ = trainer._generate_single_turn(prompt_ids, images, fields, 2)
     handle.remove()
     assert not set(banned) & {token for row in ids for token in row}
+
+
+# -- modes -------------------------------------------------------------------------------------------------------------
+
+MODES = {
+    "clip-higher": {"epsilon": 0.2, "epsilon_high": 0.28, "num_iterations": 2},
+    "Dr.GRPO": {"loss_type": "dr_grpo", "scale_rewards": "none"},
+    "DAPO": {"loss_type": "dapo", "epsilon_high": 0.28},
+    "GSPO": {"loss_type": "grpo", "importance_sampling_level": "sequence", "epsilon": 3e-4, "epsilon_high": 4e-4, "steps_per_generation": 2},
+    "GRPO with KL": {"loss_type": "grpo", "beta": 0.04},
+    "LoRA": {"loss_type": "grpo"},
+    "LoRA with KL": {"loss_type": "grpo", "beta": 0.04},
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory):
+    """The untrained model in a folder, where a reference can be loaded from."""
+    folder = tmp_path_factory.mktemp("start")
+    loaded = load_model("tiny-random")
+    save_model(loaded.model, loaded.processor, folder)
+    return str(folder)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_published_forms_of_the_loss(tmp_path, start, mode):
+    loaded = load_model(start)
+    before = {name: p.detach().clone() for name, p in loaded.model.named_parameters()}
+    lora = LoraConfig(r=4, lora_alpha=8) if "LoRA" in mode else None
+    args = arguments(tmp_path, max_steps=2, **MODES[mode])
+    trainer = Trainer(loaded, TASKS, [PAYING], samples(loaded, 40, DETECTION), args, lora)
+    trainer.train()
+    logged = [row for row in trainer.state.log_history if "grad_norm" in row]
+    assert len(logged) == 2
+    for row in logged:
+        assert math.isfinite(row["loss"])
+        assert 0 < row["grad_norm"] < math.inf
+        assert ("kl" in row) == ("KL" in mode)
+    if "KL" in mode:
+        assert logged[0]["kl"] == pytest.approx(0, abs=1e-6)
+        assert logged[1]["kl"] > 0, "the policy has moved from the reference"
+    after = dict(trainer.accelerator.unwrap_model(trainer.model).named_parameters())
+    if lora is None:
+        moved = {name for name in before if not torch.equal(before[name], after[name])}
+        assert {name for name in before if "layers.0.self_attn.q_proj.weight" in name} <= moved
+        assert any("visual" in name for name in moved)
+    else:
+        assert trainer.ref_model is None
+        adapters = {name for name in after if "lora_B" in name}
+        assert any("visual" in name for name in adapters), "no targets named: every linear layer"
+        assert all(after[name].abs().sum() > 0 for name in adapters if "language_model" in name)
+        names = {name.removeprefix("base_model.model.").replace(".base_layer", ""): p for name, p in after.items()}
+        assert all(torch.equal(before[name], names[name]) for name in before), "what is adapted stays as it was"
+
+
+def test_std_free_advantages(tmp_path, start):
+    loaded = load_model(start)
+    args = arguments(tmp_path, loss_type="dr_grpo", scale_rewards="none")
+    Trainer(loaded, TASKS, [PAYING], samples(loaded, 40, DETECTION), args).train()
+    rows = [json.loads(line) for line in (tmp_path / "completions" / "step_000001.jsonl").open()]
+    values = [row["rewards"]["paying"]["value"] for row in rows]
+    means = [sum(values[i : i + 4]) / 4 for i in range(0, len(values), 4) for _ in range(4)]
+    assert [row["advantage"] for row in rows] == pytest.approx([v - m for v, m in zip(values, means, strict=True)], abs=1e-5)
+
+
+@pytest.mark.parametrize("lora", [False, True])
+def test_a_frozen_tower_stays_as_it_was(tmp_path, start, lora, capsys):
+    loaded = load_model(start)
+    before = {name: p.detach().clone() for name, p in loaded.model.named_parameters()}
+    n_vision = sum(p.numel() for name, p in before.items() if "visual" in name)
+    peft = LoraConfig(r=4, lora_alpha=8) if lora else None
+    data = samples(loaded, 40, DETECTION)
+    trainer = Trainer(loaded, TASKS, [PAYING], data, arguments(tmp_path), peft, freeze_vision=True)
+    assert f"frozen: {n_vision:,} of" in capsys.readouterr().out
+    trainer.train()
+    after = dict(trainer.accelerator.unwrap_model(trainer.model).named_parameters())
+    if lora:
+        adapters = {name for name in after if "lora_" in name}
+        assert adapters
+        assert not [name for name in adapters if "visual" in name]
+        return
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert not [name for name in moved if "visual" in name]
+    assert {name for name in before if "language_model" in name and name.endswith("proj.weight")} <= moved
+
+
+# -- rows of several kinds ---------------------------------------------------------------------------------------------
+
+
+def kinds(tmp_path):
+    """Text alone, one image, two of different size, a video."""
+    for i, size in enumerate([(112, 84), (56, 90)]):
+        Image.new("RGB", size, (200, 60 * i, 30)).save(tmp_path / f"{i}.png")
+    (tmp_path / "video").mkdir()
+    for i in range(3):
+        Image.new("RGB", (60, 60), (40 * i, 90, 30)).save(tmp_path / "video" / f"{i:02d}.jpg")
+    images = [str(tmp_path / f"{i}.png") for i in range(2)]
+    question = {"question": "What is 1 + 1?", "answer": 2}
+    return [
+        Sample("text", "qa", **question),
+        Sample("one", "qa", images=(images[0],), **question),
+        Sample("two", "qa", images=tuple(images), **question),
+        Sample("video", "qa", video=str(tmp_path / "video"), **question),
+    ]
+
+
+def scored(trainer, rows, batch_size):
+    """Log-probabilities of dictated completions, as TRL's own path computes them for `rows`."""
+    inputs = [row for row in rows for _ in range(4)]
+    trainer.args.per_device_train_batch_size = batch_size
+    trainer.model.train()
+    out = trainer._generate_and_score_completions(inputs)
+    n = [int(mask.sum()) for mask in out["completion_mask"]]
+    return [logps[:k] for logps, k in zip(out["old_per_token_logps"], n, strict=True)], out
+
+
+class Dictated(Trainer):
+    def _generate_single_turn(self, prompt_ids, *args, **kwargs):
+        if self._handed is not None:
+            return super()._generate_single_turn(prompt_ids, *args, **kwargs)
+        return [
+            [400 + len(ids) % 7, 500 + i % 4, *range(600, 600 + i % 4), self._tokenizer.eos_token_id]
+            for i, ids in enumerate(prompt_ids)
+        ], None
+
+
+@pytest.mark.parametrize("rounds", [0, 2])
+def test_text_images_and_video_in_one_batch_score_as_they_do_alone(tmp_path, start, rounds):
+    loaded = load_model(start)
+    rows = [situate(sample, loaded) for sample in kinds(tmp_path)]
+    data = Samples(len(rows), rows.__getitem__)
+    args = arguments(tmp_path / "run", steps_per_generation=2, per_device_train_batch_size=8, gradient_accumulation_steps=1)
+    trainer = Dictated(loaded, TASKS, [PAYING], data, args, dynamic_sampling=rounds)
+    opened = [trainer.train_dataset[i] for i in range(len(rows))]
+    assert [len(row["images"]) for row in opened] == [0, 1, 2, 3]
+    alone = [logps for row in opened for logps in scored(trainer, [row], 4)[0]]
+    for order in ([0, 1, 2, 3], [3, 0, 2, 1]):
+        for batch_size in (16, 3, 1):
+            together, out = scored(trainer, [opened[i] for i in order], batch_size)
+            assert out["num_images"] == [k for i in order for k in [i] * 4]
+            expected = [alone[4 * i + k] for i in order for k in range(4)]
+            for one, other in zip(together, expected, strict=True):
+                torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("changes", [{}, {"steps_per_generation": 2, "gradient_accumulation_steps": 1}, {"beta": 0.04}])
+def test_training_on_text_images_and_video(tmp_path, start, changes):
+    """Also where a whole part of the batch has no image: then the tower is left out."""
+    loaded = load_model(start)
+    rows = [situate(sample, loaded) for sample in kinds(tmp_path)]
+    data = Samples(len(rows), rows.__getitem__)
+    options = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 16, **changes}
+    if "steps_per_generation" in changes:
+        options["per_device_train_batch_size"] = 8
+    before = {name: p.detach().clone() for name, p in loaded.model.named_parameters()}
+    trainer = Trainer(loaded, TASKS, [PAYING], data, arguments(tmp_path / "run", max_steps=2, **options), dynamic_sampling=1)
+    trainer.train()
+    losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
+    assert len(losses) == 2
+    assert all(map(math.isfinite, losses))
+    after = dict(trainer.model.named_parameters())
+    assert not torch.equal(
+        before["model.language_model.layers.0.self_attn.q_proj.weight"],
+        after["model.language_model.layers.0.self_attn.q_proj.weight"],
+    )
+    ids = [json.loads(line)["id"] for line in (tmp_path / "run" / "completions" / "step_000001.jsonl").open()]
+    assert set(ids) == {"text", "one", "two", "video"}
+
+
+def test_a_text_only_batch(tmp_path, start):
+    loaded = load_model(start)
+    row = situate(kinds(tmp_path)[0], loaded)
+    data = Samples(8, lambda i: dataclasses.replace(row, id=str(i)))
+    trainer = Trainer(loaded, TASKS, [PAYING], data, arguments(tmp_path / "run"), dynamic_sampling=1)
+    trainer.train()
+    assert math.isfinite(trainer.state.log_history[0]["loss"])
+
+
+def test_mixed_batches_are_refused_where_weights_are_sharded(tmp_path, start):
+    loaded = load_model(start)
+    rows = [situate(sample, loaded) for sample in kinds(tmp_path)]
+    trainer = Trainer(loaded, TASKS, [PAYING], Samples(4, rows.__getitem__), arguments(tmp_path / "run"))
+    trainer.is_fsdp_enabled = True
+    opened = [trainer.train_dataset[i] for i in range(4)]
+    trainer._agree_on_images(opened[1:])
+    trainer._agree_on_images(opened[:1])
+    with pytest.raises(RunStopped, match="1 of 2 completions of a batch have images"):
+        trainer._agree_on_images(opened[:2])
+
+
+def test_each_row_is_asked_and_paid_by_its_own_task(tmp_path, start):
+    loaded = load_model(start)
+    rows = [situate(TASKS[name].synthetic(0, "train", 0), loaded) for name in ("detection", "qa", "classification", "planning")]
+    rewards = [dataclasses.replace(PAYING, name=name) for name in ("a", "b")]
+    trainer = Trainer(
+        loaded, TASKS, rewards, Samples(4, rows.__getitem__), arguments(tmp_path / "run"),
+        applies=lambda reward, sample: (sample.task == "qa") == (reward.name == "b"),
+    )  # fmt: skip
+    trainer.train()
+    log = [json.loads(line) for line in (tmp_path / "run" / "completions" / "step_000001.jsonl").open()]
+    assert {row["id"] for row in log} == {row.id for row in rows}
+    for row in log:
+        sample = next(sample for sample in rows if sample.id == row["id"])
+        assert TASKS[sample.task].prompt(sample) in row["prompt"]
+        paid = {name for name, score in row["rewards"].items() if score["value"] is not None}
+        assert paid == ({"b"} if sample.task == "qa" else {"a"})
+
+
+def test_a_reward_that_builds_on_another_gets_its_value(tmp_path, start):
+    loaded = load_model(start)
+    seen = []
+
+    def half(text, sample, *, base=None):
+        seen.append((text, base))
+        return Score(base / 2, text)
+
+    rewards = [PAYING, Reward("half", half, 0.0, 1.0, frozenset({"base"}))]
+    trainer = Trainer(loaded, TASKS, rewards, samples(loaded, 40, DETECTION), arguments(tmp_path), base=PAYING)
+    trainer.train()
+    assert seen
+    assert all(base == PAYING.function(text, None).value for text, base in seen)

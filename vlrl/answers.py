@@ -5,10 +5,11 @@ Rewards, metrics and pictures all read completions through here, so what is paid
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
 
-from vlrl.boxes import to_original_px
-from vlrl.parsing import ParsedBoxes, parse_boxes
+from vlrl.boxes import px_per_unit
+from vlrl.parsing import Frame, ParsedBoxes, parse_boxes
 from vlrl.schema import Box, Sample
 from vlrl.tags import Span, answer_first_span, answer_span, canon
 
@@ -52,22 +53,14 @@ def read_boxes(text: str, sample: Sample, *, tags: bool = False) -> tuple[Parsed
         return None, span.why
     if tags and not span.tagged:
         return None, "no answer tags"
-    parsed = parse_boxes(span.text)
+    x, y = px_per_unit(sample.meta.get("coords", "px"), sample.meta.get("image_size"), sample.meta.get("input_size"))
+    asked = asked_categories(sample) if sample.task == "detection" else []
+    parsed = parse_boxes(span.text, Frame(x, y, asked[0] if len(asked) == 1 else None))
     if isinstance(parsed, str):
         return None, parsed
     if span.truncated and parsed.explicit_none:
         return None, "the answer is cut before its first whole item"
-    meta = sample.meta
-    coords, image_size, input_size = meta.get("coords", "px"), meta.get("image_size"), meta.get("input_size")
-    asked = asked_categories(sample) if sample.task == "detection" else []
-    only = asked[0] if len(asked) == 1 else None
-    if coords == "px" and (only is None or all(box.label is not None for box in parsed.items)):
-        return ParsedBoxes(parsed.items, parsed.n_pred, parsed.truncated or span.truncated), ""
-    items = []
-    for box in parsed.items:
-        x1, y1, x2, y2 = to_original_px(box.xyxy, coords, image_size, input_size)
-        items.append(Box(x1, y1, x2, y2, only if box.label is None else box.label, box.confidence))
-    return ParsedBoxes(tuple(items), parsed.n_pred, parsed.truncated or span.truncated), ""
+    return (dataclasses.replace(parsed, truncated=True) if span.truncated else parsed), ""
 
 
 def read_box(text: str, sample: Sample, *, tags: bool = False) -> tuple[Box | None, str]:

@@ -6,7 +6,8 @@ not depend on the unit as long as both boxes share it. Not here: reading boxes f
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
@@ -14,6 +15,8 @@ from scipy.optimize import linear_sum_assignment
 from vlrl.schema import Box
 
 XYXY = tuple[float, float, float, float]
+Pair = tuple[int, int, float]
+"""Index of a predicted box, index of a true box, and how well they agree."""
 
 
 def iou(a: Sequence[float], b: Sequence[float]) -> float:
@@ -40,37 +43,116 @@ def giou(a: Sequence[float], b: Sequence[float]) -> float:
     return overlap - (enclosing - union) / enclosing
 
 
-def best_matching(predicted: Sequence[Box], true: Sequence[Box], min_iou: float) -> list[tuple[int, int, float]]:
-    """The one-to-one matching of maximal total IoU among pairs with the same label and 0 < IoU >= `min_iou`.
-
-    Labels must be comparable by `==` (callers canonicalise); `None` matches nothing. Returns (predicted index, true
-    index, IoU), independent of the order of either list up to ties. The assignment problem is SciPy's; a set in which
-    no box has two candidates needs none.
-    """
-    edges: list[tuple[int, int, float]] = []
+def overlaps(predicted: Sequence[Box], true: Sequence[Box], min_iou: float) -> list[Pair]:
+    """All pairs with the same label and 0 < IoU >= `min_iou`. Labels must be comparable by `==` (callers canonicalise);
+    `None` matches nothing."""
+    pairs: list[Pair] = []
+    of_label: dict[str | None, list[tuple[int, XYXY]]] = {}
+    for j, t in enumerate(true):
+        of_label.setdefault(t.label, []).append((j, t.xyxy))
     for i, p in enumerate(predicted):
-        if p.label is None:
+        if p.label is None or p.label not in of_label:
             continue
-        corners = p.xyxy
-        for j, t in enumerate(true):
-            if p.label == t.label:
-                overlap = iou(corners, t.xyxy)
+        corners = x1, y1, x2, y2 = p.xyxy
+        for j, other in of_label[p.label]:
+            # Most pairs are apart, which costs less to see than their IoU.
+            if x1 < other[2] and other[0] < x2 and y1 < other[3] and other[1] < y2:
+                overlap = iou(corners, other)
                 if overlap > 0 and overlap >= min_iou:
-                    edges.append((i, j, overlap))
-    n = len(edges)
-    if n == len({edge[0] for edge in edges}) == len({edge[1] for edge in edges}):
-        return edges
-    rows = {i: k for k, i in enumerate(sorted({edge[0] for edge in edges}))}
-    columns = {j: k for k, j in enumerate(sorted({edge[1] for edge in edges}))}
+                    pairs.append((i, j, overlap))
+    return pairs
+
+
+def best_matching(predicted: Sequence[Box], true: Sequence[Box], min_iou: float) -> list[Pair]:
+    """The one-to-one matching of maximal total IoU among `overlaps`, independent of the order of either list up to ties."""
+    return best_pairs(overlaps(predicted, true, min_iou))
+
+
+def best_pairs(pairs: list[Pair]) -> list[Pair]:
+    """The one-to-one choice of pairs with the greatest total of their third members, which must be positive.
+
+    The assignment problem is SciPy's; pairs that need no weighing against each other are chosen without it.
+    """
+    chosen = _without_rivals(pairs)
+    if chosen is not None:
+        return chosen
+    rows = {i: k for k, i in enumerate(sorted({pair[0] for pair in pairs}))}
+    columns = {j: k for k, j in enumerate(sorted({pair[1] for pair in pairs}))}
     gain = np.zeros((len(rows), len(columns)))
-    for i, j, overlap in edges:
-        gain[rows[i], columns[j]] = overlap
-    chosen = set(zip(*(axis.tolist() for axis in linear_sum_assignment(gain, maximize=True)), strict=True))
-    return [edge for edge in edges if (rows[edge[0]], columns[edge[1]]) in chosen]
+    for i, j, quality in pairs:
+        gain[rows[i], columns[j]] = quality
+    best = set(zip(*(axis.tolist() for axis in linear_sum_assignment(gain, maximize=True)), strict=True))
+    return [pair for pair in pairs if (rows[pair[0]], columns[pair[1]]) in best]
 
 
-def _scale(coords: str, image_size: Sequence[int] | None, input_size: Sequence[int] | None) -> tuple[float, float]:
-    """Pixels of the original image for one unit of the dialect, along x and y."""
+def _without_rivals(pairs: list[Pair]) -> list[Pair] | None:
+    """The best one-to-one choice where one side has a single candidate each, so that every member of the other side takes
+    its best; None where both sides have rivals."""
+    n_rows, n_columns = len({i for i, _, _ in pairs}), len({j for _, j, _ in pairs})
+    if len(pairs) == n_rows == n_columns:
+        return pairs
+    if len(pairs) not in (n_rows, n_columns):
+        return None
+    side = 1 if len(pairs) == n_rows else 0
+    best: dict[float, Pair] = {}
+    for pair in pairs:
+        if pair[side] not in best or pair[2] > best[pair[side]][2]:
+            best[pair[side]] = pair
+    return list(best.values())
+
+
+def matching_sizes(pairs: list[Pair], thresholds: Sequence[float]) -> list[int]:
+    """For each of the ascending `thresholds`: how many pairs of at least that IoU a one-to-one matching can hold.
+
+    The largest matching above one threshold is a start for the next lower one, which only needs augmenting paths.
+    """
+    chosen = _without_rivals(pairs)
+    if chosen is not None:
+        found = sorted(overlap for _, _, overlap in chosen)
+        return [len(found) - bisect_left(found, threshold) for threshold in thresholds]
+    if len({i for i, _, _ in pairs}) > len({j for _, j, _ in pairs}):
+        pairs = [(j, i, overlap) for i, j, overlap in pairs]  # paths start on the smaller side: few attempts fail
+    waiting = sorted(pairs, key=lambda pair: pair[2])
+    candidates: dict[int, list[int]] = {}
+    partner_of: dict[int, int] = {}
+    matched: set[int] = set()
+    sizes = []
+    for threshold in reversed(thresholds):
+        while waiting and waiting[-1][2] >= threshold:
+            i, j, _ = waiting.pop()
+            candidates.setdefault(i, []).append(j)
+        for i in candidates:
+            if i not in matched and _augment(i, candidates, partner_of):
+                matched.add(i)
+        sizes.append(len(matched))
+    return sizes[::-1]
+
+
+def _augment(start: int, candidates: Mapping[int, Sequence[int]], partner_of: dict[int, int]) -> bool:
+    """Find `start` a partner along an augmenting path, breadth first, moving others on where needed. `partner_of`: of each
+    member of the far side, changed in place."""
+    reached_from: dict[int, int] = {}
+    queue = [start]
+    for i in queue:
+        for j in candidates[i]:
+            if j in reached_from:
+                continue
+            reached_from[j] = i
+            if j in partner_of:
+                queue.append(partner_of[j])
+                continue
+            previous = {i: j for j, i in partner_of.items()} if i != start else {}
+            while True:
+                i = reached_from[j]
+                partner_of[j] = i
+                if i == start:
+                    return True
+                j = previous[i]
+    return False
+
+
+def px_per_unit(coords: str, image_size: Sequence[int] | None, input_size: Sequence[int] | None) -> tuple[float, float]:
+    """Pixels of the original image for one unit of the dialect, along x and y. Raises ValueError where a size is missing."""
     if coords == "px":
         return 1.0, 1.0
     if image_size is None:
@@ -92,7 +174,7 @@ def to_original_px(
 ) -> XYXY:
     """A box as a model writes it -> original pixels. `image_size` is the original width and height, `input_size` those
     the model saw (needed by `resized_px`). Raises ValueError where a needed size is missing."""
-    x, y = _scale(coords, image_size, input_size)
+    x, y = px_per_unit(coords, image_size, input_size)
     x1, y1, x2, y2 = box
     return x1 * x, y1 * y, x2 * x, y2 * y
 
@@ -102,7 +184,7 @@ def from_original_px(
 ) -> tuple[float, ...]:
     """Original pixels -> the numbers to print: unchanged in `px`, integers in `resized_px` and `norm1000` (clipped to
     0..1000), four decimals in `norm1`. Raises ValueError where a needed size is missing."""
-    x, y = _scale(coords, image_size, input_size)
+    x, y = px_per_unit(coords, image_size, input_size)
     x1, y1, x2, y2 = box
     values = (x1 / x, y1 / y, x2 / x, y2 / y)
     if coords == "px":

@@ -12,7 +12,8 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 from vlrl.schema import Box
 from vlrl.tags import canon
@@ -26,11 +27,17 @@ NO_OBJECT = frozenset({"none", "null", "no object", "no objects", "no target", "
 
 @dataclass(frozen=True, slots=True)
 class ParsedBoxes:
-    """A box list as written. `items` are the valid boxes (at most 300), `n_pred` counts invalid ones too."""
+    """A box list as written. `items` are the valid boxes (at most 300), `n_pred` counts invalid ones too.
+
+    `unusable`: the labels of the other items, which hold no valid box or stand behind the 300th. `as_objects`: every item was
+    written as an object with keys.
+    """
 
     items: tuple[Box, ...]
     n_pred: int
     truncated: bool = False
+    unusable: tuple[str | None, ...] = ()
+    as_objects: bool = False
 
     @property
     def explicit_none(self) -> bool:
@@ -39,6 +46,17 @@ class ParsedBoxes:
     @property
     def all_valid(self) -> bool:
         return len(self.items) == self.n_pred
+
+
+class Frame(NamedTuple):
+    """How to take what is written: pixels of one unit along x and y, and the label of items that name none."""
+
+    x: float = 1.0
+    y: float = 1.0
+    label: str | None = None
+
+
+AS_WRITTEN = Frame()
 
 
 class _Unreadable(Exception):
@@ -57,6 +75,7 @@ _SINGLE_QUOTED_END = re.compile(r"'(?=[ \t\r\n]*(?:[,:}\])]|$))")
 _POINT = re.compile(rf"\([ \t\r\n]*({_NUMBER.pattern})[ \t\r\n]*,[ \t\r\n]*({_NUMBER.pattern})[ \t\r\n]*\)")
 _FENCE = re.compile(r"```[ \t]*([A-Za-z]*)[ \t\r]*\n?")
 _OPEN = {"[": "]", "{": "}", "(": ")"}
+_NUMBERS, _OBJECT = frozenset({int, float}), frozenset({dict})
 
 
 @dataclass(slots=True)
@@ -93,7 +112,7 @@ class _Reader:
         if found is not None and found.end() > at:
             if found.end() == len(text) and depth > 1:
                 raise _End
-            return (float(found[0]) if len(found[0]) <= MAX_NUMBER_CHARS else math.inf), found.end()
+            return _float(found[0]), found.end()
         found = _WORD.match(text, at)
         if found is not None:
             return _Word(found[0]), found.end()
@@ -159,8 +178,8 @@ class _End(Exception):
     """The text ended inside a value. Never leaves this module."""
 
 
-def parse_boxes(text: str) -> ParsedBoxes | str:
-    """Read an answer span as a box list, in the dialect it is written in; otherwise the reason why not.
+def parse_boxes(text: str, frame: Frame = AS_WRITTEN) -> ParsedBoxes | str:
+    """Read an answer span as a box list, in the units it is written in unless `frame` says otherwise; or the reason why not.
 
     Accepts an explicit "none" as the empty list. Two separate arrays, or two fences holding boxes, are no answer.
     """
@@ -172,17 +191,17 @@ def parse_boxes(text: str) -> ParsedBoxes | str:
     if len(stripped) <= 20 and canon(stripped).removesuffix(".").rstrip() in NO_OBJECT:
         return ParsedBoxes((), 0)
     if "```" in stripped:
-        return _parse_fences(stripped)
-    fast = _parse_plain_json(stripped)
+        return _parse_fences(stripped, frame)
+    fast = _parse_plain_json(stripped, frame)
     if fast is not None:
         return fast
     try:
-        return _parse_structures(stripped)
+        return _parse_structures(stripped, frame)
     except _Unreadable as error:
         return str(error)
 
 
-def _parse_fences(text: str) -> ParsedBoxes | str:
+def _parse_fences(text: str, frame: Frame) -> ParsedBoxes | str:
     parts: list[str] = []
     at = 0
     while True:
@@ -195,7 +214,7 @@ def _parse_fences(text: str) -> ParsedBoxes | str:
         if end < 0:
             break
         at = end + 3
-    read = [parse_boxes(part) for part in parts if part.strip()]
+    read = [parse_boxes(part, frame) for part in parts if part.strip()]
     whole = [boxes for boxes in read if isinstance(boxes, ParsedBoxes)]
     if len(whole) == 1:
         return whole[0]
@@ -204,26 +223,35 @@ def _parse_fences(text: str) -> ParsedBoxes | str:
     return str(read[0]) if read else "an empty fence"
 
 
-def _parse_plain_json(text: str) -> ParsedBoxes | None:
-    """The common case at C speed: strict JSON, a flat list of flat objects. None: read it the slow way."""
-    if text[0] != "[":
+def _float(digits: str) -> float:
+    return float(digits) if len(digits) <= MAX_NUMBER_CHARS else math.inf
+
+
+_JSON, _LONG_JSON = json.JSONDecoder(), json.JSONDecoder(parse_float=_float)
+
+
+def _parse_plain_json(text: str, frame: Frame) -> ParsedBoxes | None:
+    """The common case at C speed: strict JSON, valid boxes in a list or one alone. None: read it the slow way, which reads
+    alike (tested). Python's quotes become JSON's where no other quote and no backslash stands in the text: an apostrophe
+    inside a label is then bad JSON."""
+    if text[0] not in "[{":
         return None
+    if '"' not in text and "\\" not in text:
+        text = text.replace("'", '"')
     try:
-        items = json.loads(text, parse_int=float, parse_constant=_Word)
+        items = (_JSON if len(text) <= MAX_NUMBER_CHARS else _LONG_JSON).decode(text)
     except (ValueError, RecursionError):
         return None
-    if not isinstance(items, list) or not items:
+    if type(items) is dict:
+        items, text = [items], f"[{text}]"
+    # As many lists as valid boxes: nothing is nested, nothing is left for the slow way to judge.
+    if not items or not text.count("{") == text.count("[") - 1 == len(items) or not _OBJECT.issuperset(map(type, items)):
         return None
-    for item in items:
-        if not isinstance(item, dict):
-            return None
-        for value in item.values():
-            if type(value) is dict or (type(value) is list and (list in map(type, value) or dict in map(type, value))):
-                return None
-    return _boxes_of(items, truncated=False) if any(map(_is_box_like, items)) else None
+    parsed = _boxes_of(items, False, frame)
+    return None if parsed.unusable else parsed
 
 
-def _parse_structures(text: str) -> ParsedBoxes:
+def _parse_structures(text: str, frame: Frame) -> ParsedBoxes:
     """Find the one array, the objects or the corner pairs in a text. Raises _Unreadable."""
     reader = _Reader(text)
     lists: list[list[Any]] = []
@@ -249,16 +277,16 @@ def _parse_structures(text: str) -> ParsedBoxes:
     if lists and not objects:
         if len(arrays) != 1:
             raise _Unreadable(f"{len(arrays)} separate arrays" if arrays else "no box in the answer")
-        return _boxes_of(arrays[0], reader.truncated)
+        return _boxes_of(arrays[0], reader.truncated, frame)
     if objects and not lists:
         if any(gap.strip(" \t\r\n,") for gap in gaps[1:]):
             raise _Unreadable("several objects with text between them")
         if not any(map(_is_box_like, objects)):
             raise _Unreadable("no box in the answer")
-        return _boxes_of(objects, reader.truncated)
+        return _boxes_of(objects, reader.truncated, frame)
     if lists:
         raise _Unreadable("arrays and objects mixed")
-    return _parse_points(text)
+    return _parse_points(text, frame)
 
 
 def _members(items: list[Any]) -> list[Any]:
@@ -285,7 +313,7 @@ def _without_echo(items: list[Any]) -> list[Any]:
     return items
 
 
-def _parse_points(text: str) -> ParsedBoxes:
+def _parse_points(text: str, frame: Frame) -> ParsedBoxes:
     """Corner pairs `(x1,y1),(x2,y2)`, several in a row."""
     points = [
         (float(m[1]), float(m[2]), m.start(), m.end()) for m in _POINT.finditer(text) if len(m[0]) <= 2 * MAX_NUMBER_CHARS
@@ -303,46 +331,71 @@ def _parse_points(text: str) -> ParsedBoxes:
         if text[first[3] : second[2]].strip(" \t\r\n,"):
             raise _Unreadable("corner points with text between them")
         boxes.append([first[0], first[1], second[0], second[1]])
-    return _boxes_of(boxes, truncated)
+    return _boxes_of(boxes, truncated, frame)
 
 
-def _boxes_of(items: Sequence[Any], truncated: bool) -> ParsedBoxes:
-    boxes = [box for box in map(_box_of, items[:MAX_ITEMS]) if box is not None]
-    return ParsedBoxes(tuple(boxes), len(items), truncated)
+def _boxes_of(items: Sequence[Any], truncated: bool, frame: Frame) -> ParsedBoxes:
+    boxes: list[Box] = []
+    rest: list[Any] = []
+    for item in items[:MAX_ITEMS]:
+        box = _box_of(item, frame)
+        if box is None:
+            rest.append(item)
+        else:
+            boxes.append(box)
+    rest += items[MAX_ITEMS:]
+    unusable = tuple([_label_of(item, frame) for item in rest])
+    return ParsedBoxes(tuple(boxes), len(items), truncated, unusable, _OBJECT.issuperset(map(type, items)))
 
 
-def _number(value: Any) -> float | None:
-    """A finite coordinate within bounds, or None. Decimal strings in ASCII count, booleans do not."""
-    if type(value) is float:
-        return value if -MAX_COORDINATE <= value <= MAX_COORDINATE else None
+def _number(value: Any) -> float:
+    """A coordinate, or NaN for what is none. Decimal strings in ASCII count, booleans and words do not."""
+    if type(value) is float or type(value) is int:
+        return value
     if not isinstance(value, str) or isinstance(value, _Word) or len(value) > MAX_NUMBER_CHARS:
-        return None
-    return _number(float(value)) if _NUMBER.fullmatch(value) else None
+        return math.nan
+    return float(value) if _NUMBER.fullmatch(value) else math.nan
 
 
-def _first(item: dict[str, Any], keys: Sequence[str]) -> Any:
-    for key in keys:
-        if key in item:
-            return item[key]
-    return None
+@lru_cache(maxsize=64)
+def _keys_of(names: tuple[str, ...]) -> tuple[str | None, str | None, str | None]:
+    """Which keys of an object hold its box, its label and its confidence: the first known ones in our order."""
+    known = (BOX_KEYS, LABEL_KEYS, CONFIDENCE_KEYS)
+    box, label, confidence = (next((key for key in keys if key in names), None) for keys in known)
+    return box, label, confidence
 
 
-def _box_of(item: Any) -> Box | None:
+def _label_of(item: Any, frame: Frame) -> str | None:
+    label = item.get(_keys_of(tuple(item))[1]) if isinstance(item, dict) else None
+    return label if type(label) is str else frame.label
+
+
+def _box_of(item: Any, frame: Frame) -> Box | None:
     """A valid box, or None for anything else (wrong length, reversed, no area, not finite, no coordinates)."""
-    label: Any = None
-    confidence: Any = None
-    corners = item
+    corners, label, confidence = item, None, None
     if isinstance(item, dict):
-        corners, label, confidence = (_first(item, keys) for keys in (BOX_KEYS, LABEL_KEYS, CONFIDENCE_KEYS))
+        box_key, label_key, confidence_key = _keys_of(tuple(item))
+        corners, label = item.get(box_key), item.get(label_key)
+        if confidence_key is not None:
+            confidence = _confidence(item[confidence_key])
     if not isinstance(corners, list) or len(corners) != 4:
         return None
-    x1, y1, x2, y2 = map(_number, corners)
-    if x1 is None or y1 is None or x2 is None or y2 is None or x2 <= x1 or y2 <= y1:
+    x1, y1, x2, y2 = corners
+    if not (type(x1) in _NUMBERS and type(y1) in _NUMBERS and type(x2) in _NUMBERS and type(y2) in _NUMBERS):
+        x1, y1, x2, y2 = map(_number, corners)
+    # A comparison with NaN is false, so that NaN and what is no number end here with the infinities.
+    if not (-MAX_COORDINATE <= x1 < x2 <= MAX_COORDINATE and -MAX_COORDINATE <= y1 < y2 <= MAX_COORDINATE):
         return None
-    if not isinstance(label, str) or isinstance(label, _Word):
-        label = None
-    if not isinstance(confidence, float) or not math.isfinite(confidence):
-        confidence = None
-    else:
-        confidence = min(max(confidence, 0.0), 1.0)
-    return Box(x1, y1, x2, y2, label, confidence)
+    x, y, only = frame
+    return Box(x1 * x, y1 * y, x2 * x, y2 * y, label if type(label) is str else only, confidence)
+
+
+def _confidence(value: Any) -> float | None:
+    """A finite number, clipped to 0..1; None for anything else."""
+    if type(value) is not float and type(value) is not int:
+        return None
+    try:
+        value = float(value)
+    except OverflowError:
+        return None
+    return min(max(value, 0.0), 1.0) if math.isfinite(value) else None

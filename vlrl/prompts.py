@@ -205,18 +205,24 @@ class Samples:
         raise ImageError(f"100 samples in a row have unreadable images, the last: {self.unreadable[sample.id]}")
 
 
-def dataset(samples: Samples, tasks: Mapping[str, Task], sft: bool = False) -> Dataset:
-    """A lazily opened data set of TRL's rows: `prompt`, `images` (empty for text alone), `sample` and `index`, or, with
-    `sft`, a `completion` instead of these two."""
+class _Rows:
+    """Indices -> TRL's rows; see `dataset`."""
 
-    def rows(batch: dict[str, list[int]]) -> dict[str, list[Any]]:
-        opened = [samples.open(index) for index in batch["index"]]
+    def __init__(self, samples: Samples, tasks: Mapping[str, Task], sft: bool) -> None:
+        self.samples, self.tasks, self.sft = samples, tasks, sft
+
+    def __getstate__(self) -> dict[str, Any]:
+        # `datasets` names a transform by a hash of all that it reaches, which may be a model: minutes for its weights.
+        return {"n": self.samples.n, "sft": self.sft}
+
+    def __call__(self, batch: dict[str, list[int]]) -> dict[str, list[Any]]:
+        opened = [self.samples.open(index) for index in batch["index"]]
         columns: dict[str, list[Any]] = {
-            "prompt": [messages(sample, tasks, len(images)) for sample, images in opened],
+            "prompt": [messages(sample, self.tasks, len(images)) for sample, images in opened],
             "images": [images for _, images in opened],
         }
-        if sft:
-            targets = [tasks[sample.task].sft_target(sample) for sample, _ in opened]
+        if self.sft:
+            targets = [self.tasks[sample.task].sft_target(sample) for sample, _ in opened]
             columns["completion"] = [
                 [{"role": "assistant", "content": [{"type": "text", "text": target}]}] for target in targets
             ]
@@ -225,4 +231,8 @@ def dataset(samples: Samples, tasks: Mapping[str, Task], sft: bool = False) -> D
             columns["index"] = batch["index"]
         return columns
 
-    return Dataset.from_dict({"index": list(range(samples.n))}).with_transform(rows)
+
+def dataset(samples: Samples, tasks: Mapping[str, Task], sft: bool = False) -> Dataset:
+    """A lazily opened data set of TRL's rows: `prompt`, `images` (empty for text alone), `sample` and `index`, or, with
+    `sft`, a `completion` instead of these two."""
+    return Dataset.from_dict({"index": list(range(samples.n))}).with_transform(_Rows(samples, tasks, sft))

@@ -137,7 +137,7 @@ class Trainer(GRPOTrainer):  # type: ignore[misc]
         """TRL's own, on a batch in which groups without spread have been replaced."""
         if self._max_rounds and self.model.training:
             inputs = self._with_spread(list(inputs))
-        self._refuse_mixed_shards(inputs)
+        self._agree_on_images(inputs)
         return dict(super()._generate_and_score_completions(inputs))
 
     def _with_spread(self, inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -182,7 +182,7 @@ class Trainer(GRPOTrainer):  # type: ignore[misc]
 
     def _draw(self, inputs: list[dict[str, Any]]) -> tuple[list[Row], np.ndarray]:
         """One completion for each row, and the rewards of all processes' rows; leaves no trace in metrics and logs."""
-        self._refuse_mixed_shards(inputs)
+        self._agree_on_images(inputs)
         prompts = [prepare_multimodal_messages(row["prompt"], images=row["images"]) for row in inputs]
         n_tokens, metrics = self.state.num_input_tokens_seen, self._metrics
         self._metrics = {"train": defaultdict(list), "eval": defaultdict(list)}
@@ -219,16 +219,28 @@ class Trainer(GRPOTrainer):  # type: ignore[misc]
 
     # -- batches of text and images ------------------------------------------------------------------------------------
 
-    def _refuse_mixed_shards(self, inputs: list[dict[str, Any]]) -> None:
-        """Where weights are sharded, processes that see an image would wait for those that do not, for ever."""
+    def _generate(self, prompts: list[Any]) -> tuple[Any, ...]:
+        """TRL's own, whose None for a row without images is no input for a processor: it takes an empty list."""
+        *made, images, tool_images = super()._generate(prompts)
+        return (*made, None if images is None else [row or [] for row in images], tool_images)
+
+    def _agree_on_images(self, inputs: list[dict[str, Any]]) -> None:
+        """What must be known of all processes before some of them see images and others do not.
+
+        TRL gathers images for its log only where there are some: a process without would never answer. Where weights are
+        sharded, the tower itself is such a question, so that such batches are refused.
+        """
+        seeing = gather_object([[bool(row["images"]) for row in inputs]])
+        self.log_multimodal = self.args.log_multimodal and all(map(any, seeing))
+        if not self.log_multimodal:
+            self._logs["images"].clear()
         plugin = getattr(self.accelerator.state, "deepspeed_plugin", None)
-        if not (self.is_fsdp_enabled or (plugin is not None and plugin.zero_stage == 3)):
-            return
-        with_images = gather_object([bool(row["images"]) for row in inputs])
-        if any(with_images) and not all(with_images):
+        sharded = self.is_fsdp_enabled or (plugin is not None and plugin.zero_stage == 3)
+        rows = [row for rank in seeing for row in rank]
+        if sharded and any(rows) and not all(rows):
             raise RunStopped(
-                f"{sum(with_images)} of {len(with_images)} completions of a batch have images and the others have none, which"
-                " hangs where weights are sharded (FSDP, ZeRO-3); use DDP or ZeRO-2, or train on them apart"
+                f"{sum(rows)} of {len(rows)} completions of a batch have images and the others have none, which hangs where"
+                " weights are sharded (FSDP, ZeRO-3); use DDP or ZeRO-2, or train on them apart"
             )
 
     def _get_per_token_logps_and_entropies(

@@ -20,25 +20,40 @@ from typing import Any
 
 from vlrl.rewards.classification import cls_rl_accuracy, cls_rl_no_think, visual_rft_classification
 from vlrl.rewards.detection import iou_f1
-from vlrl.rewards.formats import json_format, think_answer_format
+from vlrl.rewards.formats import json_format, rec_format, think_answer_format
 from vlrl.rewards.judge import llm_judge
 from vlrl.rewards.length import cosine_length, repetition
 from vlrl.rewards.planning import alphadrive_format, alphadrive_path, alphadrive_speed
 from vlrl.rewards.scoring import as_trl, score_rows, text_of
 from vlrl.rewards.text import exact_match, fuzzy_match, math_equal, mcq, yes_no
+from vlrl.rewards.vision_r1 import vision_r1_format, vision_r1_precision, vision_r1_recall
+from vlrl.rewards.visual_rft import visual_rft_confidence, visual_rft_giou, visual_rft_iou
+from vlrl.rewards.vlm_r1 import vlm_r1_iou, vlm_r1_map, vlm_r1_map50, vlm_r1_odlength, vlm_r1_weighted
 from vlrl.schema import Reward, Sample, Score
 
 __all__ = ["REWARDS", "as_trl", "load_reward", "score_rows", "text_of"]
 
 NOTHING, TAGS, GROUP, STEP = frozenset[str](), frozenset({"tags"}), frozenset({"group"}), frozenset({"step"})
-BOXES = frozenset({"detection"})
+BOXES, ONE_BOX, ANY_BOXES = frozenset({"detection"}), frozenset({"grounding"}), frozenset({"detection", "grounding"})
 LABELS, PLANS = frozenset({"classification"}), frozenset({"planning"})
 QUESTIONS, TEXTS = frozenset({"qa"}), frozenset({"qa", "classification"})
 
 REWARDS: dict[str, Reward] = {
     "iou_f1": Reward("iou_f1", iou_f1, 0.0, 1.0, NOTHING, BOXES),
+    "visual_rft_iou": Reward("visual_rft_iou", visual_rft_iou, 0.0, 1.0, NOTHING, ANY_BOXES),
+    "visual_rft_confidence": Reward("visual_rft_confidence", visual_rft_confidence, 0.0, 1.0, NOTHING, ANY_BOXES),
+    "visual_rft_giou": Reward("visual_rft_giou", visual_rft_giou, 0.0, 2.0, TAGS, ONE_BOX),
+    "vlm_r1_iou": Reward("vlm_r1_iou", vlm_r1_iou, 0.0, 1.0, TAGS, ONE_BOX),
+    "vlm_r1_map": Reward("vlm_r1_map", vlm_r1_map, 0.0, 1.0, TAGS, BOXES),
+    "vlm_r1_map50": Reward("vlm_r1_map50", vlm_r1_map50, 0.0, 1.0, TAGS, BOXES),
+    "vlm_r1_odlength": Reward("vlm_r1_odlength", vlm_r1_odlength, 0.0, 1.0, TAGS, BOXES),
+    "vlm_r1_weighted": Reward("vlm_r1_weighted", vlm_r1_weighted, 0.0, 1.0, NOTHING, BOXES),
+    "vision_r1_precision": Reward("vision_r1_precision", vision_r1_precision, 0.0, 1.0, STEP, BOXES),
+    "vision_r1_recall": Reward("vision_r1_recall", vision_r1_recall, 0.0, 1.0, STEP, BOXES),
+    "vision_r1_format": Reward("vision_r1_format", vision_r1_format, 0.0, 1.0, NOTHING, BOXES),
     "json_format": Reward("json_format", json_format, 0.0, 1.0, TAGS),
     "think_answer_format": Reward("think_answer_format", think_answer_format, 0.0, 1.0),
+    "rec_format": Reward("rec_format", rec_format, 0.0, 1.0, TAGS, ONE_BOX),
     "cls_rl_accuracy": Reward("cls_rl_accuracy", cls_rl_accuracy, 0.0, 1.0, NOTHING, LABELS),
     "cls_rl_no_think": Reward("cls_rl_no_think", cls_rl_no_think, 0.0, 1.0, NOTHING, LABELS),
     "visual_rft_classification": Reward("visual_rft_classification", visual_rft_classification, 0.0, 1.0, TAGS, LABELS),

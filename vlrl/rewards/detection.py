@@ -1,16 +1,59 @@
-"""Rewards on boxes. All scores are in original pixels, whatever dialect the completion is written in."""
+"""Our own reward on boxes, and what all rewards on sets of boxes share: reading both sides, and the rule for empty ones.
+
+All scores are in original pixels, whatever dialect the completion is written in.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 from vlrl.answers import read_boxes, true_boxes, with_canonical_labels
 from vlrl.boxes import best_matching
-from vlrl.parsing import ParsedBoxes
-from vlrl.schema import Sample, Score
+from vlrl.schema import Box, Sample, Score
+from vlrl.tags import canon
 
 
-def _answer(parsed: ParsedBoxes) -> list[dict[str, object]]:
-    """The parsed boxes as JSON, in original pixels to a tenth."""
-    return [{"bbox_2d": [round(v, 1) for v in box.xyxy], "label": box.label} for box in parsed.items]
+@dataclass(frozen=True, slots=True)
+class BoxSets:
+    """What was predicted and what is true, in original pixels, labels comparable by `==`.
+
+    `n_pred` counts invalid items too; `unusable` are the labels of those, and of the items behind the 300th.
+    """
+
+    predicted: Sequence[Box]
+    true: Sequence[Box]
+    n_pred: int
+    unusable: Sequence[str | None] = ()
+
+    @property
+    def n_true(self) -> int:
+        return len(self.true)
+
+
+def read_sets(text: str, sample: Sample, *, tags: bool = False) -> BoxSets | str:
+    """Both sides of a detection or grounding sample's score, either may be empty; or why the text cannot be read."""
+    parsed, why = read_boxes(text, sample, tags=tags)
+    if parsed is None:
+        return why
+    unusable = [label if label is None else canon(label) for label in parsed.unusable]
+    return BoxSets(with_canonical_labels(parsed.items), with_canonical_labels(true_boxes(sample)), parsed.n_pred, unusable)
+
+
+def both_sides(text: str, sample: Sample, *, tags: bool = False) -> BoxSets | Score:
+    """Both sides where neither is empty, else the score: 1 for nothing there and nothing claimed, 0 for the rest."""
+    sets = read_sets(text, sample, tags=tags)
+    if isinstance(sets, str):
+        return Score(0.0, None, sets)
+    if sets.n_pred and sets.true:
+        return sets
+    said = f"{sets.n_pred} boxes" if sets.n_pred else "says none"
+    return Score(float(sets.n_pred == sets.n_true), as_json(sets.predicted), f"{said}, {sets.n_true} true")
+
+
+def as_json(boxes: Sequence[Box]) -> list[dict[str, object]]:
+    """Boxes as they are logged, in original pixels to a tenth."""
+    return [{"bbox_2d": [round(v * 10) / 10 for v in box.xyxy], "label": box.label} for box in boxes]
 
 
 def iou_f1(text: str, sample: Sample) -> Score:
@@ -20,15 +63,10 @@ def iou_f1(text: str, sample: Sample) -> Score:
     them empty scores 0, unreadable text 0. Invalid items, duplicates and extra boxes only enlarge the denominator; order
     does not matter; more overlap never lowers the score.
     """
-    parsed, why = read_boxes(text, sample)
-    if parsed is None:
-        return Score(0.0, None, why)
-    n_true = len(sample.answer)
-    if parsed.n_pred == 0 or n_true == 0:
-        right = parsed.n_pred == n_true
-        said = "says none" if parsed.n_pred == 0 else f"{parsed.n_pred} boxes"
-        return Score(float(right), _answer(parsed), f"{said}, {n_true} true")
-    matched = best_matching(with_canonical_labels(parsed.items), with_canonical_labels(true_boxes(sample)), 0.5)
+    sets = both_sides(text, sample)
+    if isinstance(sets, Score):
+        return sets
+    matched = best_matching(sets.predicted, sets.true, 0.5)
     total = sum(overlap for _, _, overlap in matched)
-    why = f"{len(matched)} of {n_true} found, IoU sum {total:.3f}, {parsed.n_pred} predicted"
-    return Score(2 * total / (parsed.n_pred + n_true), _answer(parsed), why)
+    why = f"{len(matched)} of {sets.n_true} found, IoU sum {total:.3f}, {sets.n_pred} predicted"
+    return Score(2 * total / (sets.n_pred + sets.n_true), as_json(sets.predicted), why)

@@ -32,3 +32,23 @@ def json_format(text: str, sample: Sample) -> Score:
         return Score(0.0, parsed.n_pred, "the list is cut short")
     invalid = parsed.n_pred - len(parsed.items)
     return Score(float(parsed.all_valid), parsed.n_pred, f"{invalid} of {parsed.n_pred} items are no valid box")
+
+
+def rec_format(text: str, sample: Sample, *, object_required: bool = True) -> Score:
+    """1 if the whole text has the strict form and its answer is a JSON object holding a valid box, else 0.
+
+    `object_required=False` also takes a bare box (InternVL's form). Source: VLM-R1's format reward for REC. differs: it
+    searched anywhere, so junk around the tags passed, and boxes with floats failed.
+    """
+    wanted = str(sample.meta.get("answer_format", "think_answer"))
+    span = read_span(text, sample)
+    if not is_in_format(text, wanted) or span.text is None:
+        return Score(0.0, None, f"not in the form {wanted}, each tag once")
+    parsed = parse_boxes(span.text)
+    if isinstance(parsed, str):
+        return Score(0.0, None, parsed)
+    if parsed.truncated or not parsed.n_pred or not parsed.all_valid:
+        return Score(0.0, parsed.n_pred, "cut short" if parsed.truncated else "no valid box")
+    if object_required and not parsed.as_objects:
+        return Score(0.0, parsed.n_pred, "a box, but not in an object with keys")
+    return Score(1.0, parsed.n_pred, "strict form with a box")

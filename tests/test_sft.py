@@ -1,0 +1,74 @@
+"""The supervised stage: what moves, what stays, and batches that mix text, images and video."""
+
+import json
+import math
+
+import pytest
+import torch
+from peft import LoraConfig
+from PIL import Image
+from transformers import AutoModelForImageTextToText
+from trl import GRPOConfig
+
+from vlrl.model import load_model
+from vlrl.prompts import Samples, situate
+from vlrl.schema import Sample
+from vlrl.sft import supervise
+from vlrl.tasks import TASKS
+
+
+def like(folder):
+    return GRPOConfig(output_dir=str(folder), use_cpu=True, bf16=False, report_to="none", gradient_checkpointing=False, seed=3)
+
+
+def train(folder, loaded, samples, **options):
+    options = {"steps": 2, "batch_size": 4, "learning_rate": 1e-3, **options}
+    supervise(loaded, TASKS, samples, folder / "sft", like(folder), **options)
+    return [json.loads(line) for line in (folder / "sft" / "metrics.jsonl").read_text().splitlines()]
+
+
+def detection(loaded):
+    return Samples(8, lambda i: situate(TASKS["detection"].synthetic(0, "train", i), loaded))
+
+
+@pytest.mark.parametrize("options", [{}, {"muon": True}, {"peft_config": LoraConfig(r=4)}], ids=["AdamW", "Muon", "LoRA"])
+@pytest.mark.parametrize("frozen", [False, True])
+def test_what_moves(tmp_path, options, frozen, capsys):
+    loaded = load_model("tiny-random")
+    before = {name: p.detach().clone() for name, p in loaded.model.named_parameters()}
+    train(tmp_path, loaded, detection(loaded), freeze_vision=frozen, **options)
+    assert ("vision weights are frozen" in capsys.readouterr().out) == frozen
+    after = dict(AutoModelForImageTextToText.from_pretrained(tmp_path / "sft" / "final").named_parameters())
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert {name for name in before if "language_model" in name and name.endswith("q_proj.weight")} <= moved
+    assert any("visual" in name for name in moved) == (not frozen)
+    kept = dict(loaded.model.named_parameters())
+    assert all(torch.equal(kept[name], after[name]) for name in before), "in place, and on disk"
+
+
+def test_batches_of_text_images_and_video_have_the_loss_of_their_rows(tmp_path):
+    for i in range(3):
+        Image.new("RGB", (60, 90), (40 * i, 90, 30)).save(tmp_path / f"{i}.png")
+    question = {"question": "What is 1 + 1?", "answer": 2}
+    rows = [
+        Sample("text", "qa", **question),
+        Sample("one", "qa", images=(str(tmp_path / "0.png"),), **question),
+        Sample("two", "qa", images=(str(tmp_path / "0.png"), str(tmp_path / "1.png")), **question),
+        Sample("video", "qa", video=str(tmp_path), **question),
+    ]
+
+    def loss(name, order):
+        loaded = load_model("tiny-random")
+        ready = [situate(rows[i], loaded) for i in order]
+        options = {"steps": 1, "batch_size": len(order), "learning_rate": 1e-9}
+        (row,) = (
+            row for row in train(tmp_path / name, loaded, Samples(len(order), ready.__getitem__), **options) if "loss" in row
+        )
+        return row["loss"]
+
+    alone = [loss(str(i), [i]) for i in range(4)]
+    assert len({round(value, 4) for value in alone}) == 4
+    # Every target is equally long, so that the batch's token mean is the mean of its rows.
+    assert loss("all", [0, 1, 2, 3]) == pytest.approx(sum(alone) / 4, rel=1e-4)
+    assert loss("again", [3, 0, 2, 1]) == pytest.approx(sum(alone) / 4, rel=1e-4)
+    assert math.isfinite(loss("texts", [0, 0]))
