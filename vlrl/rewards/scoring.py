@@ -1,6 +1,10 @@
 """Scoring rows of a batch with a reward, and the one adapter to TRL's calling form.
 
 Groups are adjacent rows of one sample. What a reward needs beyond text and sample is handed over here and nowhere else.
+
+Rewards are scored in line, those that ask a network side by side in threads. A pool of processes was measured and left out
+(`python -m vlrl.bench speed --what rewards`): 64 completions of the slowest box reward took 6 ms in line and 14 ms in a
+running pool of two, 512 took 38 and 24 ms, beside training steps of seconds.
 """
 
 from __future__ import annotations
