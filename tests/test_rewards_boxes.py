@@ -269,6 +269,9 @@ def test_spam_never_raises_a_golden_completion(name):
         reward = load_reward(f"{name}:{options}" if options else name)
         text = row["completion"]
         spams = [with_spam(text, extra) for extra in SPAM] + [text + text, text + " and so on", "Well: " + text]
+        if name in (*ONE_BOX, *FORMS) and grade(reward, row, name)[0].value == 0:
+            # One box where there was no answer is an answer: of the right form, and a far one earns a little GIoU.
+            spams = spams[len(SPAM) :]
         if "}, {" in text:
             spams.append(text.replace("}, {", "}, {" + text.split("}, {")[0].rsplit("{", 1)[1] + "}, {", 1))
         for spam in spams:
@@ -328,7 +331,7 @@ def test_stages_need_a_step(name):
 def test_the_right_answer_earns_full_marks_in_every_form(layout, form):
     true = [item((10, 20, 30, 40), "dog"), item((50, 20, 90, 40), "dog")]
     meta = {"answer_format": layout, "box_format": form, "coords": "norm1000", "image_size": [200, 100]}
-    names = {"detection": [name for name in SETS if form != "corners" or name != "visual_rft_confidence"], "grounding": ONE_BOX}
+    names = {"detection": [name for name in SETS if form == "position_confidence" or name != "visual_rft_confidence"], "grounding": ONE_BOX}
     samples = [
         Sample("d", "detection", "dog", true, ("a.jpg",), meta={**meta, "categories": ["dog"]}),
         Sample("n", "detection", "dog", [], ("a.jpg",), meta={**meta, "categories": ["dog"]}),

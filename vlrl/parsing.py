@@ -273,6 +273,9 @@ def _parse_structures(text: str, frame: Frame) -> ParsedBoxes:
             lists.append(value)
         else:
             objects.append(value)
+    outside = gaps if reader.truncated else [*gaps, text[last:]]
+    if (lists or objects) and sum(len(_POINT.findall(gap)) for gap in outside) > 1:
+        raise _Unreadable("corner points beside other boxes")
     arrays = [members for members in map(_members, lists) if any(map(_is_box_like, members))]
     if lists and not objects:
         if len(arrays) != 1:
