@@ -176,7 +176,7 @@ def draw_samples(
     if not tiles:
         return
     per_row = 4
-    width, height = tiles[0].size
+    width, height = tiles[0].width, max(tile.height for tile in tiles)
     n_rows = -(-len(tiles) // per_row)
     legend = 30
     sheet = Image.new("RGB", (min(per_row, len(tiles)) * width, n_rows * height + legend), "white")
@@ -196,22 +196,23 @@ def _font(size: int) -> Any:
 
 
 def _tile(sample: Sample, before: Prediction, after: Prediction, side: int = 300) -> Image.Image:
-    """One sample as a picture of `side` px, its question and, for answers without boxes, both answers below."""
-    tile = Image.new("RGB", (side + 8, side + 44), "white")
+    """One sample as a picture of `side` px, its question and, for answers without boxes, the true and both given ones below."""
+    boxes = sample.task in ("detection", "grounding")
+    tile = Image.new("RGB", (side + 8, side + (44 if boxes else 64)), "white")
     draw = ImageDraw.Draw(tile)
-    caption, below = sample.question, ""
+    caption = sample.question
     if sample.images:
         image = open_image(sample.images[int(sample.meta.get("image_index", 0))])
         scale = side / max(image.size)
         shown = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))
         tile.paste(shown, (4, 4))
-        if sample.task in ("detection", "grounding"):
+        if boxes:
             caption += ": " + _draw_boxes(draw, sample, (before, after), scale)
-    if sample.task not in ("detection", "grounding"):
-        said = [read_span(prediction.completion, sample).text or "unread" for prediction in (before, after)]
-        below = f"{_plain(sample.answer)}: {said[0][:24]} -> {said[1][:24]}"
     draw.text((6, side + 6), caption[:48], fill=(0, 0, 0), font=_font(15))
-    draw.text((6, side + 24), below[:60], fill=(0, 0, 0), font=_font(13))
+    if not boxes:
+        said = [read_span(prediction.completion, sample).text or "unread" for prediction in (before, after)]
+        draw.text((6, side + 26), f"true: {_plain(sample.answer)[:40]}", fill=TRUE_COLOUR, font=_font(13))
+        draw.text((6, side + 44), f"{said[0][:22]} -> {said[1][:22]}", fill=AFTER_COLOUR, font=_font(13))
     return tile
 
 
