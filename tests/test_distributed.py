@@ -49,7 +49,7 @@ def test_grpo_step_is_the_same_on_one_and_two_processes(tmp_path, reward):
 def test_whole_run_on_two_processes(tmp_path):
     def run(n, folder):
         words = ["--output_dir", folder, "--stage", "sft+grpo", "--model_name_or_path", "tiny-random", "--sft_steps", 3]
-        words += ["--sft_optimizer", "adamw", "--sft_learning_rate", "1e-3"]  # Muon works in bfloat16 inside
+        words += ["--sft_learning_rate", "1e-3"]
         words += ["--sft_batch_size", 8 // n, "--max_steps", 2, "--num_generations", 4, "--per_device_train_batch_size", 8 // n]
         torchrun(n, "vlrl/train.py", *words, "--eval_limit", 5, "--logging_steps", 1, "--report_to", "none")
         logged = [json.loads(line) for line in (folder / "sft" / "metrics.jsonl").read_text().splitlines()]
@@ -58,8 +58,8 @@ def test_whole_run_on_two_processes(tmp_path):
     one, two = run(1, tmp_path / "one"), run(2, tmp_path / "two")
     assert one[0][0][0] == pytest.approx(two[0][0][0], rel=1e-5), "supervised loss on the same global batch"
     assert one[0][0][1] == pytest.approx(two[0][0][1], rel=1e-4), "and its gradient"
-    # Adam's first step is the gradient's sign: rounding in near-zero entries shows from then on.
-    assert one[0][2][0] == pytest.approx(two[0][2][0], rel=1e-2)
+    # Muon works in bfloat16 inside, and Adam's first step is the gradient's sign: rounding shows from then on.
+    assert one[0][2][0] == pytest.approx(two[0][2][0], rel=2e-2)
     for summary in (one[1], two[1]):
         assert summary["after"]["f1@0.5"]["n"] == 5
     assert one[1]["before"]["mean_iou"]["value"] == pytest.approx(two[1]["before"]["mean_iou"]["value"], abs=0.05)

@@ -58,7 +58,13 @@ class MuonWithAdamW(torch.optim.Optimizer):
 
 
 class _Trainer(SFTTrainer):  # type: ignore[misc]
-    """`SFTTrainer` with one readable line a logged step."""
+    """`SFTTrainer` with one readable line a logged step, and the mean over the tokens of all processes."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # Qwen's vision-language models say that they take no token count; TRL computes the loss itself, with the count it is
+        # given. Without one each process would average over its own tokens, and the gradient depend on who got which rows.
+        self.model_accepts_loss_kwargs = True
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         super().log(logs, start_time)
