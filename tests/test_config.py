@@ -147,3 +147,10 @@ def test_weights_of_the_default_rewards_do_not_leak_to_named_ones():
     assert parse(["--task", "detection"]).grpo.reward_weights == [1.0, 0.25]
     assert parse(["--task", "detection", "--rewards", "iou_f1"]).grpo.reward_weights is None
     assert parse(["--rewards", "iou_f1", "json_format", "--reward_weights", "2", "1"]).grpo.reward_weights == [2.0, 1.0]
+
+
+def test_asking_for_the_defaults_asks_for_nothing():
+    """A saved `config.yaml` repeats its run: its supervised stage is the shipped start again."""
+    assert "sft_steps" not in parse(["--config", str(CONFIGS / "classification.yaml")]).asked
+    assert "sft_steps" in parse(["--config", str(CONFIGS / "alphadrive.yaml")]).asked
+    assert "sft_steps" in parse(["--task", "qa", "--sft_steps", "400"]).asked

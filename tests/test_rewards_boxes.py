@@ -1,4 +1,5 @@
 import contextlib
+import functools
 import io
 import json
 import random
@@ -27,8 +28,11 @@ RELEASED = [name for name, reward in REWARDS.items() if name.startswith(("visual
 LABELS = ("dog", "cat", "bird")
 
 
+cached_reward = functools.cache(load_reward)
+
+
 def score(spec, text, sample):
-    reward = load_reward(spec)
+    reward = cached_reward(spec)
     return reward.function(text, sample, **({"step": 7} if "step" in reward.needs else {})).value
 
 

@@ -86,7 +86,7 @@ def die(folder):
     calls.append(folder)
     if len(calls) == 2:
         os.kill(os.getpid(), 9)
-vlrl.trainer._sync = die
+vlrl.trainer.sync = die
 main(sys.argv[1:])
 """
 

@@ -92,7 +92,7 @@ class Config:
     sources: tuple[str, ...]
     """Files whose values were read, weakest first."""
     asked: frozenset[str]
-    """Options set by `--config` or on the command line."""
+    """Options set by `--config` to other values than the defaults', or on the command line."""
     values: dict[str, Any]
     """Everything that was set, by a file or on the command line; as YAML it gives the same run again."""
 
@@ -179,8 +179,10 @@ def parse(argv: list[str]) -> Config:
     sources: list[str] = []
     embedded = CONFIGS / f"{'mixed' if len(tasks) > 1 else next(iter(tasks))}.yaml"
     own = explicit.pop("tiny", None) or {}
+    defaults: dict[str, Any] = {}
     if model_name in TINY_NAMES and embedded.is_file():
-        merged |= _read_yaml(embedded) | {"task": task_name}
+        defaults = _read_yaml(embedded)
+        merged |= defaults | {"task": task_name}
         explicit |= own
         sources.append(f"configs/{embedded.name}")
     elif not torch.accelerator.is_available():
@@ -217,7 +219,7 @@ def parse(argv: list[str]) -> Config:
         tuple(task.name for task in turns),
         rewards,
         tuple(sources),
-        frozenset(flags | explicit.keys()),
+        frozenset(flags | {key for key, value in explicit.items() if defaults.get(key) != value}),
         values,
     )
     _check(config)

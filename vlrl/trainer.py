@@ -6,7 +6,6 @@ The only file that subclasses TRL's trainer. The mathematics (advantages, loss, 
 
 from __future__ import annotations
 
-import errno
 import json
 import math
 import os
@@ -25,10 +24,11 @@ from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, gather_object
 from transformers import PrinterCallback
 from transformers.trainer_callback import ProgressCallback
-from transformers.trainer_utils import get_last_checkpoint, rotate_checkpoints
+from transformers.trainer_utils import rotate_checkpoints
 from trl import GRPOConfig, GRPOTrainer
 from trl.data_utils import prepare_multimodal_messages
 
+from vlrl.checkpoints import PARTIAL, disk_is_full, last_checkpoint, sync
 from vlrl.model import Loaded, vision_token_ids
 from vlrl.progress import step_line, write_completions
 from vlrl.prompts import Samples, dataset
@@ -38,30 +38,12 @@ from vlrl.schema import Reward, Sample, Score, Task
 from vlrl.vision import freeze_vision as freeze
 from vlrl.vision import with_targets
 
-PARTIAL = ".partial"
-"""Checkpoints are written below this folder of the run and moved into place when complete."""
-
-
 ROW_FIELDS = ("token_type_ids", "mm_token_type_ids")
 """What a processor says of tokens; everything else that it adds to ids and mask is about images."""
 
 
 class RunStopped(RuntimeError):
     """Training had to stop; the message says what is safe and how to go on."""
-
-
-def last_checkpoint(folder: str | Path) -> str | None:
-    """The newest checkpoint of a run. Whatever carries the name `checkpoint-N` is complete."""
-    return get_last_checkpoint(str(folder)) if Path(folder).is_dir() else None
-
-
-def disk_is_full(error: BaseException, folder: str | Path) -> bool:
-    """Whether a failed write was for want of space (libraries wrap ENOSPC in errors of their own)."""
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return True
-    if "No space left" in str(error) or "os error 28" in str(error):
-        return True
-    return isinstance(error, RuntimeError | OSError) and shutil.disk_usage(folder).free < 2**20
 
 
 @dataclass(frozen=True)
@@ -77,7 +59,7 @@ class Trainer(GRPOTrainer):  # type: ignore[misc]
     """`GRPOTrainer` fed with `Samples`, each asked as its own task asks, paid by vlrl's rewards.
 
     `base`: whose value the rewards that need one build on. `applies`: which reward pays which sample (default: each one
-    every sample it can score). `dynamic_sampling`: at most so many more rounds of generation a step, in which groups of
+    every sample it can score). `dynamic_sampling`: at most so many more rounds of generation a batch, in which groups of
     equal rewards are replaced (0: off). `freeze_vision`: train the language model only.
     """
 
@@ -354,7 +336,7 @@ class Trainer(GRPOTrainer):  # type: ignore[misc]
             self._saving = False
         self._stop_together(failure, folder, name)
         if self.is_world_process_zero():
-            _sync(folder / PARTIAL / name)
+            sync(folder / PARTIAL / name)
             if (folder / name).exists():
                 shutil.rmtree(folder / name)
             os.replace(folder / PARTIAL / name, folder / name)
@@ -400,11 +382,3 @@ class Trainer(GRPOTrainer):  # type: ignore[misc]
             f"Safe: {safe or 'no checkpoint yet'}, metrics.jsonl and completions/. Free some space, then go on with"
             f" --output_dir {folder} --resume_from_checkpoint {'true' if safe else '(from the start: no checkpoint yet)'}"
         )
-
-
-def _sync(folder: Path) -> None:
-    """Flush a folder's files to the disk before they are given their final name."""
-    for path in folder.rglob("*"):
-        if path.is_file():
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
