@@ -18,7 +18,9 @@ NUMBERS = st.one_of(
     st.floats(-5, 1200),
     st.sampled_from([10**6, 10**6 + 1, 10**400, 1e308, -0.0, True, None, "12", "12.5", "١", "x", float("nan"), float("inf")]),
 )
-LABELS = st.one_of(st.text(max_size=8), st.sampled_from(["dog", "driver's door", 'a "b"', "[x]", "{y}", "a', 'b", "\\", "\n", "'", ""]))
+LABELS = st.one_of(
+    st.text(max_size=8), st.sampled_from(["dog", "driver's door", 'a "b"', "[x]", "{y}", "a', 'b", "\\", "\n", "'", ""])
+)
 VALUES = st.one_of(st.lists(NUMBERS, min_size=3, max_size=5), st.lists(st.integers(0, 99), min_size=4, max_size=4), NUMBERS, LABELS, st.just([[1, 2, 3, 4]]), st.just({"a": [1]}))  # fmt: skip
 SOUND = st.builds(
     lambda x, y, w, h, key, label: {key: [x, y, x + w, y + h], **({} if label is None else {"label": label})},
@@ -49,7 +51,7 @@ def test_the_quick_reading_equals_the_slow_one():
         nonlocal quick
         found = parse_boxes(text, frame)
         quick += bool(text.strip()) and parsing._parse_plain_json(text.strip(), frame) is not None
-        with mock.patch.object(parsing, "_parse_plain_json", lambda text, frame: None):
+        with mock.patch.object(parsing, "_parse_plain_json", return_value=None):
             assert parse_boxes(text, frame) == found
         if not isinstance(found, str):
             assert all(type(v) is float for box in found.items for v in box.xyxy)
@@ -81,7 +83,9 @@ def test_the_usual_forms_are_read_quickly(answer, monkeypatch):
 
     monkeypatch.setattr(parsing, "_parse_structures", slow)
     meta = {"categories": ["cat"], "coords": "norm1000", "image_size": [640, 480]}
-    parsed, _ = read_boxes(f"<think>t</think><answer>{answer}</answer>", Sample("1", "detection", "cat", [], ("a.jpg",), meta=meta))
+    parsed, _ = read_boxes(
+        f"<think>t</think><answer>{answer}</answer>", Sample("1", "detection", "cat", [], ("a.jpg",), meta=meta)
+    )
     assert parsed.all_valid
     assert parsed.as_objects
     assert parsed.items[0].label in ("cat", "driver's door")

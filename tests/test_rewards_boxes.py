@@ -335,7 +335,10 @@ def test_stages_need_a_step(name):
 def test_the_right_answer_earns_full_marks_in_every_form(layout, form):
     true = [item((10, 20, 30, 40), "dog"), item((50, 20, 90, 40), "dog")]
     meta = {"answer_format": layout, "box_format": form, "coords": "norm1000", "image_size": [200, 100]}
-    names = {"detection": [name for name in SETS if form == "position_confidence" or name != "visual_rft_confidence"], "grounding": ONE_BOX}
+    names = {
+        "detection": [name for name in SETS if form == "position_confidence" or name != "visual_rft_confidence"],
+        "grounding": ONE_BOX,
+    }
     samples = [
         Sample("d", "detection", "dog", true, ("a.jpg",), meta={**meta, "categories": ["dog"]}),
         Sample("n", "detection", "dog", [], ("a.jpg",), meta={**meta, "categories": ["dog"]}),
