@@ -100,3 +100,10 @@ def test_what_is_no_valid_box_is_kept_with_its_label():
     assert (parsed.n_pred, parsed.as_objects) == (5, False)
     many = parse_boxes(json.dumps([ITEM] * 302))
     assert many.unusable == ("cat", "cat")
+
+
+def test_the_quick_reading_keeps_the_depth_cap():
+    deep = "[" * 33 + "]" * 33
+    assert isinstance(parse_boxes(f'[{{"bbox_2d":[1,2,3,4],"note":{deep}}}]'), str)
+    assert parse_boxes('[{"bbox_2d":[1,2,3,4],"note":[[]]}]').n_pred == 1
+    assert isinstance(parse_boxes("[" + " " * 30 + "]"), str)

@@ -1,6 +1,8 @@
 """The speed command on a model of seconds: its report, its bound on numbers, its FLOP count."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 from transformers import Qwen2_5_VLConfig
@@ -59,6 +61,13 @@ def test_a_side_reports_every_phase(tmp_path):
     assert made["min"] <= made["seconds"] <= made["first_call"] * 100
     _, late = run(tmp_path, "--side", "stock", "--check", "none", "--time_limit", "-1")
     assert all(made["why"] == "time limit" for found in late["results"]["stock"].values() for made in found.values())
+
+
+def test_a_child_s_peak_is_its_own():
+    weight = bytearray(300 * 2**20)
+    code = "from vlrl.speed import peak_resident_bytes; print(peak_resident_bytes())"
+    child = int(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+    assert speed.peak_resident_bytes() > child + len(weight) // 2
 
 
 def test_two_processes_make_one_measurement():

@@ -67,8 +67,17 @@ def measure(run: Callable[[], Any], repeats: int, warmup: int = 1) -> dict[str, 
         if cuda:
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - start)
-    peak = torch.cuda.max_memory_allocated() if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    peak = torch.cuda.max_memory_allocated() if cuda else peak_resident_bytes()
     return {"first_call": seconds[0], "peak_bytes": peak, **summary(seconds[warmup:])}
+
+
+def peak_resident_bytes() -> int:
+    """Of this process. `getrusage` alone would start a child at its parent's peak."""
+    status = Path("/proc/self/status")
+    if status.is_file():
+        lines = dict(line.split(":", 1) for line in status.read_text(encoding="utf-8").splitlines() if ":" in line)
+        return int(lines["VmHWM"].split()[0]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def summary(runs: list[float]) -> dict[str, Any]:
