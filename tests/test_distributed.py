@@ -31,7 +31,20 @@ def reward(tmp_path_factory):
 def one_step(n, reward, folder):
     per_device = 16 // n
     words = ["--output_dir", folder, "--max_steps", 1, "--per_device_train_batch_size", per_device, "--num_generations", 4]
-    words += ["--rewards", reward, "--reward_weights", "1", "--loss_type", "dapo", "--logging_steps", 1, "--report_to", "none"]
+    words += [
+        "--rewards",
+        reward,
+        "--reward_weights",
+        "1",
+        "--warmup_steps",
+        0,
+        "--loss_type",
+        "dapo",
+        "--logging_steps",
+        1,
+        "--report_to",
+        "none",
+    ]
     out = torchrun(n, "tests/one_grpo_step.py", *words, "--save_strategy", "no").stdout
     return json.loads(next(line for line in out.splitlines() if line.startswith("RESULT "))[7:])
 

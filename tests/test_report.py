@@ -89,3 +89,19 @@ def test_several_tasks_are_measured_side_by_side_and_drawn(tiny, tmp_path):
     wrong = [Prediction(s.id, "no idea", 5, False) for s in samples]
     draw_samples(samples, wrong, right, tmp_path / "samples.png", n=len(samples))
     assert Image.open(tmp_path / "samples.png").height > 5 * 300
+
+
+def test_a_video_is_drawn_by_its_first_frame(tiny, tmp_path):
+    from dataclasses import replace
+
+    from vlrl.prompts import open_image, situate
+
+    sample = TASKS["grounding"].synthetic(0, "heldout", 0)
+    (tmp_path / "film").mkdir()
+    for number in range(3):
+        open_image(sample.images[0]).save(tmp_path / "film" / f"{number}.png")
+    film = situate(replace(sample, images=(), video=str(tmp_path / "film")), tiny)
+    made = [Prediction(film.id, TASKS["grounding"].oracle(film), 5, False)]
+    draw_samples([film], made, made, tmp_path / "samples.png")
+    colours = {colour for _, colour in Image.open(tmp_path / "samples.png").convert("RGB").getcolors(10**7)}
+    assert (31, 119, 180) in colours

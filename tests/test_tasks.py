@@ -134,3 +134,15 @@ def test_own_tasks_by_path(tmp_path):
         load_task(str(path))
     with pytest.raises(ValueError, match="did you mean 'detection'"):
         load_task("detecton")
+
+
+@pytest.mark.parametrize("name", ["detection", "grounding"])
+def test_boxes_may_refer_to_a_video_but_not_to_nothing(name):
+    task = TASKS[name]
+    sample = SAMPLES[name][0]
+    film = dataclasses.replace(sample, images=(), video="a.mp4")
+    assert task.check(film) is None
+    metrics, n_unparsed = task.metrics([film], [Prediction(film.id, task.oracle(film), 1, False)])
+    assert n_unparsed == 0
+    assert metrics[task.headline].n == 1
+    assert "needs an image or a video" in task.check(dataclasses.replace(sample, images=()))

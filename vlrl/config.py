@@ -169,61 +169,71 @@ def parse(argv: list[str]) -> Config:
         else "--" + word[2:].partition("=")[0].replace("-", "_") + word[2 + len(word[2:].partition("=")[0]) :]
         for word in argv
     ]
-    explicit_path = _flag_value(argv, "config")
-    explicit = _read_yaml(Path(explicit_path)) if explicit_path else {}
-    task_name = _flag_value(argv, "task") or explicit.get("task") or RunConfig.task
-    turns = _load_tasks(str(task_name))
-    tasks = {task.name: task for task in turns}
-    model_name = _flag_value(argv, "model_name_or_path") or explicit.get("model_name_or_path") or "tiny"
-    merged: dict[str, Any] = {"model_name_or_path": model_name}
-    sources: list[str] = []
-    embedded = CONFIGS / f"{'mixed' if len(tasks) > 1 else next(iter(tasks))}.yaml"
-    own = explicit.pop("tiny", None) or {}
-    defaults: dict[str, Any] = {}
-    if model_name in TINY_NAMES and embedded.is_file():
-        defaults = _read_yaml(embedded)
-        merged |= defaults | {"task": task_name}
-        explicit |= own
-        sources.append(f"configs/{embedded.name}")
-    elif not torch.accelerator.is_available():
-        merged |= {"use_cpu": True, "bf16": False}
-        sources.append("float32 on the CPU (no accelerator found)")
-    if "rewards" in explicit or _flag_value(argv, "rewards") is not None:
-        merged.pop("reward_weights", None)  # they were those of the task's own rewards
-    merged |= explicit
-    if explicit_path:
-        sources.append(explicit_path)
-    merged["model_name_or_path"] = str(model_name)
-    for key, value in (merged.pop("env", None) or {}).items():
-        os.environ[key] = str(value)
-    for key in merged:
+    files = _read_files(argv)
+    for key in files.values:
         if key not in known:
-            raise ConfigError(f"unknown option {key!r} in {explicit_path or sources[-1]}{nearest(key, known)}")
-    values = dict(merged)
-    merged.setdefault("output_dir", "")
-    parser.set_defaults_with_config(**merged)
+            raise ConfigError(f"unknown option {key!r} in {files.sources[-1]}{nearest(key, known)}")
+    turns = _load_tasks(str(_flag_value(argv, "task") or files.values.get("task") or RunConfig.task))
+    parser.set_defaults_with_config(**{"output_dir": "", **files.values})
     run, grpo, model = _parse_words(parser, _without(argv, "config"), known)
     flags = {word[2:].partition("=")[0] for word in argv if word.startswith("--")} & set(known)
+    values = dict(files.values)
     for name in flags:
         part = next(part for part in (run, grpo, model) if hasattr(part, name))
         value = getattr(part, name)
         values[name] = value.value if isinstance(value, enum.Enum) else value
     if run.stage is None:
-        run.stage = "sft+grpo" if model_name in TINY_NAMES else "grpo"
-    rewards = tuple(run.rewards) if run.rewards else None
+        run.stage = "sft+grpo" if model.model_name_or_path in TINY_NAMES else "grpo"
     config = Config(
-        run,
-        grpo,
-        model,
-        tasks,
-        tuple(task.name for task in turns),
-        rewards,
-        tuple(sources),
-        frozenset(flags | {key for key, value in explicit.items() if defaults.get(key) != value}),
-        values,
+        run=run,
+        grpo=grpo,
+        model=model,
+        tasks={task.name: task for task in turns},
+        turns=tuple(task.name for task in turns),
+        rewards=tuple(run.rewards) if run.rewards else None,
+        sources=files.sources,
+        asked=files.changed | flags,
+        values=values,
     )
     _check(config)
     return config
+
+
+@dataclass(frozen=True)
+class _Files:
+    """What files set, before the command line: `values`, where they stood, and which `--config` set to other values than
+    the embedded model's defaults."""
+
+    values: dict[str, Any]
+    sources: tuple[str, ...]
+    changed: frozenset[str]
+
+
+def _read_files(argv: list[str]) -> _Files:
+    """`configs/<task>.yaml` for the embedded model, then `--config`, whose `tiny` block counts for that model only."""
+    path = _flag_value(argv, "config")
+    explicit = _read_yaml(Path(path)) if path else {}
+    task_names = str(_flag_value(argv, "task") or explicit.get("task") or RunConfig.task)
+    model_name = str(_flag_value(argv, "model_name_or_path") or explicit.get("model_name_or_path") or "tiny")
+    names = [task.name for task in _load_tasks(task_names)]
+    embedded = CONFIGS / f"{names[0] if len(set(names)) == 1 else 'mixed'}.yaml"
+    own = explicit.pop("tiny", None) or {}
+    defaults: dict[str, Any] = {}
+    sources: list[str] = []
+    if model_name in TINY_NAMES and embedded.is_file():
+        defaults = _read_yaml(embedded) | {"task": task_names}
+        explicit |= own
+        sources.append(f"configs/{embedded.name}")
+    elif not torch.accelerator.is_available():
+        defaults = {"use_cpu": True, "bf16": False}
+        sources.append("float32 on the CPU (no accelerator found)")
+    changed = frozenset(key for key, value in explicit.items() if defaults.get(key) != value)
+    if "rewards" in explicit or _flag_value(argv, "rewards") is not None:
+        defaults.pop("reward_weights", None)  # they were those of the task's own rewards
+    values = {**defaults, **explicit, "model_name_or_path": model_name}
+    for key, value in (values.pop("env", None) or {}).items():
+        os.environ[key] = str(value)
+    return _Files(values, (*sources, *([path] if path else [])), changed)
 
 
 def _refuse(message: str) -> NoReturn:

@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from vlrl.answers import read_boxes, read_span, true_boxes
 from vlrl.metrics.stats import bootstrap_mean
-from vlrl.prompts import open_image
+from vlrl.prompts import open_images
 from vlrl.schema import Metric, Prediction, Sample, Task
 
 matplotlib.use("Agg")
@@ -201,8 +201,9 @@ def _tile(sample: Sample, before: Prediction, after: Prediction, side: int = 300
     tile = Image.new("RGB", (side + 8, side + (44 if boxes else 64)), "white")
     draw = ImageDraw.Draw(tile)
     caption = sample.question
-    if sample.images:
-        image = open_image(sample.images[int(sample.meta.get("image_index", 0))])
+    pictures = open_images(sample)
+    if pictures:
+        image = pictures[int(sample.meta.get("image_index", 0))]
         scale = side / max(image.size)
         shown = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))
         tile.paste(shown, (4, 4))

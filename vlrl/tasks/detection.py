@@ -51,8 +51,8 @@ def check(sample: Sample) -> str | None:
             return problem
         if canon(item["label"]) not in asked:
             return f"label {item['label']!r} is not among meta.categories {sorted(asked)}"
-    if not sample.images:
-        return "a detection sample needs an image"
+    if not sample.images and sample.video is None:
+        return "a detection sample needs an image or a video"
     return None
 
 
@@ -64,7 +64,7 @@ def metrics(samples: Sequence[Sample], predictions: Sequence[Prediction]) -> tup
         rows.append(
             DetectionRow(
                 id=sample.id,
-                image=sample.images[0],
+                image=sample.video or sample.images[0],
                 true=true_boxes(sample),
                 predicted=None if parsed is None else parsed.items,
                 n_pred=0 if parsed is None else parsed.n_pred,

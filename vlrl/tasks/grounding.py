@@ -29,8 +29,8 @@ def sft_target(sample: Sample) -> str:
 def check(sample: Sample) -> str | None:
     if not isinstance(sample.answer, dict) or "bbox_2d" not in sample.answer:
         return f'a grounding answer is {{"bbox_2d": [x1, y1, x2, y2]}}, got {sample.answer!r}'
-    if not sample.images:
-        return "a grounding sample needs an image"
+    if not sample.images and sample.video is None:
+        return "a grounding sample needs an image or a video"
     size = sample.meta.get("image_size")
     return box_problem(sample.answer["bbox_2d"], tuple(size) if size else None)
 
