@@ -7,6 +7,7 @@ import sys
 import zlib
 
 import torch
+from accelerate import PartialState
 from accelerate.utils import gather_object
 
 from vlrl import run
@@ -53,3 +54,4 @@ if trainer.accelerator.is_main_process:
     weights = {name: p.double().abs().sum().item() for name, p in loaded.model.named_parameters()}
     ids = list(trainer._logs["extra"]["id"])
     print("RESULT " + json.dumps({**told, "weights": weights, "ids": ids, "n_tokens": states}))
+PartialState().destroy_process_group()

@@ -46,6 +46,7 @@ def main(argv: list[str] | None = None) -> int:
     first = os.environ.get("LOCAL_RANK", "0") == "0"
     try:
         train(parse(sys.argv[1:] if argv is None else argv))
+        PartialState().destroy_process_group()  # left to the interpreter's end, gloo's threads may abort a finished run
     except (ConfigError, SampleError, ModelError) as error:
         if first:
             print(f"error: {error}", file=sys.stderr, flush=True)
