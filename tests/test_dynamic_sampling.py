@@ -170,8 +170,9 @@ def test_what_is_trained_on_has_a_spread_and_is_what_the_log_says(tmp_path):
     tokenizer = trainer.processing_class.tokenizer
     trained = 0
     for batch in trainer.seen:
-        starts = np.cumsum([0, *batch["image_grid_thw"].prod(-1).tolist()])
-        assert batch["num_images"] == [1] * len(batch["completion_ids"])
+        fields = batch["plan"].plain_fields(batch["completion_ids"], -1)
+        starts = np.cumsum([0, *fields["image_grid_thw"].prod(-1).tolist()])
+        assert fields["num_images"] == [1] * len(batch["completion_ids"])
         for i in range(len(batch["completion_ids"])):
             ids = batch["completion_ids"][i][batch["completion_mask"][i].bool()]
             text, asked = tokenizer.decode(ids, skip_special_tokens=True), tokenizer.decode(batch["prompt_ids"][i])
@@ -180,7 +181,7 @@ def test_what_is_trained_on_has_a_spread_and_is_what_the_log_says(tmp_path):
             sample = TASK.synthetic(0, "train", int(row["id"].rsplit("-", 1)[1]))
             assert sample.question in asked
             pixels = trainer.processing_class.image_processor(images=[open_image(sample.images[0])], return_tensors="pt")
-            assert torch.equal(batch["pixel_values"][starts[i] : starts[i + 1]], pixels["pixel_values"])
+            assert torch.equal(fields["pixel_values"][starts[i] : starts[i + 1]], pixels["pixel_values"])
             trained += 1
     assert trained == 16
     assert trainer.seen[0]["num_items_in_batch"] == sum(row["n_tokens"] for row in log)

@@ -26,6 +26,9 @@ CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 STAGES = ("grpo", "sft", "sft+grpo")
 
 
+GROUP_SHARED = ("auto", "on", "off")
+
+
 class ConfigError(ValueError):
     """A run that cannot start as configured; the message says what to change."""
 
@@ -73,7 +76,15 @@ class RunConfig:
         default=0,
         metadata={"help": "At most so many more rounds a step of fresh prompts for groups of equal rewards (DAPO). 0: off."},
     )
+    group_shared: str = field(
+        default="auto",
+        metadata={"help": "Run a group's prompt and image once: auto (where possible), on (or refuse to run), off."},
+    )
     dry_run: bool = field(default=False, metadata={"help": "Print the resolved run and stop."})
+
+    def __post_init__(self) -> None:
+        if isinstance(self.group_shared, bool):  # YAML reads a bare on or off as a truth value
+            self.group_shared = "on" if self.group_shared else "off"
 
 
 @dataclass(frozen=True)
@@ -316,6 +327,8 @@ def _check(config: Config) -> None:
         raise ConfigError("--save_only_model leaves no optimizer state: such a run cannot --resume_from_checkpoint")
     if grpo.load_best_model_at_end:
         raise ConfigError("--load_best_model_at_end is not supported: the last weights are measured and kept")
+    if run.group_shared not in GROUP_SHARED:
+        raise ConfigError(f"--group_shared {run.group_shared}: must be one of {', '.join(GROUP_SHARED)}")
     if run.dynamic_sampling < 0:
         raise ConfigError(f"--dynamic_sampling {run.dynamic_sampling}: rounds cannot be negative; 0 turns it off")
 

@@ -210,13 +210,17 @@ class _Rows:
 
     def __init__(self, samples: Samples, tasks: Mapping[str, Task], sft: bool) -> None:
         self.samples, self.tasks, self.sft = samples, tasks, sft
+        self.opened: dict[int, tuple[Sample, list[Image.Image]]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         # `datasets` names a transform by a hash of all that it reaches, which may be a model: minutes for its weights.
         return {"n": self.samples.n, "sft": self.sft}
 
     def __call__(self, batch: dict[str, list[int]]) -> dict[str, list[Any]]:
-        opened = [self.samples.open(index) for index in batch["index"]]
+        # TRL asks for every index once a completion and again for every micro-batch of a generation.
+        kept = {i: self.opened[i] if i in self.opened else self.samples.open(i) for i in dict.fromkeys(batch["index"])}
+        self.opened = kept if len(batch["index"]) > 1 else self.opened
+        opened = [kept[index] for index in batch["index"]]
         columns: dict[str, list[Any]] = {
             "prompt": [messages(sample, self.tasks, len(images)) for sample, images in opened],
             "images": [images for _, images in opened],

@@ -23,6 +23,7 @@ from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from transformers import AutoModelForImageTextToText
 
+from vlrl.checkpoints import last_checkpoint
 from vlrl.config import Config, ConfigError
 from vlrl.model import TINY_NAMES, Loaded
 from vlrl.payment import Payment, with_planned_steps
@@ -31,7 +32,6 @@ from vlrl.prompts import Samples, check_samples, situate
 from vlrl.report import versions
 from vlrl.schema import Prediction, Sample, read_samples
 from vlrl.synthetic import item_rng
-from vlrl.trainer import last_checkpoint
 
 N_SYNTHETIC_TRAIN = 20_000
 N_SYNTHETIC_HELD_OUT = 400

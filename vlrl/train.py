@@ -31,14 +31,16 @@ from trl import get_peft_config, get_quantization_config
 from trl.models import unwrap_model_for_generation
 
 from vlrl import report, run
+from vlrl.checkpoints import RunStopped, disk_is_full
 from vlrl.config import Config, ConfigError, parse
 from vlrl.generate import generate
+from vlrl.group_shared import NotShared
 from vlrl.model import TINY_NAMES, Loaded, ModelError, load_model
 from vlrl.payment import Payment
 from vlrl.prompts import ImageError
 from vlrl.schema import Prediction, Sample, SampleError
 from vlrl.sft import supervise
-from vlrl.trainer import RunStopped, Trainer, disk_is_full
+from vlrl.trainer import Trainer
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -46,8 +48,8 @@ def main(argv: list[str] | None = None) -> int:
     first = os.environ.get("LOCAL_RANK", "0") == "0"
     try:
         train(parse(sys.argv[1:] if argv is None else argv))
-        PartialState().destroy_process_group()  # left to the interpreter's end, gloo's threads may abort a finished run
-    except (ConfigError, SampleError, ModelError) as error:
+        finish()
+    except (ConfigError, SampleError, ModelError, NotShared) as error:
         if first:
             print(f"error: {error}", file=sys.stderr, flush=True)
         return 2
@@ -67,6 +69,16 @@ def main(argv: list[str] | None = None) -> int:
             )
         return 1
     return 0
+
+
+def finish() -> None:
+    """Leave the process group, all together.
+
+    Gloo's threads release the tensors of a gather a moment after it has returned; if the interpreter is ending by then, they
+    abort a process that had finished. A barrier holds no tensors and comes after them.
+    """
+    PartialState().wait_for_everyone()
+    PartialState().destroy_process_group()
 
 
 def train(config: Config) -> None:
@@ -90,7 +102,6 @@ def train(config: Config) -> None:
         job.measure("after")
     if state.is_main_process:
         print(conclude(job), flush=True)
-    state.wait_for_everyone()
 
 
 @dataclass
@@ -142,6 +153,7 @@ def prepare(config: Config, say: Callable[..., None]) -> Job:
     run.check_disk(config, loaded, opened.path)
     data = run.load_data(config, loaded)
     say(f"model     {loaded.name}, {loaded.model.num_parameters() / 1e6:.2f} M parameters, {loaded.model.dtype}")
+    say(f"attention {loaded.attention}")
     say(f"boxes     {loaded.coords} (from {loaded.coords_why})")
     say(f"data      {data.description}")
     say(f"length    {run.fit_length(config, loaded, data)}")
@@ -194,6 +206,7 @@ def grpo_stage(job: Job) -> None:
         applies=job.payment.applies,
         dynamic_sampling=config.run.dynamic_sampling,
         freeze_vision=config.run.freeze_vision,
+        group_shared=config.run.group_shared,
     )
     if opened.resuming and PartialState().is_main_process:
         step = int(opened.checkpoint.rsplit("-", 1)[1]) if opened.checkpoint else 0
