@@ -164,7 +164,8 @@ class Sharing:
         plan: Plan,
         plain: Callable[[Any, Tensor, Tensor, Plan, int], Tensor],
     ) -> Disagreement:
-        """Compare one group of a batch with TRL's layout, without dropout; gradients too, in float32 and on whole weights.
+        """Compare one group of a batch with TRL's layout, without dropout; gradients too, where they are
+        wanted, in float32 and on whole weights.
 
         `plain(model, ids, mask, plan, rows at a time)` computes TRL's log-probabilities. A group with images and several
         completions is taken where there is one.
@@ -175,6 +176,7 @@ class Sharing:
         with self.autocast():
             mixed = torch.is_autocast_enabled(ids.device.type)
             precision = torch.get_autocast_dtype(ids.device.type) if mixed else _dtype(model)
+        exact = precision == torch.float32 and not self.sharded
         training = model.training
         model = model if self.sharded else unwrapped(model)
         model.eval()
@@ -184,11 +186,10 @@ class Sharing:
                 together, apart = (plain(model, ids, mask, one, at_once) for at_once in (len(rows), 1))
             bound = 4 * float((together - apart).abs().max()) + NOISE.get(precision, 1e-2)
             gradients = 0.0
-            watched = [] if self.sharded or precision != torch.float32 else watched_weights(model)
+            watched = watched_weights(model) if exact and torch.is_grad_enabled() else []
             if watched:
-                with torch.enable_grad():
-                    own, _ = self.logps(model, ids, mask, n_keep, one, entropy=False)
-                    other = plain(model, ids, mask, one, len(rows))
+                own, _ = self.logps(model, ids, mask, n_keep, one, entropy=False)
+                other = plain(model, ids, mask, one, len(rows))
                 gradients = gradient_gap(own, other, watched)
         finally:
             model.train(training)

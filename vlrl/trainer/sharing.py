@@ -45,7 +45,7 @@ class SharedGroups(MixedBatches):
         self._must_share = mode == "on"
         self._rows: list[dict[str, Any]] = []
         self._prepared: dict[int, Prompt] = {}
-        self._compared: set[int] = set()
+        self._compared: set[tuple[int, bool]] = set()
         self._said: set[str] = set()
         self._say(self._sharing.line())
 
@@ -186,8 +186,9 @@ class SharedGroups(MixedBatches):
         plan, plain = self._plan, super()._get_per_token_logps_and_entropies
         if plan is None:
             return plain(model, input_ids, attention_mask, logits_to_keep, batch_size, **fields)
-        if id(model) not in self._compared:
-            self._compared.add(id(model))
+        trains = (id(model), torch.is_grad_enabled())
+        if trains not in self._compared:
+            self._compared.add(trains)
             self._compare(model, input_ids, attention_mask, logits_to_keep, plan, plain)
         if self._sharing.off is not None:
             own = {name: fields[name] for name in ("compute_entropy", "compute_aux_loss") if name in fields}
