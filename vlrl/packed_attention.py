@@ -191,6 +191,7 @@ class MergedAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, made: Layout, scale: float, kernel: Any) -> Tensor:
         own = (made.own, made.own, made.max_own, made.max_own)
+        out: Tensor
         out, lse = kernel.forward(q, k, v, own, True, scale)
         ctx.made, ctx.scale, ctx.kernel = made, scale, kernel
         if made.max_suffix and made.max_prefix:
@@ -261,7 +262,8 @@ def varlen_kernel() -> tuple[str, Callable[..., Tensor]] | None:
             options["enable_gqa"] = q.shape[1] != k.shape[1]
         elif q.shape[1] != k.shape[1]:
             k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], dim=1) for x in (k, v))
-        made: Any = varlen_attn(q, k, v, cq, ck, mq, mk, **options)
+        made = varlen_attn(q, k, v, cq, ck, mq, mk, **options)
+        assert isinstance(made, Tensor)
         return made
 
     return "torch varlen", call

@@ -108,9 +108,7 @@ class OnceProcessed:
         plan = self._plan()
         if plan is None or kwargs.get("images") is None:
             return self._processor(*args, **kwargs)
-        return BatchFeature(
-            {"pixel_values": plan.pictures.pixel_values, "image_grid_thw": plan.pictures.grid_thw}, skip_tensor_conversion=True
-        )
+        return BatchFeature({"pixel_values": plan.pictures.pixel_values, "image_grid_thw": plan.pictures.grid_thw})
 
 
 @dataclass
@@ -240,7 +238,8 @@ def gradient_gap(own_BT: Tensor, other_BT: Tensor, weights: Sequence[Tensor]) ->
 
 
 def _dtype(model: Any) -> torch.dtype:
-    return next(parameter.dtype for parameter in model.parameters() if parameter.is_floating_point())
+    found: torch.dtype = next(parameter.dtype for parameter in model.parameters() if parameter.is_floating_point())
+    return found
 
 
 def start_sharing(
