@@ -18,6 +18,7 @@ import yaml
 from trl import GRPOConfig, ModelConfig, TrlParser
 
 from vlrl.model import TINY_NAMES
+from vlrl.prompts import SFT_TARGETS
 from vlrl.rewards import load_reward
 from vlrl.schema import ANSWER_FORMATS, BOX_FORMATS, Reward, Task
 from vlrl.tasks import load_task
@@ -75,6 +76,10 @@ class RunConfig:
     dynamic_sampling: int = field(
         default=0,
         metadata={"help": "At most so many more rounds a step of fresh prompts for groups of equal rewards (DAPO). 0: off."},
+    )
+    sft_target: str = field(
+        default=SFT_TARGETS[0],
+        metadata={"help": "What the supervised stage imitates: thinking+answer, or answer (AlphaDrive's released script)."},
     )
     group_shared: str = field(
         default="auto",
@@ -327,6 +332,8 @@ def _check(config: Config) -> None:
         raise ConfigError("--save_only_model leaves no optimizer state: such a run cannot --resume_from_checkpoint")
     if grpo.load_best_model_at_end:
         raise ConfigError("--load_best_model_at_end is not supported: the last weights are measured and kept")
+    if run.sft_target not in SFT_TARGETS:
+        raise ConfigError(f"--sft_target {run.sft_target}: must be one of {', '.join(SFT_TARGETS)}")
     if run.group_shared not in GROUP_SHARED:
         raise ConfigError(f"--group_shared {run.group_shared}: must be one of {', '.join(GROUP_SHARED)}")
     if run.dynamic_sampling < 0:

@@ -25,6 +25,7 @@ VIDEO_FRAMES = 16
 """At most so many frames of a video are shown, unless `meta.video_frames` says otherwise (an even number, at least 2)."""
 VIDEO_FPS = 2.0
 """Frames a second that are shown of a short video, as in Qwen's own recipes."""
+SFT_TARGETS = ("thinking+answer", "answer")
 FRAME_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
 
 
@@ -208,7 +209,7 @@ class Samples:
 class _Rows:
     """Indices -> TRL's rows; see `dataset`."""
 
-    def __init__(self, samples: Samples, tasks: Mapping[str, Task], sft: bool) -> None:
+    def __init__(self, samples: Samples, tasks: Mapping[str, Task], sft: str | None) -> None:
         self.samples, self.tasks, self.sft = samples, tasks, sft
         self.opened: dict[int, tuple[Sample, list[Image.Image]]] = {}
 
@@ -226,7 +227,7 @@ class _Rows:
             "images": [images for _, images in opened],
         }
         if self.sft:
-            targets = [self.tasks[sample.task].sft_target(sample) for sample, _ in opened]
+            targets = [target(sample, self.tasks[sample.task], self.sft) for sample, _ in opened]
             columns["completion"] = [
                 [{"role": "assistant", "content": [{"type": "text", "text": target}]}] for target in targets
             ]
@@ -236,7 +237,14 @@ class _Rows:
         return columns
 
 
-def dataset(samples: Samples, tasks: Mapping[str, Task], sft: bool = False) -> Dataset:
+def target(sample: Sample, task: Task, kind: str = SFT_TARGETS[0]) -> str:
+    """What the supervised stage imitates: the whole completion, or ("answer") without its thought, whatever the prompt asks."""
+    if kind == "answer" and sample.meta.get("answer_format", "think_answer") != "none":
+        sample = dataclasses.replace(sample, meta={**sample.meta, "answer_format": "answer"})
+    return task.sft_target(sample)
+
+
+def dataset(samples: Samples, tasks: Mapping[str, Task], sft: str | None = None) -> Dataset:
     """A lazily opened data set of TRL's rows: `prompt`, `images` (empty for text alone), `sample` and `index`, or, with
-    `sft`, a `completion` instead of these two."""
+    `sft` (one of `SFT_TARGETS`), a `completion` instead of these two."""
     return Dataset.from_dict({"index": list(range(samples.n))}).with_transform(_Rows(samples, tasks, sft))

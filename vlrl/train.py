@@ -185,6 +185,7 @@ def supervised_stage(job: Job) -> None:
         muon=config.model.model_name_or_path in TINY_NAMES,
         freeze_vision=options.freeze_vision,
         peft_config=get_peft_config(config.model),
+        target=options.sft_target,
     )
     job.loaded = _load(config, str(job.finished_sft))
 
