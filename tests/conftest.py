@@ -1,3 +1,5 @@
+import contextlib
+import io
 import os
 
 # Before torch starts: two cores, and tests beside each other must not fight for them.
@@ -39,7 +41,7 @@ def small():
 
 
 @pytest.fixture(autouse=True)
-def written_data_passes_the_check(request, monkeypatch, capsys):
+def written_data_passes_the_check(request, monkeypatch):
     """Whatever a converter writes in a test passes `bench check`: rows valid, images open, right answers earn full marks."""
     if not request.module.__name__.startswith("test_data_prep") or request.module.__name__ == "test_data_prep_writing":
         yield
@@ -57,4 +59,5 @@ def written_data_passes_the_check(request, monkeypatch, capsys):
     yield
     for path in files:
         if path.exists():
-            assert bench.main(["check", "--data", str(path)]) == 0, capsys.readouterr().err
+            with contextlib.redirect_stderr(io.StringIO()) as told:
+                assert bench.main(["check", "--data", str(path)]) == 0, told.getvalue()
