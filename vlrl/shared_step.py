@@ -197,11 +197,13 @@ class Sharing:
 @dataclass(frozen=True)
 class Disagreement:
     """The largest difference of log-probabilities between the two layouts, what it may be (four times TRL's own difference
-    between rows together and one by one, and a constant for the precision), and the relative difference of gradients."""
+    between rows together and one by one, and a constant for the precision), and the relative difference of gradients.
+    `failure`: what the shared pass, or the comparison, died of."""
 
-    logps: float
-    bound: float
-    gradients: float
+    logps: float = math.inf
+    bound: float = 1.0
+    gradients: float = 0.0
+    failure: str = ""
 
     @property
     def excess(self) -> float:
@@ -210,6 +212,8 @@ class Disagreement:
         return worst if math.isfinite(self.logps) and math.isfinite(self.gradients) else math.inf
 
     def __str__(self) -> str:
+        if self.failure:
+            return f"the shared pass failed: {self.failure}"
         return (
             f"the shared pass differs from TRL's by more than rounding: log-probabilities by {self.logps:.2g}"
             f" (rounding: {self.bound:.2g}), gradients by a share of {self.gradients:.2g} (rounding: {GRADIENT_BOUND})"

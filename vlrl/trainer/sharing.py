@@ -18,7 +18,7 @@ from trl.trainer.utils import (
 from vlrl.checkpoints import RunStopped
 from vlrl.group_shared import NotShared
 from vlrl.shared_rollout import rollout_problem
-from vlrl.shared_step import OnceProcessed, Plan, Prompt, prefilled_once, split_prompts, start_sharing
+from vlrl.shared_step import Disagreement, OnceProcessed, Plan, Prompt, prefilled_once, split_prompts, start_sharing
 from vlrl.trainer.mixed import MixedBatches
 
 
@@ -216,7 +216,10 @@ class SharedGroups(MixedBatches):
         def plain_logps(model: Any, ids: torch.Tensor, mask: torch.Tensor, plan: Plan, at_once: int) -> torch.Tensor:
             return plain(model, ids, mask, n_keep, at_once, **self._plain_fields(ids, plan))[0] * mask[:, -n_keep:]
 
-        found = self._sharing.disagreement(model, ids_BT, mask_BT, n_keep, plan, plain_logps)
+        try:
+            found = self._sharing.disagreement(model, ids_BT, mask_BT, n_keep, plan, plain_logps)
+        except RuntimeError as error:  # a kernel this machine lacks; TRL's way meets what is wrong with the batch itself
+            found = Disagreement(failure=f"{type(error).__name__}: {error}")
         worst = max(gather_object([found]), key=lambda one: one.excess)
         if worst.excess > 1:
             self._fall_back(str(worst), "from here on all batches are computed TRL's way, which is slower")
