@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -114,7 +114,8 @@ class OnceProcessed:
 @dataclass
 class Sharing:
     """How a run shares, decided once: the packed `kernel`, whether the tower's features serve all passes (`frozen`), and
-    whether weights are `sharded`. `off`: why nothing is shared, None while it is."""
+    whether weights are `sharded`. `off`: why nothing is shared, None while it is. `without`: features left out
+    to measure them (`vlrl.speed_run.WITHOUT`)."""
 
     kernel: str
     frozen: bool
@@ -122,6 +123,7 @@ class Sharing:
     graphs: bool
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
     off: str | None = None
+    without: frozenset[str] = frozenset()
 
     def line(self) -> str:
         """What a run says at its start."""
@@ -162,14 +164,16 @@ class Sharing:
         plan: Plan,
         plain: Callable[[Any, Tensor, Tensor, Plan, int], Tensor],
     ) -> Disagreement:
-        """Compare one group of a batch with TRL's layout, without dropout; gradients too, where they are
+        """Compare two completions of a group with TRL's layout, without dropout; gradients too, where they are
         wanted, in float32 and on whole weights.
 
-        `plain(model, ids, mask, plan, rows at a time)` computes TRL's log-probabilities. A group with images and several
-        completions is taken where there is one.
+        `plain(model, ids, mask, plan, rows at a time)` computes TRL's log-probabilities. A group with images is taken
+        where there is one; two rows, since TRL's layout may need more memory than the run has.
         """
-        first = max(range(len(plan.groups)), key=lambda i: (bool(plan.groups[i].images), len(plan.groups[i].rows), -i))
-        rows, one = plan.parts([first], len(plan.groups[first].rows))[0]
+        first = max(plan.groups, key=lambda group: (bool(group.images), len(group.rows)))
+        n_tokens = mask_BT[:, -n_keep:].sum(dim=1)
+        rows = sorted(first.rows, key=lambda row: -int(n_tokens[row]))[:2]
+        one = Plan((replace(first, rows=tuple(range(len(rows)))),), plan.pictures)
         ids, mask = ids_BT[rows], mask_BT[rows]
         with self.autocast():
             mixed = torch.is_autocast_enabled(ids.device.type)

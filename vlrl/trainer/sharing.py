@@ -149,7 +149,7 @@ class SharedGroups(MixedBatches):
         if self._plan is None:
             return whole(fields, num_generations, *args)
         own_engine = self.use_vllm or self.use_transformers_continuous_batching
-        if own_engine or rollout_problem(self.generation_config):
+        if own_engine or rollout_problem(self.generation_config) or "prefill_once" in self._sharing.without:
             return whole({} if own_engine else self._fields_of(prompt_ids), num_generations, *args)
         model = self.accelerator.unwrap_model(self.model_wrapped)
         with prefilled_once(model, self._sharing, self._plan, self.num_generations):
@@ -190,7 +190,7 @@ class SharedGroups(MixedBatches):
         if trains not in self._compared:
             self._compared.add(trains)
             self._compare(model, input_ids, attention_mask, logits_to_keep, plan, plain)
-        if self._sharing.off is not None:
+        if self._sharing.off is not None or "packed" in self._sharing.without:
             own = {name: fields[name] for name in ("compute_entropy", "compute_aux_loss") if name in fields}
             own |= self._plain_fields(input_ids)
             return plain(model, input_ids, attention_mask, logits_to_keep, batch_size, **own)
