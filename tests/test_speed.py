@@ -6,7 +6,7 @@ import statistics
 import pytest
 from transformers import Qwen2_5_VLConfig
 
-from vlrl import group_shared, speed, speed_cases, speed_check, speed_run
+from vlrl import group_shared, speed, speed_cases, speed_check, speed_plan, speed_run
 
 SMALL = [
     "--device",
@@ -37,7 +37,7 @@ def here(monkeypatch):
             found = speed_check.compare(case)
         else:
             told = json.loads(what)
-            found = speed_run.run_side(case, speed_run.Setting(**{**told, "without": frozenset(told["without"])}))
+            found = speed_run.run_side(case, speed_plan.Setting(**{**told, "without": frozenset(told["without"])}))
         return json.loads(json.dumps({**found, "device": "cpu"}))
 
     monkeypatch.setattr(speed, "in_child", in_child)

@@ -1,6 +1,7 @@
-"""`python -m vlrl.bench`: text scored without a model, data checked row by row, what rewards cost.
+"""`python -m vlrl.bench`: a model's answers and their numbers, text scored without a model, data checked row by row, speed.
 
-Sub-commands: `list`, `grade`, `check`, `speed --what rewards`. None needs a model, a GPU or torch.
+Sub-commands: `list`, `run`, `score`, `diff` (`vlrl.bench_run`), `grade`, `check`, `speed` (`vlrl.speed`; of rewards: here).
+`list`, `grade`, `check` and `speed --what rewards` need neither a model nor torch.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from vlrl import bench_run, speed
 from vlrl.payment import own_rewards
 from vlrl.rewards import REWARDS, load_reward
 from vlrl.rewards.grading import grade, options_in
@@ -42,16 +44,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     checked.add_argument("--image_root", type=Path)
     checked.add_argument("--coords", choices=sorted(ROUNDING), default="px")
     checked.set_defaults(run=check_file)
-    timed = commands.add_parser("speed", help="completions a second")
-    timed.add_argument("--what", choices=["rewards"], default="rewards")
-    timed.add_argument("--json", type=Path, help="write the numbers here too")
-    timed.set_defaults(run=speed)
+    bench_run.add_commands(commands)
+    timed = commands.add_parser("speed", help="steps of the trainer against stock TRL; or rewards a second")
+    timed.add_argument("--what", choices=["trainer", "rewards"], default="trainer")
+    timed.add_argument("--json", type=Path, help="--what rewards: write the numbers here too")
+    speed.add_arguments(timed)
+    argv = list(sys.argv[1:] if argv is None else argv)
     args = parser.parse_args(argv)
+    if args.command == "speed":
+        args.run = rewards_a_second if args.what == "rewards" else lambda _: speed.main(_without_what(argv[1:]))
     try:
         return int(args.run(args))
     except (SampleError, ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+
+
+def _without_what(words: Sequence[str]) -> list[str]:
+    """The flags of `speed` without those that chose it."""
+    left = list(words)
+    for i, word in enumerate(left):
+        if word in ("--what", "--what=trainer"):
+            return left[:i] + left[i + (2 if word == "--what" else 1) :]
+    return left
 
 
 def show(args: argparse.Namespace) -> int:
@@ -184,7 +199,7 @@ def _oracle_problem(sample: Sample) -> str | None:
 N_BOXES, N_REPEATS, N_TEXTS = 5, 5, 400
 
 
-def speed(args: argparse.Namespace) -> int:
+def rewards_a_second(args: argparse.Namespace) -> int:
     """Completions a second on one core (CPU time, median of five) of every reward, beside AP through pycocotools."""
     rows = []
     for label, reward, sample, texts in _speed_cases():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from accelerate import PartialState
@@ -32,13 +32,14 @@ def generate(
     batch_size: int,
     model: PreTrainedModel | None = None,
     label: str = "generating",
+    each: Callable[[list[Prediction]], None] | None = None,
 ) -> list[Prediction]:
     """Greedy completions in the order of `samples` (situated ones, see `vlrl.prompts.situate`), each asked as its own task
     asks.
 
     Prompts are left-padded, vision tokens cannot be sampled, and the model's own generation defaults do not leak in.
     Samples are dealt to the processes in turn; every rank calls `generate` equally often, as sharded models need.
-    `model`: the unwrapped model to use, default `loaded.model`.
+    `model`: the unwrapped model to use, default `loaded.model`. `each`: told this process' predictions, batch by batch.
     """
     model = loaded.model if model is None else model
     state = PartialState()
@@ -62,11 +63,14 @@ def generate(
         indices = mine[number * batch_size : (number + 1) * batch_size]
         batch = [samples[i] for i in indices] or [samples[0]]
         completions = _complete(loaded, tasks, batch, model, config)
+        before = len(done)
         for index, ids in zip(indices, completions, strict=False):
             ended = torch.isin(ids, ends).nonzero()
             n_tokens = int(ended[0]) + 1 if len(ended) else len(ids)
             text = tokenizer.decode(ids[:n_tokens], skip_special_tokens=True)
             done.append((index, Prediction(samples[index].id, text, n_tokens, truncated=not len(ended))))
+        if each is not None:
+            each([prediction for _, prediction in done[before:]])
     model.train(was_training)
     if world > 1:
         done = gather_object(done)

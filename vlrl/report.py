@@ -217,6 +217,25 @@ def _tile(sample: Sample, before: Prediction, after: Prediction, side: int = 300
     return tile
 
 
+def draw_answer(sample: Sample, prediction: Prediction, side: int = 420) -> Image.Image | None:
+    """The picture that is asked about, its longer side `side` px, with true (black) and given (blue) boxes; None without one.
+    Raises ImageError."""
+    pictures = open_images(sample)
+    if not pictures:
+        return None
+    image = pictures[int(sample.meta.get("image_index", 0))]
+    scale = side / max(image.size)
+    shown = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))
+    if sample.task in ("detection", "grounding"):
+        draw = ImageDraw.Draw(shown)
+        parsed, _ = read_boxes(prediction.completion, sample)
+        given = [] if parsed is None else [box.xyxy for box in parsed.items]
+        for boxes, colour, width in (([b.xyxy for b in true_boxes(sample)], TRUE_COLOUR, 4), (given, AFTER_COLOUR, 2)):
+            for box in boxes:
+                draw.rectangle([corner * scale for corner in box], outline=colour, width=width)
+    return shown
+
+
 def _draw_boxes(draw: ImageDraw.ImageDraw, sample: Sample, predictions: Sequence[Prediction], scale: float) -> str:
     """Draw true and predicted boxes; returns how many there are."""
     true = [box.xyxy for box in true_boxes(sample)]

@@ -83,11 +83,13 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """A number over a set, with its 95 % interval. `n` counts what was averaged (samples unless said otherwise)."""
+    """A number over a set, with its 95 % interval and standard error. `n` counts what was averaged (samples unless said
+    otherwise)."""
 
     value: float | None
     ci95: tuple[float, float] | None
     n: int
+    stderr: float | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)

@@ -115,7 +115,7 @@ class OnceProcessed:
 class Sharing:
     """How a run shares, decided once: the packed `kernel`, whether the tower's features serve all passes (`frozen`), and
     whether weights are `sharded`. `off`: why nothing is shared, None while it is. `without`: features left out
-    to measure them (`vlrl.speed_run.WITHOUT`)."""
+    to measure them (`vlrl.speed_plan.WITHOUT`)."""
 
     kernel: str
     frozen: bool

@@ -22,7 +22,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from vlrl.speed_run import COUNTS, PHASES, WITHOUT, Case, Setting
+from vlrl.speed_plan import COUNTS, PHASES, WITHOUT, Case, Setting
 
 FP32_BOUNDS = {"max_abs_dlogp": 1e-5, "grad_rel_l2": 1e-4, "abs_dloss": 1e-5}
 NOISY = 0.05

@@ -20,7 +20,7 @@ from vlrl import shared_rollout
 from vlrl.packed_attention import choose_kernel, use_attention
 from vlrl.shared_step import Plan, Sharing, split_prompts
 from vlrl.speed_cases import build
-from vlrl.speed_run import Case
+from vlrl.speed_plan import Case
 from vlrl.vision import freeze_vision, sees
 
 N_TOKENS_COMPARED = 16

@@ -163,7 +163,29 @@ def wilson(n_right: int, n: int) -> Metric:
     half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / (1 + z * z / n)
     low = 0.0 if n_right == 0 else max(0.0, centre - half)
     high = 1.0 if n_right == n else min(1.0, centre + half)
-    return Metric(share, (low, high), n)
+    return Metric(share, (low, high), n, math.sqrt(share * (1 - share) / n))
+
+
+def paired_p_value(
+    differences: ArrayLike, *, clusters: Clusters | None = None, n_resamples: int = 10_000, seed: int = 0
+) -> float | None:
+    """Two-sided p-value of a mean paired difference [N]: the share of sign flips, a unit at a time, with a mean as far from 0
+    (a paired permutation test, the observed one counted; Good, Permutation Tests, 2000). None for fewer than two units."""
+    values_N = _column(differences)
+    if len(values_N) == 0:
+        return None
+    unit_N, n_units = _units(len(values_N), clusters)
+    if n_units < 2:
+        return None
+    sums_U = np.zeros(n_units)
+    np.add.at(sums_U, unit_N, values_N)
+    generator, far = np.random.default_rng(seed), abs(sums_U.sum()) * (1 - 1e-12)
+    n_far = n_left = 0
+    for start in range(0, n_resamples, rows_at_once := max(1, _DRAWS_AT_ONCE // n_units)):
+        n_left = min(rows_at_once, n_resamples - start)
+        signs_RU = generator.integers(2, size=(n_left, n_units)) * 2.0 - 1.0
+        n_far += int((np.abs(signs_RU @ sums_U) >= far).sum())
+    return (n_far + 1) / (n_resamples + 1)
 
 
 def _column(values: ArrayLike) -> FloatArray:
@@ -212,4 +234,5 @@ def _metric(value: float, draws_R: FloatArray, n_units: int, n: int) -> Metric:
     if n_units < 2 or len(defined_R) == 0:
         return Metric(value, None, n)
     low, high = np.percentile(defined_R, [2.5, 97.5])
-    return Metric(value, (float(low), float(high)), n)
+    stderr = float(defined_R.std(ddof=1)) if len(defined_R) > 1 else None
+    return Metric(value, (float(low), float(high)), n, stderr)
