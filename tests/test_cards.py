@@ -3,18 +3,14 @@
 import itertools
 import json
 from collections import Counter
-from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from vlrl.cards import GAMES, completions, formulas, game, random_action, read_action, solvable, thought_fields, write_reply
+from vlrl.cards import GAMES, formulas, game, solvable
 from vlrl.cards.blackjack import bounds, total
-from vlrl.cards.deck import RANKS, Card, stated_ranks_match
-from vlrl.cards.formula import equals, evaluate, evaluate_as_python, read, read_token, value_of
-from vlrl.cards.replies import key_position, last_object
+from vlrl.cards.deck import RANKS
+from vlrl.cards.formula import equals, evaluate
 
 MULTISETS = list(itertools.combinations_with_replacement(range(1, 11), 4))
 POINTS24, EZPOINTS, NUMBERLINE, BLACKJACK = (GAMES[name] for name in ("points24", "ezpoints", "numberline", "blackjack"))
@@ -247,112 +243,7 @@ def test_best_play_wins_whatever_can_be_won(name):
     assert len(set(returns)) > 1 or name in ("ezpoints", "numberline")
 
 
-# ---- formulas
-
-
-def test_exact_reading():
-    assert evaluate(["8", "/", "(", "3", "-", "8", "/", "3", ")"]) == 24
-    assert evaluate(["1", "-", "2", "-", "3", "*", "4", "/", "6"]) == -3
-    assert evaluate(["2", "/", "4"]) == Fraction(1, 2)
-    assert evaluate(["(", "(", "4", ")", ")", " "]) == 4
-    for broken in ("", "4 4", "4 +", "+ 4", "( 4", "4 )", "( )", "4 ( 4 )", "4 / ( 2 - 2 )", "4 * * 2", "4 / / 2", "4 ="):
-        assert evaluate(broken.split()) is None, broken
-
-
-NUMBER = st.integers(1, 10).map(str)
-EXPRESSION = st.recursive(
-    NUMBER.map(lambda n: [n]),
-    lambda inner: st.tuples(inner, st.sampled_from("+-*/"), inner, st.booleans()).map(
-        lambda parts: ["(", *parts[0], parts[1], *parts[2], ")"] if parts[3] else [*parts[0], parts[1], *parts[2]]
-    ),
-    max_leaves=8,
-)
-
-
-@given(EXPRESSION)
-def test_well_formed_formulas_have_pythons_value(tokens):
-    try:
-        expected = eval("".join(f"Fraction({token})" if token.isdecimal() else token for token in tokens))  # our own text
-    except ZeroDivisionError:
-        expected = None
-    assert evaluate(tokens) == expected
-
-
-@pytest.mark.filterwarnings("ignore::SyntaxWarning")
-@given(st.lists(st.sampled_from((*POINTS24.tokens[:-1], " ")), max_size=21))
-@settings(max_examples=300)
-def test_pythons_arithmetic_without_eval_agrees_with_it(tokens):
-    text = "".join(tokens)
-    small = "**" not in text
-    try:
-        expected = eval(text, {"__builtins__": {}}) if small else None  # tokens of our vocabulary only
-    except (SyntaxError, ArithmeticError, TypeError, ValueError):
-        expected = None
-    if small and not isinstance(expected, tuple):
-        assert evaluate_as_python(tokens) == expected
-    assert equals(tokens, 24, exact=True) == (evaluate(tokens) == 24)
-
-
-def test_huge_powers_are_refused_quickly():
-    assert evaluate_as_python(["10", "*", "*", "10", "*", "*", "10", "*", "*", "10"]) is None
-    assert evaluate_as_python(["(", "1", "-", "2", ")", "*", "*", "(", "1", "/", "2", ")", "/", "/", "1"]) is None
-    assert evaluate_as_python(["(", "1", "+", "1", ")", "*", "*", "4"]) == 16
-
-
-# ---- completions against a plain search
-
-
-def plainly_completable(prefix, left, target, room):
-    """Token by token, without any cleverness."""
-    reading = read(prefix)
-    if reading is None or room < 0 or 2 * len(left) + len(reading) - 2 > room:
-        return False
-    if not left and value_of(reading) == target:
-        return True
-    tokens = {*left, *"+-*/", "(", ")"}
-    for token in tokens:
-        if read_token(reading, token) is None or (token == "(" and (len(left) < 2 or len(reading) > 3)):
-            continue
-        rest = list(left)
-        if token in rest:
-            rest.remove(token)
-        if plainly_completable((*prefix, token), tuple(rest), target, room - 1):
-            return True
-    return False
-
-
-@given(st.lists(st.integers(1, 10), min_size=4, max_size=4), st.data())
-@settings(max_examples=60, deadline=None)
-def test_completions_are_empty_exactly_where_a_plain_search_finds_none(numbers, data):
-    left, prefix = [str(n) for n in numbers], []
-    while len(left) > 1:
-        choices = [token for token in (*dict.fromkeys(left), *"+-*/()") if read_token(read(prefix), token) is not None]
-        choices = [token for token in choices if token != "(" or len(read(prefix)) < 3]
-        token = data.draw(st.sampled_from(choices))
-        prefix.append(token)
-        if token in left:
-            left.remove(token)
-    found = completions(numbers, prefix)
-    assert bool(found) == plainly_completable(tuple(prefix), tuple(left), 24, 20 - len(prefix))
-    for tokens in found:
-        assert list(tokens[: len(prefix)]) == prefix
-        assert evaluate(tokens) == 24
-        assert sorted(int(token) for token in tokens if token.isdecimal()) == sorted(numbers)
-        assert len(tokens) <= 20
-
-
-def test_completions_know_how_much_room_is_left():
-    deep = ["("] * 6 + ["4", "*", "6"]
-    assert completions((1, 1, 4, 6), deep)
-    assert not completions((1, 1, 4, 6), ["("] * 7 + ["4", "*", "6"]), "seven brackets cannot be closed within 20 entries"
-    blanks = [" "] * 13
-    assert completions((1, 1, 4, 6), blanks)
-    assert not completions((1, 1, 4, 6), [*blanks, " "])
-    assert not completions((1, 1, 1, 1))
-    assert not completions((1, 1, 4, 6), ["4", "4"])
-    assert not completions((1, 1, 4, 6), ["7"])
-    assert completions((3, 3, 8, 8))
-    assert not completions((3, 3, 8, 8), exact=False)
+# ---- advice
 
 
 def test_good_tokens_keep_a_win_possible():
@@ -382,123 +273,6 @@ def test_the_hole_card_is_no_part_of_a_blackjack_answer_and_moves_no_advice():
     assert len(BLACKJACK.answer(state)["dealer_up"]) == 1
     assert BLACKJACK.good(state) == ("hit",)
     assert BLACKJACK.good(BLACKJACK.deal(rng, {"player": ["K", 6], "dealer": [6, "Q"]})) == ("stand",)
-
-
-# ---- replies
-
-
-@pytest.mark.parametrize(
-    ("text", "name", "strict", "compat"),
-    [
-        ('{"action": "10"}', "points24", "10", "10"),
-        ('{"action": "1"}', "points24", "1", "1"),
-        ('{"action": "10 + 4"}', "points24", None, None),
-        ('{"action": "+", "cards": [4]}', "points24", "+", None),
-        ('{"action": "Stand"}', "blackjack", "stand", "stand"),
-        ('{"action": "stand", "note": "or hit"}', "blackjack", "stand", None),
-        ("go up, so +", "numberline", None, "+"),
-        ('{"action": "-1"}', "points24", None, None),
-        ('{"action": "-1"}', "numberline", None, "-"),
-        ('{"action": " + "}', "numberline", "+", "+"),
-        ('{"action": 4}', "points24", None, "4"),
-        ('{"action": "+"} {"action": "-"}', "numberline", "-", None),
-        ('{"a": {"action": "+"}}', "numberline", None, "+"),
-        ('{"action": "+", "action": "-"}', "numberline", None, None),
-        ('I say {so} {"thoughts": "}{", "action": "+"} .', "numberline", "+", "+"),
-        ('{"action": "+"', "numberline", None, "+"),
-        ('[{"action": "+"}]', "numberline", "+", "+"),
-    ],
-)
-def test_both_parsers(text, name, strict, compat):
-    assert read_action(text, GAMES[name]) == strict
-    assert read_action(text, GAMES[name], parser="compat") == compat
-
-
-def test_actions_in_tags():
-    def read_tags(text):
-        return read_action(text, NUMBERLINE, layout="tags")
-
-    assert read_tags("<think>up</think><answer>+</answer>") == "+"
-    for text in ("+", "<think>up</think><answer>+", "<answer>+</answer><answer>-</answer>", "<think>+</think>", ""):
-        assert read_tags(text) is None
-    with pytest.raises(ValueError, match="parser='loose'"):
-        read_action("", NUMBERLINE, parser="loose")
-
-
-HOSTILE = st.one_of(
-    st.text(max_size=60),
-    st.text(alphabet='{}[]":,\\ action+-410', max_size=120),
-    st.sampled_from(["{" * 50_000, '{"a":' * 5_000, '{"action":"' * 1_500, "[" * 19_000, '{"a":"' + "\\" * 19_000]),
-)
-
-
-@given(HOSTILE)
-@settings(max_examples=300, deadline=2000)
-def test_no_text_makes_a_parser_raise(text):
-    for played in GAMES.values():
-        for parser, layout in (("strict", "json"), ("strict", "tags"), ("compat", "json")):
-            assert read_action(text, played, parser=parser, layout=layout) in (*played.tokens, None)
-        assert thought_fields(text, played) is None or '"' in text
-
-
-def test_what_a_valid_thought_is():
-    fields = {"cards": [4, 6, 1, 1], "formula": "4 *", "thoughts": "play 6"}
-    text = write_reply(fields, "6")
-    assert thought_fields(text, POINTS24) == fields
-    assert read_action(text, POINTS24) == "6"
-    assert thought_fields(text, POINTS24, ended=False) is None
-    assert thought_fields(f"so: {text}", POINTS24) is None
-    assert thought_fields(text.replace("formula", "current formula"), POINTS24) is None
-    assert thought_fields('{"thoughts": "x"}', BLACKJACK) is None
-    assert thought_fields('{"thoughts": "x", "action": "nonsense"}', BLACKJACK) == {"thoughts": "x"}
-    assert "\n" not in text
-
-
-def test_where_a_key_stands():
-    text = 'so {"thoughts": "the \\"action\\": is", "x": {"action": 1} ,\n "action" : "+", "z": 0}'
-    found, start = last_object(text)
-    assert found["action"] == "+"
-    assert text[key_position(text, start, "action") :].startswith('"action" : "+"')
-    assert key_position(text, start, "missing") is None
-
-
-def test_random_actions_repeat_and_cover_the_vocabulary():
-    drawn = [random_action(POINTS24, 5, episode, step) for episode in range(20) for step in range(20)]
-    assert drawn == [random_action(POINTS24, 5, episode, step) for episode in range(20) for step in range(20)]
-    assert set(drawn) == set(POINTS24.tokens)
-
-
-@pytest.mark.parametrize(
-    ("stated", "right"),
-    [
-        (["K", "4", "A", "10"], True),
-        (["10", 1, 4, "k"], True),
-        ([10, 10, 4, 1], True),
-        (["Q", "4", "A", "10"], False),
-        (["K", "4", "A"], False),
-        (["K", "4", "A", "9"], False),
-        (["K", "4", "A", None], False),
-        (["K", "10", "10", "A"], False),
-        ([13, 4, 1, "T"], True),
-    ],
-)
-def test_cards_are_recognised_by_rank_or_value(stated, right):
-    assert stated_ranks_match(stated, [Card("H", "4"), Card("S", "T"), Card("D", "A"), Card("C", "K")]) == right
-
-
-@pytest.mark.parametrize(
-    ("text", "right"),
-    [
-        ("my total is 17", True),
-        ("total 17, the dealer shows 7", True),
-        ("total is 16", False),
-        ("seventeen", False),
-        ("total 17? total 7", False),
-    ],
-)
-def test_a_blackjack_thought_says_its_total(text, right):
-    state = BLACKJACK.deal(np.random.default_rng(0), {"player": ["A", 6], "dealer": [7, 8]})
-    assert BLACKJACK.recognised({"thoughts": text}, state) == right
 
 
 def test_unknown_games_and_options_are_refused():
