@@ -107,12 +107,20 @@ class PointsGame:
             exact=self.exact,
         )
 
+    def reaches(self, formula: tuple[str, ...]) -> bool:
+        """Whether a whole formula equals the goal, by the game's arithmetic."""
+        return equals(formula, self.target, self.exact)
+
+    def right(self, state: PointsState, token: str) -> bool:
+        """Whether this token is right now: it keeps a right formula possible, or is `=` exactly when one is complete."""
+        if token == "=" or not state.left:
+            finished = not state.left and len(state.formula) <= self.max_entries and self.reaches(state.formula)
+            return finished if token == "=" else not finished and bool(self.completions(state, token))
+        return token in self.legal(state) and bool(self.completions(state, token))
+
     def good(self, state: PointsState) -> tuple[str, ...]:
-        """The tokens that are right now: those that keep a right formula possible, `=` exactly when it is complete. Empty:
-        the deal is lost."""
-        if not state.left and len(state.formula) <= self.max_entries and equals(state.formula, self.target, self.exact):
-            return ("=",)
-        return tuple(token for token in self.legal(state) if token != "=" and self.completions(state, token))
+        """All right tokens. Empty: the deal is lost."""
+        return tuple(token for token in self.tokens if self.right(state, token))
 
     def best(self, state: PointsState) -> str:
         """A best move: along a shortest right formula, or `=` at once where there is none (it costs least)."""
