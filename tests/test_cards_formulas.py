@@ -113,6 +113,12 @@ def test_completions_know_how_much_room_is_left():
     blanks = [" "] * 13
     assert completions((1, 1, 4, 6), blanks)
     assert not completions((1, 1, 4, 6), [*blanks, " "])
+    assert completions((3, 3, 8, 8), [*blanks[:11], "8"])
+    assert not completions((3, 3, 8, 8), [*blanks[:12], "8"]), "`/ ( 3 - 8 / 3 )` needs eight entries more"
+    assert completions((3, 5, 6, 9), [*blanks[:11], "9", "*"]) == (("9", "*", "(", "5", "-", "3", ")", "+", "6"),)
+    assert not completions((3, 5, 6, 9), [*blanks[:12], "9", "*"])
+    assert completions((3, 3, 8, 8), [*blanks[:9], "(", "8", ")"])
+    assert not completions((3, 3, 8, 8), [*blanks[:10], "(", "8", ")"])
     assert not completions((1, 1, 1, 1))
     assert not completions((1, 1, 4, 6), ["4", "4"])
     assert not completions((1, 1, 4, 6), ["7"])

@@ -32,6 +32,8 @@ POINTS24, NUMBERLINE, BLACKJACK = (GAMES[name] for name in ("points24", "numberl
         ('{"action": "+"} {"action": "-"}', "numberline", "-", None),
         ('{"a": {"action": "+"}}', "numberline", None, "+"),
         ('{"action": "+", "action": "-"}', "numberline", None, None),
+        ('{"action": "+", "action": "-", "x": {"action": "+"}}', "numberline", None, None),
+        ('{"action": "+"} {"action": "-", "action": "-"}', "numberline", None, None),
         ('I say {so} {"thoughts": "}{", "action": "+"} .', "numberline", "+", "+"),
         ('{"action": "+"', "numberline", None, "+"),
         ('[{"action": "+"}]', "numberline", "+", "+"),

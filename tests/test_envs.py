@@ -85,6 +85,7 @@ def test_info_keeps_the_published_names():
     _, info = gymnasium.make("vlrl/Points24-v0").reset(seed=0, options={"numbers": [1, 1, 1, 10]})
     assert [code[1] for code in info["Cards"]] == list("AAAT")
     assert info["solvable"] is False
+    assert info["Formula"] == []
     assert info["legal_tokens"] == ["1", "10", *"+-*/()="]
 
 
@@ -210,8 +211,7 @@ def test_stepping_with_pictures_is_fast(env_id):
                 env.reset(seed=seed)
         return len(actions) / (time.process_time() - start)
 
-    steps_per_s()
-    assert max(steps_per_s() for _ in range(3)) > 2000
+    assert any(steps_per_s() > 2000 for _ in range(4)), "the first also draws the faces"
 
 
 # ---- the terminal

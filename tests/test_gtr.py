@@ -142,6 +142,8 @@ def test_the_target_is_kept_while_it_is_possible():
     assert kept.target == "4 * ( 6 * 1 ) * 1"
     dropped = points("hm", "6", target="6 * 4 * 1 * 1")
     assert dropped.target.startswith("4 * ")
+    both = points("4 * 6 * 1 / 1 makes 24, hm", "6", target="4 * 6 * 1 * 1")
+    assert both.target == "4 * 6 * 1 * 1"
     announced = points("4 * 6 * 1 / 1 makes 24, hm", "6", target="6 * 4 * 1 * 1")
     assert announced.target == "4 * 6 * 1 / 1"
     assert len({points("hm", "6", seed=seed).target for seed in range(12)}) > 3, "episodes head for different formulas"

@@ -79,7 +79,8 @@ def test_training_cuts_episodes_as_asked():
     kept = points_episode("target")
     kept.play(four, True, heading)
     assert kept.request("", True).target == "4 * 6 * 1 * 1"
-    assert kept.play(four, True, Correction("failed")).cut, "a failed verdict keeps the target, which `4 4` leaves"
+    plus = reply({"cards": [4, 6, 1, 1], "formula": "4"}, "+")
+    assert kept.play(plus, True, Correction("failed")).cut, "a failed verdict keeps the target, which `4 +` leaves"
 
 
 def test_plain_episodes_with_the_oracles_thoughts_and_its_moves_are_won():

@@ -5,10 +5,11 @@ import io
 import json
 import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from chat_server import Server
 from PIL import Image
 
 from vlrl.cards import GAMES, write_reply
@@ -21,46 +22,6 @@ POOR = {"cards": [4, 6, 1, 2], "formula": "4 *", "thoughts": "next is +"}
 GOOD = {"cards": ["4", "6", "A", "A"], "formula": "4 *", "thoughts": "4 * 6 * 1 * 1 makes 24, next is 6"}
 YES = {"answer1": "a", "evaluation": "YES", "possible_solution": "YES", "target_formula": "4*6*1*1", "correction": None}
 NO = {**YES, "evaluation": " no", "correction": GOOD}
-
-
-class Server(ThreadingHTTPServer):
-    """Answers each request with the next of `replies` (the last one again and again): a reply object, a text, a whole message,
-    a status, raw bytes, or a number of seconds to wait first."""
-
-    def __init__(self, replies):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.replies, self.seen, self.lock = list(replies), [], threading.Lock()
-        self.n_open = self.most_open = 0
-
-
-class Handler(BaseHTTPRequestHandler):
-    def do_POST(self):
-        server = self.server
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        with server.lock:
-            server.seen.append((dict(self.headers), body))
-            reply = server.replies.pop(0) if len(server.replies) > 1 else server.replies[0]
-            server.n_open += 1
-            server.most_open = max(server.most_open, server.n_open)
-        if isinstance(reply, float):
-            time.sleep(reply)
-            reply = YES
-        with server.lock:
-            server.n_open -= 1
-        self.send_response(reply if isinstance(reply, int) else 200)
-        self.end_headers()
-        if isinstance(reply, dict):
-            message = reply if "tool_calls" in reply else {"content": json.dumps(reply)}
-            reply = json.dumps({"choices": [{"message": message}], "usage": {"prompt_tokens": 1000, "completion_tokens": 10}})
-        elif isinstance(reply, str):
-            reply = json.dumps({"choices": [{"message": {"content": reply}}]})
-        if isinstance(reply, str):
-            reply = reply.encode()
-        if isinstance(reply, bytes):
-            self.wfile.write(reply)
-
-    def log_message(self, *args):
-        pass
 
 
 @pytest.fixture
@@ -321,6 +282,10 @@ def test_an_unreachable_endpoint_pauses_asking_and_is_taken_up_again(serve):
     now[0] += 121
     server.replies = [YES]
     assert [correction.status for correction in corrector.correct_many([step()] * 3)] == ["ok"] * 3
+    server.replies = ["hm", "hm", "hm", YES]
+    assert [correction.status for correction in corrector.correct_many([step()] * 2)] == ["failed", "ok"], (
+        "old failures are forgotten"
+    )
 
 
 def test_a_few_failures_do_not_pause(serve):
@@ -352,6 +317,10 @@ def test_requests_run_side_by_side_but_not_too_many(serve):
     assert [correction.status for correction in found] == ["ok"] * 8
     assert 1 < server.most_open <= 4
     assert time.monotonic() - start < 0.7
+    shared, server, _ = serve(*[0.05] * 8, n_parallel=2)
+    with ThreadPoolExecutor(8) as pool:
+        assert len(list(pool.map(shared.correct, [step(seed=i) for i in range(8)]))) == 8
+    assert server.most_open == 2, "callers in threads of their own share the bound"
 
 
 def test_the_key_is_in_no_line_verdict_or_file(serve, tmp_path):

@@ -235,17 +235,17 @@ def _last_operands(level: Level, target: Fraction, left: Formula, operators: str
     """The values that an operand of all numbers left can have to end the formula at the target."""
     known = _operands(left, operators, brackets)
     missing = target - level.total
-    if level.waiting == "+":
-        wanted = missing
-    elif level.waiting == "-":
-        wanted = -missing
-    elif level.term == 0 or missing == 0:
-        free = level.term == missing == 0
-        if level.waiting == "*" and not free:
-            return [Fraction(0)] if missing == 0 and Fraction(0) in known else []
-        return [value for value in known if value or level.waiting == "*"] if free else []
-    else:
-        wanted = missing / level.term if level.waiting == "*" else level.term / missing
+    if level.waiting in ("*", "/") and level.term == 0:
+        # Zero times anything; zero over anything else than zero.
+        return [value for value in known if value or level.waiting == "*"] if missing == 0 else []
+    if level.waiting == "/" and missing == 0:
+        return []
+    wanted = {
+        "+": lambda: missing,
+        "-": lambda: -missing,
+        "*": lambda: missing / level.term,
+        "/": lambda: level.term / missing,
+    }[level.waiting or "+"]()
     return [wanted] if wanted in known else []
 
 
