@@ -26,19 +26,36 @@ _BRACKETS: dict[int, tuple[tuple[tuple[int, int], ...], ...]] = {
 
 @lru_cache(maxsize=4096)
 def solvable(numbers: tuple[int, ...], target: int = 24, operators: str = OPERATORS) -> bool:
-    """Whether any expression over all the numbers has exactly this value (a search over subsets, apart from `formulas`)."""
+    """Whether any expression over all of two numbers or more is the target, which is not 0 (a search over subsets, apart
+    from `formulas`)."""
     whole = frozenset(range(len(numbers)))
     values: dict[frozenset[int], set[Fraction]] = {frozenset({i}): {Fraction(n)} for i, n in enumerate(numbers)}
-    for size in range(2, len(numbers) + 1):
+    for size in range(2, len(numbers)):
         for subset in map(frozenset, itertools.combinations(sorted(whole), size)):
-            found: set[Fraction] = set()
-            for left, right in _splits(subset):
-                for a, b in itertools.product(values[left], values[right]):
-                    found |= _combined(a, b, operators)
-                if subset == whole and target in found:
-                    return True
-            values[subset] = found
-    return Fraction(target) in values[whole]
+            values[subset] = {
+                value
+                for left, right in _splits(subset)
+                for a, b in itertools.product(values[left], values[right])
+                for value in _combined(a, b, operators)
+            }
+    goal = Fraction(target)
+    return any(
+        not values[right].isdisjoint(_partners(a, goal, operators)) for left, right in _splits(whole) for a in values[left]
+    )
+
+
+def _partners(a: Fraction, goal: Fraction, operators: str) -> set[Fraction]:
+    """What makes the goal together with `a`, on either side of an operator."""
+    found = set()
+    if "+" in operators:
+        found.add(goal - a)
+    if "-" in operators:
+        found |= {a - goal, a + goal}
+    if "*" in operators and a:
+        found.add(goal / a)
+    if "/" in operators and a:
+        found |= {a / goal, goal * a}
+    return found
 
 
 def _splits(subset: frozenset[int]) -> list[tuple[frozenset[int], frozenset[int]]]:
@@ -62,11 +79,6 @@ def _combined(a: Fraction, b: Fraction, operators: str) -> set[Fraction]:
     return found
 
 
-@lru_cache(maxsize=1)
-def _programs_of_four() -> list[tuple[tuple[str, ...], tuple[int | str, ...]]]:
-    return [(shape, _postfix(shape)) for shape in _shapes(4, OPERATORS)]
-
-
 def _shapes(n_numbers: int, operators: str) -> list[tuple[str, ...]]:
     """Formulas with the places of numbers (`0`, `1`, ...) for numbers."""
     found = []
@@ -82,13 +94,34 @@ def _shapes(n_numbers: int, operators: str) -> list[tuple[str, ...]]:
     return found
 
 
-def _postfix(shape: Sequence[str]) -> tuple[int | str, ...]:
+Node = tuple[str, int, int]
+
+
+@lru_cache(maxsize=4)
+def _plan(n_numbers: int, operators: str) -> tuple[tuple[Node, ...], dict[int, list[tuple[str, ...]]]]:
+    """What to compute, each subexpression once: nodes (operator, left, right), numbered behind the numbers' places, and by
+    node the shapes that have its value (redundant brackets make several)."""
+    numbered: dict[Node, int] = {}
+    shapes: dict[int, list[tuple[str, ...]]] = {}
+    for shape in _shapes(n_numbers, operators):
+        stack: list[int] = []
+        for item in _postfix(shape):
+            if item.isdecimal():
+                stack.append(int(item))
+            else:
+                right, left = stack.pop(), stack.pop()
+                stack.append(numbered.setdefault((item, left, right), n_numbers + len(numbered)))
+        shapes.setdefault(stack[0], []).append(shape)
+    return tuple(numbered), shapes
+
+
+def _postfix(shape: Sequence[str]) -> list[str]:
     """Operators behind their numbers (Dijkstra's shunting yard)."""
-    out: list[int | str] = []
+    out: list[str] = []
     waiting: list[str] = []
     for token in shape:
         if token.isdecimal():
-            out.append(int(token))
+            out.append(token)
         elif token == "(":
             waiting.append(token)
         elif token == ")":
@@ -99,19 +132,10 @@ def _postfix(shape: Sequence[str]) -> tuple[int | str, ...]:
             while waiting and waiting[-1] != "(" and (waiting[-1] in "*/" or token in "+-"):
                 out.append(waiting.pop())
             waiting.append(token)
-    return (*out, *reversed(waiting))
+    return [*out, *reversed(waiting)]
 
 
-def _near(program: tuple[int | str, ...], columns: np.ndarray, target: int) -> np.ndarray:
-    """Which orders (columns of `[n_numbers, n_orders]`) come within rounding of the target: what is worth an exact look."""
-    stack: list[np.ndarray] = []
-    for item in program:
-        if isinstance(item, int):
-            stack.append(columns[item])
-            continue
-        right, left = stack.pop(), stack.pop()
-        stack.append({"+": np.add, "-": np.subtract, "*": np.multiply, "/": np.divide}[item](left, right))
-    return np.flatnonzero(np.abs(stack[0] - target) < 1e-6)
+_NUMPY = {"+": np.add, "-": np.subtract, "*": np.multiply, "/": np.divide}
 
 
 @lru_cache(maxsize=4096)
@@ -121,17 +145,23 @@ def formulas(numbers: tuple[int, ...], target: int = 24, operators: str = OPERAT
     if not exact:
         return tuple(tokens for tokens in formulas(numbers, target, operators) if equals(tokens, target, exact=False))
     orders = sorted(set(itertools.permutations(sorted(numbers))))
-    columns = np.array(orders, dtype=float).T
-    four = len(numbers) == 4 and operators == OPERATORS
-    programs = _programs_of_four() if four else [(shape, _postfix(shape)) for shape in _shapes(len(numbers), operators)]
-    found = []
+    nodes, shapes = _plan(len(numbers), operators)
+    values = list(np.array(orders, dtype=float).T)
     with np.errstate(divide="ignore", invalid="ignore"):
-        near = [(shape, order) for shape, program in programs for order in _near(program, columns, target)]
-    for shape, order in near:
-        tokens = tuple(str(orders[order][int(token)]) if token.isdecimal() else token for token in shape)
-        if equals(tokens, target, exact=True):
-            found.append(tokens)
+        for operator, left, right in nodes:
+            values.append(_NUMPY[operator](values[left], values[right]))
+        # Within rounding of the target: what is worth an exact look.
+        near = np.argwhere(np.abs(np.stack(values) - target) < 1e-6).tolist()
+    found: list[Formula] = []
+    for node, order in near:
+        written = [_fill(shape, orders[order]) for shape in shapes.get(node, ())]
+        if written and equals(written[0], target, exact=True):
+            found += written
     return tuple(sorted(found, key=lambda tokens: (len(tokens), tokens)))
+
+
+def _fill(shape: tuple[str, ...], numbers: tuple[int, ...]) -> Formula:
+    return tuple(str(numbers[int(token)]) if token.isdecimal() else token for token in shape)
 
 
 @lru_cache(maxsize=4096)
