@@ -59,7 +59,10 @@ def points_episode(truncation, numbers=(4, 6, 1, 1)):
 
 def test_training_cuts_episodes_as_asked():
     wrong = reply({"cards": [4, 6, 1, 1], "formula": ""}, "9")
-    assert points_episode("none").play(wrong, True).done is False
+    plain = points_episode("none")
+    assert plain.play(wrong, True).done is False
+    with pytest.raises(ValueError, match="whole plain episodes"):
+        plain.row()
     step = points_episode("reward").play(wrong, True)
     assert (step.reward, step.done, step.cut) == (-1, True, True)
     four = reply({"cards": [4, 6, 1, 1], "formula": ""}, "4")
@@ -95,6 +98,9 @@ def test_plain_episodes_with_the_oracles_thoughts_and_its_moves_are_won():
                 move = claims.next_token(json.loads(correction.text)["thoughts"]) or read_action(poor, played)
                 episode.play(write_reply(thought_fields(correction.text, played), move), True, correction)
             assert episode.total == played.success_reward
+            row = episode.row()
+            assert (row.n_steps, row.n_legal, row.n_valid, row.n_recognised) == (len(episode.steps),) * 4
+            assert (row.solvable, row.pressed_equals) == ((True, True) if name == "ezpoints" else (None, None))
 
 
 # ---- credit
