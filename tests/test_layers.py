@@ -10,9 +10,10 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 ORDER = [
-    "schema", "boxes", "tags", "parsing", "answers", "words", "cards", "rewards", "metrics", "synthetic", "tasks", "payment",
+    "schema", "boxes", "tags", "parsing", "answers", "words", "endpoint", "cards", "rewards", "metrics", "synthetic", "tasks", "payment",
     "tiny", "packed_attention", "model", "vision", "prompts", "envs", "gtr", "group_shared", "shared_rollout", "shared_step", "sft",
-    "resampling", "progress", "checkpoints", "trainer", "generate", "report", "evaluation", "config", "run", "train", "speed_plan", "speed_cases", "speed_run", "speed_check", "speed", "bench_run", "bench",
+    "resampling", "progress", "checkpoints", "trainer", "generate", "report", "evaluation", "config", "run", "train",
+    "speed_plan", "speed_cases", "speed_run", "speed_check", "speed", "bench_run", "bench",
 ]  # fmt: skip
 MODULES = sorted((ROOT / "vlrl").rglob("*.py"))
 

@@ -1,0 +1,151 @@
+"""One request to an OpenAI-compatible chat endpoint, through the standard library alone: a message, or an error that says why.
+
+Bounded in time and size whatever the other side does. Not here: when to ask again and what a reply means (`vlrl.rewards.judge`,
+`vlrl.gtr.remote`). Keys are sent and never shown.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import socket
+import ssl
+import threading
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+DEFAULT_BASE = "https://api.openai.com/v1"
+MAX_REPLY_BYTES = 4_000_000
+_FINAL_STATUS = frozenset({400, 401, 403, 404, 405, 413, 422})
+"""Refusals that asking again does not change."""
+
+
+class EndpointError(Exception):
+    """No usable reply; the message says why. `again`: another try may help."""
+
+    def __init__(self, message: str, again: bool = True) -> None:
+        super().__init__(message)
+        self.again = again
+
+
+@dataclass(frozen=True, slots=True)
+class ChatReply:
+    """The message of the first choice, and what the endpoint says it used."""
+
+    message: dict[str, Any]
+    usage: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def text(self) -> str:
+        """The message's text. Raises EndpointError where it has none."""
+        content = self.message.get("content")
+        if not isinstance(content, str):
+            raise EndpointError(f"a reply whose content is {type(content).__name__}, not text")
+        return content
+
+
+def base_url(given: str = "") -> str:
+    """`given`, else the environment's OPENAI_API_BASE, else OpenAI's."""
+    return given or os.environ.get("OPENAI_API_BASE") or DEFAULT_BASE
+
+
+def chat(base: str, body: Mapping[str, Any], *, timeout_s: float, api_key: str | None = None) -> ChatReply:
+    """Posts `body` to `base`/chat/completions. `api_key=None`: the environment's OPENAI_API_KEY, if any.
+
+    Takes at most `timeout_s` to a reply's head and as long again for its body. Raises EndpointError.
+    """
+    headers = {"Content-Type": "application/json"}
+    api_key = os.environ.get("OPENAI_API_KEY") if api_key is None else api_key
+    if api_key:
+        headers["Authorization"] = f"Bearer {api_key}"
+    shown = _without_secrets(base)
+    try:
+        url = f"{base.rstrip('/')}/chat/completions"
+        request = urllib.request.Request(url, data=json.dumps(body).encode(), headers=headers, method="POST")
+        raw = _post(request, timeout_s)
+    except urllib.error.HTTPError as error:
+        raise EndpointError(f"status {error.code} from {shown}", again=error.code not in _FINAL_STATUS) from error
+    except (OSError, http.client.HTTPException) as error:
+        raise EndpointError(f"{shown} cannot be reached: {error}") from error
+    except ValueError as error:
+        raise EndpointError(f"{shown} is no address: {error}", again=False) from error
+    try:
+        decoded: Any = json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise EndpointError(f"{shown} replied with no JSON: {error}") from error
+    try:
+        message = decoded["choices"][0]["message"]
+        message["content"]
+    except (KeyError, IndexError, TypeError) as error:
+        raise EndpointError("a reply without choices[0].message.content") from error
+    usage = decoded.get("usage")
+    return ChatReply(message, usage if isinstance(usage, dict) else {})
+
+
+def _without_secrets(base: str) -> str:
+    """The address without user, password and query."""
+    parts = urllib.parse.urlsplit(base)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def _post(request: urllib.request.Request, timeout_s: float) -> bytes:
+    """The reply's body. A socket's own time-out starts anew with every byte, so a clock beside it ends a slow head."""
+    opened: list[http.client.HTTPConnection] = []
+    clock = threading.Timer(timeout_s, _hang_up, [opened])
+    clock.daemon = True
+    clock.start()
+    try:
+        response = urllib.request.build_opener(_Plain(opened), _Secure(opened)).open(request, timeout=timeout_s)
+    finally:
+        clock.cancel()
+    deadline, parts, n_bytes = time.monotonic() + timeout_s, [], 0
+    with response:
+        while part := response.read1(65536):
+            parts.append(part)
+            n_bytes += len(part)
+            if n_bytes > MAX_REPLY_BYTES:
+                raise OSError(f"a reply of more than {MAX_REPLY_BYTES} bytes")
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"no end of the reply after {timeout_s:g} s")
+    return b"".join(parts)
+
+
+def _hang_up(opened: list[http.client.HTTPConnection]) -> None:
+    for connection in opened:
+        if connection.sock is not None:
+            try:
+                socket.socket.shutdown(connection.sock, socket.SHUT_RDWR)
+            except OSError:
+                continue  # it is closed already
+
+
+class _Plain(urllib.request.HTTPHandler):
+    def __init__(self, opened: list[http.client.HTTPConnection]) -> None:
+        super().__init__()
+        self.opened = opened
+
+    def http_open(self, request: urllib.request.Request) -> Any:
+        return self.do_open(self._connection, request)
+
+    def _connection(self, host: str, **options: Any) -> http.client.HTTPConnection:
+        self.opened.append(http.client.HTTPConnection(host, **options))
+        return self.opened[-1]
+
+
+class _Secure(urllib.request.HTTPSHandler):
+    def __init__(self, opened: list[http.client.HTTPConnection]) -> None:
+        super().__init__()
+        self.opened = opened
+
+    def https_open(self, request: urllib.request.Request) -> Any:
+        return self.do_open(self._connection, request)
+
+    def _connection(self, host: str, **options: Any) -> http.client.HTTPConnection:
+        self.opened.append(http.client.HTTPSConnection(host, context=ssl.create_default_context(), **options))
+        return self.opened[-1]
