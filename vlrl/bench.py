@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import re
 import statistics
 import sys
 import time
@@ -30,7 +31,26 @@ ROUNDING = {"px": 1e-3, "norm1000": 0.05, "norm1": 0.01}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Returns the exit code: 0 done, 1 bad rows were found, 2 the input cannot be used."""
+    """Returns the exit code: 0 done, 1 bad rows were found, 2 the input cannot be used (`speed` has codes of its own)."""
+    words = with_underscores(sys.argv[1:] if argv is None else argv)
+    args = command_line().parse_args(words)
+    if args.command == "speed":
+        args.run = rewards_a_second if args.what == "rewards" else lambda _: speed.main(_without_what(words[1:]))
+    try:
+        return int(args.run(args))
+    except (SampleError, ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def with_underscores(words: Sequence[str]) -> list[str]:
+    """Flags with `-` inside as with `_`."""
+    return [re.sub(r"(?<=\w)-", "_", word.partition("=")[0]) + word[len(word.partition("=")[0]) :]
+            if word.startswith("--") else word for word in words]  # fmt: skip
+
+
+def command_line() -> argparse.ArgumentParser:
+    """All sub-commands."""
     parser = argparse.ArgumentParser(prog="vlrl.bench", description=__doc__.splitlines()[0], allow_abbrev=False)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("list", help="tasks and rewards, with ranges, needs and options").set_defaults(run=show)
@@ -49,15 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     timed.add_argument("--what", choices=["trainer", "rewards"], default="trainer")
     timed.add_argument("--json", type=Path, help="--what rewards: write the numbers here too")
     speed.add_arguments(timed)
-    argv = list(sys.argv[1:] if argv is None else argv)
-    args = parser.parse_args(argv)
-    if args.command == "speed":
-        args.run = rewards_a_second if args.what == "rewards" else lambda _: speed.main(_without_what(argv[1:]))
-    try:
-        return int(args.run(args))
-    except (SampleError, ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return parser
 
 
 def _without_what(words: Sequence[str]) -> list[str]:
