@@ -114,8 +114,9 @@ class OnceProcessed:
 @dataclass
 class Sharing:
     """How a run shares, decided once: the packed `kernel`, whether the tower's features serve all passes (`frozen`), and
-    whether weights are `sharded`. `off`: why nothing is shared, None while it is. `without`: features left out
-    to measure them (`vlrl.speed_plan.WITHOUT`)."""
+    whether weights are `sharded`. `off`: why nothing is shared, None while it is. `one_pass`: a single forward for a
+    micro-batch, as wrappers that count them need. `without`: features left out to measure them (`vlrl.speed_plan.WITHOUT`).
+    """
 
     kernel: str
     frozen: bool
@@ -123,6 +124,7 @@ class Sharing:
     graphs: bool
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
     off: str | None = None
+    one_pass: bool = False
     without: frozenset[str] = frozenset()
 
     def line(self) -> str:
@@ -152,7 +154,7 @@ class Sharing:
         """Log-probabilities and entropies of a plan's rows in one micro-batch."""
         return score(
             model, ids_BT, mask_BT, n_keep, plan.groups, plan.pictures,
-            kernel=self.kernel, one_pass=self.sharded, entropy=entropy, autocast=self.autocast,
+            kernel=self.kernel, one_pass=self.one_pass, entropy=entropy, autocast=self.autocast,
         )  # fmt: skip
 
     def disagreement(
@@ -258,6 +260,7 @@ def start_sharing(
     device: torch.device,
     compute_dtype: torch.dtype | None,
     sharded: bool,
+    n_processes: int,
     batch: tuple[int, int, int],
     autocast: Callable[[], AbstractContextManager[Any]],
 ) -> Sharing:
@@ -272,7 +275,8 @@ def start_sharing(
     kernel = choose_kernel(device, compute_dtype or _dtype(model))[0] if packed else "mask"
     frozen = not why and not sharded and group_shared.takes_features(model) and is_frozen(model, reference)
     graphs = device.type == "cuda" and not sharded
-    return Sharing(kernel, frozen, sharded, graphs, autocast, why)
+    # DDP looks at the last forward for weights without a gradient; a pass without images would make it forget the tower.
+    return Sharing(kernel, frozen, sharded, graphs, autocast, why, one_pass=sharded or n_processes > 1)
 
 
 def is_frozen(model: Any, reference: Any) -> bool:

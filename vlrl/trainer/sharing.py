@@ -39,6 +39,7 @@ class SharedGroups(MixedBatches):
             device=self.accelerator.device,
             compute_dtype=torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else None,
             sharded=self._is_sharded,
+            n_processes=self.accelerator.num_processes,
             batch=sizes,
             autocast=self.accelerator.autocast,
         )
