@@ -283,14 +283,15 @@ def step(n, per_device, tmp_path, *words):
         "import zlib\ndef mine(text, sample):\n"
         "    return 1.0 if zlib.crc32(sample.id.encode()) % 2 else zlib.crc32(text.encode()) % 997 / 997\n"
     )
+    by = f"-m torch.distributed.run --standalone --nproc_per_node {n} " if n > 1 else ""
     flags = (
-        f"-m torch.distributed.run --standalone --nproc_per_node {n} tests/one_grpo_step.py --output_dir {tmp_path}/on{n}"
+        f"{by}tests/one_grpo_step.py --output_dir {tmp_path}/on{n}"
         f" --max_steps 1 --warmup_steps 0 --learning_rate 1e-4 --num_generations 4 --per_device_train_batch_size {per_device}"
         f" --dynamic_sampling 4 --loss_type dapo --rewards {path}:mine --reward_weights 1 --logging_steps 1"
         " --report_to none --save_strategy no"
     )
     command = [sys.executable, *flags.split(), *map(str, words)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=400)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     return json.loads(next(line for line in done.stdout.splitlines() if line.startswith("RESULT "))[7:])
