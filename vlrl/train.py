@@ -75,10 +75,14 @@ def finish() -> None:
     """Leave the process group, all together.
 
     Gloo's threads release the tensors of a gather a moment after it has returned; if the interpreter is ending by then, they
-    abort a process that had finished. A barrier holds no tensors and comes after them.
+    abort a process that had finished. A barrier holds no tensors and comes after them, and the short sleep lets go of the
+    interpreter, which they need for it.
     """
-    PartialState().wait_for_everyone()
-    PartialState().destroy_process_group()
+    state = PartialState()
+    state.wait_for_everyone()
+    if state.num_processes > 1:
+        time.sleep(0.2)
+    state.destroy_process_group()
 
 
 def train(config: Config) -> None:
