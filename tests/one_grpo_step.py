@@ -12,7 +12,7 @@ from accelerate.utils import gather_object
 from vlrl import run
 from vlrl.config import parse
 from vlrl.model import load_model
-from vlrl.train import finish
+from vlrl.train import finish, leave
 from vlrl.trainer import Trainer
 
 
@@ -55,3 +55,4 @@ if trainer.accelerator.is_main_process:
     ids = list(trainer._logs["extra"]["id"])
     print("RESULT " + json.dumps({**told, "weights": weights, "ids": ids, "n_tokens": states}))
 finish()
+leave(0)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import os
 import re
 import statistics
 import sys
@@ -327,4 +328,9 @@ def _scores_of(job: tuple[str, list[str], Sample]) -> list[float | None]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    done = main()
+    if "WORLD_SIZE" in os.environ:
+        from vlrl.train import leave
+
+        leave(done)
+    sys.exit(done)
