@@ -4,6 +4,7 @@ import json
 import statistics
 
 import pytest
+import torch
 from transformers import Qwen2_5_VLConfig
 
 from vlrl import group_shared, speed, speed_cases, speed_check, speed_plan, speed_run
@@ -170,3 +171,12 @@ def test_utilisation_of_a_known_device():
     assert speed._mfu(case, 1.0, told, False) == pytest.approx(3 * 103e12 / 989e12, rel=0.02)
     assert speed._mfu(case, 1.0, {**told, "device": "cpu"}, False) is None
     assert speed._mfu(case, None, told, False) is None
+
+
+def test_completions_of_the_comparison_hold_no_vision_tokens():
+    args = speed.arguments(["--model", "small", "--device", "cpu", "--image_size", "28", "--completion_tokens", "2000"])
+    case = speed.case_of(args)
+    loaded = speed_cases.build("small", torch.device("cpu"), torch.float32, 0)
+    ids, _ = speed_check._batch(case, loaded, speed_check.Sharing("mask", False, False, False))
+    made = set(ids[:, -2000:].unique().tolist())
+    assert made == set(range(speed_cases.N_BYTES))

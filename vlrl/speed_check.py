@@ -17,6 +17,7 @@ from transformers import GenerationConfig
 from trl.trainer.utils import add_fused_lm_head
 
 from vlrl import shared_rollout
+from vlrl.model import vision_token_ids
 from vlrl.packed_attention import choose_kernel, use_attention
 from vlrl.shared_step import Plan, Sharing, split_prompts
 from vlrl.speed_cases import build
@@ -95,11 +96,16 @@ def _batch(case: Case, loaded: Any, sharing: Sharing) -> tuple[Tensor, Plan]:
     prompts = split_prompts([list(made["input_ids"][0])], [images], fields)
     device = loaded.model.device
     plan = sharing.plan(loaded.model, prompts, case.group, device)
-    special = set(loaded.tokenizer.all_special_ids)
+    special = _never_written(loaded)
     words = [i for i in range(min(len(loaded.tokenizer), 1000)) if i not in special]
     completions = torch.from_numpy(rng.choice(words, (case.group, case.completion_tokens)))
     prompt = torch.tensor(prompts[0].ids).expand(case.group, -1)
     return torch.cat([prompt, completions], dim=1).to(device), plan
+
+
+def _never_written(loaded: Any) -> set[int]:
+    """Ids that no completion holds: special tokens, of vision above all."""
+    return {*loaded.tokenizer.all_special_ids, *loaded.tokenizer.get_added_vocab().values(), *vision_token_ids(loaded)}
 
 
 def _plain(model: Any, ids_BT: Tensor, mask_BT: Tensor, n_keep: int, plan: Plan, at_once: int) -> Tensor:
@@ -163,7 +169,7 @@ def _tokens(case: Case, loaded: Any, ids_BT: Tensor, plan: Plan, route: Callable
     for sample in (False, True):
         config = GenerationConfig(
             max_new_tokens=n, min_new_tokens=n, do_sample=sample, eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id, suppress_tokens=sorted(set(tokenizer.all_special_ids)),
+            pad_token_id=tokenizer.pad_token_id, suppress_tokens=sorted(_never_written(loaded)),
             **({"top_k": 0} if sample else {}),
         )  # fmt: skip
         mask = torch.ones_like(prompts)
