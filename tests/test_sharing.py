@@ -96,7 +96,8 @@ CASES = {
     "kl": {},
     "no kl": {"beta": 0.0},
     "micro-batches smaller than a group": {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 4},
-    "several updates a generation": {"num_iterations": 2, "steps_per_generation": 2, "per_device_train_batch_size": 4, "max_steps": 4},
+    # One group a generation: which rows share an update is drawn, groups here and rows there.
+    "several updates a generation": {"num_iterations": 2, "per_device_train_batch_size": 4, "max_steps": 2},
     "gradient checkpointing": {"gradient_checkpointing": True},
     "frozen tower": {"freeze": True},
     "lora": {"peft": LoraConfig(r=4, target_modules=["q_proj", "v_proj", "qkv"], init_lora_weights=False)},
@@ -107,11 +108,7 @@ CASES = {
 
 @pytest.mark.parametrize("name", CASES)
 def test_a_step_is_trls_own(name, tmp_path, monkeypatch, capsys):
-    case = {**CASES[name], "optim": "sgd"}
-    if name == "several updates a generation":
-        case["shuffle_dataset"] = False
-        # Which rows share an update is drawn; groups here, rows there. One group a generation leaves nothing to draw.
-        case["steps_per_generation"], case["max_steps"], case["gradient_accumulation_steps"] = 1, 2, 1
+    case = CASES[name]
     off = run(tmp_path / "off", "off", monkeypatch, **case)
     on = run(tmp_path / "on", "on", monkeypatch, **case)
     assert "sharing   on" in capsys.readouterr().out
@@ -185,7 +182,7 @@ def test_a_wrong_pass_is_found_before_it_trains(broken, tmp_path, monkeypatch, c
         run(tmp_path / "on", "on", monkeypatch, beta=0.0)
 
 
-def test_beams_keep_trls_rollout_and_the_packed_pass(tmp_path, monkeypatch):
+def test_a_cache_that_generate_builds_keeps_trls_rollout_and_the_packed_pass(tmp_path, monkeypatch):
     case = {"cache_implementation": "dynamic", "beta": 0.0}
     off, on = (run(tmp_path / mode, mode, monkeypatch, **case) for mode in ("off", "on"))
     assert on.made == off.made

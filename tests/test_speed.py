@@ -52,7 +52,9 @@ def run(tmp_path, *argv):
 
 
 @pytest.mark.parametrize(
-    "extra", [[], ["--freeze_vision"], ["--beta", "0"], ["--tune", "lora"]], ids=["full", "frozen", "no-kl", "lora"]
+    "extra",
+    [[], ["--freeze_vision"], ["--beta", "0"], ["--tune", "lora"], ["--tune", "lora", "--freeze_vision"]],
+    ids=["full", "frozen", "no-kl", "lora", "frozen lora"],
 )
 def test_check_only_compares_numbers_and_counts_and_times_nothing(tmp_path, extra, capsys, here):
     code, report = run(tmp_path, "--check_only", *extra)
@@ -66,6 +68,7 @@ def test_check_only_compares_numbers_and_counts_and_times_nothing(tmp_path, extr
     assert (stock["processor_images"], ours["processor_images"]) == (16, 2), "two prompts of four completions, asked twice"
     assert (stock["prompt_forwards"], ours["prompt_forwards"]) == (8 * n_passes, 2 * n_passes)
     assert stock["tower_images"] == 8 * n_passes
+    assert ours["decoded_images"] >= 1, "the loader opens what it fetches"
     assert ours["tower_images"] == (2 if "--freeze_vision" in extra else 2 * n_passes)
     assert capsys.readouterr().out.splitlines()[-1].endswith("speed.json")
 
@@ -99,7 +102,14 @@ def test_the_report_keeps_its_contract(tmp_path, capsys, here):
     assert "sampled tokens equal: yes" in table
 
 
-def test_wrong_numbers_and_work_done_twice_are_errors(tmp_path, monkeypatch, capsys, here):
+def test_work_done_twice_is_an_error(tmp_path, monkeypatch, here):
+    monkeypatch.setattr("vlrl.trainer.sharing.rollout_problem", lambda config: "every row runs its prompt")
+    code, report = run(tmp_path, "--check_only", "--side", "vlrl")
+    assert code == 1
+    assert report["problems"] == ["tower_images 12, 6 needed", "prompt_forwards 12, 6 needed"]
+
+
+def test_wrong_numbers_and_dead_children_are_errors(tmp_path, monkeypatch, capsys, here):
     dense_mask = group_shared.dense_mask
     monkeypatch.setattr("vlrl.group_shared.dense_mask", lambda spans, device: dense_mask(spans, device).fill_(True).tril())
     code, report = run(tmp_path, "--check_only", "--side", "stock")
@@ -117,7 +127,6 @@ def test_wrong_numbers_and_work_done_twice_are_errors(tmp_path, monkeypatch, cap
         (["--image_size", "50"], "multiples of 28"),
         (["--image_size", "wide"], "a side in pixels"),
         (["--group", "1"], "at least 2"),
-        (["--tune", "lora", "--freeze_vision"], "leave one out"),
     ],
 )
 def test_sizes_that_cannot_be_exit_with_2(words, said, capsys):

@@ -50,7 +50,7 @@ def add_commands(commands: Any) -> None:
     ran.add_argument("--max_new_tokens", type=int, default=512)
     ran.add_argument("--min_pixels", type=int)
     ran.add_argument("--max_pixels", type=int)
-    ran.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    ran.add_argument("--device", choices=("auto", "cpu"), default="auto", help="auto: a GPU where there is one")
     scored = commands.add_parser("score", help="score logged answers; no model")
     scored.add_argument("--predictions", required=True, type=Path, help="JSONL of {id, completion}")
     for parser, function in ((ran, run), (scored, score)):
@@ -165,7 +165,7 @@ def score(args: argparse.Namespace) -> int:
         for p in evaluation.read_file(args.predictions)
     ]
     boxes = [sample for sample in items.samples if sample.task in ("detection", "grounding")]
-    if boxes and not any("coords" in {**p.meta} for p in predictions) and "coords" not in boxes[0].meta:
+    if boxes and not any("coords" in p.meta for p in predictions) and "coords" not in boxes[0].meta:
         print("boxes     read as pixels of the original image; say otherwise with --coords", file=sys.stderr)
     conclude(args.output_path, asked, tasks, items, predictions, started)
     return 0
@@ -218,16 +218,12 @@ def page(title: str, scored: Scored, items: Items) -> str:
     found = scored.evaluation
     rows = []
     for name, metric in found.metrics.items():
-        cells = [
-            "-" if metric.value is None else f"{metric.value:.4f}",
-            "-" if metric.stderr is None else f"{metric.stderr:.4f}",
-        ]
+        cells = ["-" if number is None else f"{number:.4f}" for number in (metric.value, metric.stderr)]
         cells.append("-" if metric.ci95 is None else f"[{metric.ci95[0]:.4f}, {metric.ci95[1]:.4f}]")
         cells = [html.escape(name), *cells, str(metric.n)]
         rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
-    counted = (
-        f"{found.n} scored, {found.n_unparsed} unparsed, {found.n_truncated} truncated, {scored.n_failed} without an answer"
-    )
+    counted = f"{found.n} scored, {found.n_unparsed} unparsed, {found.n_truncated} truncated"
+    counted += f", {scored.n_failed} without an answer, {len(items.missing)} without a readable picture"
     order = sorted(range(len(scored.samples)), key=lambda i: scored.values.get(scored.samples[i].id, 0.0))
     wrong = [i for i in order if scored.values.get(scored.samples[i].id, 0.0) < 0.5][:N_SHOWN]
     right = [i for i in reversed(order) if scored.values.get(scored.samples[i].id, 0.0) >= 0.5][:N_SHOWN]

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from vlrl.metrics.accuracy import picture
-from vlrl.metrics.stats import paired_difference, paired_p_value
+from vlrl.metrics.stats import N_RESAMPLES, paired_difference, paired_p_value
 from vlrl.report import Evaluation, evaluate, git_revision, versions, write_json
 from vlrl.rewards import load_reward
 from vlrl.rewards.scoring import score_rows
@@ -213,7 +213,7 @@ def result_of(
         "n_truncated": found.n_truncated,
         "n_missing_image": len(items.missing),
         "n_failed": scored.n_failed,
-        "config": {**dataclasses.asdict(asked), "resolved_cli_args": words, "bootstrap_iters": 2000},
+        "config": {**dataclasses.asdict(asked), "resolved_cli_args": words, "bootstrap_iters": N_RESAMPLES},
         "packages": versions(),
         "git_hash": git_revision(),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),

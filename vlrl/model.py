@@ -144,10 +144,10 @@ def load_model(
     limit_pixels(processor, min_pixels, max_pixels)
     processor.tokenizer.padding_side = "left"  # type: ignore[attr-defined]
     model.config.use_cache = True
-    return Loaded(model, processor, name, dialect, why, _attend(model, named))
+    return Loaded(model, processor, name, dialect, why, attend(model, named))
 
 
-def _attend(model: Any, named: str | None) -> str:
+def attend(model: Any, named: str | None) -> str:
     """Give the model the fastest attention that is right for each part, unless one was named; returns what and why."""
     if named:
         return f"{named} (--attn_implementation)"

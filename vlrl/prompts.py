@@ -220,7 +220,7 @@ class _Rows:
     def __call__(self, batch: dict[str, list[int]]) -> dict[str, list[Any]]:
         # TRL asks for every index once a completion and again for every micro-batch of a generation.
         kept = {i: self.opened[i] if i in self.opened else self.samples.open(i) for i in dict.fromkeys(batch["index"])}
-        self.opened = kept if len(batch["index"]) > 1 else self.opened
+        self.opened = kept
         opened = [kept[index] for index in batch["index"]]
         columns: dict[str, list[Any]] = {
             "prompt": [messages(sample, self.tasks, len(images)) for sample, images in opened],

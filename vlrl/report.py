@@ -201,11 +201,9 @@ def _tile(sample: Sample, before: Prediction, after: Prediction, side: int = 300
     tile = Image.new("RGB", (side + 8, side + (44 if boxes else 64)), "white")
     draw = ImageDraw.Draw(tile)
     caption = sample.question
-    pictures = open_images(sample)
-    if pictures:
-        image = pictures[int(sample.meta.get("image_index", 0))]
-        scale = side / max(image.size)
-        shown = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))
+    found = _shown(sample, side)
+    if found is not None:
+        shown, scale = found
         tile.paste(shown, (4, 4))
         if boxes:
             caption += ": " + _draw_boxes(draw, sample, (before, after), scale)
@@ -217,15 +215,23 @@ def _tile(sample: Sample, before: Prediction, after: Prediction, side: int = 300
     return tile
 
 
-def draw_answer(sample: Sample, prediction: Prediction, side: int = 420) -> Image.Image | None:
-    """The picture that is asked about, its longer side `side` px, with true (black) and given (blue) boxes; None without one.
-    Raises ImageError."""
+def _shown(sample: Sample, side: int) -> tuple[Image.Image, float] | None:
+    """The picture that is asked about with its longer side `side` px, and the scale; None without one. Raises ImageError."""
     pictures = open_images(sample)
     if not pictures:
         return None
     image = pictures[int(sample.meta.get("image_index", 0))]
     scale = side / max(image.size)
-    shown = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))
+    return image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale)))), scale
+
+
+def draw_answer(sample: Sample, prediction: Prediction, side: int = 420) -> Image.Image | None:
+    """The picture that is asked about, its longer side `side` px, with true (black) and given (blue) boxes; None without one.
+    Raises ImageError."""
+    found = _shown(sample, side)
+    if found is None:
+        return None
+    shown, scale = found
     if sample.task in ("detection", "grounding"):
         draw = ImageDraw.Draw(shown)
         parsed, _ = read_boxes(prediction.completion, sample)

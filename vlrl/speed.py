@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -83,8 +83,6 @@ def completed(args: argparse.Namespace) -> argparse.Namespace:
         raise ValueError(f"--image_size {size}: sides must be multiples of 28 pixels (one image token)")
     if min(args.group - 1, args.completion_tokens, args.prompts, args.repeats, args.images_per_prompt, args.prompt_tokens) < 1:
         raise ValueError("--group must be at least 2, every other size at least 1")
-    if args.freeze_vision and args.tune == "lora":
-        raise ValueError("--freeze_vision and --tune lora: LoRA trains no weights of the tower here; leave one out")
     return args
 
 
@@ -170,15 +168,13 @@ def seconds_of(side: dict[str, Any] | None) -> dict[str, float | None]:
 
 
 def needed_counts(case: Case) -> dict[str, int]:
-    """What one step needs: every image once opened and processed, once encoded in each pass (once in all when frozen), every
-    prompt once in each pass."""
+    """What one step needs: every image once processed and once encoded in each pass (once in all when frozen), every prompt
+    once in each pass."""
     images, n_passes = case.prompts * case.images_per_prompt, 3 if case.beta else 2
-    frozen = case.freeze_vision or case.tune == "lora"
-    encoded = images if case.freeze_vision else images * n_passes
     return {
         "processor_images": images,
+        "tower_images": images if case.freeze_vision else images * n_passes,
         "prompt_forwards": case.prompts * n_passes,
-        **({} if frozen and not case.freeze_vision else {"tower_images": encoded}),
     }
 
 
@@ -357,7 +353,7 @@ def _conclude(args: argparse.Namespace, argv: Sequence[str], sides: dict[str, An
     report = report_of(args, argv, sides, numerics)
     wrong = within_bounds(report)
     if "vlrl" in sides and not args.disable:
-        needed = needed_counts(replace(case_of(args)))
+        needed = needed_counts(case_of(args))
         got = sides["vlrl"]["counts"]
         wrong += [f"{name} {got[name]}, {n} needed" for name, n in needed.items() if got[name] != n]
     report["problems"] = wrong

@@ -22,8 +22,7 @@ from transformers import (
     Qwen2VLVideoProcessor,
 )
 
-from vlrl import packed_attention
-from vlrl.model import Loaded, load_model
+from vlrl.model import Loaded, attend, load_model
 from vlrl.schema import Sample, Score, Task
 from vlrl.tiny import CHAT_TEMPLATE, SPECIAL_TOKENS
 
@@ -101,10 +100,9 @@ def build(name: str, device: torch.device, dtype: torch.dtype, seed: int, *, pac
         model = Qwen2_5_VLForConditionalGeneration._from_config(
             Qwen2_5_VLConfig(**SHAPES[name]), dtype=dtype, attn_implementation="sdpa"
         )
-    if packed:
-        packed_attention.use_attention(model)
     model.generation_config = GenerationConfig(eos_token_id=IDS["<|im_end|>"], pad_token_id=IDS["<|endoftext|>"])
-    return Loaded(model, byte_processor(), name, "resized_px", "no boxes are written", named)
+    attention = attend(model, None) if packed else "sdpa, as transformers runs it"
+    return Loaded(model, byte_processor(), name, "resized_px", "no boxes are written", attention)
 
 
 # -- prompts and images ---------------------------------------------------------------------------------------------------

@@ -67,9 +67,9 @@ class Clock:
             if memory:
                 self.peaks[name] = max(self.peaks.get(name, 0), peak_bytes(self.cuda))
 
-    def around(self, function: Callable[..., Any], name: str, *, memory: bool = False) -> Callable[..., Any]:
+    def around(self, function: Callable[..., Any], name: str) -> Callable[..., Any]:
         def timed(*args: Any, **kwargs: Any) -> Any:
-            with self.phase(name, memory=memory):
+            with self.phase(name):
                 return function(*args, **kwargs)
 
         return timed
@@ -100,7 +100,6 @@ class Steps(TrainerCallback):
         self.clock = clock
         self.done: list[dict[str, float]] = []
         self.counts: list[dict[str, int]] = []
-        self.peaks: dict[str, int] = {}
         self.last = self.updating = clock.now()
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -218,6 +217,8 @@ def run_side(case: Case, setting: Setting) -> dict[str, Any]:
     runs["update"] = [a + b for a, b in zip(runs["forward_backward"], runs["optimizer"], strict=True)]
     runs["rollout_decode"] = [a - b for a, b in zip(runs["rollout"], runs["rollout_prefill"], strict=True)]
     counts = dict.fromkeys(COUNTS, 0) | steps.counts[-1]
+    # The loader fetches ahead, and not at an epoch's end: what a step opens is told by all of them.
+    counts["decoded_images"] = round(sum(step.get("decoded_images", 0) for step in steps.counts) / len(steps.counts))
     tokens = case.images_per_prompt * (case.image_px[0] // 28) * (case.image_px[1] // 28)
     counts["prompt_forwards"] = round(counts.pop("image_tokens", 0) / tokens)
     return {

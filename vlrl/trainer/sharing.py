@@ -106,6 +106,7 @@ class SharedGroups(MixedBatches):
 
     def _tokenize_prompts(self, prompts: list[Any]) -> tuple[Any, Any, dict[str, Any]]:
         """TRL's own on one prompt a group, which is planned as well; its own on all rows where it cannot be."""
+        self._plan = None
         if self._may_share():
             group = self.num_generations
             indices = [row["index"] for row in self._rows]
@@ -117,7 +118,6 @@ class SharedGroups(MixedBatches):
         return super()._tokenize_prompts(prompts)  # type: ignore[no-any-return]
 
     def _may_share(self) -> bool:
-        self._plan = None
         return self._sharing.off is None and self.model.training
 
     def _processed(self, indices: Sequence[int], prompts: Sequence[Any]) -> list[Prompt]:
