@@ -7,7 +7,7 @@ import sys
 import pytest
 from PIL import Image
 
-from vlrl.bench import main, with_underscores
+from vlrl.bench import main
 from vlrl.schema import sample_to_json
 from vlrl.synthetic import draw
 from vlrl.tasks import TASKS
@@ -164,9 +164,3 @@ def test_speed_reports_rewards_beside_pycocotools(tmp_path, monkeypatch, capsys)
 def test_it_needs_no_torch():
     code = "import vlrl.bench, sys; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
-def test_dashes_inside_flags_are_underscores():
-    assert with_underscores(["speed", "--image-size", "56", "--out=a-b.json", "-x", "a-b"]) == [
-        "speed", "--image_size", "56", "--out=a-b.json", "-x", "a-b"
-    ]  # fmt: skip

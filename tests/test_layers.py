@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 ORDER = [
-    "schema", "boxes", "tags", "parsing", "answers", "words", "endpoint", "cards", "rewards", "metrics", "synthetic", "tasks", "payment",
+    "flags", "schema", "boxes", "tags", "parsing", "answers", "words", "endpoint", "cards", "rewards", "metrics", "synthetic", "tasks", "payment",
     "tiny", "packed_attention", "model", "vision", "prompts", "envs", "gtr", "group_shared", "shared_rollout", "shared_step", "sft",
     "resampling", "progress", "checkpoints", "trainer", "generate", "report", "evaluation", "config", "run", "train",
     "speed_plan", "speed_cases", "speed_run", "speed_check", "speed", "bench_run", "bench",

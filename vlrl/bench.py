@@ -10,7 +10,6 @@ import argparse
 import dataclasses
 import json
 import os
-import re
 import statistics
 import sys
 import time
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from vlrl import bench_run, speed
+from vlrl.flags import with_underscores
 from vlrl.payment import own_rewards
 from vlrl.rewards import REWARDS, load_reward
 from vlrl.rewards.grading import grade, options_in
@@ -42,12 +42,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (SampleError, ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-
-
-def with_underscores(words: Sequence[str]) -> list[str]:
-    """Flags with `-` inside as with `_`."""
-    return [re.sub(r"(?<=\w)-", "_", word.partition("=")[0]) + word[len(word.partition("=")[0]) :]
-            if word.startswith("--") else word for word in words]  # fmt: skip
 
 
 def command_line() -> argparse.ArgumentParser:

@@ -17,6 +17,7 @@ import torch
 import yaml
 from trl import GRPOConfig, ModelConfig, TrlParser
 
+from vlrl.flags import with_underscores
 from vlrl.model import TINY_NAMES
 from vlrl.prompts import SFT_TARGETS
 from vlrl.rewards import load_reward
@@ -25,8 +26,6 @@ from vlrl.tasks import load_task
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 STAGES = ("grpo", "sft", "sft+grpo")
-
-
 GROUP_SHARED = ("auto", "on", "off")
 
 
@@ -179,12 +178,7 @@ def parse(argv: list[str]) -> Config:
     parser = TrlParser((RunConfig, GRPOConfig, ModelConfig), allow_abbrev=False)
     parser.error = _refuse  # type: ignore[method-assign]
     known = sorted({action.dest for action in parser._actions if action.dest != "help"})
-    argv = [
-        word
-        if not word.startswith("--")
-        else "--" + word[2:].partition("=")[0].replace("-", "_") + word[2 + len(word[2:].partition("=")[0]) :]
-        for word in argv
-    ]
+    argv = with_underscores(argv)
     files = _read_files(argv)
     for key in files.values:
         if key not in known:
