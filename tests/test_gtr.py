@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vlrl.cards import GAMES, game, thought_fields, write_reply
+from vlrl.cards.wording import BLACKJACK_THOUGHTS, NUMBERLINE_THOUGHTS, POINTS_THOUGHTS
 from vlrl.gtr import CheckpointCorrector, Correction, OracleCorrector, SampleRequest, StepRequest, claims
-from vlrl.gtr.oracle import BLACKJACK_THOUGHTS, NUMBERLINE_THOUGHTS, POINTS_THOUGHTS
 from vlrl.tasks import TASKS
 
 ORACLE, BLIND = OracleCorrector(), OracleCorrector(see_action=False)

@@ -10,8 +10,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 ORDER = [
-    "flags", "schema", "boxes", "tags", "parsing", "answers", "words", "endpoint", "cards", "rewards", "metrics", "synthetic", "tasks", "payment",
-    "tiny", "packed_attention", "model", "vision", "prompts", "envs", "gtr", "group_shared", "shared_rollout", "shared_step", "sft",
+    "flags", "schema", "boxes", "tags", "parsing", "answers", "words", "endpoint", "cards", "envs", "rewards", "metrics", "synthetic", "tasks", "payment",
+    "tiny", "packed_attention", "model", "vision", "prompts", "gtr", "group_shared", "shared_rollout", "shared_step", "sft",
     "resampling", "progress", "checkpoints", "trainer", "generate", "report", "evaluation", "config", "run", "train",
     "speed_plan", "speed_cases", "speed_run", "speed_check", "speed", "bench_run", "bench",
 ]  # fmt: skip

@@ -21,7 +21,7 @@ from vlrl.flags import with_underscores
 from vlrl.model import TINY_NAMES
 from vlrl.prompts import SFT_TARGETS
 from vlrl.rewards import load_reward
-from vlrl.schema import ANSWER_FORMATS, BOX_FORMATS, Reward, Task
+from vlrl.schema import ANSWER_FORMATS, BOX_FORMATS, CARD_TASKS, Reward, Task
 from vlrl.tasks import load_task
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
@@ -224,8 +224,9 @@ def _read_files(argv: list[str]) -> _Files:
     path = _flag_value(argv, "config")
     explicit = _read_yaml(Path(path)) if path else {}
     task_names = str(_flag_value(argv, "task") or explicit.get("task") or RunConfig.task)
-    model_name = str(_flag_value(argv, "model_name_or_path") or explicit.get("model_name_or_path") or "tiny")
     names = [task.name for task in _load_tasks(task_names)]
+    embedded_model = "tiny-cards" if set(names) <= set(CARD_TASKS) else "tiny"
+    model_name = str(_flag_value(argv, "model_name_or_path") or explicit.get("model_name_or_path") or embedded_model)
     embedded = CONFIGS / f"{names[0] if len(set(names)) == 1 else 'mixed'}.yaml"
     own = explicit.pop("tiny", None) or {}
     defaults: dict[str, Any] = {}

@@ -11,6 +11,8 @@ from accelerate.utils import gather_object
 from tqdm.auto import tqdm
 from transformers import GenerationConfig, PreTrainedModel
 
+from vlrl.cards.deals import deal_of, state_sample
+from vlrl.cards.transcripts import Play, Turn, write_transcript
 from vlrl.model import Loaded, vision_token_ids
 from vlrl.prompts import messages, open_images
 from vlrl.schema import Prediction, Sample, Task
@@ -41,40 +43,85 @@ def generate(
     Samples are dealt to the processes in turn; every rank calls `generate` equally often, as sharded models need.
     `model`: the unwrapped model to use, default `loaded.model`. `each`: told this process' predictions, batch by batch.
     """
-    model = loaded.model if model is None else model
     state = PartialState()
     rank, world = state.process_index, state.num_processes
     mine = list(range(rank, len(samples), world))
     n_batches = math.ceil(math.ceil(len(samples) / world) / batch_size)
-    tokenizer = loaded.tokenizer
+    done: list[tuple[int, Prediction]] = []
+    for number in tqdm(range(n_batches), desc=label, disable=rank > 0, leave=False):
+        indices = mine[number * batch_size : (number + 1) * batch_size]
+        batch = [samples[i] for i in indices] or [samples[0]]
+        made = list(zip(indices, complete(loaded, tasks, batch, max_new_tokens, model), strict=False))
+        done += made
+        if each is not None:
+            each([prediction for _, prediction in made])
+    if world > 1:
+        done = gather_object(done)
+    return [prediction for _, prediction in sorted(done, key=lambda pair: pair[0])]
+
+
+def complete(
+    loaded: Loaded,
+    tasks: Mapping[str, Task],
+    batch: Sequence[Sample],
+    max_new_tokens: int,
+    model: PreTrainedModel | None = None,
+) -> list[Prediction]:
+    """Greedy completions of one batch, on this process alone; see `generate`. Episodes are played side by side, and their
+    completion is the transcript (`max_new_tokens` holds for each reply)."""
+    games = [i for i, sample in enumerate(batch) if tasks[sample.task].is_episode(sample)]
+    single = [i for i in range(len(batch)) if i not in set(games)]
+    made: dict[int, Prediction] = {}
+
+    def ask(samples: Sequence[Sample]) -> list[Prediction]:
+        return _answers(loaded, tasks, samples, max_new_tokens, model)
+
+    if single:
+        made |= zip(single, ask([batch[i] for i in single]), strict=True)
+    if games:
+        made |= zip(games, play([batch[i] for i in games], ask), strict=True)
+    return [made[i] for i in range(len(batch))]
+
+
+def play(episodes: Sequence[Sample], ask: Callable[[Sequence[Sample]], list[Prediction]]) -> list[Prediction]:
+    """Play episodes side by side to their ends on the plain rules; `ask` answers the states they are in."""
+    plays = [Play(deal.game, deal.seed) for deal in map(deal_of, episodes)]
+    n_tokens, n_cut = [0] * len(plays), [0] * len(plays)
+    while live := [i for i, one in enumerate(plays) if not one.done]:
+        states = [state_sample(episodes[i], plays[i].moves, good=False) for i in live]
+        for i, reply in zip(live, ask(states), strict=True):
+            plays[i].play(Turn(reply.completion, ended=not reply.truncated))
+            n_tokens[i] += reply.n_tokens
+            n_cut[i] += reply.truncated
+    return [
+        Prediction(sample.id, write_transcript(turn.turn for turn in one.played), n_tokens[i], truncated=n_cut[i] > 0)
+        for i, (sample, one) in enumerate(zip(episodes, plays, strict=True))
+    ]
+
+
+def _answers(
+    loaded: Loaded, tasks: Mapping[str, Task], batch: Sequence[Sample], max_new_tokens: int, model: PreTrainedModel | None
+) -> list[Prediction]:
+    model = loaded.model if model is None else model
     ends = torch.tensor(eos_ids(loaded))
     config = GenerationConfig(
         do_sample=False,
         max_new_tokens=max_new_tokens,
         eos_token_id=ends.tolist(),
-        pad_token_id=tokenizer.pad_token_id,
+        pad_token_id=loaded.tokenizer.pad_token_id,
         suppress_tokens=vision_token_ids(loaded),
         use_cache=True,
     )
     was_training = model.training
     model.eval()
-    done: list[tuple[int, Prediction]] = []
-    for number in tqdm(range(n_batches), desc=label, disable=rank > 0, leave=False):
-        indices = mine[number * batch_size : (number + 1) * batch_size]
-        batch = [samples[i] for i in indices] or [samples[0]]
-        completions = _complete(loaded, tasks, batch, model, config)
-        before = len(done)
-        for index, ids in zip(indices, completions, strict=False):
-            ended = torch.isin(ids, ends).nonzero()
-            n_tokens = int(ended[0]) + 1 if len(ended) else len(ids)
-            text = tokenizer.decode(ids[:n_tokens], skip_special_tokens=True)
-            done.append((index, Prediction(samples[index].id, text, n_tokens, truncated=not len(ended))))
-        if each is not None:
-            each([prediction for _, prediction in done[before:]])
+    made = []
+    for sample, ids in zip(batch, _complete(loaded, tasks, batch, model, config), strict=True):
+        ended = torch.isin(ids, ends).nonzero()
+        n_tokens = int(ended[0]) + 1 if len(ended) else len(ids)
+        text = loaded.tokenizer.decode(ids[:n_tokens], skip_special_tokens=True)
+        made.append(Prediction(sample.id, text, n_tokens, truncated=not len(ended)))
     model.train(was_training)
-    if world > 1:
-        done = gather_object(done)
-    return [prediction for _, prediction in sorted(done, key=lambda pair: pair[0])]
+    return made
 
 
 def _complete(

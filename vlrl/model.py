@@ -23,7 +23,7 @@ from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
 from vlrl import tiny
 from vlrl.packed_attention import FAMILIES, use_attention
 
-TINY_NAMES = ("tiny", "tiny-random")
+TINY_NAMES = tiny.NAMES
 """`tiny` is the shipped cold start, `tiny-random` the same model before it learnt anything."""
 
 COORDS_OF = {
@@ -129,7 +129,7 @@ def load_model(
     dialect, why = choose_coords(model_type, coords)
     named = None if attn_implementation in (None, "auto") else attn_implementation
     if name in TINY_NAMES:
-        model, processor = tiny.load(random_seed=seed if name == "tiny-random" else None)
+        model, processor = tiny.load(name, seed)
         if dtype not in (None, "auto"):
             model = model.to(getattr(torch, dtype) if isinstance(dtype, str) else dtype)
         if named:

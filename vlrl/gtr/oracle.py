@@ -19,40 +19,10 @@ from vlrl.cards.formula import BLANK
 from vlrl.cards.numberline import NumberLineGame
 from vlrl.cards.points import PointsGame, PointsState
 from vlrl.cards.replies import last_object
+from vlrl.cards.wording import pick, word_thought
 from vlrl.gtr import claims
 from vlrl.gtr.corrector import Correction, Request, SampleRequest, StepRequest
 from vlrl.gtr.masks import thought_span
-
-POINTS_THOUGHTS = (
-    "{formula} makes {goal}, so next is {token}",
-    "I can reach {goal} with {formula}; next is {token}",
-    "The plan is {formula} = {goal}. Next comes {token}",
-    "{goal} is {formula}, hence the next token is {token}",
-    "With these cards {formula} gives {goal}; I play {token}",
-    "Aiming at {formula}, which equals {goal}, I choose {token}",
-    "To get {goal} I build {formula} and now append {token}",
-    "{formula} equals {goal}. I pick {token}",
-)
-NUMBERLINE_THOUGHTS = (
-    "The target {target} is {side} {current}, so I go {way}",
-    "From {current} to {target} I have to go {way}",
-    "{current} is not yet {target}; go {way}",
-    "To reach {target} from {current}, step {way}",
-    "I stand at {current} and want {target}, so {way} it is",
-    "{target} is {side} {current}: {way}",
-    "Going {way} brings {current} nearer to {target}",
-    "The distance from {current} to {target} shrinks if I move {way}",
-)
-BLACKJACK_THOUGHTS = (
-    "My total is {total} and the dealer shows {up}, so I {token}",
-    "The dealer shows {up}; my total is {total}: {token}",
-    "With a total of {total} against a dealer {up}, {token}",
-    "My cards total {total}, the dealer has {up}. I {token}",
-    "I see a total of {total}. The dealer shows {up}. Best is to {token}",
-    "Since the dealer shows {up} and my total is {total}, I {token}",
-    "A total of {total} when the dealer has {up} means {token}",
-    "The total is {total}, the dealer card is {up}; I {token}",
-)
 
 
 class OracleCorrector:
@@ -86,7 +56,7 @@ class OracleCorrector:
         if why is None:
             return Correction("ok")
         move, rng = request.game.best(request.state), _rng(request)
-        thoughts = _say(request.game, request.state, move, rng)
+        thoughts = word_thought(request.game, request.state, move, rng)
         return _rewritten(request, {**request.game.shown(request.state), "thoughts": thoughts}, None, why)
 
     def _wrong_action(self, request: StepRequest, action: str | None) -> str | None:
@@ -97,10 +67,6 @@ class OracleCorrector:
 
 def _rng(request: StepRequest) -> np.random.Generator:
     return np.random.default_rng([request.seed, request.state.step])
-
-
-def _pick(rng: np.random.Generator, options: Sequence[Any]) -> Any:
-    return options[int(rng.integers(len(options)))]
 
 
 def _rewritten(request: StepRequest, fields: dict[str, Any], target: str | None, why: str) -> Correction:
@@ -129,8 +95,7 @@ def _correct_points(request: StepRequest, game: PointsGame, fields: dict[str, An
     target = _target(request, game, announced)
     entries = [entry for entry in state.formula if entry != BLANK]
     move = "=" if complete else target[len(entries)]
-    wording = _pick(_rng(request), POINTS_THOUGHTS)
-    thoughts = wording.format(formula=" ".join(target), goal=game.target, token=move)
+    thoughts = word_thought(game, state, move, _rng(request), target)
     return _rewritten(request, {**game.shown(state), "thoughts": thoughts}, " ".join(target), why)
 
 
@@ -173,7 +138,7 @@ def _target(request: StepRequest, game: PointsGame, announced: tuple[str, ...] |
         return tuple(entry for entry in request.state.formula if entry != BLANK)
     shortest = [formula for formula in possible if len(formula) == len(possible[0])]
     # By the episode's seed alone, so that every step of it heads for one formula.
-    chosen: tuple[str, ...] = _pick(np.random.default_rng([request.seed, 0]), shortest)
+    chosen: tuple[str, ...] = pick(np.random.default_rng([request.seed, 0]), shortest)
     return chosen
 
 
@@ -196,14 +161,6 @@ def _problem(game: Game, state: Any, fields: dict[str, Any]) -> str | None:
     if named is None:
         return "no move is named"
     return None if named in game.good(state) else f"{named!r} is not right"
-
-
-def _say(game: Game, state: Any, move: str, rng: np.random.Generator) -> str:
-    if isinstance(game, NumberLineGame):
-        up = move == "+"
-        words = {"side": "above" if up else "below", "way": "up" if up else "down"}
-        return str(_pick(rng, NUMBERLINE_THOUGHTS).format(current=state.current, target=state.target, **words))
-    return str(_pick(rng, BLACKJACK_THOUGHTS).format(total=state.total, up=state.up_card.face, token=move))
 
 
 # ---- single-turn samples

@@ -7,9 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from vlrl.cards import Game
+from vlrl.cards.deals import deal_of
+from vlrl.cards.points import PointsGame
+from vlrl.cards.transcripts import PlayedTurn, read_transcript, replay
+from vlrl.metrics.accuracy import share
 from vlrl.metrics.stats import bootstrap_mean, bootstrap_ratio, wilson
-from vlrl.schema import Metric
+from vlrl.rewards.cards import card_move, card_recognition
+from vlrl.schema import Metric, Prediction, Sample
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,3 +65,41 @@ def card_metrics(rows: Sequence[EpisodeRow]) -> dict[str, Metric]:
     if asked:
         metrics["finished"] = wilson(sum(asked), len(asked))
     return metrics
+
+
+def game_metrics(samples: Sequence[Sample], predictions: Sequence[Prediction]) -> tuple[dict[str, Metric], int]:
+    """`card_metrics` of the episodes among the samples, played again from their transcripts; of single states "single_step"
+    (the action is right) and "single_step_recognised". Also how many completions hold no transcript, or no action."""
+    rows, states, n_unparsed = [], [], 0
+    for sample, prediction in zip(samples, predictions, strict=True):
+        if not deal_of(sample).is_episode:
+            states.append((sample, prediction.completion))
+            continue
+        turns = read_transcript(prediction.completion)
+        n_unparsed += turns is None
+        deal = deal_of(sample)
+        rows.append(episode_row(deal.state(), deal.game, replay(deal.game, deal.seed, turns or [])))
+    metrics = card_metrics(rows) if rows else {}
+    if states:
+        shown = [sample for sample, _ in states]
+        moves = [card_move(text, sample) for sample, text in states]
+        n_unparsed += sum(score.answer is None for score in moves)
+        metrics["single_step"] = share([score.value or 0.0 for score in moves], shown)
+        stated = [card_recognition(text, sample).value or 0.0 for sample, text in states]
+        metrics["single_step_recognised"] = share(stated, shown)
+    return metrics, n_unparsed
+
+
+def episode_row(first: Any, game: Game, played: Sequence[PlayedTurn]) -> EpisodeRow:
+    """An episode as it was played from the state `first`; one that is not over counts as no success."""
+    total = sum(turn.reward for turn in played)
+    over = bool(played) and played[-1].done
+    return EpisodeRow(
+        total=total if over else min(total, 0.0),
+        n_steps=len(played),
+        n_legal=sum(turn.action is not None for turn in played),
+        n_valid=sum(turn.valid for turn in played),
+        n_recognised=sum(bool(turn.recognised) for turn in played),
+        solvable=game.solvable(first) if isinstance(game, PointsGame) else None,
+        pressed_equals=bool(played) and played[-1].token == "=" if isinstance(game, PointsGame) else None,
+    )
