@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 ORDER = [
-    "schema", "boxes", "tags", "parsing", "answers", "words", "cards", "rewards", "metrics", "synthetic", "tasks", "payment",
+    "schema", "endpoint", "boxes", "tags", "parsing", "answers", "words", "cards", "rewards", "metrics", "synthetic", "pictures", "tasks", "payment", "evaluation", "autotrust",
     "tiny", "model", "vision", "prompts", "envs", "gtr", "packed_attention", "group_shared", "shared_rollout", "sft",
     "resampling", "progress", "checkpoints", "trainer", "generate", "report", "config", "run", "train", "speed_cases", "speed", "bench",
 ]  # fmt: skip

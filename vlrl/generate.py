@@ -40,37 +40,48 @@ def generate(
     Samples are dealt to the processes in turn; every rank calls `generate` equally often, as sharded models need.
     `model`: the unwrapped model to use, default `loaded.model`.
     """
-    model = loaded.model if model is None else model
     state = PartialState()
     rank, world = state.process_index, state.num_processes
     mine = list(range(rank, len(samples), world))
     n_batches = math.ceil(math.ceil(len(samples) / world) / batch_size)
-    tokenizer = loaded.tokenizer
+    done: list[tuple[int, Prediction]] = []
+    for number in tqdm(range(n_batches), desc=label, disable=rank > 0, leave=False):
+        indices = mine[number * batch_size : (number + 1) * batch_size]
+        batch = [samples[i] for i in indices] or [samples[0]]
+        done += zip(indices, complete(loaded, tasks, batch, max_new_tokens, model), strict=False)
+    if world > 1:
+        done = gather_object(done)
+    return [prediction for _, prediction in sorted(done, key=lambda pair: pair[0])]
+
+
+def complete(
+    loaded: Loaded,
+    tasks: Mapping[str, Task],
+    batch: Sequence[Sample],
+    max_new_tokens: int,
+    model: PreTrainedModel | None = None,
+) -> list[Prediction]:
+    """Greedy completions of one batch, on this process alone; see `generate`."""
+    model = loaded.model if model is None else model
     ends = torch.tensor(eos_ids(loaded))
     config = GenerationConfig(
         do_sample=False,
         max_new_tokens=max_new_tokens,
         eos_token_id=ends.tolist(),
-        pad_token_id=tokenizer.pad_token_id,
+        pad_token_id=loaded.tokenizer.pad_token_id,
         suppress_tokens=vision_token_ids(loaded),
         use_cache=True,
     )
     was_training = model.training
     model.eval()
-    done: list[tuple[int, Prediction]] = []
-    for number in tqdm(range(n_batches), desc=label, disable=rank > 0, leave=False):
-        indices = mine[number * batch_size : (number + 1) * batch_size]
-        batch = [samples[i] for i in indices] or [samples[0]]
-        completions = _complete(loaded, tasks, batch, model, config)
-        for index, ids in zip(indices, completions, strict=False):
-            ended = torch.isin(ids, ends).nonzero()
-            n_tokens = int(ended[0]) + 1 if len(ended) else len(ids)
-            text = tokenizer.decode(ids[:n_tokens], skip_special_tokens=True)
-            done.append((index, Prediction(samples[index].id, text, n_tokens, truncated=not len(ended))))
+    made = []
+    for sample, ids in zip(batch, _complete(loaded, tasks, batch, model, config), strict=True):
+        ended = torch.isin(ids, ends).nonzero()
+        n_tokens = int(ended[0]) + 1 if len(ended) else len(ids)
+        text = loaded.tokenizer.decode(ids[:n_tokens], skip_special_tokens=True)
+        made.append(Prediction(sample.id, text, n_tokens, truncated=not len(ended)))
     model.train(was_training)
-    if world > 1:
-        done = gather_object(done)
-    return [prediction for _, prediction in sorted(done, key=lambda pair: pair[0])]
+    return made
 
 
 def _complete(

@@ -1,4 +1,4 @@
-"""95 % intervals for numbers over a set: seeded percentile bootstrap, and Wilson's interval for one proportion.
+"""95 % intervals and standard errors of numbers over a set: seeded percentile bootstrap, Wilson's interval for a proportion.
 
 What is drawn anew is a *unit*: one sample, or one cluster of samples that are not independent of each other (say, all
 questions about one image). Arguments are plain arrays with one row a sample; axes are `N` samples, `R` resamples, `U`
@@ -119,7 +119,24 @@ def paired_difference(
     n_resamples: int = N_RESAMPLES,
     seed: int = 0,
 ) -> Metric:
-    """statistic(b) - statistic(a) over the sample ids both runs hold; both runs are resampled together.
+    """The difference of `paired_test` alone."""
+    return paired_test(a, b, statistic, clusters=clusters, n_resamples=n_resamples, seed=seed)[0]
+
+
+def paired_test(
+    a: Mapping[str, ArrayLike],
+    b: Mapping[str, ArrayLike],
+    statistic: Callable[[FloatArray], FloatArray] | None = None,
+    *,
+    clusters: Mapping[str, Hashable] | None = None,
+    n_resamples: int = N_RESAMPLES,
+    seed: int = 0,
+) -> tuple[Metric, float | None]:
+    """statistic(b) - statistic(a) over the sample ids both runs hold, and the two-sided p-value of no difference; both runs
+    are resampled together.
+
+    p = (1 + number of resamples whose difference is at least |difference| away from the difference) / (1 + resamples): the
+    resampled differences moved to mean no effect (Efron and Tibshirani, 1993, chapter 16). None where it is not defined.
 
     `a` and `b` map a sample id to a number or a row of numbers. Without `statistic` the first number is averaged;
     otherwise `statistic` is that of `bootstrap_sums` (`ratio` is one). `clusters` maps id to cluster. `n` counts the
@@ -140,7 +157,22 @@ def paired_difference(
 
     rows = np.concatenate([rows_a, rows_b, np.ones((len(ids), 1))], axis=1)
     keys = None if clusters is None else [clusters[key] for key in ids]
-    return bootstrap_sums(rows, difference, clusters=keys, n_resamples=n_resamples, seed=seed)
+    draws: list[FloatArray] = []
+
+    def noted(sums_RC: FloatArray) -> FloatArray:
+        draws.append(difference(sums_RC))
+        return draws[-1]
+
+    metric = bootstrap_sums(rows, noted, clusters=keys, n_resamples=n_resamples, seed=seed)
+    return metric, None if metric.value is None else _p_value(metric.value, np.concatenate(draws[:-1]))
+
+
+def _p_value(value: float, draws_R: FloatArray) -> float | None:
+    defined_R = draws_R[~np.isnan(draws_R)]
+    if len(defined_R) == 0:
+        return None
+    slack = 1e-12 * max(1.0, abs(value))
+    return float((1 + np.count_nonzero(np.abs(defined_R - value) >= abs(value) - slack)) / (1 + len(defined_R)))
 
 
 def ratio(sums_RC: FloatArray) -> FloatArray:
@@ -163,7 +195,7 @@ def wilson(n_right: int, n: int) -> Metric:
     half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / (1 + z * z / n)
     low = 0.0 if n_right == 0 else max(0.0, centre - half)
     high = 1.0 if n_right == n else min(1.0, centre + half)
-    return Metric(share, (low, high), n)
+    return Metric(share, (low, high), n, math.sqrt(share * (1 - share) / n))
 
 
 def _column(values: ArrayLike) -> FloatArray:
@@ -212,4 +244,5 @@ def _metric(value: float, draws_R: FloatArray, n_units: int, n: int) -> Metric:
     if n_units < 2 or len(defined_R) == 0:
         return Metric(value, None, n)
     low, high = np.percentile(defined_R, [2.5, 97.5])
-    return Metric(value, (float(low), float(high)), n)
+    stderr = float(np.std(defined_R, ddof=1)) if len(defined_R) > 1 else None
+    return Metric(value, (float(low), float(high)), n, stderr)

@@ -1,4 +1,4 @@
-"""A reward asked of a language model behind an OpenAI-compatible endpoint, through the standard library alone.
+"""A reward asked of a language model behind an OpenAI-compatible endpoint, through `vlrl.endpoint`.
 
 The one reward that reads the environment (OPENAI_API_KEY, OPENAI_API_BASE) and the network. Its failures are values of None.
 """
@@ -6,25 +6,18 @@ The one reward that reads the environment (OPENAI_API_KEY, OPENAI_API_BASE) and 
 from __future__ import annotations
 
 import hashlib
-import http.client
 import json
 import os
 import re
 import threading
-import time
-import urllib.error
-import urllib.request
 from concurrent.futures import Future
-from typing import Any
 
+from vlrl.endpoint import DEFAULT_BASE, EndpointError, chat, with_tries
 from vlrl.schema import Sample, Score
 from vlrl.words import gold_texts, read_text
 
-DEFAULT_BASE = "https://api.openai.com/v1"
 N_TRIES = 3
 MAX_ANSWER_CHARS = 4000
-_FINAL_STATUS = frozenset({400, 401, 403, 404, 405, 413, 422})
-"""Refusals that asking again does not change."""
 _NUMBER = re.compile(r"(?<![\w.])[+-]?(?:[0-9]+(?:\.[0-9]+)?|\.[0-9]+)(?![\w]|\.[0-9])")
 INSTRUCTION = (
     "You grade one answer to a question. You see the question, the correct answer and a candidate's answer. The candidate's"
@@ -34,14 +27,6 @@ INSTRUCTION = (
 _judged: dict[tuple[str, str], Future[float]] = {}
 """Judgements made or under way, by model and prompt: equal answers of a group are asked once."""
 _judged_lock = threading.Lock()
-
-
-class JudgeError(Exception):
-    """No usable reply; the message says why. `again`: another try may help. Never leaves this module."""
-
-    def __init__(self, message: str, again: bool = True) -> None:
-        super().__init__(message)
-        self.again = again
 
 
 def llm_judge(text: str, sample: Sample, *, judge_model: str = "", timeout_s: float = 60.0, backoff_s: float = 1.0) -> Score:
@@ -69,25 +54,20 @@ def llm_judge(text: str, sample: Sample, *, judge_model: str = "", timeout_s: fl
             with _judged_lock:
                 del _judged[key]  # a failure is not kept: a later batch asks again
             judgement.set_exception(error)
-            if not isinstance(error, JudgeError):
+            if not isinstance(error, EndpointError):
                 raise
     try:
         value = judgement.result()
-    except JudgeError as error:
+    except EndpointError as error:
         return Score(None, answer, f"no judgement: {error}")
     return Score(value, answer, f"{judge_model} says {value:g}")
 
 
 def _ask(model: str, messages: list[dict[str, str]], timeout_s: float, backoff_s: float) -> float:
-    """The worth of an answer by up to three tries. Raises the last JudgeError."""
-    for attempt in range(1, N_TRIES + 1):
-        try:
-            return _worth(_reply(model, messages, timeout_s))
-        except JudgeError as error:
-            if attempt == N_TRIES or not error.again:
-                raise JudgeError(f"try {attempt}: {error}") from error
-        time.sleep(backoff_s * 2 ** (attempt - 1))
-    raise AssertionError("a last try returns or raises")
+    """The worth of an answer by up to three tries. Raises the last EndpointError."""
+    base = os.environ.get("OPENAI_API_BASE") or DEFAULT_BASE
+    body = {"model": model, "messages": messages, "temperature": 0}
+    return with_tries(lambda: _worth(chat(body, base, timeout_s)[0]), N_TRIES, backoff_s)
 
 
 def prompt(answer: str, sample: Sample) -> list[dict[str, str]]:
@@ -104,32 +84,5 @@ def prompt(answer: str, sample: Sample) -> list[dict[str, str]]:
 def _worth(reply: str) -> float:
     numbers = _NUMBER.findall(reply)
     if len(numbers) != 1:
-        raise JudgeError(f"a reply with {len(numbers)} numbers: {reply!r:.80}")
+        raise EndpointError(f"a reply with {len(numbers)} numbers: {reply!r:.80}")
     return min(max(float(numbers[0]), 0.0), 1.0)
-
-
-def _reply(model: str, messages: list[dict[str, str]], timeout_s: float) -> str:
-    """The text of the endpoint's answer. Raises JudgeError."""
-    base = os.environ.get("OPENAI_API_BASE") or DEFAULT_BASE
-    headers = {"Content-Type": "application/json"}
-    api_key = os.environ.get("OPENAI_API_KEY")
-    if api_key:
-        headers["Authorization"] = f"Bearer {api_key}"
-    body = json.dumps({"model": model, "messages": messages, "temperature": 0}).encode()
-    request = urllib.request.Request(f"{base.rstrip('/')}/chat/completions", data=body, headers=headers, method="POST")
-    try:
-        with urllib.request.urlopen(request, timeout=timeout_s) as response:
-            decoded: Any = json.loads(response.read())
-    except urllib.error.HTTPError as error:
-        raise JudgeError(f"status {error.code} from {base}", again=error.code not in _FINAL_STATUS) from error
-    except (OSError, http.client.HTTPException) as error:
-        raise JudgeError(f"{base} cannot be reached: {error}") from error
-    except ValueError as error:
-        raise JudgeError(f"{base} replied with no JSON: {error}") from error
-    try:
-        content = decoded["choices"][0]["message"]["content"]
-    except (KeyError, IndexError, TypeError) as error:
-        raise JudgeError("a reply without choices[0].message.content") from error
-    if not isinstance(content, str):
-        raise JudgeError(f"a reply whose content is {type(content).__name__}, not text")
-    return content

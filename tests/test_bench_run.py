@@ -1,0 +1,411 @@
+"""`bench run`: nothing logged is lost, each sample is asked once, whoever answers; `score` needs no torch; `diff`."""
+
+import base64
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from vlrl.bench import engines, main
+from vlrl.bench.log import Log, read_log, to_line
+from vlrl.bench.rows import rows_of
+from vlrl.bench.suites import json_round_trip
+from vlrl.schema import Prediction, SampleError, sample_to_json
+from vlrl.synthetic import draw
+from vlrl.tasks import TASKS
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def ids(folder):
+    return [prediction.id for prediction in read_log(folder / "predictions.jsonl")]
+
+
+def result(folder):
+    return json.loads((folder / "result.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def detection(tmp_path_factory):
+    """A run of the embedded model."""
+    folder = tmp_path_factory.mktemp("detection")
+    assert main(["run", "--task", "detection", "--limit", "12", "--output_path", str(folder)]) == 0
+    return folder
+
+
+def test_result_says_what_was_measured_and_how(detection):
+    found = result(detection)
+    values = found["results"]["detection"]
+    assert 0 < values["f1@0.5,none"] < 1
+    low, high = values["f1@0.5_ci95,none"]
+    assert low <= values["f1@0.5,none"] <= high
+    assert values["f1@0.5_stderr,none"] == pytest.approx((high - low) / 4, rel=0.5)
+    assert found["n-samples"] == {"detection": {"original": 12, "effective": 12}}
+    assert (found["n_unparsed"], found["n_truncated"], found["n_missing_image"]) == (0, 0, 0)
+    assert found["headline"] == {"detection": "f1@0.5"}
+    assert found["higher_is_better"]["detection"]["ap"] is True
+    assert (found["model"], found["seed"], found["versions"]) == ("tiny", 0, {"detection": "1"})
+    assert re.fullmatch("[0-9a-f]{64}", found["data"]["sha256"])
+    assert found["config"]["decoding"] == "greedy"
+    assert found["packages"]["torch"]
+    assert "git_hash" in found
+    for row in read_log(detection / "predictions.jsonl"):
+        assert row.meta["coords"] == "resized_px"
+        assert "Find every:" in row.meta["prompt"]
+
+
+def test_the_same_command_asks_nothing_again(detection, tmp_path, capsys):
+    before = (detection / "predictions.jsonl").read_bytes()
+    assert main(["run", "--task", "detection", "--limit", "12", "--output_path", str(detection)]) == 0
+    out = capsys.readouterr().out
+    assert "12 of 12 answers found, 0 to make" in out
+    assert out.splitlines()[-1] == str(detection / "result.json")
+    assert (detection / "predictions.jsonl").read_bytes() == before
+
+
+def test_answers_of_other_settings_are_not_mixed(detection, capsys):
+    words = ["run", "--task", "detection", "--limit", "12", "--output_path", str(detection)]
+    assert main([*words, "--model_name_or_path", "tiny-random"]) == 2
+    assert "model='tiny', this run has 'tiny-random'" in capsys.readouterr().err
+    assert main([*words, "--seed", "1"]) == 2
+    assert 'this run has "synthetic, seed 1' in capsys.readouterr().err
+
+
+def test_a_killed_run_loses_nothing_and_goes_on(detection, tmp_path):
+    """SIGKILL in the middle, the last line torn: the same answers as a run that was never killed."""
+    folder = tmp_path / "killed"
+    words = ["run", "--task", "detection", "--limit", "12", "--batch_size", "1", "--output_path", str(folder)]
+    slow = (
+        "import sys, time, vlrl.generate as g\nold = g.complete\n"
+        "def complete(*a):\n    time.sleep(0.15)\n    return old(*a)\n"
+        "g.complete = complete\nfrom vlrl.bench import main\nsys.exit(main(sys.argv[1:]))"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", slow, *words], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
+    log = folder / "predictions.jsonl"
+    deadline = time.monotonic() + 120
+    while not (log.is_file() and log.read_bytes().count(b"\n") >= 3):
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    process.stderr.close()
+    kept = read_log(log)
+    assert 3 <= len(kept) < 12
+    with log.open("ab") as file:
+        file.write(b'{"id": "half')
+    assert main(words) == 0
+    after = read_log(log)
+    assert {p.id: p for p in after}.items() >= {p.id: p for p in kept}.items()
+    assert ids(folder) == ids(detection), "all of them once, in the order of the samples"
+    assert {p.id: p.completion for p in after} == {p.id: p.completion for p in read_log(detection / "predictions.jsonl")}
+    assert result(folder)["n_found"] == len(kept)
+
+
+def test_two_processes_ask_each_sample_once(detection, tmp_path):
+    folder = tmp_path / "two"
+    folder.mkdir()
+    # A process of a run before was killed: its part is taken up.
+    settings = json.loads((detection / "run.json").read_text())
+    (folder / "run.json").write_text(json.dumps(settings))
+    old = read_log(detection / "predictions.jsonl")[4]
+    (folder / "predictions.part5.jsonl").write_text(to_line(old) + '{"id": "ha')
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "vlrl.bench"]
+    command += ["run", "--task", "detection", "--limit", "12", "--batch_size", "2", "--output_path", str(folder)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "1 of 12 answers found, 11 to make" in done.stdout
+    assert ids(folder) == ids(detection)
+    assert not list(folder.glob("*part*"))
+    one, two = result(detection)["results"]["detection"], result(folder)["results"]["detection"]
+    assert two["f1@0.5,none"] == one["f1@0.5,none"]
+
+
+def test_score_needs_no_torch_and_says_the_same(detection, tmp_path):
+    code = (
+        "import sys\nsys.modules['torch'] = sys.modules['transformers'] = None\n"
+        "from vlrl.bench import main\nsys.exit(main(sys.argv[1:]))"
+    )
+    words = ["score", "--predictions", detection / "predictions.jsonl", "--task", "detection", "--limit", "12"]
+    command = [sys.executable, "-c", code, *map(str, words), "--output_path", str(tmp_path / "scored")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "scored" / "scores.jsonl").read_bytes() == (detection / "scores.jsonl").read_bytes()
+    assert result(tmp_path / "scored")["results"] == result(detection)["results"]
+    assert result(tmp_path / "scored")["model"] == "tiny"
+
+
+def test_score_of_answers_that_do_not_belong(detection, tmp_path, capsys):
+    words = ["score", "--task", "detection", "--limit", "3", "--output_path", str(tmp_path / "x")]
+    assert main([*words, "--predictions", str(detection / "predictions.jsonl")]) == 2
+    assert "9 ids are not among the 3" in capsys.readouterr().err
+    path = tmp_path / "p.jsonl"
+    path.write_text(json.dumps({"id": "synthetic-detection-heldout-0-0", "completion": "None"}) + "\n")
+    assert main([*words, "--predictions", str(path)]) == 2
+    assert "say --coords" in capsys.readouterr().err
+    assert main([*words, "--predictions", str(path), "--coords", "px"]) == 0
+    out = capsys.readouterr().out
+    assert "2 of 3 samples have no prediction" in out
+    assert result(tmp_path / "x")["n_not_predicted"] == 2
+    assert main([*words, "--predictions", str(detection / "predictions.jsonl"), "--limit", "12", "--coords", "norm1"]) == 2
+    assert "logged with coords resized_px" in capsys.readouterr().err
+    path.write_text('{"id": "a", "completion": "b"}\nnonsense\n{"id": "c", "completion": "d"}\n')
+    assert main([*words, "--predictions", str(path)]) == 2
+    assert "p.jsonl:2: not a line" in capsys.readouterr().err
+
+
+def test_the_report_is_one_file_with_pictures_and_boxes(detection):
+    page = (detection / "report.html").read_text()
+    assert not re.search(r"""(src|href)=(?!"data:)""", page), "nothing is loaded from elsewhere"
+    assert "http" not in page.split("<body>")[0]
+    pictures = re.findall(r'src="data:image/(jpeg|png);base64,([^"]+)"', page)
+    opened = [Image.open(io.BytesIO(base64.b64decode(data))) for _, data in pictures]
+    photos = [image.convert("RGB") for image, (kind, _) in zip(opened, pictures, strict=True) if kind == "jpeg"]
+    assert len(photos) == 12
+    green = [sum(n for n, (r, g, b) in photo.getcolors(10**7) if g > 130 and r < 60 and b < 100) for photo in photos]
+    truths = [TASKS["detection"].synthetic(0, "heldout", i).answer for i in range(12)]
+    assert sum(n > 30 for n in green) >= sum(bool(truth) for truth in truths) - 1, "true boxes are drawn"
+    assert "data-outcome=" in page
+    assert "f1@0.5" in page
+
+
+def test_diff_pairs_the_samples_and_lists_what_changed(tmp_path, capsys):
+    task = TASKS["planning"]
+    samples = [json_round_trip(task.synthetic(0, "heldout", i)) for i in range(20)]
+    for name, n_right in (("a", 5), ("b", 15)):
+        texts = [
+            task.oracle(s) if i < n_right else "<think>x</think><answer>STOP, STOP</answer>" for i, s in enumerate(samples)
+        ]
+        rows = [{"id": s.id, "completion": text} for s, text in zip(samples, texts, strict=True)]
+        path = tmp_path / f"{name}.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        words = [
+            "score",
+            "--predictions",
+            str(path),
+            "--task",
+            "planning",
+            "--limit",
+            "20",
+            "--output_path",
+            str(tmp_path / name),
+        ]
+        assert main(words) == 0
+    capsys.readouterr()
+    assert main(["diff", str(tmp_path / "a"), str(tmp_path / "b"), "--output_path", str(tmp_path / "d")]) == 0
+    out = capsys.readouterr().out
+    assert "10 samples are better in B" in out
+    assert "0 samples are worse in B" in out
+    told = json.loads((tmp_path / "d" / "diff.json").read_text())
+    (plan,) = [row for row in told["differences"] if row["metric"] == "plan_accuracy"]
+    assert (plan["a"], plan["b"], plan["difference"], plan["n"]) == (0.25, 0.75, 0.5, 20)
+    assert plan["ci95"][0] > 0.2
+    assert plan["p_value"] < 0.01
+    assert [row["id"] for row in told["changed"]["better"]] == [s.id for s in samples[5:15]]
+    assert main(["diff", str(tmp_path / "a"), str(tmp_path / "a")]) == 0
+    assert "1.0000" in capsys.readouterr().out, "a run does not differ from itself: p = 1"
+    confusion = result(tmp_path / "b")["results"]["planning"]["confusion"]["speed"]
+    assert sum(map(sum, (row.values() for row in confusion.values()))) == 20
+    assert "f1[KEEP],none" in result(tmp_path / "b")["results"]["planning"]
+    assert main(["diff", str(tmp_path / "a"), str(tmp_path)]) == 2
+
+
+@pytest.mark.parametrize("name", list(TASKS))
+def test_rows_add_up_to_the_headline(name):
+    """The paired comparison resamples rows; the table shows the task's metric: one number."""
+    task = TASKS[name]
+    samples = [json_round_trip(task.synthetic(3, "heldout", i)) for i in range(40)]
+    texts = [task.oracle(samples[i - i % 3]) if i % 4 else "<think>no idea</think>" for i in range(40)]
+    if name != "planning":
+        texts = [task.oracle(samples[i]) if i % 5 == 1 else text for i, text in enumerate(texts)]
+    predictions = [Prediction(s.id, text, 3, False) for s, text in zip(samples, texts, strict=True)]
+    metrics, n_unparsed = task.metrics(samples, predictions)
+    rows = rows_of(task, samples, predictions)
+    assert sum(row.outcome == "unparsed" for row in rows) == n_unparsed > 0
+    for metric in rows[0].parts:
+        parts = [row.parts[metric] for row in rows]
+        assert metrics[metric].value == pytest.approx(sum(top for top, _ in parts) / sum(bottom for _, bottom in parts))
+    assert next(iter(rows[0].parts)) == task.headline
+
+
+def test_a_task_of_the_users_own(tmp_path):
+    path = tmp_path / "shouting.py"
+    path.write_text(
+        "import dataclasses\nfrom vlrl.metrics.stats import bootstrap_mean\nfrom vlrl.tasks.qa import TASK as QA\n"
+        "def metrics(samples, predictions):\n"
+        "    return {'loud': bootstrap_mean([float('!' in p.completion) for p in predictions])}, 0\n"
+        "TASK = dataclasses.replace(QA, name='qa', metrics=metrics, headline='loud')\n"
+    )
+    log = tmp_path / "p.jsonl"
+    log.write_text(
+        "".join(json.dumps({"id": f"synthetic-qa-heldout-0-{i}", "completion": "!" * (i % 2)}) + "\n" for i in range(4))
+    )
+    words = ["score", "--predictions", str(log), "--task", str(path), "--limit", "4", "--output_path", str(tmp_path / "out")]
+    assert main(words) == 0
+    assert result(tmp_path / "out")["results"]["qa"]["loud,none"] == 0.5
+    rows = [json.loads(line) for line in (tmp_path / "out" / "scores.jsonl").read_text().splitlines()]
+    assert [row["parts"]["loud"] for row in rows] == [[0, 1], [1, 1]] * 2
+
+
+# ---- a server
+
+
+class Handler(BaseHTTPRequestHandler):
+    def do_POST(self):
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        server = self.server
+        with server.turn:
+            server.running += 1
+            server.most = max(server.most, server.running)
+            server.seen.append((dict(self.headers), body))
+            text = body["messages"][0]["content"][-1]["text"]
+            n = server.asked[text] = server.asked.get(text, 0) + 1
+        time.sleep(0.02)
+        with server.turn:
+            server.running -= 1
+        status = server.status(text, n)
+        self.send_response(status)
+        self.end_headers()
+        choice = {"message": {"content": "<think>t</think><answer>KEEP, STRAIGHT</answer>"}, "finish_reason": "length"}
+        if status == 200:
+            self.wfile.write(json.dumps({"choices": [choice], "usage": {"completion_tokens": 7}}).encode())
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def server(monkeypatch):
+    found = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    found.turn, found.running, found.most, found.seen, found.asked = threading.Lock(), 0, 0, [], {}
+    found.status = lambda text, n: 200
+    thread = threading.Thread(target=found.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+    thread.start()
+    monkeypatch.setenv("OPENAI_API_KEY", "key-for-tests")
+    monkeypatch.setattr(engines, "BACKOFF_S", 0.001)
+    yield found
+    found.shutdown()
+    found.server_close()
+
+
+def served(server, folder, *words):
+    url = f"http://127.0.0.1:{server.server_address[1]}/v1"
+    command = ["run", "--task", "planning", "--limit", "20", "--base_url", url, "--model_name_or_path", "some-model"]
+    return main([*command, "--api_nproc", "4", "--output_path", str(folder), *words])
+
+
+def test_a_server_answers_a_few_at_a_time(server, tmp_path):
+    server.status = lambda text, n: 503 if n == 1 and "8 m/s" in text else 200
+    assert served(server, tmp_path / "out") == 0
+    assert 2 <= server.most <= 4
+    assert len(server.seen) > 20, "refused ones were asked again"
+    headers, body = server.seen[0]
+    assert headers["Authorization"] == "Bearer key-for-tests"
+    assert (body["model"], body["temperature"], body["max_tokens"]) == ("some-model", 0, 512)
+    image, text = body["messages"][0]["content"]
+    opened = Image.open(io.BytesIO(base64.b64decode(image["image_url"]["url"].removeprefix("data:image/png;base64,"))))
+    shown = {draw(f"synthetic:planning/heldout/0/{i}").tobytes() for i in range(20)}
+    assert opened.convert("RGB").tobytes() in shown
+    assert text["text"] in {TASKS["planning"].prompt(TASKS["planning"].synthetic(0, "heldout", i)) for i in range(20)}
+    assert len(ids(tmp_path / "out")) == 20
+    found = result(tmp_path / "out")
+    assert (found["n_truncated"], found["n_failed"]) == (20, 0)
+    assert found["results"]["planning"]["n_tokens,none"] == 7
+    for path in (tmp_path / "out").iterdir():
+        assert "key-for-tests" not in path.read_text()
+
+
+def test_a_failed_request_is_no_wrong_answer_and_is_asked_again(server, tmp_path, capsys):
+    samples = [TASKS["planning"].synthetic(0, "heldout", i) for i in range(20)]
+    bad = TASKS["planning"].prompt(samples[3])
+    server.status = lambda text, n: 500 if text == bad else 200
+    n_bad = sum(TASKS["planning"].prompt(s) == bad for s in samples)
+    assert served(server, tmp_path / "out") == 1
+    assert server.asked[bad] == 3 * n_bad
+    found = result(tmp_path / "out")
+    assert found["n_failed"] == n_bad
+    assert found["n-samples"]["planning"]["effective"] == 20 - n_bad
+    assert "status 500" in capsys.readouterr().err
+    server.status, n_before = (lambda text, n: 200), len(server.seen)
+    assert served(server, tmp_path / "out") == 0
+    assert len(server.seen) - n_before == n_bad
+    assert result(tmp_path / "out")["n_failed"] == 0
+
+
+def test_engines_that_cannot_be_used_say_why(tmp_path, capsys):
+    out = ["--output_path", str(tmp_path / "x")]
+    assert main(["run", "--task", "detection", "--base_url", "http://127.0.0.1:1/v1", *out]) == 2
+    assert "say with --coords" in capsys.readouterr().err
+    assert main(["run", "--task", "qa", "--use_vllm", "--base_url", "http://x", *out]) == 2
+    assert "two engines" in capsys.readouterr().err
+    assert main(["run", "--task", "qa", "--use_vllm", *out]) == 2
+    assert "pip install 'vlrl[vllm]'" in capsys.readouterr().err
+    assert main(["run", "--task", "detectoin", *out]) == 2
+    assert "did you mean 'detection'" in capsys.readouterr().err
+    assert not (tmp_path / "x" / "result.json").exists()
+
+
+# ---- pictures that are not there
+
+
+def test_missing_pictures_stop_the_run_unless_they_are_allowed(tmp_path, capsys):
+    rows = []
+    for i in range(4):
+        row = sample_to_json(json_round_trip(TASKS["planning"].synthetic(0, "heldout", i)))
+        row["images"] = [f"{i}.png"]
+        rows.append(row)
+        if i != 2:
+            draw(f"synthetic:planning/heldout/0/{i}").save(tmp_path / f"{i}.png")
+    data = tmp_path / "data.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    words = ["run", "--task", "planning", "--data", str(data), "--output_path", str(tmp_path / "out")]
+    assert main(words) == 2
+    err = capsys.readouterr().err
+    assert "1 of 4 samples have no picture" in err
+    assert str(tmp_path / "2.png") in err
+    assert main([*words, "--allow_missing", "1"]) == 0
+    found = result(tmp_path / "out")
+    assert found["n_missing_image"] == found["results"]["planning"]["n_missing_image"] == 1
+    assert found["n-samples"]["planning"] == {"original": 4, "effective": 3}
+    assert found["missing_images"] == [str(tmp_path / "2.png")]
+    assert found["data"]["path"] == str(data)
+    (tmp_path / "1.png").write_bytes(b"not a picture")
+    (tmp_path / "out" / "predictions.jsonl").unlink()
+    assert main([*words, "--allow_missing", "1"]) == 2
+    assert "2 of 4 samples have no picture" in capsys.readouterr().err
+
+
+# ---- the log
+
+
+def test_the_log_keeps_whole_lines_and_refuses_nonsense(tmp_path):
+    log = Log(tmp_path)
+    log.settle({"model": "m"})
+    one, two = Prediction("1", "a\u2028b\n", 2, False), Prediction("2", "ü", 1, True, {"coords": "px"})
+    with log:
+        log.add([one])
+        log.add([two])
+    assert list(log.read().values()) == [one, two]
+    log.finish(["2", "1"])
+    assert list(log.read()) == ["2", "1"]
+    with pytest.raises(SampleError, match="model='m', this run has 'n'"):
+        Log(tmp_path).settle({"model": "n"})
+    with log.path.open("a") as file:
+        file.write(to_line(one))
+    with pytest.raises(SampleError, match="'1' was used on line 2"):
+        log.read()
+    with pytest.raises(RuntimeError):
+        log.add([one])

@@ -1,0 +1,7 @@
+"""AutoTrust."""
+
+PARTS: dict[str, object] = {}
+
+
+def is_autotrust(task: str) -> bool:
+    return task == "autotrust" or task.startswith("autotrust/")
