@@ -73,7 +73,7 @@ class Local:
         from vlrl.model import load_model
 
         transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-        self.state = PartialState()
+        self.state = PartialState(cpu=not torch.cuda.is_available())
         self.rank, self.world = self.state.process_index, self.state.num_processes
         self.batch_size: int = args.batch_size
         self.forms = {"answer_format": args.answer_format, "box_format": args.box_format}

@@ -21,6 +21,7 @@ from vlrl.bench.log import SETTINGS, Log, read_log
 from vlrl.bench.page import write_page
 from vlrl.bench.results import counts_line, table, write_results
 from vlrl.bench.suites import SITUATED, Suite, own_suite
+from vlrl.bench.trust import score_array, trust_suite
 from vlrl.evaluation import Scored
 from vlrl.pictures import ImageError
 from vlrl.schema import Prediction, Sample, SampleError, is_there
@@ -34,8 +35,6 @@ def load_suite(args: argparse.Namespace, need_images: bool = False) -> Suite:
     """The suite of `--task`, its data read and checked."""
     asked = getattr(args, "max_completion_length", None)
     if is_autotrust(args.task):
-        from vlrl.bench.trust import trust_suite
-
         return trust_suite(args, asked)
     tiny = str(getattr(args, "model_name_or_path", "")).startswith("tiny")
     return own_suite(
@@ -199,8 +198,6 @@ def score(args: argparse.Namespace) -> int:
     import json
 
     if is_autotrust(args.task) and args.predictions.suffix == ".json":
-        from vlrl.bench.trust import score_array
-
         return score_array(args)
     predictions = read_log(args.predictions)
     path = args.predictions.parent / SETTINGS
@@ -264,7 +261,7 @@ def conclude(
     if missing:
         told |= {"n_missing_image": len(missing), "missing_images": list(dict.fromkeys(p for _, p in missing.values()))[:10]}
     result = write_results(folder, scored, told)
-    files = suite.publish(asked, answered, scored, folder, result) if suite.publish else []
+    files = suite.publish(answered, folder, result, list(missing)) if suite.publish else []
     write_page(folder / "report.html", suite, asked, answered, scored, result)
     for one in scored:
         if one.label:

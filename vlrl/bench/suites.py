@@ -53,8 +53,8 @@ class Suite:
     limit: Callable[[Sample], int]
     score: Callable[[Sequence[Sample], Predictions], list[Scored]]
     boxes: bool
-    publish: Callable[[Sequence[Sample], Predictions, list[Scored], Path, Mapping[str, Any]], list[Path]] | None = None
-    """Writes files of the benchmark's own form."""
+    publish: Callable[[Predictions, Path, Mapping[str, Any], Sequence[str]], list[Path]] | None = None
+    """(answers, folder, result, ids without a picture) -> files of the benchmark's own form that were written."""
     shows_answers: Callable[[Sample], bool] = lambda sample: True
     """Whether a report may show what was answered (privacy questions are kept out)."""
 
