@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from vlrl.autotrust.questions import MULTI
-from vlrl.autotrust.scoring import FIXED, REFERENCE, Verdict, group_name, metric_of, names_in
+from vlrl.autotrust.scoring import FIXED, REFERENCE, Verdict, f1s, group_name, metric_of, names_in
 from vlrl.metrics.stats import FloatArray, bootstrap_sums, paired_difference, ratio
 from vlrl.schema import Metric
 
@@ -33,6 +33,8 @@ def metrics_of(
             tail = "" if scorer == FIXED else f"_{REFERENCE}"
             for name in names_in(members, scorer):
                 metrics[f"{part}/{name}{tail}"] = metric_of(members, name, scorer)
+            if part == "factuality":
+                metrics |= {f"{part}/{name}{tail}": metric for name, metric in f1s(members, scorer).items()}
     clean = by_part.get("factuality", [])
     for part in ("misinformation", "misinstruction"):
         if clean and part in by_part:
