@@ -7,13 +7,10 @@ import pytest
 
 from vlrl.autotrust import fixture
 from vlrl.autotrust import wording as words
-from vlrl.autotrust.parts import PARTS, Ask, Options, asks_of
+from vlrl.autotrust.parts import PARTS, Options, asks_of
 from vlrl.autotrust.questions import Question, QuestionFile, picture_path, read_file
-from vlrl.autotrust.scoring import Verdict, metric_of
-from vlrl.autotrust.summary import drop, gaps, metrics_of
 from vlrl.bench import main, running
 from vlrl.bench.log import read_log
-from vlrl.metrics.stats import wilson
 from vlrl.schema import Prediction, SampleError
 
 
@@ -29,9 +26,10 @@ class Stub:
         return sample
 
     def answers(self, tasks, samples, limit):
-        for sample in samples:
-            self.asked.append((sample, limit(sample)))
-            yield [Prediction(sample.id, self.reply(sample.question), 2, False)]
+        for start in range(0, len(samples), 256):
+            batch = samples[start : start + 256]
+            self.asked += [(sample, limit(sample)) for sample in batch]
+            yield [Prediction(sample.id, self.reply(sample.question), 2, False) for sample in batch]
 
     def wait_for_everyone(self):
         pass
@@ -212,7 +210,7 @@ def test_missing_pictures_stop_and_are_counted_apart(release, tmp_path, stub, ca
     assert report["images"]["n_missing_image"] == result["n_missing_image"] == 4
     assert report["partial"] is True
     lost = {(r["type"], r["n_missing_image"], r["n"]) for r in report["results"] if r["scorer"] == "fixed"}
-    assert lost == {("multi-choice", 1, 11), ("yes-or-no", 2, 22)}
+    assert lost == {("multi-choice", 1, 11), ("yes-or-no", 2, 22), ("open-ended", 1, 11)}
     array = json.loads((tmp_path / "out" / "predictions" / "factuality" / "trustfulness" / "drivelm.json").read_text())
     assert [row["vlrl_answer"] for row in array[8:13]] == ["Yes", None, None, None, "Yes"]
 
@@ -366,78 +364,7 @@ def test_a_log_is_scored_again_without_a_model(release, tmp_path, stub):
     assert one == two
 
 
-# ---- numbers
-
-
-def verdict(right, picture="p", file="f.json", index=0, part="factuality", setting="", key=None):
-    row = question(picture=picture, index=index, file=file)
-    row = Question(file, index, {**row.row, "question_id": index if key is None else key})
-    return Verdict(Ask(part, setting, row, "", row), "", "right" if right else "wrong", {"accuracy": (float(right), 1.0)}, {})
-
-
-def test_one_share_of_distinct_pictures_has_wilsons_interval_and_shared_pictures_are_wider():
-    apart = [verdict(i < 30, picture=str(i)) for i in range(40)]
-    assert metric_of(apart, "accuracy", "fixed") == wilson(30, 40)
-    shared = metric_of([verdict(i < 30, picture=str(i // 10)) for i in range(40)], "accuracy", "fixed")
-    assert shared.value == 0.75
-    assert shared.ci95[1] - shared.ci95[0] > 1.5 * (wilson(30, 40).ci95[1] - wilson(30, 40).ci95[0])
-
-
-def test_groups_of_a_hand_made_table():
-    right = {"old": [1, 1, 1, 0], "young": [1, 0, 0, 0], "middle": [1, 1, 0, 0]}
-    members, groups = [], []
-    for group, values in right.items():
-        for i, value in enumerate(values):
-            members.append(verdict(value, picture=str(i), index=i, part="ego", setting=f"driver/age/{group}"))
-            groups.append(group)
-    found = gaps("{}", members, groups, [str(v.ask.question.index) for v in members], within=True)
-    assert found["dad"].value == 0.5
-    assert found["worst_group_accuracy"].value == 0.25
-    assert 0.1 < found["dad_by_chance"].value < 0.5
-    assert found["dad"].ci95[0] >= 0
-    assert gaps("{}", members[:4], groups[:4], ["0"] * 4, within=True) == {}, "one group alone has no gap"
-    same = [verdict(1, picture=str(i), index=i) for i in range(6)]
-    flat = gaps("{}", same, list("ababab"), [str(i) for i in range(6)], within=False)
-    assert (flat["dad"].value, flat["dad_by_chance"].value, flat["worst_group_accuracy"].value) == (0, 0, 1)
-
-
-def test_scene_groups_come_from_the_users_labels_only():
-    members = [verdict(i % 2, picture=f"{i}.jpg", part="scene") for i in range(8)]
-    assert not any("dad" in name for name in metrics_of(members, ["fixed"]))
-    labels = {f"{i}.jpg": {"size": "big" if i % 2 else "small"} for i in range(8)}
-    assert metrics_of(members, ["fixed"], labels)["scene/dad:size"].value == 1
-
-
-def test_drops_pair_rows_by_place_and_translations_by_id():
-    # LingoQA repeats ids: rows are paired by place.
-    clean = [verdict(right, str(i), "trustfulness/lingoqa.json", i, key="same") for i, right in enumerate((1, 1, 0, 1))]
-    told = [
-        verdict(right, str(i), "trustfulness/lingoqa.json", i, "misinformation", key="same")
-        for i, right in enumerate((0, 1, 0))
-    ]
-    found = metrics_of([*clean, *told], ["fixed"])["misinformation/drop"]
-    assert (found.value, found.n) == (pytest.approx(1 / 3), 3)
-    clean = [verdict(right, str(i), "trustfulness/drivelm.json", i, key=10 + i) for i, right in enumerate((1, 1, 0))]
-    other = [
-        verdict(right, str(i), "robustness/dirvelm_Hindi.json", 2 - i, "robustness_acc", key=10 + i)
-        for i, right in enumerate((0, 0, 1))
-    ]
-    found = metrics_of([*clean, *other], ["fixed"])["robustness_acc/drop"]
-    assert (found.value, found.n) == (pytest.approx(1 / 3), 3)
-    assert drop([], other, lambda v: "x").value is None
-
-
-def test_repeated_places_are_also_counted_once(tmp_path):
-    rows = [dict(question("Where?", "", "open-ended", f"{i // 2}.jpg", i, template_type="individual").row) for i in range(6)]
-    for row, reply in zip(rows, ("I refuse",) * 2 + ("here",) * 2 + ("I refuse", "here"), strict=True):
-        row["vlrl_answer"] = reply
-    path = write(tmp_path, "privacy_location_DriveLM.json", rows)
-    assert main(["score", "--task", "autotrust/privacy", "--predictions", str(path), "--output_path", str(tmp_path / "o")]) == 0
-    values = json.loads((tmp_path / "o" / "result.json").read_text())["results"]["autotrust/privacy"]
-    assert values["privacy/abstention,none"] == 0.5
-    assert values["privacy/abstention_distinct[privacy_location_DriveLM],none"] == pytest.approx(2 / 3)
-    assert values["privacy/abstention_distinct[privacy_location_DriveLM]_n,none"] == 3
-    assert "privacy/leak,none" not in values, "nothing was planted"
+# ---- all of it
 
 
 def test_16_892_rows_are_read_asked_and_scored_within_seconds(tmp_path, stub):

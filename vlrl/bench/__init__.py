@@ -73,6 +73,7 @@ def _data_flags(parser: argparse.ArgumentParser, seed: int | None) -> None:
     parser.add_argument("--output_path", required=True, type=Path, metavar="DIR")
     trust = parser.add_argument_group("AutoTrust")
     trust.add_argument("--scorer", choices=["fixed", "reference", "both"], default="both")
+    trust.add_argument("--judge", metavar="openai:MODEL", help="rate open-ended answers by a model at OPENAI_API_BASE")
     trust.add_argument("--option_mode", choices=["auto", "plain", "check"], default="auto", help="of the reference scorer")
     trust.add_argument("--prompt_set", type=Path, help="JSON of the exact sentences to ask with, instead of our own")
     trust.add_argument("--prefixes", type=Path, help="JSON question id -> prefix, for misinformation and misinstruction")

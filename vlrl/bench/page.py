@@ -212,6 +212,8 @@ def _cards(suite: Suite, one: Scored, by_id: Mapping[str, Sample], answered: Map
     held = len(one.rows) - len(shown_rows)
     note = f"<p>{held} answers are kept out of this page: they may describe people or places.</p>" if held else ""
     head = f"<h3>Answers ({len(chosen)} of {len(one.rows)})</h3>"
+    if suite.boxes:
+        head += "<p>Boxes: green is right, red is the answer's.</p>"
     return f'{head}{note}<div class="filter">{buttons}</div><div class="cards">{cards}</div>'
 
 

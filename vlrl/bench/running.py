@@ -52,6 +52,9 @@ def run(args: argparse.Namespace) -> int:
     """Generate, log and score. Returns 0, or 1 where requests failed (the same command asks them again)."""
     started = time.time()
     suite = load_suite(args)
+    first_stage = suite.stages[0]({})
+    lost = {sample.id: (sample.task, gone) for sample in first_stage if (gone := lost_picture(sample)) is not None}
+    refuse_missing(lost, len(first_stage), args.allow_missing)
     engine = load_engine(args, suite.boxes)
     check_world(engine)
     log = Log(args.output_path, engine.rank, engine.world)
@@ -117,7 +120,7 @@ class Job:
             told = f"{len(samples) - len(left)} of {len(samples)} answers found, {len(left)} to make"
             print(f"{suite.name}: {told}, {engine.name}", flush=True)
         by_id = {sample.id: sample for sample in mine}
-        with log, tqdm(total=len(mine), desc=suite.name, unit="sample", disable=engine.rank > 0) as bar:
+        with log, tqdm(total=len(mine), desc=suite.name, unit="sample", disable=engine.rank > 0 or not mine) as bar:
             for batch in engine.answers(suite.tasks, mine, suite.limit):
                 made = [one for one in batch if isinstance(one, Prediction)]
                 log.add(self._with_meta(by_id[one.id], one) for one in made)
@@ -132,25 +135,16 @@ class Job:
     def _present(self, samples: list[Sample]) -> list[Sample]:
         """The samples whose pictures can be opened, situated. Raises SampleError for more missing ones than are allowed."""
         present: list[Sample] = []
-        missing: dict[str, tuple[str, str]] = {}
         for sample in samples:
-            pictures = [*sample.images, *([sample.video] if sample.video else [])]
-            gone = next((path for path in pictures if not is_there(path)), None)
+            gone = lost_picture(sample)
             if gone is None:
                 try:
                     present.append(self.engine.situate(sample))
                     continue
                 except ImageError as error:
                     gone = str(error)
-            missing[sample.id] = (sample.task, gone)
-        self.missing |= missing
-        if len(self.missing) > self.args.allow_missing:
-            paths = list(dict.fromkeys(path for _, path in self.missing.values()))
-            shown = "\n  ".join(paths[:10])
-            raise SampleError(
-                f"{len(self.missing)} of {len(samples)} samples have no picture ({len(paths)} files); --image_root says where"
-                f" they are, --allow_missing {len(self.missing)} leaves these out and counts them. The first:\n  {shown}"
-            )
+            self.missing[sample.id] = (sample.task, gone)
+        refuse_missing(self.missing, len(samples), self.args.allow_missing)
         return present
 
     def _sha(self, sample: Sample) -> str:
@@ -161,6 +155,23 @@ class Job:
         prompt = self.suite.tasks[sample.task].prompt(sample)
         return Prediction(
             made.id, made.completion, made.n_tokens, made.truncated, {**told, "prompt": prompt, "prompt_sha": self._sha(sample)}
+        )
+
+
+def lost_picture(sample: Sample) -> str | None:
+    """The first picture of a sample that is not there, or None."""
+    pictures = [*sample.images, *([sample.video] if sample.video else [])]
+    return next((path for path in pictures if not is_there(path)), None)
+
+
+def refuse_missing(missing: Mapping[str, tuple[str, str]], n: int, allowed: int) -> None:
+    """Raises SampleError where more samples lack a picture than are allowed to."""
+    if len(missing) > allowed:
+        paths = list(dict.fromkeys(path for _, path in missing.values()))
+        shown = "\n  ".join(paths[:10])
+        raise SampleError(
+            f"{len(missing)} of {n} samples have no picture ({len(paths)} files); --image_root says where they are,"
+            f" --allow_missing {len(missing)} leaves these out and counts them. The first:\n  {shown}"
         )
 
 

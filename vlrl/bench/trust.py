@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from vlrl.autotrust import PARTS, VERSION, fixture
+from vlrl.autotrust import PARTS, VERSION, fixture, open_ended
 from vlrl.autotrust import wording as words
-from vlrl.autotrust.parts import NOT_HERE, PATTERNS, SETTINGS, Ask, Options, Part, asks_of, n_malformed
-from vlrl.autotrust.questions import MULTI, Question, QuestionFile, picture_path, read_file, read_folder
+from vlrl.autotrust.parts import SETTINGS, Ask, Options, Part, asks_of, n_malformed
+from vlrl.autotrust.questions import MULTI, Question, QuestionFile, picture_path, read_file
 from vlrl.autotrust.reference import mode_of
 from vlrl.autotrust.scoring import FIXED, REFERENCE, Verdict, entries, group_name, judge
 from vlrl.autotrust.summary import metrics_of
+from vlrl.bench.rating import rate
 from vlrl.bench.suites import Predictions, Source, Suite
+from vlrl.bench.trust_files import files_for, label_of, read_object
 from vlrl.evaluation import Row, Scored, write_json
 from vlrl.metrics.accuracy import share
 from vlrl.metrics.calibration import stated_confidence
@@ -78,8 +79,10 @@ class Trust:
     folder: Path
     limit: int | None
     root: Path | None
+    judge: str | None = None
 
     def __post_init__(self) -> None:
+        self.n_judge = {"n_judge_failed": 0, "n_judge_unparsed": 0}
         self.asks: dict[str, Ask] = {}
         self.verdicts: list[Verdict] = []
 
@@ -115,6 +118,9 @@ class Trust:
             told = earlier.completion if earlier else answered[sample.id].meta.get("before")
             verdicts.append(judge(ask, answered[sample.id].completion, self.mode(ask), told))
         self.verdicts = [verdict for verdict in verdicts if verdict is not None]
+        if self.judge:
+            by_id = {sample.id: sample for sample in asked}
+            self.verdicts, self.n_judge = rate(self.verdicts, by_id, self.judge, self.folder)
         metrics = metrics_of(self.verdicts, self.scorers, self.options.group_labels)
         tail = "" if FIXED in self.scorers else f"_{REFERENCE}"
         headline = next((f"{p.name}/{p.headline}{tail}" for p in self.parts if f"{p.name}/{p.headline}{tail}" in metrics), "")
@@ -131,7 +137,9 @@ class Trust:
                 extra={
                     "n_bad_gold": sum(verdict.outcome == "bad gold" for verdict in self.verdicts),
                     "n_malformed": sum(n_malformed(files, self.limit) for files in self.files.values()),
-                    "n_without_judge": len(asked) - len(self.verdicts),
+                    "n_without_value": len(asked) - len(self.verdicts),
+                    "judge": self.judge and f"{self.judge}, prompt {open_ended.JUDGE_PROMPT}, temperature 0.2, scale 0..1",
+                    **self.n_judge,
                     "prompt_set": self.options.prompt_set,
                     "not_run": list(self.not_run),
                 },
@@ -148,7 +156,7 @@ class Trust:
             ask = self.asks[key]
             where = (ask.part, group_name(Verdict(ask, "", "", {}, {})))
             lost[where] = lost.get(where, 0) + 1
-        records = entries(self.verdicts, modes, self.scorers)
+        records = entries(self.verdicts, modes, self.scorers, self.judge and f"{self.judge}, {open_ended.JUDGE_PROMPT}")
         for record in records:
             record["n_missing_image"] = lost.pop((record["task"], record["group"]), record["n_missing_image"])
         used = {file.name: file for files in self.files.values() for file in files}
@@ -234,6 +242,16 @@ def chosen(task: str) -> tuple[list[Part], dict[str, tuple[str, ...]]]:
     return ([PARTS["factuality"], *parts] if name == "uncertainty" else parts), options
 
 
+def judge_model(told: str | None) -> str | None:
+    """The model of `--judge openai:<model>`. Raises ValueError for another form."""
+    if told is None:
+        return None
+    kind, _, model = told.partition(":")
+    if kind != "openai" or not model:
+        raise ValueError(f"--judge {told}: give openai:<model>; the endpoint is OPENAI_API_BASE, the key OPENAI_API_KEY")
+    return model
+
+
 def trust_suite(args: argparse.Namespace, max_tokens: int | None) -> Suite:
     """The suite of `--task autotrust[/part]`. Raises ValueError for options or files that cannot be used."""
     parts, told = chosen(args.task)
@@ -245,13 +263,15 @@ def trust_suite(args: argparse.Namespace, max_tokens: int | None) -> Suite:
         settings=told.get("setting", SETTINGS),
         attributes=told.get("attribute", ()),
         subtypes=told.get("subtype", ()),
-        prefixes=_read_object(args.prefixes, "--prefixes"),
-        group_labels=_read_object(args.group_labels, "--group_labels"),
+        prefixes=read_object(args.prefixes, "--prefixes"),
+        group_labels=read_object(args.group_labels, "--group_labels"),
         seed=args.seed,
     )
     by_name = args.task == "autotrust"
-    files, options, not_run, lines = _files(args.data, parts, options, by_name, args.seed)
-    label = fixture.LABEL if args.data is None else _label(files, options)
+    files, options, not_run, lines = files_for(args.data, parts, options, by_name, args.seed)
+    if args.judge is None:
+        not_run.append("judge of open-ended answers: no --judge")
+    label = fixture.LABEL if args.data is None else label_of(files, options)
     trust = Trust(
         name=args.task.partition(":")[0],
         parts=[part for part in parts if files[part.name]],
@@ -264,6 +284,7 @@ def trust_suite(args: argparse.Namespace, max_tokens: int | None) -> Suite:
         folder=args.output_path,
         limit=args.limit,
         root=args.image_root,
+        judge=judge_model(args.judge),
     )
     digest = hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
     n = sum(len(file.rows) for file in {file.name: file for some in files.values() for file in some}.values())
@@ -290,80 +311,6 @@ def _suite(trust: Trust, source: Source, args: argparse.Namespace, max_tokens: i
     )
 
 
-def _files(
-    data: Path | None, parts: Sequence[Part], options: Options, whole: bool, seed: int
-) -> tuple[dict[str, list[QuestionFile]], Options, list[str], list[str]]:
-    """Files by part, options with what the data adds, what is not run and why, a line with the hash of each file."""
-    not_run = [f"{name}: {why}" for name, why in NOT_HERE.items()] if whole else []
-    not_run.append("open-ended answers of factuality: no judge")
-    if data is None:
-        made, patterns, labels = fixture.files(seed)
-        files = {part.name: [file for file in made if file.name in part.files] for part in parts}
-        options = replace(options, patterns=patterns, group_labels=options.group_labels or labels)
-        lines = [f"{file.name} {file.sha256}" for file in made]
-        return files, options, not_run, lines
-    if data.is_file():
-        if whole:
-            raise ValueError(
-                f"--data {data} is one file; name the part it is for, --task autotrust/factuality, or give the folder"
-            )
-        one = read_file(data)
-        files = {part.name: [one] for part in parts}
-        patterns_at = data.parent.parent / PATTERNS
-    else:
-        files = {}
-        for part in parts:
-            files[part.name], lacking = read_folder(data, part.files)
-            not_run += [f"{part.name}: {name} is not in {data}" for name in lacking]
-        patterns_at = data / PATTERNS
-    if "ego" in files:
-        if patterns_at.is_file():
-            options = replace(options, patterns=_patterns(patterns_at))
-        else:
-            files["ego"] = []
-            not_run.append(f"ego: no {patterns_at}")
-    if not any(files.values()):
-        raise SampleError(
-            f"{data} holds none of the files that {', '.join(part.name for part in parts)} needs:\n  " + "\n  ".join(not_run)
-        )
-    used = {file.name: file for some in files.values() for file in some}
-    return files, options, not_run, [f"{file.name} {file.sha256}" for file in used.values()]
-
-
-def _label(files: Mapping[str, Sequence[QuestionFile]], options: Options) -> str:
-    used = {file.name: file for some in files.values() for file in some}
-    other = [file.name for file in used.values() if not file.known_release]
-    told = f"{len(used) - len(other)} of {len(used)} question files are the released ones"
-    told += f" (not: {', '.join(other)})" if other else ""
-    prompts = "our own sentences" if options.prompt_set == "vlrl" else f"the sentences of {options.prompt_set}"
-    return f"{told}; prompts with {prompts}"
-
-
-def _patterns(path: Path) -> dict[str, dict[str, dict[str, str]]]:
-    """`ego_pattern.json`, an array of objects, as one. Raises SampleError."""
-    try:
-        said = json.loads(path.read_text(encoding="utf-8"))
-        merged = {who: dict(attributes) for part in said for who, attributes in part.items()}
-        texts = [text for attributes in merged.values() for groups in attributes.values() for text in groups.values()]
-    except (ValueError, AttributeError, TypeError) as error:
-        raise SampleError(f"{path}: not the prefixes of ego fairness: {error}") from error
-    if not all(isinstance(text, str) for text in texts):
-        raise SampleError(f"{path}: a prefix must be text")
-    return merged
-
-
-def _read_object(path: Path | None, flag: str) -> dict[str, Any] | None:
-    if path is None:
-        return None
-    try:
-        said = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise SampleError(f"{flag} {path}: not JSON: {error}") from error
-    if not isinstance(said, dict):
-        raise SampleError(f"{flag} {path}: a JSON object is needed, got {type(said).__name__}")
-    return said
-
-
 # ---- arrays of other programs
 
 
@@ -384,7 +331,7 @@ def score_array(args: argparse.Namespace) -> int:
             f"{args.predictions}: no row has the key {key!r}; give --ans_key, one of {', '.join(keys) or 'none found'}"
         )
     asks = [Ask(part.name, "", question, question.text("question"), question) for question in answered_rows]
-    labels = _read_object(args.group_labels, "--group_labels")
+    labels = read_object(args.group_labels, "--group_labels")
     trust = Trust(
         name=args.task.partition(":")[0],
         parts=[part],
@@ -397,6 +344,7 @@ def score_array(args: argparse.Namespace) -> int:
         folder=args.output_path,
         limit=args.limit,
         root=args.image_root,
+        judge=judge_model(args.judge),
     )
     trust.asks = {ask.id: ask for ask in asks}
     answered = {ask.id: _prediction(ask.id, ask.question, key) for ask in asks}
