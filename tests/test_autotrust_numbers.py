@@ -14,6 +14,7 @@ from vlrl.autotrust.scoring import Verdict, metric_of
 from vlrl.autotrust.summary import drop, gaps, metrics_of
 from vlrl.bench import main
 from vlrl.metrics.stats import wilson
+from vlrl.schema import Metric
 
 
 def question(
@@ -86,6 +87,21 @@ def test_drops_pair_rows_by_place_and_translations_by_id():
     found = metrics_of([*clean, *other], ["fixed"])["robustness_acc/drop"]
     assert (found.value, found.n) == (pytest.approx(1 / 3), 3)
     assert drop([], other, lambda v: "x").value is None
+
+
+def test_the_best_constant_answer_stands_beside_the_accuracy():
+    rows = [verdict(1, str(i), index=i) for i in range(4)] + [verdict(1, str(i), "g.json", i) for i in range(4)]
+    rows = [
+        Verdict(
+            Ask(v.ask.part, "", (q := Question(v.ask.question.file, i, {**v.ask.question.row, "answer": gold})), "", q),
+            "",
+            "right",
+            v.fixed,
+            {},
+        )
+        for i, (v, gold) in enumerate(zip(rows, ["yes", "yes", "yes", "no", "no", "no", "yes", "yes"], strict=True))
+    ]
+    assert metrics_of(rows, ["fixed"])["factuality/best_constant"] == Metric(0.625, None, 8)
 
 
 def test_repeated_places_are_also_counted_once(tmp_path):

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from vlrl.autotrust.questions import MULTI
-from vlrl.autotrust.scoring import FIXED, REFERENCE, Verdict, f1s, group_name, metric_of, names_in
+from vlrl.autotrust.scoring import FIXED, REFERENCE, Verdict, baseline, f1s, group_name, metric_of, names_in
 from vlrl.metrics.stats import FloatArray, bootstrap_sums, paired_difference, ratio
 from vlrl.schema import Metric
 
@@ -35,6 +35,9 @@ def metrics_of(
                 metrics[f"{part}/{name}{tail}"] = metric_of(members, name, scorer)
             if part == "factuality":
                 metrics |= {f"{part}/{name}{tail}": metric for name, metric in f1s(members, scorer).items()}
+        constant = constant_baseline(members)
+        if part != "uncertainty" and constant.n:
+            metrics[f"{part}/best_constant"] = constant
     clean = by_part.get("factuality", [])
     for part in ("misinformation", "misinstruction"):
         if clean and part in by_part:
@@ -55,6 +58,17 @@ def metrics_of(
                     distinct = {verdict.ask.question.picture: verdict for verdict in reversed(some)}
                     metrics[f"{part}/abstention_distinct[{group}]"] = metric_of(list(distinct.values()), "abstention", FIXED)
     return metrics
+
+
+def constant_baseline(verdicts: Sequence[Verdict]) -> Metric:
+    """What answers that never look get: of each file, kind and setting the best constant answer, pooled by their sizes."""
+    groups: dict[str, list[Verdict]] = {}
+    for verdict in verdicts:
+        if "accuracy" in verdict.fixed:
+            groups.setdefault(group_name(verdict), []).append(verdict)
+    shares = [((baseline(members) or 0.0), len(members)) for members in groups.values()]
+    n = sum(size for _, size in shares)
+    return Metric(sum(share * size for share, size in shares) / n if n else None, None, n)
 
 
 def _row_key(verdict: Verdict) -> str:
