@@ -238,7 +238,8 @@ def read_samples(
                 raise SampleError(f"{where}: id {sample.id!r} was used on line {line_of[sample.id]}; ids must be unique")
             line_of[sample.id] = number
             for image in (*sample.images, *([sample.video] if sample.video else [])):
-                if need_images and not is_there(image):
+                found = Path(image).is_file() or (image == sample.video and Path(image).is_dir())
+                if need_images and not image.startswith("synthetic:") and not found:
                     raise SampleError(
                         f"{where} (id {sample.id!r}): no such file {image};"
                         f" paths are relative to {root} (--image_root changes that)"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -228,5 +228,5 @@ def asks_of(part: Part, files: Sequence[QuestionFile], options: Options, answers
     return found
 
 
-def n_malformed(files: Sequence[QuestionFile], limit: int | None) -> int:
+def n_malformed(files: Iterable[QuestionFile], limit: int | None) -> int:
     return sum(not question.is_valid for file in files for question in file.questions(limit))

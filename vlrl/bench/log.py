@@ -87,6 +87,8 @@ class Log:
     def gather(self) -> None:
         """Merge parts that processes left behind into the log, whole lines only."""
         parts = sorted(self.folder.glob("predictions.part*.jsonl"))
+        if not parts and not self._is_torn():
+            return
         kept = {p.id: p for path in [self.path, *parts] if path.is_file() for p in read_log(path)}
         if parts or self.path.is_file():
             self._replace(kept.values())
@@ -117,8 +119,18 @@ class Log:
         """Bring the log into the order of the samples; ids that are not in `order` (a larger --limit before) come last."""
         self.gather()
         place = {key: i for i, key in enumerate(order)}
-        kept = self.read().values()
-        self._replace(sorted(kept, key=lambda p: place.get(p.id, len(place))))
+        kept = list(self.read().values())
+        ordered = sorted(kept, key=lambda p: place.get(p.id, len(place)))
+        if ordered != kept:
+            self._replace(ordered)
+
+    def _is_torn(self) -> bool:
+        """Whether the log ends in the middle of a line."""
+        if not self.path.is_file() or not self.path.stat().st_size:
+            return False
+        with self.path.open("rb") as file:
+            file.seek(-1, 2)
+            return file.read() != b"\n"
 
     def _replace(self, predictions: Iterable[Prediction]) -> None:
         partial = self.path.with_suffix(".partial")

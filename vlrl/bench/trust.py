@@ -107,7 +107,7 @@ class Trust:
         """How the reference scorer reads options of this ask's file."""
         if self.option_mode != "auto":
             return self.option_mode
-        return mode_of(str(self.folder / "predictions" / ask.part / ask.question.file))
+        return mode_of(f"{self.folder.as_posix()}/predictions/{ask.part}/{ask.question.file}")
 
     def score(self, asked: Sequence[Sample], answered: Predictions) -> list[Scored]:
         verdicts = []
@@ -136,7 +136,9 @@ class Trust:
                 n_truncated=sum(answered[sample.id].truncated for sample in asked),
                 extra={
                     "n_bad_gold": sum(verdict.outcome == "bad gold" for verdict in self.verdicts),
-                    "n_malformed": sum(n_malformed(files, self.limit) for files in self.files.values()),
+                    "n_malformed": n_malformed(
+                        {f.name: f for files in self.files.values() for f in files}.values(), self.limit
+                    ),
                     "n_without_value": len(asked) - len(self.verdicts),
                     "judge": self.judge and f"{self.judge}, prompt {open_ended.JUDGE_PROMPT}, temperature 0.2, scale 0..1",
                     **self.n_judge,
