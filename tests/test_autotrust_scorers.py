@@ -285,7 +285,7 @@ def test_10_000_malformed_rows_and_replies_never_crash_and_each_is_counted():
             n_asks += len(asks)
         n_rows += len(rows)
     assert sum(counts.values()) == n_asks > 10_000
-    assert set(counts) == {"open", "right", "wrong", "unparsed", "bad gold"}
+    assert set(counts) == {"open", "right", "partly", "wrong", "unparsed", "bad gold"}
 
 
 def test_f1_over_six_labels():
