@@ -151,10 +151,10 @@ def test_list_names_all(capsys):
 
 
 def test_speed_reports_rewards_beside_pycocotools(tmp_path, monkeypatch, capsys):
-    from vlrl import bench
+    from vlrl.bench import reward_speed
 
-    monkeypatch.setattr(bench, "N_REPEATS", 1)
-    monkeypatch.setattr(bench, "N_TEXTS", 20)
+    monkeypatch.setattr(reward_speed, "N_REPEATS", 1)
+    monkeypatch.setattr(reward_speed, "N_TEXTS", 20)
     assert main(["speed", "--what", "rewards", "--json", str(tmp_path / "speed.json")]) == 0
     found = {row["what"]: row for row in json.loads((tmp_path / "speed.json").read_text())}
     assert found["iou_f1, json, px"]["per_second"] > found["AP of one completion through pycocotools"]["per_second"]

@@ -1,197 +1,311 @@
-"""`bench run | score | diff`: what is logged survives a kill, is asked once, and is scored the same with and without a model."""
+"""`bench run`: nothing logged is lost, each sample is asked once, whoever answers; `score` needs no torch; `diff`."""
 
-import dataclasses
+import base64
+import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
+from PIL import Image
 
-from vlrl import bench, evaluation, generate
-from vlrl.metrics.stats import paired_p_value
-from vlrl.schema import sample_to_json
+from vlrl.bench import main
+from vlrl.bench.log import Log, read_log, to_line
+from vlrl.bench.rows import rows_of
+from vlrl.bench.suites import json_round_trip
+from vlrl.schema import Prediction, SampleError, sample_to_json
+from vlrl.synthetic import draw
 from vlrl.tasks import TASKS
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def run(folder, *words, task="detection", n=12):
-    asked = ["--task", task, "--model_name_or_path", "tiny", "--limit", str(n), "--output_path", str(folder)]
-    return bench.main(["run", *asked, "--max_new_tokens", "80", "--device", "cpu", *map(str, words)])
+def ids(folder):
+    return [prediction.id for prediction in read_log(folder / "predictions.jsonl")]
 
 
 def result(folder):
     return json.loads((folder / "result.json").read_text())
 
 
-def lines(path):
-    return [json.loads(line) for line in path.read_text().splitlines()]
+@pytest.fixture(scope="module")
+def detection(tmp_path_factory):
+    """A run of the embedded model."""
+    folder = tmp_path_factory.mktemp("detection")
+    assert main(["run", "--task", "detection", "--limit", "12", "--output_path", str(folder)]) == 0
+    return folder
 
 
-def test_a_run_leaves_numbers_with_errors_and_a_page(tmp_path, capsys):
-    assert run(tmp_path / "r", "--batch_size", "5") == 0
+def test_result_says_what_was_measured_and_how(detection):
+    found = result(detection)
+    values = found["results"]["detection"]
+    assert 0 < values["f1@0.5,none"] < 1
+    low, high = values["f1@0.5_ci95,none"]
+    assert low <= values["f1@0.5,none"] <= high
+    assert values["f1@0.5_stderr,none"] == pytest.approx((high - low) / 4, rel=0.5)
+    assert found["n-samples"] == {"detection": {"original": 12, "effective": 12}}
+    assert (found["n_unparsed"], found["n_truncated"], found["n_missing_image"]) == (0, 0, 0)
+    assert found["headline"] == {"detection": "f1@0.5"}
+    assert found["higher_is_better"]["detection"]["ap"] is True
+    assert (found["model"], found["seed"], found["versions"]) == ("tiny", 0, {"detection": "1"})
+    assert re.fullmatch("[0-9a-f]{64}", found["data"]["sha256"])
+    assert found["config"]["decoding"] == "greedy"
+    assert found["packages"]["torch"]
+    assert "git_hash" in found
+    for row in read_log(detection / "predictions.jsonl"):
+        assert row.meta["coords"] == "resized_px"
+        assert "Find every:" in row.meta["prompt"]
+
+
+def test_the_same_command_asks_nothing_again(detection, tmp_path, capsys):
+    before = (detection / "predictions.jsonl").read_bytes()
+    assert main(["run", "--task", "detection", "--limit", "12", "--output_path", str(detection)]) == 0
     out = capsys.readouterr().out
-    assert out.splitlines()[-1] == str(tmp_path / "r" / "result.json")
-    made = result(tmp_path / "r")
-    flat = made["results"]["detection"]
-    assert flat["alias"] == "detection"
-    for name, metric in made["metrics"].items():
-        assert flat[f"{name},none"] == ("N/A" if metric["value"] is None else metric["value"])
-        assert f"{name}_stderr,none" in flat
-    assert made["metrics"]["f1@0.5"]["stderr"] > 0
-    assert made["n-samples"] == {"detection": {"original": 12, "effective": 12}}
-    assert made["versions"] == {"detection": 1}
-    assert {made["n_missing_image"], made["n_failed"]} == {0}
-    assert [row["id"] for row in lines(tmp_path / "r" / "predictions.jsonl")] == [
-        TASKS["detection"].synthetic(0, "heldout", i).id for i in range(12)
-    ]
-    page = (tmp_path / "r" / "report.html").read_text()
-    assert page.count("data:image/jpeg;base64,") == page.count("class='card ") == 12
-    assert "http" not in page.replace("http-equiv", "")
+    assert "12 of 12 answers found, 0 to make" in out
+    assert out.splitlines()[-1] == str(detection / "result.json")
+    assert (detection / "predictions.jsonl").read_bytes() == before
 
 
-def test_scores_need_no_model_and_are_the_same(tmp_path, capsys):
-    assert run(tmp_path / "r", task="detection,qa") == 0
-    words = ["--task", "detection,qa", "--limit", "12", "--output_path", str(tmp_path / "s")]
-    assert bench.main(["score", "--predictions", str(tmp_path / "r" / "predictions.jsonl"), *words]) == 0
-    assert result(tmp_path / "s")["metrics"] == result(tmp_path / "r")["metrics"]
-    assert lines(tmp_path / "s" / "samples.jsonl") == lines(tmp_path / "r" / "samples.jsonl")
+def test_answers_of_other_settings_are_not_mixed(detection, capsys):
+    words = ["run", "--task", "detection", "--limit", "12", "--output_path", str(detection)]
+    assert main([*words, "--model_name_or_path", "tiny-random"]) == 2
+    assert "model='tiny', this run has 'tiny-random'" in capsys.readouterr().err
+    assert main([*words, "--seed", "1"]) == 2
+    assert 'this run has "synthetic, seed 1' in capsys.readouterr().err
 
 
-def test_what_was_answered_is_not_asked_again(tmp_path, monkeypatch, capsys):
-    asked = []
-    complete = generate._complete
-
-    def counted(loaded, tasks, batch, model, config):
-        asked.extend(sample.id for sample in batch)
-        if len(asked) > 8:
-            raise KeyboardInterrupt
-        return complete(loaded, tasks, batch, model, config)
-
-    monkeypatch.setattr(generate, "_complete", counted)
-    with pytest.raises(KeyboardInterrupt):
-        run(tmp_path / "r", "--batch_size", 4)
-    assert len(lines(tmp_path / "r" / "predictions.part-0.jsonl")) == 8
-    with (tmp_path / "r" / "predictions.part-0.jsonl").open("a") as file:
-        file.write('{"id": "half a li')
-    monkeypatch.setattr(generate, "_complete", complete)
-    assert run(tmp_path / "r", "--batch_size", 4) == 0
-    assert "8 answered before" in capsys.readouterr().out
-    assert run(tmp_path / "whole", "--batch_size", 4) == 0
-    for name in ("predictions.jsonl", "samples.jsonl"):
-        assert lines(tmp_path / "r" / name) == lines(tmp_path / "whole" / name)
-
-
-def test_a_folder_of_other_answers_is_refused(tmp_path, capsys):
-    assert run(tmp_path / "r", n=4) == 0
-    assert run(tmp_path / "r", n=5) == 2
-    assert "limit: 4 there, 5 now" in capsys.readouterr().err
-
-
-def test_killed_and_gone_on_by_two_processes(tmp_path):
-    """SIGKILL in the middle loses nothing that was logged; two processes ask each sample exactly once."""
-    words = ["--task", "planning", "--model_name_or_path", "tiny", "--limit", "60", "--output_path", str(tmp_path / "r")]
-    words = ["-m", "vlrl.bench", "run", *words, "--max_new_tokens", "40", "--batch_size", "2", "--device", "cpu"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    started = subprocess.Popen([sys.executable, *words], cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL)
-    part = tmp_path / "r" / "predictions.part-0.jsonl"
+def test_a_killed_run_loses_nothing_and_goes_on(detection, tmp_path):
+    """SIGKILL in the middle, the last line torn: the same answers as a run that was never killed."""
+    folder = tmp_path / "killed"
+    words = ["run", "--task", "detection", "--limit", "12", "--batch_size", "1", "--output_path", str(folder)]
+    slow = (
+        "import sys, time, vlrl.generate as g\nold = g.complete\n"
+        "def complete(*a):\n    time.sleep(0.15)\n    return old(*a)\n"
+        "g.complete = complete\nfrom vlrl.bench import main\nsys.exit(main(sys.argv[1:]))"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", slow, *words], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
+    log = folder / "predictions.jsonl"
     deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and (not part.exists() or part.read_bytes().count(b"\n") < 6):
+    while not (log.is_file() and log.read_bytes().count(b"\n") >= 3):
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < deadline
         time.sleep(0.02)
-    started.send_signal(signal.SIGKILL)
-    started.wait()
-    before = {row["id"]: row for row in lines(part) if row}
-    assert 6 <= len(before) < 60
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", *words]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=200)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert f"{len(before)} answered before" in done.stdout
-    after = lines(tmp_path / "r" / "predictions.jsonl")
-    assert len({row["id"] for row in after}) == len(after) == 60
-    assert all(row == before.get(row["id"], row) for row in after)
-    assert not list((tmp_path / "r").glob("*.part-*"))
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    process.stderr.close()
+    kept = read_log(log)
+    assert 3 <= len(kept) < 12
+    with log.open("ab") as file:
+        file.write(b'{"id": "half')
+    assert main(words) == 0
+    after = read_log(log)
+    assert {p.id: p for p in after}.items() >= {p.id: p for p in kept}.items()
+    assert ids(folder) == ids(detection), "all of them once, in the order of the samples"
+    assert {p.id: p.completion for p in after} == {p.id: p.completion for p in read_log(detection / "predictions.jsonl")}
+    assert result(folder)["n_found"] == len(kept)
 
 
-def test_missing_pictures_are_counted_and_left_out(tmp_path, capsys):
-    rows = [sample_to_json(TASKS["classification"].synthetic(0, "test", i)) for i in range(4)]
-    (tmp_path / "bad.png").write_bytes(b"no picture")
-    rows[1]["images"] = ["bad.png"]
-    (tmp_path / "d.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert run(tmp_path / "r", "--data", tmp_path / "d.jsonl", task="classification") == 0
-    made = result(tmp_path / "r")
-    assert made["n_missing_image"] == 1
-    assert made["n-samples"]["classification"] == {"original": 4, "effective": 3}
-    assert len(made["config"]["data_sha256"]) == 64
-    told = capsys.readouterr()
-    assert "bad.png" in told.err
-    assert "1 without a readable picture" in told.out
-
-
-def written(folder, values, clusters=None):
+def test_two_processes_ask_each_sample_once(detection, tmp_path):
+    folder = tmp_path / "two"
     folder.mkdir()
-    rows = [
-        {"id": str(i), "task": "qa", "cluster": str((clusters or range(len(values)))[i]), "value": value}
-        | {"completion": f"c{value}", "target": ""}
-        for i, value in enumerate(values)
-    ]
-    (folder / "samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return str(folder)
+    # A process of a run before was killed: its part is taken up.
+    settings = json.loads((detection / "run.json").read_text())
+    (folder / "run.json").write_text(json.dumps(settings))
+    old = read_log(detection / "predictions.jsonl")[4]
+    (folder / "predictions.part5.jsonl").write_text(to_line(old) + '{"id": "ha')
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "vlrl.bench"]
+    command += ["run", "--task", "detection", "--limit", "12", "--batch_size", "2", "--output_path", str(folder)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "1 of 12 answers found, 11 to make" in done.stdout
+    assert ids(folder) == ids(detection)
+    assert not list(folder.glob("*part*"))
+    one, two = result(detection)["results"]["detection"], result(folder)["results"]["detection"]
+    assert two["f1@0.5,none"] == one["f1@0.5,none"]
 
 
-def test_two_results_are_compared_in_pairs(tmp_path, capsys):
-    a, b = written(tmp_path / "a", [0.0] * 30 + [1.0] * 30), written(tmp_path / "b", [1.0] * 25 + [0.0] * 5 + [1.0] * 30)
-    assert bench.main(["diff", a, b, "--n", "1"]) == 0
+def test_score_needs_no_torch_and_says_the_same(detection, tmp_path):
+    code = (
+        "import sys\nsys.modules['torch'] = sys.modules['transformers'] = None\n"
+        "from vlrl.bench import main\nsys.exit(main(sys.argv[1:]))"
+    )
+    words = ["score", "--predictions", detection / "predictions.jsonl", "--task", "detection", "--limit", "12"]
+    command = [sys.executable, "-c", code, *map(str, words), "--output_path", str(tmp_path / "scored")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "scored" / "scores.jsonl").read_bytes() == (detection / "scores.jsonl").read_bytes()
+    assert result(tmp_path / "scored")["results"] == result(detection)["results"]
+    assert result(tmp_path / "scored")["model"] == "tiny"
+
+
+def test_score_of_answers_that_do_not_belong(detection, tmp_path, capsys):
+    words = ["score", "--task", "detection", "--limit", "3", "--output_path", str(tmp_path / "x")]
+    assert main([*words, "--predictions", str(detection / "predictions.jsonl")]) == 2
+    assert "9 ids are not among the 3" in capsys.readouterr().err
+    path = tmp_path / "p.jsonl"
+    path.write_text(json.dumps({"id": "synthetic-detection-heldout-0-0", "completion": "None"}) + "\n")
+    assert main([*words, "--predictions", str(path)]) == 2
+    assert "say --coords" in capsys.readouterr().err
+    assert main([*words, "--predictions", str(path), "--coords", "px"]) == 0
     out = capsys.readouterr().out
-    assert "b - a     +0.4167 [" in out
-    assert "25 better, 0 worse, 35 equal" in out
-    assert "p         0.0001" in out
-    assert bench.main(["diff", a, a]) == 0
-    assert "p         1.0000" in capsys.readouterr().out
-    (tmp_path / "c").mkdir()
-    assert bench.main(["diff", a, str(tmp_path / "c")]) == 2
+    assert "2 of 3 samples have no prediction" in out
+    assert result(tmp_path / "x")["n_not_predicted"] == 2
+    assert main([*words, "--predictions", str(detection / "predictions.jsonl"), "--limit", "12", "--coords", "norm1"]) == 2
+    assert "logged with coords resized_px" in capsys.readouterr().err
+    path.write_text('{"id": "a", "completion": "b"}\nnonsense\n{"id": "c", "completion": "d"}\n')
+    assert main([*words, "--predictions", str(path)]) == 2
+    assert "p.jsonl:2: not a line" in capsys.readouterr().err
 
 
-def test_p_values_are_uniform_where_nothing_differs_and_know_of_clusters():
-    rng = np.random.default_rng(0)
-    found = [paired_p_value(rng.normal(size=40), n_resamples=400, seed=i) for i in range(200)]
-    assert 0.02 <= np.mean(np.array(found) < 0.05) <= 0.09
-    one_picture = np.repeat(rng.normal(size=4), 25)
-    alone, together = (paired_p_value(one_picture + 0.3, clusters=c) for c in (None, list(np.repeat(range(4), 25))))
-    assert together > alone
-    assert paired_p_value([1.0]) is None
-    assert paired_p_value([]) is None
+def test_the_report_is_one_file_with_pictures_and_boxes(detection):
+    page = (detection / "report.html").read_text()
+    assert not re.search(r"""(src|href)=(?!"data:)""", page), "nothing is loaded from elsewhere"
+    assert "http" not in page.split("<body>")[0]
+    pictures = re.findall(r'src="data:image/(jpeg|png);base64,([^"]+)"', page)
+    opened = [Image.open(io.BytesIO(base64.b64decode(data))) for _, data in pictures]
+    photos = [image.convert("RGB") for image, (kind, _) in zip(opened, pictures, strict=True) if kind == "jpeg"]
+    assert len(photos) == 12
+    green = [sum(n for n, (r, g, b) in photo.getcolors(10**7) if g > 130 and r < 60 and b < 100) for photo in photos]
+    truths = [TASKS["detection"].synthetic(0, "heldout", i).answer for i in range(12)]
+    assert sum(n > 30 for n in green) >= sum(bool(truth) for truth in truths) - 1, "true boxes are drawn"
+    assert "data-outcome=" in page
+    assert "f1@0.5" in page
 
 
-@pytest.mark.parametrize("line", ['{"completion": "x"}', "[]", "nonsense"])
-def test_bad_predictions_are_named_with_their_line(tmp_path, capsys, line):
-    path = tmp_path / "p.jsonl"
-    path.write_text('{"id": "1", "completion": "x"}\n' + line + "\n{}\n")
-    words = ["--task", "detection", "--limit", "3", "--output_path", str(tmp_path / "s")]
-    assert bench.main(["score", "--predictions", str(path), *words]) == 2
-    assert f"{path}:2: not a prediction" in capsys.readouterr().err
+def test_diff_pairs_the_samples_and_lists_what_changed(tmp_path, capsys):
+    task = TASKS["planning"]
+    samples = [json_round_trip(task.synthetic(0, "heldout", i)) for i in range(20)]
+    for name, n_right in (("a", 5), ("b", 15)):
+        texts = [
+            task.oracle(s) if i < n_right else "<think>x</think><answer>STOP, STOP</answer>" for i, s in enumerate(samples)
+        ]
+        rows = [{"id": s.id, "completion": text} for s, text in zip(samples, texts, strict=True)]
+        path = tmp_path / f"{name}.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        words = [
+            "score",
+            "--predictions",
+            str(path),
+            "--task",
+            "planning",
+            "--limit",
+            "20",
+            "--output_path",
+            str(tmp_path / name),
+        ]
+        assert main(words) == 0
+    capsys.readouterr()
+    assert main(["diff", str(tmp_path / "a"), str(tmp_path / "b"), "--output_path", str(tmp_path / "d")]) == 0
+    out = capsys.readouterr().out
+    assert "10 samples are better in B" in out
+    assert "0 samples are worse in B" in out
+    told = json.loads((tmp_path / "d" / "diff.json").read_text())
+    (plan,) = [row for row in told["differences"] if row["metric"] == "plan_accuracy"]
+    assert (plan["a"], plan["b"], plan["difference"], plan["n"]) == (0.25, 0.75, 0.5, 20)
+    assert plan["ci95"][0] > 0.2
+    assert plan["p_value"] < 0.01
+    assert [row["id"] for row in told["changed"]["better"]] == [s.id for s in samples[5:15]]
+    assert main(["diff", str(tmp_path / "a"), str(tmp_path / "a")]) == 0
+    assert "1.0000" in capsys.readouterr().out, "a run does not differ from itself: p = 1"
+    confusion = result(tmp_path / "b")["results"]["planning"]["confusion"]["speed"]
+    assert sum(map(sum, (row.values() for row in confusion.values()))) == 20
+    assert "f1[KEEP],none" in result(tmp_path / "b")["results"]["planning"]
+    assert main(["diff", str(tmp_path / "a"), str(tmp_path)]) == 2
 
 
-def test_answers_to_no_sample_are_an_error(tmp_path, capsys):
-    path = tmp_path / "p.jsonl"
-    path.write_text('{"id": "stranger", "completion": "x"}\n')
-    words = ["--task", "detection", "--limit", "3", "--output_path", str(tmp_path / "s")]
-    assert bench.main(["score", "--predictions", str(path), *words]) == 2
-    assert "'stranger'" in capsys.readouterr().err
+@pytest.mark.parametrize("name", list(TASKS))
+def test_rows_add_up_to_the_headline(name):
+    """The paired comparison resamples rows; the table shows the task's metric: one number."""
+    task = TASKS[name]
+    samples = [json_round_trip(task.synthetic(3, "heldout", i)) for i in range(40)]
+    texts = [task.oracle(samples[i - i % 3]) if i % 4 else "<think>no idea</think>" for i in range(40)]
+    if name != "planning":
+        texts = [task.oracle(samples[i]) if i % 5 == 1 else text for i, text in enumerate(texts)]
+    predictions = [Prediction(s.id, text, 3, False) for s, text in zip(samples, texts, strict=True)]
+    metrics, n_unparsed = task.metrics(samples, predictions)
+    rows = rows_of(task, samples, predictions)
+    assert sum(row.outcome == "unparsed" for row in rows) == n_unparsed > 0
+    for metric in rows[0].parts:
+        parts = [row.parts[metric] for row in rows]
+        assert metrics[metric].value == pytest.approx(sum(top for top, _ in parts) / sum(bottom for _, bottom in parts))
+    assert next(iter(rows[0].parts)) == task.headline
 
 
-def test_an_answer_says_how_it_was_asked(tmp_path):
-    """Scored without the model, boxes are still read in the dialect they were written in."""
-    sample = TASKS["detection"].synthetic(0, "heldout", 0)
-    asked = {**sample.meta, "coords": "norm1000", "image_size": [112, 112]}
-    text = TASKS["detection"].oracle(dataclasses.replace(sample, meta=asked))
-    row = {"id": sample.id, "completion": text, "meta": {"coords": "norm1000", "image_size": [112, 112]}}
-    (tmp_path / "p.jsonl").write_text(json.dumps(row) + "\n")
-    items = evaluation.Items([sample])
-    scored = evaluation.score({"detection": TASKS["detection"]}, items, evaluation.read_file(tmp_path / "p.jsonl"))
-    assert scored.evaluation.metrics["f1@0.5"].value in (None, 1.0)
-    assert scored.values[sample.id] > 0.95
+def test_a_task_of_the_users_own(tmp_path):
+    path = tmp_path / "shouting.py"
+    path.write_text(
+        "import dataclasses\nfrom vlrl.metrics.stats import bootstrap_mean\nfrom vlrl.tasks.qa import TASK as QA\n"
+        "def metrics(samples, predictions):\n"
+        "    return {'loud': bootstrap_mean([float('!' in p.completion) for p in predictions])}, 0\n"
+        "TASK = dataclasses.replace(QA, name='qa', metrics=metrics, headline='loud')\n"
+    )
+    log = tmp_path / "p.jsonl"
+    log.write_text(
+        "".join(json.dumps({"id": f"synthetic-qa-heldout-0-{i}", "completion": "!" * (i % 2)}) + "\n" for i in range(4))
+    )
+    words = ["score", "--predictions", str(log), "--task", str(path), "--limit", "4", "--output_path", str(tmp_path / "out")]
+    assert main(words) == 0
+    assert result(tmp_path / "out")["results"]["qa"]["loud,none"] == 0.5
+    rows = [json.loads(line) for line in (tmp_path / "out" / "scores.jsonl").read_text().splitlines()]
+    assert [row["parts"]["loud"] for row in rows] == [[0, 1], [1, 1]] * 2
+
+
+# ---- pictures that are not there
+
+
+def test_missing_pictures_stop_the_run_unless_they_are_allowed(tmp_path, capsys):
+    rows = []
+    for i in range(4):
+        row = sample_to_json(json_round_trip(TASKS["planning"].synthetic(0, "heldout", i)))
+        row["images"] = [f"{i}.png"]
+        rows.append(row)
+        if i != 2:
+            draw(f"synthetic:planning/heldout/0/{i}").save(tmp_path / f"{i}.png")
+    data = tmp_path / "data.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    words = ["run", "--task", "planning", "--data", str(data), "--output_path", str(tmp_path / "out")]
+    assert main(words) == 2
+    err = capsys.readouterr().err
+    assert "1 of 4 samples have no picture" in err
+    assert str(tmp_path / "2.png") in err
+    assert main([*words, "--allow_missing", "1"]) == 0
+    found = result(tmp_path / "out")
+    assert found["n_missing_image"] == found["results"]["planning"]["n_missing_image"] == 1
+    assert found["n-samples"]["planning"] == {"original": 4, "effective": 3}
+    assert found["missing_images"] == [str(tmp_path / "2.png")]
+    assert found["data"]["path"] == str(data)
+    (tmp_path / "1.png").write_bytes(b"not a picture")
+    (tmp_path / "out" / "predictions.jsonl").unlink()
+    assert main([*words, "--allow_missing", "1"]) == 2
+    assert "2 of 4 samples have no picture" in capsys.readouterr().err
+
+
+# ---- the log
+
+
+def test_the_log_keeps_whole_lines_and_refuses_nonsense(tmp_path):
+    log = Log(tmp_path)
+    log.settle({"model": "m"})
+    one, two = Prediction("1", "a\u2028b\n", 2, False), Prediction("2", "ü", 1, True, {"coords": "px"})
+    with log:
+        log.add([one])
+        log.add([two])
+    assert list(log.read().values()) == [one, two]
+    log.finish(["2", "1"])
+    assert list(log.read()) == ["2", "1"]
+    with pytest.raises(SampleError, match="model='m', this run has 'n'"):
+        Log(tmp_path).settle({"model": "n"})
+    with log.path.open("a") as file:
+        file.write(to_line(one))
+    with pytest.raises(SampleError, match="'1' was used on line 2"):
+        log.read()
+    with pytest.raises(RuntimeError):
+        log.add([one])

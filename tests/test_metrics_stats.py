@@ -165,3 +165,33 @@ def test_wilson_against_scipy():
         assert metric.value == n_right / n
         assert metric.ci95 == pytest.approx((expected.low, expected.high), abs=1e-12)
     assert stats.wilson(0, 0) == Metric(None, None, 0)
+
+
+def test_standard_errors_are_those_of_the_closed_forms():
+    values = np.array([1.0] * 120 + [0.0] * 280)
+    assert stats.wilson(120, 400).stderr == pytest.approx(math.sqrt(0.3 * 0.7 / 400))
+    assert stats.bootstrap_mean(values, n_resamples=5000).stderr == pytest.approx(math.sqrt(0.3 * 0.7 / 400), rel=0.05)
+    alone = stats.bootstrap_mean(values, clusters=["one"] * 400)
+    assert (alone.ci95, alone.stderr) == (None, None), "one cluster tells nothing"
+    assert Metric(0.5, None, 2, 0.1) == Metric(0.5, None, 2), "a metric is its value, interval and n"
+
+
+def test_p_values_are_even_without_an_effect_and_small_with_one():
+    rng = np.random.default_rng(5)
+    found = []
+    for i in range(200):
+        a, b = rng.normal(size=(2, 40))
+        found.append(stats.paired_test(dict(enumerate_ids(a)), dict(enumerate_ids(b)), n_resamples=400, seed=i)[1])
+    assert 0.01 <= np.mean(np.array(found) < 0.05) <= 0.11
+    assert 0.4 <= np.mean(found) <= 0.6
+    a = dict(enumerate_ids(rng.normal(size=40)))
+    shifted = {key: value + 1 + 0.1 * rng.normal() for key, value in a.items()}
+    metric, p_value = stats.paired_test(a, shifted)
+    assert p_value == pytest.approx(1 / 2001)
+    assert metric == stats.paired_difference(a, shifted)
+    assert stats.paired_test(a, a)[1] == 1
+    assert stats.paired_test({"x": [0, 0]}, {"x": [1, 0]}, stats.ratio)[1] is None
+
+
+def enumerate_ids(values):
+    return ((str(i), float(value)) for i, value in enumerate(values))

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from vlrl.schema import SampleError, box_problem, read_samples, sample_to_json
+from vlrl.schema import SampleError, box_problem, is_there, read_samples, sample_to_json
 
 
 @pytest.fixture
@@ -106,3 +106,14 @@ def test_image_root_moves_relative_paths(write, tmp_path):
 def test_box_problem(box, word):
     problem = box_problem(box, (100, 50))
     assert problem is None if word is None else word in problem
+
+
+def test_scoring_reads_samples_whose_pictures_are_elsewhere(tmp_path):
+    path = tmp_path / "data.jsonl"
+    path.write_text('{"id": "1", "task": "qa", "question": "q", "answer": "a", "images": ["gone.jpg"]}\n')
+    with pytest.raises(SampleError, match="no such file"):
+        read_samples(path)
+    (sample,) = read_samples(path, need_images=False)
+    assert not is_there(sample.images[0])
+    assert is_there(str(path))
+    assert is_there("synthetic:qa/heldout/0/1")

@@ -16,12 +16,13 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 DEFAULT_BASE = "https://api.openai.com/v1"
 MAX_REPLY_BYTES = 4_000_000
+T = TypeVar("T")
 _FINAL_STATUS = frozenset({400, 401, 403, 404, 405, 413, 422})
 """Refusals that asking again does not change."""
 
@@ -36,10 +37,11 @@ class EndpointError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ChatReply:
-    """The message of the first choice, and what the endpoint says it used."""
+    """The message of the first choice, what the endpoint says it used, and why it ended ("length": at the token limit)."""
 
     message: dict[str, Any]
     usage: Mapping[str, Any] = field(default_factory=dict)
+    finish_reason: str | None = None
 
     @property
     def text(self) -> str:
@@ -80,12 +82,26 @@ def chat(base: str, body: Mapping[str, Any], *, timeout_s: float, api_key: str |
     except (ValueError, RecursionError) as error:
         raise EndpointError(f"{shown} replied with no JSON: {error}") from error
     try:
-        message = decoded["choices"][0]["message"]
+        choice = decoded["choices"][0]
+        message = choice["message"]
         message["content"]
     except (KeyError, IndexError, TypeError) as error:
         raise EndpointError("a reply without choices[0].message.content") from error
     usage = decoded.get("usage")
-    return ChatReply(message, usage if isinstance(usage, dict) else {})
+    return ChatReply(message, usage if isinstance(usage, dict) else {}, choice.get("finish_reason"))
+
+
+def with_tries(ask: Callable[[], T], n_tries: int, backoff_s: float) -> T:
+    """What `ask` returns, tried up to `n_tries` times, `backoff_s` and then each time twice as long apart. Raises the last
+    EndpointError, at once where asking again cannot help."""
+    for attempt in range(1, n_tries + 1):
+        try:
+            return ask()
+        except EndpointError as error:
+            if attempt == n_tries or not error.again:
+                raise EndpointError(f"try {attempt}: {error}") from error
+        time.sleep(backoff_s * 2 ** (attempt - 1))
+    raise ValueError(f"n_tries={n_tries} asks nothing; give 1 or more")
 
 
 def _without_secrets(base: str) -> str:

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import platform
-import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from importlib import metadata
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,113 +15,31 @@ from vlrl.answers import read_boxes, read_span, true_boxes
 from vlrl.cards import read_action
 from vlrl.cards.deals import deal_of, state_sample
 from vlrl.cards.transcripts import Turn, read_transcript, replay
+from vlrl.evaluation import Evaluation, evaluate, git_revision, headline, table, versions, write_json
 from vlrl.gtr.diagnostics import CollapseRule
-from vlrl.metrics.stats import bootstrap_mean
-from vlrl.prompts import open_images
-from vlrl.schema import CARD_TASKS, Metric, Prediction, Sample, Task
+from vlrl.pictures import open_images
+from vlrl.schema import CARD_TASKS, Prediction, Sample
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
+__all__ = [
+    "Evaluation",
+    "draw_curves",
+    "draw_samples",
+    "drop_after",
+    "evaluate",
+    "git_revision",
+    "headline",
+    "read_metrics",
+    "table",
+    "thoughts_of",
+    "versions",
+    "write_json",
+]
+
 TRUE_COLOUR, BEFORE_COLOUR, AFTER_COLOUR = (20, 20, 20), (214, 39, 40), (31, 119, 180)
 THOUGHT_CURVES = ("self_bleu2", "unique_thoughts", "sensitivity", "valid", "legal", "recognised", "corrected")
-PACKAGES = ("vlrl", "torch", "torchvision", "transformers", "trl", "accelerate", "peft", "datasets", "pycocotools")
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """The numbers of one model on one set."""
-
-    metrics: dict[str, Metric]
-    n: int
-    n_unparsed: int
-    n_truncated: int
-
-    def to_json(self) -> dict[str, Any]:
-        """Metric name -> value, ci95, n; the shares of unparsed and truncated completions stand among them."""
-        return {
-            name: {"value": metric.value, "ci95": None if metric.ci95 is None else list(metric.ci95), "n": metric.n}
-            for name, metric in self.metrics.items()
-        }
-
-
-def evaluate(tasks: Mapping[str, Task], samples: Sequence[Sample], predictions: Sequence[Prediction]) -> Evaluation:
-    """Score predictions with their tasks' metrics; of several tasks each metric is named `task/metric`.
-
-    Raises ValueError unless there is one prediction for each sample, in order.
-    """
-    if [s.id for s in samples] != [p.id for p in predictions]:
-        raise ValueError("predictions and samples do not have the same ids in the same order")
-    metrics: dict[str, Metric] = {}
-    n_unparsed = 0
-    for name, task in tasks.items():
-        rows = [i for i, sample in enumerate(samples) if sample.task == name]
-        if not rows:
-            continue
-        found, unparsed = task.metrics([samples[i] for i in rows], [predictions[i] for i in rows])
-        metrics |= {metric if len(tasks) == 1 else f"{name}/{metric}": value for metric, value in found.items()}
-        n_unparsed += unparsed
-    n_truncated = sum(p.truncated for p in predictions)
-    metrics["n_tokens"] = bootstrap_mean([float(p.n_tokens) for p in predictions])
-    return Evaluation(metrics, len(samples), n_unparsed, n_truncated)
-
-
-def headline(tasks: Mapping[str, Task]) -> str:
-    """The name of the number a run is judged by: of several tasks, the first one's."""
-    name, task = next(iter(tasks.items()))
-    return task.headline if len(tasks) == 1 else f"{name}/{task.headline}"
-
-
-def versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            found[name] = "not installed"
-    return found
-
-
-def git_revision() -> str | None:
-    """The commit of the source tree, with `-dirty` if it has changes; None outside a checkout."""
-    here = Path(__file__).resolve().parent
-    command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip() or None
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write aside, then move into place, so that a reader never sees half a file."""
-    partial = path.with_suffix(path.suffix + ".partial")
-    partial.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    partial.replace(path)
-
-
-def table(columns: Mapping[str, Evaluation]) -> str:
-    """A plain-text table: a row a metric, a column an evaluation, every value with its 95 % interval. Metrics of single
-    classes (`name[class]`) are left to `summary.json`."""
-    names = list(dict.fromkeys(name for evaluation in columns.values() for name in evaluation.metrics if "[" not in name))
-    rows = [["metric", *columns, "n"]]
-    for name in names:
-        found = [evaluation.metrics.get(name) for evaluation in columns.values()]
-        rows.append([name, *(_cell(metric) for metric in found), str(next(m.n for m in found if m is not None))])
-    for name in ("n_unparsed", "n_truncated"):
-        rows.append([name, *(str(getattr(e, name)) for e in columns.values()), str(next(iter(columns.values())).n)])
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
-
-
-def _cell(metric: Metric | None) -> str:
-    if metric is None or metric.value is None:
-        return "-"
-    digits = 1 if metric.value >= 10 else 3
-    if metric.ci95 is None:
-        return f"{metric.value:.{digits}f}"
-    return f"{metric.value:.{digits}f} [{metric.ci95[0]:.{digits}f}, {metric.ci95[1]:.{digits}f}]"
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -271,23 +186,6 @@ def _shown(sample: Sample, side: int) -> tuple[Image.Image, float] | None:
     image = pictures[int(sample.meta.get("image_index", 0))]
     scale = side / max(image.size)
     return image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale)))), scale
-
-
-def draw_answer(sample: Sample, prediction: Prediction, side: int = 420) -> Image.Image | None:
-    """The picture that is asked about, its longer side `side` px, with true (black) and given (blue) boxes; None without one.
-    Raises ImageError."""
-    found = _shown(sample, side)
-    if found is None:
-        return None
-    shown, scale = found
-    if sample.task in ("detection", "grounding"):
-        draw = ImageDraw.Draw(shown)
-        parsed, _ = read_boxes(prediction.completion, sample)
-        given = [] if parsed is None else [box.xyxy for box in parsed.items]
-        for boxes, colour, width in (([b.xyxy for b in true_boxes(sample)], TRUE_COLOUR, 4), (given, AFTER_COLOUR, 2)):
-            for box in boxes:
-                draw.rectangle([corner * scale for corner in box], outline=colour, width=width)
-    return shown
 
 
 def _draw_boxes(draw: ImageDraw.ImageDraw, sample: Sample, predictions: Sequence[Prediction], scale: float) -> str:

@@ -210,11 +210,14 @@ def sample_to_json(sample: Sample, root: Path | None = None) -> dict[str, Any]:
     return row
 
 
-def read_samples(path: str | Path, image_root: str | Path | None = None, limit: int | None = None) -> list[Sample]:
+def read_samples(
+    path: str | Path, image_root: str | Path | None = None, limit: int | None = None, *, need_images: bool = True
+) -> list[Sample]:
     """Read and check a JSONL file of samples (UTF-8, one object a line, empty lines skipped).
 
-    Images are checked to exist, not opened. Raises SampleError naming file and line for anything malformed: wrong JSON,
-    unknown or missing keys, a duplicate id (both lines), a missing image, an empty file.
+    Images are checked to exist (unless `need_images` is False: scoring needs none), not opened. Raises SampleError naming
+    file and line for anything malformed: wrong JSON, unknown or missing keys, a duplicate id (both lines), a missing image,
+    an empty file.
     """
     path = Path(path)
     if not path.is_file():
@@ -239,7 +242,7 @@ def read_samples(path: str | Path, image_root: str | Path | None = None, limit: 
             line_of[sample.id] = number
             for image in (*sample.images, *([sample.video] if sample.video else [])):
                 found = Path(image).is_file() or (image == sample.video and Path(image).is_dir())
-                if not image.startswith("synthetic:") and not found:
+                if need_images and not image.startswith("synthetic:") and not found:
                     raise SampleError(
                         f"{where} (id {sample.id!r}): no such file {image};"
                         f" paths are relative to {root} (--image_root changes that)"
@@ -250,6 +253,11 @@ def read_samples(path: str | Path, image_root: str | Path | None = None, limit: 
     if not samples:
         raise SampleError(f"{path}: holds no samples")
     return samples
+
+
+def is_there(picture: str) -> bool:
+    """Whether an image, a video or a folder of frames exists; what is drawn when opened always does."""
+    return picture.startswith("synthetic:") or Path(picture).exists()
 
 
 def box_problem(xyxy: Any, size_wh: tuple[int, int] | None) -> str | None:

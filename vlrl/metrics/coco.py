@@ -80,6 +80,12 @@ def detection_metrics(
     return table.named(metrics)
 
 
+def f1_parts(row: DetectionRow) -> tuple[float, float]:
+    """What one sample adds to "f1@0.5": 2 TP, and n_pred + n_true."""
+    tp, n_pred, n_true, *_ = _counts(_canonical(row))
+    return 2 * tp, n_pred + n_true
+
+
 def detection_difference(
     rows_a: Sequence[DetectionRow],
     rows_b: Sequence[DetectionRow],

@@ -1,4 +1,4 @@
-"""95 % intervals for numbers over a set: seeded percentile bootstrap, and Wilson's interval for one proportion.
+"""95 % intervals and standard errors of numbers over a set: seeded percentile bootstrap, Wilson's interval for a proportion.
 
 What is drawn anew is a *unit*: one sample, or one cluster of samples that are not independent of each other (say, all
 questions about one image). Arguments are plain arrays with one row a sample; axes are `N` samples, `R` resamples, `U`
@@ -119,7 +119,24 @@ def paired_difference(
     n_resamples: int = N_RESAMPLES,
     seed: int = 0,
 ) -> Metric:
-    """statistic(b) - statistic(a) over the sample ids both runs hold; both runs are resampled together.
+    """The difference of `paired_test` alone."""
+    return paired_test(a, b, statistic, clusters=clusters, n_resamples=n_resamples, seed=seed)[0]
+
+
+def paired_test(
+    a: Mapping[str, ArrayLike],
+    b: Mapping[str, ArrayLike],
+    statistic: Callable[[FloatArray], FloatArray] | None = None,
+    *,
+    clusters: Mapping[str, Hashable] | None = None,
+    n_resamples: int = N_RESAMPLES,
+    seed: int = 0,
+) -> tuple[Metric, float | None]:
+    """statistic(b) - statistic(a) over the sample ids both runs hold, and the two-sided p-value of no difference; both runs
+    are resampled together.
+
+    p = (1 + number of resamples whose difference is at least |difference| away from the difference) / (1 + resamples): the
+    resampled differences moved to mean no effect (Efron and Tibshirani, 1993, chapter 16). None where it is not defined.
 
     `a` and `b` map a sample id to a number or a row of numbers. Without `statistic` the first number is averaged;
     otherwise `statistic` is that of `bootstrap_sums` (`ratio` is one). `clusters` maps id to cluster. `n` counts the
@@ -140,7 +157,22 @@ def paired_difference(
 
     rows = np.concatenate([rows_a, rows_b, np.ones((len(ids), 1))], axis=1)
     keys = None if clusters is None else [clusters[key] for key in ids]
-    return bootstrap_sums(rows, difference, clusters=keys, n_resamples=n_resamples, seed=seed)
+    draws: list[FloatArray] = []
+
+    def noted(sums_RC: FloatArray) -> FloatArray:
+        draws.append(difference(sums_RC))
+        return draws[-1]
+
+    metric = bootstrap_sums(rows, noted, clusters=keys, n_resamples=n_resamples, seed=seed)
+    return metric, None if metric.value is None else _p_value(metric.value, np.concatenate(draws[:-1]))
+
+
+def _p_value(value: float, draws_R: FloatArray) -> float | None:
+    defined_R = draws_R[~np.isnan(draws_R)]
+    if len(defined_R) == 0:
+        return None
+    slack = 1e-12 * max(1.0, abs(value))
+    return float((1 + np.count_nonzero(np.abs(defined_R - value) >= abs(value) - slack)) / (1 + len(defined_R)))
 
 
 def ratio(sums_RC: FloatArray) -> FloatArray:
@@ -164,28 +196,6 @@ def wilson(n_right: int, n: int) -> Metric:
     low = 0.0 if n_right == 0 else max(0.0, centre - half)
     high = 1.0 if n_right == n else min(1.0, centre + half)
     return Metric(share, (low, high), n, math.sqrt(share * (1 - share) / n))
-
-
-def paired_p_value(
-    differences: ArrayLike, *, clusters: Clusters | None = None, n_resamples: int = 10_000, seed: int = 0
-) -> float | None:
-    """Two-sided p-value of a mean paired difference [N]: the share of sign flips, a unit at a time, with a mean as far from 0
-    (a paired permutation test, the observed one counted; Good, Permutation Tests, 2000). None for fewer than two units."""
-    values_N = _column(differences)
-    if len(values_N) == 0:
-        return None
-    unit_N, n_units = _units(len(values_N), clusters)
-    if n_units < 2:
-        return None
-    sums_U = np.zeros(n_units)
-    np.add.at(sums_U, unit_N, values_N)
-    generator, far = np.random.default_rng(seed), abs(sums_U.sum()) * (1 - 1e-12)
-    n_far = n_left = 0
-    for start in range(0, n_resamples, rows_at_once := max(1, _DRAWS_AT_ONCE // n_units)):
-        n_left = min(rows_at_once, n_resamples - start)
-        signs_RU = generator.integers(2, size=(n_left, n_units)) * 2.0 - 1.0
-        n_far += int((np.abs(signs_RU @ sums_U) >= far).sum())
-    return (n_far + 1) / (n_resamples + 1)
 
 
 def _column(values: ArrayLike) -> FloatArray:

@@ -9,10 +9,9 @@ import hashlib
 import json
 import re
 import threading
-import time
 from concurrent.futures import Future
 
-from vlrl.endpoint import EndpointError, base_url, chat
+from vlrl.endpoint import EndpointError, base_url, chat, with_tries
 from vlrl.schema import Sample, Score
 from vlrl.words import gold_texts, read_text
 
@@ -65,14 +64,8 @@ def llm_judge(text: str, sample: Sample, *, judge_model: str = "", timeout_s: fl
 
 def _ask(model: str, messages: list[dict[str, str]], timeout_s: float, backoff_s: float) -> float:
     """The worth of an answer by up to three tries. Raises the last EndpointError."""
-    for attempt in range(1, N_TRIES + 1):
-        try:
-            return _worth(chat(base_url(), {"model": model, "messages": messages, "temperature": 0}, timeout_s=timeout_s).text)
-        except EndpointError as error:
-            if attempt == N_TRIES or not error.again:
-                raise EndpointError(f"try {attempt}: {error}") from error
-        time.sleep(backoff_s * 2 ** (attempt - 1))
-    raise AssertionError("a last try returns or raises")
+    body = {"model": model, "messages": messages, "temperature": 0}
+    return with_tries(lambda: _worth(chat(base_url(), body, timeout_s=timeout_s).text), N_TRIES, backoff_s)
 
 
 def prompt(answer: str, sample: Sample) -> list[dict[str, str]]:

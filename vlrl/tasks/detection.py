@@ -56,21 +56,21 @@ def check(sample: Sample) -> str | None:
     return None
 
 
+def detection_row(sample: Sample, prediction: Prediction) -> DetectionRow:
+    """True and predicted boxes of one sample, as the metrics take them."""
+    parsed, _ = read_boxes(prediction.completion, sample)
+    return DetectionRow(
+        id=sample.id,
+        image=sample.video or sample.images[0],
+        true=true_boxes(sample),
+        predicted=None if parsed is None else parsed.items,
+        n_pred=0 if parsed is None else parsed.n_pred,
+    )
+
+
 def metrics(samples: Sequence[Sample], predictions: Sequence[Prediction]) -> tuple[dict[str, Metric], int]:
-    rows, n_unparsed = [], 0
-    for sample, prediction in zip(samples, predictions, strict=True):
-        parsed, _ = read_boxes(prediction.completion, sample)
-        n_unparsed += parsed is None
-        rows.append(
-            DetectionRow(
-                id=sample.id,
-                image=sample.video or sample.images[0],
-                true=true_boxes(sample),
-                predicted=None if parsed is None else parsed.items,
-                n_pred=0 if parsed is None else parsed.n_pred,
-            )
-        )
-    return detection_metrics(rows), n_unparsed
+    rows = [detection_row(sample, prediction) for sample, prediction in zip(samples, predictions, strict=True)]
+    return detection_metrics(rows), sum(row.predicted is None for row in rows)
 
 
 TASK = Task(

@@ -1,0 +1,141 @@
+"""`python -m vlrl.bench`: evaluate a model or a file of answers, compare two runs, score text, check data, measure rewards.
+
+Sub-commands: `list`, `run`, `score`, `diff`, `grade`, `check`, `speed`. Only `run` and `speed` need a model, and torch only if
+it runs in this process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from vlrl.flags import with_underscores
+from vlrl.schema import ANSWER_FORMATS, BOX_FORMATS, COORDS
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Returns the exit code: 0 done, 1 bad rows were found or requests failed, 2 the input cannot be used (`speed` of the
+    trainer has codes of its own)."""
+    args = parse(sys.argv[1:] if argv is None else argv)
+    try:
+        return int(args.run(args))
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def parse(words: Sequence[str]) -> argparse.Namespace:
+    """A command line; `run` of what is returned takes it and does the work. Exits with 2 for a wrong one."""
+    words = with_underscores(words)
+    if words[:1] == ["speed"]:
+        return _parse_speed(words[1:])
+    parser = argparse.ArgumentParser(prog="vlrl.bench", description=(__doc__ or "").splitlines()[0], allow_abbrev=False)
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    def command(name: str, module: str, function: str, told: str) -> argparse.ArgumentParser:
+        found = commands.add_parser(name, help=told, description=told, allow_abbrev=False)
+        found.set_defaults(run=lambda args: _call(module, function)(args))
+        return found
+
+    command("list", "listing", "show", "tasks, benchmarks with the files they need, rewards with ranges and options")
+    _run_flags(command("run", "running", "run", "generate answers and score them"))
+    scored = command("score", "running", "score", "score answers made before, without a model")
+    scored.add_argument("--predictions", required=True, type=Path, help="predictions.jsonl, or AutoTrust's JSON array")
+    scored.add_argument("--ans_key", help="key of the answers in an AutoTrust array, e.g. llava_answer")
+    _data_flags(scored, seed=None)
+    compared = command("diff", "comparing", "diff", "compare two result folders by a paired bootstrap")
+    compared.add_argument("a", type=Path, metavar="A")
+    compared.add_argument("b", type=Path, metavar="B")
+    compared.add_argument("--output_path", type=Path, help="write diff.json into this folder too")
+    graded = command("grade", "grading", "grade_file", "score completions from a file")
+    graded.add_argument("--reward", required=True, help="NAME[:option=value,...] or path/to/file.py:function")
+    graded.add_argument("--cases", required=True, type=Path, help='JSONL of {"sample": ..., "completion": ...}')
+    graded.add_argument("--out", required=True, type=Path, help="JSONL of scores, one line a case; replaced if it exists")
+    checked = command("check", "checking", "check_file", "check every row of a data file: its right answer earns full marks")
+    checked.add_argument("--data", required=True, type=Path)
+    checked.add_argument("--image_root", type=Path)
+    checked.add_argument("--coords", choices=["norm1", "norm1000", "px"], default="px")
+    commands.add_parser("speed", help="steps of the trainer against stock TRL; --what rewards: completions a second")
+    return parser.parse_args(words)
+
+
+def _parse_speed(words: list[str]) -> argparse.Namespace:
+    """The two speeds have flags of their own; those of rewards are known without importing the trainer."""
+    what = argparse.ArgumentParser(prog="vlrl.bench speed", add_help=False, allow_abbrev=False)
+    what.add_argument("--what", choices=["trainer", "rewards"], default="trainer")
+    chosen, rest = what.parse_known_args(words)
+    if chosen.what == "trainer":
+        from vlrl import speed
+
+        try:
+            args = speed.arguments(rest)
+        except ValueError as error:
+            what.error(str(error))
+        args.run = lambda _: speed.main(rest)
+        return args
+    from vlrl.bench import reward_speed
+
+    rewards = argparse.ArgumentParser(prog="vlrl.bench speed --what rewards", allow_abbrev=False)
+    rewards.add_argument("--json", type=Path, help="write the numbers here too")
+    rewards.set_defaults(run=reward_speed.speed)
+    return rewards.parse_args(rest)
+
+
+def _call(module: str, function: str) -> Callable[[argparse.Namespace], int]:
+    """A sub-command, imported when it is called: `grade` must not wait for what `run` needs."""
+    from importlib import import_module
+
+    found: Callable[[argparse.Namespace], int] = getattr(import_module(f"vlrl.bench.{module}"), function)
+    return found
+
+
+def _data_flags(parser: argparse.ArgumentParser, seed: int | None) -> None:
+    parser.add_argument("--task", required=True, help="detection, qa, ... (several: a,b), path/to/my_task.py, autotrust[/part]")
+    parser.add_argument(
+        "--data", type=Path, help="samples.jsonl; of AutoTrust a file or the folder qa-pairs; default: synthetic"
+    )
+    parser.add_argument("--image_root", type=Path, help="folder that image paths are relative to")
+    parser.add_argument("--limit", type=int, help="at most so many samples (of AutoTrust: a file)")
+    parser.add_argument("--seed", type=int, default=seed, help="of synthetic samples and of tiny-random")
+    parser.add_argument("--coords", choices=COORDS, help="how boxes are written, where the model does not tell")
+    parser.add_argument("--output_path", required=True, type=Path, metavar="DIR")
+    trust = parser.add_argument_group("AutoTrust")
+    trust.add_argument("--scorer", choices=["fixed", "reference", "both"], default="both")
+    trust.add_argument("--judge", metavar="openai:MODEL", help="rate open-ended answers by a model at OPENAI_API_BASE")
+    trust.add_argument("--option_mode", choices=["auto", "plain", "check"], default="auto", help="of the reference scorer")
+    trust.add_argument("--prompt_set", type=Path, help="JSON of the exact sentences to ask with, instead of our own")
+    trust.add_argument("--prefixes", type=Path, help="JSON question id -> prefix, for misinformation and misinstruction")
+    trust.add_argument("--group_labels", type=Path, help="JSON image path -> {attribute: group}, for scene fairness")
+    trust.add_argument("--keep_mojibake", action="store_true", help="ask the Spanish questions as released, wrongly decoded")
+
+
+def _run_flags(parser: argparse.ArgumentParser) -> None:
+    _data_flags(parser, seed=0)
+    parser.add_argument(
+        "--model_name_or_path", default="tiny", help="tiny, tiny-random, a folder, a hub id, a server's model name"
+    )
+    parser.add_argument("--model_revision")
+    parser.add_argument("--dtype", help="auto (default), bfloat16, float16, float32")
+    parser.add_argument("--attn_implementation")
+    parser.add_argument("--trust_remote_code", action="store_true")
+    parser.add_argument("--min_pixels", type=int)
+    parser.add_argument("--max_pixels", type=int)
+    parser.add_argument("--answer_format", choices=ANSWER_FORMATS)
+    parser.add_argument("--box_format", choices=BOX_FORMATS)
+    parser.add_argument("--batch_size", type=_positive, default=16, help="prompts at once in each process")
+    parser.add_argument("--max_completion_length", type=_positive, help="most tokens of an answer")
+    parser.add_argument("--allow_missing", type=int, default=0, metavar="N", help="go on without up to N samples' images")
+    parser.add_argument("--use_vllm", action="store_true", help="generate with vLLM in this process")
+    parser.add_argument("--base_url", help="generate with an OpenAI-compatible server, e.g. http://localhost:8000/v1")
+    parser.add_argument("--api_nproc", type=_positive, default=8, help="requests at a time")
+    parser.add_argument("--retry", type=_positive, default=3, help="tries of a request")
+    parser.add_argument("--timeout", type=float, default=120.0, help="seconds a request may take")
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value} is not 1 or more")
+    return value

@@ -1,0 +1,252 @@
+"""Who answers: the model in this process (or one a process), a server behind `--base_url`, or vLLM.
+
+An engine tells how it writes boxes (`situate`) and yields completions in batches as they are made. Torch is imported by the
+first one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import dataclasses
+import io
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from importlib.util import find_spec
+from itertools import islice
+from pathlib import Path
+from typing import Any, Protocol
+
+from vlrl.endpoint import EndpointError, chat, with_tries
+from vlrl.pictures import image_size, open_images
+from vlrl.schema import Prediction, Sample, SampleError, Task
+
+Limit = Callable[[Sample], int]
+BACKOFF_S = 1.0
+SENT_AS_THEY_ARE = {".jpg": "jpeg", ".jpeg": "jpeg", ".png": "png"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Failure:
+    """A request that got no answer. It is asked again by the next run and is no wrong answer."""
+
+    id: str
+    why: str
+
+
+Answers = Iterator[Sequence[Prediction | Failure]]
+
+
+class Engine(Protocol):
+    name: str
+    rank: int
+    world: int
+
+    def situate(self, sample: Sample) -> Sample: ...
+
+    def answers(self, tasks: Mapping[str, Task], samples: Sequence[Sample], limit: Limit) -> Answers: ...
+
+    def wait_for_everyone(self) -> None: ...
+
+
+def load_engine(args: argparse.Namespace, boxes: bool) -> Engine:
+    """The engine that the flags name. `boxes`: answers hold coordinates, whose dialect must be known. Raises ValueError."""
+    if args.base_url and args.use_vllm:
+        raise ValueError("--base_url and --use_vllm are two engines; a vLLM server is reached by --base_url alone")
+    if args.base_url:
+        return Server(args, boxes)
+    if args.use_vllm:
+        if find_spec("vllm") is None:
+            raise ValueError("--use_vllm needs vLLM, which is not installed: pip install 'vlrl[vllm]'; or leave the flag out")
+        return Vllm(args, boxes)
+    return Local(args)
+
+
+class Local:
+    """A transformers model in this process; under torchrun each process holds one and answers its share."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        import torch
+        from accelerate import PartialState
+        from transformers.utils import logging as transformers_logging
+
+        from vlrl.model import load_model
+
+        transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+        self.state = PartialState(cpu=not torch.cuda.is_available())
+        self.rank, self.world = self.state.process_index, self.state.num_processes
+        self.batch_size: int = args.batch_size
+        self.forms = {"answer_format": args.answer_format, "box_format": args.box_format}
+        self.loaded = load_model(
+            args.model_name_or_path,
+            dtype=args.dtype,
+            attn_implementation=args.attn_implementation,
+            revision=args.model_revision,
+            trust_remote_code=args.trust_remote_code,
+            coords=args.coords,
+            min_pixels=args.min_pixels,
+            max_pixels=args.max_pixels,
+            seed=args.seed,
+        )
+        if torch.cuda.is_available():
+            self.loaded.model.to(self.state.device)
+        self.name = f"transformers, {self.loaded.model.dtype}".replace("torch.", "")
+
+    def situate(self, sample: Sample) -> Sample:
+        from vlrl.prompts import situate
+
+        return situate(sample, self.loaded, **self.forms)
+
+    def answers(self, tasks: Mapping[str, Task], samples: Sequence[Sample], limit: Limit) -> Answers:
+        """Batches of equal limits and similar lengths, the longest first: what does not fit into memory shows at once."""
+        from vlrl.generate import complete
+
+        ordered = sorted(samples, key=lambda sample: (limit(sample), prompt_length(sample, tasks)), reverse=True)
+        while ordered:
+            n = next((i for i, sample in enumerate(ordered) if limit(sample) != limit(ordered[0])), len(ordered))
+            batch, ordered = ordered[: min(n, self.batch_size)], ordered[min(n, self.batch_size) :]
+            yield complete(self.loaded, tasks, batch, limit(batch[0]))
+
+    def wait_for_everyone(self) -> None:
+        self.state.wait_for_everyone()
+
+
+def prompt_length(sample: Sample, tasks: Mapping[str, Task]) -> float:
+    """About how long a prompt is, in tokens: a token a 28 x 28 px of image and four letters of text."""
+    width, height = sample.meta.get("image_size") or (0, 0)
+    return len(sample.images) * width * height / 784 + len(tasks[sample.task].prompt(sample)) / 4
+
+
+class _Alone:
+    """What engines share that are one process and have no processor of their own to ask."""
+
+    rank, world = 0, 1
+
+    def __init__(self, args: argparse.Namespace, boxes: bool, flag: str) -> None:
+        if boxes and args.coords in (None, "resized_px"):
+            raise ValueError(
+                f"{flag}: say with --coords how this model writes boxes: norm1000 | norm1 | px"
+                " (resized_px depends on its image processor, which only the model in this process has)"
+            )
+        self.model: str = args.model_name_or_path
+        self.coords: str | None = args.coords
+        self.forms = {"answer_format": args.answer_format, "box_format": args.box_format}
+
+    def situate(self, sample: Sample) -> Sample:
+        meta = {**sample.meta, **({} if self.coords is None else {"coords": self.coords})}
+        for name, form in self.forms.items():
+            if form is not None:
+                meta.setdefault(name, form)
+        if sample.images:
+            meta["image_size"] = list(image_size(sample.images[int(meta.get("image_index", 0))]))
+        return dataclasses.replace(sample, meta=meta)
+
+    def wait_for_everyone(self) -> None:
+        """There is nobody else."""
+
+
+class Server(_Alone):
+    """Any OpenAI-compatible server: `api_nproc` requests at a time, each tried `retry` times."""
+
+    def __init__(self, args: argparse.Namespace, boxes: bool) -> None:
+        super().__init__(args, boxes, "--base_url")
+        self.base_url, self.n_at_once, self.n_tries, self.timeout_s = args.base_url, args.api_nproc, args.retry, args.timeout
+        self.name = f"server {self.base_url}"
+
+    def answers(self, tasks: Mapping[str, Task], samples: Sequence[Sample], limit: Limit) -> Answers:
+        waiting = iter(samples)
+        with ThreadPoolExecutor(self.n_at_once) as pool:
+            running = {pool.submit(self._ask, tasks, one, limit(one)) for one in islice(waiting, self.n_at_once)}
+            while running:
+                done = next(as_completed(running))
+                running.discard(done)
+                running |= {pool.submit(self._ask, tasks, one, limit(one)) for one in islice(waiting, 1)}
+                yield [done.result()]
+
+    def _ask(self, tasks: Mapping[str, Task], sample: Sample, limit: int) -> Prediction | Failure:
+        body = {"model": self.model, "messages": chat_messages(sample, tasks), "temperature": 0, "max_tokens": limit}
+        try:
+            reply = with_tries(lambda: chat(self.base_url, body, timeout_s=self.timeout_s), self.n_tries, BACKOFF_S)
+            text = reply.text
+        except EndpointError as error:
+            return Failure(sample.id, str(error))
+        n_tokens = reply.usage.get("completion_tokens")
+        return Prediction(sample.id, text, n_tokens if isinstance(n_tokens, int) else 0, reply.finish_reason == "length")
+
+
+class Vllm(_Alone):
+    """vLLM in this process; it spreads over GPUs by itself, so it is started without torchrun."""
+
+    def __init__(self, args: argparse.Namespace, boxes: bool) -> None:
+        super().__init__(args, boxes, "--use_vllm")
+        import vllm
+        from transformers import AutoTokenizer
+
+        from vlrl.model import VISION_TOKENS
+
+        self.vllm = vllm
+        self.engine = vllm.LLM(
+            model=self.model,
+            dtype=args.dtype or "auto",
+            revision=args.model_revision,
+            trust_remote_code=args.trust_remote_code,
+            seed=args.seed,
+            limit_mm_per_prompt={"image": 16},
+        )
+        vocabulary = AutoTokenizer.from_pretrained(self.model, trust_remote_code=args.trust_remote_code).get_vocab()
+        self.never = {vocabulary[token]: -100.0 for token in VISION_TOKENS if token in vocabulary}
+        self.name = f"vllm {vllm.__version__}"
+
+    def answers(self, tasks: Mapping[str, Task], samples: Sequence[Sample], limit: Limit) -> Answers:
+        """256 prompts at a time, which vLLM batches as it likes."""
+        for start in range(0, len(samples), 256):
+            batch = samples[start : start + 256]
+            options = [
+                self.vllm.SamplingParams(temperature=0.0, max_tokens=limit(sample), logit_bias=self.never) for sample in batch
+            ]
+            made = self.engine.chat([chat_messages(sample, tasks) for sample in batch], options, use_tqdm=False)
+            outputs = [one.outputs[0] for one in made]
+            yield [
+                Prediction(sample.id, out.text, len(out.token_ids), out.finish_reason == "length")
+                for sample, out in zip(batch, outputs, strict=True)
+            ]
+
+
+def chat_messages(sample: Sample, tasks: Mapping[str, Task]) -> list[dict[str, Any]]:
+    """The user turn as OpenAI's API takes it: pictures as data URLs before the text."""
+    content: list[dict[str, Any]] = [{"type": "image_url", "image_url": {"url": url}} for url in data_urls(sample)]
+    content.append({"type": "text", "text": tasks[sample.task].prompt(sample)})
+    return [{"role": "user", "content": content}]
+
+
+def data_urls(sample: Sample) -> list[str]:
+    """What a sample shows, as `data:` URLs: JPEG and PNG files as they are, anything else as PNG of the opened picture."""
+    kinds = [SENT_AS_THEY_ARE.get(Path(path).suffix.lower()) for path in sample.images]
+    if sample.video is None and None not in kinds and not any(_is_turned(path) for path in sample.images):
+        return [_url(Path(path).read_bytes(), str(kind)) for path, kind in zip(sample.images, kinds, strict=True)]
+    urls = []
+    for image in open_images(sample):
+        buffer = io.BytesIO()
+        image.save(buffer, format="PNG")
+        urls.append(_url(buffer.getvalue(), "png"))
+    return urls
+
+
+def _is_turned(path: str) -> bool:
+    """Whether a picture's EXIF asks to turn it, or it has transparency: a server may read both otherwise than we do."""
+    from PIL import Image
+
+    with Image.open(path) as image:
+        return image.getexif().get(0x0112, 1) != 1 or image.mode not in ("RGB", "L")
+
+
+def _url(data: bytes, kind: str) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+
+
+def check_world(engine: Engine) -> None:
+    """Several processes are for models in them. Raises SampleError for other engines under torchrun."""
+    import os
+
+    if engine.world == 1 and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise SampleError(f"the engine '{engine.name}' runs in one process; start without torchrun")

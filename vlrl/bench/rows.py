@@ -1,0 +1,154 @@
+"""One row a sample: what its completion adds to the numbers, whether it is right, and how that reads.
+
+The rows are what `diff` resamples and what the report shows. Each task's headline is the ratio of its rows' sums, which a test
+holds together with the task's own metric.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from vlrl.answers import read_box, read_span, true_boxes
+from vlrl.boxes import iou
+from vlrl.cards import read_action
+from vlrl.cards.deals import deal_of
+from vlrl.cards.transcripts import read_transcript, replay
+from vlrl.evaluation import Row
+from vlrl.metrics.accuracy import picture
+from vlrl.metrics.calibration import stated_confidence
+from vlrl.metrics.coco import f1_parts
+from vlrl.metrics.planning import said_by
+from vlrl.rewards.cards import card_move, card_success
+from vlrl.rewards.classification import cls_rl_accuracy
+from vlrl.rewards.scoring import score_rows
+from vlrl.schema import CARD_TASKS, Prediction, Sample, Task
+from vlrl.tasks import KNOWN
+from vlrl.tasks.detection import detection_row
+from vlrl.tasks.qa import reward_of
+from vlrl.words import read_text
+
+
+def rows_of(task: Task, samples: Sequence[Sample], predictions: Sequence[Prediction]) -> list[Row]:
+    """A row for each sample that has a value, in order."""
+    measured = _MEASURED.get(task.name) if KNOWN.get(task.name) is task else None
+    values = measured(samples, predictions) if measured else _by_task(task, samples, predictions)
+    rows = []
+    for sample, prediction, value in zip(samples, predictions, values, strict=True):
+        if value is None:
+            continue
+        parts, is_read = value
+        top, bottom = parts[task.headline] if task.headline in parts else next(iter(parts.values()))
+        worth = top / bottom if bottom else 1.0
+        outcome = "unparsed" if not is_read else "right" if worth >= 1 else "wrong" if worth <= 0 else "partly"
+        said = _moves(sample, prediction) if sample.task in CARD_TASKS else read_span(prediction.completion, sample).text
+        rows.append(
+            Row(
+                id=sample.id,
+                picture="|".join(map(str, key)) if isinstance(key := picture(sample), tuple) else str(key),
+                parts=parts,
+                outcome=outcome,
+                gold=_plain(sample.answer),
+                answer="" if said is None else said,
+                confidence=stated_confidence(prediction.completion),
+            )
+        )
+    return rows
+
+
+Measured = list[tuple[dict[str, tuple[float, float]], bool] | None]
+
+
+def _detection(samples: Sequence[Sample], predictions: Sequence[Prediction]) -> Measured:
+    rows = [detection_row(sample, prediction) for sample, prediction in zip(samples, predictions, strict=True)]
+    return [({"f1@0.5": f1_parts(row)}, row.predicted is not None) for row in rows]
+
+
+def _grounding(samples: Sequence[Sample], predictions: Sequence[Prediction]) -> Measured:
+    values: Measured = []
+    for sample, prediction in zip(samples, predictions, strict=True):
+        box, _ = read_box(prediction.completion, sample)
+        overlap = 0.0 if box is None else iou(box.xyxy, true_boxes(sample)[0].xyxy)
+        parts = {"acc@0.5": (float(overlap > 0.5), 1.0), "acc@0.75": (float(overlap > 0.75), 1.0), "mean_iou": (overlap, 1.0)}
+        values.append((parts, box is not None))
+    return values
+
+
+def _classification(samples: Sequence[Sample], predictions: Sequence[Prediction]) -> Measured:
+    values: Measured = []
+    for sample, prediction in zip(samples, predictions, strict=True):
+        answer, _ = read_text(prediction.completion, sample)
+        right = cls_rl_accuracy(prediction.completion, sample).value or 0.0
+        values.append(({"accuracy": (right, 1.0)}, answer is not None))
+    return values
+
+
+def _planning(samples: Sequence[Sample], predictions: Sequence[Prediction]) -> Measured:
+    values: Measured = []
+    for sample, prediction in zip(samples, predictions, strict=True):
+        speed, path = said_by(sample, prediction)
+        right = (speed == sample.answer["speed"], path == sample.answer["path"])
+        parts = {"plan_accuracy": (float(all(right)), 1.0), "speed_accuracy": (float(right[0]), 1.0)}
+        values.append(({**parts, "path_accuracy": (float(right[1]), 1.0)}, None not in (speed, path)))
+    return values
+
+
+def _qa(samples: Sequence[Sample], predictions: Sequence[Prediction]) -> Measured:
+    values: Measured = [None] * len(samples)
+    rows_by: dict[Any, list[int]] = {}
+    for i, sample in enumerate(samples):
+        rows_by.setdefault(reward_of(sample), []).append(i)
+    for reward, rows in rows_by.items():
+        texts, n_tokens = [predictions[i].completion for i in rows], [predictions[i].n_tokens for i in rows]
+        for i, score in zip(rows, score_rows(reward, texts, [samples[i] for i in rows], None, n_tokens), strict=True):
+            if score.value is not None:
+                values[i] = {"accuracy": (score.value, 1.0)}, score.answer is not None
+    return values
+
+
+def _games(samples: Sequence[Sample], predictions: Sequence[Prediction]) -> Measured:
+    values: Measured = []
+    for sample, prediction in zip(samples, predictions, strict=True):
+        is_episode = deal_of(sample).is_episode
+        reward = card_success if is_episode else card_move
+        score = reward(prediction.completion, sample)
+        name = "success" if is_episode else "single_step"
+        values.append(None if score.value is None else ({name: (score.value, 1.0)}, score.answer is not None))
+    return values
+
+
+def _moves(sample: Sample, prediction: Prediction) -> str | None:
+    """The tokens that were played in an episode, or the one of a single state."""
+    deal = deal_of(sample)
+    if not deal.is_episode:
+        return read_action(prediction.completion, deal.game)
+    turns = read_transcript(prediction.completion)
+    return None if turns is None else " ".join(turn.token for turn in replay(deal.game, deal.seed, turns))
+
+
+def _by_task(task: Task, samples: Sequence[Sample], predictions: Sequence[Prediction]) -> Measured:
+    """Of a task the package does not know: its headline on each sample alone, as a mean."""
+    values: Measured = []
+    for sample, prediction in zip(samples, predictions, strict=True):
+        metrics, n_unparsed = task.metrics([sample], [prediction])
+        metric = metrics[task.headline]
+        values.append(None if metric.value is None else ({task.headline: (metric.value, 1.0)}, not n_unparsed))
+    return values
+
+
+_MEASURED: dict[str, Callable[[Sequence[Sample], Sequence[Prediction]], Measured]] = {
+    "detection": _detection,
+    "grounding": _grounding,
+    "classification": _classification,
+    "planning": _planning,
+    "qa": _qa,
+    **dict.fromkeys(CARD_TASKS, _games),
+}
+
+
+def _plain(answer: Any) -> str:
+    if isinstance(answer, Mapping):
+        return ", ".join(f"{key} {_plain(value)}" for key, value in answer.items())
+    if isinstance(answer, list | tuple):
+        return "; ".join(map(_plain, answer)) if any(isinstance(v, Mapping) for v in answer) else ", ".join(map(str, answer))
+    return str(answer)

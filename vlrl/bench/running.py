@@ -1,0 +1,284 @@
+"""`run`: ask, log, score. `score`: score what was answered before, without a model and without torch."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import shlex
+import sys
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm.auto import tqdm
+
+from vlrl.autotrust import is_autotrust
+from vlrl.bench.engines import Engine, Failure, check_world, load_engine
+from vlrl.bench.log import SETTINGS, Log, read_log
+from vlrl.bench.page import write_page
+from vlrl.bench.results import counts_line, table, write_results
+from vlrl.bench.suites import SITUATED, Suite, own_suite
+from vlrl.bench.trust import score_array, trust_suite
+from vlrl.evaluation import Scored
+from vlrl.pictures import ImageError
+from vlrl.schema import Prediction, Sample, SampleError, is_there
+
+MAX_TOKENS = 512
+TINY_MAX_TOKENS = 96
+"""The longest right answer of the embedded model's tasks takes fewer."""
+
+
+def load_suite(args: argparse.Namespace, need_images: bool = False) -> Suite:
+    """The suite of `--task`, its data read and checked."""
+    asked = getattr(args, "max_completion_length", None)
+    if is_autotrust(args.task):
+        return trust_suite(args, asked)
+    tiny = str(getattr(args, "model_name_or_path", "")).startswith("tiny")
+    return own_suite(
+        args.task,
+        args.data,
+        image_root=args.image_root,
+        limit=args.limit,
+        seed=args.seed,
+        max_tokens=asked or (TINY_MAX_TOKENS if tiny else MAX_TOKENS),
+        need_images=need_images,
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Generate, log and score. Returns 0, or 1 where requests failed (the same command asks them again)."""
+    started = time.time()
+    suite = load_suite(args)
+    first_stage = suite.stages[0]({})
+    lost = {sample.id: (sample.task, gone) for sample in first_stage if (gone := lost_picture(sample)) is not None}
+    refuse_missing(lost, len(first_stage), args.allow_missing)
+    engine = load_engine(args, suite.boxes)
+    check_world(engine)
+    log = Log(args.output_path, engine.rank, engine.world)
+    first = engine.rank == 0
+    if first:
+        log.settle(settings_of(args, suite))
+        log.gather()
+    engine.wait_for_everyone()
+    job = Job(args, suite, engine, log)
+    for stage in (lambda answered: first_stage, *suite.stages[1:]):
+        job.answer(stage)
+    if not first:
+        return 0
+    asked = job.asked
+    log.finish([sample.id for sample in asked])
+    answered = log.read()
+    seconds = time.time() - started
+    about = {
+        **about_settings(settings_of(args, suite)),
+        "engine": engine.name,
+        "n_failed": len(job.failed),
+        "n_found": job.n_found,
+        "total_evaluation_time_seconds": round(seconds, 1),
+        "throughput": {"samples_per_second": round(job.n_made / seconds, 3)},
+        "start_time": started,
+        "command": shlex.join(["vlrl-bench", *sys.argv[1:]]),
+    }
+    for key, why in list(job.failed.items())[:10]:
+        print(f"failed: {key}: {why}", file=sys.stderr)
+    conclude(suite, [s for s in asked if s.id in answered], answered, args.output_path, about, job.missing)
+    return 1 if job.failed else 0
+
+
+@dataclass
+class Job:
+    """A run under way. `asked`: all samples with their pictures there, situated; `missing`: those without, with task and
+    path."""
+
+    args: argparse.Namespace
+    suite: Suite
+    engine: Engine
+    log: Log
+
+    def __post_init__(self) -> None:
+        self.asked: list[Sample] = []
+        self.missing: dict[str, tuple[str, str]] = {}
+        self.failed: dict[str, str] = {}
+        self.n_found = self.n_made = 0
+
+    def answer(self, stage: Any) -> None:
+        """Ask what this stage asks and the log does not hold yet, each sample by exactly one process."""
+        suite, engine, log = self.suite, self.engine, self.log
+        samples = self._present(list(stage(log.read())))
+        self.asked += samples
+        found = log.read()
+        for sample in samples:
+            if sample.id in found and found[sample.id].meta.get("prompt_sha") not in (None, self._sha(sample)):
+                raise SampleError(f"{log.path}: {sample.id!r} was asked with another prompt; name another --output_path")
+        left = [sample for sample in samples if sample.id not in found]
+        self.n_found += len(samples) - len(left)
+        mine = left[engine.rank :: engine.world]
+        if engine.rank == 0:
+            told = f"{len(samples) - len(left)} of {len(samples)} answers found, {len(left)} to make"
+            print(f"{suite.name}: {told}, {engine.name}", flush=True)
+        by_id = {sample.id: sample for sample in mine}
+        with log, tqdm(total=len(mine), desc=suite.name, unit="sample", disable=engine.rank > 0 or not mine) as bar:
+            for batch in engine.answers(suite.tasks, mine, suite.limit):
+                made = [one for one in batch if isinstance(one, Prediction)]
+                log.add(self._with_meta(by_id[one.id], one) for one in made)
+                self.failed |= {one.id: one.why for one in batch if isinstance(one, Failure)}
+                self.n_made += len(made)
+                bar.update(len(batch))
+        engine.wait_for_everyone()
+        if engine.rank == 0:
+            log.gather()
+        engine.wait_for_everyone()
+
+    def _present(self, samples: list[Sample]) -> list[Sample]:
+        """The samples whose pictures can be opened, situated. Raises SampleError for more missing ones than are allowed."""
+        present: list[Sample] = []
+        for sample in samples:
+            gone = lost_picture(sample)
+            if gone is None:
+                try:
+                    present.append(self.engine.situate(sample))
+                    continue
+                except ImageError as error:
+                    gone = str(error)
+            self.missing[sample.id] = (sample.task, gone)
+        refuse_missing(self.missing, len(samples), self.args.allow_missing)
+        return present
+
+    def _sha(self, sample: Sample) -> str:
+        return hashlib.sha256(self.suite.tasks[sample.task].prompt(sample).encode()).hexdigest()[:16]
+
+    def _with_meta(self, sample: Sample, made: Prediction) -> Prediction:
+        told = {key: sample.meta[key] for key in SITUATED if key in sample.meta}
+        prompt = self.suite.tasks[sample.task].prompt(sample)
+        return Prediction(
+            made.id, made.completion, made.n_tokens, made.truncated, {**told, "prompt": prompt, "prompt_sha": self._sha(sample)}
+        )
+
+
+def lost_picture(sample: Sample) -> str | None:
+    """The first picture of a sample that is not there, or None."""
+    pictures = [*sample.images, *([sample.video] if sample.video else [])]
+    return next((path for path in pictures if not is_there(path)), None)
+
+
+def refuse_missing(missing: Mapping[str, tuple[str, str]], n: int, allowed: int) -> None:
+    """Raises SampleError where more samples lack a picture than are allowed to."""
+    if len(missing) > allowed:
+        paths = list(dict.fromkeys(path for _, path in missing.values()))
+        shown = "\n  ".join(paths[:10])
+        raise SampleError(
+            f"{len(missing)} of {n} samples have no picture ({len(paths)} files); --image_root says where they are,"
+            f" --allow_missing {len(missing)} leaves these out and counts them. The first:\n  {shown}"
+        )
+
+
+def settings_of(args: argparse.Namespace, suite: Suite) -> dict[str, Any]:
+    """What the answers depend on. `--limit` is not among them: more samples of the same data may follow."""
+    data = suite.source.sha256 if suite.source.path else suite.source.description
+    return {
+        "task": suite.name,
+        "model": args.model_name_or_path,
+        "model_revision": args.model_revision,
+        "engine": "server" if args.base_url else "vllm" if args.use_vllm else "transformers",
+        "data": data,
+        "seed": args.seed,
+        "max_completion_length": args.max_completion_length,
+        "dtype": args.dtype,
+        "coords": args.coords,
+        "answer_format": args.answer_format,
+        "box_format": args.box_format,
+        "min_pixels": args.min_pixels,
+        "max_pixels": args.max_pixels,
+        "decoding": "greedy",
+    }
+
+
+def about_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "model": settings.get("model"),
+        "seed": settings.get("seed"),
+        "config": {**settings, "gen_kwargs": {"temperature": 0, "max_tokens": settings.get("max_completion_length")}},
+    }
+
+
+def score(args: argparse.Namespace) -> int:
+    """Score a file of predictions."""
+    import json
+
+    if is_autotrust(args.task) and args.predictions.suffix == ".json":
+        return score_array(args)
+    predictions = read_log(args.predictions)
+    path = args.predictions.parent / SETTINGS
+    settings = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if args.seed is None:
+        args.seed = int(settings.get("seed") or 0)
+    suite = load_suite(args)
+    answered = {prediction.id: prediction for prediction in predictions}
+    asked: list[Sample] = []
+    for stage in suite.stages:
+        asked += stage(answered)
+    unknown = [key for key in answered if key not in {sample.id for sample in asked}]
+    if unknown:
+        raise SampleError(
+            f"{args.predictions}: {len(unknown)} ids are not among the {len(asked)} of {suite.source.description}, the first"
+            f" {unknown[0]!r}; give the --data (or --seed and --limit) they were made with"
+        )
+    present = [sample for sample in asked if sample.id in answered]
+    if not present:
+        raise SampleError(f"{args.predictions}: holds no predictions")
+    if suite.boxes:
+        present = [_with_coords(sample, answered[sample.id], args.coords) for sample in present]
+    if len(present) < len(asked):
+        print(f"{len(asked) - len(present)} of {len(asked)} samples have no prediction and are left out")
+    about = {**about_settings(settings), "seed": args.seed, "predictions": str(args.predictions)}
+    conclude(suite, present, answered, args.output_path, {**about, "n_not_predicted": len(asked) - len(present)}, {})
+    return 0
+
+
+def _with_coords(sample: Sample, prediction: Prediction, coords: str | None) -> Sample:
+    """The sample with the dialect its completion is written in. Raises SampleError where nothing tells, or two tell two."""
+    import dataclasses
+
+    logged = prediction.meta.get("coords")
+    if logged is not None and coords not in (None, logged):
+        raise SampleError(f"id {sample.id!r}: was logged with coords {logged}, --coords says {coords}; leave the flag out")
+    told = logged or coords or sample.meta.get("coords")
+    if told is None:
+        raise SampleError(
+            f"id {sample.id!r}: nothing tells how its boxes are written; say --coords px | norm1000 | norm1 (or resized_px,"
+            " where the samples have meta.input_size)"
+        )
+    return dataclasses.replace(sample, meta={**sample.meta, "coords": told})
+
+
+def conclude(
+    suite: Suite,
+    asked: Sequence[Sample],
+    answered: Mapping[str, Prediction],
+    folder: Path,
+    about: Mapping[str, Any],
+    missing: Mapping[str, tuple[str, str]],
+) -> None:
+    """Score, write `result.json`, `scores.jsonl` and `report.html`, and print the table."""
+    from dataclasses import replace
+
+    scored: list[Scored] = suite.score(asked, answered)
+    lost = Counter(task for task, _ in missing.values())
+    scored = [replace(one, n_missing_image=len(missing) if len(scored) == 1 else lost[one.name]) for one in scored]
+    told = {"date": time.strftime("%Y-%m-%dT%H-%M-%S"), "data": suite.source.to_json(), **about}
+    if missing:
+        told |= {"n_missing_image": len(missing), "missing_images": list(dict.fromkeys(p for _, p in missing.values()))[:10]}
+    result = write_results(folder, scored, told)
+    files = suite.publish(answered, folder, result, list(missing)) if suite.publish else []
+    write_page(folder / "report.html", suite, asked, answered, scored, result)
+    for one in scored:
+        if one.label:
+            print(f"{one.name}: {one.label}")
+    print(table(scored))
+    print(counts_line(scored, int(about.get("n_failed", 0))))
+    for file in files:
+        print(file)
+    print(folder / "result.json")
