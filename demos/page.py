@@ -1,0 +1,77 @@
+"""How the page looks: its theme and style, and small pieces of HTML. All text from outside is escaped here."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+
+import gradio as gr
+
+from demos.scoring import Scored
+
+FONT = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
+"""Fonts that every machine has: nothing is fetched from elsewhere."""
+CSS = """
+.gradio-container {max-width: 1180px !important; margin: auto !important}
+.vl-head h1 {font-size: 1.5rem; margin: .2rem 0 0} .vl-head p {margin: 0; opacity: .75}
+.vl-table {width: 100%; border-collapse: collapse; font-size: .9rem}
+.vl-table th, .vl-table td {text-align: left; padding: .35rem .5rem; border-bottom: 1px solid var(--border-color-primary);
+  vertical-align: top; overflow-wrap: anywhere}
+.vl-table th {font-weight: 600; opacity: .75}
+.vl-scroll {overflow-x: auto; max-height: 30rem; overflow-y: auto}
+.vl-bar {display: inline-block; height: .6rem; border-radius: .3rem; background: #2f6fde; vertical-align: middle;
+  margin-right: .4rem}
+.vl-none {opacity: .6}
+.vl-text {white-space: pre-wrap; overflow-wrap: anywhere; font-family: ui-monospace, monospace; font-size: .85rem}
+.vl-box {border: 1px solid var(--border-color-primary); border-radius: .6rem; padding: .6rem .8rem; margin-bottom: .5rem}
+.vl-box b {display: block; font-size: .8rem; opacity: .7; margin-bottom: .2rem}
+.vl-up {color: #2da44e} .vl-down {color: #d1453b}
+"""
+
+
+def theme() -> gr.themes.Base:
+    return gr.themes.Soft(primary_hue="blue", neutral_hue="slate", font=FONT, font_mono=["ui-monospace", "monospace"])
+
+
+def heading() -> str:
+    words = "Vision-language models, answers that can be verified, and what they earn."
+    return f"<div class='vl-head'><h1>vlrl</h1><p>{words}</p></div>"
+
+
+def box(title: str, text: str, empty: str = "nothing") -> str:
+    shown = (
+        f"<span class='vl-text'>{html.escape(text)}</span>" if text else f"<span class='vl-none'>{html.escape(empty)}</span>"
+    )
+    return f"<div class='vl-box'><b>{html.escape(title)}</b>{shown}</div>"
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], empty: str = "") -> str:
+    """A table of escaped cells; a cell that begins with `<span` was made here."""
+    if not rows:
+        return f"<p class='vl-none'>{html.escape(empty)}</p>" if empty else ""
+
+    def cell(text: str) -> str:
+        return text if text.startswith("<span") else html.escape(text)
+
+    titles = "".join(f"<th>{html.escape(one)}</th>" for one in head)
+    body = "".join("<tr>" + "".join(f"<td>{cell(str(one))}</td>" for one in row) + "</tr>" for row in rows)
+    return f"<div class='vl-scroll'><table class='vl-table'><thead><tr>{titles}</tr></thead><tbody>{body}</tbody></table></div>"
+
+
+def rewards(scored: Sequence[Scored]) -> str:
+    rows = []
+    for one in scored:
+        if one.value is None:
+            value = "<span class='vl-none'>does not apply</span>"
+        else:
+            share = max(0.0, min(1.0, (one.value - one.low) / (one.high - one.low or 1)))
+            value = f"<span><span class='vl-bar' style='width:{4 * share:.2f}rem'></span>{one.value:.3g}</span>"
+        rows.append([one.reward, value, f"{one.low:g} … {one.high:g}", one.why])
+    return table(["reward", "value", "range", "why"], rows, "No reward applies: the true answer is not known.")
+
+
+def signed(value: float | None) -> str:
+    if value is None:
+        return "–"
+    kind = "vl-up" if value > 0 else "vl-down" if value < 0 else "vl-none"
+    return f"<span class='{kind}'>{value:+.2f}</span>"

@@ -1,0 +1,171 @@
+"""Run folders as the page shows them: found below one folder alone, read while they are still being written."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
+
+CURVES = (
+    ("reward", ("reward", "rewards/*/mean")),
+    ("spread within groups", ("reward_std", "frac_reward_zero_std")),
+    ("completion length (tokens)", ("completions/mean_length",)),
+    (
+        "thoughts",
+        ("thoughts/self_bleu2", "thoughts/sensitivity", "thoughts/valid", "thoughts/recognised", "thoughts/corrected"),
+    ),
+)
+MAX_ROWS = 400
+
+
+@dataclass(frozen=True)
+class Runs:
+    """The runs below `root`; nothing outside it is read, links included."""
+
+    root: Path
+
+    def names(self) -> list[str]:
+        """Newest first. A run is a folder with a `config.yaml`."""
+        root = self.root.resolve()
+        if not root.is_dir():
+            return []
+        found = [path.parent for path in (*root.glob("*/config.yaml"), *root.glob("*/*/config.yaml"))]
+        inside = [folder for folder in found if folder.resolve().is_relative_to(root)]
+        return [str(folder.relative_to(root)) for folder in sorted(inside, key=lambda f: -f.stat().st_mtime)]
+
+    def folder(self, name: str) -> Path:
+        """Raises ValueError for anything that is not one of `names`."""
+        if name not in self.names():
+            raise ValueError(f"{name!r} is no run below {self.root}")
+        return self.root / name
+
+    def models(self) -> list[str]:
+        """Folders of trained models."""
+        return [str(self.root / name / "final") for name in self.names() if (self.root / name / "final").is_dir()]
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The objects of a JSONL file; a line that is still being written is left out."""
+    if not path.is_file():
+        return []
+    rows = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        if isinstance(row, dict):
+            rows.append(row)
+    return rows
+
+
+def summary(folder: Path) -> dict[str, Any] | None:
+    path = folder / "summary.json"
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def status(folder: Path) -> str:
+    """One line: what the run is, how far it is."""
+    rows, found = read_lines(folder / "metrics.jsonl"), summary(folder)
+    step = max((int(row.get("step", 0)) for row in rows), default=0)
+    if found is None:
+        return f"under way or stopped, last logged step {step}"
+    return f"{found.get('task')} · {found.get('model')} · {found.get('stage')} · seed {found.get('seed')} · {step} steps"
+
+
+def comparison(folders: dict[str, Path]) -> tuple[list[str], list[list[str]]]:
+    """Headings and rows of metrics before and after, for one run or two."""
+    names = list(folders)
+    found = {name: summary(folder) for name, folder in folders.items()}
+    metrics = list(dict.fromkeys(m for one in found.values() if one for m in one.get("after", {}) if "[" not in m))
+    head = ["metric", *(f"{when} · {name}" if len(names) > 1 else when for name in names for when in ("before", "after"))]
+    rows = []
+    for metric in metrics:
+        cells = [_cell((found[name] or {}).get(when, {}).get(metric)) for name in names for when in ("before", "after")]
+        rows.append([metric, *cells])
+    return head, rows
+
+
+def _cell(metric: dict[str, Any] | None) -> str:
+    if not metric or metric.get("value") is None:
+        return "–"
+    low_high = metric.get("ci95")
+    return f"{metric['value']:.3f}" + (f" [{low_high[0]:.3f}, {low_high[1]:.3f}]" if low_high else "")
+
+
+def curves(folders: dict[str, Path]) -> Figure | None:
+    """What a run (or two, the second dashed) has logged so far."""
+    logs = {name: [row for row in read_lines(folder / "metrics.jsonl") if "reward" in row] for name, folder in folders.items()}
+    logs = {name: rows for name, rows in logs.items() if rows}
+    if not logs:
+        return None
+    panels = [(title, keys) for title, keys in CURVES if any(_keys(rows, keys) for rows in logs.values())]
+    figure, axes = plt.subplots(1, len(panels), figsize=(4.2 * len(panels), 3.2), constrained_layout=True, squeeze=False)
+    for axis, (title, patterns) in zip(axes[0], panels, strict=True):
+        for number, rows in enumerate(logs.values()):
+            for colour, key in enumerate(_keys(rows, patterns)):
+                known = [row for row in rows if isinstance(row.get(key), int | float)]
+                label = key.removeprefix("rewards/").removeprefix("thoughts/").removesuffix("/mean").replace("_", " ")
+                axis.plot(
+                    [row["step"] for row in known], [row[key] for row in known], color=f"C{colour}",
+                    linestyle="-" if number == 0 else "--", label=label if number == 0 else None,
+                )  # fmt: skip
+        axis.set_title(title, fontsize=10)
+        axis.set_xlabel("step", fontsize=9)
+        axis.grid(alpha=0.3)
+        axis.legend(fontsize=7)
+    plt.close(figure)
+    return figure
+
+
+def _keys(rows: list[dict[str, Any]], patterns: tuple[str, ...]) -> list[str]:
+    known = sorted({key for row in rows for key in row})
+    found = []
+    for pattern in patterns:
+        start, star, end = pattern.partition("*")
+        found += [key for key in known if (key.startswith(start) and key.endswith(end)) if star or key == pattern]
+    return found
+
+
+def logged_steps(folder: Path) -> list[int]:
+    return sorted(int(path.stem.split("_")[1]) for path in (folder / "completions").glob("step_*.jsonl"))
+
+
+FILTERS = ("all", "lowest reward", "highest advantage", "unparsed", "cut at the limit")
+
+
+def completions(folder: Path, step: int, chosen: str) -> list[list[str]]:
+    """Rows of the completions table of a step: id, reward values, advantage, completion, reasons."""
+    rows = read_lines(folder / "completions" / f"step_{step:06d}.jsonl")
+    if chosen == "lowest reward":
+        rows = sorted(rows, key=_reward)
+    elif chosen == "highest advantage":
+        rows = sorted(rows, key=lambda row: -(row.get("advantage") or 0.0))
+    elif chosen == "unparsed":
+        rows = [row for row in rows if any(one.get("answer") in (None, "null") for one in row.get("rewards", {}).values())]
+    elif chosen == "cut at the limit":
+        rows = [row for row in rows if row.get("truncated")]
+    table = []
+    for row in rows[:MAX_ROWS]:
+        rewards = row.get("rewards", {})
+        values = ", ".join(f"{name} {'–' if r['value'] is None else format(r['value'], '.3g')}" for name, r in rewards.items())
+        reasons = "; ".join(str(r["why"]) for r in rewards.values() if r.get("why"))
+        advantage = row.get("advantage")
+        worth = "–" if advantage is None else f"{advantage:+.2f}"
+        table.append([str(row.get("id", "")), values, worth, str(row.get("completion", "")), reasons])
+    return table
+
+
+def _reward(row: dict[str, Any]) -> float:
+    return sum(one["value"] for one in row.get("rewards", {}).values() if one.get("value") is not None)

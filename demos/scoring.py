@@ -1,0 +1,127 @@
+"""What the page says of a completion: the parsed answer, every reward with its reason, the boxes on the picture. No model, no
+torch."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, ImageDraw
+
+from vlrl.answers import read_boxes, read_span, true_boxes
+from vlrl.payment import own_rewards
+from vlrl.pictures import image_size, open_image
+from vlrl.rewards import load_reward, score_rows
+from vlrl.schema import Sample, SampleError, sample_from_json, sample_to_json
+from vlrl.tasks import TASKS
+
+TRUE_COLOUR, GIVEN_COLOUR = (46, 160, 67), (219, 68, 55)
+SIDE_PX = 480
+BOX_TASKS = ("detection", "grounding")
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One reward's verdict on one completion."""
+
+    reward: str
+    value: float | None
+    answer: Any
+    why: str
+    low: float
+    high: float
+
+
+def example(task: str, index: int) -> Sample:
+    """A held-out synthetic sample, as a file would hold it, boxes asked for in plain pixels."""
+    sample = TASKS[task].synthetic(0, "heldout", index)
+    meta = {**sample.meta, "coords": "px"}
+    if sample.images:
+        meta["image_size"] = list(image_size(sample.images[0]))
+    return dataclasses.replace(sample, meta=meta)
+
+
+def as_text(sample: Sample) -> str:
+    return json.dumps(sample_to_json(sample), indent=1, ensure_ascii=False, default=lambda value: value.item())
+
+
+def read_sample(text: str) -> Sample:
+    """A sample from what stands in the page's box; pictures by `synthetic:` addresses alone, so that no file of this machine is
+    opened. Raises SampleError."""
+    try:
+        row = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise SampleError(f"not JSON: {error}") from error
+    sample = sample_from_json(row, "sample", Path("/nonexistent"))
+    if sample.task not in TASKS:
+        raise SampleError(f"task {sample.task!r}: give one of {', '.join(TASKS)}")
+    if sample.video or any(not path.startswith("synthetic:") for path in sample.images):
+        raise SampleError("a picture here is a synthetic: address; files are not opened")
+    problem = TASKS[sample.task].check(sample)
+    if problem:
+        raise SampleError(problem)
+    return sample
+
+
+def score(sample: Sample, texts: Sequence[str], names: Sequence[str] | None = None) -> list[list[Scored]]:
+    """For each completion of one group: what each reward says (its task's own unless named). Rewards that ask others, or that
+    need more than text and sample, are left out."""
+    chosen = list(names) if names else list(own_rewards(sample, TASKS))
+    columns = []
+    for name in chosen:
+        reward = load_reward(name)
+        if reward.needs & {"network", "base"} or (reward.tasks and sample.task not in reward.tasks):
+            continue
+        made = score_rows(reward, list(texts), [sample] * len(texts), 0, [len(text) // 4 for text in texts])
+        columns.append([Scored(reward.name, one.value, one.answer, one.why, reward.low, reward.high) for one in made])
+    return [list(row) for row in zip(*columns, strict=True)] if columns else [[] for _ in texts]
+
+
+def total(scored: Sequence[Scored]) -> float | None:
+    values = [one.value for one in scored if one.value is not None]
+    return sum(values) if values else None
+
+
+def advantages(rewards: Sequence[float | None]) -> list[float | None]:
+    """What GRPO makes of a group's rewards (arXiv 2402.03300): minus the mean, over the sample standard deviation plus 1e-4,
+    as in TRL. None where a completion has no reward."""
+    known = [value for value in rewards if value is not None]
+    if not known:
+        return [None] * len(rewards)
+    mean = sum(known) / len(known)
+    variance = sum((value - mean) ** 2 for value in known) / max(1, len(known) - 1)
+    return [None if value is None else (value - mean) / (variance**0.5 + 1e-4) for value in rewards]
+
+
+def parts(text: str, sample: Sample) -> tuple[str, str]:
+    """Thought and answer of a completion, each "" where there is none."""
+    thought = text.partition("<think>")[2].partition("</think>")[0] if "<think>" in text else ""
+    return thought.strip(), read_span(text, sample).text or ""
+
+
+def picture(sample: Sample, text: str | None, image: Image.Image | None = None) -> Image.Image | None:
+    """The picture asked about with true (green) and given (red) boxes; None for a sample without one."""
+    if image is None:
+        if not sample.images:
+            return None
+        image = open_image(sample.images[int(sample.meta.get("image_index", 0))])
+    scale = SIDE_PX / max(image.size)
+    shown = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))
+    if sample.task not in BOX_TASKS:
+        return shown
+    draw = ImageDraw.Draw(shown)
+    given, true = [], []
+    if sample.answer not in (None, ""):
+        true = [box.xyxy for box in true_boxes(sample)]
+    if text:
+        parsed, _ = read_boxes(text, sample)
+        given = [] if parsed is None else [box.xyxy for box in parsed.items]
+    for boxes, colour, width in ((true, TRUE_COLOUR, 5), (given, GIVEN_COLOUR, 3)):
+        for x1, y1, x2, y2 in boxes:
+            corners = sorted((x1 * scale, x2 * scale)), sorted((y1 * scale, y2 * scale))
+            draw.rectangle((corners[0][0], corners[1][0], corners[0][1], corners[1][1]), outline=colour, width=width)
+    return shown

@@ -1,0 +1,176 @@
+"""What the demo's page shows, without a browser: scores, runs, games, uploads."""
+
+import json
+
+import pytest
+from PIL import Image
+
+from demos import runs, scoring
+from demos.answering import MAX_PIXELS, Refused, open_upload
+from demos.games import Table
+from vlrl.schema import SampleError
+from vlrl.tasks import TASKS
+
+
+def write_run(folder, steps=3, reward=0.5):
+    """A run folder as training leaves it, its log's last line half-written."""
+    (folder / "completions").mkdir(parents=True)
+    (folder / "config.yaml").write_text("task: detection\n")
+    lines = [
+        json.dumps(
+            {"step": i, "reward": reward + i / 10, "rewards/iou_f1/mean": reward, "reward_std": 0.2, "thoughts/self_bleu2": 0.3}
+        )
+        for i in range(1, steps + 1)
+    ]
+    (folder / "metrics.jsonl").write_text("\n".join(lines) + '\n{"step": 99, "rew')
+    metric = {"value": 0.4, "ci95": [0.3, 0.5], "n": 10}
+    numbers = {"f1@0.5": metric, "f1@0.5[dog]": metric}
+    summary = {"task": "detection", "model": "tiny", "stage": "grpo", "seed": 0, "before": numbers, "after": numbers}
+    (folder / "summary.json").write_text(json.dumps(summary))
+    rows = []
+    for k, value in enumerate((0.9, 0.1, None)):
+        verdict = {"iou_f1": {"value": value, "answer": None if value is None else "[]", "why": f"why {k}"}}
+        rows.append(
+            {"id": f"s{k}", "completion": f"<b>text {k}</b>", "rewards": verdict, "advantage": 1 - k, "truncated": k == 2}
+        )
+    (folder / "completions" / "step_000001.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    Image.new("RGB", (60, 40), "white").save(folder / "samples.png")
+    return folder
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_right_answer_to_an_example_earns_full_marks_and_a_broken_one_says_why(task):
+    sample = scoring.read_sample(scoring.as_text(scoring.example(task, 3)))
+    right, wrong = scoring.score(sample, [TASKS[task].oracle(sample), "no answer"])
+    assert right[0].value > 0.7
+    assert wrong[0].value == 0
+    assert wrong[0].why
+    assert (scoring.picture(sample, TASKS[task].oracle(sample)) is None) == (not sample.images)
+
+
+def test_boxes_are_drawn_where_they_are():
+    sample = scoring.example("grounding", 1)
+    shown = scoring.picture(sample, TASKS["grounding"].oracle(sample))
+    scale = scoring.SIDE_PX / 112
+    x1, y1, _, y2 = sample.answer["bbox_2d"]
+    colours = {shown.getpixel((round(x1 * scale) + d, round((y1 + y2) / 2 * scale))) for d in range(-1, 6)}
+    assert scoring.GIVEN_COLOUR in colours
+    assert scoring.TRUE_COLOUR in colours
+
+
+def test_advantages_are_grpo_s():
+    import torch
+
+    values = [0.2, 0.9, 0.4, 0.4]
+    t = torch.tensor(values, dtype=torch.float64)
+    expected = ((t - t.mean()) / (t.std() + 1e-4)).tolist()
+    assert scoring.advantages(values) == pytest.approx(expected)
+    assert scoring.advantages([0.5, 0.5]) == [0, 0]
+    assert scoring.advantages([None, None]) == [None, None]
+    assert scoring.advantages([1.0, None, 0.0])[1] is None
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"images": ["/etc/passwd"]}, "files are not opened"),
+        ({"task": "points24"}, "give one of"),
+        ({"answer": 3}, "detection answer"),
+        ({"extra": 1}, "unknown key"),
+    ],
+)
+def test_a_sample_that_cannot_be_graded_is_refused_in_words(change, words):
+    row = json.loads(scoring.as_text(scoring.example("detection", 0)))
+    with pytest.raises(SampleError, match=words):
+        scoring.read_sample(json.dumps({**row, **change}))
+    with pytest.raises(SampleError, match="not JSON"):
+        scoring.read_sample("{")
+
+
+def test_runs_are_read_while_they_are_written(tmp_path):
+    folder = write_run(tmp_path / "a")
+    shelf = runs.Runs(tmp_path)
+    assert shelf.names() == ["a"]
+    assert "detection" in runs.status(shelf.folder("a"))
+    (folder / "summary.json").unlink()
+    assert runs.status(folder) == "under way or stopped, last logged step 3"
+    figure = runs.curves({"a": folder})
+    assert [axis.get_title() for axis in figure.axes] == ["reward", "spread within groups", "thoughts"]
+    assert list(figure.axes[0].lines[0].get_xdata()) == [1, 2, 3], "the half-written line is left out"
+    assert runs.curves({"b": tmp_path / "none"}) is None
+
+
+def test_two_runs_side_by_side(tmp_path):
+    folders = {name: write_run(tmp_path / name) for name in ("a", "b")}
+    head, rows = runs.comparison(folders)
+    assert head == ["metric", "before · a", "after · a", "before · b", "after · b"]
+    assert rows == [["f1@0.5", *["0.400 [0.300, 0.500]"] * 4]], "single classes are left out"
+    assert {line.get_linestyle() for line in runs.curves(folders).axes[0].lines} == {"-", "--"}
+
+
+def test_completions_are_filtered_and_ordered(tmp_path):
+    folder = write_run(tmp_path / "a")
+    assert runs.logged_steps(folder) == [1]
+    ids = {chosen: [row[0] for row in runs.completions(folder, 1, chosen)] for chosen in runs.FILTERS}
+    assert ids["all"] == ids["highest advantage"] == ["s0", "s1", "s2"]
+    assert ids["lowest reward"] == ["s2", "s1", "s0"]
+    assert ids["unparsed"] == ids["cut at the limit"] == ["s2"]
+
+
+def test_nothing_outside_the_root_is_a_run(tmp_path):
+    root = tmp_path / "root"
+    write_run(root / "a")
+    outside = write_run(tmp_path / "outside")
+    (root / "link").symlink_to(outside)
+    shelf = runs.Runs(root)
+    assert shelf.names() == ["a"]
+    for name in ("../outside", "link", str(outside), "a/../../outside", ""):
+        with pytest.raises(ValueError, match="is no run below"):
+            shelf.folder(name)
+
+
+def test_uploads_that_are_no_pictures_are_refused(tmp_path):
+    good = tmp_path / "good.png"
+    Image.new("RGBA", (30, 20), (255, 0, 0, 128)).save(good)
+    assert open_upload(str(good)).mode == "RGB"
+    corrupt = tmp_path / "corrupt.png"
+    corrupt.write_bytes(good.read_bytes()[:40])
+    text = tmp_path / "text.jpg"
+    text.write_text("hello")
+    thin = tmp_path / "thin.png"
+    Image.new("RGB", (900, 2)).save(thin)
+    huge = tmp_path / "huge.png"
+    Image.new("1", (MAX_PIXELS // 1000 + 1, 1001)).save(huge)
+    for path, words in ((corrupt, "no picture"), (text, "no picture"), (thin, "too thin"), (huge, "are the most")):
+        with pytest.raises(Refused, match=words):
+            open_upload(str(path))
+
+
+def test_a_game_by_hand_with_the_corrector_s_remark():
+    table = Table("ezpoints", 5)
+    rules = table.episode.env.game
+    while not table.episode.done:
+        table.play_token(rules.best(table.episode.env.state), "")
+    assert table.told.startswith("Over after")
+    assert "won, return +10" in table.told
+    assert table.tokens == []
+    judged = Table("numberline", 1)
+    state = judged.episode.env.state
+    judged.play_token(rules_best(judged), f"The target {state.target} is nowhere")
+    assert judged.lines[0][4] == "no move is named"
+    judged = Table("points24", 3)
+    judged.play_reply("gibberish")
+    assert "could not be read" in judged.lines[0][2]
+
+
+def rules_best(table):
+    return table.episode.env.game.best(table.episode.env.state)
+
+
+def test_an_agent_is_asked_about_the_state_on_the_table():
+    table = Table("points24", 8)
+    table.play_token(table.tokens[0], "")
+    sample = table.state_sample()
+    from vlrl.cards.deals import deal_of
+
+    assert deal_of(sample).state() == table.episode.env.state

@@ -1,0 +1,259 @@
+"""The demo as people meet it: a real browser on a real server, many clients, bad uploads."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from test_demo import write_run
+
+from demos.games import Table
+
+pytest.importorskip("gradio", reason="gradio is not installed; pip install -e '.[demo]'")
+ROOT = Path(__file__).resolve().parent.parent
+BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+needs_browser = pytest.mark.skipif(not (BROWSER and DRIVER), reason="no browser; apt-get install chromium chromium-driver")
+PICTURES = Path(os.environ.get("VLRL_SCREENSHOTS") or "/nonexistent")
+"""Set to keep the screenshots, as the README's were."""
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("demo")
+    write_run(folder / "runs" / "first")
+    write_run(folder / "runs" / "second", reward=0.3)
+    (folder / "secret.txt").write_text("secret")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def url(root):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, str(ROOT / "demos" / "app.py"), "--run_root", str(root / "runs"), "--port", str(port)]
+    environment = {**os.environ, "GRADIO_TEMP_DIR": str(root / "cache"), "PYTHONPATH": str(ROOT)}
+    with (root / "log.txt").open("w") as log:
+        server = subprocess.Popen(command, cwd=root, env=environment, stdout=log, stderr=log)
+    address = f"http://127.0.0.1:{port}/"
+    try:
+        for _ in range(600):
+            assert server.poll() is None, (root / "log.txt").read_text()
+            if status(address) == 200:
+                break
+            time.sleep(0.1)
+        yield address
+        assert status(address) == 200, "it is still there after all tests"
+    finally:
+        server.kill()
+
+
+def status(address):
+    try:
+        with urllib.request.urlopen(address, timeout=10) as reply:
+            return reply.status
+    except urllib.error.HTTPError as error:
+        return error.code
+    except OSError:
+        return 0
+
+
+@pytest.fixture(scope="module")
+def browser():
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = BROWSER
+    for word in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--window-size=1280,1000"):
+        options.add_argument(word)
+    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
+    yield driver
+    driver.quit()
+
+
+def find(browser, selector):
+    from selenium.webdriver.common.by import By
+
+    return browser.find_element(By.CSS_SELECTOR, selector)
+
+
+def until(condition, seconds=30):
+    """Waits until `condition()` is true; what the page is still drawing may vanish in between."""
+    from selenium.common.exceptions import WebDriverException
+
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        try:
+            found = condition()
+        except WebDriverException:
+            found = None
+        if found:
+            return found
+        time.sleep(0.1)
+    raise AssertionError(f"not within {seconds} s")
+
+
+def open_tab(browser, url, name):
+    from selenium.webdriver.common.by import By
+
+    browser.get(url)
+    until(lambda: find(browser, "#try-ask"))
+    if name != "Try":
+        tabs = until(lambda: [b for b in browser.find_elements(By.CSS_SELECTOR, "button[role=tab]") if b.text.strip() == name])
+        tabs[0].click()
+
+
+def keep(browser, name):
+    if PICTURES.is_dir():
+        browser.save_screenshot(str(PICTURES / f"{name}.png"))
+
+
+def text(browser, selector):
+    return find(browser, selector).text
+
+
+def has_picture(browser, selector):
+    return find(browser, f"{selector} img").get_property("naturalWidth") > 0
+
+
+@needs_browser
+def test_one_click_gives_an_answer_with_boxes(browser, url):
+    open_tab(browser, url, "Try")
+    until(lambda: find(browser, "#try-question textarea, #try-question input").get_attribute("value"))
+    until(lambda: has_picture(browser, "#try-picture"))
+    find(browser, "#try-ask").click()
+    until(lambda: "iou_f1" in text(browser, "#try-scores"))
+    assert "thought" in text(browser, "#try-answer").lower()
+    assert "bbox_2d" in text(browser, "#try-answer")
+    until(lambda: has_picture(browser, "#try-picture"))
+    keep(browser, "try")
+
+
+@needs_browser
+def test_a_group_shows_what_grpo_sees(browser, url):
+    open_tab(browser, url, "Try")
+    until(lambda: has_picture(browser, "#try-picture"))
+    field = find(browser, "#try-n input[type=number]")
+    field.clear()
+    field.send_keys("4\t")
+    find(browser, "#try-ask").click()
+    until(lambda: "advantage" in text(browser, "#try-scores").lower())
+    assert text(browser, "#try-scores").count("<answer>") == 4
+
+
+@needs_browser
+def test_editing_a_completion_updates_its_score(browser, url):
+    open_tab(browser, url, "Grade")
+    until(lambda: "iou_f1" in text(browser, "#grade-scores"))
+    before = text(browser, "#grade-scores")
+    keep(browser, "grade")
+    field = find(browser, "#grade-text textarea")
+    field.clear()
+    field.send_keys("no answer at all")
+    until(lambda: text(browser, "#grade-scores") not in (before, ""))
+    assert "no" in text(browser, "#grade-scores").lower()
+
+
+@needs_browser
+def test_a_run_that_is_still_written_is_followed(browser, url, root):
+    open_tab(browser, url, "Runs")
+    until(lambda: has_picture(browser, "#runs-plot"))
+    until(lambda: "0.400 [0.300, 0.500]" in text(browser, "#runs-numbers"))
+    until(lambda: "<b>text 0</b>" in text(browser, "#runs-rows")), "shown as text, not as HTML"
+    keep(browser, "runs")
+    shown = text(browser, "#runs-told")
+    for name in ("first", "second"):
+        log = root / "runs" / name / "metrics.jsonl"
+        log.write_text(log.read_text() + 'ard": 1}\n' + json.dumps({"step": 7, "reward": 0.9}) + "\n")
+    until(lambda: "99 steps" in text(browser, "#runs-told") and text(browser, "#runs-told") != shown)
+
+
+@needs_browser
+def test_a_game_is_played_move_by_move(browser, url):
+    from selenium.webdriver.common.by import By
+
+    open_tab(browser, url, "Play")
+    until(lambda: has_picture(browser, "#play-picture"))
+    until(lambda: browser.find_elements(By.CSS_SELECTOR, "#play-move label"))[0].click()
+    find(browser, "#play-play").click()
+    until(lambda: "corrector" in text(browser, "#play-history").lower())
+    keep(browser, "play")
+    find(browser, "#play-step").click()
+    until(lambda: len(browser.find_elements(By.CSS_SELECTOR, "#play-history tr")) == 3 or "over" in text(browser, "#play-told"))
+
+
+@needs_browser
+def test_it_fits_a_phone_in_the_dark(browser, url):
+    browser.set_window_size(500, 1000)
+    try:
+        browser.get(url + "?__theme=dark")
+        until(lambda: find(browser, "#try-question textarea, #try-question input").get_attribute("value"))
+        width = browser.execute_script("return document.documentElement.scrollWidth - window.innerWidth")
+        assert width <= 0, "nothing sticks out to the right"
+        keep(browser, "phone")
+    finally:
+        browser.set_window_size(1280, 1000)
+
+
+def test_twenty_people_at_once_keep_their_own_games(url):
+    from gradio_client import Client
+
+    def play(seed):
+        mine, client = Table("points24", seed), Client(url, verbose=False)
+        client.predict(name="points24", seed=seed, api_name="/deal")
+        told = ""
+        for number in range(3):
+            token = mine.tokens[(seed + number) % len(mine.tokens)]
+            mine.play_token(token, "")
+            *_, told, _, _ = client.predict(token=token, thought="", api_name="/by_hand")
+            if mine.episode.done:
+                break
+        return mine.told in told
+
+    with ThreadPoolExecutor(20) as people:
+        assert all(people.map(play, range(20)))
+
+
+def test_bad_uploads_get_a_message_and_the_server_stays(url, root):
+    from gradio_client import Client, handle_file
+    from gradio_client.exceptions import AppError
+
+    client = Client(url, verbose=False)
+    good, corrupt, wrong = (root / name for name in ("good.png", "corrupt.png", "text.png"))
+    Image.new("RGB", (64, 48), "red").save(good)
+    corrupt.write_bytes(good.read_bytes()[:50])
+    wrong.write_text("not a picture")
+    client.predict(path=handle_file(str(good)), task="detection", api_name="/take_upload")
+    for path in (corrupt, wrong):
+        with pytest.raises(AppError, match="no picture"):
+            client.predict(path=handle_file(str(path)), task="detection", api_name="/take_upload")
+    large = root / "large.png"
+    large.write_bytes(b"0" * 21 * 2**20)
+    with pytest.raises(Exception, match=r"(?i)413|size|large"):
+        client.predict(path=handle_file(str(large)), task="detection", api_name="/take_upload")
+    assert status(url) == 200
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd", "secret.txt", "runs/../secret.txt", "runs/first/summary.json"])
+def test_files_are_not_served(url, root, path):
+    for shown in (path, str(root / path)):
+        assert status(f"{url}gradio_api/file={shown}") in (403, 404)
+
+
+def test_runs_outside_the_root_are_refused(url):
+    from gradio_client import Client
+    from gradio_client.exceptions import AppError
+
+    client = Client(url, verbose=False)
+    with pytest.raises((AppError, ValueError)):
+        client.predict(first="../", second="–", api_name="/look")
