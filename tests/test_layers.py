@@ -13,7 +13,7 @@ ORDER = [
     "flags", "schema", "boxes", "tags", "parsing", "answers", "words", "endpoint", "cards", "envs", "rewards", "metrics", "synthetic", "pictures", "tasks", "payment",
     "evaluation", "autotrust",
     "tiny", "packed_attention", "model", "vision", "prompts", "gtr", "group_shared", "shared_rollout", "shared_step", "sft",
-    "resampling", "progress", "checkpoints", "trainer", "generate", "report", "config", "run", "train",
+    "resampling", "progress", "checkpoints", "trainer", "generate", "report", "config", "correctors", "run", "train",
     "speed_plan", "speed_cases", "speed_run", "speed_check", "speed", "bench",
 ]  # fmt: skip
 MODULES = sorted((ROOT / "vlrl").rglob("*.py"))
