@@ -1,4 +1,4 @@
-"""One request to an endpoint: what is sent, and that no server can hold it up or fill the memory."""
+"""A request to an endpoint: what is sent, that no server can hold it up or fill the memory, and how often it is tried."""
 
 import socket
 import threading
@@ -7,7 +7,7 @@ import time
 import pytest
 
 from vlrl import endpoint
-from vlrl.endpoint import EndpointError, base_url, chat
+from vlrl.endpoint import EndpointError, base_url, chat, with_tries
 
 BODY = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 
@@ -55,10 +55,11 @@ def reply(body, status="200 OK"):
 
 
 def test_a_reply_is_read_with_its_usage(server):
-    body = b'{"choices": [{"message": {"content": "hello"}}], "usage": {"prompt_tokens": 7}}'
+    body = b'{"choices": [{"message": {"content": "hello"}, "finish_reason": "length"}], "usage": {"prompt_tokens": 7}}'
     found = chat(server(answering(reply(body))), BODY, timeout_s=5)
     assert found.text == "hello"
     assert found.usage == {"prompt_tokens": 7}
+    assert found.finish_reason == "length"
 
 
 def test_a_silent_server_and_a_dripping_one_end_at_the_time_out(server):
@@ -131,3 +132,39 @@ def test_the_address_comes_from_the_call_then_the_environment(monkeypatch):
     assert base_url() == "http://env"
     monkeypatch.delenv("OPENAI_API_BASE")
     assert base_url() == endpoint.DEFAULT_BASE
+
+
+def asking(*outcomes):
+    """A question that fails with each error in turn, then answers."""
+    left = list(outcomes)
+
+    def ask():
+        if left:
+            raise left.pop(0)
+        return "reply"
+
+    return ask, left
+
+
+def test_it_is_asked_again_until_it_answers_or_the_tries_are_used():
+    ask, _ = asking(EndpointError("busy"), EndpointError("busy"))
+    assert with_tries(ask, 3, 0) == "reply"
+    ask, left = asking(*[EndpointError("busy")] * 5)
+    with pytest.raises(EndpointError, match="try 3: busy"):
+        with_tries(ask, 3, 0)
+    assert len(left) == 2
+
+
+def test_what_asking_again_cannot_change_is_asked_once():
+    ask, left = asking(EndpointError("no such model", again=False), EndpointError("never reached"))
+    with pytest.raises(EndpointError, match="try 1: no such model"):
+        with_tries(ask, 3, 0)
+    assert len(left) == 1
+
+
+def test_other_errors_are_not_hidden_and_no_tries_are_an_error():
+    ask, _ = asking(KeyError("bug"))
+    with pytest.raises(KeyError):
+        with_tries(ask, 3, 0)
+    with pytest.raises(ValueError, match="n_tries=0"):
+        with_tries(ask, 0, 0)

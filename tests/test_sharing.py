@@ -9,7 +9,7 @@ import torch
 from peft import LoraConfig
 from trl import GRPOConfig
 
-from vlrl import prompts, shared_step
+from vlrl import pictures, shared_step
 from vlrl.checkpoints import RunStopped
 from vlrl.group_shared import NotShared
 from vlrl.model import load_model
@@ -126,8 +126,8 @@ def test_a_step_is_trls_own(name, tmp_path, monkeypatch, capsys):
 
 def test_every_image_is_opened_processed_and_encoded_once(tmp_path, monkeypatch):
     opened = Counter()
-    open_image = prompts.open_image
-    monkeypatch.setattr(prompts, "open_image", lambda path: opened.update([path]) or open_image(path))
+    open_image = pictures.open_image
+    monkeypatch.setattr(pictures, "open_image", lambda path: opened.update([path]) or open_image(path))
     case = {"max_steps": 2, "gradient_accumulation_steps": 2, "per_device_train_batch_size": 8}
     off = run(tmp_path / "off", "off", monkeypatch, **case).ran
     opened.clear()

@@ -1,7 +1,7 @@
-"""One request to an OpenAI-compatible chat endpoint, through the standard library alone: a message, or an error that says why.
+"""A request to an OpenAI-compatible chat endpoint, through the standard library alone: a message, or an error that says why.
 
-Bounded in time and size whatever the other side does. Not here: when to ask again and what a reply means (`vlrl.rewards.judge`,
-`vlrl.gtr.remote`). Keys are sent and never shown.
+Bounded in time and size whatever the other side does, and in tries. Not here: what is asked and what a reply means
+(`vlrl.rewards.judge`, `vlrl.gtr.remote`, `vlrl.bench.engines`). Keys are sent and never shown.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from typing import Any, TypeVar
 
 DEFAULT_BASE = "https://api.openai.com/v1"
 MAX_REPLY_BYTES = 4_000_000
-T = TypeVar("T")
 _FINAL_STATUS = frozenset({400, 401, 403, 404, 405, 413, 422})
 """Refusals that asking again does not change."""
+T = TypeVar("T")
 
 
 class EndpointError(Exception):
@@ -37,7 +37,7 @@ class EndpointError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ChatReply:
-    """The message of the first choice, what the endpoint says it used, and why it ended ("length": at the token limit)."""
+    """The message of the first choice, what the endpoint says it used, and why the message ended ("length": it was cut off)."""
 
     message: dict[str, Any]
     usage: Mapping[str, Any] = field(default_factory=dict)
@@ -66,7 +66,7 @@ def chat(base: str, body: Mapping[str, Any], *, timeout_s: float, api_key: str |
     api_key = os.environ.get("OPENAI_API_KEY") if api_key is None else api_key
     if api_key:
         headers["Authorization"] = f"Bearer {api_key}"
-    shown = _without_secrets(base)
+    shown = without_secrets(base)
     try:
         url = f"{base.rstrip('/')}/chat/completions"
         request = urllib.request.Request(url, data=json.dumps(body).encode(), headers=headers, method="POST")
@@ -87,8 +87,10 @@ def chat(base: str, body: Mapping[str, Any], *, timeout_s: float, api_key: str |
         message["content"]
     except (KeyError, IndexError, TypeError) as error:
         raise EndpointError("a reply without choices[0].message.content") from error
-    usage = decoded.get("usage")
-    return ChatReply(message, usage if isinstance(usage, dict) else {}, choice.get("finish_reason"))
+    usage, finish_reason = decoded.get("usage"), choice.get("finish_reason")
+    return ChatReply(
+        message, usage if isinstance(usage, dict) else {}, finish_reason if isinstance(finish_reason, str) else None
+    )
 
 
 def with_tries(ask: Callable[[], T], n_tries: int, backoff_s: float) -> T:
@@ -99,12 +101,12 @@ def with_tries(ask: Callable[[], T], n_tries: int, backoff_s: float) -> T:
             return ask()
         except EndpointError as error:
             if attempt == n_tries or not error.again:
-                raise EndpointError(f"try {attempt}: {error}") from error
+                raise EndpointError(f"try {attempt}: {error}", again=error.again) from error
         time.sleep(backoff_s * 2 ** (attempt - 1))
     raise ValueError(f"n_tries={n_tries} asks nothing; give 1 or more")
 
 
-def _without_secrets(base: str) -> str:
+def without_secrets(base: str) -> str:
     """The address without user, password and query."""
     parts = urllib.parse.urlsplit(base)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"

@@ -21,6 +21,7 @@ from vlrl.schema import Sample, SampleError, Task
 
 __all__ = [
     "MAX_ASPECT",
+    "SFT_TARGETS",
     "VIDEO_FPS",
     "VIDEO_FRAMES",
     "ImageError",
@@ -32,6 +33,7 @@ __all__ = [
     "open_image",
     "open_images",
     "situate",
+    "target",
     "video_frames",
 ]
 

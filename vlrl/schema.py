@@ -1,7 +1,7 @@
 """The records that cross module borders: what a sample, a completion's score and a prediction are.
 
 Everything here is frozen and free of torch. `Sample` is one line of the JSONL file described in the README; reading and
-checking such a file is here too (`read_samples`), opening its images is not (`vlrl.synthetic.open_image`).
+checking such a file is here too (`read_samples`), opening its images is not (`vlrl.pictures.open_image`).
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ import torch
 from transformers import TrainerCallback
 from trl import GRPOConfig
 
-from vlrl import prompts
+from vlrl import pictures
 from vlrl.group_shared import base_of
 from vlrl.prompts import Samples, situate
 from vlrl.schema import Reward, Sample
@@ -199,19 +199,19 @@ def run_side(case: Case, setting: Setting) -> dict[str, Any]:
     torch.manual_seed(case.seed)
     with tempfile.TemporaryDirectory() as folder:
         trainer, steps = _trainer(case, setting, Path(folder), cuda)
-        open_image = prompts.open_image
+        open_image = pictures.open_image
 
         def counted(path: str) -> Any:
             steps.clock.counts["decoded_images"] += 1
             with steps.clock.phase("preprocess"):
                 return open_image(path)
 
-        prompts.open_image = counted
+        pictures.open_image = counted
         try:
             gc.collect()
             trainer.train()
         finally:
-            prompts.open_image = open_image
+            pictures.open_image = open_image
     measured = steps.done[case.warmup :]
     runs = {name: [step.get(name, 0.0) for step in measured] for name in PHASES}
     runs["update"] = [a + b for a, b in zip(runs["forward_backward"], runs["optimizer"], strict=True)]

@@ -1,7 +1,7 @@
-"""`python -m vlrl.bench`: evaluate a model or a file of answers, compare two runs, score text, check data, measure rewards.
+"""`python -m vlrl.bench`: evaluate a model or a file of answers, compare two runs, score text, check data, measure speed.
 
-Sub-commands: `list`, `run`, `score`, `diff`, `grade`, `check`, `speed`. Only `run` and `speed` need a model, and torch only if
-it runs in this process.
+Sub-commands: `list`, `run`, `score`, `diff`, `grade`, `check`, `speed`. Only `run` and `speed --what trainer` need a model, and
+`run` needs torch only if the model runs in this process.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from vlrl.schema import ANSWER_FORMATS, BOX_FORMATS, COORDS
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Returns the exit code: 0 done, 1 bad rows were found or requests failed, 2 the input cannot be used (`speed` of the
-    trainer has codes of its own)."""
+    """Returns the exit code: 0 done, 1 bad rows were found or requests failed, 2 the input cannot be used (`speed` has codes
+    of its own)."""
     args = parse(sys.argv[1:] if argv is None else argv)
     try:
         return int(args.run(args))
@@ -48,6 +48,7 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     compared = command("diff", "comparing", "diff", "compare two result folders by a paired bootstrap")
     compared.add_argument("a", type=Path, metavar="A")
     compared.add_argument("b", type=Path, metavar="B")
+    compared.add_argument("--n", type=int, default=5, help="changed answers to show of each kind")
     compared.add_argument("--output_path", type=Path, help="write diff.json into this folder too")
     graded = command("grade", "grading", "grade_file", "score completions from a file")
     graded.add_argument("--reward", required=True, help="NAME[:option=value,...] or path/to/file.py:function")
@@ -97,9 +98,12 @@ def _data_flags(parser: argparse.ArgumentParser, seed: int | None) -> None:
         "--data", type=Path, help="samples.jsonl; of AutoTrust a file or the folder qa-pairs; default: synthetic"
     )
     parser.add_argument("--image_root", type=Path, help="folder that image paths are relative to")
-    parser.add_argument("--limit", type=int, help="at most so many samples (of AutoTrust: a file)")
+    parser.add_argument("--limit", type=_positive, help="at most so many samples (of AutoTrust: of each file)")
     parser.add_argument("--seed", type=int, default=seed, help="of synthetic samples and of tiny-random")
-    parser.add_argument("--coords", choices=COORDS, help="how boxes are written, where the model does not tell")
+    parser.add_argument(
+        "--coords", choices=COORDS, help="how boxes are written (default: as the model's type or the log tells)"
+    )
+    parser.add_argument("--answer_format", choices=ANSWER_FORMATS, help="of samples that do not say")
     parser.add_argument("--output_path", required=True, type=Path, metavar="DIR")
     trust = parser.add_argument_group("AutoTrust")
     trust.add_argument("--scorer", choices=["fixed", "reference", "both"], default="both")
@@ -114,19 +118,20 @@ def _data_flags(parser: argparse.ArgumentParser, seed: int | None) -> None:
 def _run_flags(parser: argparse.ArgumentParser) -> None:
     _data_flags(parser, seed=0)
     parser.add_argument(
-        "--model_name_or_path", default="tiny", help="tiny, tiny-random, a folder, a hub id, a server's model name"
+        "--model_name_or_path",
+        help="tiny or, of card games, tiny-cards (the defaults); a run's final/ folder, a hub id, a server's model name",
     )
-    parser.add_argument("--model_revision")
-    parser.add_argument("--dtype", help="auto (default), bfloat16, float16, float32")
+    parser.add_argument("--revision")
+    parser.add_argument("--dtype", help="of the weights (default: the checkpoint's)")
     parser.add_argument("--attn_implementation")
+    parser.add_argument("--device", choices=("auto", "cpu"), default="auto", help="auto: a GPU where there is one")
     parser.add_argument("--trust_remote_code", action="store_true")
     parser.add_argument("--min_pixels", type=int)
     parser.add_argument("--max_pixels", type=int)
-    parser.add_argument("--answer_format", choices=ANSWER_FORMATS)
     parser.add_argument("--box_format", choices=BOX_FORMATS)
     parser.add_argument("--batch_size", type=_positive, default=16, help="prompts at once in each process")
-    parser.add_argument("--max_completion_length", type=_positive, help="most tokens of an answer")
-    parser.add_argument("--allow_missing", type=int, default=0, metavar="N", help="go on without up to N samples' images")
+    parser.add_argument("--max_new_tokens", type=_positive, help="most tokens of an answer")
+    parser.add_argument("--allow_missing", type=int, default=0, metavar="N", help="go on without the files of up to N samples")
     parser.add_argument("--use_vllm", action="store_true", help="generate with vLLM in this process")
     parser.add_argument("--base_url", help="generate with an OpenAI-compatible server, e.g. http://localhost:8000/v1")
     parser.add_argument("--api_nproc", type=_positive, default=8, help="requests at a time")

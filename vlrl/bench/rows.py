@@ -17,9 +17,10 @@ from vlrl.cards.transcripts import read_transcript, replay
 from vlrl.evaluation import Row
 from vlrl.metrics.accuracy import picture
 from vlrl.metrics.calibration import stated_confidence
+from vlrl.metrics.cards import episode_row
 from vlrl.metrics.coco import f1_parts
 from vlrl.metrics.planning import said_by
-from vlrl.rewards.cards import card_move, card_success
+from vlrl.rewards.cards import card_move, card_recognition
 from vlrl.rewards.classification import cls_rl_accuracy
 from vlrl.rewards.scoring import score_rows
 from vlrl.schema import CARD_TASKS, Prediction, Sample, Task
@@ -38,7 +39,7 @@ def rows_of(task: Task, samples: Sequence[Sample], predictions: Sequence[Predict
         if value is None:
             continue
         parts, is_read = value
-        top, bottom = parts[task.headline] if task.headline in parts else next(iter(parts.values()))
+        top, bottom = next(iter(parts.values()))
         worth = top / bottom if bottom else 1.0
         outcome = "unparsed" if not is_read else "right" if worth >= 1 else "wrong" if worth <= 0 else "partly"
         said = _moves(sample, prediction) if sample.task in CARD_TASKS else read_span(prediction.completion, sample).text
@@ -50,7 +51,8 @@ def rows_of(task: Task, samples: Sequence[Sample], predictions: Sequence[Predict
                 outcome=outcome,
                 gold=_plain(sample.answer),
                 answer="" if said is None else said,
-                confidence=stated_confidence(prediction.completion),
+                confidence=None if task.is_episode(sample) else stated_confidence(prediction.completion),
+                completion=prediction.completion,
             )
         )
     return rows
@@ -106,14 +108,19 @@ def _qa(samples: Sequence[Sample], predictions: Sequence[Prediction]) -> Measure
     return values
 
 
-def _games(samples: Sequence[Sample], predictions: Sequence[Prediction]) -> Measured:
+def _cards(samples: Sequence[Sample], predictions: Sequence[Prediction]) -> Measured:
     values: Measured = []
     for sample, prediction in zip(samples, predictions, strict=True):
-        is_episode = deal_of(sample).is_episode
-        reward = card_success if is_episode else card_move
-        score = reward(prediction.completion, sample)
-        name = "success" if is_episode else "single_step"
-        values.append(None if score.value is None else ({name: (score.value, 1.0)}, score.answer is not None))
+        text, deal = prediction.completion, deal_of(sample)
+        if deal.is_episode:
+            turns = read_transcript(text)
+            row = episode_row(deal.state(), deal.game, replay(deal.game, deal.seed, turns or []))
+            parts = {"success": (float(row.won), 1.0), "return": (row.total, 1.0), "legal": (row.n_legal, row.n_steps)}
+            values.append((parts, turns is not None))
+        else:
+            move, stated = card_move(text, sample), card_recognition(text, sample).value or 0.0
+            parts = {"single_step": (move.value or 0.0, 1.0), "single_step_recognised": (stated, 1.0)}
+            values.append((parts, move.answer is not None))
     return values
 
 
@@ -142,7 +149,7 @@ _MEASURED: dict[str, Callable[[Sequence[Sample], Sequence[Prediction]], Measured
     "classification": _classification,
     "planning": _planning,
     "qa": _qa,
-    **dict.fromkeys(CARD_TASKS, _games),
+    **dict.fromkeys(CARD_TASKS, _cards),
 }
 
 

@@ -1,4 +1,4 @@
-"""A reward asked of a language model behind an OpenAI-compatible endpoint (`vlrl.endpoint`).
+"""A reward asked of a language model behind an OpenAI-compatible endpoint, (`vlrl.endpoint`).
 
 The one reward that reads the environment (OPENAI_API_KEY, OPENAI_API_BASE) and the network. Its failures are values of None.
 """
