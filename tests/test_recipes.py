@@ -6,7 +6,26 @@ import pytest
 
 from vlrl.config import CONFIGS
 
-RECIPES = sorted(path.stem for path in CONFIGS.glob("*.yaml"))
+GAMES = ("numberline", "ezpoints", "points24", "blackjack")
+RECIPES = sorted({path.stem for path in CONFIGS.glob("*.yaml")} - {"cards", *GAMES})
+
+
+@pytest.mark.parametrize("name", GAMES)
+def test_a_game_runs(name, tmp_path, run_train, small):
+    code, out, err = run_train("--config", CONFIGS / f"{name}.yaml", *small, "--output_dir", tmp_path / "run")
+    assert code == 0, err
+    assert "WARNING" not in out
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert (summary["model"], summary["steps"], summary["headline"]) == ("tiny-cards", 2, "success")
+    assert summary["before"]["valid"]["value"] > 0.8, "the start writes valid replies"
+    assert {"self_bleu2", "sensitivity", "corrected"} <= summary["thoughts"]["last"].keys()
+
+
+def test_the_cold_start_for_games_runs(tmp_path, run_train):
+    flags = ["--config", CONFIGS / "cards.yaml", "--sft_steps", "2", "--sft_batch_size", "4", "--eval_limit", "4"]
+    code, _, err = run_train(*flags, "--output_dir", tmp_path / "run")
+    assert code == 0, err
+    assert (tmp_path / "run" / "final" / "model.safetensors").is_file()
 
 
 @pytest.mark.parametrize("name", RECIPES)
