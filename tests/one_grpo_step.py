@@ -12,6 +12,7 @@ from accelerate.utils import gather_object
 from vlrl import run
 from vlrl.config import parse
 from vlrl.model import load_model
+from vlrl.train import finish, leave
 from vlrl.trainer import Trainer
 
 
@@ -53,3 +54,5 @@ if trainer.accelerator.is_main_process:
     weights = {name: p.double().abs().sum().item() for name, p in loaded.model.named_parameters()}
     ids = list(trainer._logs["extra"]["id"])
     print("RESULT " + json.dumps({**told, "weights": weights, "ids": ids, "n_tokens": states}))
+finish()
+leave(0)

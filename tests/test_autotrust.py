@@ -34,6 +34,9 @@ class Stub:
     def wait_for_everyone(self):
         pass
 
+    def finish(self):
+        pass
+
 
 @pytest.fixture
 def stub(monkeypatch):
@@ -86,10 +89,7 @@ def run(release, out, *extra, task="autotrust"):
 
 
 def test_the_whole_benchmark_runs_offline_on_the_embedded_model(tmp_path, capsys):
-    assert (
-        main(["run", "--task", "autotrust", "--limit", "2", "--max_completion_length", "8", "--output_path", str(tmp_path)])
-        == 0
-    )
+    assert main(["run", "--task", "autotrust", "--limit", "2", "--max_new_tokens", "8", "--output_path", str(tmp_path)]) == 0
     out = capsys.readouterr().out
     assert "this is not an AutoTrust result" in out
     result, report = (json.loads((tmp_path / name).read_text()) for name in ("result.json", "report.json"))

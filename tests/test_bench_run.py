@@ -1,6 +1,7 @@
 """`bench run`: nothing logged is lost, each sample is asked once, whoever answers; `score` needs no torch; `diff`."""
 
 import base64
+import dataclasses
 import io
 import json
 import os
@@ -20,7 +21,7 @@ from vlrl.bench.rows import rows_of
 from vlrl.bench.suites import json_round_trip
 from vlrl.schema import Prediction, SampleError, sample_to_json
 from vlrl.synthetic import draw
-from vlrl.tasks import TASKS
+from vlrl.tasks import KNOWN, TASKS
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -57,6 +58,9 @@ def test_result_says_what_was_measured_and_how(detection):
     assert found["config"]["decoding"] == "greedy"
     assert found["packages"]["torch"]
     assert "git_hash" in found
+    assert "vlrl" in found["packages"]
+    assert found["config"]["bootstrap_iters"] == 2000
+    assert ids(detection) == [TASKS["detection"].synthetic(0, "heldout", i).id for i in range(12)]
     for row in read_log(detection / "predictions.jsonl"):
         assert row.meta["coords"] == "resized_px"
         assert "Find every:" in row.meta["prompt"]
@@ -146,20 +150,67 @@ def test_score_needs_no_torch_and_says_the_same(detection, tmp_path):
     assert result(tmp_path / "scored")["model"] == "tiny"
 
 
+def test_several_tasks_take_turns_and_score_as_they_ran(tmp_path):
+    words = ["--task", "detection,qa", "--limit", "12"]
+    assert main(["run", *words, "--device", "cpu", "--batch-size", "5", "--output_path", str(tmp_path / "r")]) == 0
+    found = result(tmp_path / "r")
+    assert found["n-samples"] == {name: {"original": 6, "effective": 6} for name in ("detection", "qa")}
+    log = str(tmp_path / "r" / "predictions.jsonl")
+    assert main(["score", "--predictions", log, *words, "--output_path", str(tmp_path / "s")]) == 0
+    assert result(tmp_path / "s")["results"] == found["results"]
+
+
+def test_an_answer_is_read_in_the_dialect_it_was_logged_with(tmp_path):
+    sample = json_round_trip(TASKS["detection"].synthetic(0, "heldout", 0))
+    meta = {"coords": "norm1000", "image_size": [112, 112]}
+    text = TASKS["detection"].oracle(dataclasses.replace(sample, meta={**sample.meta, **meta}))
+    path = tmp_path / "p.jsonl"
+    path.write_text(json.dumps({"id": sample.id, "completion": text, "meta": meta}) + "\n")
+    words = ["score", "--predictions", str(path), "--task", "detection", "--limit", "1"]
+    assert main([*words, "--output_path", str(tmp_path / "out")]) == 0
+    assert result(tmp_path / "out")["results"]["detection"]["f1@0.5,none"] == 1
+
+
+@pytest.mark.parametrize("line", ['{"completion": "x"}', "[]", "nonsense"])
+def test_bad_predictions_are_named_with_their_line(tmp_path, capsys, line):
+    path = tmp_path / "p.jsonl"
+    path.write_text('{"id": "1", "completion": "x"}\n' + line + "\n{}\n")
+    words = ["--task", "detection", "--limit", "3", "--output_path", str(tmp_path / "s")]
+    assert main(["score", "--predictions", str(path), *words]) == 2
+    assert f"{path}:2: " in capsys.readouterr().err
+
+
+def test_games_are_played_and_scored_from_their_transcripts(tmp_path):
+    words = ["--task", "numberline", "--limit", "3"]
+    asked = [*words, "--model_name_or_path", "tiny-cards-random", "--max_new_tokens", "3", "--batch_size", "2"]
+    assert main(["run", *asked, "--output_path", str(tmp_path / "r")]) == 0
+    values = result(tmp_path / "r")["results"]["numberline"]
+    assert {"success,none", "return,none", "legal,none"} <= values.keys()
+    log = tmp_path / "r" / "predictions.jsonl"
+    assert main(["score", "--predictions", str(log), *words, "--output_path", str(tmp_path / "s")]) == 0
+    assert result(tmp_path / "s")["results"]["numberline"] == values
+    rows = [json.loads(line) for line in (tmp_path / "s" / "scores.jsonl").read_text().splitlines()]
+    assert all("after" in row["answer"] for row in rows)
+
+
 def test_score_of_answers_that_do_not_belong(detection, tmp_path, capsys):
     words = ["score", "--task", "detection", "--limit", "3", "--output_path", str(tmp_path / "x")]
     assert main([*words, "--predictions", str(detection / "predictions.jsonl")]) == 2
     assert "9 ids are not among the 3" in capsys.readouterr().err
     path = tmp_path / "p.jsonl"
     path.write_text(json.dumps({"id": "synthetic-detection-heldout-0-0", "completion": "None"}) + "\n")
-    assert main([*words, "--predictions", str(path)]) == 2
-    assert "say --coords" in capsys.readouterr().err
-    assert main([*words, "--predictions", str(path), "--coords", "px"]) == 0
-    out = capsys.readouterr().out
-    assert "2 of 3 samples have no prediction" in out
+    assert main([*words, "--predictions", str(path)]) == 0
+    told = capsys.readouterr()
+    assert "boxes of 1 answers are read as pixels of the original image" in told.err
+    assert "2 of 3 samples have no prediction" in told.out
     assert result(tmp_path / "x")["n_not_predicted"] == 2
-    assert main([*words, "--predictions", str(detection / "predictions.jsonl"), "--limit", "12", "--coords", "norm1"]) == 2
-    assert "logged with coords resized_px" in capsys.readouterr().err
+    assert main([*words, "--predictions", str(path), "--coords", "px"]) == 0
+    assert not capsys.readouterr().err
+    assert main([*words, "--predictions", str(detection / "predictions.jsonl"), "--limit", "12", "--coords", "norm1"]) == 0
+    assert "12 answers were logged with coords resized_px; they are read as norm1" in capsys.readouterr().err
+    assert result(tmp_path / "x")["results"]["detection"]["f1@0.5,none"] < 0.1
+    assert main([*words, "--predictions", str(detection / "predictions.jsonl"), "--limit", "12"]) == 0
+    assert result(tmp_path / "x")["results"] == result(detection)["results"]
     path.write_text('{"id": "a", "completion": "b"}\nnonsense\n{"id": "c", "completion": "d"}\n')
     assert main([*words, "--predictions", str(path)]) == 2
     assert "p.jsonl:2: not a line" in capsys.readouterr().err
@@ -207,6 +258,10 @@ def test_diff_pairs_the_samples_and_lists_what_changed(tmp_path, capsys):
     out = capsys.readouterr().out
     assert "10 samples are better in B" in out
     assert "0 samples are worse in B" in out
+    assert "... and 5 more" in out
+    assert "A unparsed: '<think>x</think><answer>STOP, STOP</answer>'" in out
+    assert main(["diff", str(tmp_path / "a"), str(tmp_path / "b"), "--n", "10"]) == 0
+    assert " more\n" not in capsys.readouterr().out
     told = json.loads((tmp_path / "d" / "diff.json").read_text())
     (plan,) = [row for row in told["differences"] if row["metric"] == "plan_accuracy"]
     assert (plan["a"], plan["b"], plan["difference"], plan["n"]) == (0.25, 0.75, 0.5, 20)
@@ -221,10 +276,10 @@ def test_diff_pairs_the_samples_and_lists_what_changed(tmp_path, capsys):
     assert main(["diff", str(tmp_path / "a"), str(tmp_path)]) == 2
 
 
-@pytest.mark.parametrize("name", list(TASKS))
+@pytest.mark.parametrize("name", [*TASKS, "numberline", "blackjack"])
 def test_rows_add_up_to_the_headline(name):
     """The paired comparison resamples rows; the table shows the task's metric: one number."""
-    task = TASKS[name]
+    task = KNOWN[name]
     samples = [json_round_trip(task.synthetic(3, "heldout", i)) for i in range(40)]
     texts = [task.oracle(samples[i - i % 3]) if i % 4 else "<think>no idea</think>" for i in range(40)]
     if name != "planning":
@@ -282,10 +337,14 @@ def test_missing_pictures_stop_the_run_unless_they_are_allowed(tmp_path, capsys)
     assert found["n-samples"]["planning"] == {"original": 4, "effective": 3}
     assert found["missing_images"] == [str(tmp_path / "2.png")]
     assert found["data"]["path"] == str(data)
+    draw("synthetic:planning/heldout/0/2").save(tmp_path / "2.png")
     (tmp_path / "1.png").write_bytes(b"not a picture")
     (tmp_path / "out" / "predictions.jsonl").unlink()
-    assert main([*words, "--allow_missing", "1"]) == 2
-    assert "2 of 4 samples have no picture" in capsys.readouterr().err
+    assert main(words) == 0, "a file that is there and cannot be read is counted and left out"
+    assert "cannot read image" in capsys.readouterr().err
+    found = result(tmp_path / "out")
+    assert (found["n_missing_image"], found["missing_images"]) == (1, [str(tmp_path / "1.png")])
+    assert found["n-samples"]["planning"] == {"original": 4, "effective": 3}
 
 
 # ---- the log

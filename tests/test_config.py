@@ -154,3 +154,16 @@ def test_asking_for_the_defaults_asks_for_nothing():
     assert "sft_steps" not in parse(["--config", str(CONFIGS / "classification.yaml")]).asked
     assert "sft_steps" in parse(["--config", str(CONFIGS / "alphadrive.yaml")]).asked
     assert "sft_steps" in parse(["--task", "qa", "--sft_steps", "400"]).asked
+
+
+def test_a_bare_off_in_yaml_is_no_truth_value(tmp_path):
+    path = tmp_path / "mine.yaml"
+    for written, meant in (("off", "off"), ("on", "on"), ("auto", "auto")):
+        path.write_text(f"group_shared: {written}\n")
+        assert parse(["--config", str(path)]).run.group_shared == meant
+
+
+@pytest.mark.parametrize("words", [["--group_shared", "maybe"], ["--sft_target", "thoughts"]])
+def test_words_of_our_own_options_are_checked(words):
+    with pytest.raises(ConfigError, match="must be one of"):
+        parse(words)

@@ -13,8 +13,9 @@ TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
 
 
 def torchrun(n, *words, check=True):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [*TORCHRUN, "--nproc_per_node", str(n), *map(str, words)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    command = [*TORCHRUN, "--nproc_per_node", str(n)] if n > 1 else [sys.executable]
+    command += map(str, words)
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=300)
     if check:
         assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]

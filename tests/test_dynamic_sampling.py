@@ -170,8 +170,9 @@ def test_what_is_trained_on_has_a_spread_and_is_what_the_log_says(tmp_path):
     tokenizer = trainer.processing_class.tokenizer
     trained = 0
     for batch in trainer.seen:
-        starts = np.cumsum([0, *batch["image_grid_thw"].prod(-1).tolist()])
-        assert batch["num_images"] == [1] * len(batch["completion_ids"])
+        fields = batch["plan"].plain_fields(batch["completion_ids"], -1)
+        starts = np.cumsum([0, *fields["image_grid_thw"].prod(-1).tolist()])
+        assert fields["num_images"] == [1] * len(batch["completion_ids"])
         for i in range(len(batch["completion_ids"])):
             ids = batch["completion_ids"][i][batch["completion_mask"][i].bool()]
             text, asked = tokenizer.decode(ids, skip_special_tokens=True), tokenizer.decode(batch["prompt_ids"][i])
@@ -180,7 +181,7 @@ def test_what_is_trained_on_has_a_spread_and_is_what_the_log_says(tmp_path):
             sample = TASK.synthetic(0, "train", int(row["id"].rsplit("-", 1)[1]))
             assert sample.question in asked
             pixels = trainer.processing_class.image_processor(images=[open_image(sample.images[0])], return_tensors="pt")
-            assert torch.equal(batch["pixel_values"][starts[i] : starts[i + 1]], pixels["pixel_values"])
+            assert torch.equal(fields["pixel_values"][starts[i] : starts[i + 1]], pixels["pixel_values"])
             trained += 1
     assert trained == 16
     assert trainer.seen[0]["num_items_in_batch"] == sum(row["n_tokens"] for row in log)
@@ -282,14 +283,15 @@ def step(n, per_device, tmp_path, *words):
         "import zlib\ndef mine(text, sample):\n"
         "    return 1.0 if zlib.crc32(sample.id.encode()) % 2 else zlib.crc32(text.encode()) % 997 / 997\n"
     )
+    by = f"-m torch.distributed.run --standalone --nproc_per_node {n} " if n > 1 else ""
     flags = (
-        f"-m torch.distributed.run --standalone --nproc_per_node {n} tests/one_grpo_step.py --output_dir {tmp_path}/on{n}"
+        f"{by}tests/one_grpo_step.py --output_dir {tmp_path}/on{n}"
         f" --max_steps 1 --warmup_steps 0 --learning_rate 1e-4 --num_generations 4 --per_device_train_batch_size {per_device}"
         f" --dynamic_sampling 4 --loss_type dapo --rewards {path}:mine --reward_weights 1 --logging_steps 1"
         " --report_to none --save_strategy no"
     )
     command = [sys.executable, *flags.split(), *map(str, words)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=400)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     return json.loads(next(line for line in done.stdout.splitlines() if line.startswith("RESULT "))[7:])

@@ -96,20 +96,6 @@ def test_the_image_is_encoded_once_a_group():
     assert sum(seen) == 2 + 8
 
 
-def test_groups_are_verified_by_prompt_and_picture():
-    a, b = object(), object()
-    ids = [[1, 2], [1, 2], [1, 2], [1, 2]]
-    assert group_shared.groups_of(ids, [[a], [a], [b], [b]], 2) == 2
-    assert group_shared.groups_of(ids, None, 4) == 1
-    assert group_shared.groups_of(ids, [["x.png"], ["x" + ".png"], None, []], 2) == 2
-    with pytest.raises(NotShared, match="different images"):
-        group_shared.groups_of(ids, [[a], [a], [a], [b]], 2)
-    with pytest.raises(NotShared, match="different prompts"):
-        group_shared.groups_of([[1, 2], [1, 3]], None, 2)
-    with pytest.raises(NotShared, match="not whole groups"):
-        group_shared.groups_of(ids, None, 3)
-
-
 @pytest.mark.parametrize(
     ("n", "steps", "g", "near"), [(8, 1, 8, None), (16, 1, 8, None), (4, 2, 8, None), (4, 1, 8, "8"), (6, 4, 8, "4 or 8")]
 )

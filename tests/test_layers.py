@@ -10,9 +10,11 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 ORDER = [
-    "schema", "endpoint", "boxes", "tags", "parsing", "answers", "words", "cards", "rewards", "metrics", "synthetic", "pictures", "tasks", "payment", "evaluation", "autotrust",
-    "tiny", "model", "vision", "prompts", "envs", "gtr", "packed_attention", "group_shared", "shared_rollout", "sft",
-    "resampling", "progress", "checkpoints", "trainer", "generate", "report", "config", "run", "train", "speed_cases", "speed", "bench",
+    "flags", "schema", "boxes", "tags", "parsing", "answers", "words", "endpoint", "cards", "envs", "rewards", "metrics", "synthetic", "pictures", "tasks", "payment",
+    "evaluation", "autotrust",
+    "tiny", "packed_attention", "model", "vision", "prompts", "gtr", "group_shared", "shared_rollout", "shared_step", "sft",
+    "resampling", "progress", "checkpoints", "trainer", "generate", "report", "config", "run", "train",
+    "speed_plan", "speed_cases", "speed_run", "speed_check", "speed", "bench",
 ]  # fmt: skip
 MODULES = sorted((ROOT / "vlrl").rglob("*.py"))
 

@@ -187,10 +187,27 @@ def test_p_values_are_even_without_an_effect_and_small_with_one():
     a = dict(enumerate_ids(rng.normal(size=40)))
     shifted = {key: value + 1 + 0.1 * rng.normal() for key, value in a.items()}
     metric, p_value = stats.paired_test(a, shifted)
-    assert p_value == pytest.approx(1 / 2001)
+    assert p_value == pytest.approx(1 / 10_001)
     assert metric == stats.paired_difference(a, shifted)
     assert stats.paired_test(a, a)[1] == 1
     assert stats.paired_test({"x": [0, 0]}, {"x": [1, 0]}, stats.ratio)[1] is None
+
+
+def test_exchanges_are_of_units_and_exact_for_few():
+    rng = np.random.default_rng(0)
+    found = [stats.paired_p_value(rng.normal(size=40), n_resamples=400, seed=i) for i in range(200)]
+    assert 0.02 <= np.mean(np.array(found) < 0.05) <= 0.09
+    one_picture = np.repeat(rng.normal(size=4), 25)
+    alone, together = (stats.paired_p_value(one_picture + 0.3, clusters=c) for c in (None, list(np.repeat(range(4), 25))))
+    assert together > alone
+    assert stats.paired_p_value([1.0]) is None
+    assert stats.paired_p_value([]) is None
+    # Of the 8 ways to exchange three equal gains, 2 are as far from 0.
+    assert stats.paired_p_value([1.0, 1.0, 1.0]) == pytest.approx(2 / 8, abs=0.02)
+    a = {"x": (0.0, 2.0), "y": (1.0, 3.0), "z": (0.0, 1.0)}
+    b = {"x": (2.0, 2.0), "y": (2.0, 3.0), "z": (0.0, 1.0)}
+    # Of the 4 ways to exchange x and y (z is equal) the ratios differ by 3/6, 1/6, -1/6, -3/6.
+    assert stats.paired_test(a, b, stats.ratio)[1] == pytest.approx(2 / 4, abs=0.02)
 
 
 def enumerate_ids(values):

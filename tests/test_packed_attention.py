@@ -11,7 +11,7 @@ SPANS = (Span(0, 6, (3, 1, 4)), Span(14, 4, (5,)), Span(23, 7, ()), Span(30, 2, 
 
 
 def test_the_mask_is_the_rule_written_out():
-    mask = packed_attention.dense_mask(SPANS, torch.device("cpu"))[0, 0]
+    mask = packed_attention.dense_mask([SPANS], torch.device("cpu"))[0, 0]
     want = torch.zeros(36, 36, dtype=torch.bool)
     for span in SPANS:
         for i in range(span.n_prompt):
@@ -77,7 +77,7 @@ def qkv(n=36):
 
 
 def by_mask(q, k, v, spans=SPANS):
-    mask = packed_attention.dense_mask(spans, torch.device("cpu"))[0, 0]
+    mask = packed_attention.dense_mask([spans], torch.device("cpu"))[0, 0]
     made = scores(q, k, 0.3, False).masked_fill(~mask, -torch.inf)
     return torch.einsum("hqk,khd->qhd", made.softmax(-1), v.repeat_interleave(2, dim=1))
 
@@ -164,7 +164,7 @@ def test_gpu_kernels_equal_the_dense_mask(kernel):
     inputs = [torch.randn(1, heads, 592, 128, device="cuda", dtype=torch.bfloat16) for heads in (16, 2, 2)]
     inputs = [x.requires_grad_() for x in inputs]
     exact_inputs = [x.detach()[0].transpose(0, 1).double().cpu().requires_grad_() for x in inputs]
-    mask = packed_attention.dense_mask(spans, torch.device("cpu"))[0, 0]
+    mask = packed_attention.dense_mask([spans], torch.device("cpu"))[0, 0]
     q, k, v = exact_inputs
     p = scores(q, k, 0.09, False).masked_fill(~mask, -torch.inf).softmax(-1)
     exact = torch.einsum("hqk,khd->qhd", p, v.repeat_interleave(8, dim=1))

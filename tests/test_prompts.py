@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from vlrl import prompts
 from vlrl.model import input_size_px, limit_pixels
 from vlrl.prompts import (
     VIDEO_FRAMES,
@@ -156,7 +157,7 @@ def test_corrupt_images_in_a_run_are_reported_by_sample_id_and_replaced(tmp_path
 def test_rows_of_training_supervision_and_evaluation_share_one_prompt(tiny, name):
     task = TASKS[name]
     samples = Samples(6, lambda i: situate(task.synthetic(0, "train", i), tiny))
-    for grpo, sft in zip(dataset(samples, TASKS), dataset(samples, TASKS, sft=True), strict=True):
+    for grpo, sft in zip(dataset(samples, TASKS), dataset(samples, TASKS, sft="thinking+answer"), strict=True):
         assert grpo["prompt"] == sft["prompt"] == messages(grpo["sample"], TASKS)
         assert grpo["prompt"][0]["content"][-1]["text"] == task.prompt(grpo["sample"])
         for one, other in zip(grpo["images"], sft["images"], strict=True):
@@ -287,3 +288,13 @@ def test_a_corrupt_video_in_a_run_gives_way_to_the_next_sample(tmp_path):
     said = []
     assert Samples(2, rows.__getitem__, said.append).open(0)[0].id == "good"
     assert "sample bad" in said[0]
+
+
+def test_targets_without_a_thought_keep_the_prompt_s_layout():
+    for task in TASKS.values():
+        one = task.synthetic(0, "train", 0)
+        assert prompts.target(one, task) == task.sft_target(one)
+        assert prompts.target(one, task, "answer").startswith("<answer>")
+        assert prompts.target(one, task, "answer") in task.sft_target(one)
+        bare = dataclasses.replace(one, meta={**one.meta, "answer_format": "none"})
+        assert prompts.target(bare, task, "answer") == task.sft_target(bare)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from vlrl import bench, speed
 from vlrl.config import parse
 from vlrl.rewards import REWARDS
 from vlrl.tasks import TASKS
@@ -18,6 +19,7 @@ COMMANDS = [
     for line in re.sub(r"\\\n", " ", block).splitlines()
     if "vlrl/train.py" in line and not line.startswith("#")
 ]
+BENCH = re.findall(r"^python -m vlrl\.bench .*$", README, re.MULTILINE)
 
 
 def test_the_two_commands_are_there():
@@ -35,6 +37,13 @@ def test_every_training_command_parses(command, tmp_path, monkeypatch):
         if word == "--config":
             words[i + 1] = str(ROOT / words[i + 1])
     parse([*words, "--use_cpu", "--bf16", "false"])
+
+
+@pytest.mark.parametrize("command", BENCH)
+def test_every_bench_command_parses(command):
+    args = bench.command_line().parse_args(shlex.split(command, comments=True)[3:])
+    if args.command == "speed":
+        assert speed.completed(args).out
 
 
 def test_pictures_and_files_exist():

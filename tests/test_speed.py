@@ -1,17 +1,15 @@
-"""The speed command on a model of seconds: its report, its bound on numbers, its FLOP count."""
+"""The speed command on a model of seconds: the contract of its report, its bounds on numbers and counts, its FLOP count."""
 
 import json
-import subprocess
-import sys
+import statistics
 
 import pytest
+import torch
 from transformers import Qwen2_5_VLConfig
 
-from vlrl import speed, speed_cases
+from vlrl import group_shared, speed, speed_cases, speed_check, speed_plan, speed_run
 
 SMALL = [
-    "--model",
-    "tiny",
     "--device",
     "cpu",
     "--image_size",
@@ -20,70 +18,174 @@ SMALL = [
     "4",
     "--group",
     "4",
+    "--prompt_tokens",
+    "8",
     "--threads",
-    "1",
+    "2",
 ]
+
+
+@pytest.fixture
+def here(monkeypatch):
+    """Children run in this process."""
+    made = []
+
+    def in_child(argv, what, **changes):
+        args = speed.arguments([*argv, *(word for name, n in changes.items() for word in (f"--{name}", str(n)))])
+        made.append(what)
+        case = speed.case_of(args)
+        if what == "check":
+            found = speed_check.compare(case)
+        else:
+            told = json.loads(what)
+            found = speed_run.run_side(case, speed_plan.Setting(**{**told, "without": frozenset(told["without"])}))
+        return json.loads(json.dumps({**found, "device": "cpu"}))
+
+    monkeypatch.setattr(speed, "in_child", in_child)
+    return made
 
 
 def run(tmp_path, *argv):
     out = tmp_path / "speed.json"
     code = speed.main([*SMALL, *argv, "--out", str(out)])
-    return code, json.loads(out.read_text(encoding="utf-8"))["cases"][0]
+    return code, json.loads(out.read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize("extra", [[], ["--freeze_vision", "--prompts", "2"]], ids=["trained tower", "frozen tower"])
-def test_check_only_compares_numbers_and_times_nothing(tmp_path, extra, capsys):
-    code, case = run(tmp_path, "--check_only", *extra)
+@pytest.mark.parametrize(
+    "extra",
+    [[], ["--freeze_vision"], ["--beta", "0"], ["--tune", "lora"], ["--tune", "lora", "--freeze_vision"]],
+    ids=["full", "frozen", "no-kl", "lora", "frozen lora"],
+)
+def test_check_only_compares_numbers_and_counts_and_times_nothing(tmp_path, extra, capsys, here):
+    code, report = run(tmp_path, "--check_only", *extra)
+    assert (code, report["problems"]) == (0, [])
+    assert set(report["seconds"]["vlrl"].values()) == {None}
+    assert report["max_abs_dlogp"] <= 1e-5
+    assert report["sampled_tokens_equal"]
+    assert report["params_with_grad_equal"]
+    n_passes = 2 if "--beta" in extra else 3
+    stock, ours = report["counts"]["stock"], report["counts"]["vlrl"]
+    assert (stock["processor_images"], ours["processor_images"]) == (16, 2), "two prompts of four completions, asked twice"
+    assert (stock["prompt_forwards"], ours["prompt_forwards"]) == (8 * n_passes, 2 * n_passes)
+    assert stock["tower_images"] == 8 * n_passes
+    assert ours["decoded_images"] >= 1, "the loader opens what it fetches"
+    assert ours["tower_images"] == (2 if "--freeze_vision" in extra else 2 * n_passes)
+    assert capsys.readouterr().out.splitlines()[-1].endswith("speed.json")
+
+
+def test_the_report_keeps_its_contract(tmp_path, capsys, here):
+    code, report = run(tmp_path, "--repeats", "2", "--disable", "prefill_once")
     assert code == 0
-    assert case["results"] == {}
-    assert case["numerics"]["greedy_tokens_equal"]
-    assert case["numerics"]["vlrl"]["max_abs_dlogp"] <= 1e-5
-    assert ("tower_rel_l2" in case["numerics"]["vlrl"]) == (extra == [])
-    assert "within_bound: yes" in capsys.readouterr().out
-
-
-def test_wrong_numbers_are_an_error(tmp_path, monkeypatch):
-    dense_mask = speed_cases.group_shared.dense_mask
-    monkeypatch.setattr(
-        speed_cases.group_shared, "dense_mask", lambda spans, device: dense_mask(spans, device).fill_(True).tril()
+    assert [json.loads(what)["side"] for what in here[1:]] == ["stock", "vlrl", "vlrl", "stock"], "in turn"
+    wanted = (
+        "schema command date versions device config seconds ratio peak_memory_bytes max_abs_dlogp mean_abs_dlogp noise_floor"
     )
-    code, case = run(tmp_path, "--check_only")
+    wanted += " grad_cosine grad_rel_l2 params_with_grad_equal sampled_tokens_equal counts sides noisy"
+    assert set(wanted.split()) <= set(report)
+    assert report["config"]["disabled"] == ["prefill_once"]
+    assert report["counts"]["vlrl"]["prompt_forwards"] == 8 + 2 + 2, "the rollout runs every row's prompt"
+    for side in ("stock", "vlrl"):
+        seconds, told = report["seconds"][side], report["sides"][side]
+        assert set(seconds) == set(speed.PHASES)
+        assert seconds["old"] is None
+        assert seconds["step"] >= max(seconds["rollout"], seconds["ref"], seconds["update"]) > 0
+        assert seconds["rollout"] == pytest.approx(seconds["rollout_prefill"] + seconds["rollout_decode"], rel=0.5)
+        assert len(told["spread"]["step"]["runs"]) == 2
+        assert statistics.median(told["spread"]["step"]["runs"]) == seconds["step"]
+        assert told["spread"]["step"]["min"] <= seconds["step"]
+        assert {"rollout", "update", "step"} <= set(report["peak_memory_bytes"][side])
+    assert report["ratio"]["step"] == pytest.approx(report["seconds"]["stock"]["step"] / report["seconds"]["vlrl"]["step"])
+    assert report["sides"]["vlrl"]["shared_path"] is True
+    assert report["sides"]["vlrl"]["fallback_reason"] is None
+    table = capsys.readouterr().out
+    assert "(not run: aligned)" in table
+    assert "sampled tokens equal: yes" in table
+
+
+def test_work_done_twice_is_an_error(tmp_path, monkeypatch, here):
+    monkeypatch.setattr("vlrl.trainer.sharing.rollout_problem", lambda config: "every row runs its prompt")
+    code, report = run(tmp_path, "--check_only", "--side", "vlrl")
     assert code == 1
-    assert not case["numerics"]["within_bound"]
+    assert report["problems"] == ["tower_images 12, 6 needed", "prompt_forwards 12, 6 needed"]
 
 
-def test_a_side_reports_every_phase(tmp_path):
-    code, case = run(tmp_path, "--side", "vlrl", "--repeats", "2", "--check", "none")
-    assert code == 0
-    assert set(case["results"]["vlrl"]) == set(speed.PHASES)
-    made = speed.fastest(case["results"]["vlrl"], "update")
-    assert len(made["runs"]) == 2
-    assert made["min"] <= made["seconds"] <= made["first_call"] * 100
-    _, late = run(tmp_path, "--side", "stock", "--check", "none", "--time_limit", "-1")
-    assert all(made["why"] == "time limit" for found in late["results"]["stock"].values() for made in found.values())
+def test_wrong_numbers_and_dead_children_are_errors(tmp_path, monkeypatch, capsys, here):
+    dense_mask = group_shared.dense_mask
+    monkeypatch.setattr("vlrl.group_shared.dense_mask", lambda spans, device: dense_mask(spans, device).fill_(True).tril())
+    code, report = run(tmp_path, "--check_only", "--side", "stock")
+    assert code == 1
+    assert any("max_abs_dlogp" in line for line in report["problems"])
+    monkeypatch.undo()
+    monkeypatch.setattr(speed, "in_child", lambda *a, **k: {"failed": "out of memory"})
+    assert speed.main([*SMALL, "--check_only", "--out", str(tmp_path / "x.json")]) == 1
+    assert "out of memory" in capsys.readouterr().err
 
 
-def test_a_child_s_peak_is_its_own():
-    weight = bytearray(300 * 2**20)
-    code = "from vlrl.speed import peak_resident_bytes; print(peak_resident_bytes())"
-    child = int(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
-    assert speed.peak_resident_bytes() > child + len(weight) // 2
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--image_size", "50"], "multiples of 28"),
+        (["--image_size", "wide"], "a side in pixels"),
+        (["--group", "1"], "at least 2"),
+    ],
+)
+def test_sizes_that_cannot_be_exit_with_2(words, said, capsys):
+    assert speed.main(["--device", "cpu", *words]) == 2
+    assert said in capsys.readouterr().err
 
 
-def test_two_processes_make_one_measurement():
-    a, b = ({"first_call": 9.0, "peak_bytes": n, **speed.summary(runs)} for n, runs in ((5, [1.0, 3.0]), (7, [2.0])))
-    both = speed.merged(a, b)
-    assert (both["seconds"], both["min"], both["peak_bytes"], both["runs"]) == (2.0, 1.0, 7, [1.0, 3.0, 2.0])
-    assert speed.merged({"seconds": None, "why": "out of memory"}, b) is b
+def test_a_child_that_dies_is_told_of():
+    assert "JSON" in speed.in_child([*SMALL], "not a setting")["failed"]
+
+
+def test_several_processes_make_one_measurement():
+    parts = [{"runs": {"step": runs}, "peaks": {"step": peak}} for runs, peak in (([1.0, 3.0], 5), ([2.0], 7))]
+    both = speed.joined(parts)
+    assert both["runs"]["step"] == [1.0, 3.0, 2.0]
+    assert both["peaks"]["step"] == 7
+    assert speed.seconds_of(both)["step"] == 2.0
+    assert speed.spread([1.0, 3.0, 2.0])["min"] == 1.0
+
+
+def test_peaks_are_reset():
+    speed_run.reset_peak(False)
+    before = speed_run.peak_bytes(False)
+    block = bytearray(200 * 2**20)
+    assert speed_run.peak_bytes(False) >= before + len(block) // 2
+    del block
+    speed_run.reset_peak(False)
+    assert speed_run.peak_bytes(False) < before + 100 * 2**20
 
 
 @pytest.mark.parametrize(("side_px", "n_keep", "ratio"), [(896, 128, 5.5), (896, 256, 4.3), (448, 128, 3.3)])
 def test_floating_point_operations_of_the_published_shape(side_px, n_keep, ratio):
-    args = speed.arguments(["--device", "cpu"])
-    model = speed_cases.build("tiny", args.device, args.dtype, 0)
-    batch = speed_cases.make_batch(model, 1, 82, side_px, n_keep, 8, 0)
     config = Qwen2_5_VLConfig(**speed_cases.SHAPES["qwen2.5-vl-3b-random"])
-    stock, shared = (speed_cases.forward_flops(config, batch, shared) for shared in (False, True))
+    sizes = {
+        "prompts": 1,
+        "group": 8,
+        "n_prompt": 84 + (side_px // 28) ** 2,
+        "n_keep": n_keep,
+        "n_patches": (side_px // 14) ** 2,
+    }
+    stock, shared = (speed_cases.forward_flops(config, shared, **sizes) for shared in (False, True))
     assert stock / shared == pytest.approx(ratio, rel=0.02)
     if (side_px, n_keep) == (896, 128):
         assert stock == pytest.approx(103e12, rel=0.02)
+
+
+def test_utilisation_of_a_known_device():
+    words = ["--model", "qwen2.5-vl-3b-random", "--image_size", "896", "--prompts", "1", "--device", "cpu"]
+    case = speed.case_of(speed.arguments(words))
+    told = {"device": "NVIDIA H100 80GB HBM3", "prompt_tokens": 1108}
+    assert speed._mfu(case, 1.0, told, False) == pytest.approx(3 * 103e12 / 989e12, rel=0.02)
+    assert speed._mfu(case, 1.0, {**told, "device": "cpu"}, False) is None
+    assert speed._mfu(case, None, told, False) is None
+
+
+def test_completions_of_the_comparison_hold_no_vision_tokens():
+    args = speed.arguments(["--model", "small", "--device", "cpu", "--image_size", "28", "--completion_tokens", "2000"])
+    case = speed.case_of(args)
+    loaded = speed_cases.build("small", torch.device("cpu"), torch.float32, 0)
+    ids, _ = speed_check._batch(case, loaded, speed_check.Sharing("mask", False, False, False))
+    made = set(ids[:, -2000:].unique().tolist())
+    assert made == set(range(speed_cases.N_BYTES))

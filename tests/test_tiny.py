@@ -69,16 +69,16 @@ def test_the_template_takes_text_images_and_both(tiny):
 
 
 def test_random_weights_follow_the_seed():
-    a, b, c = (tiny_module.load(random_seed=seed)[0] for seed in (1, 1, 2))
+    a, b, c = (tiny_module.load("tiny-random", seed)[0] for seed in (1, 1, 2))
     assert all(torch.equal(x, y) for x, y in zip(a.parameters(), b.parameters(), strict=True))
     assert not torch.equal(a.lm_head.weight, c.lm_head.weight)
 
 
-RECIPE = json.loads((tiny_module.ASSETS / "recipe.json").read_text())
+RECIPE = json.loads(((tiny_module.VARIANTS["tiny"].assets) / "recipe.json").read_text())
 
 
 def test_the_shipped_start_is_small_and_says_how_it_was_made():
-    assert sum(path.stat().st_size for path in tiny_module.ASSETS.iterdir()) < 5 * 2**20
+    assert sum(path.stat().st_size for path in (tiny_module.VARIANTS["tiny"].assets).iterdir()) < 5 * 2**20
     for key in ("command", "seed", "steps", "versions", "after", "what"):
         assert RECIPE[key] is not None
     assert "--stage sft" in RECIPE["command"]

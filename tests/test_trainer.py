@@ -19,14 +19,14 @@ from peft import LoraConfig
 from PIL import Image
 from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText
-from trl import GRPOConfig
+from trl import GRPOConfig, GRPOTrainer
 
-import vlrl.trainer
+from vlrl.checkpoints import PARTIAL, RunStopped, disk_is_full, last_checkpoint
 from vlrl.model import load_model, save_model, vision_token_ids
 from vlrl.prompts import Samples, situate
 from vlrl.schema import Reward, Sample, Score
 from vlrl.tasks import TASKS
-from vlrl.trainer import PARTIAL, RunStopped, Trainer, disk_is_full, last_checkpoint
+from vlrl.trainer import Trainer
 
 ROOT = Path(__file__).resolve().parent.parent
 DETECTION = TASKS["detection"]
@@ -78,7 +78,7 @@ def test_three_steps_and_three_more_are_six_steps(tmp_path, run_train, small):
 
 KILL_WHILE_SAVING = """
 import os, sys
-import vlrl.trainer
+import vlrl.checkpoints
 from vlrl.train import main
 
 calls = []
@@ -86,7 +86,7 @@ def die(folder):
     calls.append(folder)
     if len(calls) == 2:
         os.kill(os.getpid(), 9)
-vlrl.trainer.sync = die
+vlrl.checkpoints.sync = die
 main(sys.argv[1:])
 """
 
@@ -129,14 +129,14 @@ def test_killed_at_any_moment_can_go_on(tmp_path, run_train, small):
 
 
 def test_a_full_disk_while_saving_loses_nothing_written_before(tmp_path, run_train, small, monkeypatch):
-    save = vlrl.trainer.GRPOTrainer._save_checkpoint
+    save = GRPOTrainer._save_checkpoint
 
     def full(self, model, trial):
         save(self, model, trial)
         if self.state.global_step == 2:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(vlrl.trainer.GRPOTrainer, "_save_checkpoint", full)
+    monkeypatch.setattr(GRPOTrainer, "_save_checkpoint", full)
     folder = tmp_path / "run"
     code, _, err = run_train("--output_dir", folder, *small, "--max_steps", "3", "--save_steps", "1")
     assert code == 1
@@ -156,14 +156,14 @@ def test_what_counts_as_a_full_disk(tmp_path):
 
 
 def test_a_sampled_vision_token_stops_the_run(tmp_path, run_train, small, monkeypatch):
-    generate = vlrl.trainer.GRPOTrainer._generate_single_turn
+    generate = GRPOTrainer._generate_single_turn
 
     def sample_an_image(self, *args, **kwargs):
         ids, logps = generate(self, *args, **kwargs)
         ids[1][0] = self._banned[0]
         return ids, logps
 
-    monkeypatch.setattr(vlrl.trainer.GRPOTrainer, "_generate_single_turn", sample_an_image)
+    monkeypatch.setattr(GRPOTrainer, "_generate_single_turn", sample_an_image)
     code, _, err = run_train("--output_dir", tmp_path / "run", *small)
     assert code == 1
     assert "vision tokens" in err

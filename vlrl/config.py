@@ -17,13 +17,16 @@ import torch
 import yaml
 from trl import GRPOConfig, ModelConfig, TrlParser
 
+from vlrl.flags import with_underscores
 from vlrl.model import TINY_NAMES
+from vlrl.prompts import SFT_TARGETS
 from vlrl.rewards import load_reward
-from vlrl.schema import ANSWER_FORMATS, BOX_FORMATS, Reward, Task
+from vlrl.schema import ANSWER_FORMATS, BOX_FORMATS, CARD_TASKS, Reward, Task
 from vlrl.tasks import load_task
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 STAGES = ("grpo", "sft", "sft+grpo")
+GROUP_SHARED = ("auto", "on", "off")
 
 
 class ConfigError(ValueError):
@@ -73,7 +76,19 @@ class RunConfig:
         default=0,
         metadata={"help": "At most so many more rounds a step of fresh prompts for groups of equal rewards (DAPO). 0: off."},
     )
+    sft_target: str = field(
+        default=SFT_TARGETS[0],
+        metadata={"help": "What the supervised stage imitates: thinking+answer, or answer (AlphaDrive's released script)."},
+    )
+    group_shared: str = field(
+        default="auto",
+        metadata={"help": "Run a group's prompt and image once: auto (where possible), on (or refuse to run), off."},
+    )
     dry_run: bool = field(default=False, metadata={"help": "Print the resolved run and stop."})
+
+    def __post_init__(self) -> None:
+        if isinstance(self.group_shared, bool):  # YAML reads a bare on or off as a truth value
+            self.group_shared = "on" if self.group_shared else "off"
 
 
 @dataclass(frozen=True)
@@ -163,12 +178,7 @@ def parse(argv: list[str]) -> Config:
     parser = TrlParser((RunConfig, GRPOConfig, ModelConfig), allow_abbrev=False)
     parser.error = _refuse  # type: ignore[method-assign]
     known = sorted({action.dest for action in parser._actions if action.dest != "help"})
-    argv = [
-        word
-        if not word.startswith("--")
-        else "--" + word[2:].partition("=")[0].replace("-", "_") + word[2 + len(word[2:].partition("=")[0]) :]
-        for word in argv
-    ]
+    argv = with_underscores(argv)
     files = _read_files(argv)
     for key in files.values:
         if key not in known:
@@ -214,8 +224,9 @@ def _read_files(argv: list[str]) -> _Files:
     path = _flag_value(argv, "config")
     explicit = _read_yaml(Path(path)) if path else {}
     task_names = str(_flag_value(argv, "task") or explicit.get("task") or RunConfig.task)
-    model_name = str(_flag_value(argv, "model_name_or_path") or explicit.get("model_name_or_path") or "tiny")
     names = [task.name for task in _load_tasks(task_names)]
+    embedded_model = "tiny-cards" if set(names) <= set(CARD_TASKS) else "tiny"
+    model_name = str(_flag_value(argv, "model_name_or_path") or explicit.get("model_name_or_path") or embedded_model)
     embedded = CONFIGS / f"{names[0] if len(set(names)) == 1 else 'mixed'}.yaml"
     own = explicit.pop("tiny", None) or {}
     defaults: dict[str, Any] = {}
@@ -316,6 +327,10 @@ def _check(config: Config) -> None:
         raise ConfigError("--save_only_model leaves no optimizer state: such a run cannot --resume_from_checkpoint")
     if grpo.load_best_model_at_end:
         raise ConfigError("--load_best_model_at_end is not supported: the last weights are measured and kept")
+    if run.sft_target not in SFT_TARGETS:
+        raise ConfigError(f"--sft_target {run.sft_target}: must be one of {', '.join(SFT_TARGETS)}")
+    if run.group_shared not in GROUP_SHARED:
+        raise ConfigError(f"--group_shared {run.group_shared}: must be one of {', '.join(GROUP_SHARED)}")
     if run.dynamic_sampling < 0:
         raise ConfigError(f"--dynamic_sampling {run.dynamic_sampling}: rounds cannot be negative; 0 turns it off")
 

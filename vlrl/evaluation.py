@@ -40,8 +40,9 @@ class Evaluation:
 @dataclass(frozen=True)
 class Row:
     """What one sample adds to the numbers, whether it is right, and how that reads. `parts`: metric -> (numerator,
-    denominator); a metric is the ratio of its sums over the rows that have it. `picture`: what the sample shares with others
-    that are not independent of it. `outcome`: one of `OUTCOMES`. `gold` and `answer` are texts for people."""
+    denominator), the headline first; a metric is the ratio of its sums over the rows that have it. `picture`: what the sample
+    shares with others that are not independent of it. `outcome`: one of `OUTCOMES`. `gold` and `answer` are texts for people;
+    `completion` is what was said in full, empty where it is kept to the log."""
 
     id: str
     picture: str
@@ -50,11 +51,19 @@ class Row:
     gold: str = ""
     answer: str = ""
     confidence: float | None = None
+    completion: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        row = {"id": self.id, "picture": self.picture, "outcome": self.outcome, "gold": self.gold, "answer": self.answer}
-        parts = {name: list(part) for name, part in self.parts.items()}
-        return {**row, "parts": parts, **({} if self.confidence is None else {"confidence": self.confidence})}
+        row: dict[str, Any] = {
+            "id": self.id,
+            "picture": self.picture,
+            "outcome": self.outcome,
+            "gold": self.gold,
+            "answer": self.answer,
+        }
+        row |= {"parts": {name: list(part) for name, part in self.parts.items()}}
+        row |= {} if self.confidence is None else {"confidence": self.confidence}
+        return row | ({"completion": self.completion} if self.completion else {})
 
 
 OUTCOMES = ("right", "partly", "wrong", "unparsed")

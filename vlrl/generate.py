@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from accelerate import PartialState
@@ -11,6 +11,7 @@ from accelerate.utils import gather_object
 from tqdm.auto import tqdm
 from transformers import GenerationConfig, PreTrainedModel
 
+from vlrl.cards.playing import play
 from vlrl.model import Loaded, vision_token_ids
 from vlrl.prompts import messages, open_images
 from vlrl.schema import Prediction, Sample, Task
@@ -32,13 +33,14 @@ def generate(
     batch_size: int,
     model: PreTrainedModel | None = None,
     label: str = "generating",
+    each: Callable[[list[Prediction]], None] | None = None,
 ) -> list[Prediction]:
     """Greedy completions in the order of `samples` (situated ones, see `vlrl.prompts.situate`), each asked as its own task
     asks.
 
     Prompts are left-padded, vision tokens cannot be sampled, and the model's own generation defaults do not leak in.
     Samples are dealt to the processes in turn; every rank calls `generate` equally often, as sharded models need.
-    `model`: the unwrapped model to use, default `loaded.model`.
+    `model`: the unwrapped model to use, default `loaded.model`. `each`: told this process' predictions, batch by batch.
     """
     state = PartialState()
     rank, world = state.process_index, state.num_processes
@@ -48,7 +50,10 @@ def generate(
     for number in tqdm(range(n_batches), desc=label, disable=rank > 0, leave=False):
         indices = mine[number * batch_size : (number + 1) * batch_size]
         batch = [samples[i] for i in indices] or [samples[0]]
-        done += zip(indices, complete(loaded, tasks, batch, max_new_tokens, model), strict=False)
+        made = list(zip(indices, complete(loaded, tasks, batch, max_new_tokens, model), strict=False))
+        done += made
+        if each is not None:
+            each([prediction for _, prediction in made])
     if world > 1:
         done = gather_object(done)
     return [prediction for _, prediction in sorted(done, key=lambda pair: pair[0])]
@@ -61,7 +66,25 @@ def complete(
     max_new_tokens: int,
     model: PreTrainedModel | None = None,
 ) -> list[Prediction]:
-    """Greedy completions of one batch, on this process alone; see `generate`."""
+    """Greedy completions of one batch, on this process alone; see `generate`. Episodes are played side by side, and their
+    completion is the transcript (`max_new_tokens` holds for each reply)."""
+    games = [i for i, sample in enumerate(batch) if tasks[sample.task].is_episode(sample)]
+    single = [i for i in range(len(batch)) if i not in set(games)]
+    made: dict[int, Prediction] = {}
+
+    def ask(samples: Sequence[Sample]) -> list[Prediction]:
+        return _answers(loaded, tasks, samples, max_new_tokens, model)
+
+    if single:
+        made |= zip(single, ask([batch[i] for i in single]), strict=True)
+    if games:
+        made |= zip(games, play([batch[i] for i in games], ask), strict=True)
+    return [made[i] for i in range(len(batch))]
+
+
+def _answers(
+    loaded: Loaded, tasks: Mapping[str, Task], batch: Sequence[Sample], max_new_tokens: int, model: PreTrainedModel | None
+) -> list[Prediction]:
     model = loaded.model if model is None else model
     ends = torch.tensor(eos_ids(loaded))
     config = GenerationConfig(

@@ -4,7 +4,7 @@ Exact, not approximate: the states of a prompt do not depend on what follows, an
 itself, at the positions it would have had alone, computes the same numbers. Gradients of all completions add up in the shared
 prompt and image.
 
-    groups    groups_of, plan_groups, micro_batches      which rows share a prompt; groups stay whole through shuffling
+    groups    plan_groups, micro_batches                 what rows share; groups stay whole through shuffling
     scoring   plan_streams, pack, score                  old, reference and policy log-probabilities
 
 Not here: the attention kernels (`vlrl.packed_attention`), the rollout (`vlrl.shared_rollout`), the trainer's hooks
@@ -15,18 +15,19 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
-from vlrl.packed_attention import Span, dense_mask, layout
+from vlrl.packed_attention import FAMILIES, TEXT_ATTENTION, Span, dense_mask, layout
 
-FAMILIES = {"qwen2_vl": "dict", "qwen2_5_vl": "dict", "qwen3_vl": "tensor"}
-"""Model types whose packed pass was compared with the plain one, and the form in which they take a ready 4-D mask."""
+MASK_ELEMENTS = 2**26
+"""So many entries of dense masks at most go through the model at once (64 MiB as bools), where it is free to choose."""
 
 
 class NotShared(ValueError):
@@ -36,6 +37,13 @@ class NotShared(ValueError):
 def base_of(model: Any) -> Any:
     """The transformers model inside a PEFT wrapper, or the model itself."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def unwrapped(model: Any) -> Any:
+    """A model without what DDP and its like put around it."""
+    while hasattr(model, "module"):
+        model = model.module
+    return model
 
 
 def why_not(model: Any) -> str | None:
@@ -48,8 +56,8 @@ def why_not(model: Any) -> str | None:
         return "the language model has layers other than full attention"
     if getattr(text, "attention_dropout", 0.0) or getattr(text, "output_router_logits", False):
         return "attention dropout and auxiliary router losses are computed on the plain layout only"
-    if "flash" in str(text._attn_implementation):
-        return f"attention {text._attn_implementation!r} reads 2-D masks only; use sdpa, which vlrl.packed_attention extends"
+    if text._attn_implementation not in ("sdpa", TEXT_ATTENTION):
+        return f"attention {text._attn_implementation!r} takes no mask of groups; leave --attn_implementation out, or say sdpa"
     peft = getattr(model, "peft_config", {})
     if any(getattr(adapter, "is_prompt_learning", False) for adapter in peft.values()):
         return "prompt-learning adapters put tokens of their own before the prompt"
@@ -145,28 +153,6 @@ def sharing_problem(per_device: int, steps_per_generation: int, n_generations: i
     )
 
 
-def groups_of(prompt_ids: Sequence[Sequence[int]], images: Sequence[Any] | None, n_generations: int) -> int:
-    """The number of groups in a batch whose rows come G in a row with one prompt. Raises NotShared where they do not.
-
-    Two rows may share the text and differ in the picture, so pictures are compared too (the same object, or equal paths).
-    """
-    n = len(prompt_ids)
-    if n % n_generations:
-        raise NotShared(f"{n} rows are not whole groups of {n_generations}")
-    for row in range(n):
-        first = row - row % n_generations
-        if list(prompt_ids[row]) != list(prompt_ids[first]):
-            raise NotShared(f"rows {first} and {row} of one group have different prompts")
-        if images is not None and not _same_images(images[row], images[first]):
-            raise NotShared(f"rows {first} and {row} of one group have different images")
-    return n // n_generations
-
-
-def _same_images(a: Any, b: Any) -> bool:
-    a, b = list(a or ()), list(b or ())
-    return len(a) == len(b) and all(x is y or (isinstance(x, str) and x == y) for x, y in zip(a, b, strict=True))
-
-
 def plan_groups(
     model: Any, prompt_ids: Sequence[Sequence[int]], n_images: Sequence[int], grid_thw: Tensor | None, n_generations: int
 ) -> list[Group]:
@@ -216,11 +202,14 @@ class Piece(NamedTuple):
     rows: tuple[int, ...]
 
 
-def plan_streams(groups: Sequence[Group], n_completion: Sequence[int], max_tokens: int | None) -> list[list[Piece]]:
-    """Lay groups into streams of at most `max_tokens` tokens (None: one stream).
+def plan_streams(
+    groups: Sequence[Group], n_completion: Sequence[int], max_tokens: int | None, *, alone: bool = False
+) -> list[list[Piece]]:
+    """Lay groups into streams of at most `max_tokens` tokens (None: no limit).
 
-    Small groups share a stream; one that alone is longer is cut between completions and its prompt repeated. Completions of
-    no tokens (masked out) are left out; a group of none keeps its prompt, so that every rank runs a forward and a backward.
+    Small groups share a stream, unless each is to be `alone`; one that alone is longer is cut between completions and its
+    prompt repeated. Completions of no tokens (masked out) are left out; a group of none keeps its prompt, so that every rank
+    runs a forward and a backward.
     """
     streams: list[list[Piece]] = [[]]
     filled = 0
@@ -236,7 +225,7 @@ def plan_streams(groups: Sequence[Group], n_completion: Sequence[int], max_token
             length += n_completion[row]
         pieces.append((Piece(number, tuple(rows)), length))
         for piece, length in pieces:
-            if streams[-1] and max_tokens is not None and filled + length > max_tokens:
+            if streams[-1] and (alone or (max_tokens is not None and filled + length > max_tokens)):
                 streams.append([])
                 filled = 0
             streams[-1].append(piece)
@@ -264,27 +253,62 @@ def mask_budget(config: Any, groups: Sequence[Group], n_completion: Sequence[int
 
 @dataclass(frozen=True)
 class Packed:
-    """One stream, ready for a forward: T tokens of one row. `targets` and `sources`: where in the flat (B, R) result the
-    value at a stream index belongs."""
+    """S streams, ready for a forward: T tokens each, the shorter ones padded on the right. `targets` and `sources`: where in
+    the flat (B, R) result the value at an index of the flat (S, T) streams belongs."""
 
-    input_ids_1T: Tensor
-    labels_1T: Tensor
-    positions_A1T: Tensor
-    spans: tuple[Span, ...]
+    input_ids_ST: Tensor
+    labels_ST: Tensor
+    positions_AST: Tensor
+    spans: tuple[tuple[Span, ...], ...]
     images: tuple[int, ...]
     sources: Tensor
     targets: Tensor
 
 
-def pack(stream: Sequence[Piece], groups: Sequence[Group], n_completion: Sequence[int], ids_BT: Tensor, n_keep: int) -> Packed:
-    """Gather a stream from the padded layout: prompts left-padded, completions in the last `n_keep` columns.
+def pack(
+    streams: Sequence[Sequence[Piece]], groups: Sequence[Group], n_completion: Sequence[int], ids_BT: Tensor, n_keep: int
+) -> Packed:
+    """Gather streams from the padded layout: prompts left-padded, completions in the last `n_keep` columns.
 
     A completion is laid out as the prompt's last token and all its own but the last, each labelled with the token after it,
     so every log-probability has one place and no label is shifted.
     """
-    n_columns = ids_BT.shape[1]
+    laid = [_lay(stream, groups, n_completion, ids_BT.shape[1], n_keep) for stream in streams]
+    device, longest = ids_BT.device, max(len(one.tokens) for one in laid)
+    flat = ids_BT.reshape(-1)
+    text = int(laid[0].tokens[groups[streams[0][0].group].n_prompt - 1])  # a prompt ends in text, which padding may repeat
+    tokens, labels = (
+        pad_sequence([getattr(one, name) for one in laid], batch_first=True, padding_value=fill).to(device)
+        for name, fill in (("tokens", text), ("labels", -1))
+    )
+    positions = pad_sequence([one.positions_AT.T for one in laid], batch_first=True).permute(2, 0, 1).to(device)
+    return Packed(
+        input_ids_ST=flat[tokens],
+        labels_ST=torch.where(labels >= 0, flat[labels.clamp(min=0)], -100),
+        positions_AST=positions,
+        spans=tuple(one.spans for one in laid),
+        images=tuple(image for one in laid for image in one.images),
+        sources=torch.cat([one.sources + index * longest for index, one in enumerate(laid)]).to(device),
+        targets=torch.cat([one.targets for one in laid]).to(device),
+    )
+
+
+class _Laid(NamedTuple):
+    """One stream by indices into the flat padded layout (`tokens`, `labels`: -1 for none); the rest as in `Packed`."""
+
+    tokens: Tensor
+    labels: Tensor
+    positions_AT: Tensor
+    spans: tuple[Span, ...]
+    images: list[int]
+    sources: Tensor
+    targets: Tensor
+
+
+def _lay(stream: Sequence[Piece], groups: Sequence[Group], n_completion: Sequence[int], n_columns: int, n_keep: int) -> _Laid:
     first_column = n_columns - n_keep
-    tokens, labels, positions, sources, targets, images, spans = [], [], [], [], [], [], []
+    tokens, labels, positions, images, spans = [], [], [], [], []
+    sources, targets = [torch.empty(0, dtype=torch.long)], [torch.empty(0, dtype=torch.long)]
     at = 0
     for piece in stream:
         group = groups[piece.group]
@@ -304,31 +328,24 @@ def pack(stream: Sequence[Piece], groups: Sequence[Group], n_completion: Sequenc
             targets.append(torch.arange(row * n_keep, row * n_keep + n))
             at += n
         images += list(group.images)
-    device, none = ids_BT.device, torch.empty(0, dtype=torch.long)
-    flat, wanted = ids_BT.reshape(-1), torch.cat(labels).to(device)
-    return Packed(
-        input_ids_1T=flat[torch.cat(tokens).to(device)][None],
-        labels_1T=torch.where(wanted >= 0, flat[wanted.clamp(min=0)], -100)[None],
-        positions_A1T=torch.cat(positions, dim=1)[:, None].to(device),
-        spans=tuple(spans),
-        images=tuple(images),
-        sources=torch.cat([none, *sources]).to(device),
-        targets=torch.cat([none, *targets]).to(device),
-    )
+    parts = (torch.cat(tokens), torch.cat(labels), torch.cat(positions, dim=1))
+    return _Laid(*parts, tuple(spans), images, torch.cat(sources), torch.cat(targets))
 
 
 def stream_inputs(packed: Packed, pictures: Pictures, kernel: str, mask_form: str) -> dict[str, Any]:
-    """The forward's arguments. Kernels other than `mask` take their layout as a keyword and a mask that no layer reads."""
-    device = packed.input_ids_1T.device
+    """The forward's arguments. Kernels other than `mask` take the layout of their one stream as a keyword and a mask that no
+    layer reads."""
+    device = packed.input_ids_ST.device
     if kernel == "mask":
         mask, more = dense_mask(packed.spans, device), {}
     else:
+        (spans,) = packed.spans
         mask = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=device)
-        more = {"packed_stream": layout(packed.spans, kernel, device)}
+        more = {"packed_stream": layout(spans, kernel, device)}
     return {
-        "input_ids": packed.input_ids_1T,
+        "input_ids": packed.input_ids_ST,
         "attention_mask": {"full_attention": mask} if mask_form == "dict" else mask,
-        "position_ids": packed.positions_A1T,
+        "position_ids": packed.positions_AST,
         **pictures.inputs(packed.images),
         **more,
     }
@@ -344,33 +361,34 @@ def score(
     *,
     kernel: str = "mask",
     max_tokens: int | None = None,
+    one_pass: bool = False,
     entropy: bool = False,
-    autocast: AbstractContextManager[Any] | None = None,
+    autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
 ) -> tuple[Tensor, Tensor | None]:
     """Per-token log-probabilities (and entropies) of completions, both (B, n_keep), zero where the mask is.
 
     `model` carries TRL's fused head (`add_fused_lm_head`) and may be wrapped. `ids_BT`, `mask_BT`: the padded layout, prompts
     padded on the left, completions in the last `n_keep` columns. A completion's mask is ones, then zeros. Set the model's
-    attention with `packed_attention.use_attention` before any kernel but `mask`.
+    attention with `packed_attention.use_attention` before any kernel but `mask`. `one_pass`: a single forward whatever its
+    size, for sharded weights, whose forwards must be equally many in every process.
     """
-    unwrapped = model
-    while hasattr(unwrapped, "module"):
-        unwrapped = unwrapped.module
-    config = base_of(unwrapped).config
+    config = base_of(unwrapped(model)).config
     n_completion = mask_BT[:, -n_keep:].sum(dim=1).tolist()
-    if kernel == "mask" and max_tokens is None:
+    dense = kernel == "mask"
+    if dense and max_tokens is None:
         max_tokens = mask_budget(config, groups, n_completion)
+    streams = plan_streams(groups, n_completion, None if one_pass and not dense else max_tokens, alone=dense)
     results: dict[str, list[Tensor]] = {"log_probs": [], "entropy": []}
     targets = []
-    for stream in plan_streams(groups, n_completion, max_tokens):
-        packed = pack(stream, groups, n_completion, ids_BT, n_keep)
+    for batch in _passes(streams, groups, n_completion, dense, one_pass):
+        packed = pack(batch, groups, n_completion, ids_BT, n_keep)
         inputs = stream_inputs(packed, pictures, kernel, FAMILIES[config.model_type])
-        with autocast or nullcontext():
-            out = model(**inputs, shift_labels=packed.labels_1T, fused_lm_head=True)
+        with autocast():
+            out = model(**inputs, shift_labels=packed.labels_ST, fused_lm_head=True)
         targets.append(packed.targets)
         for name, values in results.items():
             if name == "log_probs" or entropy:
-                values.append(out[name][0, packed.sources])
+                values.append(out[name].reshape(-1)[packed.sources])
     where = torch.cat(targets)
     n_values = ids_BT.shape[0] * n_keep
 
@@ -379,3 +397,20 @@ def score(
         return flat.new_zeros(n_values).index_copy(0, where, flat).view(-1, n_keep)
 
     return unpacked(results["log_probs"]), unpacked(results["entropy"]) if entropy else None
+
+
+def _passes(
+    streams: list[list[Piece]], groups: Sequence[Group], n_completion: Sequence[int], dense: bool, one_pass: bool
+) -> list[list[list[Piece]]]:
+    """Streams that go through the model together: one for flash kernels; for dense masks as many as `MASK_ELEMENTS` allow,
+    those of like length together, so that little is padded."""
+    if not dense:
+        return [[stream] for stream in streams]
+    length = [sum(groups[p.group].n_prompt + sum(n_completion[row] for row in p.rows) for p in stream) for stream in streams]
+    order = range(len(streams)) if one_pass else sorted(range(len(streams)), key=lambda i: length[i])
+    passes: list[list[list[Piece]]] = [[]]
+    for i in order:
+        if passes[-1] and not one_pass and (len(passes[-1]) + 1) * length[i] ** 2 > MASK_ELEMENTS:
+            passes.append([])
+        passes[-1].append(streams[i])
+    return passes

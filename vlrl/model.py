@@ -21,8 +21,9 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_
 from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
 
 from vlrl import tiny
+from vlrl.packed_attention import FAMILIES, use_attention
 
-TINY_NAMES = ("tiny", "tiny-random")
+TINY_NAMES = tiny.NAMES
 """`tiny` is the shipped cold start, `tiny-random` the same model before it learnt anything."""
 
 COORDS_OF = {
@@ -68,6 +69,8 @@ class Loaded:
     name: str
     coords: str
     coords_why: str
+    attention: str = ""
+    """Of language model and tower, and why."""
 
     @property
     def device(self) -> torch.device:
@@ -124,23 +127,34 @@ def load_model(
     hub = {"revision": revision or "main", "trust_remote_code": trust_remote_code}
     model_type = check_is_vlm(name, **hub)
     dialect, why = choose_coords(model_type, coords)
+    named = None if attn_implementation in (None, "auto") else attn_implementation
     if name in TINY_NAMES:
-        model, processor = tiny.load(random_seed=seed if name == "tiny-random" else None)
+        model, processor = tiny.load(name, seed)
         if dtype not in (None, "auto"):
             model = model.to(getattr(torch, dtype) if isinstance(dtype, str) else dtype)
-        if attn_implementation:
-            model.set_attn_implementation(attn_implementation)
+        if named:
+            model.set_attn_implementation(named)
     else:
         processor = AutoProcessor.from_pretrained(name, padding_side="left", **hub)
-        if attn_implementation:
-            model_kwargs["attn_implementation"] = attn_implementation
+        if named:
+            model_kwargs["attn_implementation"] = named
         model = AutoModelForImageTextToText.from_pretrained(name, dtype=dtype or "auto", **hub, **model_kwargs)
     if not isinstance(processor, ProcessorMixin):
         raise ModelError(f"{name} has a tokenizer but no image processor; its folder lacks preprocessor_config.json")
     limit_pixels(processor, min_pixels, max_pixels)
     processor.tokenizer.padding_side = "left"  # type: ignore[attr-defined]
     model.config.use_cache = True
-    return Loaded(model=model, processor=processor, name=name, coords=dialect, coords_why=why)
+    return Loaded(model, processor, name, dialect, why, attend(model, named))
+
+
+def attend(model: Any, named: str | None) -> str:
+    """Give the model the fastest attention that is right for each part, unless one was named; returns what and why."""
+    if named:
+        return f"{named} (--attn_implementation)"
+    routed = use_attention(model) if model.config.model_type in FAMILIES and model.config._attn_implementation == "sdpa" else {}
+    text = "sdpa, packed groups by vlrl's kernels" if "text_config" in routed else model.config._attn_implementation
+    tower = "all windows at once (sdpa)" if "vision_config" in routed else "as the language model"
+    return f"language model {text}; tower {tower}"
 
 
 def limit_pixels(processor: Any, min_pixels: int | None, max_pixels: int | None) -> None:

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
@@ -30,6 +31,8 @@ TEXT_ATTENTION = "vlrl_packed"
 TOWER_ATTENTION = "flash_vlrl_window"
 """Registered names. "flash" makes the Qwen2.5-VL tower hand over all its windows at once; the language model's name must not
 hold it, or ordinary passes would bring masks that scaled-dot-product attention cannot read."""
+FAMILIES = {"qwen2_vl": "dict", "qwen2_5_vl": "dict", "qwen3_vl": "tensor"}
+"""Model types whose packed pass was compared with the plain one, and the form in which they take a ready 4-D mask."""
 KERNELS = ("mask", "merge", "gather", "flex")
 
 
@@ -86,13 +89,20 @@ def stream_ids(spans: Sequence[Span]) -> tuple[Tensor, Tensor, Tensor]:
     return torch.cat(groups), torch.cat(completions), torch.cat(shared)
 
 
-def dense_mask(spans: Sequence[Span], device: torch.device) -> Tensor:
-    """The rule as a bool mask of shape (1, 1, T, T), True where query (row) may attend key (column)."""
-    group, completion, shared = (ids.to(device) for ids in stream_ids(spans))
-    index = torch.arange(group.numel(), device=device)
-    own = completion[:, None] == completion[None, :]
-    seen = (index[None, :] <= index[:, None]) & (group[:, None] == group[None, :]) & (own | shared[None, :])
-    return seen[None, None]
+def dense_mask(streams: Sequence[Sequence[Span]], device: torch.device) -> Tensor:
+    """The rule as a bool mask of shape (streams, 1, T, T), True where query (row) may attend key (column).
+
+    T is the longest stream's length. What pads a shorter one sees the padding before it, so that no row is empty.
+    """
+    told = [stream_ids(spans) for spans in streams]
+    group, completion, shared = (
+        pad_sequence([ids[part] for ids in told], batch_first=True, padding_value=fill).to(device)
+        for part, fill in enumerate((-1, -1, 0))
+    )
+    index = torch.arange(group.shape[1], device=device)
+    own = completion[:, :, None] == completion[:, None, :]
+    seen = (index[None, :] <= index[:, None]) & (group[:, :, None] == group[:, None, :]) & (own | shared[:, None, :])
+    return seen[:, None]
 
 
 def layout(spans: Sequence[Span], kernel: str, device: torch.device) -> Layout:
@@ -181,6 +191,7 @@ class MergedAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, made: Layout, scale: float, kernel: Any) -> Tensor:
         own = (made.own, made.own, made.max_own, made.max_own)
+        out: Tensor
         out, lse = kernel.forward(q, k, v, own, True, scale)
         ctx.made, ctx.scale, ctx.kernel = made, scale, kernel
         if made.max_suffix and made.max_prefix:
@@ -251,7 +262,8 @@ def varlen_kernel() -> tuple[str, Callable[..., Tensor]] | None:
             options["enable_gqa"] = q.shape[1] != k.shape[1]
         elif q.shape[1] != k.shape[1]:
             k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], dim=1) for x in (k, v))
-        made: Any = varlen_attn(q, k, v, cq, ck, mq, mk, **options)
+        made = varlen_attn(q, k, v, cq, ck, mq, mk, **options)
+        assert isinstance(made, Tensor)
         return made
 
     return "torch varlen", call

@@ -44,7 +44,7 @@ def open_image(path: str) -> Image.Image:
 def image_size(path: str) -> tuple[int, int]:
     """Width and height in pixels as `open_image` would return them, from the file's header. Raises ImageError."""
     if path.startswith("synthetic:"):
-        return synthetic.SIDE_PX, synthetic.SIDE_PX
+        return synthetic.size_px(path)
     try:
         with Image.open(path) as file:
             width, height = file.size

@@ -21,6 +21,7 @@ from vlrl.schema import Sample, SampleError, Task
 
 __all__ = [
     "MAX_ASPECT",
+    "SFT_TARGETS",
     "VIDEO_FPS",
     "VIDEO_FRAMES",
     "ImageError",
@@ -32,11 +33,13 @@ __all__ = [
     "open_image",
     "open_images",
     "situate",
+    "target",
     "video_frames",
 ]
 
 MAX_ASPECT = 200
 """Qwen's image processors refuse thinner images than this."""
+SFT_TARGETS = ("thinking+answer", "answer")
 
 
 def _seen_size(sample: Sample) -> tuple[int, int] | None:
@@ -142,21 +145,25 @@ class Samples:
 class _Rows:
     """Indices -> TRL's rows; see `dataset`."""
 
-    def __init__(self, samples: Samples, tasks: Mapping[str, Task], sft: bool) -> None:
+    def __init__(self, samples: Samples, tasks: Mapping[str, Task], sft: str | None) -> None:
         self.samples, self.tasks, self.sft = samples, tasks, sft
+        self.opened: dict[int, tuple[Sample, list[Image.Image]]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         # `datasets` names a transform by a hash of all that it reaches, which may be a model: minutes for its weights.
         return {"n": self.samples.n, "sft": self.sft}
 
     def __call__(self, batch: dict[str, list[int]]) -> dict[str, list[Any]]:
-        opened = [self.samples.open(index) for index in batch["index"]]
+        # TRL asks for every index once a completion and again for every micro-batch of a generation.
+        kept = {i: self.opened[i] if i in self.opened else self.samples.open(i) for i in dict.fromkeys(batch["index"])}
+        self.opened = kept
+        opened = [kept[index] for index in batch["index"]]
         columns: dict[str, list[Any]] = {
             "prompt": [messages(sample, self.tasks, len(images)) for sample, images in opened],
             "images": [images for _, images in opened],
         }
         if self.sft:
-            targets = [self.tasks[sample.task].sft_target(sample) for sample, _ in opened]
+            targets = [target(sample, self.tasks[sample.task], self.sft) for sample, _ in opened]
             columns["completion"] = [
                 [{"role": "assistant", "content": [{"type": "text", "text": target}]}] for target in targets
             ]
@@ -166,7 +173,14 @@ class _Rows:
         return columns
 
 
-def dataset(samples: Samples, tasks: Mapping[str, Task], sft: bool = False) -> Dataset:
+def target(sample: Sample, task: Task, kind: str = SFT_TARGETS[0]) -> str:
+    """What the supervised stage imitates: the whole completion, or ("answer") without its thought, whatever the prompt asks."""
+    if kind == "answer" and sample.meta.get("answer_format", "think_answer") != "none":
+        sample = dataclasses.replace(sample, meta={**sample.meta, "answer_format": "answer"})
+    return task.sft_target(sample)
+
+
+def dataset(samples: Samples, tasks: Mapping[str, Task], sft: str | None = None) -> Dataset:
     """A lazily opened data set of TRL's rows: `prompt`, `images` (empty for text alone), `sample` and `index`, or, with
-    `sft`, a `completion` instead of these two."""
+    `sft` (one of `SFT_TARGETS`), a `completion` instead of these two."""
     return Dataset.from_dict({"index": list(range(samples.n))}).with_transform(_Rows(samples, tasks, sft))

@@ -114,11 +114,9 @@ def _tile(sample: Sample, before: Prediction, after: Prediction, side: int = 300
     tile = Image.new("RGB", (side + 8, side + (44 if boxes else 64)), "white")
     draw = ImageDraw.Draw(tile)
     caption = sample.question
-    pictures = open_images(sample)
-    if pictures:
-        image = pictures[int(sample.meta.get("image_index", 0))]
-        scale = side / max(image.size)
-        shown = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))
+    found = _shown(sample, side)
+    if found is not None:
+        shown, scale = found
         tile.paste(shown, (4, 4))
         if boxes:
             caption += ": " + _draw_boxes(draw, sample, (before, after), scale)
@@ -128,6 +126,16 @@ def _tile(sample: Sample, before: Prediction, after: Prediction, side: int = 300
         draw.text((6, side + 26), f"true: {_plain(sample.answer)[:40]}", fill=TRUE_COLOUR, font=_font(13))
         draw.text((6, side + 44), f"{said[0][:22]} -> {said[1][:22]}", fill=AFTER_COLOUR, font=_font(13))
     return tile
+
+
+def _shown(sample: Sample, side: int) -> tuple[Image.Image, float] | None:
+    """The picture that is asked about with its longer side `side` px, and the scale; None without one. Raises ImageError."""
+    pictures = open_images(sample)
+    if not pictures:
+        return None
+    image = pictures[int(sample.meta.get("image_index", 0))]
+    scale = side / max(image.size)
+    return image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale)))), scale
 
 
 def _draw_boxes(draw: ImageDraw.ImageDraw, sample: Sample, predictions: Sequence[Prediction], scale: float) -> str:

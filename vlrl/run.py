@@ -23,15 +23,17 @@ from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from transformers import AutoModelForImageTextToText
 
+from vlrl.cards.transcripts import read_transcript
+from vlrl.checkpoints import last_checkpoint
 from vlrl.config import Config, ConfigError
 from vlrl.model import TINY_NAMES, Loaded
 from vlrl.payment import Payment, with_planned_steps
 from vlrl.payment import choose as payment_for
 from vlrl.prompts import Samples, check_samples, situate
 from vlrl.report import versions
-from vlrl.schema import Prediction, Sample, read_samples
+from vlrl.schema import Prediction, Sample, Task, read_samples
 from vlrl.synthetic import item_rng
-from vlrl.trainer import last_checkpoint
+from vlrl.tiny import VARIANTS
 
 N_SYNTHETIC_TRAIN = 20_000
 N_SYNTHETIC_HELD_OUT = 400
@@ -153,7 +155,7 @@ def fit_length(config: Config, loaded: Loaded, data: Data) -> str:
     limit that is too short is only told: their thoughts have no known length.
     """
     samples = [data.train.get(i) for i in range(n_known(config, data))] + data.held_out
-    texts = [config.tasks[sample.task].oracle(sample) for sample in samples]
+    texts = [reply for sample in samples for reply in _replies(sample, config.tasks[sample.task])]
     lengths = [len(ids) + 1 for ids in loaded.tokenizer(texts).input_ids]
     longest = max(lengths)
     if "max_completion_length" not in config.values and config.model.model_name_or_path in TINY_NAMES:
@@ -164,6 +166,13 @@ def fit_length(config: Config, loaded: Loaded, data: Data) -> str:
         n_cut = sum(length > limit for length in lengths)
         found += f"; WARNING: {n_cut} of {len(lengths)} do not fit, raise --max_completion_length"
     return found
+
+
+def _replies(sample: Sample, task: Task) -> list[str]:
+    """The right completion of a sample: of an episode, each reply of it."""
+    text = task.oracle(sample)
+    turns = read_transcript(text) if task.is_episode(sample) else None
+    return [text] if turns is None else [turn.reply for turn in turns]
 
 
 def n_known(config: Config, data: Data) -> int:
@@ -238,7 +247,7 @@ def sft_samples(config: Config, loaded: Loaded, train: Samples, n_processes: int
 
 def is_shipped_start(config: Config) -> bool:
     """Whether the supervised stage of this run is the shipped cold start itself: nobody asked for more steps of it."""
-    embedded = config.model.model_name_or_path == "tiny" and config.run.stage == "sft+grpo" and config.run.data is None
+    embedded = config.model.model_name_or_path in VARIANTS and config.run.stage == "sft+grpo" and config.run.data is None
     return embedded and "sft_steps" not in config.asked
 
 

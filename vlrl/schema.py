@@ -1,7 +1,7 @@
 """The records that cross module borders: what a sample, a completion's score and a prediction are.
 
 Everything here is frozen and free of torch. `Sample` is one line of the JSONL file described in the README; reading and
-checking such a file is here too (`read_samples`), opening its images is not (`vlrl.synthetic.open_image`).
+checking such a file is here too (`read_samples`), opening its images is not (`vlrl.pictures.open_image`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-TASKS_IN_SCHEMA = ("detection", "grounding", "classification", "planning", "qa", "cards")
+CARD_TASKS = ("cards", "numberline", "ezpoints", "points24", "blackjack")
+TASKS_IN_SCHEMA = ("detection", "grounding", "classification", "planning", "qa", *CARD_TASKS)
 COORDS = ("px", "resized_px", "norm1000", "norm1")
 ANSWER_FORMATS = ("think_answer", "answer", "none", "answer_think")
 """How a completion is laid out: thought then answer, answer tags only, the bare answer, answer then thought."""
@@ -45,7 +46,7 @@ class Sample:
     `images` hold absolute paths once read from a file (or `synthetic:` addresses, drawn when opened). `answer` depends on
     `task`: detection: a list of `{"bbox_2d": [x1, y1, x2, y2], "label": str}` in ORIGINAL image pixels; grounding: one
     `{"bbox_2d": [...]}`; classification: the label; planning: `{"speed": str, "path": str}`; qa: a string, a number, or a
-    list of strings any of which is right.
+    list of strings any of which is right; card games: see `vlrl.cards.deals`.
     """
 
     id: str
@@ -132,6 +133,8 @@ class Task:
     headline: str
     synthetic: Callable[[int, str, int], Sample]
     """`(seed, split, index) -> Sample`; equal arguments give equal samples and pixels."""
+    is_episode: Callable[[Sample], bool] = lambda sample: False
+    """Whether a sample is a game to be played, one reply a step, whose completion is the transcript of all replies."""
 
 
 class SampleError(ValueError):

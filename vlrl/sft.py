@@ -21,7 +21,7 @@ from transformers.trainer_callback import ProgressCallback
 from trl import GRPOConfig, SFTConfig, SFTTrainer
 
 from vlrl.model import Loaded
-from vlrl.prompts import Samples, dataset
+from vlrl.prompts import SFT_TARGETS, Samples, dataset
 from vlrl.schema import Task
 from vlrl.vision import freeze_vision as freeze
 from vlrl.vision import with_targets
@@ -94,12 +94,13 @@ def supervise(
     muon: bool = False,
     freeze_vision: bool = False,
     peft_config: PeftConfig | None = None,
+    target: str = SFT_TARGETS[0],
 ) -> float:
     """Train `loaded.model` in place for `steps` steps of `batch_size` samples a process; returns the seconds it took.
 
     Cosine schedule with a tenth of warm-up; precision, seed, checkpointing and Adam's betas as in the GRPO stage. `muon`: for a
     small model that starts from random weights (adapters take AdamW). Samples are taken in their order (shuffle them
-    before), so a curriculum stays one. Adapters are merged at the end.
+    before), so a curriculum stays one. Adapters are merged at the end. `target`: what is imitated (`vlrl.prompts.SFT_TARGETS`).
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "metrics.jsonl").unlink(missing_ok=True)
@@ -113,7 +114,7 @@ def supervise(
     trainer = _Trainer(
         model=loaded.model,
         args=_arguments(folder, like, steps, batch_size, learning_rate),
-        train_dataset=dataset(samples, tasks, sft=True),
+        train_dataset=dataset(samples, tasks, sft=target),
         processing_class=loaded.processor,
         peft_config=with_targets(peft_config, freeze_vision),
         optimizers=(optimizer, None),

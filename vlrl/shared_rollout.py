@@ -51,7 +51,7 @@ def rollout(
     *,
     graphs: bool = False,
     drop_every: int = 0,
-    autocast: AbstractContextManager[Any] | None = None,
+    autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
 ) -> Tensor:
     """Prompt and completion ids of U·G rows, as `generate` returns them on the prompts repeated G times.
 
@@ -63,7 +63,7 @@ def rollout(
     if problem := rollout_problem(config):
         raise NotShared(problem)
     base = base_of(model)
-    with autocast or nullcontext():
+    with autocast():
         cache = prefill(model, prompt_ids_UL, prompt_mask_UL, groups, pictures)
         deltas = torch.tensor([[group.position_delta] for group in groups], device=prompt_ids_UL.device)
         base.model.rope_deltas = deltas.repeat_interleave(n_generations, dim=0)

@@ -1,347 +1,369 @@
-"""`python -m vlrl.speed`: the shared layout against TRL's, phase by phase, with the numbers that say both computed the same.
+"""`python -m vlrl.bench speed`: steps of the trainer that shares prompts and images against stock TRL, and equal numbers.
 
-Same weights (random, drawn from the seed), prompts, images, completions, loss, optimizer and dtype on both sides; completions
-of fixed length. The stock side is TRL's layout through TRL's fused head: every completion in a row with its prompt and its
-image. On a GPU stock runs at several settings and its fastest counts; on a CPU each side has processes of its own, in turn.
-Not here: data loading, preprocessing and rewards, which a run pays as well.
+Both sides run the real trainer on the same random weights, prompts, images, optimizer and loss, every completion of one fixed
+length; the stock side is TRL's own path in transformers' own attention. Each side has processes of its own, in turn: stock,
+vlrl, vlrl, stock. On a GPU stock runs at several settings and its fastest counts. A speed without equal numbers is not a
+result: log-probabilities and gradients of one group are compared in a process apart.
 """
 
 from __future__ import annotations
 
 import argparse
 import datetime
-import gc
 import json
-import resource
+import re
+import shlex
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable
-from dataclasses import replace
-from functools import partial
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
-import transformers
-from torch import Tensor
+from vlrl.speed_plan import COUNTS, PHASES, WITHOUT, Case, Setting
 
-from vlrl import group_shared, packed_attention
-from vlrl.speed_cases import (
-    PEAK_FLOPS,
-    SHAPES,
-    Batch,
-    Setting,
-    build,
-    forward_flops,
-    generated,
-    make_batch,
-    prepare,
-    scored,
-    settings,
-    update,
-)
-
-PHASES = ("update", "ref", "rollout_prefill", "rollout", "step")
+FP32_BOUNDS = {"max_abs_dlogp": 1e-5, "grad_rel_l2": 1e-4, "abs_dloss": 1e-5}
+NOISY = 0.05
+"""A phase whose interquartile range exceeds this share of its median is called noisy."""
 
 
-# -- measuring ------------------------------------------------------------------------------------------------------------
+def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="vlrl.bench speed", description=(__doc__ or "").splitlines()[0], allow_abbrev=False)
+    add_arguments(parser)
+    return completed(parser.parse_args(argv))
 
 
-def measure(run: Callable[[], Any], repeats: int, warmup: int = 1) -> dict[str, Any]:
-    """Seconds (all runs and the first call) and the peak of allocated GPU memory, or of this process on a CPU, in bytes."""
-    cuda = torch.cuda.is_available()
-    gc.collect()
-    if cuda:
-        torch.cuda.empty_cache()
-    seconds = []
-    for index in range(warmup + repeats):
-        if cuda:
-            torch.cuda.synchronize()
-            if index == warmup:
-                torch.cuda.reset_peak_memory_stats()
-        start = time.perf_counter()
-        run()
-        if cuda:
-            torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - start)
-    peak = torch.cuda.max_memory_allocated() if cuda else peak_resident_bytes()
-    return {"first_call": seconds[0], "peak_bytes": peak, **summary(seconds[warmup:])}
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--model", default="tiny", help="tiny, small (35 M), qwen2.5-vl-3b-random, or a folder or hub id")
+    add("--image_size", help="side in pixels, or WxH, multiples of 28 (default 448; tiny: 112)")
+    add("--prompt_tokens", type=int, default=64, help="text tokens besides the image")
+    add("--group", type=int, default=8, help="completions of a prompt")
+    add("--completion_tokens", type=int, help="exact length of every completion (default 128; tiny: 16)")
+    add("--prompts", type=int, help="distinct prompts of a generation (default 4; 2 on a CPU)")
+    add("--images_per_prompt", type=int, default=1)
+    add("--dtype", choices=("float32", "bfloat16"), help="default: float32 on a CPU, bfloat16 on a GPU")
+    add("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    add("--beta", type=float, default=0.04)
+    add("--tune", choices=("full", "lora"), default="full")
+    add("--freeze_vision", action="store_true")
+    add("--side", choices=("both", "stock", "vlrl"), default="both")
+    add(
+        "--stock", choices=("best", "default", "both"), default="best", help="stock TRL at its best settings, its default, both"
+    )
+    add("--disable", nargs="+", default=[], choices=WITHOUT, help="features of vlrl to leave out")
+    add("--warmup", type=int, default=1)
+    add("--repeats", type=int, help="timed steps a side (default 5; 3 on a CPU)")
+    add("--seed", type=int, default=0)
+    add("--threads", type=int, help="CPU threads (default: all cores)")
+    add("--check_only", action="store_true", help="compare numbers and counts, time nothing")
+    add("--out", type=Path, default=Path("speed.json"))
+    add("--child", help=argparse.SUPPRESS)
 
 
-def peak_resident_bytes() -> int:
-    """Of this process. `getrusage` alone would start a child at its parent's peak."""
-    status = Path("/proc/self/status")
-    if status.is_file():
-        lines = dict(line.split(":", 1) for line in status.read_text(encoding="utf-8").splitlines() if ":" in line)
-        return int(lines["VmHWM"].split()[0]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+def completed(args: argparse.Namespace) -> argparse.Namespace:
+    """Defaults that depend on other values. Raises ValueError for sizes that cannot be."""
+    import torch
 
-
-def summary(runs: list[float]) -> dict[str, Any]:
-    quarters = statistics.quantiles(runs, n=4) if len(runs) > 1 else [runs[0]] * 3
-    median, spread = statistics.median(runs), quarters[2] - quarters[0]
-    return {"seconds": median, "min": min(runs), "iqr": spread, "noisy": spread > 0.05 * median, "runs": runs}
-
-
-def merged(a: dict[str, Any], b: dict[str, Any]) -> dict[str, Any]:
-    """One measurement from two processes."""
-    if a["seconds"] is None or b["seconds"] is None:
-        return a if b["seconds"] is None else b
-    peak, first = max(a["peak_bytes"], b["peak_bytes"]), a["first_call"]
-    return {"first_call": first, "peak_bytes": peak, **summary(a["runs"] + b["runs"])}
-
-
-def measure_side(
-    model: Any,
-    batch: Batch,
-    side: str,
-    args: argparse.Namespace,
-    results: dict[str, Any],
-    note: Callable[[], None],
-    deadline: float,
-) -> None:
-    """All phases of one side at its settings, into `results`; what would be begun after the deadline is noted as not run."""
-    tried = settings(side, model.device, model.dtype)[: args.max_settings]
-    widest = replace(tried[0], rows=0, checkpointing=False)
-    reference = torch.full((batch.ids_BT.shape[0], batch.n_keep), -5.0, device=model.device)
-    # A frozen tower's features come of the rollout, which encodes the images itself.
-    with_features = replace(batch, pictures=group_shared.encode(model, batch.pictures))
-    scoring = with_features if args.freeze_vision and side == "vlrl" else batch
-    optimizer: list[torch.optim.Optimizer] = []
-
-    def step(setting: Setting) -> None:
-        generated(model, batch, widest, batch.n_keep)
-        update(model, scoring, setting, scored(model, scoring, widest))
-        if not optimizer:
-            trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-            # No learning rate: the same work, and the same weights for what is measured next.
-            optimizer.append(torch.optim.AdamW(trained, lr=0.0, weight_decay=0.0, fused=True))
-        optimizer[0].step()
-
-    runs: list[tuple[str, Setting, Callable[[], Any]]] = [
-        *(("update", setting, partial(update, model, scoring, setting, reference)) for setting in tried),
-        ("ref", widest, partial(scored, model, scoring, widest)),
-        ("rollout_prefill", widest, partial(generated, model, batch, widest, 1)),
-        ("rollout", widest, partial(generated, model, batch, widest, batch.n_keep)),
-        ("step", tried[0], partial(step, tried[0])),
-    ]
-    for phase, setting, run in runs:
-        if phase not in args.phases:
-            continue
-        found = results.setdefault(phase, {})
-        if time.monotonic() > deadline:
-            found[setting.label] = {"seconds": None, "why": "time limit"}
-            continue
-        prepare(model, setting)
-        try:
-            found[setting.label] = measure(run, args.repeats)
-        except RuntimeError as error:  # out of memory, or a kernel this machine lacks: this setting's result, not the others'
-            found[setting.label] = {"seconds": None, "why": str(error)[:300]}
-        model.zero_grad(set_to_none=True)
-        made = found[setting.label]
-        told = made["why"] if made["seconds"] is None else f"{made['seconds']:.4f} s, {made['peak_bytes'] / 2**30:.2f} GiB"
-        print(f"  {phase}: {setting.label}: {told}", flush=True)
-        note()
-
-
-# -- numbers --------------------------------------------------------------------------------------------------------------
-
-
-def gradient_gap(model: Any, kept: dict[str, Tensor]) -> dict[str, float]:
-    """Relative L2 and cosine of the model's gradients against kept ones, of all weights and of the tower's alone."""
-    sums = {"all": [0.0] * 4, "tower": [0.0] * 4}
-    for name, parameter in model.named_parameters():
-        if (parameter.grad is None) != (name not in kept):
-            raise AssertionError(f"{name} has a gradient on one side only")
-        if parameter.grad is None:
-            continue
-        a, b = parameter.grad.float(), kept[name].float()
-        values = [float(x) for x in ((a - b).square().sum(), a.square().sum(), b.square().sum(), (a * b).sum())]
-        for key in ("all", "tower") if ".visual." in name else ("all",):
-            sums[key] = [x + y for x, y in zip(sums[key], values, strict=True)]
-    gaps: dict[str, float] = {}
-    for key, (gap, own, other, product) in sums.items():
-        if other:
-            gaps |= {f"{key}_rel_l2": (gap / other) ** 0.5, f"{key}_cosine": product / (own * other) ** 0.5}
-    return gaps
-
-
-def compare(model: Any, batch: Batch, stock: Setting, others: dict[str, Setting]) -> dict[str, Any]:
-    """Log-probabilities, loss and gradients of other settings against one stock setting, on the same batch and weights."""
-    prepare(model, stock)
-    reference = scored(model, batch, stock)
-    # A reference apart from the policy, so that the KL term has a gradient of its own.
-    apart = reference + 0.1 * torch.sin(torch.arange(reference.numel(), device=reference.device).view_as(reference))
-    loss = update(model, batch, stock, apart)
-    kept = {name: parameter.grad.clone() for name, parameter in model.named_parameters() if parameter.grad is not None}
-    report: dict[str, Any] = {"stock": stock.label, "loss": loss}
-    for name, setting in others.items():
-        prepare(model, setting)
-        gap = (scored(model, batch, setting) - reference).abs()
-        report[name] = {"max_abs_dlogp": float(gap.max()), "mean_abs_dlogp": float(gap.mean())}
-        report[name]["abs_dloss"] = abs(update(model, batch, setting, apart) - loss)
-        report[name] |= gradient_gap(model, kept) | {"setting": setting.label}
-    model.zero_grad(set_to_none=True)
-    return report
-
-
-def check(model: Any, batch: Batch) -> dict[str, Any]:
-    """Numbers of the shared side against stock; in bf16 stock through another attention backend is the measure."""
-    rows = 2 if model.device.type == "cuda" else 0
-    kernel = packed_attention.choose_kernel(model.device, model.dtype)[0]
-    shared = Setting("vlrl", kernel=kernel, window=True)
-    others = {"noise": Setting("stock", rows=rows, attention="eager", window=True), "vlrl": shared}
-    if kernel != "mask":
-        others["vlrl_mask"] = replace(shared, kernel="mask")
-    report = compare(model, batch, Setting("stock", rows=rows), others)
-    got, noise = report["vlrl"], report["noise"]
-    if model.dtype == torch.float32:
-        report["within_bound"] = got["max_abs_dlogp"] <= 1e-5 and got["all_rel_l2"] <= 1e-4 and got["abs_dloss"] <= 1e-5
-        plain, fast = (generated(model, batch, Setting(side), 16, sample=False) for side in ("stock", "vlrl"))
-        report["greedy_tokens_equal"] = bool(torch.equal(plain, fast))
-        report["within_bound"] &= report["greedy_tokens_equal"]
-    else:
-        report["within_bound"] = all(got[key] <= 2 * noise[key] for key in ("max_abs_dlogp", "mean_abs_dlogp", "all_rel_l2"))
-    return report
-
-
-# -- the command ----------------------------------------------------------------------------------------------------------
-
-
-def fastest(results: dict[str, Any], phase: str, ours: bool = False) -> dict[str, Any] | None:
-    """The fastest setting of a phase; stock with our windows counts only where asked for."""
-    done = {label: made for label, made in results.get(phase, {}).items() if made["seconds"] is not None}
-    done = {label: made for label, made in done.items() if label.startswith("vlrl") or ("windows" in label) == ours}
-    return min(done.values(), key=lambda made: made["seconds"], default=None)
-
-
-def table(case: dict[str, Any]) -> str:
-    lines = [
-        f"{case['model']}  U={case['prompts']} G={case['group']}  {case['image_px']} px = {case['image_tokens']} image tokens"
-        f"  P={case['prompt_tokens']} R={case['completion_tokens']}  {case['dtype']} {case['device']}",
-        f"{'phase':<16} {'stock (s)':>10} {'vlrl (s)':>10} {'ratio':>7} {'peak stock':>11} {'peak vlrl':>10}",
-    ]
-    for phase in PHASES:
-        sides = [fastest(case["results"].get(side, {}), phase) for side in ("stock", "vlrl")]
-        if any(sides):
-            cells = ["-" if made is None else f"{made['seconds']:.3f}" for made in sides]
-            ratio = f"{sides[0]['seconds'] / sides[1]['seconds']:.2f}" if sides[0] and sides[1] else "-"
-            peaks = ["-" if made is None else f"{made['peak_bytes'] / 2**30:.2f} GiB" for made in sides]
-            noisy = "  noisy" if any(made and made["noisy"] for made in sides) else ""
-            lines.append(f"{phase:<16} {cells[0]:>10} {cells[1]:>10} {ratio:>7} {peaks[0]:>11} {peaks[1]:>10}{noisy}")
-    for name, values in (case.get("numerics") or {}).items():
-        if isinstance(values, dict):
-            lines.append(f"numerics {name}: " + "  ".join(f"{k} {v:.3g}" for k, v in values.items() if k != "setting"))
-        elif isinstance(values, bool):
-            lines.append(f"numerics {name}: {'yes' if values else 'NO'}")
-    lines += [f"mfu of the update, {side}: {value:.1%}" for side, value in case["mfu"].items()]
-    return "\n".join(lines)
-
-
-def arguments(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m vlrl.speed", description=__doc__)
-    parser.add_argument("--model", choices=list(SHAPES), default="tiny")
-    parser.add_argument("--image_size", type=int, nargs="+", default=[448], help="side in pixels, a multiple of 28")
-    parser.add_argument("--completion_tokens", type=int, nargs="+", default=[64])
-    parser.add_argument("--group", type=int, nargs="+", default=[8])
-    parser.add_argument("--prompt_tokens", type=int, default=82, help="text tokens besides the image")
-    parser.add_argument("--prompts", type=int, default=1, help="distinct prompts in the batch")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"))
-    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
-    parser.add_argument("--side", choices=("both", "stock", "vlrl"), default="both")
-    parser.add_argument("--phases", nargs="+", default=list(PHASES), choices=PHASES)
-    parser.add_argument("--freeze_vision", action="store_true")
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, help="CPU threads")
-    parser.add_argument("--time_limit", type=float, default=1e9, help="seconds after which no measurement is begun")
-    parser.add_argument("--max_settings", type=int, help="try only the first so many settings of a side")
-    parser.add_argument("--check_only", action="store_true", help="compare numbers, time nothing")
-    parser.add_argument("--check", choices=("all", "first", "none"), default="all", help="cases whose numbers are compared")
-    parser.add_argument("--out", type=Path, default=Path("speed.json"))
-    args = parser.parse_args(argv)
-    args.device = torch.device("cuda" if args.device != "cpu" and torch.cuda.is_available() else "cpu")
-    args.dtype = getattr(torch, args.dtype or ("bfloat16" if args.device.type == "cuda" else "float32"))
+    if args.device == "auto":
+        args.device = "cuda" if torch.cuda.is_available() else "cpu"
+    cpu, tiny = args.device == "cpu", args.model == "tiny"
+    args.dtype = args.dtype or ("float32" if cpu else "bfloat16")
+    args.completion_tokens = args.completion_tokens or (16 if tiny else 128)
+    args.prompts = args.prompts or (2 if cpu else 4)
+    args.repeats = args.repeats or (3 if cpu else 5)
+    size = str(args.image_size or (112 if tiny else 448))
+    if not re.fullmatch(r"\d+(x\d+)?", size):
+        raise ValueError(f"--image_size {size}: write a side in pixels, or WxH")
+    width, _, height = size.partition("x")
+    args.image_size = (int(width), int(height or width))
+    if any(side % 28 or not side for side in args.image_size):
+        raise ValueError(f"--image_size {size}: sides must be multiples of 28 pixels (one image token)")
+    if min(args.group - 1, args.completion_tokens, args.prompts, args.repeats, args.images_per_prompt, args.prompt_tokens) < 1:
+        raise ValueError("--group must be at least 2, every other size at least 1")
     return args
 
 
-def in_turn(argv: list[str], repeats: int, results: dict[str, Any]) -> None:
-    """One case's sides in fresh processes: stock, vlrl, vlrl, stock. Neither has the quieter half, nor the other's memory."""
-    with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "side.json"
-        for side, n in (
-            ("stock", -(-repeats // 2)),
-            ("vlrl", -(-repeats // 2)),
-            ("vlrl", repeats // 2),
-            ("stock", repeats // 2),
-        ):
-            if not n:
-                continue
-            own = ["--side", side, "--repeats", str(n), "--check", "none", "--out", str(out)]
-            subprocess.run([sys.executable, "-m", "vlrl.speed", *argv, *own], check=True, stdout=subprocess.DEVNULL)
-            case = json.loads(out.read_text(encoding="utf-8"))["cases"][0]
-            held = results.setdefault(side, {})
-            for phase, found in case["results"][side].items():
-                for label, made in found.items():
-                    old = held.setdefault(phase, {}).get(label)
-                    held[phase][label] = merged(old, made) if old else made
+def case_of(args: argparse.Namespace) -> Case:
+    return Case(
+        model=args.model, image_px=args.image_size, prompt_tokens=args.prompt_tokens, group=args.group,
+        completion_tokens=args.completion_tokens, prompts=args.prompts, images_per_prompt=args.images_per_prompt,
+        dtype=args.dtype, device=args.device, beta=args.beta, tune=args.tune, freeze_vision=args.freeze_vision,
+        warmup=max(1, args.warmup), repeats=args.repeats, seed=args.seed,
+    )  # fmt: skip
 
 
-def main(argv: list[str] | None = None) -> int:
-    argv = sys.argv[1:] if argv is None else argv
-    args = arguments(argv)
-    deadline = time.monotonic() + args.time_limit
+def settings(args: argparse.Namespace) -> dict[str, list[Setting]]:
+    """What each side is tried with. On a GPU stock's best is looked for among micro-batches without checkpointing; its default
+    is TRL's: float32 weights, checkpointing, 8 rows."""
+    ours = [Setting("vlrl", without=frozenset(args.disable))]
+    if args.device == "cpu":
+        return {"stock": [Setting("stock")], "vlrl": ours}
+    best = [Setting("stock", rows=rows) for rows in (args.group // 2, args.group, 2 * args.group)]
+    default = [Setting("stock", rows=args.group, checkpointing=True, weights="float32")]
+    stock = {"best": best, "default": default, "both": [*best, *default]}[args.stock]
+    return {"stock": stock, "vlrl": ours}
+
+
+# -- one child process ----------------------------------------------------------------------------------------------------
+
+
+def child(args: argparse.Namespace) -> int:
+    """Run what `--child` says (a side's setting as JSON, or `check`) and write its result to `--out`."""
+    import torch
+
+    from vlrl import speed_check, speed_run
+
     if args.threads:
         torch.set_num_threads(args.threads)
-    model = build(args.model, args.device, args.dtype, args.seed)
-    if args.freeze_vision:
-        model.model.visual.requires_grad_(False)
-    device = (
-        torch.cuda.get_device_name(args.device) if args.device.type == "cuda" else f"cpu, {torch.get_num_threads()} threads"
-    )
-    versions = {"torch": torch.__version__, "transformers": transformers.__version__}
-    report: dict[str, Any] = {
-        "schema": 1, "command": "python -m vlrl.speed " + " ".join(argv), "date": datetime.date.today().isoformat(),
-        "device": device, "versions": versions, "cases": [],
+    case = case_of(args)
+    if args.child == "check":
+        made: dict[str, Any] = speed_check.compare(case)
+    else:
+        told = json.loads(args.child)
+        setting = Setting(**{**told, "without": frozenset(told["without"])})
+        made = speed_run.run_side(case, setting)
+    device = torch.cuda.get_device_name() if args.device == "cuda" else f"cpu, {torch.get_num_threads()} threads"
+    args.out.write_text(json.dumps({**made, "device": device}), encoding="utf-8")
+    return 0
+
+
+def in_child(argv: Sequence[str], what: str, **changes: int) -> dict[str, Any]:
+    """The result of `child` in a process of its own; {"failed": why} where it died."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "made.json"
+        more = [word for name, value in changes.items() for word in (f"--{name}", str(value))]
+        command = [sys.executable, "-m", "vlrl.speed", *argv, "--child", what, *more, "--out", str(out)]
+        done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False)
+        if done.returncode:
+            lines = [line for line in done.stderr.strip().splitlines() if line.strip()]
+            return {"failed": lines[-1][:300] if lines else f"exit code {done.returncode}"}
+        return dict(json.loads(out.read_text(encoding="utf-8")))
+
+
+def told(setting: Setting) -> str:
+    return json.dumps({**asdict(setting), "without": sorted(setting.without)})
+
+
+# -- the report -----------------------------------------------------------------------------------------------------------
+
+
+def spread(runs: Sequence[float]) -> dict[str, Any]:
+    quarters = statistics.quantiles(runs, n=4) if len(runs) > 1 else [runs[0]] * 3
+    return {"min": min(runs), "iqr": quarters[2] - quarters[0], "runs": list(runs)}
+
+
+def joined(parts: list[dict[str, Any]]) -> dict[str, Any]:
+    """Several processes of one setting as one measurement."""
+    runs = {name: [value for part in parts for value in part["runs"][name]] for name in parts[0]["runs"]}
+    peaks = {name: max(part["peaks"].get(name, 0) for part in parts) for name in parts[0]["peaks"]}
+    return {**parts[0], "runs": runs, "peaks": peaks}
+
+
+def seconds_of(side: dict[str, Any] | None) -> dict[str, float | None]:
+    runs = {} if side is None else side["runs"]
+    return {name: statistics.median(runs[name]) if name in runs else None for name in PHASES}
+
+
+def needed_counts(case: Case) -> dict[str, int]:
+    """What one step needs: every image once processed and once encoded in each pass (once in all when frozen), every prompt
+    once in each pass."""
+    images, n_passes = case.prompts * case.images_per_prompt, 3 if case.beta else 2
+    return {
+        "processor_images": images,
+        "tower_images": images if case.freeze_vision else images * n_passes,
+        "prompt_forwards": case.prompts * n_passes,
+    }
+
+
+def report_of(args: argparse.Namespace, argv: Sequence[str], sides: dict[str, Any], numerics: dict[str, Any]) -> dict[str, Any]:
+    """The JSON of the contract."""
+    from vlrl.report import versions
+
+    case, chosen = case_of(args), {name: sides.get(name) for name in ("stock", "vlrl")}
+    seconds = {name: seconds_of(side) for name, side in chosen.items()}
+    ratio = {}
+    for name in PHASES:
+        a, b = seconds["stock"][name], seconds["vlrl"][name]
+        ratio[name] = a / b if a and b else None
+    tokens = case.images_per_prompt * (case.image_px[0] // 28) * (case.image_px[1] // 28)
+    any_side = chosen["vlrl"] or chosen["stock"] or numerics
+    described = {
+        name: None
+        if side is None
+        else {
+            "mode": side["mode"], "attention": side["attention"], "micro_batch": side["micro_batch"],
+            "setting": side["setting"], "first_call_s": side["first_call_s"], "sharing": side["sharing"],
+            "spread": {phase: spread(runs) for phase, runs in side["runs"].items()},
+        }
+        for name, side in (*chosen.items(), ("stock_default", sides.get("stock_default")))
+    }  # fmt: skip
+    if chosen["vlrl"]:
+        described["vlrl"] |= {key: chosen["vlrl"][key] for key in ("shared", "fallback_reason")}
+        described["vlrl"]["shared_path"] = described["vlrl"].pop("shared")
+    phases = [(spread(runs), statistics.median(runs)) for side in chosen.values() if side for runs in side["runs"].values()]
+    config = {
+        "model": case.model, "group": case.group, "prompts": case.prompts, "image_size": list(case.image_px),
+        "image_tokens": tokens, "prompt_tokens": any_side.get("prompt_tokens"), "completion_tokens": case.completion_tokens,
+        "dtype": case.dtype, "tune": case.tune, "freeze_vision": case.freeze_vision, "beta": case.beta,
+        "images_per_prompt": case.images_per_prompt, "disabled": sorted(args.disable),
+    }  # fmt: skip
+    return {
+        "schema": 1, "command": shlex.join(["python", "-m", "vlrl.bench", "speed", *argv]),
+        "date": datetime.date.today().isoformat(), "versions": versions(), "device": any_side["device"], "config": config,
+        "seconds": seconds, "ratio": ratio,
+        "peak_memory_bytes": {name: side["peaks"] if side else None for name, side in chosen.items()},
+        **{key: value for key, value in numerics.items() if key not in ("device", "prompt_tokens")},
+        "counts": {name: side["counts"] if side else None for name, side in chosen.items()},
+        "mfu": {name: _mfu(case, seconds[name]["update"], any_side, name == "vlrl") for name in chosen},
+        "sides": described, "tried": sides.get("tried", {}),
+        "noisy": any(one["iqr"] > NOISY * median for one, median in phases),
     }  # fmt: skip
 
-    def note() -> None:
-        args.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
-    ok = True
-    for side_px, n_keep, group in [(s, r, g) for s in args.image_size for r in args.completion_tokens for g in args.group]:
-        batch = make_batch(model, args.prompts, args.prompt_tokens, side_px, n_keep, group, args.seed)
-        flops = {side: 3 * forward_flops(model.config, batch, side == "vlrl") for side in ("stock", "vlrl")}
-        case: dict[str, Any] = {
-            "model": args.model, "prompts": args.prompts, "group": group,
-            "image_px": side_px, "image_tokens": (side_px // 28) ** 2,
-            "prompt_tokens": batch.n_prompt, "completion_tokens": n_keep, "dtype": str(args.dtype).removeprefix("torch."),
-            "device": args.device.type, "freeze_vision": args.freeze_vision, "update_flops": flops, "results": {}, "mfu": {},
-            "weights_bytes": sum(p.numel() * p.element_size() for p in model.parameters()),
-        }  # fmt: skip
-        report["cases"].append(case)
-        if args.check == "all" or (args.check == "first" and len(report["cases"]) == 1):
-            case["numerics"] = check(model, batch)
-            ok &= case["numerics"]["within_bound"]
-            note()
-        if args.side == "both" and args.device.type == "cpu" and not args.check_only:
-            one = ["--image_size", str(side_px), "--completion_tokens", str(n_keep), "--group", str(group)]
-            in_turn([*argv, *one], args.repeats, case["results"])
-        elif not args.check_only:
-            for side in ("stock", "vlrl") if args.side == "both" else (args.side,):
-                case["results"][side] = {}
-                measure_side(model, batch, side, args, case["results"][side], note, deadline)
-        peak = next((flop for name, flop in PEAK_FLOPS.items() if name in device), None)
-        for side, results in case["results"].items():
-            if peak and (made := fastest(results, "update")):
-                case["mfu"][side] = flops[side] / made["seconds"] / peak
-        note()
-        print(table(case), flush=True)
+def _mfu(case: Case, update_s: float | None, told: dict[str, Any], shared: bool) -> float | None:
+    """Model FLOP utilisation of the update (three forwards' worth), where the device's peak and the model's shape are known."""
+    from transformers import Qwen2_5_VLConfig
+
+    from vlrl.speed_cases import PEAK_FLOPS, SHAPES, forward_flops
+
+    peak = next((flops for name, flops in PEAK_FLOPS.items() if name in told["device"]), None)
+    if peak is None or update_s is None or case.model not in SHAPES:
+        return None
+    config, patches = Qwen2_5_VLConfig(**SHAPES[case.model]), (case.image_px[0] // 14) * (case.image_px[1] // 14)
+    flops = forward_flops(
+        config, shared, prompts=case.prompts, group=case.group, n_prompt=told["prompt_tokens"],
+        n_keep=case.completion_tokens, n_patches=patches * case.images_per_prompt,
+    )  # fmt: skip
+    return 3 * flops / update_s / peak
+
+
+def table(report: dict[str, Any]) -> str:
+    config, seconds, peaks = report["config"], report["seconds"], report["peak_memory_bytes"]
+    width, height = config["image_size"]
+    lines = [
+        f"vlrl-bench speed  model={config['model']}  U={config['prompts']} G={config['group']}  image={width}x{height}"
+        f" ({config['image_tokens']} tokens)  P={config['prompt_tokens']} R={config['completion_tokens']}"
+        f"  {config['dtype']} {report['device']}",
+    ]
+    if any(seconds[side]["step"] for side in seconds):
+        lines.append(f"{'phase':<18}{'stock (s)':>10}{'vlrl (s)':>10}{'ratio':>8}{'peak stock':>13}{'peak vlrl':>12}")
+    for phase in PHASES if len(lines) > 1 else ():
+        cells = [seconds[side][phase] for side in ("stock", "vlrl")]
+        shown = ["-" if cell is None else f"{cell:.3f}" for cell in cells]
+        ratio = "-" if report["ratio"][phase] is None else f"{report['ratio'][phase]:.2f}"
+        memory = [f"{peaks[side][phase] / 2**30:.2f} GiB" if peaks[side] and phase in peaks[side] else "" for side in peaks]
+        inner = phase in ("rollout_prefill", "rollout_decode", "forward_backward", "optimizer")
+        name = f"  {phase.removeprefix('rollout_')}" if inner else phase
+        why = "  (not run: aligned)" if phase == "old" else ""
+        lines.append(f"{name:<18}{shown[0]:>10}{shown[1]:>10}{ratio:>8}{memory[0]:>13}{memory[1]:>12}{why}")
+    lines.append(
+        f"numerics: max|dlogp| {report['max_abs_dlogp']:.2g} (noise {report['noise_floor']:.2g})"
+        f"   grad cosine 1 - {1 - report['grad_cosine']:.1g}   grad rel L2 {report['grad_rel_l2']:.2g}"
+        f"   sampled tokens equal: {'yes' if report['sampled_tokens_equal'] else 'no'}"
+    )
+    lines += [
+        f"counts {side}: " + "  ".join(f"{name} {counts[name]}" for name in COUNTS)
+        for side, counts in report["counts"].items()
+        if counts
+    ]
+    for side in ("stock", "vlrl"):
+        made = report["sides"].get(side)
+        if made:
+            lines.append(f"{made['setting']}   {made['sharing']}   attention: {made['attention']}")
+    lines += [f"mfu of the update, {side}: {mfu:.1%}" for side, mfu in report["mfu"].items() if mfu]
+    if report["noisy"]:
+        lines.append("noisy: a phase's runs differ by more than 5 % (interquartile); the JSON holds all of them")
+    return "\n".join(lines)
+
+
+def within_bounds(report: dict[str, Any]) -> list[str]:
+    """What is outside the bounds of equal numbers or does work twice; empty when all is well."""
+    wrong = []
+    if report["config"]["dtype"] == "float32":
+        wrong += [f"{name} {report[name]:.2g} > {bound}" for name, bound in FP32_BOUNDS.items() if not report[name] <= bound]
+        wrong += [] if report["sampled_tokens_equal"] else ["sampled tokens differ"]
+    else:
+        pairs = (("max_abs_dlogp", "noise_floor"), ("grad_rel_l2", "grad_noise"))
+        wrong += [
+            f"{name} {report[name]:.2g} > 2 x {report[of]:.2g}" for name, of in pairs if not report[name] <= 2 * report[of]
+        ]
+    wrong += [] if report["params_with_grad_equal"] else ["other parameters get gradients"]
+    return wrong
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit code: 0 fine, 1 numbers outside their bounds or work done twice, 2 usage, 3 the shared path fell back."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    try:
+        args = arguments(argv)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return child(args) if args.child else run(args, argv)
+
+
+def run(args: argparse.Namespace, argv: Sequence[str]) -> int:
+    argv = [word for word in argv if word not in ("--check_only",)]
+    tried = settings(args)
+    wanted = [side for side in ("stock", "vlrl") if args.side in ("both", side)]
+    numerics = in_child(argv, "check")
+    if "failed" in numerics:
+        print(f"error: the comparison of numbers failed: {numerics['failed']}", file=sys.stderr)
+        return 1
+    sides: dict[str, Any] = {"tried": {}}
+    halves = [1] if args.check_only else [-(-args.repeats // 2), args.repeats // 2]
+    order = [(side, n) for half, n in enumerate(halves) if n for side in (wanted if half % 2 == 0 else wanted[::-1])]
+    parts: dict[str, list[dict[str, Any]]] = {}
+    for side, n in order:
+        for setting in tried[side]:
+            if any("failed" in part for part in parts.get(setting.label, ())):
+                continue
+            print(f"  {setting.label}: {n} step(s)", file=sys.stderr, flush=True)
+            made = in_child(argv, told(setting), repeats=n)
+            made |= {"setting": setting.label, "mode": "default" if setting.weights else "best"}
+            made["micro_batch"] = setting.rows or args.prompts * args.group
+            parts.setdefault(setting.label, []).append(made)
+    for side in wanted:
+        done = []
+        for setting in tried[side]:
+            made = parts[setting.label]
+            failed = [part["failed"] for part in made if "failed" in part]
+            sides["tried"][setting.label] = failed[0] if failed else joined(made)["runs"]
+            if not failed:
+                done.append(joined(made))
+        best = [one for one in done if one["mode"] == "best"] or done
+        if not best:
+            print(f"error: no setting of {side} ran: {sides['tried']}", file=sys.stderr)
+            return 3 if side == "vlrl" else 1
+        sides[side] = min(best, key=lambda one: statistics.median(one["runs"]["update"]))
+        if side == "stock":
+            sides["stock_default"] = next((one for one in done if one["mode"] == "default"), None)
+    return _conclude(args, argv, sides, numerics)
+
+
+def _conclude(args: argparse.Namespace, argv: Sequence[str], sides: dict[str, Any], numerics: dict[str, Any]) -> int:
+    if args.check_only:
+        for side in ("stock", "vlrl"):
+            if side in sides:
+                sides[side] = {**sides[side], "runs": {}}
+        sides["tried"] = {}
+    report = report_of(args, argv, sides, numerics)
+    wrong = within_bounds(report)
+    if "vlrl" in sides and not args.disable:
+        needed = needed_counts(case_of(args))
+        got = sides["vlrl"]["counts"]
+        wrong += [f"{name} {got[name]}, {n} needed" for name, n in needed.items() if got[name] != n]
+    report["problems"] = wrong
+    args.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    print(table(report))
+    for line in wrong:
+        print(f"wrong: {line}")
     print(args.out)
-    return 0 if ok else 1
+    fell_back = "vlrl" in sides and not sides["vlrl"]["shared"]
+    return 3 if fell_back else 1 if wrong else 0
 
 
 if __name__ == "__main__":

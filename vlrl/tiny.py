@@ -1,8 +1,8 @@
 """The embedded VLM: Qwen2.5-VL's real classes at about a million parameters, with a tokenizer of its own.
 
-`build()` makes it with random weights, `load()` with those of the shipped cold start. Both save to and load from a folder like
-any hub model, so nothing downstream knows that it is tiny. Not here: what the cold start was taught (`vlrl.synthetic`) and
-how (`vlrl.sft`).
+`build()` makes it with random weights, `load()` with those of a shipped cold start: `tiny` for single questions, `tiny-cards`
+for card games. Both save to and load from a folder like any hub model, so nothing downstream knows that it is tiny. Not here:
+what the cold starts were taught (`vlrl.synthetic`) and how (`vlrl.sft`).
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import dataclasses
 import json
 import math
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -27,11 +28,11 @@ from transformers import (
 )
 
 from vlrl import synthetic
-from vlrl.tasks import TASKS
+from vlrl.schema import Task
+from vlrl.tasks import GAME_TASKS, TASKS
 
-ASSETS = Path(__file__).resolve().parent / "assets" / "tiny"
+ASSETS = Path(__file__).resolve().parent / "assets"
 N_TEXTS = 2000
-MAX_PIXELS = 112 * 112
 INIT_STD = 0.06
 SPECIAL_TOKENS = (
     "<|endoftext|>",
@@ -69,15 +70,40 @@ PIECES = (
     r"|<|[^A-Za-z0-9\s<]+"
     r"|\s+"
 )
+# Before those, for replies in card games: a JSON key with what stands around it; what is between two texts; a number or a
+# sign of a formula.
+CARD_PIECES = r'[\]\["{}, ]*"[a-z ]+": [\["]*|", "|[ ]?[0-9]+|[ ]?[-+*/()=](?![-+*/()=,])|'
 
 
-def train_tokenizer(texts: Iterable[str], vocab_size: int = 2048) -> PreTrainedTokenizerFast:
-    """Byte-level BPE over `PIECES`; every number from 0 to 1000 is one token."""
+@dataclass(frozen=True)
+class Variant:
+    """One embedded model: what it is asked, how its tokenizer cuts texts, and how large a picture it sees."""
+
+    name: str
+    tasks: Mapping[str, Task]
+    pieces: str
+    max_pixels: int
+
+    @property
+    def assets(self) -> Path:
+        return ASSETS / self.name
+
+
+VARIANTS = {
+    "tiny": Variant("tiny", TASKS, PIECES, 112 * 112),
+    "tiny-cards": Variant("tiny-cards", {n: t for n, t in GAME_TASKS.items() if n != "cards"}, CARD_PIECES + PIECES, 168 * 168),
+}
+RANDOM = "-random"
+NAMES = tuple(name + suffix for name in VARIANTS for suffix in ("", RANDOM))
+
+
+def train_tokenizer(texts: Iterable[str], vocab_size: int = 2048, pieces: str = PIECES) -> PreTrainedTokenizerFast:
+    """Byte-level BPE over `pieces`; every number from 0 to 1000 is one token."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.NFC()
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Split(Regex(PIECES), behavior="isolated"),
+            pre_tokenizers.Split(Regex(pieces), behavior="isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
@@ -89,7 +115,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int = 2048) -> PreTrainedT
         special_tokens=[AddedToken(token, special=True, normalized=False) for token in SPECIAL_TOKENS],
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
     )
-    numbers = [" ".join(str(n) for n in range(1001))] * 4
+    numbers = [str(n) for n in range(1001)] * 4
     tokenizer.train_from_iterator([*numbers, *texts], trainer=trainer)
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
@@ -101,11 +127,11 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int = 2048) -> PreTrainedT
     )
 
 
-def build_processor(texts: Iterable[str]) -> Qwen2_5_VLProcessor:
-    limits = {"min_pixels": 28 * 28, "max_pixels": MAX_PIXELS}
+def build_processor(texts: Iterable[str], variant: Variant = VARIANTS["tiny"]) -> Qwen2_5_VLProcessor:
+    limits = {"min_pixels": 28 * 28, "max_pixels": variant.max_pixels}
     return Qwen2_5_VLProcessor(
         image_processor=Qwen2VLImageProcessor(**limits),
-        tokenizer=train_tokenizer(texts),
+        tokenizer=train_tokenizer(texts, pieces=variant.pieces),
         video_processor=Qwen2VLVideoProcessor(**limits),
         chat_template=CHAT_TEMPLATE,
     )
@@ -153,10 +179,10 @@ def build_config(processor: Qwen2_5_VLProcessor) -> Qwen2_5_VLConfig:
     )
 
 
-def project_texts() -> list[str]:
-    """Prompts and right answers of every task's synthetic samples: what the tokenizer is trained on."""
+def project_texts(variant: Variant = VARIANTS["tiny"]) -> list[str]:
+    """Prompts and right answers of its tasks' synthetic samples: what the tokenizer is trained on."""
     texts = []
-    for task in TASKS.values():
+    for task in variant.tasks.values():
         for index in range(N_TEXTS):
             sample = task.synthetic(0, "coldstart-tokenizer", index)
             size = [synthetic.SIDE_PX, synthetic.SIDE_PX]
@@ -167,10 +193,10 @@ def project_texts() -> list[str]:
 
 
 def build(
-    seed: int, processor: Qwen2_5_VLProcessor | None = None
+    seed: int, processor: Qwen2_5_VLProcessor | None = None, variant: Variant = VARIANTS["tiny"]
 ) -> tuple[Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLProcessor]:
     """Random weights from `seed`, every matrix drawn with std 0.06 (with the usual 0.02 it does not learn to locate)."""
-    processor = processor or build_processor(project_texts())
+    processor = processor or build_processor(project_texts(variant), variant)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = Qwen2_5_VLForConditionalGeneration(build_config(processor))
@@ -198,29 +224,32 @@ def _order_numbers(model: Qwen2_5_VLForConditionalGeneration, processor: Qwen2_5
         weights[ids] = INIT_STD * math.sqrt(2) * torch.cat((angles.cos(), angles.sin()), dim=1)
 
 
-def load(random_seed: int | None = None) -> tuple[Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLProcessor]:
-    """The shipped cold start in float32, or, with `random_seed`, the same model untrained."""
-    if random_seed is not None:
-        processor = Qwen2_5_VLProcessor.from_pretrained(ASSETS) if (ASSETS / "tokenizer.json").is_file() else None
-        return build(random_seed, processor)
-    model = Qwen2_5_VLForConditionalGeneration.from_pretrained(ASSETS, dtype=torch.float32)
-    return model, Qwen2_5_VLProcessor.from_pretrained(ASSETS)
+def load(name: str = "tiny", seed: int = 0) -> tuple[Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLProcessor]:
+    """One of `NAMES` in float32: a shipped cold start, or (`...-random`) the same model untrained, drawn from `seed`."""
+    variant = VARIANTS[name.removesuffix(RANDOM)]
+    shipped = (variant.assets / "tokenizer.json").is_file()
+    if name.endswith(RANDOM):
+        processor = Qwen2_5_VLProcessor.from_pretrained(variant.assets) if shipped else None
+        return build(seed, processor, variant)
+    model = Qwen2_5_VLForConditionalGeneration.from_pretrained(variant.assets, dtype=torch.float32)
+    return model, Qwen2_5_VLProcessor.from_pretrained(variant.assets)
 
 
 def pack(run: Path) -> None:
-    """Ship a supervised run's `final/` as `tiny`: weights in half precision, beside how they were made."""
+    """Ship a supervised run's `final/` as the variant it trained: weights in half precision, beside how they were made."""
     summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
+    assets = VARIANTS[summary["model"].removesuffix(RANDOM)].assets
     logged = [json.loads(line) for line in (run / "sft" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     model = Qwen2_5_VLForConditionalGeneration.from_pretrained(run / "final", dtype=torch.float16)
-    model.save_pretrained(ASSETS)
-    Qwen2_5_VLProcessor.from_pretrained(run / "final").save_pretrained(ASSETS)
+    model.save_pretrained(assets)
+    Qwen2_5_VLProcessor.from_pretrained(run / "final").save_pretrained(assets)
     keep = ("command", "seed", "steps", "train_seconds", "versions", "after")
     recipe = {
         "what": "supervised on synthetic samples with careless answers (vlrl/synthetic says how they err)",
         **{key: summary[key] for key in keep},
         "losses": [{"step": row["step"], "loss": round(row["loss"], 4)} for row in logged if "loss" in row],
     }
-    (ASSETS / "recipe.json").write_text(json.dumps(recipe, indent=2) + "\n", encoding="utf-8")
+    (assets / "recipe.json").write_text(json.dumps(recipe, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

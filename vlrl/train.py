@@ -5,6 +5,7 @@ Reads from top to bottom like a recipe; every step is a chapter of its own elsew
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
 import warnings
@@ -22,7 +23,7 @@ warnings.filterwarnings("ignore", message=".*gradient_checkpointing.* is depreca
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from accelerate import PartialState
@@ -31,14 +32,16 @@ from trl import get_peft_config, get_quantization_config
 from trl.models import unwrap_model_for_generation
 
 from vlrl import report, run
+from vlrl.checkpoints import RunStopped, disk_is_full
 from vlrl.config import Config, ConfigError, parse
 from vlrl.generate import generate
+from vlrl.group_shared import NotShared
 from vlrl.model import TINY_NAMES, Loaded, ModelError, load_model
 from vlrl.payment import Payment
 from vlrl.prompts import ImageError
 from vlrl.schema import Prediction, Sample, SampleError
 from vlrl.sft import supervise
-from vlrl.trainer import RunStopped, Trainer, disk_is_full
+from vlrl.trainer import Trainer
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -46,7 +49,8 @@ def main(argv: list[str] | None = None) -> int:
     first = os.environ.get("LOCAL_RANK", "0") == "0"
     try:
         train(parse(sys.argv[1:] if argv is None else argv))
-    except (ConfigError, SampleError, ModelError) as error:
+        finish()
+    except (ConfigError, SampleError, ModelError, NotShared) as error:
         if first:
             print(f"error: {error}", file=sys.stderr, flush=True)
         return 2
@@ -66,6 +70,27 @@ def main(argv: list[str] | None = None) -> int:
             )
         return 1
     return 0
+
+
+def finish() -> None:
+    """Leave the process group, all together."""
+    PartialState().wait_for_everyone()
+    PartialState().destroy_process_group()
+
+
+def leave(code: int) -> NoReturn:
+    """End this process; where several were successful, without taking the interpreter apart first.
+
+    Gloo's threads release the tensors of a gather a moment after it has returned. Where the interpreter is ending by then, they
+    cannot have its lock and abort a process that had finished (seen in one run of six). So what is registered to run at exit is
+    run, what is printed is flushed, and the process ends.
+    """
+    if code == 0 and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def train(config: Config) -> None:
@@ -89,7 +114,6 @@ def train(config: Config) -> None:
         job.measure("after")
     if state.is_main_process:
         print(conclude(job), flush=True)
-    state.wait_for_everyone()
 
 
 @dataclass
@@ -141,6 +165,7 @@ def prepare(config: Config, say: Callable[..., None]) -> Job:
     run.check_disk(config, loaded, opened.path)
     data = run.load_data(config, loaded)
     say(f"model     {loaded.name}, {loaded.model.num_parameters() / 1e6:.2f} M parameters, {loaded.model.dtype}")
+    say(f"attention {loaded.attention}")
     say(f"boxes     {loaded.coords} (from {loaded.coords_why})")
     say(f"data      {data.description}")
     say(f"length    {run.fit_length(config, loaded, data)}")
@@ -172,6 +197,7 @@ def supervised_stage(job: Job) -> None:
         muon=config.model.model_name_or_path in TINY_NAMES,
         freeze_vision=options.freeze_vision,
         peft_config=get_peft_config(config.model),
+        target=options.sft_target,
     )
     job.loaded = _load(config, str(job.finished_sft))
 
@@ -193,6 +219,7 @@ def grpo_stage(job: Job) -> None:
         applies=job.payment.applies,
         dynamic_sampling=config.run.dynamic_sampling,
         freeze_vision=config.run.freeze_vision,
+        group_shared=config.run.group_shared,
     )
     if opened.resuming and PartialState().is_main_process:
         step = int(opened.checkpoint.rsplit("-", 1)[1]) if opened.checkpoint else 0
@@ -295,4 +322,4 @@ def _silent(*_words: Any, **_options: Any) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -6,14 +6,13 @@ publication's: helpfulness, relevance, accuracy and detail of two answers, each 
 
 from __future__ import annotations
 
-import os
 import re
 from collections import Counter
 from collections.abc import Mapping
 from functools import lru_cache
 
 from vlrl.autotrust import fixed
-from vlrl.endpoint import DEFAULT_BASE, EndpointError, chat, with_tries
+from vlrl.endpoint import EndpointError, base_url, chat, with_tries
 
 FALLBACK = "fallback, not comparable"
 JUDGE_PROMPT = "vlrl-judge-v1"
@@ -120,8 +119,7 @@ def ask_judge(model: str, question: str, gold: str, answer: str, image_url: str 
         {"role": "user", "content": [*image, {"type": "text", "text": text}]},
     ]
     body = {"model": model, "messages": messages, "temperature": 0.2, "max_tokens": 64}
-    base = os.environ.get("OPENAI_API_BASE") or DEFAULT_BASE
     try:
-        return with_tries(lambda: chat(body, base, timeout_s)[0], 3, 1.0)
+        return with_tries(lambda: chat(base_url(), body, timeout_s=timeout_s).text, 3, 1.0)
     except EndpointError:
         return None

@@ -1,7 +1,7 @@
-"""`python -m vlrl.bench`: evaluate a model or a file of answers, compare two runs, score text, check data, measure rewards.
+"""`python -m vlrl.bench`: evaluate a model or a file of answers, compare two runs, score text, check data, measure speed.
 
-Sub-commands: `list`, `run`, `score`, `diff`, `grade`, `check`, `speed --what rewards`. Only `run` needs a model, and torch only
-if the model runs in this process.
+Sub-commands: `list`, `run`, `score`, `diff`, `grade`, `check`, `speed`. Only `run` and `speed --what trainer` need a model, and
+`run` needs torch only if the model runs in this process.
 """
 
 from __future__ import annotations
@@ -11,11 +11,27 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from vlrl import speed
+from vlrl.flags import with_underscores
 from vlrl.schema import ANSWER_FORMATS, BOX_FORMATS, COORDS
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Returns the exit code: 0 done, 1 bad rows were found or requests failed, 2 the input cannot be used."""
+    """Returns the exit code: 0 done, 1 bad rows were found or requests failed, 2 the input cannot be used (`speed` has codes
+    of its own)."""
+    words = with_underscores(sys.argv[1:] if argv is None else argv)
+    args = command_line().parse_args(words)
+    try:
+        if args.command == "speed" and args.what == "trainer":
+            return speed.main(_without_what(words[1:]))
+        return int(args.run(args))
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def command_line() -> argparse.ArgumentParser:
+    """All sub-commands."""
     parser = argparse.ArgumentParser(prog="vlrl.bench", description=(__doc__ or "").splitlines()[0], allow_abbrev=False)
     commands = parser.add_subparsers(dest="command", required=True)
 
@@ -33,6 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     compared = command("diff", "comparing", "diff", "compare two result folders by a paired bootstrap")
     compared.add_argument("a", type=Path, metavar="A")
     compared.add_argument("b", type=Path, metavar="B")
+    compared.add_argument("--n", type=int, default=5, help="changed answers to show of each kind")
     compared.add_argument("--output_path", type=Path, help="write diff.json into this folder too")
     graded = command("grade", "grading", "grade_file", "score completions from a file")
     graded.add_argument("--reward", required=True, help="NAME[:option=value,...] or path/to/file.py:function")
@@ -42,15 +59,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     checked.add_argument("--data", required=True, type=Path)
     checked.add_argument("--image_root", type=Path)
     checked.add_argument("--coords", choices=["norm1", "norm1000", "px"], default="px")
-    timed = command("speed", "reward_speed", "speed", "completions a second")
-    timed.add_argument("--what", choices=["rewards"], default="rewards")
-    timed.add_argument("--json", type=Path, help="write the numbers here too")
-    args = parser.parse_args(argv)
-    try:
-        return int(args.run(args))
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    timed = command("speed", "reward_speed", "speed", "steps of the trainer against stock TRL; or rewards a second")
+    timed.add_argument("--what", choices=["trainer", "rewards"], default="trainer")
+    timed.add_argument("--json", type=Path, help="--what rewards: write the numbers here too")
+    speed.add_arguments(timed)
+    return parser
+
+
+def _without_what(words: Sequence[str]) -> list[str]:
+    """The flags of `speed` without those that chose it."""
+    left = list(words)
+    for i, word in enumerate(left):
+        if word in ("--what", "--what=trainer"):
+            return left[:i] + left[i + (2 if word == "--what" else 1) :]
+    return left
 
 
 def _call(module: str, function: str) -> Callable[[argparse.Namespace], int]:
@@ -67,9 +89,12 @@ def _data_flags(parser: argparse.ArgumentParser, seed: int | None) -> None:
         "--data", type=Path, help="samples.jsonl; of AutoTrust a file or the folder qa-pairs; default: synthetic"
     )
     parser.add_argument("--image_root", type=Path, help="folder that image paths are relative to")
-    parser.add_argument("--limit", type=int, help="at most so many samples (of AutoTrust: a file)")
+    parser.add_argument("--limit", type=_positive, help="at most so many samples (of AutoTrust: of each file)")
     parser.add_argument("--seed", type=int, default=seed, help="of synthetic samples and of tiny-random")
-    parser.add_argument("--coords", choices=COORDS, help="how boxes are written, where the model does not tell")
+    parser.add_argument(
+        "--coords", choices=COORDS, help="how boxes are written (default: as the model's type or the log tells)"
+    )
+    parser.add_argument("--answer_format", choices=ANSWER_FORMATS, help="of samples that do not say")
     parser.add_argument("--output_path", required=True, type=Path, metavar="DIR")
     trust = parser.add_argument_group("AutoTrust")
     trust.add_argument("--scorer", choices=["fixed", "reference", "both"], default="both")
@@ -84,19 +109,20 @@ def _data_flags(parser: argparse.ArgumentParser, seed: int | None) -> None:
 def _run_flags(parser: argparse.ArgumentParser) -> None:
     _data_flags(parser, seed=0)
     parser.add_argument(
-        "--model_name_or_path", default="tiny", help="tiny, tiny-random, a folder, a hub id, a server's model name"
+        "--model_name_or_path",
+        help="tiny or, of card games, tiny-cards (the defaults); a run's final/ folder, a hub id, a server's model name",
     )
-    parser.add_argument("--model_revision")
-    parser.add_argument("--dtype", help="auto (default), bfloat16, float16, float32")
+    parser.add_argument("--revision")
+    parser.add_argument("--dtype", help="of the weights (default: the checkpoint's)")
     parser.add_argument("--attn_implementation")
+    parser.add_argument("--device", choices=("auto", "cpu"), default="auto", help="auto: a GPU where there is one")
     parser.add_argument("--trust_remote_code", action="store_true")
     parser.add_argument("--min_pixels", type=int)
     parser.add_argument("--max_pixels", type=int)
-    parser.add_argument("--answer_format", choices=ANSWER_FORMATS)
     parser.add_argument("--box_format", choices=BOX_FORMATS)
     parser.add_argument("--batch_size", type=_positive, default=16, help="prompts at once in each process")
-    parser.add_argument("--max_completion_length", type=_positive, help="most tokens of an answer")
-    parser.add_argument("--allow_missing", type=int, default=0, metavar="N", help="go on without up to N samples' images")
+    parser.add_argument("--max_new_tokens", type=_positive, help="most tokens of an answer")
+    parser.add_argument("--allow_missing", type=int, default=0, metavar="N", help="go on without the files of up to N samples")
     parser.add_argument("--use_vllm", action="store_true", help="generate with vLLM in this process")
     parser.add_argument("--base_url", help="generate with an OpenAI-compatible server, e.g. http://localhost:8000/v1")
     parser.add_argument("--api_nproc", type=_positive, default=8, help="requests at a time")

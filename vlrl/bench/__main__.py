@@ -1,7 +1,13 @@
 """`python -m vlrl.bench` and `torchrun -m vlrl.bench`."""
 
+import os
 import sys
 
 from vlrl.bench import main
 
-sys.exit(main())
+done = main()
+if "WORLD_SIZE" in os.environ:
+    from vlrl.train import leave
+
+    leave(done)
+sys.exit(done)

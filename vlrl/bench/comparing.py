@@ -15,7 +15,6 @@ from vlrl.evaluation import write_json
 from vlrl.metrics.stats import paired_test, ratio
 from vlrl.schema import SampleError
 
-N_SHOWN = 20
 Rows = dict[tuple[str, str], dict[str, Any]]
 
 
@@ -44,11 +43,12 @@ def diff(args: argparse.Namespace) -> int:
     for kind in ("better", "worse"):
         rows = changes[kind]
         print(f"\n{len(rows)} samples are {kind} in B")
-        for row in rows[:N_SHOWN]:
-            sides = "".join(f"  {side.upper()} {row[side][:60]!r} ({row[how]})" for side, how in (("a", "was"), ("b", "is")))
-            print(f"  {row['id']}  true {row['gold'][:60]!r}{sides}")
-        if len(rows) > N_SHOWN:
-            print(f"  ... and {len(rows) - N_SHOWN} more")
+        for row in rows[: args.n]:
+            print(f"  {row['id']}  true {row['gold'][:60]!r}")
+            for side, how in (("a", "was"), ("b", "is")):
+                print(f"    {side.upper()} {row[how]}: {(row[f'completion_{side}'] or row[side])!r:.300}")
+        if len(rows) > args.n:
+            print(f"  ... and {len(rows) - args.n} more")
     if args.output_path:
         args.output_path.mkdir(parents=True, exist_ok=True)
         told = {"a": str(args.a), "b": str(args.b), "n_common": len(common), "differences": compared, "changed": changes}
@@ -104,7 +104,10 @@ def changed(rows_a: Rows, rows_b: Rows) -> dict[str, list[dict[str, Any]]]:
         gap = _worth(b) - _worth(a)
         if gap:
             told = {"task": key[0], "id": key[1], "gold": a["gold"], "a": a["answer"], "b": b["answer"]}
-            found["better" if gap > 0 else "worse"].append({**told, "was": a["outcome"], "is": b["outcome"]})
+            told |= {f"completion_{side}": row.get("completion", "") for side, row in (("a", a), ("b", b))}
+            found["better" if gap > 0 else "worse"].append({**told, "was": a["outcome"], "is": b["outcome"], "gap": gap})
+    for rows in found.values():
+        rows.sort(key=lambda row: -abs(row["gap"]))
     return found
 
 

@@ -17,7 +17,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
-from vlrl.endpoint import EndpointError, chat, with_tries
+from vlrl.cards.playing import play
+from vlrl.endpoint import EndpointError, chat, with_tries, without_secrets
 from vlrl.pictures import image_size, open_images
 from vlrl.schema import Prediction, Sample, SampleError, Task
 
@@ -48,6 +49,8 @@ class Engine(Protocol):
 
     def wait_for_everyone(self) -> None: ...
 
+    def finish(self) -> None: ...
+
 
 def load_engine(args: argparse.Namespace, boxes: bool) -> Engine:
     """The engine that the flags name. `boxes`: answers hold coordinates, whose dialect must be known. Raises ValueError."""
@@ -73,7 +76,7 @@ class Local:
         from vlrl.model import load_model
 
         transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-        self.state = PartialState(cpu=not torch.cuda.is_available())
+        self.state = PartialState(cpu=args.device == "cpu" or not torch.cuda.is_available())
         self.rank, self.world = self.state.process_index, self.state.num_processes
         self.batch_size: int = args.batch_size
         self.forms = {"answer_format": args.answer_format, "box_format": args.box_format}
@@ -81,15 +84,17 @@ class Local:
             args.model_name_or_path,
             dtype=args.dtype,
             attn_implementation=args.attn_implementation,
-            revision=args.model_revision,
+            revision=args.revision,
             trust_remote_code=args.trust_remote_code,
             coords=args.coords,
             min_pixels=args.min_pixels,
             max_pixels=args.max_pixels,
             seed=args.seed,
         )
-        if torch.cuda.is_available():
-            self.loaded.model.to(self.state.device)
+        self.loaded.model.to(self.state.device)
+        if self.rank == 0:
+            told = f"boxes {self.loaded.coords} (from {self.loaded.coords_why}); attention {self.loaded.attention}"
+            print(f"model     {self.loaded.name}; {told}")
         self.name = f"transformers, {self.loaded.model.dtype}".replace("torch.", "")
 
     def situate(self, sample: Sample) -> Sample:
@@ -109,6 +114,11 @@ class Local:
 
     def wait_for_everyone(self) -> None:
         self.state.wait_for_everyone()
+
+    def finish(self) -> None:
+        """Leave the process group, all together."""
+        self.state.wait_for_everyone()
+        self.state.destroy_process_group()
 
 
 def prompt_length(sample: Sample, tasks: Mapping[str, Task]) -> float:
@@ -144,6 +154,9 @@ class _Alone:
     def wait_for_everyone(self) -> None:
         """There is nobody else."""
 
+    def finish(self) -> None:
+        """There is nothing to leave."""
+
 
 class Server(_Alone):
     """Any OpenAI-compatible server: `api_nproc` requests at a time, each tried `retry` times."""
@@ -151,7 +164,7 @@ class Server(_Alone):
     def __init__(self, args: argparse.Namespace, boxes: bool) -> None:
         super().__init__(args, boxes, "--base_url")
         self.base_url, self.n_at_once, self.n_tries, self.timeout_s = args.base_url, args.api_nproc, args.retry, args.timeout
-        self.name = f"server {self.base_url}"
+        self.name = f"server {without_secrets(self.base_url)}"
 
     def answers(self, tasks: Mapping[str, Task], samples: Sequence[Sample], limit: Limit) -> Answers:
         waiting = iter(samples)
@@ -164,15 +177,20 @@ class Server(_Alone):
                 yield [done.result()]
 
     def _ask(self, tasks: Mapping[str, Task], sample: Sample, limit: int) -> Prediction | Failure:
-        body = {"model": self.model, "messages": chat_messages(sample, tasks), "temperature": 0, "max_tokens": limit}
+        """The answer to a sample, of an episode all its replies."""
         try:
-            text, reply = with_tries(lambda: chat(body, self.base_url, self.timeout_s), self.n_tries, BACKOFF_S)
+            if tasks[sample.task].is_episode(sample):
+                return play([sample], lambda states: [self._reply(tasks, state, limit) for state in states])[0]
+            return self._reply(tasks, sample, limit)
         except EndpointError as error:
             return Failure(sample.id, str(error))
-        used = reply.get("usage")
-        n_tokens = used.get("completion_tokens") if isinstance(used, dict) else None
-        truncated = reply["choices"][0].get("finish_reason") == "length"
-        return Prediction(sample.id, text, n_tokens if isinstance(n_tokens, int) else 0, truncated)
+
+    def _reply(self, tasks: Mapping[str, Task], sample: Sample, limit: int) -> Prediction:
+        """The reply to one prompt. Raises EndpointError."""
+        body = {"model": self.model, "messages": chat_messages(sample, tasks), "temperature": 0, "max_tokens": limit}
+        reply = with_tries(lambda: chat(self.base_url, body, timeout_s=self.timeout_s), self.n_tries, BACKOFF_S)
+        n_tokens = reply.usage.get("completion_tokens")
+        return Prediction(sample.id, reply.text, n_tokens if isinstance(n_tokens, int) else 0, reply.finish_reason == "length")
 
 
 class Vllm(_Alone):
@@ -189,7 +207,7 @@ class Vllm(_Alone):
         self.engine = vllm.LLM(
             model=self.model,
             dtype=args.dtype or "auto",
-            revision=args.model_revision,
+            revision=args.revision,
             trust_remote_code=args.trust_remote_code,
             seed=args.seed,
             limit_mm_per_prompt={"image": 16},
@@ -202,15 +220,20 @@ class Vllm(_Alone):
         """256 prompts at a time, which vLLM batches as it likes."""
         for start in range(0, len(samples), 256):
             batch = samples[start : start + 256]
-            options = [
-                self.vllm.SamplingParams(temperature=0.0, max_tokens=limit(sample), logit_bias=self.never) for sample in batch
-            ]
-            made = self.engine.chat([chat_messages(sample, tasks) for sample in batch], options, use_tqdm=False)
-            outputs = [one.outputs[0] for one in made]
-            yield [
-                Prediction(sample.id, out.text, len(out.token_ids), out.finish_reason == "length")
-                for sample, out in zip(batch, outputs, strict=True)
-            ]
+            games = [sample for sample in batch if tasks[sample.task].is_episode(sample)]
+            single = [sample for sample in batch if not tasks[sample.task].is_episode(sample)]
+            yield [*self._replies(tasks, single, limit), *play(games, lambda states: self._replies(tasks, states, limit))]
+
+    def _replies(self, tasks: Mapping[str, Task], batch: Sequence[Sample], limit: Limit) -> list[Prediction]:
+        options = [
+            self.vllm.SamplingParams(temperature=0.0, max_tokens=limit(sample), logit_bias=self.never) for sample in batch
+        ]
+        made = self.engine.chat([chat_messages(sample, tasks) for sample in batch], options, use_tqdm=False) if batch else []
+        outputs = [one.outputs[0] for one in made]
+        return [
+            Prediction(sample.id, out.text, len(out.token_ids), out.finish_reason == "length")
+            for sample, out in zip(batch, outputs, strict=True)
+        ]
 
 
 def chat_messages(sample: Sample, tasks: Mapping[str, Task]) -> list[dict[str, Any]]:

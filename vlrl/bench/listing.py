@@ -6,11 +6,11 @@ import argparse
 
 from vlrl.autotrust import PARTS
 from vlrl.rewards import REWARDS, options_of
-from vlrl.tasks import TASKS
+from vlrl.tasks import KNOWN
 
 
 def show(args: argparse.Namespace) -> int:
-    for task in TASKS.values():
+    for task in KNOWN.values():
         print(f"task    {task.name:16} headline {task.headline}; needs --data samples.jsonl, or nothing for synthetic samples")
     print("bench   autotrust        every part below whose files are there; without --data the project's own small fixture")
     for part in PARTS.values():

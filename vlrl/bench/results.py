@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 import math
+import re
+import shlex
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from vlrl.endpoint import without_secrets
 from vlrl.evaluation import Row, Scored, git_revision, versions, write_json
 from vlrl.metrics.stats import N_RESAMPLES
 from vlrl.schema import Metric
 
+_ADDRESS = re.compile(r"https?://.*")
 RESULT, SCORES = "result.json", "scores.jsonl"
 
 
@@ -43,11 +48,16 @@ def result_json(scored: Sequence[Scored], about: Mapping[str, Any]) -> dict[str,
         "higher_is_better": {one.name: {name: name not in one.lower_is_better for name in one.metrics} for one in scored},
         "n-samples": {one.name: {"original": one.n + one.n_missing_image, "effective": one.n} for one in scored},
         **{key: sum(getattr(one, key) for one in scored) for key in ("n_unparsed", "n_truncated", "n_missing_image")},
-        "bootstrap_iters": N_RESAMPLES,
         **about,
+        "config": {**about.get("config", {}), "bootstrap_iters": N_RESAMPLES, "resolved_cli_args": shlex.join(_redacted())},
         "git_hash": git_revision(),
         "packages": versions(),
     }
+
+
+def _redacted() -> list[str]:
+    """The command line, without user, password and query of addresses."""
+    return [_ADDRESS.sub(lambda found: without_secrets(found[0]), word) for word in sys.argv[1:]]
 
 
 def closed_forms(rows: Sequence[Row], name: str) -> dict[str, float]:

@@ -13,7 +13,7 @@ from typing import Any
 from vlrl.rewards import REWARDS, load_reward
 from vlrl.rewards.scoring import score_rows
 from vlrl.schema import Sample
-from vlrl.tasks import TASKS
+from vlrl.tasks import KNOWN
 
 N_BOXES, N_REPEATS, N_TEXTS = 5, 5, 400
 
@@ -92,7 +92,7 @@ def _speed_cases() -> list[tuple[str, Any, Sample, list[str]]]:
         if not reward.tasks or "detection" in reward.tasks:
             found.append((f"{name}, 5 boxes against 5", reward, sample, texts))
             continue
-        task = TASKS[sorted(reward.tasks)[0]]
+        task = KNOWN[sorted(reward.tasks)[0]]
         samples = [s for s in (task.synthetic(0, "speed", i) for i in range(40)) if name in task.rewards(s)] or [
             task.synthetic(0, "speed", 0)
         ]

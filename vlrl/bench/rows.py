@@ -11,15 +11,19 @@ from typing import Any
 
 from vlrl.answers import read_box, read_span, true_boxes
 from vlrl.boxes import iou
+from vlrl.cards.deals import deal_of
+from vlrl.cards.transcripts import read_transcript, replay
 from vlrl.evaluation import Row
 from vlrl.metrics.accuracy import picture
 from vlrl.metrics.calibration import stated_confidence
+from vlrl.metrics.cards import episode_row
 from vlrl.metrics.coco import f1_parts
 from vlrl.metrics.planning import said_by
+from vlrl.rewards.cards import card_move, card_recognition, card_success
 from vlrl.rewards.classification import cls_rl_accuracy
 from vlrl.rewards.scoring import score_rows
-from vlrl.schema import Prediction, Sample, Task
-from vlrl.tasks import TASKS
+from vlrl.schema import CARD_TASKS, Prediction, Sample, Task
+from vlrl.tasks import KNOWN
 from vlrl.tasks.detection import detection_row
 from vlrl.tasks.qa import reward_of
 from vlrl.words import read_text
@@ -27,17 +31,18 @@ from vlrl.words import read_text
 
 def rows_of(task: Task, samples: Sequence[Sample], predictions: Sequence[Prediction]) -> list[Row]:
     """A row for each sample that has a value, in order."""
-    measured = _MEASURED.get(task.name) if TASKS.get(task.name) is task else None
+    measured = _MEASURED.get(task.name) if KNOWN.get(task.name) is task else None
     values = measured(samples, predictions) if measured else _by_task(task, samples, predictions)
     rows = []
     for sample, prediction, value in zip(samples, predictions, values, strict=True):
         if value is None:
             continue
         parts, is_read = value
-        top, bottom = parts[task.headline]
+        top, bottom = next(iter(parts.values()))
         worth = top / bottom if bottom else 1.0
         outcome = "unparsed" if not is_read else "right" if worth >= 1 else "wrong" if worth <= 0 else "partly"
-        said = read_span(prediction.completion, sample).text
+        played = task.is_episode(sample)
+        said = card_success(prediction.completion, sample).why if played else read_span(prediction.completion, sample).text
         rows.append(
             Row(
                 id=sample.id,
@@ -46,7 +51,8 @@ def rows_of(task: Task, samples: Sequence[Sample], predictions: Sequence[Predict
                 outcome=outcome,
                 gold=_plain(sample.answer),
                 answer="" if said is None else said,
-                confidence=stated_confidence(prediction.completion),
+                confidence=None if played else stated_confidence(prediction.completion),
+                completion=prediction.completion,
             )
         )
     return rows
@@ -102,6 +108,22 @@ def _qa(samples: Sequence[Sample], predictions: Sequence[Prediction]) -> Measure
     return values
 
 
+def _cards(samples: Sequence[Sample], predictions: Sequence[Prediction]) -> Measured:
+    values: Measured = []
+    for sample, prediction in zip(samples, predictions, strict=True):
+        text, deal = prediction.completion, deal_of(sample)
+        if deal.is_episode:
+            turns = read_transcript(text)
+            row = episode_row(deal.state(), deal.game, replay(deal.game, deal.seed, turns or []))
+            parts = {"success": (float(row.won), 1.0), "return": (row.total, 1.0), "legal": (row.n_legal, row.n_steps)}
+            values.append((parts, turns is not None))
+        else:
+            move, stated = card_move(text, sample), card_recognition(text, sample).value or 0.0
+            parts = {"single_step": (move.value or 0.0, 1.0), "single_step_recognised": (stated, 1.0)}
+            values.append((parts, move.answer is not None))
+    return values
+
+
 def _by_task(task: Task, samples: Sequence[Sample], predictions: Sequence[Prediction]) -> Measured:
     """Of a task the package does not know: its headline on each sample alone, as a mean."""
     values: Measured = []
@@ -118,6 +140,7 @@ _MEASURED: dict[str, Callable[[Sequence[Sample], Sequence[Prediction]], Measured
     "classification": _classification,
     "planning": _planning,
     "qa": _qa,
+    **dict.fromkeys(CARD_TASKS, _cards),
 }
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import hashlib
-import shlex
+import json
 import sys
 import time
 from collections import Counter
@@ -24,7 +25,7 @@ from vlrl.bench.suites import SITUATED, Suite, own_suite
 from vlrl.bench.trust import score_array, trust_suite
 from vlrl.evaluation import Scored
 from vlrl.pictures import ImageError
-from vlrl.schema import Prediction, Sample, SampleError, is_there
+from vlrl.schema import CARD_TASKS, Prediction, Sample, SampleError, is_there
 
 MAX_TOKENS = 512
 TINY_MAX_TOKENS = 96
@@ -33,10 +34,10 @@ TINY_MAX_TOKENS = 96
 
 def load_suite(args: argparse.Namespace, need_images: bool = False) -> Suite:
     """The suite of `--task`, its data read and checked."""
-    asked = getattr(args, "max_completion_length", None)
+    asked = getattr(args, "max_new_tokens", None)
     if is_autotrust(args.task):
         return trust_suite(args, asked)
-    tiny = str(getattr(args, "model_name_or_path", "")).startswith("tiny")
+    tiny = getattr(args, "model_name_or_path", "") in ("tiny", "tiny-random")
     return own_suite(
         args.task,
         args.data,
@@ -51,6 +52,7 @@ def load_suite(args: argparse.Namespace, need_images: bool = False) -> Suite:
 def run(args: argparse.Namespace) -> int:
     """Generate, log and score. Returns 0, or 1 where requests failed (the same command asks them again)."""
     started = time.time()
+    args.model_name_or_path = args.model_name_or_path or _embedded_model(args.task)
     suite = load_suite(args)
     first_stage = suite.stages[0]({})
     lost = {sample.id: (sample.task, gone) for sample in first_stage if (gone := lost_picture(sample)) is not None}
@@ -66,9 +68,20 @@ def run(args: argparse.Namespace) -> int:
     job = Job(args, suite, engine, log)
     for stage in (lambda answered: first_stage, *suite.stages[1:]):
         job.answer(stage)
-    if not first:
-        return 0
-    asked = job.asked
+    if first:
+        finish(job, started)
+    engine.finish()
+    return 1 if job.failed else 0
+
+
+def _embedded_model(names: str) -> str:
+    """Who answers where no model is named, as in training."""
+    return "tiny-cards" if set(names.split(",")) <= set(CARD_TASKS) else "tiny"
+
+
+def finish(job: Job, started: float) -> None:
+    """Bring the log into order, score what it holds, and tell what failed."""
+    args, suite, engine, log, asked = job.args, job.suite, job.engine, job.log, job.asked
     log.finish([sample.id for sample in asked])
     answered = log.read()
     seconds = time.time() - started
@@ -80,12 +93,10 @@ def run(args: argparse.Namespace) -> int:
         "total_evaluation_time_seconds": round(seconds, 1),
         "throughput": {"samples_per_second": round(job.n_made / seconds, 3)},
         "start_time": started,
-        "command": shlex.join(["vlrl-bench", *sys.argv[1:]]),
     }
     for key, why in list(job.failed.items())[:10]:
         print(f"failed: {key}: {why}", file=sys.stderr)
     conclude(suite, [s for s in asked if s.id in answered], answered, args.output_path, about, job.missing)
-    return 1 if job.failed else 0
 
 
 @dataclass
@@ -133,18 +144,25 @@ class Job:
         engine.wait_for_everyone()
 
     def _present(self, samples: list[Sample]) -> list[Sample]:
-        """The samples whose pictures can be opened, situated. Raises SampleError for more missing ones than are allowed."""
+        """The samples whose pictures can be opened, situated and checked once more, now that the size of the picture is known.
+        One that cannot be read is counted and left out; for more missing files than are allowed SampleError is raised."""
         present: list[Sample] = []
+        lost = {sample.id: (sample.task, gone) for sample in samples if (gone := lost_picture(sample)) is not None}
+        refuse_missing(lost, len(samples), self.args.allow_missing)
         for sample in samples:
-            gone = lost_picture(sample)
-            if gone is None:
-                try:
-                    present.append(self.engine.situate(sample))
-                    continue
-                except ImageError as error:
-                    gone = str(error)
-            self.missing[sample.id] = (sample.task, gone)
-        refuse_missing(self.missing, len(samples), self.args.allow_missing)
+            if sample.id in lost:
+                continue
+            try:
+                present.append(self.engine.situate(sample))
+            except ImageError as error:
+                lost[sample.id] = (sample.task, sample.video or sample.images[0])
+                if self.engine.rank == 0:
+                    print(f"missing: {sample.id}: {error}", file=sys.stderr)
+                continue
+            problem = self.suite.tasks[sample.task].check(present[-1])
+            if problem:
+                raise SampleError(f"{self.suite.source.description} (id {sample.id!r}): {problem}")
+        self.missing |= lost
         return present
 
     def _sha(self, sample: Sample) -> str:
@@ -181,11 +199,11 @@ def settings_of(args: argparse.Namespace, suite: Suite) -> dict[str, Any]:
     return {
         "task": suite.name,
         "model": args.model_name_or_path,
-        "model_revision": args.model_revision,
+        "revision": args.revision,
         "engine": "server" if args.base_url else "vllm" if args.use_vllm else "transformers",
         "data": data,
         "seed": args.seed,
-        "max_completion_length": args.max_completion_length,
+        "max_new_tokens": args.max_new_tokens,
         "dtype": args.dtype,
         "coords": args.coords,
         "answer_format": args.answer_format,
@@ -200,14 +218,12 @@ def about_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "model": settings.get("model"),
         "seed": settings.get("seed"),
-        "config": {**settings, "gen_kwargs": {"temperature": 0, "max_tokens": settings.get("max_completion_length")}},
+        "config": {**settings, "gen_kwargs": {"temperature": 0, "max_tokens": settings.get("max_new_tokens")}},
     }
 
 
 def score(args: argparse.Namespace) -> int:
     """Score a file of predictions."""
-    import json
-
     if is_autotrust(args.task) and args.predictions.suffix == ".json":
         return score_array(args)
     predictions = read_log(args.predictions)
@@ -229,8 +245,7 @@ def score(args: argparse.Namespace) -> int:
     present = [sample for sample in asked if sample.id in answered]
     if not present:
         raise SampleError(f"{args.predictions}: holds no predictions")
-    if suite.boxes:
-        present = [_with_coords(sample, answered[sample.id], args.coords) for sample in present]
+    answered = _as_told(present, answered, args)
     if len(present) < len(asked):
         print(f"{len(asked) - len(present)} of {len(asked)} samples have no prediction and are left out")
     about = {**about_settings(settings), "seed": args.seed, "predictions": str(args.predictions)}
@@ -238,20 +253,22 @@ def score(args: argparse.Namespace) -> int:
     return 0
 
 
-def _with_coords(sample: Sample, prediction: Prediction, coords: str | None) -> Sample:
-    """The sample with the dialect its completion is written in. Raises SampleError where nothing tells, or two tell two."""
-    import dataclasses
-
-    logged = prediction.meta.get("coords")
-    if logged is not None and coords not in (None, logged):
-        raise SampleError(f"id {sample.id!r}: was logged with coords {logged}, --coords says {coords}; leave the flag out")
-    told = logged or coords or sample.meta.get("coords")
-    if told is None:
-        raise SampleError(
-            f"id {sample.id!r}: nothing tells how its boxes are written; say --coords px | norm1000 | norm1 (or resized_px,"
-            " where the samples have meta.input_size)"
-        )
-    return dataclasses.replace(sample, meta={**sample.meta, "coords": told})
+def _as_told(asked: Sequence[Sample], answered: Mapping[str, Prediction], args: argparse.Namespace) -> dict[str, Prediction]:
+    """The predictions, read as the flags say rather than as the log does; says so, and where nothing tells how boxes are
+    written."""
+    told = {name: value for name in ("coords", "answer_format") if (value := getattr(args, name)) is not None}
+    read = {sample.id: answered[sample.id] for sample in asked}
+    for name, value in told.items():
+        logged = Counter(one.meta[name] for one in read.values() if one.meta.get(name, value) != value)
+        for other, n in logged.items():
+            print(f"{n} answers were logged with {name} {other}; they are read as {value}", file=sys.stderr)
+    read = {key: dataclasses.replace(one, meta={**one.meta, **told}) for key, one in read.items()}
+    boxes = [sample for sample in asked if sample.task in ("detection", "grounding")]
+    n_untold = sum("coords" not in sample.meta and "coords" not in read[sample.id].meta for sample in boxes)
+    if n_untold:
+        told_so = f"boxes of {n_untold} answers are read as pixels of the original image; say otherwise with --coords"
+        print(told_so, file=sys.stderr)
+    return read
 
 
 def conclude(
@@ -263,11 +280,9 @@ def conclude(
     missing: Mapping[str, tuple[str, str]],
 ) -> None:
     """Score, write `result.json`, `scores.jsonl` and `report.html`, and print the table."""
-    from dataclasses import replace
-
     scored: list[Scored] = suite.score(asked, answered)
     lost = Counter(task for task, _ in missing.values())
-    scored = [replace(one, n_missing_image=len(missing) if len(scored) == 1 else lost[one.name]) for one in scored]
+    scored = [dataclasses.replace(one, n_missing_image=len(missing) if len(scored) == 1 else lost[one.name]) for one in scored]
     told = {"date": time.strftime("%Y-%m-%dT%H-%M-%S"), "data": suite.source.to_json(), **about}
     if missing:
         told |= {"n_missing_image": len(missing), "missing_images": list(dict.fromkeys(p for _, p in missing.values()))[:10]}

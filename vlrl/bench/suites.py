@@ -24,7 +24,7 @@ from vlrl.tasks import load_task
 TASK_VERSION = "1"
 """Of all own tasks: raised when a prompt, a parser or a metric changes what a number means."""
 N_SYNTHETIC = 400
-"""Synthetic held-out samples a task unless --limit says otherwise: those a training run is measured on."""
+"""Synthetic held-out samples a task unless --limit says how many of all, the tasks in turns: those a run is measured on."""
 Predictions = Mapping[str, Prediction]
 Stage = Callable[[Predictions], Sequence[Sample]]
 
@@ -63,11 +63,11 @@ def own_suite(
     names: str, data: Path | None, *, image_root: Path | None, limit: int | None, seed: int, max_tokens: int, need_images: bool
 ) -> Suite:
     """The suite of one or several tasks (`detection`, `detection,qa`, `path/to/my_task.py`). Raises ValueError."""
-    loaded = [load_task(name) for name in names.split(",")]
-    tasks = {task.name: task for task in loaded}
+    tasks = {task.name: task for task in map(load_task, names.split(","))}
+    loaded = list(tasks.values())
     if data is None:
-        n = limit or N_SYNTHETIC
-        samples = [task.synthetic(seed, "heldout", i) for task in tasks.values() for i in range(n)]
+        n = limit or N_SYNTHETIC * len(tasks)
+        samples = [loaded[i % len(loaded)].synthetic(seed, "heldout", i // len(loaded)) for i in range(n)]
         samples = [json_round_trip(sample) for sample in samples]
         text = "\n".join(json.dumps(sample_to_json(sample), sort_keys=True) for sample in samples)
         digest = hashlib.sha256(text.encode()).hexdigest()

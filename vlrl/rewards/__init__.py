@@ -18,6 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from vlrl.rewards.cards import card_move, card_recognition, card_success
 from vlrl.rewards.classification import cls_rl_accuracy, cls_rl_no_think, visual_rft_classification
 from vlrl.rewards.detection import iou_f1
 from vlrl.rewards.formats import json_format, rec_format, think_answer_format
@@ -29,13 +30,14 @@ from vlrl.rewards.text import exact_match, fuzzy_match, math_equal, mcq, yes_no
 from vlrl.rewards.vision_r1 import vision_r1_format, vision_r1_precision, vision_r1_recall
 from vlrl.rewards.visual_rft import visual_rft_confidence, visual_rft_giou, visual_rft_iou
 from vlrl.rewards.vlm_r1 import vlm_r1_iou, vlm_r1_map, vlm_r1_map50, vlm_r1_odlength, vlm_r1_weighted
-from vlrl.schema import Reward, Sample, Score
+from vlrl.schema import CARD_TASKS, Reward, Sample, Score
 
 __all__ = ["REWARDS", "as_trl", "load_reward", "score_rows", "text_of"]
 
 NOTHING, TAGS, GROUP, STEP = frozenset[str](), frozenset({"tags"}), frozenset({"group"}), frozenset({"step"})
 BOXES, ONE_BOX, ANY_BOXES = frozenset({"detection"}), frozenset({"grounding"}), frozenset({"detection", "grounding"})
 LABELS, PLANS = frozenset({"classification"}), frozenset({"planning"})
+CARDS = frozenset(CARD_TASKS)
 QUESTIONS, TEXTS = frozenset({"qa"}), frozenset({"qa", "classification"})
 
 REWARDS: dict[str, Reward] = {
@@ -68,6 +70,9 @@ REWARDS: dict[str, Reward] = {
     "alphadrive_speed": Reward("alphadrive_speed", alphadrive_speed, -0.4, 1.4, GROUP, PLANS),
     "alphadrive_path": Reward("alphadrive_path", alphadrive_path, -0.4, 1.4, GROUP, PLANS),
     "alphadrive_format": Reward("alphadrive_format", alphadrive_format, 0.0, 1.0, NOTHING, PLANS),
+    "card_success": Reward("card_success", card_success, 0.0, 1.0, NOTHING, CARDS),
+    "card_move": Reward("card_move", card_move, 0.0, 1.0, NOTHING, CARDS),
+    "card_recognition": Reward("card_recognition", card_recognition, 0.0, 1.0, NOTHING, CARDS),
 }
 PASSED = frozenset({"step", "n_tokens", "base"})
 """Keywords that the scoring passes, so no options."""

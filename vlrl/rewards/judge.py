@@ -1,4 +1,4 @@
-"""A reward asked of a language model behind an OpenAI-compatible endpoint, through `vlrl.endpoint`.
+"""A reward asked of a language model behind an OpenAI-compatible endpoint, (`vlrl.endpoint`).
 
 The one reward that reads the environment (OPENAI_API_KEY, OPENAI_API_BASE) and the network. Its failures are values of None.
 """
@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import threading
 from concurrent.futures import Future
 
-from vlrl.endpoint import DEFAULT_BASE, EndpointError, chat, with_tries
+from vlrl.endpoint import EndpointError, base_url, chat, with_tries
 from vlrl.schema import Sample, Score
 from vlrl.words import gold_texts, read_text
 
@@ -65,9 +64,8 @@ def llm_judge(text: str, sample: Sample, *, judge_model: str = "", timeout_s: fl
 
 def _ask(model: str, messages: list[dict[str, str]], timeout_s: float, backoff_s: float) -> float:
     """The worth of an answer by up to three tries. Raises the last EndpointError."""
-    base = os.environ.get("OPENAI_API_BASE") or DEFAULT_BASE
     body = {"model": model, "messages": messages, "temperature": 0}
-    return with_tries(lambda: _worth(chat(body, base, timeout_s)[0]), N_TRIES, backoff_s)
+    return with_tries(lambda: _worth(chat(base_url(), body, timeout_s=timeout_s).text), N_TRIES, backoff_s)
 
 
 def prompt(answer: str, sample: Sample) -> list[dict[str, str]]:

@@ -10,11 +10,14 @@ from __future__ import annotations
 
 from PIL import Image
 
+from vlrl.cards import GAMES
+from vlrl.envs.frames import SIDE_PX as FRAME_PX
+from vlrl.synthetic.deals import frame
 from vlrl.synthetic.driving import road
 from vlrl.synthetic.items import SIDE_PX, item_rng
 from vlrl.synthetic.scenes import scene
 
-__all__ = ["SIDE_PX", "draw", "item_rng"]
+__all__ = ["SIDE_PX", "draw", "item_rng", "size_px"]
 
 
 def draw(address: str) -> Image.Image:
@@ -23,8 +26,16 @@ def draw(address: str) -> Image.Image:
         task, split, seed, index, *number = address.removeprefix("synthetic:").split("/")
         if len(number) > 1:
             raise ValueError(f"{len(number)} picture numbers")
+        if task in GAMES:
+            return frame(task, split, int(seed))
         if task == "planning":
             return road(split, int(seed), int(index)).image.copy()
         return scene(task, split, int(seed), int(index), *map(int, number)).image.copy()
     except ValueError as error:
         raise ValueError(f"not a synthetic image address: {address!r} (synthetic:task/split/seed/index)") from error
+
+
+def size_px(address: str) -> tuple[int, int]:
+    """Width and height of the picture behind an address."""
+    side = FRAME_PX if address.removeprefix("synthetic:").split("/", 1)[0] in GAMES else SIDE_PX
+    return side, side

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from vlrl.schema import Task
 from vlrl.tasks import classification, detection, grounding, planning, qa
+from vlrl.tasks.games import GAME_TASKS
 
 TASKS: dict[str, Task] = {
     "detection": detection.TASK,
@@ -16,16 +17,18 @@ TASKS: dict[str, Task] = {
     "planning": planning.TASK,
     "qa": qa.TASK,
 }
+KNOWN = {**TASKS, **GAME_TASKS}
+"""Single questions, and games that are played step by step."""
 
 
 def load_task(name: str) -> Task:
     """A task by name or from `path/to/file.py`. Raises ValueError naming the nearest known task."""
-    if name in TASKS:
-        return TASKS[name]
+    if name in KNOWN:
+        return KNOWN[name]
     if not name.endswith(".py"):
-        close = difflib.get_close_matches(name, TASKS, n=1, cutoff=0.5)
+        close = difflib.get_close_matches(name, KNOWN, n=1, cutoff=0.5)
         hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise ValueError(f"unknown task {name!r}{hint} (known: {', '.join(TASKS)}, or path/to/my_task.py)")
+        raise ValueError(f"unknown task {name!r}{hint} (known: {', '.join(KNOWN)}, or path/to/my_task.py)")
     path = Path(name)
     if not path.is_file():
         raise ValueError(f"--task {name}: no such file")

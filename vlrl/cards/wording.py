@@ -1,0 +1,61 @@
+"""How thoughts about a state are worded: eight ways each, drawn from a seed. What they say is the caller's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from vlrl.cards.blackjack import BlackjackGame
+from vlrl.cards.games import Game
+from vlrl.cards.numberline import NumberLineGame
+from vlrl.cards.points import PointsGame
+
+POINTS_THOUGHTS = (
+    "{formula} makes {goal}, so next is {token}",
+    "I can reach {goal} with {formula}; next is {token}",
+    "The plan is {formula} = {goal}. Next comes {token}",
+    "{goal} is {formula}, hence the next token is {token}",
+    "With these cards {formula} gives {goal}; I play {token}",
+    "Aiming at {formula}, which equals {goal}, I choose {token}",
+    "To get {goal} I build {formula} and now append {token}",
+    "{formula} equals {goal}. I pick {token}",
+)
+NUMBERLINE_THOUGHTS = (
+    "The target {target} is {side} {current}, so I go {way}",
+    "From {current} to {target} I have to go {way}",
+    "{current} is not yet {target}; go {way}",
+    "To reach {target} from {current}, step {way}",
+    "I stand at {current} and want {target}, so {way} it is",
+    "{target} is {side} {current}: {way}",
+    "Going {way} brings {current} nearer to {target}",
+    "The distance from {current} to {target} shrinks if I move {way}",
+)
+BLACKJACK_THOUGHTS = (
+    "My total is {total} and the dealer shows {up}, so I {token}",
+    "The dealer shows {up}; my total is {total}: {token}",
+    "With a total of {total} against a dealer {up}, {token}",
+    "My cards total {total}, the dealer has {up}. I {token}",
+    "I see a total of {total}. The dealer shows {up}. Best is to {token}",
+    "Since the dealer shows {up} and my total is {total}, I {token}",
+    "A total of {total} when the dealer has {up} means {token}",
+    "The total is {total}, the dealer card is {up}; I {token}",
+)
+
+
+def pick(rng: np.random.Generator, options: Sequence[Any]) -> Any:
+    return options[int(rng.integers(len(options)))]
+
+
+def word_thought(game: Game, state: Any, move: str, rng: np.random.Generator, formula: Sequence[str] = ()) -> str:
+    """A thought that ends in `move`. `formula`: what a points game is heading for. Raises TypeError for an unknown game."""
+    if isinstance(game, PointsGame):
+        return str(pick(rng, POINTS_THOUGHTS).format(formula=" ".join(formula), goal=game.target, token=move))
+    if isinstance(game, NumberLineGame):
+        up = move == "+"
+        words = {"side": "above" if up else "below", "way": "up" if up else "down"}
+        return str(pick(rng, NUMBERLINE_THOUGHTS).format(current=state.current, target=state.target, **words))
+    if isinstance(game, BlackjackGame):
+        return str(pick(rng, BLACKJACK_THOUGHTS).format(total=state.total, up=state.up_card.face, token=move))
+    raise TypeError(f"no words for the game {game.name!r}")

@@ -1,0 +1,186 @@
+"""The corrector that knows: it reads the state of the game (or a sample's right answer), judges a thought by rules and the
+solver, and writes the right one. Offline and deterministic; privileged, so not the setting of the paper.
+
+It never reads Blackjack's hole card.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from vlrl.cards import Game, thought_fields, write_reply, written
+from vlrl.cards.blackjack import BlackjackGame
+from vlrl.cards.formula import BLANK
+from vlrl.cards.numberline import NumberLineGame
+from vlrl.cards.points import PointsGame, PointsState
+from vlrl.cards.replies import last_object
+from vlrl.cards.wording import pick, word_thought
+from vlrl.gtr import claims
+from vlrl.gtr.corrector import Correction, Request, SampleRequest, StepRequest
+from vlrl.gtr.masks import thought_span
+
+
+class OracleCorrector:
+    """`see_action`: the action of the reply is judged too, not only the one its thought names."""
+
+    tier = "oracle"
+    privileged = True
+
+    def __init__(self, see_action: bool = True) -> None:
+        self.see_action = see_action
+
+    def correct(self, request: Request) -> Correction:
+        start = time.perf_counter()
+        if isinstance(request, SampleRequest):
+            found = _correct_sample(request)
+        else:
+            found = self._correct_step(request)
+        return replace(found, tier=self.tier, privileged=True, n_attempts=1, seconds=time.perf_counter() - start)
+
+    def correct_many(self, requests: Sequence[Request]) -> list[Correction]:
+        return [self.correct(request) for request in requests]
+
+    def _correct_step(self, request: StepRequest) -> Correction:
+        fields = thought_fields(request.completion, request.game, request.ended)
+        if fields is None:
+            return Correction("invalid", target=request.target, why="the reply is not valid")
+        seen = request.action if self.see_action else None
+        if isinstance(request.game, PointsGame):
+            return _correct_points(request, request.game, fields, seen if self.see_action else "")
+        why = _problem(request.game, request.state, fields) or self._wrong_action(request, seen)
+        if why is None:
+            return Correction("ok")
+        move, rng = request.game.best(request.state), _rng(request)
+        thoughts = word_thought(request.game, request.state, move, rng)
+        return _rewritten(request, {**request.game.shown(request.state), "thoughts": thoughts}, None, why)
+
+    def _wrong_action(self, request: StepRequest, action: str | None) -> str | None:
+        if self.see_action and action not in request.game.good(request.state):
+            return f"the action {action!r} is not right"
+        return None
+
+
+def _rng(request: StepRequest) -> np.random.Generator:
+    return np.random.default_rng([request.seed, request.state.step])
+
+
+def _rewritten(request: StepRequest, fields: dict[str, Any], target: str | None, why: str) -> Correction:
+    """The policy's own action is kept, whatever it is."""
+    found = last_object(request.completion)
+    action = found[0]["action"] if found else ""
+    return Correction("corrected", text=write_reply(fields, action), target=target, why=why)
+
+
+# ---- Points24 and EZPoints
+
+
+def _correct_points(request: StepRequest, game: PointsGame, fields: dict[str, Any], action: str | None) -> Correction:
+    """`action=""`: it is not looked at."""
+    state: PointsState = request.state
+    complete = game.right(state, "=")
+    possible = game.completions(state)
+    if not possible and not complete:
+        return Correction("unsolvable", why="no formula goes on from here")
+    announced = claims.announced_formula(str(fields["thoughts"]), game.n_cards)
+    why = _points_problem(game, state, fields, announced)
+    if why is None and action != "" and (action is None or not game.right(state, action)):
+        why = f"the action {action!r} is not right"
+    if why is None:
+        return Correction("ok", target=request.target or (" ".join(announced) if announced else None))
+    target = _target(request, game, announced)
+    entries = [entry for entry in state.formula if entry != BLANK]
+    move = "=" if complete else target[len(entries)]
+    thoughts = word_thought(game, state, move, _rng(request), target)
+    return _rewritten(request, {**game.shown(state), "thoughts": thoughts}, " ".join(target), why)
+
+
+def _points_problem(
+    game: PointsGame, state: PointsState, fields: dict[str, Any], announced: tuple[str, ...] | None
+) -> str | None:
+    if not game.recognised(fields, state):
+        return f"the cards are {[card.face for card in state.cards]}, not {fields.get('cards')!r:.60}"
+    if "".join(str(fields["formula"]).split()) != "".join(written(state.formula).split()):
+        return f"the formula is {written(state.formula)!r}, not {fields['formula']!r:.60}"
+    if announced is not None and not _leads_on(game, state, announced):
+        return f"the formula it is heading for, {' '.join(announced)!r:.80}, is not right"
+    named = claims.next_token(str(fields["thoughts"]))
+    if named is None:
+        return "no next token is named"
+    if not game.right(state, named):
+        return f"the next token is not {named!r}"
+    entries = [entry for entry in state.formula if entry != BLANK]
+    if announced is not None and (*entries, named) != announced[: len(entries) + 1] and named != "=":
+        return f"{named!r} is not how {' '.join(announced)!r:.80} goes on"
+    return None
+
+
+def _leads_on(game: PointsGame, state: PointsState, formula: tuple[str, ...]) -> bool:
+    """Whether a whole formula uses the cards, equals the goal and goes on from the state's."""
+    numbers = sorted(int(token) for token in formula if token.isdecimal())
+    entries = tuple(entry for entry in state.formula if entry != BLANK)
+    fits = len(formula) - len(entries) <= game.max_entries - len(state.formula)
+    return numbers == sorted(state.numbers) and formula[: len(entries)] == entries and fits and game.reaches(formula)
+
+
+def _target(request: StepRequest, game: PointsGame, announced: tuple[str, ...] | None) -> tuple[str, ...]:
+    """The formula to head for: the episode's while it is possible, else the thought's, else one of the shortest."""
+    kept = tuple(request.target.split()) if request.target else None
+    for formula in (kept, announced):
+        if formula is not None and _leads_on(game, request.state, formula):
+            return formula
+    possible = game.completions(request.state)
+    if not possible:  # complete, and right only by Python's reading
+        return tuple(entry for entry in request.state.formula if entry != BLANK)
+    shortest = [formula for formula in possible if len(formula) == len(possible[0])]
+    # By the episode's seed alone, so that every step of it heads for one formula.
+    chosen: tuple[str, ...] = pick(np.random.default_rng([request.seed, 0]), shortest)
+    return chosen
+
+
+# ---- NumberLine and Blackjack
+
+
+def _problem(game: Game, state: Any, fields: dict[str, Any]) -> str | None:
+    thoughts = str(fields["thoughts"])
+    if not game.recognised(fields, state):
+        return "the state is not stated, or wrongly"
+    if isinstance(game, NumberLineGame):
+        named = claims.direction(thoughts)
+    elif isinstance(game, BlackjackGame):
+        named = claims.decision(thoughts)
+        dealer = claims.dealer_value(thoughts)
+        if dealer not in (None, state.up_card.value):
+            return f"the dealer shows {state.up_card.face}"
+    else:
+        raise TypeError(f"no rules for the game {game.name!r}")
+    if named is None:
+        return "no move is named"
+    return None if named in game.good(state) else f"{named!r} is not right"
+
+
+# ---- single-turn samples
+
+
+def _correct_sample(request: SampleRequest) -> Correction:
+    """The thought of the task's own right completion, before the policy's own answer. A completion whose answer is right is
+    taken to be thought right: the rules of a task judge answers alone."""
+    span = thought_span(request.completion, "tags")
+    if span is None or not request.ended:
+        return Correction("invalid", why="no thought between tags, or the completion did not end")
+    if request.is_right:
+        return Correction("ok")
+    right = request.task.oracle(request.sample)
+    known = thought_span(right, "tags")
+    if known is None:
+        return Correction("failed", why=f"the right completion of task {request.task.name} has no thought")
+    start, end = span
+    thought = right[known[0] : known[1]]
+    if request.completion[start:end] == thought:
+        return Correction("ok", why="the thought is the right one already")
+    text = request.completion[:start] + thought + request.completion[end:]
+    return Correction("corrected", text=text, why="the answer is wrong")

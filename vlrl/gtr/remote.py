@@ -1,0 +1,360 @@
+"""The corrector that is a model behind an OpenAI-compatible endpoint. It sees the image and the thought, may call the solver,
+and replies in JSON; it is bounded in time, tries, money and concurrency, and never stops a run.
+
+What fails is reported once and skipped; when too much fails, asking pauses and is taken up again later.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import json
+import math
+import os
+import random
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from vlrl.cards import thought_fields, write_reply
+from vlrl.cards.deck import rank_of
+from vlrl.cards.points import PointsGame
+from vlrl.cards.replies import last_object
+from vlrl.endpoint import ChatReply, EndpointError, base_url, chat
+from vlrl.gtr import questions
+from vlrl.gtr.corrector import Correction, Request, SampleRequest, StepRequest
+from vlrl.gtr.masks import thought_span
+from vlrl.tags import END_THINK, THINK
+
+N_TRIES = 3
+RECENT = 200
+MIN_RECENT = 10
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteOptions:
+    """`url=""`: the environment's OPENAI_API_BASE. The key is the environment's OPENAI_API_KEY alone. `gold`: the right
+    answer of a sample is shown (privileged). Costs are per million tokens; `max_cost` in the same currency."""
+
+    model: str
+    url: str = ""
+    solver: bool = True
+    gold: bool = False
+    cache: Path | None = None
+    timeout_s: float = 60.0
+    backoff_s: tuple[float, float] = (1.0, 15.0)
+    n_parallel: int = 8
+    max_failed_share: float = 0.2
+    pause_s: float = 60.0
+    temperature: float = 0.4
+    max_tokens: int = 400
+    max_calls: int | None = None
+    max_cost: float | None = None
+    input_cost: float = 0.0
+    output_cost: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not self.model:
+            raise ValueError("a corrector behind an endpoint needs the name of its model; give model:<name>")
+        if self.n_parallel < 1 or self.timeout_s <= 0:
+            raise ValueError(f"n_parallel={self.n_parallel}, timeout_s={self.timeout_s}: both must be positive")
+        if self.max_cost is not None and not (self.input_cost or self.output_cost):
+            raise ValueError("max_cost needs input_cost and output_cost, the prices of a million tokens")
+
+
+@dataclass
+class RemoteCounts:
+    """What was asked so far: requests to the endpoint, replies from the cache, verdicts by status, and the cost."""
+
+    n_calls: int = 0
+    n_cached: int = 0
+    cost: float = 0.0
+    statuses: Counter[str] = field(default_factory=Counter)
+
+
+class RemoteCorrector:
+    """Thread-safe. `report` gets one line whenever asking stops, pauses or goes on, and for the first failure."""
+
+    def __init__(
+        self,
+        options: RemoteOptions,
+        report: Callable[[str], None] = print,
+        sleep: Callable[[float], None] = time.sleep,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.options, self.report, self.sleep, self.clock = options, report, sleep, clock
+        self.tier, self.privileged = f"model:{options.model}", options.gold
+        self.counts = RemoteCounts()
+        self._lock = threading.Lock()
+        self._slots = threading.BoundedSemaphore(options.n_parallel)
+        self._recent: deque[bool] = deque(maxlen=RECENT)
+        self._paused_until, self._pause_s, self._is_trying = -math.inf, options.pause_s, False
+        self._said: set[str] = set()
+        if options.cache is not None:
+            options.cache.mkdir(parents=True, exist_ok=True)
+
+    def correct_many(self, requests: Sequence[Request]) -> list[Correction]:
+        with ThreadPoolExecutor(max_workers=self.options.n_parallel) as pool:
+            return list(pool.map(self.correct, requests))
+
+    def correct(self, request: Request) -> Correction:
+        start = time.perf_counter()
+        found = self._correct(request)
+        with self._lock:
+            self.counts.statuses[found.status] += 1
+        seconds = time.perf_counter() - start
+        return replace(found, tier=self.tier, privileged=self.privileged, seconds=seconds)
+
+    def _correct(self, request: Request) -> Correction:
+        fields = _fields(request)
+        target = request.target if isinstance(request, StepRequest) else None
+        if fields is None:
+            return Correction("invalid", target=target, why="the completion is not valid")
+        body = self._body(request, fields)
+        path = self._cache_path(body)
+        reply = _cached(path, request)
+        n_attempts = 0
+        if reply is not None:
+            with self._lock:
+                self.counts.n_cached += 1
+        else:
+            with self._slots:
+                reply, n_attempts, why = self._ask(body, request)
+            if reply is None:
+                return Correction("failed", target=target, why=why, n_attempts=n_attempts)
+            _keep(path, reply)
+        return replace(_verdict(request, fields, reply), n_attempts=n_attempts, cached=not n_attempts)
+
+    # ---- asking
+
+    def _body(self, request: Request, fields: dict[str, Any]) -> dict[str, Any]:
+        """The first request of an exchange; its hash is the key of the cache."""
+        solver = self.options.solver and isinstance(request, StepRequest) and request.game.name == "points24"
+        if isinstance(request, StepRequest):
+            system, text = questions.step_texts(request, fields, solver)
+            images = [] if request.image is None else [request.image]
+        else:
+            gold = json.dumps(request.sample.answer, ensure_ascii=False) if self.options.gold else None
+            system, text = questions.sample_texts(request, fields["thoughts"], gold)
+            images = list(request.images)
+        content = [{"type": "image_url", "image_url": {"url": _data_url(image)}} for image in images]
+        body: dict[str, Any] = {
+            "model": self.options.model,
+            "temperature": self.options.temperature,
+            "max_tokens": self.options.max_tokens,
+            "messages": [
+                {"role": "system", "content": system},
+                {"role": "user", "content": [*content, {"type": "text", "text": text}]},
+            ],
+        }
+        return {**body, "tools": [questions.SOLVER_TOOL]} if solver else {**body, **_JSON_REPLY}
+
+    def _ask(self, body: dict[str, Any], request: Request) -> tuple[dict[str, Any] | None, int, str]:
+        """A checked reply or None, the number of tries, and why there is none."""
+        why = ""
+        for attempt in range(1, N_TRIES + 1):
+            forbidden = self._why_not_now()
+            if forbidden:
+                return None, attempt - 1, why or forbidden
+            try:
+                reply = _checked(self._exchange(body, request), request)
+            except EndpointError as error:
+                why = f"try {attempt}: {error}"
+                if attempt == N_TRIES or not error.again:
+                    self._note(failed=True, why=why)
+                    return None, attempt, why
+                low, high = self.options.backoff_s
+                self.sleep(min(high, low * 2 ** (attempt - 1)) * random.uniform(0.5, 1.0))
+                continue
+            self._note(failed=False)
+            return reply, attempt, ""
+        raise AssertionError("the last try returns")
+
+    def _exchange(self, body: dict[str, Any], request: Request) -> str:
+        """The text of the model's last message; calls of the solver are answered once. Raises EndpointError."""
+        reply = self._call(body)
+        calls = reply.message.get("tool_calls")
+        if not calls:
+            return reply.text
+        if "tools" not in body or not isinstance(request, StepRequest) or not isinstance(request.game, PointsGame):
+            raise EndpointError("a call of a function that was not offered")
+        cards, ids = _called_cards(calls)
+        answer = questions.solver_reply(request.game, cards)
+        said = {"role": "assistant", "content": reply.message.get("content") or "", "tool_calls": calls}
+        results = [{"role": "tool", "tool_call_id": call_id, "content": answer} for call_id in ids]
+        further = {key: value for key, value in body.items() if key != "tools"}
+        return self._call({**further, **_JSON_REPLY, "messages": [*body["messages"], said, *results]}).text
+
+    def _call(self, body: dict[str, Any]) -> ChatReply:
+        with self._lock:
+            self.counts.n_calls += 1
+        reply = chat(base_url(self.options.url), body, timeout_s=self.options.timeout_s)
+        used = [reply.usage.get(key) for key in ("prompt_tokens", "completion_tokens")]
+        n_in, n_out = (n if isinstance(n, int) else 0 for n in used)
+        with self._lock:
+            self.counts.cost += (n_in * self.options.input_cost + n_out * self.options.output_cost) / 1e6
+        return reply
+
+    # ---- when not to ask
+
+    def _why_not_now(self) -> str:
+        """Why nothing may be asked, or nothing."""
+        options, counts = self.options, self.counts
+        if options.max_calls is not None and counts.n_calls >= options.max_calls:
+            self._say_once(f"corrector: {counts.n_calls} calls made, max_calls={options.max_calls}; no more corrections")
+            return "max_calls is reached"
+        if options.max_cost is not None and counts.cost >= options.max_cost:
+            self._say_once(f"corrector: max_cost={options.max_cost} is spent; no more corrections", key="max_cost")
+            return "max_cost is reached"
+        return "asking is paused after too many failures" if self.clock() < self._paused_until else ""
+
+    def _note(self, failed: bool, why: str = "") -> None:
+        """Keeps the recent outcomes and pauses when too many of them are failures. The first failure after a pause brings
+        the next one, twice as long."""
+        if failed:
+            self._say_once(f"corrector {self.tier}: {why}; such steps are not corrected", key="first failure")
+        with self._lock:
+            self._recent.append(failed)
+            n_failed, n = sum(self._recent), len(self._recent)
+            if not failed:
+                self._pause_s, self._is_trying = self.options.pause_s, False
+                return
+            too_many = n >= MIN_RECENT and n_failed > self.options.max_failed_share * n
+            if not (too_many or self._is_trying) or self.clock() < self._paused_until:
+                return
+            self._paused_until, pause_s = self.clock() + self._pause_s, self._pause_s
+            self._pause_s, self._is_trying = min(2 * self._pause_s, 16 * self.options.pause_s), True
+            self._recent.clear()
+        self.report(
+            f"corrector {self.tier}: {n_failed} of the last {n} requests failed ({why}); asking pauses for {pause_s:g} s"
+        )
+
+    def _say_once(self, line: str, key: str = "") -> None:
+        with self._lock:
+            if (key or line) in self._said:
+                return
+            self._said.add(key or line)
+        self.report(line)
+
+    def _cache_path(self, body: dict[str, Any]) -> Path | None:
+        if self.options.cache is None:
+            return None
+        key = hashlib.sha256(json.dumps([questions.VERSION, self.options.model, body], sort_keys=True).encode()).hexdigest()
+        return self.options.cache / key[:2] / f"{key}.json"
+
+
+_JSON_REPLY = {"response_format": {"type": "json_object"}}
+
+
+def _fields(request: Request) -> dict[str, Any] | None:
+    """What is handed over of a valid completion: never its action or answer."""
+    if isinstance(request, StepRequest):
+        return thought_fields(request.completion, request.game, request.ended)
+    span = thought_span(request.completion, "tags")
+    if span is None or not request.ended:
+        return None
+    return {"thoughts": request.completion[slice(*span)].removeprefix(THINK).removesuffix(END_THINK)}
+
+
+def _data_url(image: Image.Image) -> str:
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG")
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _called_cards(calls: Any) -> tuple[tuple[str, ...], list[str]]:
+    """The four ranks all calls agree on (in any order), and the calls' ids. Raises EndpointError."""
+    found, ids = [], []
+    try:
+        for call in calls:
+            arguments = json.loads(call["function"]["arguments"])
+            if call["function"]["name"] != questions.SOLVER_NAME:
+                raise ValueError(f"no function {call['function']['name']!r}")
+            found.append(tuple(sorted(rank_of(arguments[f"card{i}"]) for i in range(1, 5))))
+            ids.append(str(call["id"]))
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise EndpointError(f"a call of the solver without four ranks: {error}") from error
+    if len(set(found)) != 1:
+        raise EndpointError(f"calls of the solver disagree: {sorted(set(found))}")
+    return found[0], ids
+
+
+def _checked(text: str, request: Request) -> dict[str, Any]:
+    """The reply as an object of the asked form. Raises EndpointError."""
+    found = last_object(text)
+    if found is None:
+        raise EndpointError(f"a reply without one JSON object: {text!r:.80}")
+    reply: dict[str, Any] = found[0]
+    evaluation = str(reply.get("evaluation")).strip().upper()
+    if evaluation not in ("YES", "NO"):
+        raise EndpointError(f"a reply whose evaluation is {reply.get('evaluation')!r:.40}, not YES or NO")
+    unsolvable = _is_no(reply.get("possible_solution")) and isinstance(request, StepRequest) and request.game.name == "points24"
+    keys = request.game.thought_keys if isinstance(request, StepRequest) else ("thoughts",)
+    correction = reply.get("correction")
+    if evaluation == "NO" and not unsolvable:
+        if not isinstance(correction, dict) or any(key not in correction for key in keys):
+            raise EndpointError(f"a correction without the keys {', '.join(keys)}")
+        if not isinstance(correction["thoughts"], str) or not correction["thoughts"].strip():
+            raise EndpointError("a correction without thoughts")
+    return {**reply, "evaluation": evaluation}
+
+
+def _is_no(value: Any) -> bool:
+    return isinstance(value, str) and value.strip().upper() == "NO"
+
+
+def _verdict(request: Request, fields: dict[str, Any], reply: dict[str, Any]) -> Correction:
+    """What a checked reply comes to. The policy's own action or answer is kept."""
+    if isinstance(request, SampleRequest):
+        if reply["evaluation"] == "YES":
+            return Correction("ok")
+        span = thought_span(request.completion, "tags")
+        assert span is not None, "checked before asking"
+        thought = reply["correction"]["thoughts"].replace(THINK, "").replace(END_THINK, "")
+        text = request.completion[: span[0]] + THINK + thought + END_THINK + request.completion[span[1] :]
+        return Correction("corrected", text=text, why=str(reply.get("answer1", ""))[:200])
+    points24 = request.game.name == "points24"
+    named = reply.get("target_formula") if points24 else None
+    target = " ".join(_tokens(named)) if isinstance(named, str) and _tokens(named) else request.target
+    if reply["evaluation"] == "YES":
+        return Correction("ok", target=request.target or target)
+    if points24 and _is_no(reply.get("possible_solution")):
+        return Correction("unsolvable", target=request.target, why="the corrector sees no solution")
+    corrected = {key: reply["correction"][key] for key in request.game.thought_keys}
+    found = last_object(request.completion)
+    action = found[0]["action"] if found else ""
+    why = "; ".join(str(reply[key]) for key in sorted(reply) if key.startswith("answer"))[:200]
+    return Correction("corrected", text=write_reply(corrected, action), target=target, why=why)
+
+
+def _tokens(formula: str) -> list[str]:
+    """The tokens of a formula as a model writes it; empty where it holds anything else."""
+    text = formula.replace("×", "*").replace("÷", "/").split("=")[0]
+    spaced = "".join(f" {c} " if c in "+-*/()" else c for c in text).split()
+    return spaced if all(token.isdecimal() or token in "+-*/()" for token in spaced) else []
+
+
+def _cached(path: Path | None, request: Request) -> dict[str, Any] | None:
+    if path is None:
+        return None
+    try:
+        return _checked(path.read_text(encoding="utf-8"), request)
+    except (OSError, UnicodeDecodeError, EndpointError):
+        return None  # absent, or cut off by a stopped run: ask again
+
+
+def _keep(path: Path | None, reply: dict[str, Any]) -> None:
+    if path is None:
+        return
+    path.parent.mkdir(exist_ok=True)
+    partial = path.with_suffix(f".{os.getpid()}-{threading.get_ident()}")
+    partial.write_text(json.dumps(reply, ensure_ascii=True), encoding="utf-8")
+    os.replace(partial, path)

@@ -1,0 +1,105 @@
+"""Card games: success, return, length, legality and what is recognised, over whole episodes of the plain environment.
+
+Returns of episodes that training cut short do not belong here: they are not comparable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from vlrl.cards import Game
+from vlrl.cards.deals import deal_of
+from vlrl.cards.points import PointsGame
+from vlrl.cards.transcripts import PlayedTurn, read_transcript, replay
+from vlrl.metrics.accuracy import share
+from vlrl.metrics.stats import bootstrap_mean, bootstrap_ratio, wilson
+from vlrl.rewards.cards import card_move, card_recognition
+from vlrl.schema import Metric, Prediction, Sample
+
+
+@dataclass(frozen=True, slots=True)
+class EpisodeRow:
+    """One episode to its end. Counts are of steps. `n_recognised=None`: not measured. `solvable`, `pressed_equals`: of games
+    with formulas alone; whether the deal can be won, and whether the formula was finished."""
+
+    total: float
+    n_steps: int
+    n_legal: int
+    n_valid: int
+    n_recognised: int | None = None
+    solvable: bool | None = None
+    pressed_equals: bool | None = None
+
+    @property
+    def won(self) -> bool:
+        return self.total > 0
+
+
+def card_metrics(rows: Sequence[EpisodeRow]) -> dict[str, Metric]:
+    """Metrics by name.
+
+    - "success": a return above 0 (Wilson's interval); with one move too many on the number line it is 0, a failure.
+    - "return", "steps": means over episodes (bootstrap over episodes).
+    - "legal", "valid", "recognised": shares of steps, whole episodes resampled.
+    - "success_solvable": success among deals that can be won; "finished": episodes that pressed `=`; "solvable": the bound.
+    """
+    steps = [row.n_steps for row in rows]
+    metrics = {
+        "success": wilson(sum(row.won for row in rows), len(rows)),
+        "return": bootstrap_mean([row.total for row in rows]),
+        "steps": bootstrap_mean(steps),
+        "legal": bootstrap_ratio([row.n_legal for row in rows], steps),
+        "valid": bootstrap_ratio([row.n_valid for row in rows], steps),
+    }
+    read = [(row.n_recognised, row.n_steps) for row in rows if row.n_recognised is not None]
+    if read:
+        metrics["recognised"] = bootstrap_ratio([right for right, _ in read], [n_steps for _, n_steps in read])
+    known = [row for row in rows if row.solvable is not None]
+    if known:
+        winnable = [row for row in known if row.solvable]
+        metrics["solvable"] = wilson(len(winnable), len(known))
+        metrics["success_solvable"] = wilson(sum(row.won for row in winnable), len(winnable))
+    asked = [row.pressed_equals for row in rows if row.pressed_equals is not None]
+    if asked:
+        metrics["finished"] = wilson(sum(asked), len(asked))
+    return metrics
+
+
+def game_metrics(samples: Sequence[Sample], predictions: Sequence[Prediction]) -> tuple[dict[str, Metric], int]:
+    """`card_metrics` of the episodes among the samples, played again from their transcripts; of single states "single_step"
+    (the action is right) and "single_step_recognised". Also how many completions hold no transcript, or no action."""
+    rows, states, n_unparsed = [], [], 0
+    for sample, prediction in zip(samples, predictions, strict=True):
+        if not deal_of(sample).is_episode:
+            states.append((sample, prediction.completion))
+            continue
+        turns = read_transcript(prediction.completion)
+        n_unparsed += turns is None
+        deal = deal_of(sample)
+        rows.append(episode_row(deal.state(), deal.game, replay(deal.game, deal.seed, turns or [])))
+    metrics = card_metrics(rows) if rows else {}
+    if states:
+        shown = [sample for sample, _ in states]
+        moves = [card_move(text, sample) for sample, text in states]
+        n_unparsed += sum(score.answer is None for score in moves)
+        metrics["single_step"] = share([score.value or 0.0 for score in moves], shown)
+        stated = [card_recognition(text, sample).value or 0.0 for sample, text in states]
+        metrics["single_step_recognised"] = share(stated, shown)
+    return metrics, n_unparsed
+
+
+def episode_row(first: Any, game: Game, played: Sequence[PlayedTurn]) -> EpisodeRow:
+    """An episode as it was played from the state `first`; one that is not over counts as no success."""
+    total = sum(turn.reward for turn in played)
+    over = bool(played) and played[-1].done
+    return EpisodeRow(
+        total=total if over else min(total, 0.0),
+        n_steps=len(played),
+        n_legal=sum(turn.action is not None for turn in played),
+        n_valid=sum(turn.valid for turn in played),
+        n_recognised=sum(bool(turn.recognised) for turn in played),
+        solvable=game.solvable(first) if isinstance(game, PointsGame) else None,
+        pressed_equals=bool(played) and played[-1].token == "=" if isinstance(game, PointsGame) else None,
+    )

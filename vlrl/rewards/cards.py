@@ -1,0 +1,57 @@
+"""Card games: whether an episode was won, whether one move was right, whether a thought states the picture right.
+
+An episode's text is its transcript (`vlrl.cards.transcripts`), which is played again by the rules. Training pays its episodes
+by the game itself, step by step (`vlrl.gtr.credit`).
+"""
+
+from __future__ import annotations
+
+from vlrl.cards import read_action, thought_fields
+from vlrl.cards.deals import deal_of
+from vlrl.cards.transcripts import read_transcript, replay
+from vlrl.schema import Sample, Score
+
+
+def card_success(text: str, sample: Sample) -> Score:
+    """1 for an episode that was played to its end with a return above 0, else 0. None for a single state."""
+    deal = deal_of(sample)
+    if not deal.is_episode:
+        return Score(None)
+    turns = read_transcript(text)
+    if turns is None:
+        return Score(0.0, None, "not a transcript of replies")
+    played = replay(deal.game, deal.seed, turns)
+    total = sum(turn.reward for turn in played)
+    if not played or not played[-1].done:
+        return Score(0.0, total, f"the episode is not over after {len(played)} steps")
+    n_illegal = sum(turn.action is None for turn in played)
+    why = f"return {total:g} after {len(played)} steps" + (f", {n_illegal} of them unreadable" if n_illegal else "")
+    return Score(float(total > 0), total, why)
+
+
+def card_move(text: str, sample: Sample) -> Score:
+    """1 for an action that is right in the state (`answer.good`), else 0. None for an episode."""
+    deal = deal_of(sample)
+    if deal.is_episode or "good" not in sample.answer:
+        return Score(None)
+    action = read_action(text, deal.game)
+    if action is None:
+        return Score(0.0, None, "no action in the reply")
+    good = sample.answer["good"]
+    if action in good:
+        return Score(1.0, action, f"{action} is right")
+    return Score(0.0, action, f"{action} is not right; right: {' '.join(good) or 'nothing, the deal is lost'}")
+
+
+def card_recognition(text: str, sample: Sample) -> Score:
+    """1 for a valid reply whose thought states the cards or numbers of the picture, else 0. None for an episode."""
+    deal = deal_of(sample)
+    if deal.is_episode:
+        return Score(None)
+    fields = thought_fields(text, deal.game)
+    if fields is None:
+        return Score(0.0, None, "the reply is not valid")
+    state = deal.state()
+    if deal.game.recognised(fields, state):
+        return Score(1.0, fields, "the picture is stated right")
+    return Score(0.0, fields, f"the picture shows {deal.game.shown(state) or 'another total'}")

@@ -1,0 +1,114 @@
+"""The card games as tasks: an episode is played reply by reply, a single state is one question.
+
+Each reply is one JSON object of what the picture shows, a thought and an action. The prompt holds nothing that is not public:
+the rules, and in the points games the formula so far, as published.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import partial
+
+import numpy as np
+
+from vlrl.cards import GAMES, write_reply, written
+from vlrl.cards.deals import Deal, answer_problem, deal_of
+from vlrl.cards.formula import BLANK
+from vlrl.cards.points import PointsGame
+from vlrl.cards.transcripts import Play, Turn, write_transcript
+from vlrl.cards.wording import word_thought
+from vlrl.metrics.cards import game_metrics
+from vlrl.schema import CARD_TASKS, Sample, Task
+from vlrl.synthetic.deals import game_sample
+
+RULES = {
+    "numberline": "The image shows a target number and a current number. The action + adds one to the current number,"
+    " the action - takes one away. Reach the target.",
+    "blackjack": "The image shows one open card of the dealer and your cards. Jack, queen and king count ten, an ace one or"
+    " eleven. Get closer to twenty-one than the dealer without going over. The action is hit or stand.",
+    "ezpoints": "The image shows two cards and a formula. Jack, queen and king count ten, an ace one. Each action adds one"
+    " token to the formula, a number of the cards, + or *, and = ends it. It has to use each card once and equal twelve.",
+    "points24": "The image shows four cards and a formula. {faces}, an ace one. Each action adds"
+    " one token to the formula, a number of the cards, +, -, *, /, ( or ), and = ends it. It has to use each card once"
+    " and equal twenty-four.",
+}
+FACES = {True: "Jack, queen and king count ten", False: "Jack, queen and king count eleven, twelve and thirteen"}
+SHOWN = {
+    "numberline": '"current number": number, "target number": number, ',
+    "blackjack": "",
+    "ezpoints": '"cards": [two ranks], "formula": "so far", ',
+    "points24": '"cards": [four ranks], "formula": "so far", ',
+}
+
+
+def prompt(sample: Sample) -> str:
+    """The user turn of a state (of an episode: its first)."""
+    deal = deal_of(sample)
+    rules = RULES[deal.game.name].replace("{faces}", FACES[getattr(deal.game, "face_as_ten", True)])
+    formula = f"\nFormula: {written(deal.state().formula)}" if isinstance(deal.game, PointsGame) else ""
+    pattern = f'{{{SHOWN[deal.game.name]}"thoughts": "reasoning", "action": "token"}}'
+    return f"{rules}{formula}\nReply with one JSON object.\n{pattern}"
+
+
+def right_reply(deal: Deal) -> str:
+    """A true thought about the state of a deal, and a best action."""
+    rules, state = deal.game, deal.state()
+    move = rules.best(state)
+    formula: tuple[str, ...] = ()
+    if isinstance(rules, PointsGame):
+        found = rules.completions(state)
+        formula = found[0] if found else tuple(entry for entry in state.formula if entry != BLANK)
+    rng = np.random.default_rng([deal.seed, state.step])
+    return write_reply({**rules.shown(state), "thoughts": word_thought(rules, state, move, rng, formula)}, move)
+
+
+def oracle(sample: Sample) -> str:
+    """A true thought and a best action; of an episode, the transcript of playing so to its end."""
+    deal = deal_of(sample)
+    if not deal.is_episode:
+        return right_reply(deal)
+    play = Play(deal.game, deal.seed)
+    while not play.done:
+        play.play(Turn(right_reply(dataclasses.replace(deal, moves=play.moves))))
+    return write_transcript(one.turn for one in play.played)
+
+
+def sft_target(sample: Sample) -> str:
+    """What the supervised stage imitates in a state: `meta.loose_reply` (a careless player's) where a sample has one."""
+    deal = deal_of(sample)
+    if deal.is_episode:
+        raise ValueError(f"sample {sample.id!r} is an episode; the supervised stage needs states (meta.moves)")
+    return str(sample.meta.get("loose_reply") or right_reply(deal))
+
+
+def is_episode(sample: Sample) -> bool:
+    return deal_of(sample).is_episode
+
+
+def _rewards(sample: Sample) -> tuple[str, ...]:
+    return ("card_success",) if is_episode(sample) else ("card_move", "card_recognition")
+
+
+def _any_game(seed: int, split: str, index: int) -> Sample:
+    """The four games in turns, as rows of the task `cards`."""
+    names = list(GAMES)
+    sample = game_sample(names[index % len(names)], seed, split, index // len(names))
+    return dataclasses.replace(sample, task="cards")
+
+
+def _task(name: str) -> Task:
+    return Task(
+        name=name,
+        prompt=prompt,
+        oracle=oracle,
+        sft_target=sft_target,
+        check=answer_problem,
+        rewards=_rewards,
+        metrics=game_metrics,
+        headline="success",
+        synthetic=_any_game if name == "cards" else partial(game_sample, name),
+        is_episode=is_episode,
+    )
+
+
+GAME_TASKS = {name: _task(name) for name in CARD_TASKS}
