@@ -1,10 +1,10 @@
-"""Attacks on the raw picture of a question: PGD, BIM, C&W through a model's own preprocessing, and random noise to compare with.
+"""Attacks on the raw picture of a question: PGD, BIM, C&W through a model's own preprocessing, and noise to compare with.
 
 The objective is the next token at the end of the prompt, restricted to the tokens of the possible answers, as in AutoTrust's
 released program (arXiv 2412.15206). What comes out is an 8-bit picture, which is what a model is then asked about.
-differs: the released program answers from the unrounded picture and truncates the one it saves; here values are rounded without
-leaving the bound, and what the model would have said of the unrounded picture stands beside it (`right_unrounded`). An answer of
-several tokens is stood for by its first where the answers' first tokens differ; in the release each must be one token.
+differs: the released program answers from the unrounded picture and truncates the one it saves; here values are rounded
+without leaving the bound, and what leads on the unrounded picture stands beside it (`right_unrounded`). An answer of several
+tokens is stood for by its first where the answers' first tokens differ; in the release each must be one token.
 """
 
 from __future__ import annotations
@@ -119,8 +119,8 @@ class Attacker:
             difference = largest_difference(expected, self.inputs(self.processor, cleans, aims))
         if not difference <= TOLERANCE:
             raise ModelError(
-                f"the differentiable preprocessing differs by {difference:.3g} from {self.loaded.name}'s own on {aims[0].key} or"
-                f" another picture of its batch ({TOLERANCE:g} is allowed); nothing was attacked"
+                f"the differentiable preprocessing differs by {difference:.3g} from {self.loaded.name}'s own on"
+                f" {aims[0].key} or another picture of its batch ({TOLERANCE:g} is allowed); nothing was attacked"
             )
 
 
@@ -177,7 +177,8 @@ class Judged:
 
 def steps(judged: Callable[[Sequence[torch.Tensor]], Judgement], clean: Sequence[torch.Tensor], attack: Attack) -> list[Any]:
     """PGD and BIM: steps of `alpha_px` along the sign of the gradient, from the clean picture, inside the bound and 0..255."""
-    assert attack.epsilon_px is not None and attack.alpha_px is not None
+    assert attack.epsilon_px is not None
+    assert attack.alpha_px is not None
     x = [one.clone() for one in clean]
     for _ in range(attack.n_steps):
         x = [one.detach().requires_grad_() for one in x]

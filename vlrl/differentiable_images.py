@@ -2,8 +2,8 @@
 
 The model's own processor class runs, only its resize is replaced: by the same fixed-point resize that the processor does on
 8-bit pictures, rounding included, through which gradients pass as if nothing were rounded. Cropping into tiles, padding,
-normalising and cutting into patches stay the processor's own code. Nothing is believed: `differentiable` compares both on random
-pictures and refuses a processor whose output it does not repeat. Not here: what is attacked and how (`vlrl.attacks`).
+normalising and cutting into patches stay the processor's own code. Nothing is believed: `differentiable` compares both on
+random pictures and refuses a processor whose output it does not repeat. Not here: attacks (`vlrl.attacks`).
 """
 
 from __future__ import annotations

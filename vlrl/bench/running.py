@@ -118,7 +118,10 @@ class Job:
     def answer(self, stage: Any) -> None:
         """Ask what this stage asks and the log does not hold yet, each sample by exactly one process."""
         suite, engine, log = self.suite, self.engine, self.log
-        samples = self._present(list(stage(log.read())))
+        asked = list(stage(log.read()))
+        if suite.prepare is not None:
+            asked = suite.prepare(engine, asked)
+        samples = self._present(asked)
         self.asked += samples
         found = log.read()
         for sample in samples:
