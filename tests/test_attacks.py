@@ -78,7 +78,9 @@ def test_what_is_aimed_at():
 # ---- attacks
 
 
-@pytest.mark.parametrize("told", [("pgd", {}), ("bim", {}), ("pgd", {"epsilon": ("2.5",), "alpha": ("1",)}), ("pgd", {"bce": ("1",)})])
+@pytest.mark.parametrize(
+    "told", [("pgd", {}), ("bim", {}), ("pgd", {"epsilon": ("2.5",), "alpha": ("1",)}), ("pgd", {"bce": ("1",)})]
+)
 def test_inside_the_bound_and_the_loss_rises(attacker, aims, told):
     (attack,) = read_attacks(*told)
     made = attacker.attack(attack, aims, seed=0)
@@ -108,7 +110,9 @@ def test_cw_moves_as_little_as_turns_the_answer(attacker, aims):
     turned = [dataclasses.replace(aim, target=LETTERS) for aim in aims[:3]]
     with torch.no_grad():
         said = Judged(attacker, turned, False)
-        inputs = attacker.inputs(attacker.processor, [torch.from_numpy(np.array(a.image)).permute(2, 0, 1).float() for a in turned], turned)
+        inputs = attacker.inputs(
+            attacker.processor, [torch.from_numpy(np.array(a.image)).permute(2, 0, 1).float() for a in turned], turned
+        )
         logits = attacker.loaded.model(**inputs, **attacker.options).logits[:, -1]
     best = [int(logits[i, said.ids[i]].argmax()) for i in range(3)]
     turned = [dataclasses.replace(aim, target=Target(LETTERS.words, k)) for aim, k in zip(turned, best, strict=True)]

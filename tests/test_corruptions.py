@@ -33,7 +33,9 @@ def test_the_same_seed_and_item_give_the_same_pixels(name):
 @pytest.mark.parametrize("kind", OWN)
 def test_each_severity_is_worse_than_the_one_before(kind):
     far = [
-        np.mean([np.abs(pixels(corrupt(road(i), f"vlrl-corruption-{kind}-{k}", 0, i)) - pixels(road(i))).mean() for i in range(6)])
+        np.mean(
+            [np.abs(pixels(corrupt(road(i), f"vlrl-corruption-{kind}-{k}", 0, i)) - pixels(road(i))).mean() for i in range(6)]
+        )
         for k in SEVERITIES
     ]
     assert far[0] < far[1] < far[2]
