@@ -97,7 +97,7 @@ def test_white_and_black_box_attacks_with_their_control(tmp_path, capsys):
     assert told["seconds_a_picture"] > 0
     report = json.loads((out / "report.json").read_text())
     assert report["attacks"] == values["attacks"]
-    assert {r["task"] for r in report["results"]} == {"factuality", "white_box_attack", "attack_control"}
+    assert {r["task"] for r in report["results"]} == {"factuality", "white_box_attack", "black_box_attack", "attack_control"}
     assert {r["scorer"] for r in report["results"]} == {"fixed", "reference"}
     # The same command makes nothing again, and a run that lost an answer and a picture makes those.
     before = {path: path.stat().st_mtime_ns for path in saved}
@@ -256,3 +256,55 @@ def test_road_questions_are_the_fixtures_and_training_never_sees_them(tmp_path):
     assert sample.images[0] != rows[4]["image_path"]
     assert Path(sample.images[0]).name == "4"
     assert not np.array_equal(np.asarray(open_image(sample.images[0])), np.asarray(open_image(rows[12]["image_path"])))
+
+
+# ---- the number
+
+
+def test_pgd_lowers_the_accuracy_of_a_model_trained_on_the_scenes_and_noise_does_not(tmp_path, run_train):
+    """Short: 60 steps and 60 questions (README: 300 and 300)."""
+    task = str(Path(road_questions.__file__))
+    words = [
+        "--task",
+        task,
+        "--stage",
+        "sft",
+        "--sft_steps",
+        60,
+        "--sft_learning_rate",
+        "3e-3",
+        "--eval_limit",
+        4,
+        "--report_to",
+        "none",
+    ]
+    code, _, err = run_train(*words, "--output_dir", tmp_path / "run")
+    assert code == 0, err
+    out = tmp_path / "out"
+    flags = [
+        "--data",
+        roads(tmp_path, 20),
+        "--model_name_or_path",
+        tmp_path / "run" / "final",
+        "--max_new_tokens",
+        4,
+        "--batch_size",
+        20,
+    ]
+    assert bench("autotrust/white_box_attack", out, *flags) == 0
+    values = results(out, "autotrust/white_box_attack")
+    clean, constant = values["factuality/accuracy_ci95,none"], values["factuality/best_constant,none"]
+    assert clean[0] > constant + 0.05, "it has learnt something: its interval is above the best constant answer"
+    attacked, noisy = values["white_box_attack/accuracy_ci95,none"], values["attack_control/accuracy_ci95,none"]
+    assert attacked[1] < clean[0], "separated intervals"
+    assert attacked[1] < noisy[0], "random noise of the same strength does much less"
+    drop, drop_by_noise = values["white_box_attack/drop,none"], values["attack_control/drop,none"]
+    assert drop > 0.25
+    assert drop_by_noise < drop / 3
+    assert values["white_box_attack/drop_reference,none"] > 0.2
+    told = values["attacks"]["white_box_attack:pgd-eps16-alpha2-steps10"]
+    assert (told["n"], told["largest_change_px"]) == (60, 16)
+    assert told["right_saved"] == pytest.approx(values["white_box_attack/accuracy,none"], abs=0.05), (
+        "the answer is its first token"
+    )
+    assert told["right_clean"] == pytest.approx(values["factuality/accuracy,none"], abs=0.05)

@@ -79,9 +79,10 @@ def by_setting(by_part: Mapping[str, list[Verdict]], scorers: Sequence[str]) -> 
     same rows with the picture as it is. Noise is compared with its own clean rows, attacks with factuality, the OOD set with
     nothing."""
     metrics: dict[str, Metric] = {}
-    for part in ("white_box_attack", "black_box_attack", "attack_control", "robustness_noise", "ood_acc"):
+    shown = ("white_box_attack", "black_box_attack", "attack_control", "robustness_noise", "ood_acc")
+    for part in [name for name in shown if name in by_part]:
         settings: dict[str, list[Verdict]] = {}
-        for verdict in by_part.get(part, []):
+        for verdict in by_part[part]:
             if verdict.ask.setting:
                 settings.setdefault(verdict.ask.setting, []).append(verdict)
         clean = settings.pop(CLEAN, None) or ([] if part == "ood_acc" else by_part.get("factuality", []))

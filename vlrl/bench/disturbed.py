@@ -26,9 +26,9 @@ from vlrl.pictures import ImageError, open_image
 from vlrl.schema import Sample, is_there
 
 LOG = "attacks"
-MEMORY_SHARE = 8
-"""Pictures attacked at once: this fraction of --batch_size, as gradients need memory that answers do not; all of the embedded
-model's."""
+MEMORY_SHARE, SMALL = 8, 50_000_000
+"""Pictures attacked at once: this fraction of --batch_size, as gradients need memory that answers do not; all of it for models
+of fewer parameters than `SMALL`."""
 Told = Mapping[str, tuple[str, ...]]
 
 
@@ -52,6 +52,7 @@ def picture_options(args: argparse.Namespace, parts: Sequence[Part], told: Told,
             "autotrust/black_box_attack: the attacked pictures were not released; name a model to attack: --attack_model NAME"
         )
     if wanted and not whole:
+        wanted += [ATTACKS[1]] if args.attack_model and ATTACKS[1] not in wanted else []
         needed = ["factuality", *wanted, *(["attack_control"] if ATTACKS[2] not in wanted else [])]
         parts = [PARTS[name] for name in dict.fromkeys(needed)]
     else:
@@ -143,8 +144,8 @@ class Disturbed:
         if first and attack.name != CONTROL:
             passes = f"{attack.n_steps} forward and backward passes each through {attacker.loaded.name}"
             print(f"{name}: {n_all} pictures, {passes}", flush=True)
-        tiny = attacker.loaded.name.startswith("tiny")
-        n = self.batch_size if tiny else max(1, self.batch_size // MEMORY_SHARE)
+        small = attacker.loaded.model.num_parameters() < SMALL
+        n = self.batch_size if small else max(1, self.batch_size // MEMORY_SHARE)
         started = time.monotonic()
         log = self.folder / "pictures" / f"{LOG}.part{engine.rank}.jsonl"
         with tqdm(total=len(samples), desc=name, unit="picture", disable=not first or attack.name == CONTROL) as bar:

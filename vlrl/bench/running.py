@@ -130,7 +130,7 @@ class Job:
         left = [sample for sample in samples if sample.id not in found]
         self.n_found += len(samples) - len(left)
         mine = left[engine.rank :: engine.world]
-        if engine.rank == 0:
+        if engine.rank == 0 and samples:
             told = f"{len(samples) - len(left)} of {len(samples)} answers found, {len(left)} to make"
             print(f"{suite.name}: {told}, {engine.name}", flush=True)
         by_id = {sample.id: sample for sample in mine}
