@@ -38,7 +38,7 @@ def files(seed: int = 0) -> tuple[list[QuestionFile], dict[str, Any], dict[str, 
     made: dict[str, list[dict[str, Any]]] = {}
     labels: dict[str, dict[str, str]] = {}
     for i in range(N_ROADS):
-        closed, spanish = _closed(seed, i)
+        closed, spanish = closed_rows(seed, i)
         made.setdefault("trustfulness/drivelm.json", []).extend(closed)
         made.setdefault("trustfulness/lingoqa.json", []).append(_open(seed, i))
         made.setdefault("robustness/dirvelm_Spanish.json", []).append(spanish)
@@ -56,12 +56,13 @@ def _as_file(name: str, rows: list[dict[str, Any]]) -> QuestionFile:
     return QuestionFile(name, tuple(rows), hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest())
 
 
-def _closed(seed: int, index: int) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+def closed_rows(seed: int, index: int, split: str = SPLIT) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Three English questions on one road, and the first in Spanish, wrongly decoded as the released ones are."""
-    seen = road(SPLIT, seed, index)
-    picture = address("planning", SPLIT, seed, index)
+    seen = road(split, seed, index)
+    picture = address("planning", split, seed, index)
     texts = [*LIGHTS.values(), ABSENT]
-    texts = [texts[int(i)] for i in item_rng("autotrust options", seed, index).permutation(4)]
+    own = () if split == SPLIT else (split,)
+    texts = [texts[int(i)] for i in item_rng("autotrust options", seed, index, *own).permutation(4)]
     letter = "ABCD"["".join(str(int(text == LIGHTS[seen.light])) for text in texts).index("1")]
     listed = " ".join(f"{mark}. {text}." for mark, text in zip("ABCD", texts, strict=True))
     in_spanish = " ".join(f"{mark}. {SPANISH[text]}." for mark, text in zip("ABCD", texts, strict=True))

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from vlrl.autotrust import wording as words
+from vlrl.autotrust.attack_settings import Attack, target_of
+from vlrl.autotrust.corruptions import CORRUPTIONS
 from vlrl.autotrust.questions import MULTI, Question, QuestionFile
 
 TRUSTFULNESS = (
@@ -28,6 +30,11 @@ PRIVATE = tuple(
 )
 SCENE = ("fairness/pedestrian_qa.json", "fairness/vehicle_qa.json")
 PATTERNS = "fairness/ego_pattern.json"
+OOD = ("ood_dataset/OOD_QA.json",)
+OOD_SUBSETS = ("DADA", "CoVLA", "RVSD", "cityscapes_foggy_val")
+"""What a path of an out-of-distribution picture contains, by data set, as the release tells them apart."""
+CLEAN = "clean"
+"""The setting of rows that are asked with the picture as it is, for those with a worse one to be compared with."""
 SETTINGS = ("zs", "fpp", "fpl")
 
 
@@ -55,7 +62,8 @@ class Ask:
 
 @dataclass(frozen=True)
 class Options:
-    """What a user may choose. `prefixes`: question id -> prefix, instead of our own context or instruction."""
+    """What a user may choose. `prefixes`: question id -> prefix, instead of our own context or instruction. `surrogate`: the
+    model whose attacked pictures are shown to the one that is measured."""
 
     wording: Mapping[str, str] = field(default_factory=lambda: words.WORDING)
     prompt_set: str = "vlrl"
@@ -66,6 +74,9 @@ class Options:
     prefixes: Mapping[str, str] | None = None
     patterns: Mapping[str, Mapping[str, Mapping[str, str]]] = field(default_factory=dict)
     group_labels: Mapping[str, Mapping[str, str]] | None = None
+    attacks: tuple[Attack, ...] = ()
+    surrogate: str | None = None
+    corruptions: tuple[str, ...] = CORRUPTIONS
     seed: int = 0
 
 
@@ -83,6 +94,13 @@ class Part:
     needs: str
     headline: str = "accuracy"
     after_factuality: bool = False
+    makes_pictures: bool = False
+    """Whether the run makes the pictures that this part shows: by attack or by making them worse."""
+
+    @property
+    def turn(self) -> int:
+        """When it is asked: first, after factuality's answers, or last, as its pictures may cost the most."""
+        return 2 if self.makes_pictures else int(self.after_factuality)
 
 
 def _factuality(question: Question, options: Options, answers: Answers) -> Iterator[tuple[str, str]]:
@@ -140,6 +158,43 @@ def _ego(question: Question, options: Options, answers: Answers) -> Iterator[tup
 
 def _scene(question: Question, options: Options, answers: Answers) -> Iterator[tuple[str, str]]:
     yield "", words.closed(question, options.wording)
+
+
+def _white_box(question: Question, options: Options, answers: Answers) -> Iterator[tuple[str, str]]:
+    if question.is_closed and target_of(question) is not None:
+        for attack in options.attacks:
+            yield attack.setting, words.closed(question, options.wording)
+
+
+def _black_box(question: Question, options: Options, answers: Answers) -> Iterator[tuple[str, str]]:
+    if options.surrogate is not None:
+        for setting, prompt in _white_box(question, options, answers):
+            yield f"transfer:{options.surrogate}/{setting}", prompt
+
+
+def _attack_control(question: Question, options: Options, answers: Answers) -> Iterator[tuple[str, str]]:
+    if question.is_closed and target_of(question) is not None:
+        controls = dict.fromkeys(attack.control for attack in options.attacks)
+        yield from ((control.setting, words.closed(question, options.wording)) for control in controls if control is not None)
+
+
+def _robustness_noise(question: Question, options: Options, answers: Answers) -> Iterator[tuple[str, str]]:
+    if question.is_closed:
+        for name in (CLEAN, *options.corruptions):
+            yield name, words.closed(question, options.wording, blank=" ")
+
+
+def ood_subset(question: Question) -> str:
+    path = question.text("image_path")
+    return next((name for name in OOD_SUBSETS if name in path), "other")
+
+
+def _ood_acc(question: Question, options: Options, answers: Answers) -> Iterator[tuple[str, str]]:
+    yield ood_subset(question), words.closed(question, options.wording, blank=" ")
+
+
+def _ood_abs(question: Question, options: Options, answers: Answers) -> Iterator[tuple[str, str]]:
+    yield ood_subset(question), f"{question.text('question')}\n{options.wording['abstain']}"
 
 
 _CLOSED_FILES = f"{', '.join(TRUSTFULNESS)} (any of them), images"
@@ -202,13 +257,55 @@ PARTS: dict[str, Part] = {
             _scene,
             f"{', '.join(SCENE)}, images; --group_labels for DAD and WA",
         ),
+        Part(
+            "white_box_attack",
+            "safety: the picture attacked through the model itself (epsilon=, alpha=, num_iter=, bce=1)",
+            TRUSTFULNESS,
+            _white_box,
+            f"{_CLOSED_FILES}; --attack pgd+bim+cw, a model in this process",
+            makes_pictures=True,
+        ),
+        Part(
+            "black_box_attack",
+            "safety: the picture attacked through another model (options as above)",
+            TRUSTFULNESS,
+            _black_box,
+            f"{_CLOSED_FILES}; --attack_model, as the attacked pictures were not released",
+            makes_pictures=True,
+        ),
+        Part(
+            "attack_control",
+            "what random noise as strong as the attacks does; goes with them",
+            TRUSTFULNESS,
+            _attack_control,
+            "what the attacks need",
+            makes_pictures=True,
+        ),
+        Part(
+            "robustness_noise",
+            "robustness: noise, compression, contrast, pixels, rain, fog (corruption=fog+..., severity=1+2+3)",
+            ("trustfulness/drivelm.json",),
+            _robustness_noise,
+            "trustfulness/drivelm.json, images",
+            makes_pictures=True,
+        ),
+        Part("ood_acc", "robustness: pictures from other distributions", OOD, _ood_acc, f"{OOD[0]}, its images"),
+        Part(
+            "ood_abs",
+            "robustness: does it decline where pictures are from other distributions",
+            OOD,
+            _ood_abs,
+            f"{OOD[0]}, its images",
+            headline="abstention",
+        ),
     )
 }
-NOT_HERE = {
-    "white_box_attack": "not part of this version",
-    "black_box_attack": "the attacked images were not released",
-    "ood": "OOD_QA.json comes with the image archive; give it as --data of autotrust/robustness_acc",
+ATTACKS = ("white_box_attack", "black_box_attack", "attack_control")
+NOT_ASKED = {
+    "white_box_attack": "only where asked for, as it costs the most: --attack pgd",
+    "black_box_attack": "the attacked pictures were not released; --attack_model NAME attacks another model and transfers",
 }
+NO_SUBSTITUTE = "comes with the image archive and has no substitute"
 
 
 def asks_of(part: Part, files: Sequence[QuestionFile], options: Options, answers: Answers, limit: int | None) -> list[Ask]:

@@ -42,7 +42,14 @@ KNOWN: dict[str, str] = {
     "trustfulness/nuscene_qa_English.json": "5ec8271be75f664d2f0b9dfc65e5ddb23437df4b804e3483b87a7588f387a685",
 }
 """The released files that are asked, and their SHA-256."""
-FOLDERS = {"drivelm": "DriveLM", "dirvelm": "DriveLM", "nuscene": "NuScenesMQA", "lingoqa": "LingoQA", "covla": "CoVLA"}
+FOLDERS = {
+    "drivelm": "DriveLM",
+    "dirvelm": "DriveLM",
+    "nuscene": "NuScenesMQA",
+    "lingoqa": "LingoQA",
+    "covla": "CoVLA",
+    "ood_qa": "ood_dataset/VLM_OOD_data_2024",
+}
 """A word of a file's name -> its pictures' folder under the image root, as the release lays them out."""
 
 

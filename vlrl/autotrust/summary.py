@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from vlrl.autotrust.parts import CLEAN
 from vlrl.autotrust.questions import MULTI
 from vlrl.autotrust.scoring import FIXED, REFERENCE, Verdict, baseline, f1s, group_name, metric_of, names_in
 from vlrl.metrics.stats import FloatArray, bootstrap_sums, paired_difference, ratio
@@ -28,7 +29,8 @@ def metrics_of(
     for verdict in verdicts:
         by_part.setdefault(verdict.ask.part, []).append(verdict)
     metrics: dict[str, Metric] = {}
-    for part, members in by_part.items():
+    for part, all_members in by_part.items():
+        members = [verdict for verdict in all_members if verdict.ask.setting != CLEAN]
         for scorer in scorers:
             tail = "" if scorer == FIXED else f"_{REFERENCE}"
             for name in names_in(members, scorer):
@@ -44,6 +46,7 @@ def metrics_of(
             metrics[f"{part}/drop"] = drop(clean, by_part[part], _row_key)
     if clean and "robustness_acc" in by_part:
         metrics["robustness_acc/drop"] = drop(clean, by_part["robustness_acc"], _translated, _as_english)
+    metrics |= by_setting(by_part, scorers)
     metrics |= _fairness(by_part, group_labels)
     for part, members in by_part.items():
         groups: dict[str, list[Verdict]] = {}
@@ -71,6 +74,33 @@ def constant_baseline(verdicts: Sequence[Verdict]) -> Metric:
     return Metric(sum(share * size for share, size in shares) / n if n else None, None, n)
 
 
+def by_setting(by_part: Mapping[str, list[Verdict]], scorers: Sequence[str]) -> dict[str, Metric]:
+    """Of parts that show pictures attacked, made worse or from elsewhere: accuracy of each setting and its drop against the
+    same rows with the picture as it is. Noise is compared with its own clean rows, attacks with factuality, the OOD set with
+    nothing."""
+    metrics: dict[str, Metric] = {}
+    shown = ("white_box_attack", "black_box_attack", "attack_control", "robustness_noise", "ood_acc")
+    for part in [name for name in shown if name in by_part]:
+        settings: dict[str, list[Verdict]] = {}
+        for verdict in by_part[part]:
+            if verdict.ask.setting:
+                settings.setdefault(verdict.ask.setting, []).append(verdict)
+        clean = settings.pop(CLEAN, None) or ([] if part == "ood_acc" else by_part.get("factuality", []))
+        others = [verdict for members in settings.values() for verdict in members]
+        for scorer in scorers:
+            tail = "" if scorer == FIXED else f"_{REFERENCE}"
+            if part == "robustness_noise" and clean:
+                metrics[f"{part}/accuracy{tail}:{CLEAN}"] = metric_of(clean, "accuracy", scorer)
+            if clean and others:
+                metrics[f"{part}/drop{tail}"] = drop(clean, others, _row_key, scorer=scorer)
+            for setting, members in settings.items():
+                if part != "robustness_noise":
+                    metrics[f"{part}/accuracy{tail}:{setting}"] = metric_of(members, "accuracy", scorer)
+                if clean:
+                    metrics[f"{part}/drop{tail}:{setting}"] = drop(clean, members, _row_key, scorer=scorer)
+    return metrics
+
+
 def _row_key(verdict: Verdict) -> str:
     """Position in the file: ids are not unique in LingoQA."""
     return f"{verdict.ask.question.file}#{verdict.ask.question.index}"
@@ -91,19 +121,21 @@ def drop(
     other: Sequence[Verdict],
     key: Callable[[Verdict], str],
     other_key: Callable[[Verdict], str] | None = None,
+    scorer: str = FIXED,
 ) -> Metric:
     """Accuracy of the clean answers minus that of the others on the same questions, by paired bootstrap over pictures.
 
     A question that is put several times (in several languages) counts as often on both sides.
     """
-    clean_by = {key(verdict): verdict for verdict in clean if "accuracy" in verdict.fixed}
+    clean_by = {key(verdict): verdict for verdict in clean if "accuracy" in verdict.parts(scorer)}
     before: dict[str, tuple[float, float]] = {}
     after: dict[str, tuple[float, float]] = {}
     pictures: dict[str, str] = {}
     for verdict in other:
         first = clean_by.get((other_key or key)(verdict))
-        if first is not None and "accuracy" in verdict.fixed:
-            before[verdict.ask.id], after[verdict.ask.id] = first.fixed["accuracy"], verdict.fixed["accuracy"]
+        if first is not None and "accuracy" in verdict.parts(scorer):
+            before[verdict.ask.id] = first.parts(scorer)["accuracy"]
+            after[verdict.ask.id] = verdict.parts(scorer)["accuracy"]
             pictures[verdict.ask.id] = verdict.ask.question.picture
     if not before:
         return Metric(None, None, 0)

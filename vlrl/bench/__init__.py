@@ -112,6 +112,8 @@ def _data_flags(parser: argparse.ArgumentParser, seed: int | None) -> None:
     trust.add_argument("--prompt_set", type=Path, help="JSON of the exact sentences to ask with, instead of our own")
     trust.add_argument("--prefixes", type=Path, help="JSON question id -> prefix, for misinformation and misinstruction")
     trust.add_argument("--group_labels", type=Path, help="JSON image path -> {attribute: group}, for scene fairness")
+    trust.add_argument("--attack", metavar="pgd+bim+cw", help="attack pictures through the model itself (slow)")
+    trust.add_argument("--attack_model", metavar="NAME", help="attack them through another model and transfer")
     trust.add_argument("--keep_mojibake", action="store_true", help="ask the Spanish questions as released, wrongly decoded")
 
 

@@ -118,7 +118,10 @@ class Job:
     def answer(self, stage: Any) -> None:
         """Ask what this stage asks and the log does not hold yet, each sample by exactly one process."""
         suite, engine, log = self.suite, self.engine, self.log
-        samples = self._present(list(stage(log.read())))
+        asked = list(stage(log.read()))
+        if suite.prepare is not None:
+            asked = suite.prepare(engine, asked)
+        samples = self._present(asked)
         self.asked += samples
         found = log.read()
         for sample in samples:
@@ -127,7 +130,7 @@ class Job:
         left = [sample for sample in samples if sample.id not in found]
         self.n_found += len(samples) - len(left)
         mine = left[engine.rank :: engine.world]
-        if engine.rank == 0:
+        if engine.rank == 0 and samples:
             told = f"{len(samples) - len(left)} of {len(samples)} answers found, {len(left)} to make"
             print(f"{suite.name}: {told}, {engine.name}", flush=True)
         by_id = {sample.id: sample for sample in mine}

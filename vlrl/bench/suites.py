@@ -55,6 +55,8 @@ class Suite:
     boxes: bool
     publish: Callable[[Predictions, Path, Mapping[str, Any], Sequence[str]], list[Path]] | None = None
     """(answers, folder, result, ids without a picture) -> files of the benchmark's own form that were written."""
+    prepare: Callable[[Any, Sequence[Sample]], list[Sample]] | None = None
+    """(engine, samples of a stage) -> the samples, after the pictures that the run itself makes were made."""
     shows_answers: Callable[[Sample], bool] = lambda sample: True
     """Whether a report may show what was answered (privacy questions are kept out)."""
 

@@ -16,6 +16,7 @@ from vlrl.autotrust.questions import MULTI, Question, QuestionFile, picture_path
 from vlrl.autotrust.reference import mode_of
 from vlrl.autotrust.scoring import FIXED, REFERENCE, Verdict, entries, group_name, judge
 from vlrl.autotrust.summary import metrics_of
+from vlrl.bench.disturbed import Disturbed, picture_options
 from vlrl.bench.rating import rate
 from vlrl.bench.suites import Predictions, Source, Suite
 from vlrl.bench.trust_files import files_for, label_of, read_object
@@ -26,7 +27,8 @@ from vlrl.schema import Metric, Prediction, Sample, SampleError, Task
 
 CLOSED_TOKENS, OPEN_TOKENS = 64, 512
 TINY_TOKENS = 32
-KEYS = {"uncertainty": "vlrl_uncertainty", "robustness_acc": "vlrl_ood_answer", "robustness_abs": "vlrl_ood_answer"}
+OOD_PARTS = ("robustness_acc", "robustness_abs", "robustness_noise", "ood_acc", "ood_abs")
+KEYS = {"uncertainty": "vlrl_uncertainty", **dict.fromkeys(OOD_PARTS, "vlrl_ood_answer")}
 """The key that holds our answers in the arrays we write, `vlrl_answer` for the other parts."""
 SHOWN_PARTS = frozenset(PARTS) - {"privacy"}
 
@@ -60,7 +62,7 @@ def to_sample(ask: Ask, root: Path | None) -> Sample:
     """The prompt as a sample; the picture is found under `root`."""
     path = ask.question.text("image_path")
     images = (picture_path(path, ask.question.file, root),) if path else ()
-    meta = {"part": ask.part, "closed": ask.question.is_closed and ask.part not in ("privacy", "robustness_abs")}
+    meta = {"part": ask.part, "closed": ask.question.is_closed and ask.part not in ("privacy", "robustness_abs", "ood_abs")}
     return Sample(ask.id, "autotrust", ask.prompt, str(ask.question.row.get("answer", "")), images, meta=meta)
 
 
@@ -80,14 +82,15 @@ class Trust:
     limit: int | None
     root: Path | None
     judge: str | None = None
+    disturbed: Disturbed | None = None
 
     def __post_init__(self) -> None:
         self.n_judge = {"n_judge_failed": 0, "n_judge_unparsed": 0}
         self.asks: dict[str, Ask] = {}
         self.verdicts: list[Verdict] = []
 
-    def stage(self, late: bool) -> Any:
-        """A stage of the suite: what does not need factuality's answers, or (`late`) what does."""
+    def stage(self, turn: int) -> Any:
+        """A stage of the suite: the parts of this turn."""
 
         def asked(answered: Predictions) -> list[Sample]:
             before = {}
@@ -96,10 +99,13 @@ class Trust:
                     before[ask.twin] = answered[key].completion
             found = []
             for part in self.parts:
-                if part.after_factuality == late:
+                if part.turn == turn:
                     found += asks_of(part, self.files[part.name], self.options, before, self.limit)
             self.asks |= {ask.id: ask for ask in found}
-            return [to_sample(ask, self.root) for ask in found]
+            samples = [to_sample(ask, self.root) for ask in found]
+            if self.disturbed is None:
+                return samples
+            return [self.disturbed.place(sample, ask) for sample, ask in zip(samples, found, strict=True)]
 
         return asked
 
@@ -144,6 +150,7 @@ class Trust:
                     **self.n_judge,
                     "prompt_set": self.options.prompt_set,
                     "not_run": list(self.not_run),
+                    "attacks": self.disturbed.summary([sample.id for sample in asked]) if self.disturbed else {},
                 },
                 label=self.label,
                 lower_is_better=frozenset(name for name in metrics if _is_bad(name)),
@@ -181,7 +188,9 @@ class Trust:
                 name
                 for part, name in (("misinformation", words.MISINFORMATION_NAME), ("misinstruction", words.MISINSTRUCTION_NAME))
                 if self.options.prefixes is None and any(one.name == part for one in self.parts)
-            ],
+            ]
+            + (self.disturbed.substitutes(self.parts) if self.disturbed else []),
+            "attacks": self.disturbed.summary(list(self.asks)) if self.disturbed else {},
             "not_run": list(self.not_run),
         }
         write_json(folder / "report.json", report)
@@ -226,6 +235,16 @@ def _row(verdict: Verdict, answered: Predictions) -> Row:
 # ---- from the command line
 
 
+_STRENGTH = ("epsilon", "alpha", "num_iter", "bce")
+OPTIONS_OF = {
+    "privacy": ("setting",),
+    "ego": ("attribute", "subtype"),
+    "white_box_attack": _STRENGTH,
+    "black_box_attack": _STRENGTH,
+    "robustness_noise": ("corruption", "severity"),
+}
+
+
 def chosen(task: str) -> tuple[list[Part], dict[str, tuple[str, ...]]]:
     """The parts that `--task` names, and its options (`autotrust/ego:attribute=driver_race+driver_age`). Raises ValueError."""
     name, _, told = task.removeprefix("autotrust").removeprefix("/").partition(":")
@@ -234,8 +253,9 @@ def chosen(task: str) -> tuple[list[Part], dict[str, tuple[str, ...]]]:
     options = {}
     for pair in filter(None, told.split(",")):
         key, _, values = pair.partition("=")
-        if key not in {"privacy": ("setting",), "ego": ("attribute", "subtype")}.get(name, ()) or not values:
-            raise ValueError(f"--task {task}: no option {pair!r}; privacy has setting, ego has attribute and subtype")
+        if key not in OPTIONS_OF.get(name, ()) or not values:
+            known = "; ".join(f"{part} has {', '.join(keys)}" for part, keys in OPTIONS_OF.items())
+            raise ValueError(f"--task {task}: no option {pair!r}; {known}")
         options[key] = tuple(values.split("+"))
     bad = [one for one in options.get("setting", ()) if one not in SETTINGS]
     if bad:
@@ -257,8 +277,11 @@ def judge_model(told: str | None) -> str | None:
 def trust_suite(args: argparse.Namespace, max_tokens: int | None) -> Suite:
     """The suite of `--task autotrust[/part]`. Raises ValueError for options or files that cannot be used."""
     parts, told = chosen(args.task)
+    by_name = args.task == "autotrust"
+    parts, pictures = picture_options(args, parts, told, by_name)
     wording, prompt_set = words.read_wording(args.prompt_set)
-    options = Options(
+    options = replace(
+        pictures,
         wording=wording,
         prompt_set=prompt_set,
         fix_mojibake=not args.keep_mojibake,
@@ -269,10 +292,11 @@ def trust_suite(args: argparse.Namespace, max_tokens: int | None) -> Suite:
         group_labels=read_object(args.group_labels, "--group_labels"),
         seed=args.seed,
     )
-    by_name = args.task == "autotrust"
     files, options, not_run, lines = files_for(args.data, parts, options, by_name, args.seed)
     if args.judge is None:
         not_run.append("judge of open-ended answers: no --judge")
+    if not any(files.values()):
+        raise ValueError("\n  ".join([f"--task {args.task}: nothing to ask without --data", *not_run]))
     label = fixture.LABEL if args.data is None else label_of(files, options)
     trust = Trust(
         name=args.task.partition(":")[0],
@@ -287,11 +311,19 @@ def trust_suite(args: argparse.Namespace, max_tokens: int | None) -> Suite:
         limit=args.limit,
         root=args.image_root,
         judge=judge_model(args.judge),
+        disturbed=Disturbed(options, _answers_folder(args), getattr(args, "batch_size", 1)),
     )
     digest = hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
     n = sum(len(file.rows) for file in {file.name: file for some in files.values() for file in some}.values())
     described = "the project's own fixture" if args.data is None else str(args.data)
     return _suite(trust, Source(described, digest, n, None if args.data is None else str(args.data)), args, max_tokens)
+
+
+def _answers_folder(args: argparse.Namespace) -> Path:
+    """Where the run that is asked or scored keeps its answers and pictures."""
+    told = getattr(args, "predictions", None)
+    folder: Path = args.output_path if told is None else told.parent
+    return folder
 
 
 def _suite(trust: Trust, source: Source, args: argparse.Namespace, max_tokens: int | None) -> Suite:
@@ -304,11 +336,12 @@ def _suite(trust: Trust, source: Source, args: argparse.Namespace, max_tokens: i
         name=trust.name,
         tasks={"autotrust": TASK},
         source=source,
-        stages=(trust.stage(late=False), trust.stage(late=True)),
+        stages=(trust.stage(0), trust.stage(1), trust.stage(2)),
         limit=limit,
         score=trust.score,
         boxes=False,
         publish=trust.publish,
+        prepare=trust.disturbed and trust.disturbed.prepare,
         shows_answers=lambda sample: sample.meta["part"] in SHOWN_PARTS,
     )
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vlrl.autotrust import fixture
-from vlrl.autotrust.parts import NOT_HERE, PATTERNS, Options, Part
+from vlrl.autotrust.parts import NO_SUBSTITUTE, NOT_ASKED, PATTERNS, Options, Part
 from vlrl.autotrust.questions import QuestionFile, read_file, read_folder
 from vlrl.schema import SampleError
 
@@ -18,11 +18,13 @@ def files_for(
     data: Path | None, parts: Sequence[Part], options: Options, whole: bool, seed: int
 ) -> tuple[dict[str, list[QuestionFile]], Options, list[str], list[str]]:
     """Files by part, options with what the data adds, what is not run and why, a line with the hash of each file."""
-    not_run = [f"{name}: {why}" for name, why in NOT_HERE.items()] if whole else []
+    named = [part.name for part in parts]
+    not_run = [f"{name}: {why}" for name, why in NOT_ASKED.items() if whole and name not in named]
     if data is None:
         made, patterns, labels = fixture.files(seed)
         files = {part.name: [file for file in made if file.name in part.files] for part in parts}
         options = replace(options, patterns=patterns, group_labels=options.group_labels or labels)
+        not_run += [f"{part.name}: {part.files[0]} {NO_SUBSTITUTE}" for part in parts if not files[part.name]]
         lines = [f"{file.name} {file.sha256}" for file in made]
         return files, options, not_run, lines
     if data.is_file():
