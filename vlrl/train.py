@@ -31,7 +31,7 @@ from transformers.utils import logging as transformers_logging
 from trl import get_peft_config, get_quantization_config
 from trl.models import unwrap_model_for_generation
 
-from vlrl import report, run
+from vlrl import prm, report, run
 from vlrl.checkpoints import RunStopped, disk_is_full
 from vlrl.config import Config, ConfigError, parse
 from vlrl.correctors import make_corrector, make_probe
@@ -48,8 +48,12 @@ from vlrl.trainer import Curriculum, Guide, Trainer
 def main(argv: list[str] | None = None) -> int:
     """Parse, train, report. Returns the process' exit code: 0 done, 1 stopped on the way, 2 could not start."""
     first = os.environ.get("LOCAL_RANK", "0") == "0"
+    words = sys.argv[1:] if argv is None else argv
     try:
-        train(parse(sys.argv[1:] if argv is None else argv))
+        if prm.is_asked(words):
+            prm.train(prm.parse(words), print if first else _silent)
+        else:
+            train(parse(words))
         finish()
     except (ConfigError, SampleError, ModelError, NotShared) as error:
         if first:
