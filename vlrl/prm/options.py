@@ -41,6 +41,7 @@ class PrmConfig(TrainingArguments):
         default=None,
         metadata={"help": "Items of an evaluation (JSONL): rows with their picture or question are not trained on."},
     )
+    trust_remote_code: bool = field(default=False, metadata={"help": "Run model code that a hub repository holds."})
 
 
 DEFAULTS: dict[str, Any] = {

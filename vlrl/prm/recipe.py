@@ -115,7 +115,7 @@ def _load(config: PrmRun) -> Loaded:
         dtype=model.dtype,
         attn_implementation=model.attn_implementation,
         revision=model.model_revision,
-        trust_remote_code=model.trust_remote_code,
+        trust_remote_code=config.training.trust_remote_code,
         coords="px",
         min_pixels=config.run.min_pixels,
         max_pixels=config.run.max_pixels,
