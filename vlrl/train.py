@@ -31,7 +31,7 @@ from transformers.utils import logging as transformers_logging
 from trl import get_peft_config, get_quantization_config
 from trl.models import unwrap_model_for_generation
 
-from vlrl import prm, report, run
+from vlrl import report, run
 from vlrl.checkpoints import RunStopped, disk_is_full
 from vlrl.config import Config, ConfigError, parse
 from vlrl.correctors import make_corrector, make_probe
@@ -39,6 +39,8 @@ from vlrl.generate import generate
 from vlrl.group_shared import NotShared
 from vlrl.model import TINY_NAMES, Loaded, ModelError, load_model
 from vlrl.payment import Payment
+from vlrl.prm import options as prm_options
+from vlrl.prm import recipe as prm_recipe
 from vlrl.prompts import ImageError
 from vlrl.schema import Prediction, Sample, SampleError
 from vlrl.sft import supervise
@@ -50,8 +52,8 @@ def main(argv: list[str] | None = None) -> int:
     first = os.environ.get("LOCAL_RANK", "0") == "0"
     words = sys.argv[1:] if argv is None else argv
     try:
-        if prm.is_asked(words):
-            prm.train(prm.parse(words), print if first else _silent)
+        if prm_options.is_asked(words):
+            prm_recipe.train(prm_options.parse(words), print if first else _silent)
         else:
             train(parse(words))
         finish()

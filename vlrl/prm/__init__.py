@@ -5,8 +5,3 @@ beyond its base model and scalar step values. Not here: choosing among solutions
 """
 
 from __future__ import annotations
-
-from vlrl.prm.options import is_asked, parse
-from vlrl.prm.recipe import train
-
-__all__ = ["is_asked", "parse", "train"]

@@ -20,9 +20,9 @@ from transformers import AutoModelForImageTextToText
 
 from vlrl.model import Loaded, ModelError, load_model
 from vlrl.pictures import open_image
+from vlrl.prm.files import HEAD_CONFIG, HEAD_WEIGHTS, has_head
 from vlrl.prm.records import prompt_text
 
-HEAD_WEIGHTS, HEAD_CONFIG = "value_head.safetensors", "value_head.json"
 STEP_END = "\n"
 """What ends a step's text; the head reads the last token of the step with it."""
 TOKEN_FIELDS = ("token_type_ids", "mm_token_type_ids")
@@ -75,11 +75,6 @@ def save_head(model: StepValueModel, folder: Path, told: Mapping[str, Any]) -> N
     save_file(state, folder / HEAD_WEIGHTS)
     about = {"format": 1, "hidden_size": model.value_head.in_features, "step_end": STEP_END, "output": "sigmoid", **told}
     (folder / HEAD_CONFIG).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
-
-
-def has_head(folder: str | Path) -> bool:
-    """Whether a folder holds a process reward model."""
-    return (Path(folder) / HEAD_WEIGHTS).is_file()
 
 
 def load_head(model: StepValueModel, folder: Path) -> None:

@@ -30,7 +30,7 @@ class Pool:
         return tuple(one.correct for one in self.grades)
 
     def pick(self, scores: StepScores, how: str, indices: Sequence[int] | None = None) -> Pick:
-        """The best of the candidates at these places (all, unless told) by aggregated scores; the pick's `indices` are places."""
+        """The best of the candidates at these places (default: all) by aggregated scores; the pick's `indices` are places."""
         places = list(range(len(self.candidates))) if indices is None else list(indices)
         values = [aggregate(scores.get(self.candidates[i].key, ()), how) for i in places]
         found = best(values, [self.correct[i] for i in places])

@@ -38,6 +38,12 @@ class Item:
     answer_type: str | None = None
     precision: int | None = None
 
+    @property
+    def asked(self) -> str:
+        """The question with its choices, as solver and judge see it."""
+        listed = "".join(f"\n{chr(ord('A') + i)}. {choice}" for i, choice in enumerate(self.choices or ()))
+        return f"{self.question}{listed}"
+
 
 @dataclass(frozen=True)
 class Candidate:
@@ -53,6 +59,10 @@ class Candidate:
     @property
     def key(self) -> tuple[str, str, int]:
         return (self.id, self.generator, self.index)
+
+    def to_json(self) -> dict[str, Any]:
+        row: dict[str, Any] = {"id": self.id, "generator": self.generator, "index": self.index, "response": self.response}
+        return row | ({"steps": list(self.steps.steps)} if self.steps.method == "given" else {})
 
 
 @dataclass(frozen=True)
