@@ -1,9 +1,10 @@
 """Solutions written step by step, some steps wrong, each with its value: training data for a process reward model.
 
-A board of 4 x 4 cells holds shapes of a few colours; asked is how many there are of two or three colours together. A solution
-counts one colour a step, then adds up. The careless solver finds one shape too few in `MISCOUNT` of its counts (of none, one
-too many) and is one off in `MISADD` of its sums. So its errors are systematic: most solutions agree on a wrong answer, and a
-vote over them does not help. Steps after a wrong one go on from what it said, right or not.
+A board shows a circle, a square and a triangle; every colour is worth some points. Asked is what two or all three are worth
+together. A solution names the colour and the points of one shape a step, then adds up. The careless solver takes a colour for
+its neighbour in `MISTAKEN` of its steps (red and orange, blue and purple, green and yellow) and is one off in `MISADDED` of its
+sums. Its errors are systematic: many solutions agree on a wrong answer, and a vote over them does not help. Which of two
+neighbours is right, only the picture tells. Steps after a wrong one go on from what it said.
 
 The value of a step is 1 while nothing said so far is wrong, else 0. Not here: choosing among solutions (`vlrl.vilbench`).
 """
@@ -19,28 +20,28 @@ from PIL import Image, ImageDraw
 from vlrl.synthetic.items import SIDE_PX, address, item_rng
 from vlrl.synthetic.scenes import COLOURS, SHAPES, background
 
-N_CELLS = 4
-CELL_PX = SIDE_PX // N_CELLS
-MAX_COUNT = 4
-MISCOUNT, MISADD = 0.45, 0.2
+POINTS = {"red": 1, "green": 2, "blue": 3, "yellow": 4, "purple": 5, "orange": 6}
+NEIGHBOUR = {"red": "orange", "orange": "red", "blue": "purple", "purple": "blue", "green": "yellow", "yellow": "green"}
+MISTAKEN, MISADDED = 0.45, 0.2
+CELL_PX = SIDE_PX // 2
 
 
 @dataclass(frozen=True)
 class Board:
-    """What a picture shows: how many shapes of each colour, those not there included."""
+    """What a picture shows: the colour of each shape."""
 
     image: Image.Image
-    counts: dict[str, int]
+    colours: dict[str, str]
 
 
 @dataclass(frozen=True)
 class StepQuestion:
-    """One question about one board. `colours`: those asked for, in the order in which they are counted."""
+    """One question about one board. `shapes`: those asked for, in the order of the solution."""
 
     id: str
     image: str
     question: str
-    colours: tuple[str, ...]
+    shapes: tuple[str, ...]
     answer: int
 
 
@@ -59,76 +60,69 @@ class Solution:
 
 @lru_cache(maxsize=512)
 def board(split: str, seed: int, index: int) -> Board:
-    """Draw board `index`: three colours with 0 to 4 shapes each, one shape a cell."""
+    """Draw board `index`: one shape of each kind, each in a quarter of its own."""
     rng = item_rng("board", split, seed, index)
-    names = [list(COLOURS)[int(i)] for i in rng.permutation(len(COLOURS))[:3]]
-    counts = {name: int(rng.integers(MAX_COUNT + 1)) for name in names}
     image = Image.fromarray(background(rng))
     draw = ImageDraw.Draw(image)
-    cells = iter(rng.permutation(N_CELLS * N_CELLS))
-    for name, n in counts.items():
-        for _ in range(n):
-            row, column = divmod(int(next(cells)), N_CELLS)
-            _shape(draw, rng, COLOURS[name], column * CELL_PX, row * CELL_PX)
-    return Board(image, {name: counts.get(name, 0) for name in COLOURS})
+    quarters = rng.permutation(4)
+    colours = {shape: list(COLOURS)[int(rng.integers(len(COLOURS)))] for shape in SHAPES}
+    for shape, quarter in zip(SHAPES, quarters, strict=False):
+        row, column = divmod(int(quarter), 2)
+        _shape(draw, rng, shape, COLOURS[colours[shape]], column * CELL_PX, row * CELL_PX)
+    return Board(image, colours)
 
 
 def _shape(
-    draw: ImageDraw.ImageDraw, rng: np.random.Generator, colour: tuple[int, int, int], left_px: int, top_px: int
+    draw: ImageDraw.ImageDraw, rng: np.random.Generator, shape: str, colour: tuple[int, int, int], left_px: int, top_px: int
 ) -> None:
-    """One shape of random kind, size and shade inside its cell."""
-    side = int(rng.integers(16, 25))
+    """One shape of random size, place and shade inside its quarter."""
+    side = int(rng.integers(28, 51))
     x, y = (int(v) for v in rng.integers(1, CELL_PX - side, size=2))
     x1, y1 = left_px + x, top_px + y
     x2, y2 = x1 + side - 1, y1 + side - 1
     shade = rng.uniform(0.85, 1.0)
     fill = tuple(int(np.clip(v * shade + rng.integers(-8, 9), 0, 255)) for v in colour)
-    kind = SHAPES[int(rng.integers(len(SHAPES)))]
-    if kind == "circle":
+    if shape == "circle":
         draw.ellipse((x1, y1, x2, y2), fill=fill)
-    elif kind == "square":
+    elif shape == "square":
         draw.rectangle((x1, y1, x2, y2), fill=fill)
     else:
         draw.polygon((((x1 + x2) // 2, y1), (x1, y2), (x2, y2)), fill=fill)
 
 
 def step_question(seed: int, split: str, index: int) -> StepQuestion:
-    """Board `index` and a question about two or three of its colours, one of which may not be there."""
+    """Board `index` and a question about two or three of its shapes."""
     seen = board(split, seed, index)
     rng = item_rng("question", "steps", split, seed, index)
-    there = [name for name, n in seen.counts.items() if n]
-    others = [name for name in COLOURS if name not in there]
-    order = [*(there[int(i)] for i in rng.permutation(len(there))), *(others[int(i)] for i in rng.permutation(len(others)))]
-    colours = order[: int(rng.integers(2, 4))]
-    listed = f"{', '.join(colours[:-1])} and {colours[-1]}"
+    shapes = tuple(SHAPES[int(i)] for i in rng.permutation(len(SHAPES)))[: int(rng.integers(2, 4))]
+    listed = f"{', '.join(shapes[:-1])} and {shapes[-1]}"
+    worth = ", ".join(f"{colour} {points}" for colour, points in POINTS.items())
     return StepQuestion(
         id=f"synthetic-steps-{split}-{seed}-{index}",
         image=address("steps", split, seed, index),
-        question=f"How many {listed} shapes are there together?",
-        colours=tuple(colours),
-        answer=sum(seen.counts[name] for name in colours),
+        question=f"Points: {worth}. How many points are {listed} worth together?",
+        shapes=shapes,
+        answer=sum(POINTS[seen.colours[shape]] for shape in shapes),
     )
 
 
 def solution(seed: int, split: str, index: int, number: int, careless: bool = True) -> Solution:
     """Solution `number` of question `index` by the careless solver, or (`careless=False`) the right one."""
     asked = step_question(seed, split, index)
-    true = board(split, seed, index).counts
+    true = board(split, seed, index).colours
     rng = item_rng("solution", split, seed, index, number)
     steps, values, said = [], [], []
     right = True
-    for place, colour in enumerate(asked.colours, start=1):
-        n = true[colour]
-        if careless and rng.random() < MISCOUNT:
-            n = n - 1 if n else 1
-        said.append(n)
-        right = right and n == true[colour]
-        steps.append(f"Step {place}: There {'is' if n == 1 else 'are'} {n} {colour} shape{'' if n == 1 else 's'}.")
+    for place, shape in enumerate(asked.shapes, start=1):
+        colour = NEIGHBOUR[true[shape]] if careless and rng.random() < MISTAKEN else true[shape]
+        said.append(POINTS[colour])
+        right = right and colour == true[shape]
+        steps.append(f"Step {place}: The {shape} is {colour}, {POINTS[colour]} point{'s' if POINTS[colour] > 1 else ''}.")
         values.append(float(right))
     total = sum(said)
-    if careless and rng.random() < MISADD:
-        total = total + 1 if total == 0 or rng.random() < 0.5 else total - 1
-    right = right and total == asked.answer
+    if careless and rng.random() < MISADDED:
+        total += 1 if rng.random() < 0.5 else -1
+    right = right and total == sum(said)
     steps.append(f"Step {len(said) + 1}: {' + '.join(map(str, said))} = {total}. The answer is {total}.")
     values.append(float(right))
     return Solution(tuple(steps), tuple(values), total)
