@@ -1,6 +1,7 @@
 """Process reward models: data, losses, the head, saving, scoring in one pass, the training command."""
 
 import dataclasses
+import itertools
 import json
 
 import pytest
@@ -88,7 +89,7 @@ def test_the_split_shares_no_question_and_every_question_weighs_the_same(tmp_pat
     with pytest.raises(SampleError, match="one question"):
         split(records[:4])
     keys = [r.question_key for r in in_order(records, 0)]
-    assert sum(a != b for a, b in zip(keys, keys[1:], strict=False)) == 5, "solutions of a question stand together"
+    assert sum(a != b for a, b in itertools.pairwise(keys)) == 5, "solutions of a question stand together"
 
 
 # ---- losses and metrics
