@@ -4,6 +4,7 @@ import pytest
 import yaml
 
 from vlrl.config import CONFIGS, ConfigError, parse
+from vlrl.prm.options import is_asked as is_prm
 from vlrl.prm.options import parse as parse_prm
 
 
@@ -106,7 +107,7 @@ def test_a_misspelt_yaml_key_is_an_error(tmp_path, text):
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda p: p.stem)
 def test_every_checked_in_config_resolves_and_has_its_header(path: Path):
-    if path.stem == "prm":
+    if is_prm(["--config", str(path)]):
         assert parse_prm(["--config", str(path)]).run.task == "prm"
     else:
         assert parse(["--config", str(path)]).task.name
