@@ -33,7 +33,7 @@ from vlrl.vilbench.summary import column, differences, picks, results, reward_mo
         ("first block\nof lines\n\nsecond block\n \nthird", ["first block\nof lines", "second block", "third"], "blank lines"),
         ("1. apples\n2. pears\n3. so five", ["1. apples", "2. pears", "3. so five"], "lines"),
         ("First do step 2 of it, then stop.", ["First do step 2 of it, then stop."], "one step"),
-        ("a line\nok\nno\nanother line", ["a line\nok\nno\nanother line"], "lines"),
+        ("a line\nok\nno\nanother line", ["a line\nok\nno", "another line"], "lines"),
         ("", [""], "one step"),
     ],
 )  # fmt: skip

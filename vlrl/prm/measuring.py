@@ -64,8 +64,21 @@ def measure(
     p_values: dict[str, float | None] = {}
     if pools:
         chosen, p_values = best_of(pools, values)
-        metrics = {**chosen, **metrics}
+        metrics = {**chosen, **blind(model, encoder, records, pools, batch_size), **metrics}
     return Measured(Evaluation(metrics, len(records), 0, 0), values, calibration_table(said, wanted), p_values)
+
+
+def blind(
+    model: StepValueModel, encoder: Encoder, records: Sequence[StepRecord], pools: Sequence[Pool], batch_size: int
+) -> dict[str, Metric]:
+    """The same selection with each question shown the picture of the next one: what is won without looking."""
+    n = len(pools[0].candidates)
+    pictures = [pool.item.image for pool in pools]
+    shown = [picture for picture in [*pictures[1:], pictures[0]] for _ in range(n)]
+    some = records[: len(shown)]
+    asked = [(picture, record.question, record.steps) for picture, record in zip(shown, some, strict=True)]
+    metrics, _ = best_of(pools, score_shared(model, encoder, asked, batch_size))
+    return {f"best_of_{n}/other_picture": metrics[f"best_of_{n}"]}
 
 
 def best_of(pools: Sequence[Pool], values: Sequence[Sequence[float]]) -> tuple[dict[str, Metric], dict[str, float | None]]:

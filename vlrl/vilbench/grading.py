@@ -21,7 +21,7 @@ RELATIVE_TOLERANCE = Fraction(1, 1000)
 _TAG = re.compile(r"<answer>(.*?)(?:</answer>|\Z)", re.I | re.S)
 _STATED = re.compile(
     r"\b(?:final\s+|correct\s+|right\s+)?(?:answer|option|choice)"
-    r"(?:\s+(?:is|was|would\s+be|must\s+be)|\s*[:=])(?:\s*[:=])?[ \t*_]*(?P<said>[^\n]{1,400})",
+    r"(?:\s+(?:is|was|would\s+be|must\s+be)|\s*[:=])(?:\s*[:=])?[ \t*_]*(?=(?P<said>[^\n]{1,400}))",
     re.I,
 )
 _CLAUSE_END = re.compile(r"(?<!\d)\.(?:\s|$)|\.(?=\s|$)|;|\s(?:because|since|as)\s")

@@ -19,7 +19,7 @@ Reply in two lines:
 Reasoning: why, in a sentence
 Overall Score: a whole number from 1 to 5"""
 _SCORE = re.compile(
-    r"overall\s+score[\s*_:=\-]{0,12}(?P<number>[+-]?\d+(?:\.\d+)?)(?P<more>\s*(?:/|out\s+of|-|to|or|,)\s*\d)?", re.I
+    r"overall\s+score[\s*_:=]{0,12}(?P<number>[+-]?\d+(?:\.\d+)?)(?P<more>\s*(?:/|out\s+of|-|to|or|,)\s*\d)?", re.I
 )
 
 
