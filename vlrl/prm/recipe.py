@@ -35,8 +35,8 @@ from vlrl.vilbench.pools import Pool, pools_of
 from vlrl.vilbench.records import read_items
 from vlrl.vision import freeze_vision, with_targets
 
-N_SYNTHETIC_TRAIN = 25_600
-SOLUTIONS_EACH = 4
+N_SYNTHETIC_TRAIN = 16_000
+SOLUTIONS_EACH = 2
 N_HELD_OUT = 400
 Say = Callable[..., None]
 

@@ -1,6 +1,6 @@
 """Solutions written step by step, some steps wrong, each with its value: training data for a process reward model.
 
-A board shows a circle, a square and a triangle; every colour is worth some points. Asked is what two or all three are worth
+A board shows two or three shapes of different colours; every colour is worth some points. Asked is what the shapes are worth
 together. A solution names the colour and the points of one shape a step, then adds up. The careless solver takes a colour for
 its neighbour in `MISTAKEN` of its steps (red and orange, blue and purple, green and yellow) and is one off in `MISADDED` of its
 sums. Its errors are systematic: many solutions agree on a wrong answer, and a vote over them does not help. Which of two
@@ -28,20 +28,20 @@ CELL_PX = SIDE_PX // 2
 
 @dataclass(frozen=True)
 class Board:
-    """What a picture shows: the colour of each shape."""
+    """What a picture shows: the colours of its shapes, in the order in which a solution names them."""
 
     image: Image.Image
-    colours: dict[str, str]
+    colours: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class StepQuestion:
-    """One question about one board. `shapes`: those asked for, in the order of the solution."""
+    """One question about one board. `colours`: of its shapes, in the order of the solution."""
 
     id: str
     image: str
     question: str
-    shapes: tuple[str, ...]
+    colours: tuple[str, ...]
     answer: int
 
 
@@ -60,15 +60,17 @@ class Solution:
 
 @lru_cache(maxsize=512)
 def board(split: str, seed: int, index: int) -> Board:
-    """Draw board `index`: one shape of each kind, each in a quarter of its own."""
+    """Draw board `index`: two or three shapes, each in a quarter of its own, no two of one colour or of neighbours."""
     rng = item_rng("board", split, seed, index)
     image = Image.fromarray(background(rng))
     draw = ImageDraw.Draw(image)
-    quarters = rng.permutation(4)
-    colours = {shape: list(COLOURS)[int(rng.integers(len(COLOURS)))] for shape in SHAPES}
-    for shape, quarter in zip(SHAPES, quarters, strict=False):
+    pairs = [("red", "orange"), ("blue", "purple"), ("green", "yellow")]
+    n = int(rng.integers(2, 4))
+    colours = tuple(pairs[int(i)][int(rng.integers(2))] for i in rng.permutation(len(pairs))[:n])
+    for colour, quarter in zip(colours, rng.permutation(4), strict=False):
         row, column = divmod(int(quarter), 2)
-        _shape(draw, rng, shape, COLOURS[colours[shape]], column * CELL_PX, row * CELL_PX)
+        shape = SHAPES[int(rng.integers(len(SHAPES)))]
+        _shape(draw, rng, shape, COLOURS[colour], column * CELL_PX, row * CELL_PX)
     return Board(image, colours)
 
 
@@ -91,33 +93,29 @@ def _shape(
 
 
 def step_question(seed: int, split: str, index: int) -> StepQuestion:
-    """Board `index` and a question about two or three of its shapes."""
-    seen = board(split, seed, index)
-    rng = item_rng("question", "steps", split, seed, index)
-    shapes = tuple(SHAPES[int(i)] for i in rng.permutation(len(SHAPES)))[: int(rng.integers(2, 4))]
-    listed = f"{', '.join(shapes[:-1])} and {shapes[-1]}"
+    """Board `index` and what is asked about it."""
+    colours = board(split, seed, index).colours
     worth = ", ".join(f"{colour} {points}" for colour, points in POINTS.items())
     return StepQuestion(
         id=f"synthetic-steps-{split}-{seed}-{index}",
         image=address("steps", split, seed, index),
-        question=f"Points: {worth}. How many points are {listed} worth together?",
-        shapes=shapes,
-        answer=sum(POINTS[seen.colours[shape]] for shape in shapes),
+        question=f"Points: {worth}. How many points are the {len(colours)} shapes worth together?",
+        colours=colours,
+        answer=sum(POINTS[colour] for colour in colours),
     )
 
 
 def solution(seed: int, split: str, index: int, number: int, careless: bool = True) -> Solution:
     """Solution `number` of question `index` by the careless solver, or (`careless=False`) the right one."""
     asked = step_question(seed, split, index)
-    true = board(split, seed, index).colours
     rng = item_rng("solution", split, seed, index, number)
     steps, values, said = [], [], []
     right = True
-    for place, shape in enumerate(asked.shapes, start=1):
-        colour = NEIGHBOUR[true[shape]] if careless and rng.random() < MISTAKEN else true[shape]
+    for place, true in enumerate(asked.colours, start=1):
+        colour = NEIGHBOUR[true] if careless and rng.random() < MISTAKEN else true
         said.append(POINTS[colour])
-        right = right and colour == true[shape]
-        steps.append(f"Step {place}: The {shape} is {colour}, {POINTS[colour]} point{'s' if POINTS[colour] > 1 else ''}.")
+        right = right and colour == true
+        steps.append(f"Step {place}: One shape is {colour}, {POINTS[colour]} point{'s' if POINTS[colour] > 1 else ''}.")
         values.append(float(right))
     total = sum(said)
     if careless and rng.random() < MISADDED:

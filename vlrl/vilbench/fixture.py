@@ -19,7 +19,7 @@ def items(seed: int = 0, n: int = N_ITEMS, split: str = SPLIT) -> list[Item]:
     asked = [step_question(seed, split, i) for i in range(n)]
     sources = {2: "two shapes", 3: "three shapes"}
     return [
-        Item(one.id, sources[len(one.shapes)], one.question, str(one.answer), one.image, answer_type="number") for one in asked
+        Item(one.id, sources[len(one.colours)], one.question, str(one.answer), one.image, answer_type="number") for one in asked
     ]
 
 
