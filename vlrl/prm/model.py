@@ -32,7 +32,7 @@ TOKEN_FIELDS = ("token_type_ids", "mm_token_type_ids")
 class StepValueModel(nn.Module):
     """Backbone and head. `forward` returns logits; a value is their sigmoid, in 0..1."""
 
-    def __init__(self, backbone: nn.Module, hidden_size: int) -> None:
+    def __init__(self, backbone: Any, hidden_size: int) -> None:
         super().__init__()
         self.backbone = backbone
         self.value_head = nn.Linear(hidden_size, 1, dtype=torch.float32)
@@ -86,9 +86,8 @@ def load_head(model: StepValueModel, folder: Path) -> None:
     model.value_head.load_state_dict(state)
 
 
-def load_backbone(folder: Path, dtype: torch.dtype) -> nn.Module:
-    found: nn.Module = AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype)
-    return found
+def load_backbone(folder: Path, dtype: torch.dtype) -> Any:
+    return AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype)
 
 
 def load_prm(name: str, **options: Any) -> tuple[StepValueModel, Loaded]:

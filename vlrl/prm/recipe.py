@@ -242,7 +242,7 @@ def save_final(trainer: PrmTrainer, loaded: Loaded, folder: Path) -> None:
         loaded.model = model.backbone
     if PartialState().is_main_process:
         final, partial = folder / "final", folder / "final.partial"
-        model.backbone.save_pretrained(partial)  # type: ignore[operator]
+        model.backbone.save_pretrained(partial)
         loaded.processor.save_pretrained(partial)
         save_head(model, partial, trainer.told)
         shutil.rmtree(final, ignore_errors=True)

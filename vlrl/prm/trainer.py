@@ -117,7 +117,7 @@ class PrmTrainer(WholeCheckpoints):
             return
         folder = Path(str(output_dir or self.args.output_dir))
         model: StepValueModel = self.accelerator.unwrap_model(self.model)
-        model.backbone.save_pretrained(folder)  # type: ignore[operator]
+        model.backbone.save_pretrained(folder)
         save_head(model, folder, self.told)
         if self.processing_class is not None:
             self.processing_class.save_pretrained(folder)
