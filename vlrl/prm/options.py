@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from transformers import TrainingArguments
-from trl import ModelConfig, TrlParser
+from trl import ModelConfig, TrlParser  # type: ignore[attr-defined]
 
 from vlrl.config import CONFIGS, ConfigError, RunConfig, flag_value, nearest, read_yaml, refuse, without
 from vlrl.flags import with_underscores
@@ -88,7 +88,7 @@ def is_asked(argv: Sequence[str]) -> bool:
 
 def parse(argv: Sequence[str]) -> PrmRun:
     """Resolve a command line. Raises ConfigError."""
-    parser = TrlParser((RunConfig, PrmConfig, ModelConfig), allow_abbrev=False)
+    parser: Any = TrlParser((RunConfig, PrmConfig, ModelConfig), allow_abbrev=False)
     parser.error = refuse
     known = sorted({action.dest for action in parser._actions if action.dest != "help"})
     words = with_underscores(argv)

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from accelerate import PartialState
 from peft import get_peft_model
-from trl import get_peft_config, get_quantization_config
+from trl import get_peft_config, get_quantization_config  # type: ignore[attr-defined]
 
 from vlrl import report
 from vlrl.model import TINY_NAMES, Loaded, load_model

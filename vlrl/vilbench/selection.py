@@ -7,7 +7,7 @@ taking the first of them gives.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -81,11 +81,6 @@ def subsets(n_all: int, n: int, item: int, seed: int = 0) -> list[list[int]]:
         return [list(range(n_all))]
     rng = np.random.default_rng([seed, item, n_all, n])
     return [sorted(int(i) for i in rng.choice(n_all, size=n, replace=False)) for _ in range(N_SUBSETS)]
-
-
-def mean_over_subsets(chosen: Iterable[Sequence[int]], value: Callable[[Sequence[int]], float]) -> float:
-    found = [value(indices) for indices in chosen]
-    return sum(found) / len(found)
 
 
 def headroom(accuracy: float, at_random: float, at_best: float) -> float | None:

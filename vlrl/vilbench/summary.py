@@ -14,7 +14,7 @@ from vlrl.schema import Metric
 from vlrl.vilbench.aggregation import AGGREGATIONS, HEADLINE
 from vlrl.vilbench.pools import Key, Pool
 from vlrl.vilbench.records import Score
-from vlrl.vilbench.selection import SIZES, baselines, headroom, mean_over_subsets, subsets
+from vlrl.vilbench.selection import SIZES, baselines, headroom, subsets
 
 ALL = "all"
 OUTCOME = "orm"
@@ -87,9 +87,8 @@ def column(rm: RewardModel, how: str, n: int, pools: Sequence[Pool]) -> Column:
         found.accuracy[key], found.first_index[key] = pick.accuracy, pick.first_index
         found.ties[key], found.chosen[key] = pick.is_tie, pick.indices
         drawn = subsets(len(pool.candidates), n, number)
-        found.over_subsets[key] = mean_over_subsets(
-            drawn, lambda some, pool=pool, rule=rule: pool.pick(rm.scores, rule, some).accuracy
-        )
+        over = [pool.pick(rm.scores, rule, some).accuracy for some in drawn]
+        found.over_subsets[key] = sum(over) / len(over)
     return found
 
 
