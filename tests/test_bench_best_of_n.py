@@ -1,8 +1,10 @@
 """ViLBench's protocol from the command line: built-in set, files, a model that is asked, a trained one, stored scores."""
 
 import json
+import threading
 
 import pytest
+from chat_server import Server
 
 from vlrl import bench
 from vlrl.model import load_model
@@ -110,6 +112,27 @@ def test_stored_scores_of_two_reward_models_are_compared(files, tmp_path):
     rows[0]["id"] = "nobody"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert run("score", "--task", "vilbench", "--predictions", path, *files, "--output_path", folder) == 2
+
+
+def test_a_judge_on_a_server(files, tmp_path):
+    """Four of five for every step, but 2 where the judge did not end as asked."""
+    server = Server(["Reasoning: fine.\nOverall Score: 4", "I cannot tell.", "Overall Score: 2"])
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    folder = tmp_path / "out"
+    words = ["run", "--task", "vilbench", "--model_name_or_path", "a-judge", *files, "--limit", "1", "--api_nproc", "1"]
+    assert run(*words, "--base_url", f"http://127.0.0.1:{server.server_port}/v1", "--output_path", folder) == 0
+    server.shutdown()
+    asked = [body["messages"][0]["content"][-1]["text"] for _, body in server.seen]
+    assert all(body["temperature"] == 0 for _, body in server.seen)
+    assert "Step to rate:\nStep 1:" in asked[0]
+    assert "Steps before it:\nStep 1:" in asked[1]
+    assert any("Solution to rate:" in text for text in asked)
+    scores = [json.loads(line) for line in (folder / "step_scores.jsonl").read_text().splitlines()]
+    assert scores[0]["step_scores"][:2] == [4.0, None]
+    assert scores[0]["rm"] == "a-judge"
+    assert scores[0]["raw"][1] == "I cannot tell."
+    assert result(folder)["n_unparsed"] == 1
+    assert report(folder)["results"][0]["n_unparsed_scores"] <= 1
 
 
 def test_a_model_writes_candidates_which_are_then_chosen_from(prm, files, tmp_path):

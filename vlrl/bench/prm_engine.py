@@ -50,7 +50,7 @@ class PrmEngine:
             asked = [(next(iter(one.images), None), one.question, one.meta["steps"]) for one in batch]
             values = score_solutions(self.model, self.encoder, asked, self.batch_size)
             yield [
-                Prediction(one.id, json.dumps([round(value, 6) for value in found]), 0, False)
+                Prediction(one.id, json.dumps([round(value, 9) for value in found]), 0, False)
                 for one, found in zip(batch, values, strict=True)
             ]
 

@@ -221,12 +221,14 @@ def settings_of(args: argparse.Namespace, suite: Suite) -> dict[str, Any]:
 
 
 def about_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    decoding = str(settings.get("decoding", "greedy"))
+    temperature = 0.0 if decoding == "greedy" else float(decoding.rpartition(" ")[2])
     return {
         "model": settings.get("model"),
         "seed": settings.get("seed"),
         "config": {
             **settings,
-            "gen_kwargs": {"temperature": settings.get("temperature", 0), "max_tokens": settings.get("max_new_tokens")},
+            "gen_kwargs": {"temperature": temperature, "max_tokens": settings.get("max_new_tokens")},
         },
     }
 

@@ -255,7 +255,7 @@ def write_scores(path: Path, data: Data, found: Measured) -> None:
     rows = []
     for record, values in zip(data.held_out, found.values, strict=True):
         row = {"id": record.id, "question": record.question, "steps": list(record.steps)}
-        rows.append({**row, "values": list(record.values), "predicted": [round(value, 6) for value in values]})
+        rows.append({**row, "values": list(record.values), "predicted": [round(value, 9) for value in values]})
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 

@@ -35,7 +35,7 @@ class RewardModel:
         if self.mode == OUTCOME:
             return (OUTCOME,)
         known = [value for values in self.scores.values() for value in values if value is not None]
-        in_0_1 = all(0 <= value <= 1 for value in known)
+        in_0_1 = bool(known) and all(0 <= value <= 1 for value in known)
         return tuple(how for how in AGGREGATIONS if how != "product" or in_0_1)
 
     def rule(self, how: str) -> str:
