@@ -18,6 +18,7 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 from trl.data_utils import prepare_multimodal_messages
 
+from vlrl.checkpoints import RunStopped
 from vlrl.gtr.correction_set import CorrectionSet, Record
 from vlrl.gtr.corrector import Correction, Corrector, Request, SampleRequest
 from vlrl.gtr.diagnostics import StepNote, Window
@@ -315,8 +316,17 @@ class GuidedThoughts(FreshGroups):
         """TRL's own; a resumed run goes on with the corrections and thoughts of its checkpoint."""
         if isinstance(resume_from_checkpoint, str):
             folder = Path(resume_from_checkpoint) / CORRECTIONS
+            own = folder / f"rank-{self.accelerator.process_index}"
             if self._set is not None:
-                self._set.restore(folder / f"rank-{self.accelerator.process_index}")
+                try:
+                    self._set.restore(own)
+                except FileNotFoundError as error:
+                    raise RunStopped(
+                        f"{own} is not there: the checkpoint was saved without --corrector, or by another number of processes;"
+                        " go on with the same, or leave out --corrector"
+                    ) from error
+                except ValueError as error:
+                    raise RunStopped(str(error)) from error
             if (folder / "thoughts.json").is_file():
                 self._window.restore(json.loads((folder / "thoughts.json").read_text(encoding="utf-8")))
         return super().train(resume_from_checkpoint, **kwargs)
