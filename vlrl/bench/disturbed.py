@@ -104,7 +104,7 @@ class Disturbed:
         for sample in samples:
             source = sample.meta.get("source")
             lost = source is not None and not Path(sample.images[0]).is_file()
-            made.append(dataclasses.replace(sample, images=(source,)) if lost else sample)
+            made.append(dataclasses.replace(sample, images=(str(source),)) if lost else sample)
         return made
 
     def _corrupt(self, sample: Sample, name: str) -> None:
@@ -129,7 +129,8 @@ class Disturbed:
             self.attackers[None] = Attacker(engine.loaded)
         if self.options.surrogate is not None:
             surrogate = load_model(self.options.surrogate)
-            surrogate.model.to(engine.loaded.device if hasattr(engine, "loaded") else surrogate.device)
+            if hasattr(engine, "loaded"):
+                surrogate.model.to(engine.loaded.device)  # type: ignore[arg-type]
             self.attackers[self.options.surrogate] = Attacker(surrogate)
 
     def _attack(self, engine: Any, part: str, setting: str, samples: Sequence[Sample], n_all: int) -> None:
