@@ -85,3 +85,41 @@ def test_a_wrong_run_ends_with_an_honest_exit_code():
     done = torchrun(2, "vlrl/train.py", "--task", "detectoin", check=False)
     assert done.returncode != 0
     assert done.stderr.count("unknown task 'detectoin'") == 1, "said once, by the first process"
+
+
+def test_episodes_on_two_processes(tmp_path):
+    """Episodes of unequal length on each process; each keeps its own corrections."""
+    words = [
+        "vlrl/train.py",
+        "--task",
+        "ezpoints",
+        "--max_steps",
+        2,
+        "--per_device_train_batch_size",
+        4,
+        "--num_generations",
+        4,
+    ]
+    words += [
+        "--eval_limit",
+        4,
+        "--logging_steps",
+        1,
+        "--report_to",
+        "none",
+        "--save_steps",
+        2,
+        "--output_dir",
+        tmp_path / "run",
+    ]
+    torchrun(2, *words)
+    kept = [
+        (tmp_path / "run" / "checkpoint-2" / "corrections" / f"rank-{rank}" / "records.jsonl").read_text().splitlines()
+        for rank in (0, 1)
+    ]
+    assert kept[0]
+    assert kept[1]
+    assert {json.loads(line)["id"] for line in kept[0]}.isdisjoint({json.loads(line)["id"] for line in kept[1]})
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert rows[0]["gtr/active_share"] >= 0
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["after"]["success"]["n"] == 4

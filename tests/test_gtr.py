@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vlrl.cards import GAMES, game, thought_fields, write_reply
+from vlrl.cards import GAMES, game, read_action, thought_fields, write_reply
 from vlrl.cards.wording import BLACKJACK_THOUGHTS, NUMBERLINE_THOUGHTS, POINTS_THOUGHTS
 from vlrl.gtr import CheckpointCorrector, Correction, OracleCorrector, SampleRequest, StepRequest, claims
 from vlrl.tasks import TASKS
@@ -313,3 +313,26 @@ def test_a_checkpoints_thought_is_taken_with_the_policys_action():
     corrector = CheckpointCorrector("old", lambda requests: ["<think>new</think><answer>x</answer>"])
     found = corrector.correct(SampleRequest(TASKS["qa"], sample, "<think>old</think><answer>y</answer>", is_right=False))
     assert found.text == "<think>new</think><answer>y</answer>"
+
+
+def test_without_the_solver_cards_are_known_but_not_what_is_right():
+    """Its thoughts state the picture and head for a formula of the cards that goes on from what stands there."""
+    corrector, rules, right = OracleCorrector(solver=False), game("points24"), 0
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        state = rules.deal(rng)
+        for token in [str(state.numbers[0]), "+"][: seed % 3]:
+            state = rules.step(state, token, rng).state
+        request = StepRequest(rules, state, write_reply({**rules.shown(state), "thoughts": "no idea"}, "="), seed=seed)
+        found = corrector.correct(request)
+        assert found.status == "corrected"
+        fields = thought_fields(found.text, rules)
+        assert rules.recognised(fields, state)
+        assert read_action(found.text, rules) == "=", "the own action is kept"
+        formula = found.target.split()
+        assert formula[: len(state.formula)] == list(state.formula)
+        assert sorted(t for t in formula if t.isdecimal()) == sorted(map(str, state.numbers))
+        right += rules.reaches(tuple(formula))
+        again = corrector.correct(StepRequest(rules, state, found.text, seed=seed))
+        assert again.status == "ok", "it accepts its own corrections"
+    assert right < 15, "it does not know what makes 24"

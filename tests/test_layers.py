@@ -12,8 +12,8 @@ ROOT = Path(__file__).resolve().parent.parent
 ORDER = [
     "flags", "schema", "boxes", "tags", "parsing", "answers", "words", "endpoint", "cards", "envs", "rewards", "metrics", "synthetic", "pictures", "tasks", "payment",
     "evaluation", "autotrust",
-    "tiny", "packed_attention", "model", "vision", "differentiable_images", "attacks", "prompts", "gtr", "group_shared", "shared_rollout", "shared_step", "sft",
-    "resampling", "progress", "checkpoints", "trainer", "generate", "report", "config", "run", "train",
+    "tiny", "packed_attention", "model", "vision", "differentiable_images", "attacks", "prompts", "gtr", "group_shared", "shared_rollout", "shared_step",
+    "sft", "resampling", "progress", "checkpoints", "trainer", "generate", "report", "config", "correctors", "run", "train",
     "speed_plan", "speed_cases", "speed_run", "speed_check", "speed", "bench",
 ]  # fmt: skip
 MODULES = sorted((ROOT / "vlrl").rglob("*.py"))

@@ -18,6 +18,7 @@ import yaml
 from trl import GRPOConfig, ModelConfig, TrlParser
 
 from vlrl.flags import with_underscores
+from vlrl.gtr.options import NOT_GUIDED, GuideConfig, GuideOptions, read_curriculum, read_guide
 from vlrl.model import TINY_NAMES
 from vlrl.prompts import SFT_TARGETS
 from vlrl.rewards import load_reward
@@ -110,6 +111,8 @@ class Config:
     """Options set by `--config` to other values than the defaults', or on the command line."""
     values: dict[str, Any]
     """Everything that was set, by a file or on the command line; as YAML it gives the same run again."""
+    guide: GuideOptions = NOT_GUIDED
+    curriculum: tuple[Task, float] | None = None
 
     @property
     def task(self) -> Task:
@@ -175,7 +178,7 @@ def _flag_value(argv: list[str], name: str) -> str | None:
 
 def parse(argv: list[str]) -> Config:
     """Resolve a command line. Raises ConfigError (one readable message) for anything that cannot work."""
-    parser = TrlParser((RunConfig, GRPOConfig, ModelConfig), allow_abbrev=False)
+    parser = TrlParser((RunConfig, GuideConfig, GRPOConfig, ModelConfig), allow_abbrev=False)
     parser.error = _refuse  # type: ignore[method-assign]
     known = sorted({action.dest for action in parser._actions if action.dest != "help"})
     argv = with_underscores(argv)
@@ -185,15 +188,19 @@ def parse(argv: list[str]) -> Config:
             raise ConfigError(f"unknown option {key!r} in {files.sources[-1]}{nearest(key, known)}")
     turns = _load_tasks(str(_flag_value(argv, "task") or files.values.get("task") or RunConfig.task))
     parser.set_defaults_with_config(**{"output_dir": "", **files.values})
-    run, grpo, model = _parse_words(parser, _without(argv, "config"), known)
+    run, guide, grpo, model = _parse_words(parser, _without(argv, "config"), known)
     flags = {word[2:].partition("=")[0] for word in argv if word.startswith("--")} & set(known)
     values = dict(files.values)
     for name in flags:
-        part = next(part for part in (run, grpo, model) if hasattr(part, name))
+        part = next(part for part in (run, guide, grpo, model) if hasattr(part, name))
         value = getattr(part, name)
         values[name] = value.value if isinstance(value, enum.Enum) else value
     if run.stage is None:
         run.stage = "sft+grpo" if model.model_name_or_path in TINY_NAMES else "grpo"
+    try:
+        options, curriculum = read_guide(guide), read_curriculum(guide.curriculum, turns)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
     config = Config(
         run=run,
         grpo=grpo,
@@ -204,6 +211,8 @@ def parse(argv: list[str]) -> Config:
         sources=files.sources,
         asked=files.changed | flags,
         values=values,
+        guide=options,
+        curriculum=curriculum,
     )
     _check(config)
     return config
@@ -265,11 +274,13 @@ def _without(argv: list[str], name: str) -> list[str]:
     return kept
 
 
-def _parse_words(parser: TrlParser, argv: list[str], known: list[str]) -> tuple[RunConfig, GRPOConfig, ModelConfig]:
+def _parse_words(
+    parser: TrlParser, argv: list[str], known: list[str]
+) -> tuple[RunConfig, GuideConfig, GRPOConfig, ModelConfig]:
     world = int(os.environ.get("WORLD_SIZE", "1"))
     _check_groups_early(parser, argv, world)
     try:
-        run, grpo, model, rest = parser.parse_args_into_dataclasses(args=argv, return_remaining_strings=True)
+        run, guide, grpo, model, rest = parser.parse_args_into_dataclasses(args=argv, return_remaining_strings=True)
     except ValueError as error:
         raise ConfigError(str(error)) from error
     for word in rest:
@@ -278,7 +289,7 @@ def _parse_words(parser: TrlParser, argv: list[str], known: list[str]) -> tuple[
             raise ConfigError(f"unknown option --{name}{nearest(name, known)}")
     if rest:
         raise ConfigError(f"unexpected words on the command line: {' '.join(rest)}")
-    return run, grpo, model
+    return run, guide, grpo, model
 
 
 def _check_groups_early(parser: TrlParser, argv: list[str], world: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,13 @@ import matplotlib
 from PIL import Image, ImageDraw, ImageFont
 
 from vlrl.answers import read_boxes, read_span, true_boxes
+from vlrl.cards import read_action
+from vlrl.cards.deals import deal_of, state_sample
+from vlrl.cards.transcripts import Turn, read_transcript, replay
 from vlrl.evaluation import Evaluation, evaluate, git_revision, headline, table, versions, write_json
+from vlrl.gtr.diagnostics import CollapseRule
 from vlrl.pictures import open_images
-from vlrl.schema import Prediction, Sample
+from vlrl.schema import CARD_TASKS, Prediction, Sample
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -28,11 +33,13 @@ __all__ = [
     "headline",
     "read_metrics",
     "table",
+    "thoughts_of",
     "versions",
     "write_json",
 ]
 
 TRUE_COLOUR, BEFORE_COLOUR, AFTER_COLOUR = (20, 20, 20), (214, 39, 40), (31, 119, 180)
+THOUGHT_CURVES = ("self_bleu2", "unique_thoughts", "sensitivity", "valid", "legal", "recognised", "corrected")
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -55,14 +62,34 @@ def drop_after(path: Path, step: int) -> None:
         path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
+THOUGHTS = "thoughts/"
+
+
+def thoughts_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """What became of a run's thoughts: the first and the last numbers of each kind, and why they count as collapsed (null: they
+    do not), with the thresholds. None for a run without thoughts."""
+    first: dict[str, float] = {}
+    last: dict[str, float] = {}
+    for row in rows:
+        found = {key.removeprefix(THOUGHTS): value for key, value in row.items() if key.startswith(THOUGHTS)}
+        first, last = {**found, **first}, {**last, **found}
+    if "self_bleu2" not in last:
+        return None
+    rule = CollapseRule()
+    return {"first": first, "last": last, "collapsed": rule.why(first, last), "rule": asdict(rule)}
+
+
 def draw_curves(metrics: Path, out: Path) -> None:
-    """Reward and its components, group spread and completion length over training steps."""
+    """Reward and its components, group spread, completion length and, where there are thoughts, how alike they are, over
+    training steps."""
     rows = [row for row in read_metrics(metrics) if "reward" in row]
     if not rows:
         return
     steps = [row["step"] for row in rows]
     names = sorted(key for key in rows[-1] if key.startswith("rewards/") and key.endswith("/mean"))
-    figure, panels = plt.subplots(1, 3, figsize=(13, 3.6), constrained_layout=True)
+    thoughts = [name for name in THOUGHT_CURVES if any(THOUGHTS + name in row for row in rows)]
+    n = 4 if "self_bleu2" in thoughts else 3
+    figure, panels = plt.subplots(1, n, figsize=(13 * n / 3, 3.6), constrained_layout=True)
     panels[0].plot(steps, [row["reward"] for row in rows], color="black", label="reward (weighted sum)")
     for name in names:
         panels[0].plot(steps, [row.get(name) for row in rows], label=name.split("/")[1], alpha=0.8)
@@ -73,6 +100,10 @@ def draw_curves(metrics: Path, out: Path) -> None:
     for key, label in (("mean", "mean"), ("min", "shortest"), ("max", "longest")):
         panels[2].plot(steps, [row.get(f"completions/{key}_length") for row in rows], label=label)
     panels[2].set_title("completion length (tokens)")
+    for name in thoughts if n == 4 else ():
+        known = [row for row in rows if THOUGHTS + name in row]
+        panels[3].plot([row["step"] for row in known], [row[THOUGHTS + name] for row in known], label=name.replace("_", " "))
+        panels[3].set_title("thoughts")
     for panel in panels:
         panel.set_xlabel("step")
         panel.grid(alpha=0.3)
@@ -114,6 +145,8 @@ def _tile(sample: Sample, before: Prediction, after: Prediction, side: int = 300
     tile = Image.new("RGB", (side + 8, side + (44 if boxes else 64)), "white")
     draw = ImageDraw.Draw(tile)
     caption = sample.question
+    if sample.task in CARD_TASKS:
+        return _game_tile(tile, draw, sample, (before, after), side)
     found = _shown(sample, side)
     if found is not None:
         shown, scale = found
@@ -125,6 +158,23 @@ def _tile(sample: Sample, before: Prediction, after: Prediction, side: int = 300
         said = [read_span(prediction.completion, sample).text or "unread" for prediction in (before, after)]
         draw.text((6, side + 26), f"true: {_plain(sample.answer)[:40]}", fill=TRUE_COLOUR, font=_font(13))
         draw.text((6, side + 44), f"{said[0][:22]} -> {said[1][:22]}", fill=AFTER_COLOUR, font=_font(13))
+    return tile
+
+
+def _game_tile(
+    tile: Image.Image, draw: ImageDraw.ImageDraw, sample: Sample, predictions: Sequence[Prediction], side: int
+) -> Image.Image:
+    """The first state of an episode (or the one state), with the moves that were played before and after training."""
+    deal = deal_of(sample)
+    shown = sample if sample.images else state_sample(sample, (), good=False)
+    tile.paste(open_images(shown)[0].resize((side, side)), (4, 4))
+    draw.text((6, side + 6), sample.question[:48], fill=(0, 0, 0), font=_font(15))
+    for line, (prediction, colour) in enumerate(zip(predictions, (BEFORE_COLOUR, AFTER_COLOUR), strict=True)):
+        turns = read_transcript(prediction.completion) if deal.is_episode else [Turn(prediction.completion)]
+        played = replay(deal.game, deal.seed, turns or []) if deal.is_episode else []
+        said = " ".join(turn.token for turn in played) or str(read_action(prediction.completion, deal.game))
+        earned = f"{sum(turn.reward for turn in played):+g}: " if played else ""
+        draw.text((6, side + 26 + 18 * line), f"{earned}{said}"[:44], fill=colour, font=_font(13))
     return tile
 
 

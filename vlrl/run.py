@@ -110,6 +110,8 @@ class Data:
     train: Samples
     held_out: list[Sample]
     description: str
+    plays: bool = False
+    """Whether the samples are episodes, to be played."""
 
 
 def draw(config: Config, loaded: Loaded, seed: int, split: str, index: int) -> Sample:
@@ -131,7 +133,8 @@ def load_data(config: Config, loaded: Loaded) -> Data:
         n_held_out = run.eval_limit or N_SYNTHETIC_HELD_OUT * len(config.tasks)
         held_out = [draw(config, loaded, 0, "heldout", i) for i in range(n_held_out)]
         train = Samples(n, lambda i: draw(config, loaded, seed, "train", i))
-        return Data(train, held_out, f"{n} synthetic samples (seed {seed}), {len(held_out)} held out")
+        described = f"{n} synthetic samples (seed {seed}), {len(held_out)} held out"
+        return Data(train, held_out, described, _plays(config, held_out))
 
     def read(path: str, limit: int | None) -> list[Sample]:
         layout, box_format = config.layout
@@ -145,7 +148,20 @@ def load_data(config: Config, loaded: Loaded) -> Data:
     else:
         rows, held_out = hold_out(rows, seed, run.eval_limit or MAX_HELD_OUT)
         described = f"{len(rows)} samples of {run.data}, {len(held_out)} more held out (no picture in both)"
-    return Data(Samples(len(rows), rows.__getitem__), held_out, described)
+    return Data(Samples(len(rows), rows.__getitem__), held_out, described, _plays(config, rows))
+
+
+def _plays(config: Config, samples: Sequence[Sample]) -> bool:
+    """Whether these are episodes. Raises ConfigError for some that are and some that are not, or an option that episodes
+    cannot have."""
+    n = sum(config.tasks[sample.task].is_episode(sample) for sample in samples)
+    if n and n < len(samples):
+        raise ConfigError(f"{n} of {len(samples)} samples are episodes and the others single questions; train on them apart")
+    if n and config.rewards is not None:
+        raise ConfigError("episodes are paid by their game, step by step; leave out --rewards")
+    if n and config.run.dynamic_sampling:
+        raise ConfigError("--dynamic_sampling is for single completions; episodes are played once a step")
+    return n > 0
 
 
 def fit_length(config: Config, loaded: Loaded, data: Data) -> str:

@@ -34,6 +34,7 @@ from trl.models import unwrap_model_for_generation
 from vlrl import report, run
 from vlrl.checkpoints import RunStopped, disk_is_full
 from vlrl.config import Config, ConfigError, parse
+from vlrl.correctors import make_corrector, make_probe
 from vlrl.generate import generate
 from vlrl.group_shared import NotShared
 from vlrl.model import TINY_NAMES, Loaded, ModelError, load_model
@@ -41,7 +42,7 @@ from vlrl.payment import Payment
 from vlrl.prompts import ImageError
 from vlrl.schema import Prediction, Sample, SampleError
 from vlrl.sft import supervise
-from vlrl.trainer import Trainer
+from vlrl.trainer import Curriculum, Guide, Trainer
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -103,7 +104,8 @@ def train(config: Config) -> None:
         return
     job = prepare(config, say)
     if "sft" in config.stages and run.is_shipped_start(config):
-        say("sft       the shipped cold start of `tiny` (how it was made: vlrl/assets/tiny/recipe.json)")
+        name = config.model.model_name_or_path
+        say(f"sft       the shipped cold start of `{name}` (how it was made: vlrl/assets/{name}/recipe.json)")
     elif "sft" in config.stages:
         supervised_stage(job)
     if "grpo" in config.stages:
@@ -220,6 +222,9 @@ def grpo_stage(job: Job) -> None:
         dynamic_sampling=config.run.dynamic_sampling,
         freeze_vision=config.run.freeze_vision,
         group_shared=config.run.group_shared,
+        guide=Guide(config.guide, make_corrector(config, job.folder, say), make_probe(config, job.loaded, job.data.plays)),
+        plays=job.data.plays,
+        curriculum=None if config.curriculum is None else Curriculum(*config.curriculum),
     )
     if opened.resuming and PartialState().is_main_process:
         step = int(opened.checkpoint.rsplit("-", 1)[1]) if opened.checkpoint else 0
@@ -262,6 +267,8 @@ def conclude(job: Job) -> str:
         "rewards": [reward.name for reward in job.payment.rewards],
         "coords": job.loaded.coords,
     }
+    if (thoughts := report.thoughts_of(rows)) is not None:
+        summary["thoughts"] = thoughts
     report.write_json(folder / "summary.json", summary)
     report.draw_curves(folder / "metrics.jsonl", folder / "curves.png")
     report.draw_samples(data.held_out, predictions["before"], predictions["after"], folder / "samples.png")

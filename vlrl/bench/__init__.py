@@ -11,7 +11,6 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from vlrl import speed
 from vlrl.flags import with_underscores
 from vlrl.schema import ANSWER_FORMATS, BOX_FORMATS, COORDS
 
@@ -19,19 +18,19 @@ from vlrl.schema import ANSWER_FORMATS, BOX_FORMATS, COORDS
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit code: 0 done, 1 bad rows were found or requests failed, 2 the input cannot be used (`speed` has codes
     of its own)."""
-    words = with_underscores(sys.argv[1:] if argv is None else argv)
-    args = command_line().parse_args(words)
+    args = parse(sys.argv[1:] if argv is None else argv)
     try:
-        if args.command == "speed" and args.what == "trainer":
-            return speed.main(_without_what(words[1:]))
         return int(args.run(args))
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
 
 
-def command_line() -> argparse.ArgumentParser:
-    """All sub-commands."""
+def parse(words: Sequence[str]) -> argparse.Namespace:
+    """A command line; `run` of what is returned takes it and does the work. Exits with 2 for a wrong one."""
+    words = with_underscores(words)
+    if words[:1] == ["speed"]:
+        return _parse_speed(words[1:])
     parser = argparse.ArgumentParser(prog="vlrl.bench", description=(__doc__ or "").splitlines()[0], allow_abbrev=False)
     commands = parser.add_subparsers(dest="command", required=True)
 
@@ -59,20 +58,30 @@ def command_line() -> argparse.ArgumentParser:
     checked.add_argument("--data", required=True, type=Path)
     checked.add_argument("--image_root", type=Path)
     checked.add_argument("--coords", choices=["norm1", "norm1000", "px"], default="px")
-    timed = command("speed", "reward_speed", "speed", "steps of the trainer against stock TRL; or rewards a second")
-    timed.add_argument("--what", choices=["trainer", "rewards"], default="trainer")
-    timed.add_argument("--json", type=Path, help="--what rewards: write the numbers here too")
-    speed.add_arguments(timed)
-    return parser
+    commands.add_parser("speed", help="steps of the trainer against stock TRL; --what rewards: completions a second")
+    return parser.parse_args(words)
 
 
-def _without_what(words: Sequence[str]) -> list[str]:
-    """The flags of `speed` without those that chose it."""
-    left = list(words)
-    for i, word in enumerate(left):
-        if word in ("--what", "--what=trainer"):
-            return left[:i] + left[i + (2 if word == "--what" else 1) :]
-    return left
+def _parse_speed(words: list[str]) -> argparse.Namespace:
+    """The two speeds have flags of their own; those of rewards are known without importing the trainer."""
+    what = argparse.ArgumentParser(prog="vlrl.bench speed", add_help=False, allow_abbrev=False)
+    what.add_argument("--what", choices=["trainer", "rewards"], default="trainer")
+    chosen, rest = what.parse_known_args(words)
+    if chosen.what == "trainer":
+        from vlrl import speed
+
+        try:
+            args = speed.arguments(rest)
+        except ValueError as error:
+            what.error(str(error))
+        args.run = lambda _: speed.main(rest)
+        return args
+    from vlrl.bench import reward_speed
+
+    rewards = argparse.ArgumentParser(prog="vlrl.bench speed --what rewards", allow_abbrev=False)
+    rewards.add_argument("--json", type=Path, help="write the numbers here too")
+    rewards.set_defaults(run=reward_speed.speed)
+    return rewards.parse_args(rest)
 
 
 def _call(module: str, function: str) -> Callable[[argparse.Namespace], int]:

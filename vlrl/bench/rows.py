@@ -11,6 +11,7 @@ from typing import Any
 
 from vlrl.answers import read_box, read_span, true_boxes
 from vlrl.boxes import iou
+from vlrl.cards import read_action
 from vlrl.cards.deals import deal_of
 from vlrl.cards.transcripts import read_transcript, replay
 from vlrl.evaluation import Row
@@ -19,7 +20,7 @@ from vlrl.metrics.calibration import stated_confidence
 from vlrl.metrics.cards import episode_row
 from vlrl.metrics.coco import f1_parts
 from vlrl.metrics.planning import said_by
-from vlrl.rewards.cards import card_move, card_recognition, card_success
+from vlrl.rewards.cards import card_move, card_recognition
 from vlrl.rewards.classification import cls_rl_accuracy
 from vlrl.rewards.scoring import score_rows
 from vlrl.schema import CARD_TASKS, Prediction, Sample, Task
@@ -41,8 +42,7 @@ def rows_of(task: Task, samples: Sequence[Sample], predictions: Sequence[Predict
         top, bottom = next(iter(parts.values()))
         worth = top / bottom if bottom else 1.0
         outcome = "unparsed" if not is_read else "right" if worth >= 1 else "wrong" if worth <= 0 else "partly"
-        played = task.is_episode(sample)
-        said = card_success(prediction.completion, sample).why if played else read_span(prediction.completion, sample).text
+        said = _moves(sample, prediction) if sample.task in CARD_TASKS else read_span(prediction.completion, sample).text
         rows.append(
             Row(
                 id=sample.id,
@@ -51,7 +51,7 @@ def rows_of(task: Task, samples: Sequence[Sample], predictions: Sequence[Predict
                 outcome=outcome,
                 gold=_plain(sample.answer),
                 answer="" if said is None else said,
-                confidence=None if played else stated_confidence(prediction.completion),
+                confidence=None if task.is_episode(sample) else stated_confidence(prediction.completion),
                 completion=prediction.completion,
             )
         )
@@ -122,6 +122,15 @@ def _cards(samples: Sequence[Sample], predictions: Sequence[Prediction]) -> Meas
             parts = {"single_step": (move.value or 0.0, 1.0), "single_step_recognised": (stated, 1.0)}
             values.append((parts, move.answer is not None))
     return values
+
+
+def _moves(sample: Sample, prediction: Prediction) -> str | None:
+    """The tokens that were played in an episode, or the one of a single state."""
+    deal = deal_of(sample)
+    if not deal.is_episode:
+        return read_action(prediction.completion, deal.game)
+    turns = read_transcript(prediction.completion)
+    return None if turns is None else " ".join(turn.token for turn in replay(deal.game, deal.seed, turns))
 
 
 def _by_task(task: Task, samples: Sequence[Sample], predictions: Sequence[Prediction]) -> Measured:

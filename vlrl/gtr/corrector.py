@@ -18,7 +18,8 @@ STATUSES = ("ok", "corrected", "unsolvable", "invalid", "failed")
 @dataclass(frozen=True)
 class StepRequest:
     """One step of a game. `ended`: the completion ended by itself, not at the token limit. `target`: the formula that the
-    episode is heading for, None while undetermined. `seed` decides between equal wordings and targets."""
+    episode is heading for, None while undetermined. `seed` decides between equal wordings and targets. `sample`: the same as
+    a row, for correctors that write to its prompt."""
 
     game: Game
     state: Any
@@ -27,6 +28,7 @@ class StepRequest:
     image: Image.Image | None = None
     target: str | None = None
     seed: int = 0
+    sample: Sample | None = None
 
     @property
     def action(self) -> str | None:

@@ -26,13 +26,15 @@ from vlrl.gtr.masks import thought_span
 
 
 class OracleCorrector:
-    """`see_action`: the action of the reply is judged too, not only the one its thought names."""
+    """`see_action`: the action of the reply is judged too, not only the one its thought names. `solver=False` (an ablation):
+    of the points games it knows the cards and the rules, but not which formulas are right; any that uses the cards will do.
+    """
 
     tier = "oracle"
     privileged = True
 
-    def __init__(self, see_action: bool = True) -> None:
-        self.see_action = see_action
+    def __init__(self, see_action: bool = True, solver: bool = True) -> None:
+        self.see_action, self.solver = see_action, solver
 
     def correct(self, request: Request) -> Correction:
         start = time.perf_counter()
@@ -51,6 +53,8 @@ class OracleCorrector:
             return Correction("invalid", target=request.target, why="the reply is not valid")
         seen = request.action if self.see_action else None
         if isinstance(request.game, PointsGame):
+            if not self.solver:
+                return _correct_without_solver(request, request.game, fields)
             return _correct_points(request, request.game, fields, seen if self.see_action else "")
         why = _problem(request.game, request.state, fields) or self._wrong_action(request, seen)
         if why is None:
@@ -140,6 +144,28 @@ def _target(request: StepRequest, game: PointsGame, announced: tuple[str, ...] |
     # By the episode's seed alone, so that every step of it heads for one formula.
     chosen: tuple[str, ...] = pick(np.random.default_rng([request.seed, 0]), shortest)
     return chosen
+
+
+def _correct_without_solver(request: StepRequest, game: PointsGame, fields: dict[str, Any]) -> Correction:
+    """Whether cards and formula are stated right and some formula of the cards is headed for, whatever it equals."""
+    state: PointsState = request.state
+    entries = tuple(entry for entry in state.formula if entry != BLANK)
+    announced = claims.announced_formula(str(fields["thoughts"]), game.n_cards)
+    stated = game.recognised(fields, state) and "".join(str(fields["formula"]).split()) == "".join(entries)
+    named, going_on = claims.next_token(str(fields["thoughts"])), (*(announced or ()), "=")
+    fits = announced is not None and sorted(t for t in announced if t.isdecimal()) == sorted(map(str, state.numbers))
+    if stated and fits and going_on[: len(entries)] == entries and named == going_on[len(entries)]:
+        return Correction("ok", target=" ".join(announced or ()))
+    rng = _rng(request)
+    formula = list(entries)
+    for number in rng.permutation(list(state.left.elements())):
+        if formula and (formula[-1].isdecimal() or formula[-1] == ")"):
+            formula.append(pick(rng, game.operators))
+        formula.append(str(number))
+    formula += [")"] * max(0, formula.count("(") - formula.count(")"))
+    move = (*formula, "=")[len(entries)]
+    thoughts = word_thought(game, state, move, rng, formula)
+    return _rewritten(request, {**game.shown(state), "thoughts": thoughts}, " ".join(formula), "read or planned wrong")
 
 
 # ---- NumberLine and Blackjack

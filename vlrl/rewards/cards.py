@@ -16,7 +16,7 @@ def card_success(text: str, sample: Sample) -> Score:
     """1 for an episode that was played to its end with a return above 0, else 0. None for a single state."""
     deal = deal_of(sample)
     if not deal.is_episode:
-        return Score(None)
+        return Score(None, None, "a single state; episodes alone are won or lost")
     turns = read_transcript(text)
     if turns is None:
         return Score(0.0, None, "not a transcript of replies")
@@ -33,7 +33,7 @@ def card_move(text: str, sample: Sample) -> Score:
     """1 for an action that is right in the state (`answer.good`), else 0. None for an episode."""
     deal = deal_of(sample)
     if deal.is_episode or "good" not in sample.answer:
-        return Score(None)
+        return Score(None, None, "no single state whose right moves are known")
     action = read_action(text, deal.game)
     if action is None:
         return Score(0.0, None, "no action in the reply")
@@ -47,7 +47,7 @@ def card_recognition(text: str, sample: Sample) -> Score:
     """1 for a valid reply whose thought states the cards or numbers of the picture, else 0. None for an episode."""
     deal = deal_of(sample)
     if deal.is_episode:
-        return Score(None)
+        return Score(None, None, "an episode; its states are judged one by one")
     fields = thought_fields(text, deal.game)
     if fields is None:
         return Score(0.0, None, "the reply is not valid")

@@ -86,7 +86,7 @@ def is_episode(sample: Sample) -> bool:
 
 
 def _rewards(sample: Sample) -> tuple[str, ...]:
-    return ("card_success",) if is_episode(sample) else ("card_move", "card_recognition")
+    return ("card_success", "card_recognition") if is_episode(sample) else ("card_move", "card_recognition")
 
 
 def _any_game(seed: int, split: str, index: int) -> Sample:

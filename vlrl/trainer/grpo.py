@@ -1,6 +1,6 @@
 """GRPO through TRL's `GRPOTrainer`, with what a long run needs: checkpoints that survive a kill, one readable line a step,
 every completion on disk with its score and why, and what TRL lacks: prompts and images run once a group, dynamic sampling,
-batches that mix text and images.
+batches that mix text and images, guided thoughts, episodes of many steps.
 
 The only chapter that subclasses TRL's trainer, in a class for each of these. The mathematics (advantages, loss, KL) is TRL's,
 untouched.
@@ -29,18 +29,21 @@ from vlrl.prompts import Samples, dataset
 from vlrl.resampling import remembering
 from vlrl.rewards import as_trl
 from vlrl.schema import Reward, Sample, Score, Task
-from vlrl.trainer.fresh import FreshGroups
+from vlrl.trainer.episodes import NOT_SHARED, Curriculum, Episodes
+from vlrl.trainer.guided import Guide
 from vlrl.vision import freeze_vision as freeze
 from vlrl.vision import with_targets
 
 
-class Trainer(WholeCheckpoints, FreshGroups):
+class Trainer(WholeCheckpoints, Episodes):
     """`GRPOTrainer` fed with `Samples`, each asked as its own task asks, paid by vlrl's rewards.
 
     `base`: whose value the rewards that need one build on. `applies`: which reward pays which sample (default: each one
     every sample it can score). `dynamic_sampling`: at most so many more rounds of generation a batch, in which groups of
     equal rewards are replaced (0: off). `freeze_vision`: train the language model only. `group_shared`: run prompts and images
     once a group where that is possible ("auto"), or refuse to run otherwise ("on", raises NotShared), or never ("off").
+    `guide`: how thoughts are corrected, imitated and weighed. `plays`: the samples are episodes; `curriculum`: on easier deals
+    first.
     """
 
     def __init__(
@@ -57,6 +60,9 @@ class Trainer(WholeCheckpoints, FreshGroups):
         dynamic_sampling: int = 0,
         freeze_vision: bool = False,
         group_shared: str = "auto",
+        guide: Guide = Guide(),  # noqa: B008 (frozen)
+        plays: bool = False,
+        curriculum: Curriculum | None = None,
     ) -> None:
         self._banned = vision_token_ids(loaded)
         kwargs = dict(args.generation_kwargs or {})
@@ -84,7 +90,10 @@ class Trainer(WholeCheckpoints, FreshGroups):
         self._banned_set = frozenset(self._banned)
         self._started: tuple[float, int] | None = None
         self._start_sampling(dynamic_sampling)
-        self._start_sharing(group_shared)
+        self._start_sharing(group_shared, NOT_SHARED if plays else None)
+        self._start_guiding(guide, tasks, rewards)
+        if plays:
+            self._start_playing(curriculum)
         for callback in (PrinterCallback, ProgressCallback):
             self.remove_callback(callback)
 

@@ -28,8 +28,10 @@ class SharedGroups(MixedBatches):
     _plan: Plan | None = None
     """Of the rows in hand: a generation batch from its tokenization on, a micro-batch in its loss."""
 
-    def _start_sharing(self, mode: str) -> None:
-        """Decide and say how the run shares; models and sizes that cannot go TRL's own way."""
+    def _start_sharing(self, mode: str, why_not: str | None = None) -> None:
+        """Decide and say how the run shares; models, sizes and samples (`why_not`) that cannot go TRL's own way."""
+        if why_not and mode == "on":
+            raise NotShared(f"--group_shared on: {why_not}")
         args = self.args
         sizes = (args.per_device_train_batch_size, args.steps_per_generation, self.num_generations)
         self._sharing = start_sharing(
@@ -43,6 +45,7 @@ class SharedGroups(MixedBatches):
             batch=sizes,
             autocast=self.accelerator.autocast,
         )
+        self._sharing.off = self._sharing.off or why_not
         self._must_share = mode == "on"
         self._rows: list[dict[str, Any]] = []
         self._prepared: dict[int, Prompt] = {}

@@ -1,0 +1,170 @@
+"""How thoughts are guided: which corrector, what is imitated and how much, and how episodes are played and credited."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import typing
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from vlrl.gtr.credit import Credit
+from vlrl.schema import CARD_TASKS, Task
+from vlrl.tasks import load_task
+
+CORRECTORS = ("none", "oracle", "model:NAME", "checkpoint:FOLDER")
+
+
+@dataclass(frozen=True)
+class GuideOptions:
+    """Defaults are the published choices where there is one.
+
+    `coef`: weight of the imitation term; `schedule` "linear_to_zero" takes it away over the run. `thought_weight`: of thought
+    tokens in the policy term, 0..1 (None: 0.5 in card games, 1 elsewhere). `per_group`: corrections asked for a group (None:
+    every step of an episode, one completion of a single question; 0: none). `clone`: imitate the thought, or the "full" reply
+    with the action that the corrected thought names. `aggregate`, `gate`, `cap`: see `CorrectionSet`. `policy=False`: imitation
+    alone. `solver`: whether a corrector may use one. `credit`, `gamma`, `format_weight`: see `Credit`. `truncation`, `illegal`:
+    see `Episode`. `step_weight`: every step counts the same, or every episode.
+    """
+
+    corrector: str = "none"
+    url: str = ""
+    coef: float = 1.0
+    thought_weight: float | None = None
+    per_group: int | None = None
+    schedule: Literal["constant", "linear_to_zero"] = "constant"
+    clone: Literal["thought", "full"] = "thought"
+    aggregate: Literal["all", "fresh"] = "all"
+    gate: Literal["share", "always"] = "share"
+    cap: int | None = None
+    policy: bool = True
+    solver: bool = True
+    credit: Literal["episode", "return_to_go", "same_state"] = "episode"
+    gamma: float = 0.9
+    format_weight: float = 0.5
+    truncation: Literal["none", "reward", "target"] = "reward"
+    illegal: Literal["random", "end"] = "random"
+    step_weight: Literal["equal", "per_episode"] = "equal"
+    probes: int = 64
+
+    def __post_init__(self) -> None:
+        kind, _, name = self.corrector.partition(":")
+        if self.corrector not in ("none", "oracle") and (kind not in ("model", "checkpoint") or not name):
+            raise ValueError(f"corrector {self.corrector!r}: give {', '.join(CORRECTORS)}")
+        if self.url and kind != "model":
+            raise ValueError(f"corrector {self.corrector!r} asks no endpoint; --corrector_url is for model:NAME")
+        if self.thought_weight is not None and not 0 <= self.thought_weight <= 1:
+            raise ValueError(f"thought_weight {self.thought_weight} is outside 0..1")
+        if self.coef < 0 or (self.cap is not None and self.cap < 1) or (self.per_group is not None and self.per_group < 0):
+            raise ValueError(
+                f"coef {self.coef}, cap {self.cap}, per_group {self.per_group}: none may be negative, cap at least 1"
+            )
+        if not self.policy and self.corrector == "none":
+            raise ValueError("policy=false is imitation alone, which needs a corrector")
+        if self.truncation == "target" and self.corrector == "none":
+            raise ValueError("truncation=target cuts where a corrector's formula is left, so it needs a corrector")
+        if self.probes < 2:
+            raise ValueError(f"probes {self.probes}: sensitivity swaps the images of at least two")
+        self.credit_for(1.0)
+
+    @property
+    def corrects(self) -> bool:
+        return self.corrector != "none" and self.per_group != 0
+
+    def credit_for(self, success_reward: float) -> Credit:
+        return Credit(self.credit, self.gamma, self.format_weight, success_reward)
+
+    def weight_at(self, step: int, n_steps: int) -> float:
+        """The imitation term's weight at a step of a run."""
+        return self.coef if self.schedule == "constant" else self.coef * max(0.0, 1 - step / max(1, n_steps))
+
+
+NOT_GUIDED = GuideOptions()
+OWN_FLAGS = ("corrector", "url", "coef", "thought_weight", "per_group")
+"""Fields that have a flag of their own; the others are set by `--gtr name=value`."""
+
+
+@dataclass
+class GuideConfig:
+    """The options of thought correction (GTR) and of card games; see `GuideOptions` for what they mean."""
+
+    corrector: str = field(
+        default="none",
+        metadata={"help": "Who corrects thoughts: none, oracle, model:NAME (with --corrector_url), checkpoint:FOLDER."},
+    )
+    corrector_url: str | None = field(default=None, metadata={"help": "OpenAI-compatible endpoint of --corrector model:NAME."})
+    gtr_coef: float = field(default=1.0, metadata={"help": "Weight of the imitation of corrected thoughts."})
+    thought_weight: float | None = field(
+        default=None,
+        metadata={"help": "Weight of thought tokens in the policy term, 0..1. Default: 0.5 in card games, else 1."},
+    )
+    correct_per_group: int | None = field(
+        default=None,
+        metadata={"help": "Corrections a group. Default: every step of episodes, one completion of single questions."},
+    )
+    gtr: list[str] | None = field(
+        default=None,
+        metadata={"help": "Further options as name=value: aggregate, clone, schedule, policy, credit, truncation, ..."},
+    )
+    curriculum: str | None = field(
+        default=None, metadata={"help": "TASK:SHARE: the first share of the run plays deals of an easier card game."}
+    )
+
+
+def read_guide(guide: GuideConfig) -> GuideOptions:
+    """The options that flags ask for. Raises ValueError."""
+    return read_options(
+        guide.gtr or [],
+        corrector=guide.corrector,
+        url=guide.corrector_url,
+        coef=guide.gtr_coef,
+        thought_weight=guide.thought_weight,
+        per_group=guide.correct_per_group,
+    )
+
+
+def read_curriculum(text: str | None, tasks: Sequence[Task]) -> tuple[Task, float] | None:
+    """The task of `TASK:SHARE` and its share of the run, for a run on `tasks`. Raises ValueError."""
+    if text is None:
+        return None
+    name, _, number = text.partition(":")
+    easier = load_task(name)
+    try:
+        share = float(number)
+    except ValueError:
+        share = -1.0
+    if not 0 < share < 1 or {easier.name, *(task.name for task in tasks)} - set(CARD_TASKS):
+        raise ValueError(f"--curriculum {text}: give a card game and its share of the run, as in ezpoints:0.3")
+    return easier, share
+
+
+def read_options(words: list[str], **flags: Any) -> GuideOptions:
+    """Options from `name=value` words and the fields with flags. Raises ValueError naming the nearest option."""
+    types = typing.get_type_hints(GuideOptions)
+    known = [field.name for field in dataclasses.fields(GuideOptions) if field.name not in OWN_FLAGS]
+    found: dict[str, Any] = {}
+    for word in words:
+        name, equals, text = word.partition("=")
+        if name not in known or not equals:
+            close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            raise ValueError(f"--gtr {word}: give name=value with one of {', '.join(known)}{hint}")
+        found[name] = _typed(name, text, types[name])
+    return GuideOptions(**{name: value for name, value in flags.items() if value is not None}, **found)
+
+
+def _typed(name: str, text: str, kind: Any) -> Any:
+    if typing.get_origin(kind) is Literal:
+        if text not in typing.get_args(kind):
+            raise ValueError(f"--gtr {name}={text}: give one of {', '.join(typing.get_args(kind))}")
+        return text
+    if kind is bool:
+        if text.lower() not in ("true", "false"):
+            raise ValueError(f"--gtr {name}={text}: give true or false")
+        return text.lower() == "true"
+    whole = int in (kind, *typing.get_args(kind))
+    try:
+        return int(text) if whole else float(text)
+    except ValueError as error:
+        raise ValueError(f"--gtr {name}={text}: not {'a whole' if whole else 'a'} number") from error

@@ -1,0 +1,352 @@
+"""Multi-turn GRPO: a group is G episodes from one deal, every step of which is a row with its own prompt and image.
+
+Episodes of a batch are played side by side. Their steps are credited by the game's rewards (`vlrl.gtr.credit`) and handed to
+TRL as one batch of single completions, whose prompts and images are those that the policy saw.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict, deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate.utils import gather_object
+from trl.data_utils import prepare_multimodal_messages
+from trl.trainer.utils import split_pixel_values_by_grid, unsplit_pixel_values_by_grid
+
+from vlrl.cards import thought_fields
+from vlrl.cards.deals import deal_of, state_sample
+from vlrl.envs import CardEnv
+from vlrl.gtr.corrector import Correction, StepRequest
+from vlrl.gtr.diagnostics import StepNote
+from vlrl.gtr.episodes import Episode
+from vlrl.prompts import messages
+from vlrl.schema import Sample, Task
+from vlrl.trainer.fresh import Row
+from vlrl.trainer.guided import GuidedThoughts, ScoredRows
+from vlrl.trainer.sharing import SharedGroups
+
+WHOLE_BATCH = ("dapo", "cispo", "vespo")
+"""Losses that TRL divides by all tokens of a generation."""
+NOT_SHARED = "every step of an episode has a prompt and an image of its own"
+
+
+@dataclass(frozen=True)
+class Curriculum:
+    """The first `share` of a run's steps is played on deals of another task."""
+
+    task: Task
+    share: float
+
+
+@dataclass
+class Seat:
+    """One episode of a batch: what is asked about it, what was answered, what a corrector said and what each step is worth."""
+
+    sample: Sample
+    episode: Episode
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    written: list[Row] = field(default_factory=list)
+    ended: list[bool] = field(default_factory=list)
+    verdicts: list[Correction | None] = field(default_factory=list)
+    advantages: list[float] = field(default_factory=list)
+
+    @property
+    def moves(self) -> tuple[str, ...]:
+        return tuple(step.token for step in self.episode.steps if step.token is not None)
+
+
+class Episodes(GuidedThoughts):
+    """`GuidedThoughts` that plays the episodes among its samples."""
+
+    _plays = False
+    _curriculum: Curriculum | None = None
+    _filled = 1.0
+    """Rows a generation of all processes has for each step that was played."""
+    _step_scores: torch.Tensor | None = None
+    _worth: list[float] | None = None
+    """Of the rows in hand, where they are steps: what the first reward functions say, and their advantages."""
+
+    def _start_playing(self, curriculum: Curriculum | None) -> None:
+        self._plays, self._curriculum = True, curriculum
+        rows = self.args.per_device_train_batch_size * self.args.steps_per_generation
+        if rows % self.num_generations:
+            raise ValueError(
+                f"{rows} episodes a process are not whole groups of num_generations={self.num_generations}; make"
+                " per_device_train_batch_size x steps_per_generation a multiple of it"
+            )
+        self._say(f"episodes  {rows} side by side on each process, {self.num_generations} from each deal")
+
+    # -- playing -------------------------------------------------------------------------------------------------------
+
+    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        """Of episodes: play them all, then have TRL score their steps as a batch of single completions."""
+        if not self._plays or not self.model.training:
+            return super()._generate_and_score_completions(inputs)
+        seats = [self._seat(row, i % self.num_generations) for i, row in enumerate(inputs)]
+        self._play(seats)
+        self._credit(seats)
+        if self._set is not None:
+            self._keep(seats)
+        steps = [(seat, t) for seat in seats for t in range(len(seat.rows))]
+        n_most = max(gather_object([len(steps)]))
+        padded = [*steps, *[steps[0]] * (n_most - len(steps))]  # processes must bring equally many rows
+        self._handed = [(seat.rows[t], seat.written[t]) for seat, t in padded]
+        self._step_scores = torch.tensor([self._scores(seat, t) for seat, t in padded], device=self.accelerator.device)
+        # TRL keeps as many rows of its log as a generation has completions; these are all steps.
+        self._logs |= {name: deque() for name in ("images", "prompt", "completion", "advantages")}
+        self._logs |= {name: defaultdict(deque) for name in ("rewards", "extra")}
+        self._worth = [seat.advantages[t] for seat, t in padded]
+        group, self.num_generations = self.num_generations, 1
+        try:
+            batch = super()._generate_and_score_completions([row for row, _ in self._handed])
+        finally:
+            self.num_generations, self._step_scores, self._worth = group, None, None
+        self._log_episodes(seats, n_most)
+        # Rows that only fill up count for nothing, and the others for as much more.
+        batch["completion_mask"][len(steps) :] = 0
+        n_tokens, n_steps = batch["completion_mask"].sum(), torch.tensor(len(steps), device=self.accelerator.device)
+        batch["num_items_in_batch"] = self.accelerator.gather(n_tokens).sum()
+        self._filled = n_most * self.accelerator.num_processes / float(self.accelerator.gather(n_steps).sum())
+        return batch
+
+    def _seat(self, row: dict[str, Any], number: int) -> Seat:
+        sample: Sample = row["sample"]
+        now = self._curriculum
+        if now is not None and self.state.global_step < now.share * self.state.max_steps:
+            sample = now.task.synthetic(self.args.seed, "train", int(row["index"]))
+        deal, options = deal_of(sample), self._guide.options
+        env = CardEnv(deal.game.name, **sample.meta.get("game", {}))
+        return Seat(sample, Episode(env, deal.seed, number, illegal=options.illegal, truncation=options.truncation))
+
+    def _play(self, seats: Sequence[Seat]) -> None:
+        """Play all episodes to their ends, one reply of each at a time. Corrections wait until all are over, unless they decide
+        when an episode is cut, so that asking for them never holds up the playing."""
+        judged_at_once = self._guide.options.truncation == "target"
+        while True:
+            live = [seat for seat in seats if not seat.episode.done]
+            n_most = max(gather_object([len(live)]))
+            if not n_most:
+                break
+            for seat in live:
+                seat.rows.append(self._step_row(seat))
+            rows = [seat.rows[-1] for seat in live] or [seats[0].rows[0]]
+            replies = self._write([*rows, *[rows[0]] * (n_most - len(rows))])[: len(live)]
+            texts = self.processing_class.batch_decode([one.ids for one in replies], skip_special_tokens=True)
+            ended = [self._has_ended(one.ids) for one in replies]
+            verdicts: Sequence[Correction | None] = [None] * len(live)
+            if judged_at_once:
+                asked = [
+                    replace(seat.episode.request(text, end), sample=seat.rows[-1]["sample"])
+                    for seat, text, end in zip(live, texts, ended, strict=True)
+                ]
+                verdicts = self._corrections(asked)
+            for seat, reply, text, end, verdict in zip(live, replies, texts, ended, verdicts, strict=True):
+                seat.episode.play(text, end, verdict)
+                seat.written.append(reply)
+                seat.ended.append(end)
+                seat.verdicts.append(verdict)
+        if self._set is not None and not judged_at_once:
+            self._judge(seats)
+
+    def _step_row(self, seat: Seat) -> dict[str, Any]:
+        sample = state_sample(seat.sample, seat.moves, good=False)
+        return {
+            "prompt": messages(sample, {**self._tasks, **self._easier}),
+            "images": [seat.episode.observation],
+            "sample": sample,
+            "index": -1,
+        }
+
+    @property
+    def _easier(self) -> dict[str, Task]:
+        return {} if self._curriculum is None else {self._curriculum.task.name: self._curriculum.task}
+
+    def _write(self, rows: Sequence[dict[str, Any]]) -> list[Row]:
+        """One sampled reply for each row, by TRL's own generation."""
+        prompts = [prepare_multimodal_messages(row["prompt"], images=row["images"]) for row in rows]
+        prompt_ids, images, fields = super(SharedGroups, self)._tokenize_prompts(prompts)
+        ids, logprobs = super(SharedGroups, self)._generate_single_turn(prompt_ids, images, fields, 1)
+        return [Row(*row) for row in zip(prompt_ids, ids, logprobs or [None] * len(ids), strict=True)]
+
+    # -- corrections ---------------------------------------------------------------------------------------------------
+
+    def _judge(self, seats: Sequence[Seat]) -> None:
+        """Ask about the steps of all episodes, first steps first, since a formula that an episode heads for is carried on."""
+        asked = self._asked_steps(seats)
+        for t in range(max(len(seat.rows) for seat in seats)):
+            places = [(i, seat) for i, seat in enumerate(seats) if t < len(seat.rows) and (i, t) in asked]
+            requests = [self._step_request(seat, t) for _, seat in places]
+            for (_, seat), verdict in zip(places, self._corrections(requests), strict=True):
+                seat.verdicts[t] = verdict
+                seat.episode.target = verdict.target or seat.episode.target
+
+    def _step_request(self, seat: Seat, t: int) -> StepRequest:
+        """What is asked about step `t` once an episode is over."""
+        step, row = seat.episode.steps[t], seat.rows[t]
+        asked = seat.episode.request(step.completion, seat.ended[t])
+        return replace(asked, state=step.state, image=row["images"][0], sample=row["sample"])
+
+    def _asked_steps(self, seats: Sequence[Seat]) -> set[tuple[int, int]]:
+        """Which steps a corrector is asked about: all, or so many of each group, drawn at random."""
+        every = [(i, t) for i, seat in enumerate(seats) for t in range(len(seat.rows))]
+        per_group = self._guide.options.per_group
+        if per_group is None:
+            return set(every)
+        rng = np.random.default_rng([self.args.seed, self.state.global_step, self.accelerator.process_index])
+        group, chosen = self.num_generations, set[tuple[int, int]]()
+        for g in range(len(seats) // group):
+            own = [place for place in every if place[0] // group == g]
+            chosen |= {own[int(k)] for k in rng.permutation(len(own))[:per_group]}
+        return chosen
+
+    def _keep(self, seats: Sequence[Seat]) -> None:
+        step = self.state.global_step
+        for i, seat in enumerate(seats):
+            for t, verdict in enumerate(seat.verdicts):
+                if verdict is not None:
+                    name = f"{seat.sample.id}@{step}/{i}/{t}"
+                    self._store(name, seat.rows[t], verdict, deal_seed=seat.episode.seed, episode=seat.episode.number, t=t)
+
+    def _correct_samples(self, scored: ScoredRows) -> dict[int, Correction]:
+        return {} if self._plays else super()._correct_samples(scored)
+
+    def _note(self, sample: Sample, text: str, ids: Sequence[int], mask: Sequence[bool], verdict: Correction | None) -> None:
+        if not self._plays:
+            super()._note(sample, text, ids, mask, verdict)
+
+    # -- worth ---------------------------------------------------------------------------------------------------------
+
+    def _credit(self, seats: Sequence[Seat]) -> None:
+        """Advantages of every step, group by group."""
+        options, group = self._guide.options, self.num_generations
+        n_steps = sum(len(seat.rows) for seat in seats)
+        for start in range(0, len(seats), group):
+            own = seats[start : start + group]
+            credit = options.credit_for(own[0].episode.env.game.success_reward)
+            episodes = [seat.episode.steps for seat in own]
+            advantages = credit.advantages(
+                [[step.reward for step in steps] for steps in episodes],
+                [[step.valid for step in steps] for steps in episodes],
+                [[seat.moves[:t] for t in range(len(seat.rows))] for seat in own],
+            )
+            for seat, values in zip(own, advantages, strict=True):
+                per_step = n_steps / (len(seats) * len(values)) if options.step_weight == "per_episode" else 1.0
+                seat.advantages = [value * per_step for value in values]
+
+    def _scores(self, seat: Seat, t: int) -> list[float]:
+        """What the completions log says of a step, in the order of the run's rewards."""
+        step = seat.episode.steps[t]
+        known = {"card_success": float(seat.episode.total > 0), "card_recognition": float(bool(step.recognised))}
+        return [known.get(reward.name, math.nan) for reward in self._rewards]
+
+    def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> torch.Tensor:
+        if self._step_scores is None:
+            return super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+        own = self._step_scores.tolist()
+        texts = [completion[0]["content"] for completion in completions]
+        self._scored = ScoredRows(list(inputs), texts, list(completion_ids_list), [row[0] for row in own])
+        gathered: torch.Tensor = self.accelerator.gather(self._step_scores)
+        return gathered
+
+    def _log_episodes(self, seats: Sequence[Seat], n_rows: int) -> None:
+        """Metrics of episodes in place of those of rows, advantages as they were used, and notes of all thoughts."""
+        group = self.num_generations
+        rows = [
+            {
+                "return": seat.episode.total / seat.episode.env.game.success_reward,
+                "success": float(seat.episode.total > 0),
+                "steps": float(len(seat.rows)),
+                "flat": float(all(a == 0 for peer in seats[i - i % group : i - i % group + group] for a in peer.advantages)),
+            }
+            for i, seat in enumerate(seats)
+        ]
+        everyone = gather_object(rows)
+        mean = {name: float(np.mean([row[name] for row in everyone])) for name in rows[0]}
+        metrics = self._metrics["train"]
+        metrics["reward"][-1], metrics["frac_reward_zero_std"][-1] = mean["return"], mean["flat"]
+        metrics["reward_std"][-1] = float(np.std([row["return"] for row in everyone], ddof=1))
+        if metrics["rewards/card_success/mean"]:
+            metrics["rewards/card_success/mean"][-1] = mean["success"]
+        for name in ("success", "steps"):
+            metrics[f"episodes/{name}"].append(mean[name])
+        used = [value for seat in seats for value in seat.advantages]
+        used += used[:1] * (n_rows - len(used))
+        self._logs["advantages"] = deque(gather_object(used))
+        for seat in seats:
+            self._note_steps(seat)
+
+    def _note_steps(self, seat: Seat) -> None:
+        for step, written, verdict in zip(seat.episode.steps, seat.written, seat.verdicts, strict=True):
+            fields = thought_fields(step.completion, seat.episode.env.game) if step.valid else None
+            thought = None if fields is None else str(fields["thoughts"])
+            mask = self._thought_mask(seat.rows[step.t]["sample"], written.ids)
+            status = "" if verdict is None else verdict.status
+            legal = step.action is not None
+            self._window.add(StepNote(thought, sum(mask), len(written.ids), status, legal, bool(step.recognised)))
+
+    # -- batches -------------------------------------------------------------------------------------------------------
+
+    def _weighed(self, advantages_B: torch.Tensor, scored: ScoredRows, masks: Sequence[Sequence[bool]]) -> torch.Tensor:
+        if self._worth is not None:
+            advantages_B = torch.tensor(self._worth, device=advantages_B.device, dtype=torch.float32)
+        return super()._weighed(advantages_B, scored, masks)
+
+    def _prepare_inputs(self, generation_batch: Any) -> Any:
+        """TRL's own; of episodes, their steps in random order in equal parts, one for each micro-step of a generation."""
+        if not self._plays or not self.model.training:
+            return super()._prepare_inputs(generation_batch)
+        steps = self.args.steps_per_generation
+        if self._step % (steps * self.num_iterations) == 0 or self._buffered_inputs is None:
+            batch = self._generate_and_score_completions(generation_batch)
+            n = len(batch["completion_ids"])
+            order = torch.randperm(n).numpy()
+            self._buffered_inputs = [{"parts": self._parts(batch, rows)} for rows in np.array_split(order, steps)]
+        return self._buffered_inputs[self._step % steps]
+
+    def _parts(self, batch: dict[str, Any], rows: np.ndarray) -> list[dict[str, Any]]:
+        """Rows of a batch in parts that fit the device, equally many on all processes, each with its share of the loss."""
+        at_once = len(rows) if self.is_deepspeed_enabled else self.args.per_device_train_batch_size
+        n_parts = max(gather_object([math.ceil(len(rows) / at_once)]))
+        split = split_pixel_values_by_grid(batch)
+        n_tokens = int(batch["completion_mask"][rows].sum())
+        parts = []
+        for own in np.array_split(rows, n_parts):
+            one = unsplit_pixel_values_by_grid(_picked(split, own))
+            of_rows = len(own) / len(rows) * self._filled
+            of_tokens = float(one["completion_mask"].sum()) / max(1, n_tokens)
+            # Some losses divide by the whole generation's tokens, some by their own batch's tokens, the others by its rows.
+            of_policy = 1.0 if self.loss_type in WHOLE_BATCH else of_tokens if self.loss_type == "bnpo" else of_rows
+            parts.append({**one, "shares": (of_policy, of_rows)})
+        return parts
+
+    def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        """The loss of all parts; all but the last are differentiated at once, so that one part's activations are held."""
+        parts = inputs.get("parts")
+        if parts is None:
+            return super().compute_loss(model, inputs, *args, **kwargs)
+        before = torch.zeros((), device=self.accelerator.device)
+        for part in parts[:-1]:
+            with self.accelerator.no_sync(model):
+                loss = super().compute_loss(model, part, *args, **kwargs)
+                self.accelerator.backward(loss)
+            before += loss.detach()
+        return super().compute_loss(model, parts[-1], *args, **kwargs) + before
+
+
+def _picked(batch: dict[str, Any], rows: Iterable[int]) -> dict[str, Any]:
+    """These rows of a batch whose images are split by row."""
+    rows, n = [int(row) for row in rows], len(batch["completion_ids"])
+    found = {}
+    for name, value in batch.items():
+        if isinstance(value, torch.Tensor) and value.ndim and len(value) == n:
+            found[name] = value[rows]
+        elif isinstance(value, list) and len(value) == n:
+            found[name] = [value[row] for row in rows]
+        else:
+            found[name] = value
+    return found
