@@ -77,6 +77,11 @@ class GuidedThoughts(FreshGroups):
         self._window = Window()
         options = guide.options
         if guide.corrector is not None and options.corrects:
+            if self._is_sharded:
+                raise RunStopped(
+                    "--corrector where weights are sharded (FSDP, ZeRO-3): processes imitate unequal numbers of thoughts, which"
+                    " would hang; use DDP or ZeRO-2"
+                )
             self._set = CorrectionSet(
                 Path(self.args.output_dir) / CORRECTIONS / "images",
                 seed=self.args.seed + 7919 * self.accelerator.process_index,
@@ -242,6 +247,9 @@ class GuidedThoughts(FreshGroups):
             return None
         ids_BT, mask_BT, is_target_BR, fields = self._imitation_batch(active)
         own, self.temperature = self.temperature, 1.0
+        # Not through DDP's wrapper, whose forward waits for all processes: some may have nothing to imitate. Its backward sums
+        # the gradients of both terms all the same.
+        model = self.accelerator.unwrap_model(model)
         try:
             logps_BR, _, _ = self._get_per_token_logps_and_entropies(model, ids_BT, mask_BT, is_target_BR.shape[1], **fields)
         finally:
