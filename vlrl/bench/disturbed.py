@@ -130,7 +130,7 @@ class Disturbed:
         if self.options.surrogate is not None:
             surrogate = load_model(self.options.surrogate)
             if hasattr(engine, "loaded"):
-                surrogate.model.to(engine.loaded.device)  # type: ignore[arg-type]
+                surrogate.model.to(engine.loaded.device)
             self.attackers[self.options.surrogate] = Attacker(surrogate)
 
     def _attack(self, engine: Any, part: str, setting: str, samples: Sequence[Sample], n_all: int) -> None:
