@@ -6,13 +6,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from trl import GRPOConfig
 
 from vlrl.autotrust import road_questions
 from vlrl.autotrust.corruptions import CORRUPTIONS
 from vlrl.bench import main, running
 from vlrl.bench.log import read_log
+from vlrl.model import load_model
 from vlrl.pictures import open_image
+from vlrl.prompts import Samples, situate
 from vlrl.schema import Prediction
+from vlrl.sft import supervise
 
 
 class Stub:
@@ -261,37 +265,16 @@ def test_road_questions_are_the_fixtures_and_training_never_sees_them(tmp_path):
 # ---- the number
 
 
-def test_pgd_lowers_the_accuracy_of_a_model_trained_on_the_scenes_and_noise_does_not(tmp_path, run_train):
-    """Short: 60 steps and 60 questions (README: 300 and 300)."""
-    task = str(Path(road_questions.__file__))
-    words = [
-        "--task",
-        task,
-        "--stage",
-        "sft",
-        "--sft_steps",
-        60,
-        "--sft_learning_rate",
-        "3e-3",
-        "--eval_limit",
-        4,
-        "--report_to",
-        "none",
-    ]
-    code, _, err = run_train(*words, "--output_dir", tmp_path / "run")
-    assert code == 0, err
+def test_pgd_lowers_the_accuracy_of_a_model_trained_on_the_scenes_and_noise_does_not(tmp_path):
+    """Short: 80 steps of 8 samples and 48 questions (README: 300 of 16 and 300)."""
+    loaded, task = load_model("tiny"), road_questions.TASK
+    samples = Samples(640, lambda i: situate(task.synthetic(0, "train", i), loaded))
+    like = GRPOConfig(output_dir=str(tmp_path), use_cpu=True, bf16=False, report_to="none", gradient_checkpointing=False)
+    rate = {"learning_rate": 3e-3, "muon": True}
+    supervise(loaded, {"qa": task}, samples, tmp_path / "sft", like, steps=80, batch_size=8, **rate)
     out = tmp_path / "out"
-    flags = [
-        "--data",
-        roads(tmp_path, 20),
-        "--model_name_or_path",
-        tmp_path / "run" / "final",
-        "--max_new_tokens",
-        4,
-        "--batch_size",
-        20,
-    ]
-    assert bench("autotrust/white_box_attack", out, *flags) == 0
+    flags = ["--data", roads(tmp_path, 16), "--model_name_or_path", tmp_path / "sft" / "final", "--max_new_tokens", 4]
+    assert bench("autotrust/white_box_attack", out, *flags, "--batch_size", 24) == 0
     values = results(out, "autotrust/white_box_attack")
     clean, constant = values["factuality/accuracy_ci95,none"], values["factuality/best_constant,none"]
     assert clean[0] > constant + 0.05, "it has learnt something: its interval is above the best constant answer"
@@ -303,7 +286,7 @@ def test_pgd_lowers_the_accuracy_of_a_model_trained_on_the_scenes_and_noise_does
     assert drop_by_noise < drop / 3
     assert values["white_box_attack/drop_reference,none"] > 0.2
     told = values["attacks"]["white_box_attack:pgd-eps16-alpha2-steps10"]
-    assert (told["n"], told["largest_change_px"]) == (60, 16)
+    assert (told["n"], told["largest_change_px"]) == (48, 16)
     assert told["right_saved"] == pytest.approx(values["white_box_attack/accuracy,none"], abs=0.05), (
         "the answer is its first token"
     )

@@ -35,6 +35,8 @@ def test_every_training_command_parses(command, tmp_path, monkeypatch):
     for i, word in enumerate(words):
         if word.endswith((".jsonl", ".json")):
             Path(word).write_text("")
+        if word.endswith(".py") and (ROOT / word).is_file():
+            words[i] = str(ROOT / word)
         if word == "--config":
             words[i + 1] = str(ROOT / words[i + 1])
     words += ["--use_cpu", "--bf16", "false"]

@@ -3,9 +3,11 @@
 import dataclasses
 import json
 import shutil
+import threading
 
 import pytest
 import torch
+from chat_server import Server
 from trl import GRPOConfig
 
 from vlrl.cards import write_reply
@@ -321,6 +323,34 @@ def test_a_run_from_the_command_line_and_its_resumed_half(tmp_path, run_train):
     shown = [json.loads(line) for line in (whole / "completions" / "step_000001.jsonl").read_text().splitlines()]
     assert len(shown) >= 4
     assert {tuple(row["rewards"]) for row in shown} == {("card_success", "card_recognition")}
+
+
+def test_a_checkpoint_without_corrections_is_told_apart(tmp_path, run_train):
+    flags = ["--task", "numberline", "--max_steps", "2", "--num_generations", "4", "--per_device_train_batch_size", "4"]
+    flags += ["--eval_limit", "2", "--report_to", "none", "--save_steps", "1", "--output_dir", tmp_path / "run"]
+    assert run_train(*flags, "--corrector", "none")[0] == 0
+    code, _, err = run_train(*flags, "--max_steps", "3", "--corrector", "oracle", "--resume_from_checkpoint", "true")
+    assert code == 1
+    assert "saved without --corrector" in err
+
+
+@pytest.mark.parametrize("reply", ["babble", 500])
+def test_an_endpoint_that_babbles_or_fails_is_skipped_and_told(tmp_path, run_train, reply):
+    server = Server([reply])
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    flags = ["--task", "numberline", "--max_steps", "1", "--num_generations", "4", "--per_device_train_batch_size", "2"]
+    flags += ["--eval_limit", "2", "--report_to", "none", "--logging_steps", "1", "--output_dir", tmp_path / "run"]
+    url = f"http://127.0.0.1:{server.server_address[1]}"
+    try:
+        code, out, err = run_train(*flags, "--corrector", "model:some", "--corrector_url", url)
+    finally:
+        server.shutdown()
+    assert code == 0, err
+    assert "corrector model:some" in out
+    assert server.seen, "it was asked"
+    logged = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[0])
+    assert logged["thoughts/failed"] > 0.5
+    assert logged["gtr/corrected_share"] == 0
 
 
 @pytest.mark.parametrize(

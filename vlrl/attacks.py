@@ -63,7 +63,7 @@ class Attacker:
     def __init__(self, loaded: Loaded) -> None:
         self.loaded = loaded
         self.processor = copy.copy(loaded.processor)
-        self.processor.image_processor = differentiable(loaded.processor.image_processor)  # type: ignore[attr-defined]
+        self.processor.image_processor = differentiable(loaded.processor.image_processor)
         forward = inspect.signature(loaded.model.forward).parameters
         self.options: dict[str, Any] = {"use_cache": False} | ({"logits_to_keep": 1} if "logits_to_keep" in forward else {})
 
@@ -101,7 +101,7 @@ class Attacker:
         texts = []
         for aim in aims:
             content = [{"type": "image"}, {"type": "text", "text": aim.prompt}]
-            turn = [{"role": "user", "content": content}]
+            turn: Any = [{"role": "user", "content": content}]
             texts.append(self.loaded.processor.apply_chat_template(turn, add_generation_prompt=True, tokenize=False))
         return processor(
             text=texts,

@@ -72,7 +72,9 @@ def resize_weights(n_in: int, n_out: int, mode: InterpolationMode, bits: int | N
         weights[i, start:end] = drawn / drawn.sum()
     if bits is None:
         bits = next((n for n in range(22) if int(0.5 + float(weights.max()) * 2 ** (n + 1)) >= 2**15), 22)
-    return torch.sign(weights) * torch.floor(weights.abs() * 2**bits + 0.5) / 2**bits
+    scale_up = 2.0**bits
+    rounded: torch.Tensor = torch.sign(weights) * torch.floor(weights.abs() * scale_up + 0.5) / scale_up
+    return rounded
 
 
 def as_8_bit(values: torch.Tensor) -> torch.Tensor:
@@ -104,7 +106,7 @@ def pillow_goes_down_first(size: tuple[int, int], new: tuple[int, int], mode: In
     return not torch.equal(resize_8_bit(as_raw(pixels_HWC), *new, mode, PILLOW_BITS).float(), resized)
 
 
-class _Resize(TorchvisionBackend):  # type: ignore[misc]
+class _Resize(TorchvisionBackend):
     """Stands between a processor's class and its backend, so that every resize of the class ends here."""
 
     weight_bits: int | None = None

@@ -103,8 +103,9 @@ class Disturbed:
         made = []
         for sample in samples:
             source = sample.meta.get("source")
-            lost = source is not None and not Path(sample.images[0]).is_file()
-            made.append(dataclasses.replace(sample, images=(source,)) if lost else sample)
+            if source is not None and not Path(sample.images[0]).is_file():
+                sample = dataclasses.replace(sample, images=(str(source),))
+            made.append(sample)
         return made
 
     def _corrupt(self, sample: Sample, name: str) -> None:
@@ -129,7 +130,8 @@ class Disturbed:
             self.attackers[None] = Attacker(engine.loaded)
         if self.options.surrogate is not None:
             surrogate = load_model(self.options.surrogate)
-            surrogate.model.to(engine.loaded.device if hasattr(engine, "loaded") else surrogate.device)
+            if hasattr(engine, "loaded"):
+                surrogate.model.to(engine.loaded.device)
             self.attackers[self.options.surrogate] = Attacker(surrogate)
 
     def _attack(self, engine: Any, part: str, setting: str, samples: Sequence[Sample], n_all: int) -> None:

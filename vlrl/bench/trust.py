@@ -341,7 +341,7 @@ def _suite(trust: Trust, source: Source, args: argparse.Namespace, max_tokens: i
         score=trust.score,
         boxes=False,
         publish=trust.publish,
-        prepare=trust.disturbed and trust.disturbed.prepare,
+        prepare=trust.disturbed.prepare if trust.disturbed else None,
         shows_answers=lambda sample: sample.meta["part"] in SHOWN_PARTS,
     )
 

@@ -18,6 +18,7 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 from trl.data_utils import prepare_multimodal_messages
 
+from vlrl.checkpoints import RunStopped
 from vlrl.gtr.correction_set import CorrectionSet, Record
 from vlrl.gtr.corrector import Correction, Corrector, Request, SampleRequest
 from vlrl.gtr.diagnostics import StepNote, Window
@@ -76,6 +77,11 @@ class GuidedThoughts(FreshGroups):
         self._window = Window()
         options = guide.options
         if guide.corrector is not None and options.corrects:
+            if self._is_sharded:
+                raise RunStopped(
+                    "--corrector where weights are sharded (FSDP, ZeRO-3): processes imitate unequal numbers of thoughts, which"
+                    " would hang; use DDP or ZeRO-2"
+                )
             self._set = CorrectionSet(
                 Path(self.args.output_dir) / CORRECTIONS / "images",
                 seed=self.args.seed + 7919 * self.accelerator.process_index,
@@ -241,6 +247,9 @@ class GuidedThoughts(FreshGroups):
             return None
         ids_BT, mask_BT, is_target_BR, fields = self._imitation_batch(active)
         own, self.temperature = self.temperature, 1.0
+        # Not through DDP's wrapper, whose forward waits for all processes: some may have nothing to imitate. Its backward sums
+        # the gradients of both terms all the same.
+        model = self.accelerator.unwrap_model(model)
         try:
             logps_BR, _, _ = self._get_per_token_logps_and_entropies(model, ids_BT, mask_BT, is_target_BR.shape[1], **fields)
         finally:
@@ -315,8 +324,17 @@ class GuidedThoughts(FreshGroups):
         """TRL's own; a resumed run goes on with the corrections and thoughts of its checkpoint."""
         if isinstance(resume_from_checkpoint, str):
             folder = Path(resume_from_checkpoint) / CORRECTIONS
+            own = folder / f"rank-{self.accelerator.process_index}"
             if self._set is not None:
-                self._set.restore(folder / f"rank-{self.accelerator.process_index}")
+                try:
+                    self._set.restore(own)
+                except FileNotFoundError as error:
+                    raise RunStopped(
+                        f"{own} is not there: the checkpoint was saved without --corrector, or by another number of processes;"
+                        " go on with the same, or leave out --corrector"
+                    ) from error
+                except ValueError as error:
+                    raise RunStopped(str(error)) from error
             if (folder / "thoughts.json").is_file():
                 self._window.restore(json.loads((folder / "thoughts.json").read_text(encoding="utf-8")))
         return super().train(resume_from_checkpoint, **kwargs)
