@@ -92,8 +92,8 @@ def best_of(pools: Sequence[Pool], values: Sequence[Sequence[float]]) -> tuple[d
         answers = [one.answer for one in pool.grades]
         n_steps = [len(one.steps.steps) for one in pool.candidates]
         rules = baselines(answers, pool.correct, [len(text) for text in texts], n_steps)
-        found = {f"best_of_{n}": pool.pick(scores, "mean").accuracy, f"best_of_{n}/min": pool.pick(scores, "min").accuracy}
-        found |= {f"best_of_{n}/last": pool.pick(scores, "last").accuracy}
+        ways = {f"best_of_{n}": "mean", f"best_of_{n}/min": "min", f"best_of_{n}/last": "last"}
+        found = {name: pool.pick(pool.values(scores, how)).accuracy for name, how in ways.items()}
         for name, value in (found | {name: rules[name] for name in ("random", "majority", "oracle")}).items():
             columns.setdefault(name, {})[pool.item.id] = value
     metrics = {name: bootstrap_mean(list(column.values())) for name, column in columns.items()}

@@ -29,11 +29,14 @@ class Pool:
     def correct(self) -> tuple[bool, ...]:
         return tuple(one.correct for one in self.grades)
 
-    def pick(self, scores: StepScores, how: str, indices: Sequence[int] | None = None) -> Pick:
-        """The best of the candidates at these places (default: all) by aggregated scores; the pick's `indices` are places."""
+    def values(self, scores: StepScores, how: str) -> list[float | None]:
+        """The candidates' aggregated scores."""
+        return [aggregate(scores.get(one.key, ()), how) for one in self.candidates]
+
+    def pick(self, values: Sequence[float | None], indices: Sequence[int] | None = None) -> Pick:
+        """The best of the candidates at these places (default: all) by their `values`; the pick's `indices` are places."""
         places = list(range(len(self.candidates))) if indices is None else list(indices)
-        values = [aggregate(scores.get(self.candidates[i].key, ()), how) for i in places]
-        found = best(values, [self.correct[i] for i in places])
+        found = best([values[i] for i in places], [self.correct[i] for i in places])
         return Pick(found.accuracy, found.first_index, tuple(places[i] for i in found.indices))
 
 

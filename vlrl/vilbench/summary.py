@@ -82,12 +82,12 @@ def column(rm: RewardModel, how: str, n: int, pools: Sequence[Pool]) -> Column:
     for number, pool in enumerate(pools):
         if len(pool.candidates) < n:
             continue
-        key, rule = pool_key(pool), rm.rule(how)
-        pick = pool.pick(rm.scores, rule, range(n))
+        key, values = pool_key(pool), pool.values(rm.scores, rm.rule(how))
+        pick = pool.pick(values, range(n))
         found.accuracy[key], found.first_index[key] = pick.accuracy, pick.first_index
         found.ties[key], found.chosen[key] = pick.is_tie, pick.indices
         drawn = subsets(len(pool.candidates), n, number)
-        over = [pool.pick(rm.scores, rule, some).accuracy for some in drawn]
+        over = [pool.pick(values, some).accuracy for some in drawn]
         found.over_subsets[key] = sum(over) / len(over)
     return found
 
