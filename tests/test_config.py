@@ -4,6 +4,8 @@ import pytest
 import yaml
 
 from vlrl.config import CONFIGS, ConfigError, parse
+from vlrl.prm.options import is_asked as is_prm
+from vlrl.prm.options import parse as parse_prm
 
 
 def test_defaults_of_the_embedded_run():
@@ -105,8 +107,10 @@ def test_a_misspelt_yaml_key_is_an_error(tmp_path, text):
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda p: p.stem)
 def test_every_checked_in_config_resolves_and_has_its_header(path: Path):
-    config = parse(["--config", str(path)])
-    assert config.task.name
+    if is_prm(["--config", str(path)]):
+        assert parse_prm(["--config", str(path)]).run.task == "prm"
+    else:
+        assert parse(["--config", str(path)]).task.name
     head = [line for line in path.read_text().splitlines() if line.startswith("#")]
     for word in ("What:", "Command:", "Hardware:", "Expect:"):
         assert any(word in line for line in head), f"{path.name} lacks '# {word}'"

@@ -8,6 +8,7 @@ import pytest
 
 from vlrl import bench
 from vlrl.config import parse
+from vlrl.prm import options as prm_options
 from vlrl.rewards import REWARDS
 from vlrl.tasks import KNOWN
 
@@ -32,13 +33,14 @@ def test_every_training_command_parses(command, tmp_path, monkeypatch):
     words = shlex.split(command.split("vlrl/train.py", 1)[1], comments=True)
     monkeypatch.chdir(tmp_path)
     for i, word in enumerate(words):
-        if word.endswith(".jsonl"):
+        if word.endswith((".jsonl", ".json")):
             Path(word).write_text("")
         if word.endswith(".py") and (ROOT / word).is_file():
             words[i] = str(ROOT / word)
         if word == "--config":
             words[i + 1] = str(ROOT / words[i + 1])
-    parse([*words, "--use_cpu", "--bf16", "false"])
+    words += ["--use_cpu", "--bf16", "false"]
+    assert (prm_options.parse if prm_options.is_asked(words) else parse)(words)
 
 
 @pytest.mark.parametrize("command", BENCH)

@@ -7,7 +7,7 @@ import pytest
 from vlrl.config import CONFIGS
 
 GAMES = ("numberline", "ezpoints", "points24", "blackjack")
-RECIPES = sorted({path.stem for path in CONFIGS.glob("*.yaml")} - {"cards", *GAMES})
+RECIPES = sorted({path.stem for path in CONFIGS.glob("*.yaml")} - {"cards", "prm", "vilreward_prm", *GAMES})
 
 
 @pytest.mark.parametrize("name", GAMES)

@@ -154,7 +154,7 @@ def nearest(word: str, known: list[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> dict[str, Any]:
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -166,7 +166,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return values
 
 
-def _flag_value(argv: list[str], name: str) -> str | None:
+def flag_value(argv: list[str], name: str) -> str | None:
     """The last value of `--name value` or `--name=value` ('-' and '_' are the same inside a flag)."""
     found = None
     for i, word in enumerate(argv):
@@ -179,16 +179,16 @@ def _flag_value(argv: list[str], name: str) -> str | None:
 def parse(argv: list[str]) -> Config:
     """Resolve a command line. Raises ConfigError (one readable message) for anything that cannot work."""
     parser = TrlParser((RunConfig, GuideConfig, GRPOConfig, ModelConfig), allow_abbrev=False)
-    parser.error = _refuse  # type: ignore[method-assign]
+    parser.error = refuse  # type: ignore[method-assign]
     known = sorted({action.dest for action in parser._actions if action.dest != "help"})
     argv = with_underscores(argv)
     files = _read_files(argv)
     for key in files.values:
         if key not in known:
             raise ConfigError(f"unknown option {key!r} in {files.sources[-1]}{nearest(key, known)}")
-    turns = _load_tasks(str(_flag_value(argv, "task") or files.values.get("task") or RunConfig.task))
+    turns = _load_tasks(str(flag_value(argv, "task") or files.values.get("task") or RunConfig.task))
     parser.set_defaults_with_config(**{"output_dir": "", **files.values})
-    run, guide, grpo, model = _parse_words(parser, _without(argv, "config"), known)
+    run, guide, grpo, model = _parse_words(parser, without(argv, "config"), known)
     flags = {word[2:].partition("=")[0] for word in argv if word.startswith("--")} & set(known)
     values = dict(files.values)
     for name in flags:
@@ -230,25 +230,25 @@ class _Files:
 
 def _read_files(argv: list[str]) -> _Files:
     """`configs/<task>.yaml` for the embedded model, then `--config`, whose `tiny` block counts for that model only."""
-    path = _flag_value(argv, "config")
-    explicit = _read_yaml(Path(path)) if path else {}
-    task_names = str(_flag_value(argv, "task") or explicit.get("task") or RunConfig.task)
+    path = flag_value(argv, "config")
+    explicit = read_yaml(Path(path)) if path else {}
+    task_names = str(flag_value(argv, "task") or explicit.get("task") or RunConfig.task)
     names = [task.name for task in _load_tasks(task_names)]
     embedded_model = "tiny-cards" if set(names) <= set(CARD_TASKS) else "tiny"
-    model_name = str(_flag_value(argv, "model_name_or_path") or explicit.get("model_name_or_path") or embedded_model)
+    model_name = str(flag_value(argv, "model_name_or_path") or explicit.get("model_name_or_path") or embedded_model)
     embedded = CONFIGS / f"{names[0] if len(set(names)) == 1 else 'mixed'}.yaml"
     own = explicit.pop("tiny", None) or {}
     defaults: dict[str, Any] = {}
     sources: list[str] = []
     if model_name in TINY_NAMES and embedded.is_file():
-        defaults = _read_yaml(embedded) | {"task": task_names}
+        defaults = read_yaml(embedded) | {"task": task_names}
         explicit |= own
         sources.append(f"configs/{embedded.name}")
     elif not torch.accelerator.is_available():
         defaults = {"use_cpu": True, "bf16": False}
         sources.append("float32 on the CPU (no accelerator found)")
     changed = frozenset(key for key, value in explicit.items() if defaults.get(key) != value)
-    if "rewards" in explicit or _flag_value(argv, "rewards") is not None:
+    if "rewards" in explicit or flag_value(argv, "rewards") is not None:
         defaults.pop("reward_weights", None)  # they were those of the task's own rewards
     values = {**defaults, **explicit, "model_name_or_path": model_name}
     for key, value in (values.pop("env", None) or {}).items():
@@ -256,12 +256,12 @@ def _read_files(argv: list[str]) -> _Files:
     return _Files(values, (*sources, *([path] if path else [])), changed)
 
 
-def _refuse(message: str) -> NoReturn:
+def refuse(message: str) -> NoReturn:
     """In place of argparse's exit with two screens of usage."""
     raise ConfigError(message)
 
 
-def _without(argv: list[str], name: str) -> list[str]:
+def without(argv: list[str], name: str) -> list[str]:
     kept: list[str] = []
     skip = False
     for word in argv:
@@ -297,7 +297,7 @@ def _check_groups_early(parser: TrlParser, argv: list[str], world: int) -> None:
     values = {action.dest: action.default for action in parser._actions}
 
     def number(name: str, default: int) -> int:
-        text = _flag_value(argv, name)
+        text = flag_value(argv, name)
         value = text if text is not None else values.get(name)
         return default if value in (None, "", "None") else int(float(value))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 
@@ -65,15 +66,24 @@ def complete(
     batch: Sequence[Sample],
     max_new_tokens: int,
     model: PreTrainedModel | None = None,
+    *,
+    temperature: float = 0.0,
+    seed: int = 0,
 ) -> list[Prediction]:
-    """Greedy completions of one batch, on this process alone; see `generate`. Episodes are played side by side, and their
+    """Greedy completions of one batch, on this process alone; see `generate`. With a temperature they are sampled (top-p 1, no
+    top-k), from `seed` and the batch's ids. Episodes are played side by side, and their
     completion is the transcript (`max_new_tokens` holds for each reply)."""
     games = [i for i, sample in enumerate(batch) if tasks[sample.task].is_episode(sample)]
     single = [i for i in range(len(batch)) if i not in set(games)]
     made: dict[int, Prediction] = {}
 
     def ask(samples: Sequence[Sample]) -> list[Prediction]:
-        return _answers(loaded, tasks, samples, max_new_tokens, model)
+        if not temperature:
+            return _answers(loaded, tasks, samples, max_new_tokens, model)
+        with torch.random.fork_rng():
+            key = hashlib.sha256(repr([seed, *(sample.id for sample in samples)]).encode()).digest()
+            torch.manual_seed(int.from_bytes(key[:8], "big", signed=True))
+            return _answers(loaded, tasks, samples, max_new_tokens, model, temperature)
 
     if single:
         made |= zip(single, ask([batch[i] for i in single]), strict=True)
@@ -83,12 +93,20 @@ def complete(
 
 
 def _answers(
-    loaded: Loaded, tasks: Mapping[str, Task], batch: Sequence[Sample], max_new_tokens: int, model: PreTrainedModel | None
+    loaded: Loaded,
+    tasks: Mapping[str, Task],
+    batch: Sequence[Sample],
+    max_new_tokens: int,
+    model: PreTrainedModel | None,
+    temperature: float = 0.0,
 ) -> list[Prediction]:
     model = loaded.model if model is None else model
     ends = torch.tensor(eos_ids(loaded))
+    sampling = (
+        {"do_sample": True, "temperature": temperature, "top_p": 1.0, "top_k": 0} if temperature else {"do_sample": False}
+    )
     config = GenerationConfig(
-        do_sample=False,
+        **sampling,
         max_new_tokens=max_new_tokens,
         eos_token_id=ends.tolist(),
         pad_token_id=loaded.tokenizer.pad_token_id,

@@ -13,7 +13,7 @@ import shlex
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from typing import Any
 import yaml
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
-from transformers import AutoModelForImageTextToText
+from transformers import AutoModelForImageTextToText, TrainingArguments
 
 from vlrl.cards.transcripts import read_transcript
 from vlrl.checkpoints import last_checkpoint
@@ -50,10 +50,15 @@ class RunFolder:
 
 
 def open_folder(config: Config) -> RunFolder:
+    """See `open_run`."""
+    return open_run(config.grpo, "-".join(config.tasks))
+
+
+def open_run(arguments: TrainingArguments, name: str) -> RunFolder:
     """Create the run's folder, or find the checkpoint to go on from. Raises ConfigError where data could be lost."""
-    wanted = config.grpo.resume_from_checkpoint
+    wanted = arguments.resume_from_checkpoint
     wanted = None if wanted in (None, "", "false", "False") else str(wanted)
-    named = config.grpo.output_dir
+    named = arguments.output_dir
     checkpoint: str | None = None
     if wanted is not None and wanted.lower() not in RESUME_LAST:
         if not (Path(wanted) / "trainer_state.json").is_file():
@@ -65,7 +70,7 @@ def open_folder(config: Config) -> RunFolder:
             raise ConfigError("--resume_from_checkpoint true: name the run to go on with, --output_dir runs/<its folder>")
         checkpoint = last_checkpoint(named)
     if not named:
-        shared = [f"runs/{'-'.join(config.tasks)}-{time.strftime('%Y%m%d-%H%M%S')}"]
+        shared = [f"runs/{name}-{time.strftime('%Y%m%d-%H%M%S')}"]
         if PartialState().num_processes > 1:
             broadcast_object_list(shared)
         named = shared[0]
@@ -79,13 +84,18 @@ def open_folder(config: Config) -> RunFolder:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"--output_dir {path}: {error.strerror or error}") from error
-    config.grpo.output_dir = str(path)
+    arguments.output_dir = str(path)
     return RunFolder(path, checkpoint, resuming=wanted is not None)
 
 
 def write_config(config: Config, folder: Path) -> None:
+    """See `write_values`."""
+    write_values(config.values, folder)
+
+
+def write_values(values: Mapping[str, Any], folder: Path) -> None:
     """`config.yaml`: what was set, by whom and with which versions; `--config` on it repeats the run."""
-    values = {key: v for key, v in config.values.items() if key not in ("output_dir", "resume_from_checkpoint")}
+    values = {key: v for key, v in values.items() if key not in ("output_dir", "resume_from_checkpoint")}
     head = [f"# {' '.join(shlex.quote(word) for word in ['vlrl/train.py', *sys.argv[1:]])}"]
     head += [f"# {name} {version}" for name, version in versions().items()]
     text = "\n".join(head) + "\n" + yaml.safe_dump(values, sort_keys=True, allow_unicode=True)

@@ -39,6 +39,8 @@ from vlrl.generate import generate
 from vlrl.group_shared import NotShared
 from vlrl.model import TINY_NAMES, Loaded, ModelError, load_model
 from vlrl.payment import Payment
+from vlrl.prm import options as prm_options
+from vlrl.prm import recipe as prm_recipe
 from vlrl.prompts import ImageError
 from vlrl.schema import Prediction, Sample, SampleError
 from vlrl.sft import supervise
@@ -48,8 +50,12 @@ from vlrl.trainer import Curriculum, Guide, Trainer
 def main(argv: list[str] | None = None) -> int:
     """Parse, train, report. Returns the process' exit code: 0 done, 1 stopped on the way, 2 could not start."""
     first = os.environ.get("LOCAL_RANK", "0") == "0"
+    words = sys.argv[1:] if argv is None else argv
     try:
-        train(parse(sys.argv[1:] if argv is None else argv))
+        if prm_options.is_asked(words):
+            prm_recipe.train(prm_options.parse(words), print if first else _silent)
+        else:
+            train(parse(words))
         finish()
     except (ConfigError, SampleError, ModelError, NotShared) as error:
         if first:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from vlrl.flags import with_underscores
 from vlrl.schema import ANSWER_FORMATS, BOX_FORMATS, COORDS
+from vlrl.vilbench.judging import CONTEXTS
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -93,7 +94,11 @@ def _call(module: str, function: str) -> Callable[[argparse.Namespace], int]:
 
 
 def _data_flags(parser: argparse.ArgumentParser, seed: int | None) -> None:
-    parser.add_argument("--task", required=True, help="detection, qa, ... (several: a,b), path/to/my_task.py, autotrust[/part]")
+    parser.add_argument(
+        "--task",
+        required=True,
+        help="detection, qa, ... (several: a,b), path/to/my_task.py, autotrust[/part], vilbench[/candidates]",
+    )
     parser.add_argument(
         "--data", type=Path, help="samples.jsonl; of AutoTrust a file or the folder qa-pairs; default: synthetic"
     )
@@ -105,6 +110,16 @@ def _data_flags(parser: argparse.ArgumentParser, seed: int | None) -> None:
     )
     parser.add_argument("--answer_format", choices=ANSWER_FORMATS, help="of samples that do not say")
     parser.add_argument("--output_path", required=True, type=Path, metavar="DIR")
+    best = parser.add_argument_group("ViLBench (best of N)")
+    best.add_argument(
+        "--candidates", type=Path, help="JSONL of solutions of the items in --data (vilbench/candidates makes some)"
+    )
+    best.add_argument("--fields", type=Path, help="JSON of our names of an item's fields to those of the file")
+    best.add_argument("--released_items", action="store_true", help="the items are the 600 released ones, unchanged")
+    best.add_argument(
+        "--context", choices=CONTEXTS, default="prefix", help="what a judge of a step sees: all so far, or it alone"
+    )
+    best.add_argument("--other_scores", type=Path, help="JSONL of other reward models' scores, to compare with")
     trust = parser.add_argument_group("AutoTrust")
     trust.add_argument("--scorer", choices=["fixed", "reference", "both"], default="both")
     trust.add_argument("--judge", metavar="openai:MODEL", help="rate open-ended answers by a model at OPENAI_API_BASE")
@@ -133,6 +148,8 @@ def _run_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--box_format", choices=BOX_FORMATS)
     parser.add_argument("--batch_size", type=_positive, default=16, help="prompts at once in each process")
     parser.add_argument("--max_new_tokens", type=_positive, help="most tokens of an answer")
+    parser.add_argument("--n_candidates", type=_positive, default=16, help="of vilbench/candidates: solutions an item")
+    parser.add_argument("--temperature", type=float, help="of sampling (default: 0, greedy; of vilbench/candidates 1)")
     parser.add_argument("--allow_missing", type=int, default=0, metavar="N", help="go on without the files of up to N samples")
     parser.add_argument("--use_vllm", action="store_true", help="generate with vLLM in this process")
     parser.add_argument("--base_url", help="generate with an OpenAI-compatible server, e.g. http://localhost:8000/v1")

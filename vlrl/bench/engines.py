@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import base64
 import dataclasses
+import hashlib
 import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -79,6 +80,7 @@ class Local:
         self.state = PartialState(cpu=args.device == "cpu" or not torch.cuda.is_available())
         self.rank, self.world = self.state.process_index, self.state.num_processes
         self.batch_size: int = args.batch_size
+        self.sampling = {"temperature": args.temperature or 0.0, "seed": args.seed}
         self.forms = {"answer_format": args.answer_format, "box_format": args.box_format}
         self.loaded = load_model(
             args.model_name_or_path,
@@ -110,7 +112,7 @@ class Local:
         while ordered:
             n = next((i for i, sample in enumerate(ordered) if limit(sample) != limit(ordered[0])), len(ordered))
             batch, ordered = ordered[: min(n, self.batch_size)], ordered[min(n, self.batch_size) :]
-            yield complete(self.loaded, tasks, batch, limit(batch[0]))
+            yield complete(self.loaded, tasks, batch, limit(batch[0]), **self.sampling)
 
     def wait_for_everyone(self) -> None:
         self.state.wait_for_everyone()
@@ -140,6 +142,7 @@ class _Alone:
             )
         self.model: str = args.model_name_or_path
         self.coords: str | None = args.coords
+        self.temperature, self.seed = args.temperature or 0.0, args.seed
         self.forms = {"answer_format": args.answer_format, "box_format": args.box_format}
 
     def situate(self, sample: Sample) -> Sample:
@@ -187,7 +190,8 @@ class Server(_Alone):
 
     def _reply(self, tasks: Mapping[str, Task], sample: Sample, limit: int) -> Prediction:
         """The reply to one prompt. Raises EndpointError."""
-        body = {"model": self.model, "messages": chat_messages(sample, tasks), "temperature": 0, "max_tokens": limit}
+        body = {"model": self.model, "messages": chat_messages(sample, tasks), "max_tokens": limit}
+        body |= {"temperature": self.temperature} | ({"seed": seed_of(self.seed, sample)} if self.temperature else {})
         reply = with_tries(lambda: chat(self.base_url, body, timeout_s=self.timeout_s), self.n_tries, BACKOFF_S)
         n_tokens = reply.usage.get("completion_tokens")
         return Prediction(sample.id, reply.text, n_tokens if isinstance(n_tokens, int) else 0, reply.finish_reason == "length")
@@ -226,7 +230,10 @@ class Vllm(_Alone):
 
     def _replies(self, tasks: Mapping[str, Task], batch: Sequence[Sample], limit: Limit) -> list[Prediction]:
         options = [
-            self.vllm.SamplingParams(temperature=0.0, max_tokens=limit(sample), logit_bias=self.never) for sample in batch
+            self.vllm.SamplingParams(
+                temperature=self.temperature, max_tokens=limit(sample), logit_bias=self.never, seed=seed_of(self.seed, sample)
+            )
+            for sample in batch
         ]
         made = self.engine.chat([chat_messages(sample, tasks) for sample in batch], options, use_tqdm=False) if batch else []
         outputs = [one.outputs[0] for one in made]
@@ -234,6 +241,11 @@ class Vllm(_Alone):
             Prediction(sample.id, out.text, len(out.token_ids), out.finish_reason == "length")
             for sample, out in zip(batch, outputs, strict=True)
         ]
+
+
+def seed_of(seed: int, sample: Sample) -> int:
+    """The seed of one sampled reply: repeated runs draw the same, samples differ."""
+    return int.from_bytes(hashlib.sha256(f"{seed} {sample.id}".encode()).digest()[:4], "big") >> 1
 
 
 def chat_messages(sample: Sample, tasks: Mapping[str, Task]) -> list[dict[str, Any]]:

@@ -15,6 +15,11 @@ def show(args: argparse.Namespace) -> int:
     print("bench   autotrust        every part below whose files are there; without --data the project's own small fixture")
     for part in PARTS.values():
         print(f"bench   {'autotrust/' + part.name:28} {part.about}; needs {part.needs}")
+    print(
+        "bench   vilbench         best of N by a reward model (asked, or trained by --task prm): needs --data items.jsonl and"
+    )
+    print("                         --candidates candidates.jsonl; without them the project's own small fixture")
+    print("bench   vilbench/candidates  writes such candidates with any model: needs --data items.jsonl, or the fixture")
     for reward in REWARDS.values():
         first = (reward.function.__doc__ or "").strip().splitlines()[0]
         needs = f", needs {' '.join(sorted(reward.needs))}" if reward.needs else ""

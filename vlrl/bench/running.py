@@ -17,6 +17,7 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from vlrl.autotrust import is_autotrust
+from vlrl.bench.best_of_n_files import best_of_n_suite, is_score_file, is_vilbench, score_file
 from vlrl.bench.engines import Engine, Failure, check_world, load_engine
 from vlrl.bench.log import SETTINGS, Log, read_log
 from vlrl.bench.page import write_page
@@ -37,6 +38,8 @@ def load_suite(args: argparse.Namespace, need_images: bool = False) -> Suite:
     asked = getattr(args, "max_new_tokens", None)
     if is_autotrust(args.task):
         return trust_suite(args, asked)
+    if is_vilbench(args.task):
+        return best_of_n_suite(args, asked)
     tiny = getattr(args, "model_name_or_path", "") in ("tiny", "tiny-random")
     return own_suite(
         args.task,
@@ -57,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
     first_stage = suite.stages[0]({})
     lost = {sample.id: (sample.task, gone) for sample in first_stage if (gone := lost_picture(sample)) is not None}
     refuse_missing(lost, len(first_stage), args.allow_missing)
-    engine = load_engine(args, suite.boxes)
+    engine: Engine = suite.engine(args) if suite.engine else load_engine(args, suite.boxes)
     check_world(engine)
     log = Log(args.output_path, engine.rank, engine.world)
     first = engine.rank == 0
@@ -213,15 +216,20 @@ def settings_of(args: argparse.Namespace, suite: Suite) -> dict[str, Any]:
         "box_format": args.box_format,
         "min_pixels": args.min_pixels,
         "max_pixels": args.max_pixels,
-        "decoding": "greedy",
+        "decoding": f"temperature {args.temperature:g}" if args.temperature else "greedy",
     }
 
 
 def about_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    decoding = str(settings.get("decoding", "greedy"))
+    temperature = 0.0 if decoding == "greedy" else float(decoding.rpartition(" ")[2])
     return {
         "model": settings.get("model"),
         "seed": settings.get("seed"),
-        "config": {**settings, "gen_kwargs": {"temperature": 0, "max_tokens": settings.get("max_new_tokens")}},
+        "config": {
+            **settings,
+            "gen_kwargs": {"temperature": temperature, "max_tokens": settings.get("max_new_tokens")},
+        },
     }
 
 
@@ -229,6 +237,8 @@ def score(args: argparse.Namespace) -> int:
     """Score a file of predictions."""
     if is_autotrust(args.task) and args.predictions.suffix == ".json":
         return score_array(args)
+    if is_vilbench(args.task) and is_score_file(args.predictions):
+        return score_file(args)
     predictions = read_log(args.predictions)
     path = args.predictions.parent / SETTINGS
     settings = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}

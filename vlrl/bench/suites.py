@@ -5,6 +5,7 @@ A suite asks in stages, each of which may build on the answers before it. Not he
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import hashlib
 import json
@@ -57,6 +58,8 @@ class Suite:
     """(answers, folder, result, ids without a picture) -> files of the benchmark's own form that were written."""
     prepare: Callable[[Any, Sequence[Sample]], list[Sample]] | None = None
     """(engine, samples of a stage) -> the samples, after the pictures that the run itself makes were made."""
+    engine: Callable[[argparse.Namespace], Any] | None = None
+    """What answers instead of the engine that the flags name."""
     shows_answers: Callable[[Sample], bool] = lambda sample: True
     """Whether a report may show what was answered (privacy questions are kept out)."""
 

@@ -16,6 +16,7 @@ from vlrl.synthetic.deals import frame
 from vlrl.synthetic.driving import road
 from vlrl.synthetic.items import SIDE_PX, item_rng
 from vlrl.synthetic.scenes import scene
+from vlrl.synthetic.steps import board
 
 __all__ = ["SIDE_PX", "draw", "item_rng", "size_px"]
 
@@ -30,6 +31,8 @@ def draw(address: str) -> Image.Image:
             return frame(task, split, int(seed))
         if task == "planning":
             return road(split, int(seed), int(index)).image.copy()
+        if task == "steps":
+            return board(split, int(seed), int(index)).image.copy()
         return scene(task, split, int(seed), int(index), *map(int, number)).image.copy()
     except ValueError as error:
         raise ValueError(f"not a synthetic image address: {address!r} (synthetic:task/split/seed/index)") from error

@@ -64,7 +64,7 @@ def _shape_mask(rng: np.random.Generator, shape: str) -> Image.Image:
     return mask
 
 
-def _background(rng: np.random.Generator) -> np.ndarray:
+def background(rng: np.random.Generator) -> np.ndarray:
     """`[SIDE_PX, SIDE_PX, 3]` uint8: flat, gradient, stripes or noise, in muted colours unlike any object's."""
     low, high = (int(v) for v in sorted(rng.integers(60, 236, size=2)))
     tint = rng.integers(-18, 19, size=3)
@@ -89,7 +89,7 @@ def scene(task: str, split: str, seed: int, index: int, number: int = 0) -> Scen
     """Draw scene `index`: 1 to 4 objects on a background (one for classification, fewer in the splits of `CURRICULUM`),
     none hidden by more than a quarter. `number`: which picture of an item that has several."""
     rng = item_rng("scene", task, split, seed, index, *([number] if number else []))
-    pixels = _background(rng)
+    pixels = background(rng)
     at_most = 1 if task == "classification" else CURRICULUM.get(split, MAX_OBJECTS)
     n_objects = int(rng.integers(1, at_most + 1))
     masks: list[np.ndarray] = []

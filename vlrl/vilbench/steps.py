@@ -1,0 +1,68 @@
+"""A written solution as steps: by explicit markers, else blank lines, else lines, else one step. Nothing is lost but the
+white space between steps."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+MIN_CHARS = 3
+METHODS = ("markers", "blank lines", "lines", "one step", "given")
+_MARKER = re.compile(
+    r"^[ \t]{0,8}[#>*_\-]{0,6}[ \t]{0,4}(?:\*\*|__)?step[ \t]{0,4}\d{1,3}[ \t]{0,4}[*_]{0,3}[ \t]{0,4}[:.]", re.I | re.M
+)
+_BLANK = re.compile(r"\n[ \t\r]*\n\s*")
+
+
+@dataclass(frozen=True)
+class Steps:
+    """The steps of a solution and how they were found (one of `METHODS`)."""
+
+    steps: tuple[str, ...]
+    method: str
+
+
+def split_steps(text: str) -> Steps:
+    """Split a solution. Text before the first marker joins step 1, whatever follows the last marker stays with it. A step
+    shorter than 3 characters joins the one before. An empty text is one empty step."""
+    starts = [match.start() for match in _MARKER.finditer(text)]
+    if starts:
+        ends = [*starts[1:], len(text)]
+        parts, method = [text[start:end] for start, end in zip([0, *starts[1:]], ends, strict=True)], "markers"
+    elif len(parts := _BLANK.split(text.strip())) > 1:
+        method = "blank lines"
+    elif len(parts := text.strip().splitlines()) > 1:
+        method = "lines"
+    else:
+        return Steps((text.strip(),), "one step")
+    joined = _join_short([part.strip() for part in parts])
+    return Steps(tuple(joined), method)
+
+
+def _join_short(parts: Sequence[str]) -> list[str]:
+    joined: list[str] = []
+    for part in parts:
+        if joined and (len(part) < MIN_CHARS or len(joined[-1]) < MIN_CHARS):
+            joined[-1] = f"{joined[-1]}\n{part}".strip()
+        else:
+            joined.append(part)
+    return joined
+
+
+def statistics(splits: Sequence[Steps]) -> dict[str, Any]:
+    """Number of steps (mean, 10th, 90th percentile), the methods used, the share of solutions left whole."""
+    counts = [len(one.steps) for one in splits]
+    low, high = np.percentile(counts, [10, 90]) if counts else (0.0, 0.0)
+    return {
+        "n": len(splits),
+        "mean": float(np.mean(counts)) if counts else None,
+        "p10": float(low),
+        "p90": float(high),
+        "methods": dict(Counter(one.method for one in splits)),
+        "unsplit": sum(n == 1 for n in counts) / len(counts) if counts else None,
+    }
