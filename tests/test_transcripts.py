@@ -115,6 +115,8 @@ def test_right_play_wins_what_can_be_won(name):
     metrics, n_unparsed = task.metrics(samples, made)
     assert n_unparsed == 0
     assert metrics["valid"].value == metrics["legal"].value == metrics["recognised"].value == 1
+    assert metrics["success_oracle"] == metrics["success"], "the yardstick plays as the right replies do"
+    assert (metrics["success_random"].value or 0) < (metrics["success_oracle"].value or 0)
     if name == "points24":
         assert metrics["success_solvable"].value == 1
         assert metrics["success"].value == metrics["solvable"].value < 1

@@ -8,7 +8,7 @@
 Not here: pictures and gymnasium (`vlrl.envs`), correctors of thoughts (`vlrl.gtr`).
 """
 
-from vlrl.cards.deck import Card, Outcome
+from vlrl.cards.deck import Card, Outcome, own_rng
 from vlrl.cards.games import GAMES, Game, game
 from vlrl.cards.points import written
 from vlrl.cards.replies import random_action, read_action, thought_fields, write_reply
@@ -22,6 +22,7 @@ __all__ = [
     "completions",
     "formulas",
     "game",
+    "own_rng",
     "random_action",
     "read_action",
     "solvable",

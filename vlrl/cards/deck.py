@@ -73,6 +73,12 @@ def random_suit(rng: np.random.Generator) -> str:
     return SUITS[int(rng.integers(len(SUITS)))]
 
 
+def own_rng(*numbers: int, purpose: int) -> np.random.Generator:
+    """A generator for one purpose at a step of a deal, apart from the deal's own. `purpose` is not 0 and comes last, since
+    numpy drops the zeros at the end of a seed: `[seed, 0, 0]` would draw what `seed` dealt."""
+    return np.random.default_rng([*numbers, purpose])
+
+
 def stated_ranks_match(stated: Sequence[object], cards: Sequence[Card]) -> bool:
     """Whether the cards a thought names are these cards, in any order. A card may be named by its rank or by its value
     (`10` is any card that counts ten)."""

@@ -12,14 +12,15 @@ from collections.abc import Mapping
 from json.decoder import JSONDecoder
 from typing import Any
 
-import numpy as np
-
+from vlrl.cards.deck import own_rng
 from vlrl.cards.games import Game
 from vlrl.tags import answer_span
 
 MAX_CHARS = 20_000
 """A longer reply is no reply; this also bounds the work on brackets that never close."""
 _MAX_FAILED_CHARS = 10 * MAX_CHARS
+_STANDS_IN = 7
+"""What the stand-in of an unreadable action is drawn with."""
 _SPACE = re.compile(r"[ \t\r\n]*")
 
 
@@ -137,5 +138,5 @@ def _read_compat(text: str, game: Game) -> str | None:
 
 def random_action(game: Game, deal_seed: int, episode: int, step: int) -> str:
     """The action that stands for an unreadable one: uniform, and the same whenever the same step is repeated."""
-    rng = np.random.default_rng([deal_seed, episode, step])
+    rng = own_rng(deal_seed, episode, step, purpose=_STANDS_IN)
     return game.tokens[int(rng.integers(len(game.tokens)))]

@@ -22,6 +22,10 @@ POINTS_THOUGHTS = (
     "To get {goal} I build {formula} and now append {token}",
     "{formula} equals {goal}. I pick {token}",
 )
+HOPELESS_THOUGHTS = (
+    "No formula of these cards makes {goal}, so I end it with {token}",
+    "{goal} cannot be reached from here; I press {token}",
+)
 NUMBERLINE_THOUGHTS = (
     "The target {target} is {side} {current}, so I go {way}",
     "From {current} to {target} I have to go {way}",
@@ -49,9 +53,10 @@ def pick(rng: np.random.Generator, options: Sequence[Any]) -> Any:
 
 
 def word_thought(game: Game, state: Any, move: str, rng: np.random.Generator, formula: Sequence[str] = ()) -> str:
-    """A thought that ends in `move`. `formula`: what a points game is heading for. Raises TypeError for an unknown game."""
+    """A thought that ends in `move`. `formula`: what a points game is heading for; without one there is nothing left to win.
+    Raises TypeError for an unknown game."""
     if isinstance(game, PointsGame):
-        return str(pick(rng, POINTS_THOUGHTS).format(formula=" ".join(formula), goal=game.target, token=move))
+        return str(pick(rng, POINTS_THOUGHTS if formula else HOPELESS_THOUGHTS).format(formula=" ".join(formula), goal=game.target, token=move))
     if isinstance(game, NumberLineGame):
         up = move == "+"
         words = {"side": "above" if up else "below", "way": "up" if up else "down"}

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from vlrl.cards import Game, thought_fields, write_reply, written
+from vlrl.cards import Game, own_rng, thought_fields, write_reply, written
 from vlrl.cards.blackjack import BlackjackGame
 from vlrl.cards.formula import BLANK
 from vlrl.cards.numberline import NumberLineGame
@@ -23,6 +23,9 @@ from vlrl.cards.wording import pick, word_thought
 from vlrl.gtr import claims
 from vlrl.gtr.corrector import Correction, Request, SampleRequest, StepRequest
 from vlrl.gtr.masks import thought_span
+
+_WORDS, _FORMULA = 1, 2
+"""What draws are for."""
 
 
 class OracleCorrector:
@@ -70,7 +73,7 @@ class OracleCorrector:
 
 
 def _rng(request: StepRequest) -> np.random.Generator:
-    return np.random.default_rng([request.seed, request.state.step])
+    return own_rng(request.seed, request.state.step, purpose=_WORDS)
 
 
 def _rewritten(request: StepRequest, fields: dict[str, Any], target: str | None, why: str) -> Correction:
@@ -142,7 +145,7 @@ def _target(request: StepRequest, game: PointsGame, announced: tuple[str, ...] |
         return tuple(entry for entry in request.state.formula if entry != BLANK)
     shortest = [formula for formula in possible if len(formula) == len(possible[0])]
     # By the episode's seed alone, so that every step of it heads for one formula.
-    chosen: tuple[str, ...] = pick(np.random.default_rng([request.seed, 0]), shortest)
+    chosen: tuple[str, ...] = pick(own_rng(request.seed, purpose=_FORMULA), shortest)
     return chosen
 
 

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vlrl.cards import Game
-from vlrl.cards.deals import deal_of
+from vlrl.cards import Game, write_reply
+from vlrl.cards.deals import Deal, deal_of
 from vlrl.cards.points import PointsGame
-from vlrl.cards.transcripts import PlayedTurn, read_transcript, replay
+from vlrl.cards.transcripts import Play, PlayedTurn, Turn, read_transcript, replay
 from vlrl.metrics.accuracy import share
 from vlrl.metrics.stats import bootstrap_mean, bootstrap_ratio, wilson
 from vlrl.rewards.cards import card_move, card_recognition
@@ -68,9 +68,10 @@ def card_metrics(rows: Sequence[EpisodeRow]) -> dict[str, Metric]:
 
 
 def game_metrics(samples: Sequence[Sample], predictions: Sequence[Prediction]) -> tuple[dict[str, Metric], int]:
-    """`card_metrics` of the episodes among the samples, played again from their transcripts; of single states "single_step"
-    (the action is right) and "single_step_recognised". Also how many completions hold no transcript, or no action."""
-    rows, states, n_unparsed = [], [], 0
+    """`card_metrics` of the episodes among the samples, played again from their transcripts, with `yardsticks` of their deals; of
+    single states "single_step" (the action is right) and "single_step_recognised". Also how many completions hold no
+    transcript, or no action."""
+    rows, deals, states, n_unparsed = [], [], [], 0
     for sample, prediction in zip(samples, predictions, strict=True):
         if not deal_of(sample).is_episode:
             states.append((sample, prediction.completion))
@@ -78,8 +79,9 @@ def game_metrics(samples: Sequence[Sample], predictions: Sequence[Prediction]) -
         turns = read_transcript(prediction.completion)
         n_unparsed += turns is None
         deal = deal_of(sample)
+        deals.append(deal)
         rows.append(episode_row(deal.state(), deal.game, replay(deal.game, deal.seed, turns or [])))
-    metrics = card_metrics(rows) if rows else {}
+    metrics = {**card_metrics(rows), **yardsticks(deals)} if rows else {}
     if states:
         shown = [sample for sample, _ in states]
         moves = [card_move(text, sample) for sample, text in states]
@@ -88,6 +90,21 @@ def game_metrics(samples: Sequence[Sample], predictions: Sequence[Prediction]) -
         stated = [card_recognition(text, sample).value or 0.0 for sample, text in states]
         metrics["single_step_recognised"] = share(stated, shown)
     return metrics, n_unparsed
+
+
+def yardsticks(deals: Sequence[Deal]) -> dict[str, Metric]:
+    """What two players without eyes get on the same deals: "success_random" moves by chance, "success_oracle" sees the state and
+    makes a best move (in blackjack that wins most on average, not always)."""
+    found = {}
+    for name, best in (("success_random", False), ("success_oracle", True)):
+        n_won = 0
+        for deal in deals:
+            play = Play(deal.game, deal.seed)
+            while not play.done:
+                play.play(Turn(write_reply({}, deal.game.best(play.state)) if best else ""))
+            n_won += sum(turn.reward for turn in play.played) > 0
+        found[name] = wilson(n_won, len(deals))
+    return found
 
 
 def episode_row(first: Any, game: Game, played: Sequence[PlayedTurn]) -> EpisodeRow:

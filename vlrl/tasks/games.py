@@ -9,9 +9,7 @@ from __future__ import annotations
 import dataclasses
 from functools import partial
 
-import numpy as np
-
-from vlrl.cards import GAMES, write_reply, written
+from vlrl.cards import GAMES, own_rng, write_reply, written
 from vlrl.cards.deals import Deal, answer_problem, deal_of
 from vlrl.cards.formula import BLANK
 from vlrl.cards.points import PointsGame
@@ -40,6 +38,9 @@ SHOWN = {
     "points24": '"cards": [four ranks], "formula": "so far", ',
 }
 
+_WORDS = 1
+"""What the draws of a wording are for."""
+
 
 def prompt(sample: Sample) -> str:
     """The user turn of a state (of an episode: its first)."""
@@ -57,8 +58,11 @@ def right_reply(deal: Deal) -> str:
     formula: tuple[str, ...] = ()
     if isinstance(rules, PointsGame):
         found = rules.completions(state)
-        formula = found[0] if found else tuple(entry for entry in state.formula if entry != BLANK)
-    rng = np.random.default_rng([deal.seed, state.step])
+        if found:
+            formula = found[0]
+        elif rules.right(state, "="):  # only by Python's reading
+            formula = tuple(entry for entry in state.formula if entry != BLANK)
+    rng = own_rng(deal.seed, state.step, purpose=_WORDS)
     return write_reply({**rules.shown(state), "thoughts": word_thought(rules, state, move, rng, formula)}, move)
 
 
