@@ -99,7 +99,9 @@ def test_random_actions_repeat_and_cover_the_vocabulary():
     assert set(drawn) == set(POINTS24.tokens)
 
 
-@pytest.mark.parametrize(("name", "low", "high"), [("numberline", 0.26, 0.31), ("blackjack", 0.255, 0.305), ("ezpoints", 0, 0.01)])
+@pytest.mark.parametrize(
+    ("name", "low", "high"), [("numberline", 0.26, 0.31), ("blackjack", 0.255, 0.305), ("ezpoints", 0, 0.01)]
+)
 def test_random_play_wins_as_often_as_computed(name, low, high):
     """0.283 on the number line, 0.281 in blackjack: the actions do not follow from the deal's own draws."""
     won = 0

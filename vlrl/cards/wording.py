@@ -56,7 +56,8 @@ def word_thought(game: Game, state: Any, move: str, rng: np.random.Generator, fo
     """A thought that ends in `move`. `formula`: what a points game is heading for; without one there is nothing left to win.
     Raises TypeError for an unknown game."""
     if isinstance(game, PointsGame):
-        return str(pick(rng, POINTS_THOUGHTS if formula else HOPELESS_THOUGHTS).format(formula=" ".join(formula), goal=game.target, token=move))
+        ways = POINTS_THOUGHTS if formula else HOPELESS_THOUGHTS
+        return str(pick(rng, ways).format(formula=" ".join(formula), goal=game.target, token=move))
     if isinstance(game, NumberLineGame):
         up = move == "+"
         words = {"side": "above" if up else "below", "way": "up" if up else "down"}

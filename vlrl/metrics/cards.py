@@ -68,9 +68,9 @@ def card_metrics(rows: Sequence[EpisodeRow]) -> dict[str, Metric]:
 
 
 def game_metrics(samples: Sequence[Sample], predictions: Sequence[Prediction]) -> tuple[dict[str, Metric], int]:
-    """`card_metrics` of the episodes among the samples, played again from their transcripts, with `yardsticks` of their deals; of
-    single states "single_step" (the action is right) and "single_step_recognised". Also how many completions hold no
-    transcript, or no action."""
+    """`card_metrics` of the episodes among the samples, played again from their transcripts, with `yardsticks` of their
+    deals; of single states "single_step" (the action is right) and "single_step_recognised". Also how many completions hold
+    no transcript, or no action."""
     rows, deals, states, n_unparsed = [], [], [], 0
     for sample, prediction in zip(samples, predictions, strict=True):
         if not deal_of(sample).is_episode:
@@ -93,8 +93,8 @@ def game_metrics(samples: Sequence[Sample], predictions: Sequence[Prediction]) -
 
 
 def yardsticks(deals: Sequence[Deal]) -> dict[str, Metric]:
-    """What two players without eyes get on the same deals: "success_random" moves by chance, "success_oracle" sees the state and
-    makes a best move (in blackjack that wins most on average, not always)."""
+    """What two players without eyes get on the same deals: "success_random" moves by chance, "success_oracle" sees the
+    state and makes a best move (in blackjack that wins most on average, not always)."""
     found = {}
     for name, best in (("success_random", False), ("success_oracle", True)):
         n_won = 0
