@@ -281,3 +281,21 @@ def test_unknown_games_and_options_are_refused():
         game("poker")
     with pytest.raises(ValueError, match="face_as_ten"):
         game("ezpoints", face_as_ten=False)
+
+
+def test_the_plan_is_a_shortest_right_formula_however_the_cards_lie():
+    rules, rng = GAMES["points24"], np.random.default_rng(5)
+    for _ in range(60):
+        state = rules.deal(rng)
+        plan = rules.plan(state)
+        if plan is None:
+            assert not rules.solvable(state)
+            continue
+        assert rules.reaches(plan)
+        assert sorted(token for token in plan if token.isdecimal()) == sorted(map(str, state.numbers))
+        assert len(plan) == min(map(len, rules.completions(state)))
+        shuffled = [state.numbers[i] for i in rng.permutation(4)]
+        assert rules.plan(rules.deal(rng, {"numbers": shuffled})) == plan
+        while rules.best(state) != "=":
+            state = rules.step(state, rules.best(state), rng).state
+        assert state.formula == plan, "every best move keeps to the plan"

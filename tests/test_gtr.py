@@ -44,6 +44,9 @@ def points(thoughts, action, cards=("4", "6", "A", "A"), formula="4 *", **reques
         ("4 × 6 ÷ 1 ÷ 1", "4 * 6 / 1 / 1"),
         ("4 * 6 = 24", "4 * 6"),
         ("I have 4 * so far", None),
+        ("8 * ( 6 - 7 + 4 ) is 24; I have 8 * ( 6 - 7 + 4, next is )", "8 * ( 6 - 7 + 4 )"),
+        ("4 * 6 * 1 * 1 gives 24; I have 4 * 6 * 1, so next is *", "4 * 6 * 1 * 1"),
+        ("I have 4 * 6 * 1 * 1 = 24", "4 * 6 * 1 * 1"),
         ("the cards are 4 6 1 1", None),
         ("the cards are 4, 6, 1, 1 - good", None),
         ("", None),
@@ -146,7 +149,7 @@ def test_the_target_is_kept_while_it_is_possible():
     assert both.target == "4 * 6 * 1 * 1"
     announced = points("4 * 6 * 1 / 1 makes 24, hm", "6", target="6 * 4 * 1 * 1")
     assert announced.target == "4 * 6 * 1 / 1"
-    assert len({points("hm", "6", seed=seed).target for seed in range(12)}) > 3, "episodes head for different formulas"
+    assert {points("hm", "6", seed=seed).target for seed in range(12)} == {"4 * 1 * 1 * 6"}, "the game's plan, in every episode"
 
 
 def test_a_lost_state_is_unsolvable_and_an_invalid_reply_is_not_judged():

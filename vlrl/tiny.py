@@ -236,7 +236,8 @@ def load(name: str = "tiny", seed: int = 0) -> tuple[Qwen2_5_VLForConditionalGen
 
 
 def pack(run: Path) -> None:
-    """Ship a supervised run's `final/` as the variant it trained: weights in half precision, beside how they were made."""
+    """Ship a supervised run's `final/` as the variant it trained: weights in half precision, beside how they were made. A run
+    that went on from shipped weights keeps their recipe as `goes_on_from`."""
     summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
     assets = VARIANTS[summary["model"].removesuffix(RANDOM)].assets
     logged = [json.loads(line) for line in (run / "sft" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
@@ -249,6 +250,8 @@ def pack(run: Path) -> None:
         **{key: summary[key] for key in keep},
         "losses": [{"step": row["step"], "loss": round(row["loss"], 4)} for row in logged if "loss" in row],
     }
+    if not summary["model"].endswith(RANDOM):
+        recipe["goes_on_from"] = json.loads((assets / "recipe.json").read_text(encoding="utf-8"))
     (assets / "recipe.json").write_text(json.dumps(recipe, indent=2) + "\n", encoding="utf-8")
 
 

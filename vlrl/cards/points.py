@@ -122,13 +122,16 @@ class PointsGame:
         """All right tokens. Empty: the deal is lost."""
         return tuple(token for token in self.tokens if self.right(state, token))
 
+    def plan(self, state: PointsState) -> Formula | None:
+        """The right formula to head for: of the shortest that go on from the state's the first in order of their tokens, so
+        that it does not depend on how the cards lie. None: the deal is lost."""
+        return min(self.completions(state), key=lambda formula: (len(formula), formula), default=None)
+
     def best(self, state: PointsState) -> str:
-        """A best move: along a shortest right formula, or `=` at once where there is none (it costs least)."""
-        entries = [entry for entry in state.formula if entry != BLANK]
-        found = self.completions(state)
-        if not found or found[0] == tuple(entries):
-            return "="
-        return found[0][len(entries)]
+        """A best move: along `plan`, or `=` at once where there is none (it costs least)."""
+        entries = tuple(entry for entry in state.formula if entry != BLANK)
+        found = self.plan(state)
+        return "=" if found is None or found == entries else found[len(entries)]
 
     def shown(self, state: PointsState) -> dict[str, Any]:
         """What a true thought states of the picture: ranks as written on the cards, and the formula."""

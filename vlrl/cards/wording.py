@@ -10,17 +10,17 @@ import numpy as np
 from vlrl.cards.blackjack import BlackjackGame
 from vlrl.cards.games import Game
 from vlrl.cards.numberline import NumberLineGame
-from vlrl.cards.points import PointsGame
+from vlrl.cards.points import PointsGame, written
 
 POINTS_THOUGHTS = (
-    "{formula} makes {goal}, so next is {token}",
-    "I can reach {goal} with {formula}; next is {token}",
-    "The plan is {formula} = {goal}. Next comes {token}",
-    "{goal} is {formula}, hence the next token is {token}",
-    "With these cards {formula} gives {goal}; I play {token}",
-    "Aiming at {formula}, which equals {goal}, I choose {token}",
-    "To get {goal} I build {formula} and now append {token}",
-    "{formula} equals {goal}. I pick {token}",
+    "{formula} makes {goal}; {have}so next is {token}",
+    "I can reach {goal} with {formula}; {have}next is {token}",
+    "The plan is {formula} = {goal}. {have}Next comes {token}",
+    "{goal} is {formula}; {have}hence the next token is {token}",
+    "With these cards {formula} gives {goal}; {have}I play {token}",
+    "Aiming at {formula}, which equals {goal}, {have}I choose {token}",
+    "To get {goal} I build {formula}; {have}now append {token}",
+    "{formula} equals {goal}. {have}I pick {token}",
 )
 HOPELESS_THOUGHTS = (
     "No formula of these cards makes {goal}, so I end it with {token}",
@@ -57,7 +57,9 @@ def word_thought(game: Game, state: Any, move: str, rng: np.random.Generator, fo
     Raises TypeError for an unknown game."""
     if isinstance(game, PointsGame):
         ways = POINTS_THOUGHTS if formula else HOPELESS_THOUGHTS
-        return str(pick(rng, ways).format(formula=" ".join(formula), goal=game.target, token=move))
+        played = written(state.formula)
+        words = {"goal": game.target, "have": f"I have {played}, " if played else ""}
+        return str(pick(rng, ways).format(formula=" ".join(formula), token=move, **words))
     if isinstance(game, NumberLineGame):
         up = move == "+"
         words = {"side": "above" if up else "below", "way": "up" if up else "down"}

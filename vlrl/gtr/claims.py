@@ -31,16 +31,18 @@ _NAMES = {"ace": "A", "jack": "J", "queen": "Q", "king": "K", "ten": "10", "t": 
 
 def announced_formula(thought: str, n_numbers: int) -> tuple[str, ...] | None:
     """The tokens of the formula a thought is heading for: the last arithmetic over `n_numbers` numbers, or, failing that,
-    one that is said to equal something."""
+    one that is said to equal something. What one says to "have" so far is none."""
     text = thought.replace("×", "*").replace("÷", "/").replace("−", "-")
     whole, said = None, None
     for found in _ARITHMETIC.finditer(text):
         tokens = tuple(_TOKEN.findall(found[0]))
         if not any(token in "+-*/" for token in tokens):
             continue
-        if sum(token.isdecimal() for token in tokens) == n_numbers:
+        is_said = _EQUALS.match(text, found.end()) is not None
+        is_played = text[max(0, found.start() - 8) : found.start()].lower().split()[-1:] == ["have"]
+        if sum(token.isdecimal() for token in tokens) == n_numbers and (is_said or not is_played):
             whole = tokens
-        elif _EQUALS.match(text, found.end()):
+        elif is_said:
             said = tokens
     return whole or said
 

@@ -25,7 +25,7 @@ class GuideOptions:
     every step of an episode, one completion of a single question; 0: none). `clone`: imitate the thought, or the "full" reply
     with the action that the corrected thought names. `aggregate`, `gate`, `cap`: see `CorrectionSet`. `policy=False`: imitation
     alone. `solver`: whether a corrector may use one. `credit`, `gamma`, `format_weight`: see `Credit`. `truncation`, `illegal`:
-    see `Episode`. `step_weight`: every step counts the same, or every episode.
+    see `Episode` (and `cut`). `step_weight`: every step counts the same, or every episode.
     """
 
     corrector: str = "none"
@@ -62,11 +62,14 @@ class GuideOptions:
             )
         if not self.policy and self.corrector == "none":
             raise ValueError("policy=false is imitation alone, which needs a corrector")
-        if self.truncation == "target" and self.corrector == "none":
-            raise ValueError("truncation=target cuts where a corrector's formula is left, so it needs a corrector")
         if self.probes < 2:
             raise ValueError(f"probes {self.probes}: sensitivity swaps the images of at least two")
         self.credit_for(1.0)
+
+    @property
+    def cut(self) -> str:
+        """`truncation`; without a corrector there is no target formula to be left, and a reward below 0 cuts alone."""
+        return "reward" if self.truncation == "target" and not self.corrects else self.truncation
 
     @property
     def corrects(self) -> bool:

@@ -24,8 +24,8 @@ from vlrl.gtr import claims
 from vlrl.gtr.corrector import Correction, Request, SampleRequest, StepRequest
 from vlrl.gtr.masks import thought_span
 
-_WORDS, _FORMULA = 1, 2
-"""What draws are for."""
+_WORDS = 1
+"""What the draws of a wording are for."""
 
 
 class OracleCorrector:
@@ -135,18 +135,13 @@ def _leads_on(game: PointsGame, state: PointsState, formula: tuple[str, ...]) ->
 
 
 def _target(request: StepRequest, game: PointsGame, announced: tuple[str, ...] | None) -> tuple[str, ...]:
-    """The formula to head for: the episode's while it is possible, else the thought's, else one of the shortest."""
+    """The formula to head for: the episode's while it is possible, else the thought's, else the game's own plan."""
     kept = tuple(request.target.split()) if request.target else None
     for formula in (kept, announced):
         if formula is not None and _leads_on(game, request.state, formula):
             return formula
-    possible = game.completions(request.state)
-    if not possible:  # complete, and right only by Python's reading
-        return tuple(entry for entry in request.state.formula if entry != BLANK)
-    shortest = [formula for formula in possible if len(formula) == len(possible[0])]
-    # By the episode's seed alone, so that every step of it heads for one formula.
-    chosen: tuple[str, ...] = pick(own_rng(request.seed, purpose=_FORMULA), shortest)
-    return chosen
+    # Without a plan the formula is complete, and right only by Python's reading.
+    return game.plan(request.state) or tuple(entry for entry in request.state.formula if entry != BLANK)
 
 
 def _correct_without_solver(request: StepRequest, game: PointsGame, fields: dict[str, Any]) -> Correction:

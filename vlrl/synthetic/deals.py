@@ -71,9 +71,8 @@ def _plan(deal: Deal, rng: np.random.Generator) -> tuple[str, ...]:
 
 def _formula(rules: PointsGame, state: Any, rng: np.random.Generator) -> tuple[str, ...]:
     """The cards in any order with any operators between, or a right formula."""
-    if rng.random() < RIGHT_FORMULAS[rules.name] and rules.solvable(state):
-        found = rules.completions(state)
-        return tuple(pick(rng, [formula for formula in found if len(formula) == len(found[0])]))
+    if rng.random() < RIGHT_FORMULAS[rules.name] and (right := rules.plan(state)) is not None:
+        return right
     numbers = [str(state.numbers[i]) for i in rng.permutation(len(state.numbers))]
     tokens = [numbers[0]]
     for number in numbers[1:]:

@@ -38,6 +38,7 @@ SHOWN = {
     "points24": '"cards": [four ranks], "formula": "so far", ',
 }
 
+COLD_START = ("points24", "numberline", "points24", "ezpoints", "points24", "blackjack")
 _WORDS = 1
 """What the draws of a wording are for."""
 
@@ -57,9 +58,9 @@ def right_reply(deal: Deal) -> str:
     move = rules.best(state)
     formula: tuple[str, ...] = ()
     if isinstance(rules, PointsGame):
-        found = rules.completions(state)
-        if found:
-            formula = found[0]
+        found = rules.plan(state)
+        if found is not None:
+            formula = found
         elif rules.right(state, "="):  # only by Python's reading
             formula = tuple(entry for entry in state.formula if entry != BLANK)
     rng = own_rng(deal.seed, state.step, purpose=_WORDS)
@@ -94,9 +95,11 @@ def _rewards(sample: Sample) -> tuple[str, ...]:
 
 
 def _any_game(seed: int, split: str, index: int) -> Sample:
-    """The four games in turns, as rows of the task `cards`."""
-    names = list(GAMES)
-    sample = game_sample(names[index % len(names)], seed, split, index // len(names))
+    """The four games in turns, as rows of the task `cards`; to the cold start the hardest comes as often as all others."""
+    if split.startswith("coldstart"):
+        sample = game_sample(COLD_START[index % len(COLD_START)], seed, split, index)
+    else:
+        sample = game_sample(list(GAMES)[index % len(GAMES)], seed, split, index // len(GAMES))
     return dataclasses.replace(sample, task="cards")
 
 

@@ -79,7 +79,9 @@ class Episodes(GuidedThoughts):
                 f"{rows} episodes a process are not whole groups of num_generations={self.num_generations}; make"
                 " per_device_train_batch_size x steps_per_generation a multiple of it"
             )
-        self._say(f"episodes  {rows} side by side on each process, {self.num_generations} from each deal")
+        cut = {"none": "never cut", "reward": "cut at a reward below 0", "target": "cut where they leave the corrector's formula"}
+        how = cut[self._guide.options.cut]
+        self._say(f"episodes  {rows} side by side on each process, {self.num_generations} from each deal, {how}")
 
     # -- playing -------------------------------------------------------------------------------------------------------
 
@@ -121,12 +123,12 @@ class Episodes(GuidedThoughts):
             sample = now.task.synthetic(self.args.seed, "train", int(row["index"]))
         deal, options = deal_of(sample), self._guide.options
         env = CardEnv(deal.game.name, **sample.meta.get("game", {}))
-        return Seat(sample, Episode(env, deal.seed, number, illegal=options.illegal, truncation=options.truncation))
+        return Seat(sample, Episode(env, deal.seed, number, illegal=options.illegal, truncation=options.cut))
 
     def _play(self, seats: Sequence[Seat]) -> None:
         """Play all episodes to their ends, one reply of each at a time. Corrections wait until all are over, unless they decide
         when an episode is cut, so that asking for them never holds up the playing."""
-        judged_at_once = self._guide.options.truncation == "target"
+        judged_at_once = self._guide.options.cut == "target"
         while True:
             live = [seat for seat in seats if not seat.episode.done]
             n_most = max(gather_object([len(live)]))
