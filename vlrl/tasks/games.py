@@ -95,7 +95,7 @@ def _rewards(sample: Sample) -> tuple[str, ...]:
 
 
 def _any_game(seed: int, split: str, index: int) -> Sample:
-    """The four games in turns, as rows of the task `cards`; to the cold start the hardest comes twice as often as all others."""
+    """The four games in turns, as rows of the task `cards`; in the cold start two of three are the hardest."""
     if split.startswith("coldstart"):
         sample = game_sample(COLD_START[index % len(COLD_START)], seed, split, index)
     else:
