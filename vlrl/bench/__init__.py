@@ -151,6 +151,7 @@ def _run_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--n_candidates", type=_positive, default=16, help="of vilbench/candidates: solutions an item")
     parser.add_argument("--temperature", type=float, help="of sampling (default: 0, greedy; of vilbench/candidates 1)")
     parser.add_argument("--allow_missing", type=int, default=0, metavar="N", help="go on without the files of up to N samples")
+    parser.add_argument("--dry_run", action="store_true", help="check flags and data, ask nothing")
     parser.add_argument("--use_vllm", action="store_true", help="generate with vLLM in this process")
     parser.add_argument("--base_url", help="generate with an OpenAI-compatible server, e.g. http://localhost:8000/v1")
     parser.add_argument("--api_nproc", type=_positive, default=8, help="requests at a time")
