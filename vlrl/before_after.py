@@ -24,8 +24,8 @@ from vlrl.evaluation import write_json
 from vlrl.model import TINY_NAMES
 
 SIDES = ("before", "after")
-EMBEDDED_TOKENS = 32
-"""The longest answer of an embedded model to a benchmark of others; `final/` gets as many as the model it came from."""
+EMBEDDED_TOKENS, EMBEDDED_TASK_TOKENS = 32, 96
+"""The longest answers of an embedded model, to benchmarks of others and to tasks it is not trained on here."""
 _LAUNCHED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
 _LAUNCHER = ("GROUP_", "ROLE_", "TORCHELASTIC_", "TORCH_NCCL_", "ACCELERATE_", "FSDP_")
 
@@ -59,7 +59,7 @@ class Around:
             "coords": self.coords,
             "min_pixels": options.min_pixels,
             "max_pixels": options.max_pixels,
-            "max_new_tokens": _max_tokens(name, grpo.max_completion_length, embedded),
+            "max_new_tokens": _max_tokens(config, name, embedded),
             "device": "cpu" if grpo.use_cpu else None,
             **dict(zip(("answer_format", "box_format"), config.layout, strict=True)),
         }
@@ -111,11 +111,14 @@ class Around:
         return [{"benchmark": name, **record} for record in compared]
 
 
-def _max_tokens(name: str, of_run: int | None, embedded: bool) -> int | None:
-    """Own tasks may take what completions may; other benchmarks have limits of their own, which only embedded models lower."""
-    if name.partition(":")[0] not in BENCHMARKS:
-        return of_run
-    return EMBEDDED_TOKENS if embedded else None
+def _max_tokens(config: Config, name: str, embedded: bool) -> int | None:
+    """The run's own tasks may take what its completions may; all else has limits of its own, which only embedded models
+    lower, and those by name: `final/` gets as many as the model it came from."""
+    if name in config.run.task.split(","):
+        return config.grpo.max_completion_length
+    if not embedded:
+        return None
+    return EMBEDDED_TOKENS if name.partition(":")[0] in BENCHMARKS else EMBEDDED_TASK_TOKENS
 
 
 def _bench(words: list[str], n_processes: int = 1, capture: bool = False) -> subprocess.CompletedProcess[str]:
