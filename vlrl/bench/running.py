@@ -23,7 +23,7 @@ from vlrl.bench.log import SETTINGS, Log, read_log
 from vlrl.bench.page import write_page
 from vlrl.bench.results import counts_line, table, write_results
 from vlrl.bench.suites import SITUATED, Suite, own_suite
-from vlrl.bench.trust import score_array, trust_suite
+from vlrl.bench.trust_command import score_array, trust_suite
 from vlrl.benchmarks import is_vilbench
 from vlrl.evaluation import Scored
 from vlrl.pictures import ImageError
