@@ -17,6 +17,7 @@ import torch
 import yaml
 from trl import GRPOConfig, ModelConfig, TrlParser
 
+from vlrl.benchmarks import NO_BENCH, BenchConfig, Benches, read_benches
 from vlrl.flags import with_underscores
 from vlrl.gtr.options import NOT_GUIDED, GuideConfig, GuideOptions, read_curriculum, read_guide
 from vlrl.model import TINY_NAMES
@@ -113,6 +114,7 @@ class Config:
     """Everything that was set, by a file or on the command line; as YAML it gives the same run again."""
     guide: GuideOptions = NOT_GUIDED
     curriculum: tuple[Task, float] | None = None
+    bench: Benches = NO_BENCH
 
     @property
     def task(self) -> Task:
@@ -178,7 +180,7 @@ def flag_value(argv: list[str], name: str) -> str | None:
 
 def parse(argv: list[str]) -> Config:
     """Resolve a command line. Raises ConfigError (one readable message) for anything that cannot work."""
-    parser = TrlParser((RunConfig, GuideConfig, GRPOConfig, ModelConfig), allow_abbrev=False)
+    parser = TrlParser((RunConfig, GuideConfig, BenchConfig, GRPOConfig, ModelConfig), allow_abbrev=False)
     parser.error = refuse  # type: ignore[method-assign]
     known = sorted({action.dest for action in parser._actions if action.dest != "help"})
     argv = with_underscores(argv)
@@ -188,17 +190,18 @@ def parse(argv: list[str]) -> Config:
             raise ConfigError(f"unknown option {key!r} in {files.sources[-1]}{nearest(key, known)}")
     turns = _load_tasks(str(flag_value(argv, "task") or files.values.get("task") or RunConfig.task))
     parser.set_defaults_with_config(**{"output_dir": "", **files.values})
-    run, guide, grpo, model = _parse_words(parser, without(argv, "config"), known)
+    run, guide, bench, grpo, model = _parse_words(parser, without(argv, "config"), known)
     flags = {word[2:].partition("=")[0] for word in argv if word.startswith("--")} & set(known)
     values = dict(files.values)
     for name in flags:
-        part = next(part for part in (run, guide, grpo, model) if hasattr(part, name))
+        part = next(part for part in (run, guide, bench, grpo, model) if hasattr(part, name))
         value = getattr(part, name)
         values[name] = value.value if isinstance(value, enum.Enum) else value
     if run.stage is None:
         run.stage = "sft+grpo" if model.model_name_or_path in TINY_NAMES else "grpo"
     try:
         options, curriculum = read_guide(guide), read_curriculum(guide.curriculum, turns)
+        benches = read_benches(bench)
     except ValueError as error:
         raise ConfigError(str(error)) from error
     config = Config(
@@ -213,6 +216,7 @@ def parse(argv: list[str]) -> Config:
         values=values,
         guide=options,
         curriculum=curriculum,
+        bench=benches,
     )
     _check(config)
     return config
@@ -276,11 +280,11 @@ def without(argv: list[str], name: str) -> list[str]:
 
 def _parse_words(
     parser: TrlParser, argv: list[str], known: list[str]
-) -> tuple[RunConfig, GuideConfig, GRPOConfig, ModelConfig]:
+) -> tuple[RunConfig, GuideConfig, BenchConfig, GRPOConfig, ModelConfig]:
     world = int(os.environ.get("WORLD_SIZE", "1"))
     _check_groups_early(parser, argv, world)
     try:
-        run, guide, grpo, model, rest = parser.parse_args_into_dataclasses(args=argv, return_remaining_strings=True)
+        run, guide, bench, grpo, model, rest = parser.parse_args_into_dataclasses(args=argv, return_remaining_strings=True)
     except ValueError as error:
         raise ConfigError(str(error)) from error
     for word in rest:
@@ -289,7 +293,7 @@ def _parse_words(
             raise ConfigError(f"unknown option --{name}{nearest(name, known)}")
     if rest:
         raise ConfigError(f"unexpected words on the command line: {' '.join(rest)}")
-    return run, guide, grpo, model
+    return run, guide, bench, grpo, model
 
 
 def _check_groups_early(parser: TrlParser, argv: list[str], world: int) -> None:

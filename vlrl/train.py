@@ -6,6 +6,7 @@ Reads from top to bottom like a recipe; every step is a chapter of its own elsew
 from __future__ import annotations
 
 import atexit
+import gc
 import os
 import sys
 import warnings
@@ -23,6 +24,7 @@ warnings.filterwarnings("ignore", message=".*gradient_checkpointing.* is depreca
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NoReturn
 
 import torch
@@ -31,7 +33,7 @@ from transformers.utils import logging as transformers_logging
 from trl import get_peft_config, get_quantization_config
 from trl.models import unwrap_model_for_generation
 
-from vlrl import report, run
+from vlrl import before_after, report, run
 from vlrl.checkpoints import RunStopped, disk_is_full
 from vlrl.config import Config, ConfigError, parse
 from vlrl.correctors import make_corrector, make_probe
@@ -55,7 +57,9 @@ def main(argv: list[str] | None = None) -> int:
         if prm_options.is_asked(words):
             prm_recipe.train(prm_options.parse(words), print if first else _silent)
         else:
-            train(parse(words))
+            around = train(parse(words))
+            finish()
+            return benchmark(around) if around is not None and first else 0
         finish()
     except (ConfigError, SampleError, ModelError, NotShared) as error:
         if first:
@@ -85,6 +89,14 @@ def finish() -> None:
     PartialState().destroy_process_group()
 
 
+def benchmark(around: before_after.Around) -> int:
+    """Measure before and after beside each other, once the run is written and its memory is free. Returns the exit code."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return 0 if before_after.conclude(around, partial(print, flush=True)) else 1
+
+
 def leave(code: int) -> NoReturn:
     """End this process; where several were successful, without taking the interpreter apart first.
 
@@ -100,14 +112,14 @@ def leave(code: int) -> NoReturn:
     sys.exit(code)
 
 
-def train(config: Config) -> None:
-    """One run, from a resolved configuration to `summary.json`."""
+def train(config: Config) -> before_after.Around | None:
+    """One run, from a resolved configuration to `summary.json`. Returns what `--bench` asks for, or None."""
     state = PartialState()
     say = print if state.is_main_process else _silent
     transformers_logging.disable_progress_bar()
     say(describe(config, state.num_processes))
     if config.run.dry_run:
-        return
+        return None
     job = prepare(config, say)
     if "sft" in config.stages and run.is_shipped_start(config):
         name = config.model.model_name_or_path
@@ -122,6 +134,7 @@ def train(config: Config) -> None:
         job.measure("after")
     if state.is_main_process:
         print(conclude(job), flush=True)
+    return job.around
 
 
 @dataclass
@@ -134,6 +147,7 @@ class Job:
     loaded: Loaded
     data: run.Data
     payment: Payment
+    around: before_after.Around | None = None
     predictions: dict[str, list[Prediction]] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=lambda: {"sft": 0.0, "grpo": 0.0})
 
@@ -180,9 +194,20 @@ def prepare(config: Config, say: Callable[..., None]) -> Job:
     payment = run.choose_payment(config, data)
     say("rewards   " + ", ".join(reward.name for reward in payment.rewards))
     say(_example(config, data.held_out[0]))
+    around = _around(config, opened.path, loaded)
     if PartialState().is_main_process and not opened.resuming:
         run.write_config(config, opened.path)
-    return Job(config, say, opened, loaded, data, payment)
+    return Job(config, say, opened, loaded, data, payment, around)
+
+
+def _around(config: Config, folder: Path, loaded: Loaded) -> before_after.Around | None:
+    """The benchmarks of this run, their flags and data checked. Raises ConfigError."""
+    if not config.bench.names:
+        return None
+    around = before_after.Around(config, folder, loaded.coords, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    if PartialState().is_main_process:
+        around.check()
+    return around
 
 
 def supervised_stage(job: Job) -> None:

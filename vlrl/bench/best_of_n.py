@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from vlrl.bench.suites import Predictions
+from vlrl.benchmarks import VILBENCH
 from vlrl.evaluation import Row, Scored, write_json
 from vlrl.metrics.accuracy import share
 from vlrl.schema import Metric, Prediction, Sample, SampleError, Task
@@ -41,7 +42,7 @@ from vlrl.vilbench.summary import (
     table,
 )
 
-NAME = "vilbench"
+NAME = VILBENCH
 NAME_OF_RELEASE = "ViLBench"
 SCORES = "step_scores.jsonl"
 STEPS = "steps"

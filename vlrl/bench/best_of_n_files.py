@@ -11,8 +11,9 @@ from typing import Any
 
 from vlrl.bench.best_of_n import NAME, NAME_OF_RELEASE, STEPS, TASK, BestOfN
 from vlrl.bench.log import SETTINGS
-from vlrl.bench.solutions import CANDIDATES, solutions_suite
+from vlrl.bench.solutions import solutions_suite
 from vlrl.bench.suites import Source, Suite, sha256_of
+from vlrl.benchmarks import CANDIDATES
 from vlrl.prm.files import has_head
 from vlrl.schema import SampleError
 from vlrl.vilbench import SELECTION_BIAS, fixture, label_of
@@ -21,10 +22,6 @@ from vlrl.vilbench.records import read_candidates, read_items, read_scores
 N_FIXTURE_ASKED = 20
 """Items of the built-in set that a model which is asked rates, unless --limit says otherwise: each costs 35 prompts."""
 JUDGE_TOKENS, TINY_TOKENS = 256, 32
-
-
-def is_vilbench(task: str) -> bool:
-    return task.partition("/")[0] == NAME
 
 
 def best_of_n_suite(args: argparse.Namespace, max_tokens: int | None) -> Suite:

@@ -29,13 +29,19 @@ def read_folder(folder: Path) -> tuple[dict[str, Any], Rows]:
 
 
 def diff(args: argparse.Namespace) -> int:
-    """Print the differences B - A with interval and p-value, then what changed."""
-    (result_a, rows_a), (result_b, rows_b) = read_folder(args.a), read_folder(args.b)
+    """Print the differences B - A with interval and p-value, then what changed; of several runs a side, `diff_several`."""
+    from vlrl.bench.several import check_folders, diff_several
+
+    check_folders(args.folders, args.to)
+    if args.to:
+        return diff_several(args)
+    at_a, at_b = args.folders
+    (result_a, rows_a), (result_b, rows_b) = read_folder(at_a), read_folder(at_b)
     compared = compare(rows_a, rows_b)
     common = sorted(rows_a.keys() & rows_b.keys())
     changes = changed(rows_a, rows_b)
     sha = [(result.get("data") or {}).get("sha256") for result in (result_a, result_b)]
-    print(f"A  {args.a}  model {result_a.get('model')}\nB  {args.b}  model {result_b.get('model')}")
+    print(f"A  {at_a}  model {result_a.get('model')}\nB  {at_b}  model {result_b.get('model')}")
     print(f"{len(common)} samples in both, {len(rows_a) - len(common)} only in A, {len(rows_b) - len(common)} only in B")
     if sha[0] != sha[1]:
         print("the data files differ (SHA-256): compared by sample id alone")
@@ -51,7 +57,7 @@ def diff(args: argparse.Namespace) -> int:
             print(f"  ... and {len(rows) - args.n} more")
     if args.output_path:
         args.output_path.mkdir(parents=True, exist_ok=True)
-        told = {"a": str(args.a), "b": str(args.b), "n_common": len(common), "differences": compared, "changed": changes}
+        told = {"a": str(at_a), "b": str(at_b), "n_common": len(common), "differences": compared, "changed": changes}
         write_json(args.output_path / "diff.json", told)
         print(args.output_path / "diff.json")
     return 0

@@ -17,13 +17,14 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from vlrl.autotrust import is_autotrust
-from vlrl.bench.best_of_n_files import best_of_n_suite, is_score_file, is_vilbench, score_file
+from vlrl.bench.best_of_n_files import best_of_n_suite, is_score_file, score_file
 from vlrl.bench.engines import Engine, Failure, check_world, load_engine
 from vlrl.bench.log import SETTINGS, Log, read_log
 from vlrl.bench.page import write_page
 from vlrl.bench.results import counts_line, table, write_results
 from vlrl.bench.suites import SITUATED, Suite, own_suite
-from vlrl.bench.trust import score_array, trust_suite
+from vlrl.bench.trust_command import score_array, trust_suite
+from vlrl.benchmarks import is_vilbench
 from vlrl.evaluation import Scored
 from vlrl.pictures import ImageError
 from vlrl.schema import CARD_TASKS, Prediction, Sample, SampleError, is_there
@@ -60,6 +61,9 @@ def run(args: argparse.Namespace) -> int:
     first_stage = suite.stages[0]({})
     lost = {sample.id: (sample.task, gone) for sample in first_stage if (gone := lost_picture(sample)) is not None}
     refuse_missing(lost, len(first_stage), args.allow_missing)
+    if args.dry_run:
+        print(f"{suite.name}: {len(first_stage)} samples of {suite.source.description} to ask first; flags and data are fine")
+        return 0
     engine: Engine = suite.engine(args) if suite.engine else load_engine(args, suite.boxes)
     check_world(engine)
     log = Log(args.output_path, engine.rank, engine.world)

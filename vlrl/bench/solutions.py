@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vlrl.bench.suites import Predictions, Source, Suite, sha256_of
+from vlrl.benchmarks import CANDIDATES
 from vlrl.evaluation import Row, Scored
 from vlrl.metrics.stats import bootstrap_mean
 from vlrl.schema import Prediction, Sample, Task
@@ -20,7 +21,6 @@ from vlrl.vilbench.records import Candidate, Item, read_items
 from vlrl.vilbench.selection import baselines
 from vlrl.vilbench.steps import split_steps
 
-CANDIDATES = "vilbench/candidates"
 FILE = "candidates.jsonl"
 INSTRUCTION = 'Solve it step by step, each step on a line of its own ("Step 1: ..."), and end with "The answer is ...".'
 N_FIXTURE = 20
