@@ -42,7 +42,8 @@ def diff_several(args: argparse.Namespace) -> int:
     common = merged[0].keys() & merged[1].keys()
     if common:
         over_samples = compare(merged[0], merged[1])
-        print(f"\nover samples: {len(common)} that every run answered, each run's share of a sample's mean the same, paired")
+        which = "on both sides, by seed" if paired else "that every run answered, means over runs"
+        print(f"\nover samples: {len(common)} {which}, paired")
         print(difference_table(over_samples))
     else:
         print("\nno sample was answered by every run: nothing to pair over samples")
