@@ -38,7 +38,7 @@ SHOWN = {
     "points24": '"cards": [four ranks], "formula": "so far", ',
 }
 
-COLD_START = ("points24", "numberline", "points24", "ezpoints", "points24", "blackjack")
+COLD_START = ("points24", "points24", "numberline", "points24", "points24", "ezpoints", "points24", "points24", "blackjack")
 _WORDS = 1
 """What the draws of a wording are for."""
 
@@ -95,7 +95,7 @@ def _rewards(sample: Sample) -> tuple[str, ...]:
 
 
 def _any_game(seed: int, split: str, index: int) -> Sample:
-    """The four games in turns, as rows of the task `cards`; to the cold start the hardest comes as often as all others."""
+    """The four games in turns, as rows of the task `cards`; in the cold start two of three are the hardest."""
     if split.startswith("coldstart"):
         sample = game_sample(COLD_START[index % len(COLD_START)], seed, split, index)
     else:

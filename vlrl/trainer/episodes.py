@@ -79,8 +79,8 @@ class Episodes(GuidedThoughts):
                 f"{rows} episodes a process are not whole groups of num_generations={self.num_generations}; make"
                 " per_device_train_batch_size x steps_per_generation a multiple of it"
             )
-        cut = {"none": "never cut", "reward": "cut at a reward below 0", "target": "cut where they leave the corrector's formula"}
-        how = cut[self._guide.options.cut]
+        cut = self._guide.options.cut
+        how = {"none": "never cut", "reward": "cut below a reward of 0"}.get(cut, "cut where they leave a corrector's formula")
         self._say(f"episodes  {rows} side by side on each process, {self.num_generations} from each deal, {how}")
 
     # -- playing -------------------------------------------------------------------------------------------------------
