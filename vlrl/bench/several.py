@@ -159,6 +159,6 @@ def check_folders(folders: Sequence[Path], to: Sequence[Path]) -> None:
     """Raises SampleError where it is not clear what is compared with what."""
     if not to and len(folders) != 2:
         raise SampleError(f"{len(folders)} folders: give two, or several a side: diff A1 A2 ... --to B1 B2 ...")
-    for side in (folders, to):
+    for side in (folders, to) if to else ():
         if len(set(side)) < len(side):
             raise SampleError("a folder is named twice on one side; every run counts once")
