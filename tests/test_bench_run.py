@@ -89,7 +89,7 @@ def test_a_killed_run_loses_nothing_and_goes_on(detection, tmp_path):
     words = ["run", "--task", "detection", "--limit", "12", "--batch_size", "1", "--output_path", str(folder)]
     slow = (
         "import sys, time, vlrl.generate as g\nold = g.complete\n"
-        "def complete(*a):\n    time.sleep(0.15)\n    return old(*a)\n"
+        "def complete(*a, **k):\n    time.sleep(0.15)\n    return old(*a, **k)\n"
         "g.complete = complete\nfrom vlrl.bench import main\nsys.exit(main(sys.argv[1:]))"
     )
     process = subprocess.Popen(

@@ -70,7 +70,7 @@ def test_what_cannot_be_compared_is_named(tmp_path, capsys):
     for words, message in (
         ([one], "1 folders: give two, or several a side"),
         ([one, one, one], "3 folders"),
-        ([one, one, "--to", one], "named twice"),
+        ([one, one, "--to", one], "named twice on one side"),
         ([one, "--to", str(tmp_path / "gone")], "holds no result.json"),
     ):
         assert main(["diff", *words]) == 2

@@ -32,7 +32,7 @@ def diff_several(args: argparse.Namespace) -> int:
         print("runs pair by their seeds; those of one seed are drawn together")
     elif len({(result.get("data") or {}).get("sha256") for side in results for result in side}) > 1:
         print("the data files differ (SHA-256) and seeds do not pair: runs are compared as they are, samples by id alone")
-    over_runs = compare_results(*results, paired=paired)
+    over_runs = compare_results(results[0], results[1], paired=paired)
     print(f"\nover runs: interquartile means, stratified bootstrap of {len(sides[0])} and {len(sides[1])} runs")
     print(runs_table(over_runs))
     over_samples: list[dict[str, Any]] = []
@@ -41,14 +41,15 @@ def diff_several(args: argparse.Namespace) -> int:
     ]
     common = merged[0].keys() & merged[1].keys()
     if common:
-        over_samples = compare(*merged)
-        print(f"\nover samples: {len(common)} that every run answered, each run's share of a sample's mean the same, paired")
+        over_samples = compare(merged[0], merged[1])
+        which = "on both sides, by seed" if paired else "that every run answered, means over runs"
+        print(f"\nover samples: {len(common)} {which}, paired")
         print(difference_table(over_samples))
     else:
         print("\nno sample was answered by every run: nothing to pair over samples")
     if args.output_path:
         args.output_path.mkdir(parents=True, exist_ok=True)
-        told = {side: list(map(str, folders)) for side, folders in (("a", args.folders), ("b", args.to))}
+        told: dict[str, Any] = {side: list(map(str, folders)) for side, folders in (("a", args.folders), ("b", args.to))}
         told |= {"paired_by_seed": paired, "over_runs": over_runs, "over_samples": over_samples}
         write_json(args.output_path / "diff.json", told)
         print(args.output_path / "diff.json")
@@ -106,8 +107,8 @@ def _record(task: str, metric: str, made: Comparison) -> dict[str, Any]:
 
 
 def merge(runs: Sequence[Rows], seeds: Sequence[Any] | None) -> Rows:
-    """The rows of several runs as one: what each sample adds is summed over runs, so that its number is the mean over runs.
-    Samples that not every run has are left out; with `seeds`, samples of different seeds are different ones."""
+    """The rows of several runs as one: what each sample adds is the mean over runs, so that sides of unequal number can be
+    exchanged. Samples that not every run has are left out; with `seeds`, samples of different seeds are different ones."""
     if seeds is not None:
         return {
             (task, f"{key} (seed {seed})"): {**row, "picture": f"{row['picture']} (seed {seed})"}
@@ -124,7 +125,7 @@ def merge(runs: Sequence[Rows], seeds: Sequence[Any] | None) -> Rows:
             if other["gold"] != row["gold"]:
                 raise SampleError(f"sample {key[1]!r} has another right answer in another run; score all on the same data")
         names = [name for name in row["parts"] if all(name in other["parts"] for other in same)]
-        parts = {name: [sum(one["parts"][name][i] for one in (row, *same)) for i in (0, 1)] for name in names}
+        parts = {name: [sum(one["parts"][name][i] for one in (row, *same)) / len(runs) for i in (0, 1)] for name in names}
         found[key] = {**row, "parts": parts}
     return found
 
@@ -158,6 +159,6 @@ def check_folders(folders: Sequence[Path], to: Sequence[Path]) -> None:
     """Raises SampleError where it is not clear what is compared with what."""
     if not to and len(folders) != 2:
         raise SampleError(f"{len(folders)} folders: give two, or several a side: diff A1 A2 ... --to B1 B2 ...")
-    for side in (folders, to):
+    for side in (folders, to) if to else ():
         if len(set(side)) < len(side):
             raise SampleError("a folder is named twice on one side; every run counts once")
