@@ -88,7 +88,8 @@ def is_asked(argv: Sequence[str]) -> bool:
 
 def parse(argv: Sequence[str]) -> PrmRun:
     """Resolve a command line. Raises ConfigError."""
-    parser: Any = TrlParser((RunConfig, PrmConfig, ModelConfig), allow_abbrev=False)
+    kinds: Any = (RunConfig, PrmConfig, ModelConfig)
+    parser: Any = TrlParser(kinds, allow_abbrev=False)
     parser.error = refuse
     known = sorted({action.dest for action in parser._actions if action.dest != "help"})
     words = with_underscores(argv)
