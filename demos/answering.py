@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from PIL import Image
@@ -35,6 +35,19 @@ def open_upload(path: str) -> Image.Image:
     if max(width, height) > 200 * min(width, height):
         raise Refused(f"a picture of {width}x{height} is too thin")
     return image
+
+
+def open_drawing(drawing: Mapping[str, Any] | None) -> Image.Image:
+    """What was drawn, on white, as RGB; `drawing` is what gradio's editor gives. Raises Refused for an empty sheet."""
+    drawn = (drawing or {}).get("composite")
+    if drawn is None or not drawn.convert("RGBA").getchannel("A").getbbox():
+        raise Refused("nothing is drawn yet")
+    sheet = Image.new("RGBA", drawn.size, "white")
+    sheet.alpha_composite(drawn.convert("RGBA"))
+    picture = sheet.convert("RGB")
+    if len(picture.getcolors(2) or [0, 0]) < 2:
+        raise Refused("nothing is drawn yet")
+    return picture
 
 
 class Models:

@@ -12,7 +12,7 @@ import gradio as gr
 from PIL import Image
 
 from demos import page, runs, scoring
-from demos.answering import Models, Refused, open_upload
+from demos.answering import Models, Refused, open_drawing, open_upload
 from demos.games import Table
 from demos.runs import FILTERS, Runs
 from vlrl.cards import GAMES
@@ -23,6 +23,8 @@ from vlrl.tasks import TASKS
 ONE_AT_A_TIME = "model"
 """The queue of everything that asks a model."""
 OWN = "the task's own"
+PAD_PX = 448
+PENS = ["#c0392b", "#2471a3", "#1e8449", "#d4ac0d", "#111111"]
 LOCAL_REWARDS = sorted(name for name, reward in REWARDS.items() if not reward.needs & {"network", "base"})
 
 
@@ -40,6 +42,12 @@ def try_tab(models: Models, shelf: Runs, default_model: str) -> None:
             with gr.Row():
                 number = gr.Number(0, label="Example", precision=0, minimum=0, elem_id="try-number", min_width=90)
                 upload = gr.UploadButton("Upload a picture", file_types=["image"], elem_id="try-upload", min_width=140)
+            with gr.Accordion("Draw a picture", open=False, elem_id="try-draw"):
+                pad = gr.Sketchpad(
+                    type="pil", canvas_size=(PAD_PX, PAD_PX), fixed_canvas=True, show_label=False, elem_id="try-pad",
+                    brush=gr.Brush(default_size=8, default_color=PENS[0], colors=PENS), sources=[], transforms=[], layers=False,
+                )  # fmt: skip
+                drawn = gr.Button("Use the drawing", elem_id="try-drawn")
             question = gr.Textbox(label="Question", elem_id="try-question")
             with gr.Row():
                 n = gr.Slider(1, 8, 1, step=1, label="Answers (2+: a group)", elem_id="try-n", min_width=140)
@@ -57,9 +65,17 @@ def try_tab(models: Models, shelf: Runs, default_model: str) -> None:
 
     def take_upload(path: str, task: str) -> Any:
         try:
-            opened = open_upload(path)
+            return with_own(open_upload(path), task)
         except Refused as error:
             raise gr.Error(str(error)) from error
+
+    def take_drawing(drawing: dict[str, Any] | None, task: str) -> Any:
+        try:
+            return with_own(open_drawing(drawing), task)
+        except Refused as error:
+            raise gr.Error(str(error)) from error
+
+    def with_own(opened: Image.Image, task: str) -> Any:
         chosen = Sample("upload", task, "", None, ("upload",))
         return chosen, opened, scoring.picture(chosen, None, opened), "", ""
 
@@ -84,6 +100,7 @@ def try_tab(models: Models, shelf: Runs, default_model: str) -> None:
     shown = [sample, image, question, picture, answer, scores]
     gr.on([task.change, number.change], show_example, [task, number], shown, show_progress="hidden")
     upload.upload(take_upload, [upload, task], [sample, image, picture, answer, scores])
+    drawn.click(take_drawing, [pad, task], [sample, image, picture, answer, scores])
     ask.click(
         answer_it, [task, model, sample, image, question, n, temperature], [picture, answer, scores],
         concurrency_id=ONE_AT_A_TIME, concurrency_limit=1, show_progress="minimal",
@@ -103,7 +120,8 @@ def _picture(name: str, caption: str, height: int | None = 380) -> gr.Image:
 
 
 def _asked(chosen: Sample | None, task: str, question: str) -> Sample:
-    """The sample with the question that stands on the page; with another question its answer is not known."""
+    """The sample with the question that stands on the page (in detection: the classes asked for, with commas between); with
+    another question its answer is not known."""
     if chosen is None:
         chosen = scoring.example(task, 0)
     question = question.strip()[:2000]
@@ -111,7 +129,10 @@ def _asked(chosen: Sample | None, task: str, question: str) -> Sample:
         raise Refused("ask something: the question is empty")
     if question == chosen.question:
         return chosen
-    return dataclasses.replace(chosen, question=question, answer=None, choices=None)
+    meta = {**chosen.meta}
+    if task == "detection":
+        meta["categories"] = [name for part in question.split(",") if (name := part.strip())] or [question]
+    return dataclasses.replace(chosen, question=question, answer=None, choices=None, meta=meta)
 
 
 def _scores(sample: Sample, texts: list[str]) -> list[list[scoring.Scored]]:

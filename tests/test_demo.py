@@ -5,10 +5,10 @@ import json
 import pytest
 from PIL import Image
 
-from demos import runs, scoring
-from demos.answering import MAX_PIXELS, Refused, open_upload
+from demos import runs, scoring, tabs
+from demos.answering import MAX_PIXELS, Models, Refused, open_drawing, open_upload
 from demos.games import Table
-from vlrl.schema import SampleError
+from vlrl.schema import Sample, SampleError
 from vlrl.tasks import TASKS
 
 
@@ -144,6 +144,30 @@ def test_uploads_that_are_no_pictures_are_refused(tmp_path):
     for path, words in ((corrupt, "no picture"), (text, "no picture"), (thin, "too thin"), (huge, "are the most")):
         with pytest.raises(Refused, match=words):
             open_upload(str(path))
+
+
+def test_a_drawing_comes_on_white_and_an_empty_sheet_is_refused():
+    sheet = Image.new("RGBA", (40, 30), (0, 0, 0, 0))
+    for empty in (None, {}, {"composite": None}, {"composite": sheet}, {"composite": Image.new("RGB", (40, 30), "white")}):
+        with pytest.raises(Refused, match="nothing is drawn"):
+            open_drawing(empty)
+    sheet.paste((255, 0, 0, 255), (5, 5, 10, 10))
+    drawn = open_drawing({"composite": sheet})
+    assert (drawn.mode, drawn.size) == ("RGB", (40, 30))
+    assert drawn.getpixel((7, 7)) == (255, 0, 0)
+    assert drawn.getpixel((20, 20)) == (255, 255, 255)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_any_task_asks_any_question_about_any_picture(task):
+    """An upload has no true answer, which nothing on the way to the prompt may need."""
+    models, picture = Models(), Image.new("RGB", (200, 150), "white")
+    sample = tabs._asked(Sample("upload", task, "", None, ("upload",)), task, "red square, blue disk")
+    sample = models.situate("tiny", sample, picture)
+    words = models._inputs(models._load("tiny"), sample, picture)
+    said = models._load("tiny").tokenizer.decode(words["input_ids"][0])
+    assert "red square, blue disk" in said
+    assert tabs._scores(sample, ["x"]) == [[]], "nothing can be paid"
 
 
 def test_a_game_by_hand_with_the_corrector_s_remark():

@@ -140,6 +140,31 @@ def test_one_click_gives_an_answer_with_boxes(browser, url):
 
 
 @needs_browser
+def test_a_drawing_is_asked_about(browser, url):
+    from selenium.webdriver.common.action_chains import ActionChains
+
+    open_tab(browser, url, "Try")
+    until(lambda: has_picture(browser, "#try-picture"))
+    example = find(browser, "#try-picture img").get_attribute("src")
+    find(browser, "#try-draw button").click()
+    sheet = until(lambda: (c := find(browser, "#try-pad canvas")).is_displayed() and c)
+    find(browser, "#try-pad button[aria-label='Brush']").click()
+    browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", sheet)
+    time.sleep(0.5)
+    pen = ActionChains(browser).move_to_element_with_offset(sheet, -60, -40).click_and_hold()
+    for dx, dy in ((120, 0), (0, 80), (-120, 0), (0, -80)):
+        pen = pen.move_by_offset(dx, dy)
+    pen.release().perform()
+    until(lambda: find(browser, "#try-drawn").is_enabled())
+    find(browser, "#try-drawn").click()
+    until(lambda: find(browser, "#try-picture img").get_attribute("src") != example)
+    keep(browser, "draw")
+    find(browser, "#try-ask").click()
+    until(lambda: "not known" in text(browser, "#try-scores"))
+    assert "answer" in text(browser, "#try-answer").lower()
+
+
+@needs_browser
 def test_a_group_shows_what_grpo_sees(browser, url):
     open_tab(browser, url, "Try")
     until(lambda: has_picture(browser, "#try-picture"))
