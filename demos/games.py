@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from PIL import Image
 
+from demos.scoring import apart
 from vlrl.cards import GAMES, thought_fields, write_reply
 from vlrl.cards.deals import episode_sample, state_sample
 from vlrl.envs import CardEnv
@@ -28,7 +29,7 @@ class Table:
 
     @property
     def picture(self) -> Image.Image:
-        return self.episode.observation
+        return apart(self.episode.observation)
 
     @property
     def tokens(self) -> list[str]:

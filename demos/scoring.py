@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,6 +104,13 @@ def parts(text: str, sample: Sample) -> tuple[str, str]:
     return thought.strip(), read_span(text, sample).text or ""
 
 
+def apart(image: Image.Image) -> Image.Image:
+    """The picture, marked so that its file on the server is no other picture's: gradio names files by their content and writes
+    them anew each time, and a visitor could be sent one that is being written."""
+    image.info["shown"] = secrets.token_hex(8)
+    return image
+
+
 def picture(sample: Sample, text: str | None, image: Image.Image | None = None) -> Image.Image | None:
     """The picture asked about with true (green) and given (red) boxes; None for a sample without one."""
     if image is None:
@@ -110,7 +118,7 @@ def picture(sample: Sample, text: str | None, image: Image.Image | None = None) 
             return None
         image = open_image(sample.images[int(sample.meta.get("image_index", 0))])
     scale = SIDE_PX / max(image.size)
-    shown = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))
+    shown = apart(image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale)))))
     if sample.task not in BOX_TASKS:
         return shown
     draw = ImageDraw.Draw(shown)

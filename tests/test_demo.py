@@ -58,6 +58,16 @@ def test_boxes_are_drawn_where_they_are():
     assert scoring.TRUE_COLOUR in colours
 
 
+def test_equal_pictures_are_files_of_their_own(tmp_path):
+    from gradio.processing_utils import save_pil_to_cache
+
+    sample = scoring.example("detection", 0)
+    shown = [scoring.picture(sample, None), scoring.picture(sample, None)]
+    assert shown[0].tobytes() == shown[1].tobytes()
+    names = {save_pil_to_cache(picture, str(tmp_path), format="png") for picture in shown}
+    assert len(names) == 2, "nobody is sent a picture that another visit is writing"
+
+
 def test_advantages_are_grpo_s():
     import torch
 
