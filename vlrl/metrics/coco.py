@@ -253,7 +253,7 @@ def _indexed(images: list[dict[str, Any]], categories: list[dict[str, Any]], ann
 
 
 class _ApTable:
-    """`COCOeval`'s matches, laid out so that AP over any resample of the samples takes about a millisecond.
+    """`COCOeval`'s matches, laid out so that AP over a resample of the samples takes milliseconds.
 
     Axes: N samples, K labels, T IoU thresholds, D predicted boxes in the order of the samples.
     """
@@ -281,29 +281,38 @@ class _ApTable:
 
     def at(self, index: IntArray) -> FloatArray:
         """AP [T, K] over the samples `index` (sorted, repeats allowed); nan for a label without true boxes."""
-        n_labels = self.n_true_NK.shape[1]
-        n_true_K = self.n_true_NK[index].sum(axis=0)
-        ends = self.length_N[index].cumsum()
-        gathered_D = np.repeat(self.first_N[index] - ends + self.length_N[index], self.length_N[index])
+        n_labels, n_thresholds = self.n_true_NK.shape[1], self.n_thresholds
+        n_true_K = np.bincount(index, minlength=len(self.n_true_NK)) @ self.n_true_NK
+        length = self.length_N[index]
+        gathered_D = np.repeat(self.first_N[index] - length.cumsum() + length, length)
         gathered_D += np.arange(len(gathered_D))
         sorted_D = gathered_D[np.argsort(self.rank_D[gathered_D], kind="stable")]
-        label_D = self.label_D[sorted_D]
-        place_D = np.arange(len(sorted_D)) - np.searchsorted(label_D, np.arange(n_labels))[label_D] + 1
 
-        # Only true positives matter: between two of them precision falls. M hits in the order (threshold, label,
-        # place).
-        threshold_M, at_M = np.nonzero(self.hit_TD[:, sorted_D])
-        segment_M = threshold_M * n_labels + label_D[at_M]
-        n_segments = self.n_thresholds * n_labels
-        nth_M = np.arange(len(segment_M)) - np.searchsorted(segment_M, np.arange(n_segments))[segment_M] + 1
-        precision_M = nth_M / (place_D[at_M] + np.spacing(1))
-        # Highest precision at this recall or above: a running maximum from the right, kept inside its segment by
-        # steps of 2.
-        step_M = 2.0 * (n_segments - segment_M)
-        envelope_M = np.maximum.accumulate((precision_M + step_M)[::-1])[::-1] - step_M
-        # How many of the 101 recall levels are first reached with this hit.
-        reached_M = np.searchsorted(self.recalls, nth_M / n_true_K[label_D[at_M]], side="right")
-        n_levels_M = np.diff(reached_M, prepend=0)
-        n_levels_M[nth_M == 1] = reached_M[nth_M == 1]
-        ap_TK = np.bincount(segment_M, envelope_M * n_levels_M, minlength=n_segments).reshape(self.n_thresholds, n_labels)
-        return np.where(n_true_K > 0, ap_TK / len(self.recalls), np.nan)
+        # Only true positives matter: between two of them precision falls. M hits lie in the order (threshold, label,
+        # place), S = threshold x label segments of them.
+        hit_M = np.flatnonzero(self.hit_TD.take(sorted_D, axis=1))
+        start_K = np.searchsorted(self.label_D[sorted_D], np.arange(n_labels))
+        start_S = (np.arange(n_thresholds)[:, None] * len(sorted_D) + start_K).ravel()
+        first_S = np.searchsorted(hit_M, start_S)
+        length_S = np.diff(first_S, append=len(hit_M))
+        nth_M = np.arange(1, len(hit_M) + 1) - np.repeat(first_S, length_S)
+        precision_M = nth_M / (hit_M - np.repeat(start_S - 1, length_S))
+
+        # Precision at each of the L recall levels: the highest from the first hit that reaches the level on.
+        need_SL = np.tile(self._hits_needed(n_true_K), (n_thresholds, 1))
+        reached_SL = need_SL <= length_S[:, None]
+        envelope_SL = np.zeros(need_SL.shape)
+        if len(hit_M):
+            envelope_SL[reached_SL] = np.maximum.reduceat(precision_M, (first_S[:, None] + need_SL - 1)[reached_SL])
+        envelope_SL = np.maximum.accumulate(envelope_SL[:, ::-1], axis=1)
+        ap_TK = envelope_SL.mean(axis=1).reshape(n_thresholds, n_labels)
+        return np.where(n_true_K > 0, ap_TK, np.nan)
+
+    def _hits_needed(self, n_true_K: IntArray) -> IntArray:
+        """The smallest number of hits (at least 1) whose recall is a level or above it, [K, L]; compared as numbers are
+        compared there, hits / true boxes against the level, both rounded."""
+        n_true_K1 = np.maximum(n_true_K, 1)[:, None]
+        need_KL = np.ceil(self.recalls * n_true_K1)
+        need_KL -= (need_KL - 1) / n_true_K1 >= self.recalls
+        need_KL += need_KL / n_true_K1 < self.recalls
+        return np.maximum(need_KL, 1).astype(np.int64)
