@@ -252,6 +252,17 @@ def test_the_policy_term_can_be_left_out_and_imitation_can_fade(tmp_path):
     assert trainer._metrics["train"]["gtr/coef"] == [1.0, 0.0]
 
 
+def test_more_records_can_be_imitated_than_the_batch_has_rows(tmp_path):
+    tokens = []
+    for draws in (1, 3):
+        trainer = trainer_of(tmp_path, corrector=OracleCorrector(), gate="always", draws=draws)
+        scripted(trainer, lambda game, state, call: wrong_thought(game, state, game.best(state)))
+        trainer.compute_loss(trainer.model, trainer._generate_and_score_completions(rows_of(trainer)))
+        tokens += trainer._metrics["train"]["gtr/imitated_tokens"]
+    one, three = tokens
+    assert three == pytest.approx(3 * one, rel=0.2)
+
+
 def test_a_curriculum_begins_with_the_easier_game(tmp_path):
     easier: Task = load_task("ezpoints")
     trainer = trainer_of(tmp_path, "points24", curriculum=Curriculum(easier, 0.5))
@@ -361,6 +372,7 @@ def test_an_endpoint_that_babbles_or_fails_is_skipped_and_told(tmp_path, run_tra
         (["--corrector", "orakel"], "give none, oracle"),
         (["--gtr", "agregate=all"], "did you mean 'aggregate'"),
         (["--gtr", "credit=none"], "give one of episode"),
+        (["--gtr", "draws=0"], "at least 1"),
         (["--curriculum", "detection:0.5"], "give a card game"),
         (["--thought_weight", "2"], "outside 0..1"),
         (["--corrector_url", "http://x"], "is for model:NAME"),

@@ -23,9 +23,10 @@ class GuideOptions:
     `coef`: weight of the imitation term; `schedule` "linear_to_zero" takes it away over the run. `thought_weight`: of thought
     tokens in the policy term, 0..1 (None: 0.5 in card games, 1 elsewhere). `per_group`: corrections asked for a group (None:
     every step of an episode, one completion of a single question; 0: none). `clone`: imitate the thought, or the "full" reply
-    with the action that the corrected thought names. `aggregate`, `gate`, `cap`: see `CorrectionSet`. `policy=False`: imitation
-    alone. `solver`: whether a corrector may use one. `credit`, `gamma`, `format_weight`: see `Credit`. `truncation`, `illegal`:
-    see `Episode` (and `cut`). `step_weight`: every step counts the same, or every episode.
+    with the action that the corrected thought names. `draws`: records drawn for each row of the policy term (published: 1; the
+    memory of a step grows with it). `aggregate`, `gate`, `cap`: see `CorrectionSet`. `policy=False`: imitation alone. `solver`:
+    whether a corrector may use one. `credit`, `gamma`, `format_weight`: see `Credit`. `truncation`, `illegal`: see `Episode`
+    (and `cut`). `step_weight`: every step counts the same, or every episode.
     """
 
     corrector: str = "none"
@@ -38,6 +39,7 @@ class GuideOptions:
     aggregate: Literal["all", "fresh"] = "all"
     gate: Literal["share", "always"] = "share"
     cap: int | None = None
+    draws: int = 1
     policy: bool = True
     solver: bool = True
     credit: Literal["episode", "return_to_go", "same_state"] = "episode"
@@ -62,6 +64,8 @@ class GuideOptions:
             )
         if not self.policy and self.corrector == "none":
             raise ValueError("policy=false is imitation alone, which needs a corrector")
+        if self.draws < 1:
+            raise ValueError(f"draws {self.draws}: must be at least 1; coef=0 imitates nothing")
         if self.probes < 2:
             raise ValueError(f"probes {self.probes}: sensitivity swaps the images of at least two")
         self.credit_for(1.0)

@@ -220,7 +220,7 @@ class GuidedThoughts(FreshGroups):
     # -- imitation -----------------------------------------------------------------------------------------------------
 
     def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-        """TRL's policy term, and the imitation term for as many records as the batch has rows. `inputs["shares"]`: what share
+        """TRL's policy term, and the imitation term for `draws` records a row of the batch. `inputs["shares"]`: what share
         of both terms this batch is of the step's (default: all of it)."""
         of_policy, of_imitation = inputs.get("shares", (1.0, 1.0))
         loss = super().compute_loss(model, inputs, *args, **kwargs) * of_policy
@@ -229,7 +229,7 @@ class GuidedThoughts(FreshGroups):
         if not self._guide.options.policy:
             loss = loss * 0.0
         weight = self._guide.options.weight_at(self.state.global_step, self.state.max_steps)
-        imitation = self._imitation(model, len(inputs["completion_ids"]))
+        imitation = self._imitation(model, self._guide.options.draws * len(inputs["completion_ids"]))
         self._metrics["train"]["gtr/coef"].append(weight)
         if imitation is None or weight == 0:
             return loss
