@@ -12,12 +12,16 @@ from demos.scoring import Scored
 FONT = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
 """Fonts that every machine has: nothing is fetched from elsewhere."""
 CSS = """
-.gradio-container {max-width: 1180px !important; margin: auto !important}
+.gradio-container {max-width: 1180px !important; width: 100% !important; margin: auto !important}
+.vl-code .cm-editor {max-width: calc(100vw - 4rem); max-height: 18rem} .vl-code .cm-scroller {overflow: auto}
+@media (max-width: 600px) {#runs-plot {overflow-x: auto} #runs-plot * {justify-content: flex-start !important}
+  #runs-plot img {width: 46rem; max-width: none}}
 .vl-head h1 {font-size: 1.5rem; margin: .2rem 0 0} .vl-head p {margin: 0; opacity: .75}
 .vl-table {width: 100%; border-collapse: collapse; font-size: .9rem}
 .vl-table th, .vl-table td {text-align: left; padding: .35rem .5rem; border-bottom: 1px solid var(--border-color-primary);
-  vertical-align: top; overflow-wrap: anywhere}
-.vl-table th {font-weight: 600; opacity: .75}
+  vertical-align: top; overflow-wrap: break-word; word-break: normal}
+.vl-table td.vl-long {overflow-wrap: anywhere; min-width: 10rem}
+.vl-table th {font-weight: 600; opacity: .75; white-space: nowrap}
 .vl-scroll {overflow-x: auto; max-height: 30rem; overflow-y: auto}
 .vl-bar {display: inline-block; height: .6rem; border-radius: .3rem; background: #2f6fde; vertical-align: middle;
   margin-right: .4rem}
@@ -27,6 +31,10 @@ CSS = """
 .vl-box b {display: block; font-size: .8rem; opacity: .7; margin-bottom: .2rem}
 .vl-up {color: #2da44e} .vl-down {color: #d1453b}
 """
+
+
+LONG = 40
+"""Letters from which a cell may be broken anywhere."""
 
 
 def theme() -> gr.themes.Base:
@@ -51,10 +59,11 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], empty: str = "") -
         return f"<p class='vl-none'>{html.escape(empty)}</p>" if empty else ""
 
     def cell(text: str) -> str:
-        return text if text.startswith("<span") else html.escape(text)
+        shown = text if text.startswith("<span") else html.escape(text)
+        return f"<td class='vl-long'>{shown}</td>" if len(text) > LONG and not text.startswith("<span") else f"<td>{shown}</td>"
 
     titles = "".join(f"<th>{html.escape(one)}</th>" for one in head)
-    body = "".join("<tr>" + "".join(f"<td>{cell(str(one))}</td>" for one in row) + "</tr>" for row in rows)
+    body = "".join("<tr>" + "".join(cell(str(one)) for one in row) + "</tr>" for row in rows)
     return f"<div class='vl-scroll'><table class='vl-table'><thead><tr>{titles}</tr></thead><tbody>{body}</tbody></table></div>"
 
 
@@ -65,9 +74,15 @@ def rewards(scored: Sequence[Scored]) -> str:
             value = "<span class='vl-none'>does not apply</span>"
         else:
             share = max(0.0, min(1.0, (one.value - one.low) / (one.high - one.low or 1)))
-            value = f"<span><span class='vl-bar' style='width:{4 * share:.2f}rem'></span>{one.value:.3g}</span>"
-        rows.append([one.reward, value, f"{one.low:g} … {one.high:g}", one.why])
-    return table(["reward", "value", "range", "why"], rows, "No reward applies: the true answer is not known.")
+            bar = f"<span class='vl-bar' style='width:{4 * share:.2f}rem'></span>"
+            value = f"<span>{bar}{one.value:.3g} <span class='vl-none'>in {one.low:g} … {one.high:g}</span></span>"
+        rows.append([name(one.reward), value, one.why])
+    return table(["reward", "value", "why"], rows, "No reward applies: the true answer is not known.")
+
+
+def name(identifier: str) -> str:
+    """A name that a narrow column breaks at its underscores alone."""
+    return f"<span>{html.escape(identifier).replace('_', '_<wbr>')}</span>"
 
 
 def signed(value: float | None) -> str:

@@ -138,20 +138,55 @@ def _keys(rows: list[dict[str, Any]], patterns: tuple[str, ...]) -> list[str]:
     return found
 
 
-def logged_steps(folder: Path) -> list[int]:
-    return sorted(int(path.stem.split("_")[1]) for path in (folder / "completions").glob("step_*.jsonl"))
+HELD_OUT = "held-out samples, before and after"
+FILTERS = ("all", "lowest reward", "highest advantage", "largest change", "unparsed", "cut at the limit")
+Table = tuple[list[str], list[list[str]]]
 
 
-FILTERS = ("all", "lowest reward", "highest advantage", "unparsed", "cut at the limit")
+def logged(folder: Path) -> list[str]:
+    """Whose answers a run holds: the held-out samples' once it is over, then its steps', the latest first."""
+    steps = sorted((int(path.stem.split("_")[1]) for path in (folder / "completions").glob("step_*.jsonl")), reverse=True)
+    return [*([HELD_OUT] if (folder / "held_out.jsonl").is_file() else []), *(f"step {step}" for step in steps)]
 
 
-def completions(folder: Path, step: int, chosen: str) -> list[list[str]]:
-    """Rows of the completions table of a step: id, reward values, advantage, completion, reasons."""
+def answers(folder: Path, which: str, chosen: str) -> Table:
+    """Headings and rows of the answers of one of `logged`, filtered or ordered by one of `FILTERS`. "largest change": of a
+    held-out sample, between before and after; of a step's completion, the advantage, whatever its sign."""
+    return held_out(folder, chosen) if which == HELD_OUT else completions(folder, int(which.split()[-1]), chosen)
+
+
+def held_out(folder: Path, chosen: str) -> Table:
+    rows = read_lines(folder / "held_out.jsonl")
+    if chosen == "lowest reward":
+        rows = sorted(rows, key=lambda row: _or(row["after"]["value"], 2.0))
+    elif chosen in ("largest change", "highest advantage"):
+        rows = sorted(rows, key=lambda row: -abs(_or(row["change"], 0.0)))
+    elif chosen == "unparsed":
+        rows = [row for row in rows if "unparsed" in (row["before"]["outcome"], row["after"]["outcome"])]
+    elif chosen == "cut at the limit":
+        cut = {row["id"] for row in read_lines(folder / "predictions_after.jsonl") if row.get("truncated")}
+        rows = [row for row in rows if row["id"] in cut]
+    table = [
+        [
+            str(row["id"]),
+            str(row["question"]),
+            str(row["gold"]),
+            *(f"{_number(row[side]['value'])}  {row[side]['answer']}" for side in ("before", "after")),
+            _number(row["change"], "+.2f"),
+        ]
+        for row in rows[:MAX_ROWS]
+    ]
+    return ["sample", "question", "right", "before", "after", "change"], table
+
+
+def completions(folder: Path, step: int, chosen: str) -> Table:
     rows = read_lines(folder / "completions" / f"step_{step:06d}.jsonl")
     if chosen == "lowest reward":
         rows = sorted(rows, key=_reward)
     elif chosen == "highest advantage":
-        rows = sorted(rows, key=lambda row: -(row.get("advantage") or 0.0))
+        rows = sorted(rows, key=lambda row: -_or(row.get("advantage"), 0.0))
+    elif chosen == "largest change":
+        rows = sorted(rows, key=lambda row: -abs(_or(row.get("advantage"), 0.0)))
     elif chosen == "unparsed":
         rows = [row for row in rows if any(one.get("answer") in (None, "null") for one in row.get("rewards", {}).values())]
     elif chosen == "cut at the limit":
@@ -159,12 +194,19 @@ def completions(folder: Path, step: int, chosen: str) -> list[list[str]]:
     table = []
     for row in rows[:MAX_ROWS]:
         rewards = row.get("rewards", {})
-        values = ", ".join(f"{name} {'–' if r['value'] is None else format(r['value'], '.3g')}" for name, r in rewards.items())
+        values = ", ".join(f"{name} {_number(r['value'], '.3g')}" for name, r in rewards.items())
         reasons = "; ".join(str(r["why"]) for r in rewards.values() if r.get("why"))
-        advantage = row.get("advantage")
-        worth = "–" if advantage is None else f"{advantage:+.2f}"
+        worth = _number(row.get("advantage"), "+.2f")
         table.append([str(row.get("id", "")), values, worth, str(row.get("completion", "")), reasons])
-    return table
+    return ["sample", "rewards", "advantage", "completion", "why"], table
+
+
+def _or(value: float | None, other: float) -> float:
+    return other if value is None else value
+
+
+def _number(value: float | None, form: str = ".2f") -> str:
+    return "–" if value is None else format(value, form)
 
 
 def _reward(row: dict[str, Any]) -> float:

@@ -22,7 +22,7 @@ from vlrl.tasks import TASKS
 
 ONE_AT_A_TIME = "model"
 """The queue of everything that asks a model."""
-OWN = "the task's own"
+OWN = "its own"
 PAD_PX = 448
 PENS = ["#c0392b", "#2471a3", "#1e8449", "#d4ac0d", "#111111"]
 LOCAL_REWARDS = sorted(name for name, reward in REWARDS.items() if not reward.needs & {"network", "base"})
@@ -50,7 +50,7 @@ def try_tab(models: Models, shelf: Runs, default_model: str) -> None:
                 drawn = gr.Button("Use the drawing", elem_id="try-drawn")
             question = gr.Textbox(label="Question", elem_id="try-question")
             with gr.Row():
-                n = gr.Slider(1, 8, 1, step=1, label="Answers (2+: a group)", elem_id="try-n", min_width=140)
+                n = gr.Slider(1, 8, 1, step=1, label="Answers", elem_id="try-n", min_width=140)
                 temperature = gr.Slider(0.1, 2.0, 1.0, step=0.1, label="Temperature", min_width=140)
             ask = gr.Button("Ask", variant="primary", elem_id="try-ask")
         with gr.Column(scale=3, min_width=300):
@@ -110,7 +110,15 @@ def try_tab(models: Models, shelf: Runs, default_model: str) -> None:
     blocks.load(show_example, [task, number], shown, show_progress="hidden")
 
 
-def _picture(name: str, caption: str, height: int | None = 380) -> gr.Image:
+def _plot(figure: Any) -> Any:
+    return gr.Plot(figure, visible=figure is not None)
+
+
+def _shown(picture: Image.Image | None) -> Any:
+    return gr.Image(picture, visible=picture is not None)
+
+
+def _picture(name: str, caption: str, height: int = 380) -> gr.Image:
     """A place for a picture, with words below instead of a label over it."""
     shown = gr.Image(
         show_label=False, format="png", interactive=False, elem_id=name, height=height, buttons=["fullscreen", "download"],
@@ -169,15 +177,18 @@ def grade_tab() -> None:
                     min_width=160,
                 )
             text = gr.Textbox(label="Completion", lines=5, elem_id="grade-text")
-            sample = gr.Code(label="Sample (JSON)", language="json", lines=8, elem_id="grade-sample")
+            sample = gr.Code(
+                label="Sample (JSON)", language="json", lines=8, max_lines=16, elem_id="grade-sample", elem_classes="vl-code"
+            )  # fmt: skip
         with gr.Column(min_width=300):
             picture = _picture("grade-picture", "True boxes green, read ones red.")
             read = gr.HTML(elem_id="grade-read")
             scores = gr.HTML(elem_id="grade-scores")
 
-    def fill(task: str) -> Any:
+    def fill(task: str, reward: str) -> Any:
         chosen = scoring.example(task, 0)
-        return scoring.as_text(chosen), TASKS[task].sft_target(chosen)
+        written, said = scoring.as_text(chosen), TASKS[task].oracle(scoring.nearly(chosen))
+        return written, said, *grade(written, said, reward)
 
     def grade(sample_text: str | None, text: str | None, reward: str) -> Any:
         if not sample_text:
@@ -191,30 +202,35 @@ def grade_tab() -> None:
         except (SampleError, ValueError) as error:
             return None, page.box("this cannot be graded", str(error)), ""
 
-    outputs = [picture, read, scores]
-    task.change(fill, task, [sample, text], show_progress="hidden")
+    shown = [picture, read, scores]
+    # What a person types is graded as it is typed. An example is graded where it is filled in: texts that change one after the
+    # other would be graded in between.
+    task.change(fill, [task, reward], [sample, text, *shown], show_progress="hidden")
     gr.on(
-        [sample.change, text.change, reward.change], grade, [sample, text, reward], outputs, show_progress="hidden",
+        [sample.input, text.input, reward.input], grade, [sample, text, reward], shown, show_progress="hidden",
         concurrency_limit=8, trigger_mode="always_last",
     )  # fmt: skip
     blocks = gr.context.Context.root_block
     assert blocks is not None
-    blocks.load(fill, task, [sample, text], show_progress="hidden")
+    blocks.load(fill, [task, reward], [sample, text, *shown], show_progress="hidden")
 
 
 def runs_tab(shelf: Runs) -> None:
     """Curves, numbers, pictures and completions of one run, or of two."""
     names = shelf.names()
     with gr.Row():
-        first = gr.Dropdown(names, value=names[0] if names else None, label=f"Run below {shelf.root}", elem_id="runs-first")
+        first = gr.Dropdown(names, value=names[0] if names else None, label="Run", elem_id="runs-first")
         second = gr.Dropdown(["–", *names], value="–", label="Compare with (dashed)", elem_id="runs-second")
         again = gr.Button("Look again", elem_id="runs-again", min_width=100, scale=0)
     told = gr.HTML(elem_id="runs-told")
-    plot = gr.Plot(show_label=False, elem_id="runs-plot")
+    plot = gr.Plot(show_label=False, elem_id="runs-plot", visible=False)
     numbers = gr.HTML(elem_id="runs-numbers")
-    pictures = _picture("runs-pictures", "Held-out samples: true black, before red, after blue.", None)
+    pictures = gr.Image(
+        label="true black, before red, after blue", format="png", interactive=False, visible=False,
+        elem_id="runs-pictures", height=None, buttons=["fullscreen", "download"],
+    )  # fmt: skip
     with gr.Row():
-        step = gr.Dropdown([], label="Completions of step", elem_id="runs-step")
+        step = gr.Dropdown([], label="Answers of", elem_id="runs-step")
         chosen = gr.Dropdown(list(FILTERS), value="all", label="Show", elem_id="runs-filter")
     rows = gr.HTML(elem_id="runs-rows")
     timer = gr.Timer(5)
@@ -222,7 +238,7 @@ def runs_tab(shelf: Runs) -> None:
     def look(first: str | None, second: str | None) -> Any:
         if not first:
             nothing = page.box("no runs", "", f"{shelf.root} holds no runs; train one, or name another folder by --run_root")
-            return nothing, None, "", None
+            return nothing, _plot(None), "", _shown(None)
         try:
             folders = {first: shelf.folder(first)}
             if second and second != "–" and second != first:
@@ -232,21 +248,20 @@ def runs_tab(shelf: Runs) -> None:
         status = "".join(page.box(name, runs.status(folder)) for name, folder in folders.items())
         found = folders[first] / "samples.png"
         picture = Image.open(found).convert("RGB") if found.is_file() else None
-        return status, runs.curves(folders), page.table(*runs.comparison(folders), "no numbers yet"), picture
+        return status, _plot(runs.curves(folders)), page.table(*runs.comparison(folders), "no numbers yet"), _shown(picture)
 
     def steps(first: str | None) -> Any:
-        known = runs.logged_steps(shelf.folder(first)) if first else []
-        return gr.Dropdown(choices=known, value=known[-1] if known else None)
+        known = runs.logged(shelf.folder(first)) if first else []
+        return gr.Dropdown(choices=known, value=known[0] if known else None)
 
     def names_now() -> Any:
         known = shelf.names()
         return gr.Dropdown(choices=known), gr.Dropdown(choices=["–", *known])
 
-    def show_rows(first: str | None, step: int | None, chosen: str) -> str:
-        if not first or step is None:
+    def show_rows(first: str | None, step: str | None, chosen: str) -> str:
+        if not first or not step:
             return ""
-        found = runs.completions(shelf.folder(first), int(step), chosen)
-        return page.table(["sample", "rewards", "advantage", "completion", "why"], found, "none")
+        return page.table(*runs.answers(shelf.folder(first), step, chosen), "none")
 
     outputs = [told, plot, numbers, pictures]
     gr.on([first.change, second.change, timer.tick, again.click], look, [first, second], outputs, show_progress="hidden")

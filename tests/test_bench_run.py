@@ -17,8 +17,8 @@ from PIL import Image
 
 from vlrl.bench import main
 from vlrl.bench.log import Log, read_log, to_line
-from vlrl.bench.rows import rows_of
 from vlrl.bench.suites import json_round_trip
+from vlrl.outcomes import rows_of
 from vlrl.schema import Prediction, SampleError, sample_to_json
 from vlrl.synthetic import draw
 from vlrl.tasks import KNOWN, TASKS

@@ -120,11 +120,36 @@ def test_two_runs_side_by_side(tmp_path):
 
 def test_completions_are_filtered_and_ordered(tmp_path):
     folder = write_run(tmp_path / "a")
-    assert runs.logged_steps(folder) == [1]
-    ids = {chosen: [row[0] for row in runs.completions(folder, 1, chosen)] for chosen in runs.FILTERS}
+    (folder / "completions" / "step_000012.jsonl").write_text("")
+    assert runs.logged(folder) == ["step 12", "step 1"]
+    ids = {chosen: [row[0] for row in runs.answers(folder, "step 1", chosen)[1]] for chosen in runs.FILTERS}
     assert ids["all"] == ids["highest advantage"] == ["s0", "s1", "s2"]
+    assert ids["largest change"] == ["s0", "s2", "s1"]
     assert ids["lowest reward"] == ["s2", "s1", "s0"]
     assert ids["unparsed"] == ids["cut at the limit"] == ["s2"]
+
+
+def test_held_out_answers_stand_before_and_after(tmp_path):
+    folder = write_run(tmp_path / "a")
+    values = {"s0": (0.5, 0.6), "s1": (1.0, 0.0), "s2": (None, 0.2)}
+    rows = [
+        {
+            "id": key, "question": "dog", "gold": "a box", "change": None if before is None else after - before,
+            "before": {"value": before, "outcome": "unparsed" if before is None else "partly", "answer": "A"},
+            "after": {"value": after, "outcome": "partly", "answer": "B"},
+        }
+        for key, (before, after) in values.items()
+    ]  # fmt: skip
+    (folder / "held_out.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "predictions_after.jsonl").write_text('{"id": "s1", "truncated": true}\n{"id": "s0", "truncated": false}\n')
+    assert runs.logged(folder) == [runs.HELD_OUT, "step 1"]
+    ids = {chosen: [row[0] for row in runs.answers(folder, runs.HELD_OUT, chosen)[1]] for chosen in runs.FILTERS}
+    assert ids["largest change"] == ["s1", "s0", "s2"]
+    assert ids["lowest reward"] == ["s1", "s2", "s0"]
+    assert (ids["unparsed"], ids["cut at the limit"]) == (["s2"], ["s1"])
+    _, table = runs.answers(folder, runs.HELD_OUT, "all")
+    assert table[1] == ["s1", "dog", "a box", "1.00  A", "0.00  B", "-1.00"]
+    assert table[2][5] == "–"
 
 
 def test_nothing_outside_the_root_is_a_run(tmp_path):

@@ -217,17 +217,48 @@ def test_a_game_is_played_move_by_move(browser, url):
     until(lambda: len(browser.find_elements(By.CSS_SELECTOR, "#play-history tr")) == 3 or "over" in text(browser, "#play-told"))
 
 
+SCREENS = {"laptop": (1366, 768, False), "phone": (390, 844, True)}
+SHOWN = {
+    "Try": ("#try-picture img", "#try-ask"),
+    "Grade": ("#grade-picture img", "#grade-text"),
+    "Runs": ("#runs-rows td", "#runs-told"),
+    "Play": ("#play-picture img", "#play-play"),
+}
+"""Of each tab what is there last, and what takes the width of a column."""
+STICKS_OUT = """
+const wide = document.documentElement.clientWidth;
+return [...document.querySelectorAll('.gradio-container *')].filter(e => {
+  const box = e.getBoundingClientRect();
+  if (!box.width || !box.height || box.right <= wide + 1) return false;
+  for (let p = e.parentElement; p; p = p.parentElement) if (getComputedStyle(p).overflowX != 'visible') return false;
+  return true;
+}).map(e => e.tagName + '.' + e.className).slice(0, 5)"""
+BROKEN_WORDS = """
+return [...document.querySelectorAll('.vl-table th, .vl-table td:not(.vl-long)')].filter(e => e.scrollWidth > e.clientWidth + 1)
+  .map(e => e.innerText)"""
+
+
 @needs_browser
-def test_it_fits_a_phone_in_the_dark(browser, url):
-    browser.set_window_size(500, 1000)
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("screen", SCREENS)
+def test_it_looks_right_on_a_laptop_and_a_phone(browser, url, screen, theme):
+    width, height, mobile = SCREENS[screen]
+    metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": mobile}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
     try:
-        browser.get(url + "?__theme=dark")
-        until(lambda: find(browser, "#try-question textarea, #try-question input").get_attribute("value"))
-        width = browser.execute_script("return document.documentElement.scrollWidth - window.innerWidth")
-        assert width <= 0, "nothing sticks out to the right"
-        keep(browser, "phone")
+        for tab, (last, wide) in SHOWN.items():
+            open_tab(browser, f"{url}?__theme={theme}", tab)
+            until(lambda last=last: find(browser, last).is_displayed())
+            assert find(browser, wide).size["width"] > (0.7 if mobile else 0.3) * width, f"{tab}: columns are squeezed"
+            assert browser.execute_script("return document.documentElement.scrollWidth - window.innerWidth") <= 0, tab
+            assert browser.execute_script("return window.innerWidth") == width, f"{tab}: the page is wider than the screen"
+            assert browser.execute_script(STICKS_OUT) == [], tab
+            assert browser.execute_script(BROKEN_WORDS) == [], tab
+            dark = browser.execute_script("return document.body.classList.contains('dark')")
+            assert dark == (theme == "dark")
+            keep(browser, f"{screen}_{theme}_{tab.lower()}")
     finally:
-        browser.set_window_size(1280, 1000)
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
 def test_twenty_people_at_once_keep_their_own_games(url):

@@ -19,6 +19,9 @@ def test_a_short_run_lifts_the_greedy_score(tmp_path):
     assert after["ci95"][0] > before["ci95"][1], "the intervals do not overlap"
     assert summary["n_unparsed"] <= 3
     assert done.stdout.rstrip().endswith("summary.json")
+    answers = [json.loads(line) for line in (tmp_path / "held_out.jsonl").open()]
+    assert len(answers) == 150
+    assert sum(answer["change"] > 0 for answer in answers) > sum(answer["change"] < 0 for answer in answers)
 
 
 def test_guided_thoughts_lift_success_in_a_card_game(tmp_path):

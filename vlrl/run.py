@@ -324,9 +324,13 @@ def save_final(trainer: Any, loaded: Loaded, folder: Path, base: str) -> Path:
 
 
 def write_predictions(path: Path, predictions: Sequence[Prediction]) -> None:
+    write_rows(path, [dataclasses.asdict(prediction) for prediction in predictions])
+
+
+def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """One JSON object a line; the file is whole or not there."""
     partial = path.with_suffix(".partial")
-    rows = (json.dumps(dataclasses.asdict(p), ensure_ascii=True) for p in predictions)
-    partial.write_text("".join(row + "\n" for row in rows), encoding="utf-8")
+    partial.write_text("".join(json.dumps(row, ensure_ascii=True) + "\n" for row in rows), encoding="utf-8")
     partial.replace(path)
 
 

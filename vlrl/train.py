@@ -40,6 +40,7 @@ from vlrl.correctors import make_corrector, make_probe
 from vlrl.generate import generate
 from vlrl.group_shared import NotShared
 from vlrl.model import TINY_NAMES, Loaded, ModelError, load_model
+from vlrl.outcomes import before_and_after
 from vlrl.payment import Payment
 from vlrl.prm import options as prm_options
 from vlrl.prm import recipe as prm_recipe
@@ -301,6 +302,8 @@ def conclude(job: Job) -> str:
     if (thoughts := report.thoughts_of(rows)) is not None:
         summary["thoughts"] = thoughts
     report.write_json(folder / "summary.json", summary)
+    answers = before_and_after(config.tasks, data.held_out, predictions["before"], predictions["after"])
+    run.write_rows(folder / "held_out.jsonl", answers)
     report.draw_curves(folder / "metrics.jsonl", folder / "curves.png")
     report.draw_samples(data.held_out, predictions["before"], predictions["after"], folder / "samples.png")
     lines = [

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vlrl.bench.rows import rows_of
 from vlrl.evaluation import Scored
 from vlrl.metrics.calibration import calibration_error, reliability
 from vlrl.metrics.planning import confusions
 from vlrl.metrics.stats import bootstrap_mean
+from vlrl.outcomes import rows_of
 from vlrl.schema import Metric, Prediction, Sample, SampleError, Task, read_samples, sample_to_json
 from vlrl.tasks import load_task
 

@@ -1,7 +1,7 @@
 """One row a sample: what its completion adds to the numbers, whether it is right, and how that reads.
 
-The rows are what `diff` resamples and what the report shows. Each task's headline is the ratio of its rows' sums, which a test
-holds together with the task's own metric.
+The rows are what `bench diff` resamples, what its report shows, and what a training run leaves of its held-out samples. Each
+task's headline is the ratio of its rows' sums, which a test holds together with the task's own metric.
 """
 
 from __future__ import annotations
@@ -39,8 +39,7 @@ def rows_of(task: Task, samples: Sequence[Sample], predictions: Sequence[Predict
         if value is None:
             continue
         parts, is_read = value
-        top, bottom = next(iter(parts.values()))
-        worth = top / bottom if bottom else 1.0
+        worth = _worth(parts)
         outcome = "unparsed" if not is_read else "right" if worth >= 1 else "wrong" if worth <= 0 else "partly"
         said = _moves(sample, prediction) if sample.task in CARD_TASKS else read_span(prediction.completion, sample).text
         rows.append(
@@ -56,6 +55,39 @@ def rows_of(task: Task, samples: Sequence[Sample], predictions: Sequence[Predict
             )
         )
     return rows
+
+
+def before_and_after(
+    tasks: Mapping[str, Task], samples: Sequence[Sample], before: Sequence[Prediction], after: Sequence[Prediction]
+) -> list[dict[str, Any]]:
+    """A record a sample, in order: what it was asked, what is right, and of both models the answer, its outcome and what it is
+    worth (`value`, the sample's share of the headline). `change` is the difference of the values, None where one has none, as
+    in a task the package does not know: measuring its samples one by one may take long."""
+    records = []
+    for i, sample in enumerate(samples):
+        record: dict[str, Any] = {"id": sample.id, "task": sample.task, "question": sample.question}
+        for side, made in (("before", before), ("after", after)):
+            record[side] = {"value": None, "outcome": None, "answer": made[i].completion}
+        records.append(record | {"gold": _plain(sample.answer), "change": None})
+    for name, task in tasks.items():
+        chosen = [i for i, sample in enumerate(samples) if sample.task == name]
+        if KNOWN.get(name) is not task or not chosen:
+            continue
+        place = {samples[i].id: i for i in chosen}
+        for side, made in (("before", before), ("after", after)):
+            for row in rows_of(task, [samples[i] for i in chosen], [made[i] for i in chosen]):
+                records[place[row.id]][side] = {"value": _worth(row.parts), "outcome": row.outcome, "answer": row.answer}
+    for record in records:
+        values = [record[side]["value"] for side in ("before", "after")]
+        if None not in values:
+            record["change"] = values[1] - values[0]
+    return records
+
+
+def _worth(parts: Mapping[str, tuple[float, float]]) -> float:
+    """The sample's share of the headline; 1 where it adds nothing (an empty truth answered by none)."""
+    top, bottom = next(iter(parts.values()))
+    return top / bottom if bottom else 1.0
 
 
 Measured = list[tuple[dict[str, tuple[float, float]], bool] | None]
