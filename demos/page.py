@@ -18,7 +18,8 @@ CSS = """
   #runs-plot img {width: 46rem; max-width: none}}
 .vl-head h1 {font-size: 1.5rem; margin: .2rem 0 0} .vl-head p {margin: 0; opacity: .75}
 .vl-table {width: 100%; border-collapse: collapse; font-size: .9rem}
-.vl-table th, .vl-table td {text-align: left; padding: .35rem .5rem; border-bottom: 1px solid var(--border-color-primary);
+.vl-table th, .vl-table td {text-align: left; padding: .35rem .5rem; border: 0 !important;
+  border-bottom: 1px solid var(--border-color-primary) !important;
   vertical-align: top; overflow-wrap: break-word; word-break: normal}
 .vl-table td.vl-long {overflow-wrap: anywhere; min-width: 10rem}
 .vl-table th {font-weight: 600; opacity: .75; white-space: nowrap}
