@@ -300,3 +300,9 @@ def test_items_of_an_evaluation_are_left_out(tmp_path):
     assert "What is 3?" not in left
     assert not left & held
     assert dataclasses.is_dataclass(data)
+
+
+def test_a_benchmark_after_training_is_pointed_to_its_own_command(run_train):
+    code, _, err = run_train("--task", "prm", "--bench", "vilbench")
+    assert code == 2
+    assert "bench run --task vilbench --model_name_or_path" in err

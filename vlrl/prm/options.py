@@ -106,6 +106,9 @@ def parse(argv: Sequence[str]) -> PrmRun:
         raise ConfigError(str(error)) from error
     for word in rest:
         name = word[2:].partition("=")[0]
+        if word.startswith("--bench"):
+            how = "python -m vlrl.bench run --task vilbench --model_name_or_path RUN/final"
+            raise ConfigError(f"--task {TASK} measures itself before and after and has no {word}; afterwards: {how}")
         raise ConfigError(f"--task {TASK} has no option {word}{nearest(name, known) if word.startswith('--') else ''}")
     flags = {word[2:].partition("=")[0] for word in words if word.startswith("--")} & set(known)
     for name in flags:
