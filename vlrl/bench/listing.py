@@ -20,9 +20,7 @@ def show(args: argparse.Namespace) -> int:
     )
     print("                         --candidates candidates.jsonl; without them the project's own small fixture")
     print("bench   vilbench/candidates  writes such candidates with any model: needs --data items.jsonl, or the fixture")
-    print(
-        "train   prm              a reward model for it: python vlrl/train.py --task prm; needs --data, or nothing for drawn boards"
-    )
+    print("train   prm              a reward model for it: vlrl/train.py --task prm; needs --data, or nothing for drawn boards")
     for reward in REWARDS.values():
         first = (reward.function.__doc__ or "").strip().splitlines()[0]
         needs = f", needs {' '.join(sorted(reward.needs))}" if reward.needs else ""
