@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -117,3 +118,48 @@ def test_engines_that_cannot_be_used_say_why(tmp_path, capsys):
     assert main(["run", "--task", "detectoin", *out]) == 2
     assert "did you mean 'detection'" in capsys.readouterr().err
     assert not (tmp_path / "x" / "result.json").exists()
+
+
+VLLM = '''
+"""What of vLLM's offline interface is used, with its names; answers in the order of the conversations."""
+from types import SimpleNamespace
+__version__ = "0.0-stand-in"
+seen = []
+class SamplingParams:
+    def __init__(self, *, temperature=1.0, max_tokens=16, logit_bias=None, seed=None):
+        self.__dict__.update(locals())
+class LLM:
+    def __init__(self, model, *, dtype="auto", revision=None, trust_remote_code=False, seed=0, limit_mm_per_prompt=None):
+        self.model = model
+    def chat(self, messages, sampling_params=None, use_tqdm=True):
+        assert len(messages) == len(sampling_params)
+        seen.extend(zip(messages, sampling_params))
+        said = [turn[-1]["content"][-1]["text"] for turn in messages]
+        return [SimpleNamespace(outputs=[SimpleNamespace(text=f"<think>{len(text)}</think><answer>KEEP, STRAIGHT</answer>",
+                token_ids=[1, 2, 3], finish_reason="stop")]) for text in said]
+'''
+
+
+def test_vllm_is_asked_in_one_call_and_never_writes_vision_tokens(tmp_path, monkeypatch):
+    """vLLM itself needs a GPU; its place is taken by a module with the names that are used."""
+    (tmp_path / "site" / "vllm").mkdir(parents=True)
+    (tmp_path / "site" / "vllm" / "__init__.py").write_text(VLLM)
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    model, out = str(engines.__file__).replace("bench/engines.py", "assets/tiny"), tmp_path / "out"
+    words = ["run", "--task", "planning", "--use_vllm", "--model_name_or_path", model, "--coords", "px", "--limit", "5"]
+    try:
+        assert main([*words, "--max_new_tokens", "9", "--output_path", str(out)]) == 0
+        vllm = sys.modules["vllm"]
+    finally:
+        sys.modules.pop("vllm", None)
+    predictions = read_log(out / "predictions.jsonl")
+    assert len(predictions) == len(vllm.seen) == 5
+    asked = {f"<think>{len(turns[-1]['content'][-1]['text'])}</think>" for turns, _ in vllm.seen}
+    assert {prediction.completion.partition("<answer>")[0] for prediction in predictions} == asked
+    for turns, params in vllm.seen:
+        assert turns[0]["content"][0]["image_url"]["url"].startswith("data:image/png;base64,")
+        assert (params.temperature, params.max_tokens) == (0.0, 9)
+        assert params.logit_bias
+        assert set(params.logit_bias.values()) == {-100.0}
+    assert json.loads((out / "run.json").read_text())
+    assert result(out)["n_failed"] == 0
