@@ -159,7 +159,7 @@ def held_out(folder: Path, chosen: str) -> Table:
     rows = read_lines(folder / "held_out.jsonl")
     if chosen == "lowest reward":
         rows = sorted(rows, key=lambda row: _or(row["after"]["value"], 2.0))
-    elif chosen in ("largest change", "highest advantage"):
+    elif chosen == "largest change":
         rows = sorted(rows, key=lambda row: -abs(_or(row["change"], 0.0)))
     elif chosen == "unparsed":
         rows = [row for row in rows if "unparsed" in (row["before"]["outcome"], row["after"]["outcome"])]

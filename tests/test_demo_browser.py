@@ -103,14 +103,17 @@ def until(condition, seconds=30):
     raise AssertionError(f"not within {seconds} s")
 
 
-def open_tab(browser, url, name):
+def tab_of(browser, name):
     from selenium.webdriver.common.by import By
 
+    return until(lambda: [b for b in browser.find_elements(By.CSS_SELECTOR, "button[role=tab]") if b.text.strip() == name])[0]
+
+
+def open_tab(browser, url, name):
     browser.get(url)
     until(lambda: find(browser, "#try-ask"))
     if name != "Try":
-        tabs = until(lambda: [b for b in browser.find_elements(By.CSS_SELECTOR, "button[role=tab]") if b.text.strip() == name])
-        tabs[0].click()
+        tab_of(browser, name).click()
 
 
 def keep(browser, name):
@@ -233,9 +236,21 @@ return [...document.querySelectorAll('.gradio-container *')].filter(e => {
   for (let p = e.parentElement; p; p = p.parentElement) if (getComputedStyle(p).overflowX != 'visible') return false;
   return true;
 }).map(e => e.tagName + '.' + e.className).slice(0, 5)"""
-BROKEN_WORDS = """
-return [...document.querySelectorAll('.vl-table th, .vl-table td:not(.vl-long)')].filter(e => e.scrollWidth > e.clientWidth + 1)
-  .map(e => e.innerText)"""
+BROKEN_WORDS = r"""
+const broken = [];
+for (const cell of document.querySelectorAll('.vl-table th, .vl-table td:not(.vl-long)')) {
+  if (!cell.getBoundingClientRect().width) continue;
+  const texts = document.createTreeWalker(cell, NodeFilter.SHOW_TEXT);
+  while (texts.nextNode()) for (const word of texts.currentNode.data.matchAll(/\w+/g)) {
+    const range = document.createRange();
+    range.setStart(texts.currentNode, word.index);
+    range.setEnd(texts.currentNode, word.index + word[0].length);
+    if (new Set([...range.getClientRects()].map(line => line.top)).size > 1) broken.push(word[0]);
+  }
+}
+return broken"""
+"""Words of tables that go on in the next line."""
+SQUEEZED = ".vl-table {table-layout: fixed; width: 60px !important} .vl-table * {overflow-wrap: anywhere !important}"
 
 
 @needs_browser
@@ -257,6 +272,12 @@ def test_it_looks_right_on_a_laptop_and_a_phone(browser, url, screen, theme):
             dark = browser.execute_script("return document.body.classList.contains('dark')")
             assert dark == (theme == "dark")
             keep(browser, f"{screen}_{theme}_{tab.lower()}")
+        if mobile:
+            browser.execute_script(
+                f"document.head.append(Object.assign(document.createElement('style'), {{textContent: '{SQUEEZED}'}}))"
+            )
+            tab_of(browser, "Grade").click()
+            until(lambda: browser.execute_script(BROKEN_WORDS)), "squeezed on purpose, words are seen to break"
     finally:
         browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 

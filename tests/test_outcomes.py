@@ -47,3 +47,11 @@ def test_rows_of_several_tasks_keep_their_order_and_an_own_task_has_answers_with
     assert records[0]["change"] == 0
     assert records[1]["before"] == {"value": None, "outcome": None, "answer": "b"}
     assert records[1]["change"] is None
+
+
+def test_a_judge_over_a_network_is_not_asked_once_more():
+    task = TASKS["qa"]
+    sample = task.synthetic(0, "heldout", 0)
+    sample.meta["rewards"] = ["llm_judge"]
+    [record] = before_and_after({"qa": task}, [sample], said([sample], ["a"]), said([sample], ["b"]))
+    assert (record["before"]["value"], record["after"]["answer"], record["change"]) == (None, "b", None)

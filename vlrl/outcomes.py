@@ -61,8 +61,9 @@ def before_and_after(
     tasks: Mapping[str, Task], samples: Sequence[Sample], before: Sequence[Prediction], after: Sequence[Prediction]
 ) -> list[dict[str, Any]]:
     """A record a sample, in order: what it was asked, what is right, and of both models the answer, its outcome and what it is
-    worth (`value`, the sample's share of the headline). `change` is the difference of the values, None where one has none, as
-    in a task the package does not know: measuring its samples one by one may take long."""
+    worth (`value`, the sample's share of the headline). `change` is the difference of the values, None where one has none: in a
+    task the package does not know, whose samples may take long to measure one by one, and where a judge over a network would be
+    asked once more."""
     records = []
     for i, sample in enumerate(samples):
         record: dict[str, Any] = {"id": sample.id, "task": sample.task, "question": sample.question}
@@ -71,7 +72,7 @@ def before_and_after(
         records.append(record | {"gold": _plain(sample.answer), "change": None})
     for name, task in tasks.items():
         chosen = [i for i, sample in enumerate(samples) if sample.task == name]
-        if KNOWN.get(name) is not task or not chosen:
+        if KNOWN.get(name) is not task or not chosen or _asks_a_judge(task, [samples[i] for i in chosen]):
             continue
         place = {samples[i].id: i for i in chosen}
         for side, made in (("before", before), ("after", after)):
@@ -82,6 +83,10 @@ def before_and_after(
         if None not in values:
             record["change"] = values[1] - values[0]
     return records
+
+
+def _asks_a_judge(task: Task, samples: Sequence[Sample]) -> bool:
+    return task is KNOWN["qa"] and any("network" in reward_of(sample).needs for sample in samples)
 
 
 def _worth(parts: Mapping[str, tuple[float, float]]) -> float:
