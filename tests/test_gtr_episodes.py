@@ -11,6 +11,7 @@ from vlrl.envs import CardEnv
 from vlrl.gtr import Correction, OracleCorrector, claims
 from vlrl.gtr.credit import Credit
 from vlrl.gtr.episodes import Episode
+from vlrl.gtr.options import GuideOptions
 
 ORACLE = OracleCorrector()
 
@@ -149,3 +150,9 @@ def test_wrong_credits_are_refused():
         Credit(gamma=1.5)
     with pytest.raises(ValueError, match="needs the states"):
         Credit("same_state").advantages([[1.0]], [[True]])
+
+
+def test_without_a_corrector_no_formula_can_be_left():
+    assert GuideOptions(corrector="oracle", truncation="target").cut == "target"
+    assert GuideOptions(truncation="target").cut == "reward", "RL alone, by the recipe of a guided run"
+    assert GuideOptions(truncation="none").cut == "none"

@@ -395,9 +395,3 @@ def test_states_can_be_trained_as_single_questions(tmp_path):
     assert task.rewards(sample) == ("card_move", "card_recognition")
     right = task.oracle(sample)
     assert [load_reward(name).function(right, sample).value for name in task.rewards(sample)] == [1, 1]
-
-
-def test_without_a_corrector_no_formula_can_be_left():
-    assert GuideOptions(corrector="oracle", truncation="target").cut == "target"
-    assert GuideOptions(truncation="target").cut == "reward", "RL alone, by the recipe of a guided run"
-    assert GuideOptions(truncation="none").cut == "none"
