@@ -15,7 +15,8 @@ from transformers import (
 from trl.trainer.utils import add_fused_lm_head
 
 from vlrl import group_shared, shared_rollout
-from vlrl.group_shared import Pictures, score
+from vlrl.group_shared import Pictures
+from vlrl.packed_scoring import score
 
 PAD, EOS, IMAGE, VIDEO, START, END = 0, 1, 2, 3, 4, 5
 TEXT = {

@@ -6,7 +6,7 @@ import pytest
 import torch
 from plain_layout import IMAGE, ONE_IMAGE, SEVERAL, TEXT_ONLY, UNEQUAL, assert_same, build, case, gradients, packed, plain
 
-from vlrl import group_shared
+from vlrl import group_shared, packed_scoring
 from vlrl.group_shared import Group, NotShared, Pictures
 
 
@@ -28,7 +28,7 @@ def test_streams_cut_by_a_token_budget_are_equal(max_tokens):
     model = build()
     made = case(model, *UNEQUAL)
     counts = made.mask[:, -made.n_keep :].sum(1).tolist()
-    streams = group_shared.plan_streams(made.groups, counts, max_tokens)
+    streams = packed_scoring.plan_streams(made.groups, counts, max_tokens)
     assert (len(streams) == 1) == (max_tokens == 10_000)
     assert sorted(row for stream in streams for piece in stream for row in piece.rows) == list(range(8))
     assert_same(model, made, max_tokens=max_tokens)
@@ -119,10 +119,10 @@ def test_micro_batches_hold_whole_groups_in_the_given_order(per_batch):
 def test_masked_completions_are_left_out_of_streams_and_long_groups_are_cut_between_completions():
     group = Group((0, 1, 2, 3), (), torch.arange(10).expand(3, -1))
     other = Group((4, 5), (), torch.arange(6).expand(3, -1))
-    plan = group_shared.plan_streams([group, other], [5, 0, 5, 5, 0, 0], 20)
+    plan = packed_scoring.plan_streams([group, other], [5, 0, 5, 5, 0, 0], 20)
     assert plan == [[(0, (0, 2))], [(0, (3,))], [(1, ())]]  # 15 and 6 tokens do not fit into 20
-    assert group_shared.plan_streams([group, other], [5] * 6, None) == [[(0, (0, 1, 2, 3)), (1, (4, 5))]]
-    assert group_shared.plan_streams([group], [50] * 4, 20) == [[(0, (row,))] for row in range(4)]
+    assert packed_scoring.plan_streams([group, other], [5] * 6, None) == [[(0, (0, 1, 2, 3)), (1, (4, 5))]]
+    assert packed_scoring.plan_streams([group], [50] * 4, 20) == [[(0, (row,))] for row in range(4)]
 
 
 def test_models_outside_the_table_are_refused_with_a_reason():
@@ -140,5 +140,5 @@ def test_models_outside_the_table_are_refused_with_a_reason():
 def test_dense_masks_cost_least_in_one_stream_for_short_completions_and_in_several_for_long_ones():
     model = build()
     group = Group(tuple(range(8)), (), torch.arange(100).expand(3, -1))
-    assert group_shared.mask_budget(model.config, [group], [10] * 8) == 180
-    assert group_shared.mask_budget(model.config, [group], [5000] * 8) == 5100
+    assert packed_scoring.mask_budget(model.config, [group], [10] * 8) == 180
+    assert packed_scoring.mask_budget(model.config, [group], [5000] * 8) == 5100

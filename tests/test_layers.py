@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 ORDER = [
     "flags", "schema", "boxes", "tags", "parsing", "answers", "words", "endpoint", "cards", "envs", "rewards", "metrics", "synthetic", "pictures", "tasks", "payment",
     "evaluation", "outcomes", "autotrust", "vilbench", "benchmarks",
-    "tiny", "packed_attention", "model", "vision", "differentiable_images", "attacks", "prompts", "gtr", "group_shared", "shared_rollout", "shared_step", "sft",
+    "tiny", "packed_attention", "model", "vision", "differentiable_images", "attacks", "prompts", "gtr", "group_shared", "packed_scoring", "shared_rollout", "shared_step", "sft",
     "resampling", "progress", "checkpoints", "trainer", "generate", "report", "config", "correctors", "run", "before_after", "prm", "train",
     "speed_plan", "speed_cases", "speed_run", "speed_check", "speed", "bench",
 ]  # fmt: skip

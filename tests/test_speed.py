@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import Qwen2_5_VLConfig
 
-from vlrl import group_shared, speed, speed_cases, speed_check, speed_plan, speed_run
+from vlrl import packed_scoring, speed, speed_cases, speed_check, speed_plan, speed_run
 
 SMALL = [
     "--device",
@@ -110,8 +110,8 @@ def test_work_done_twice_is_an_error(tmp_path, monkeypatch, here):
 
 
 def test_wrong_numbers_and_dead_children_are_errors(tmp_path, monkeypatch, capsys, here):
-    dense_mask = group_shared.dense_mask
-    monkeypatch.setattr("vlrl.group_shared.dense_mask", lambda spans, device: dense_mask(spans, device).fill_(True).tril())
+    dense_mask = packed_scoring.dense_mask
+    monkeypatch.setattr("vlrl.packed_scoring.dense_mask", lambda spans, device: dense_mask(spans, device).fill_(True).tril())
     code, report = run(tmp_path, "--check_only", "--side", "stock")
     assert code == 1
     assert any("max_abs_dlogp" in line for line in report["problems"])

@@ -18,8 +18,9 @@ from torch import Tensor
 from transformers import BatchFeature
 
 from vlrl import group_shared, shared_rollout
-from vlrl.group_shared import Group, NotShared, Pictures, base_of, encode, micro_batches, plan_groups, score, unwrapped
+from vlrl.group_shared import Group, NotShared, Pictures, base_of, encode, micro_batches, plan_groups, unwrapped
 from vlrl.packed_attention import TEXT_ATTENTION, choose_kernel, use_attention
+from vlrl.packed_scoring import score
 from vlrl.vision import sees
 
 DROP_EVERY = 16
@@ -94,6 +95,41 @@ class Plan:
         }
 
 
+def plan_rows(model: Any, ids_BT: Tensor, mask_BT: Tensor, n_keep: int, fields: Mapping[str, Any]) -> Plan:
+    """The plan of rows in TRL's padded layout whose prompts need not be alike: rows with equal prompts and images are a group.
+    `fields`: TRL's arguments about images. Raises NotShared."""
+    grid_thw, pixels = fields.get("image_grid_thw"), fields.get("pixel_values")
+    n_images = list(fields.get("num_images") or [0] * len(ids_BT))
+    if pixels is None or grid_thw is None:
+        grid_thw, patches, sums = None, [], []
+    else:
+        patches = list(torch.split(pixels, grid_thw.prod(dim=-1).tolist()))
+        sums = torch.stack([one.double().sum() for one in patches]).tolist()
+    seen, kept_ids = mask_BT[:, :-n_keep].bool().cpu(), ids_BT[:, :-n_keep].cpu()
+    found: dict[Any, list[tuple[list[int], list[int]]]] = {}  # by ids and sums of the images: rows, images of the first
+    image = 0
+    for row, n in enumerate(n_images):
+        images = list(range(image, image + n))
+        image += n
+        alike = found.setdefault((tuple(kept_ids[row][seen[row]].tolist()), *(sums[i] for i in images)), [])
+        same = (
+            rows for rows, own in alike if all(torch.equal(patches[a], patches[b]) for a, b in zip(own, images, strict=True))
+        )
+        rows = next(same, None)
+        if rows is None:
+            alike.append(([row], images))
+        else:
+            rows.append(row)
+    distinct = [(list(key[0]), rows, images) for key, alike in found.items() for rows, images in alike]
+    shown = [i for _, _, images in distinct for i in images]
+    pictures = Pictures()
+    if shown and grid_thw is not None:
+        pictures = Pictures(torch.cat([patches[i] for i in shown]), grid_thw[shown])
+    prompts, counts = [ids for ids, _, _ in distinct], [len(images) for _, _, images in distinct]
+    groups = plan_groups(model, prompts, counts, pictures.grid_thw, 1)
+    return Plan(tuple(replace(group, rows=tuple(rows)) for group, (_, rows, _) in zip(groups, distinct, strict=True)), pictures)
+
+
 class OnceProcessed:
     """Stands in for the processor where TRL asks it a second time for the rows of a batch: a batch that is shared answers
     with what its distinct prompts gave the first time. Everything else is the processor's own."""
@@ -127,10 +163,12 @@ class Sharing:
     one_pass: bool = False
     without: frozenset[str] = frozenset()
 
-    def line(self) -> str:
-        """What a run says at its start."""
+    def line(self, by_row: bool = False) -> str:
+        """What a run says at its start. `by_row`: of steps of episodes, which are groups where their states are equal."""
         if self.off is not None:
             return f"sharing   off: {self.off}"
+        if by_row:
+            return f"sharing   on: steps in equal states once a pass, nothing padded; packed pass by {self.kernel}"
         tower = "encoded once a batch, frozen" if self.frozen else "inside each pass"
         decode = "graphs" if self.graphs else "finished rows dropped" if not self.sharded else "plain"
         return f"sharing   on: prompts and images once a group; packed pass by {self.kernel}; tower {tower}; decode {decode}"

@@ -32,7 +32,6 @@ from vlrl.trainer.sharing import SharedGroups
 
 WHOLE_BATCH = ("dapo", "cispo", "vespo")
 """Losses that TRL divides by all tokens of a generation."""
-NOT_SHARED = "every step of an episode has a prompt and an image of its own"
 
 
 @dataclass(frozen=True)
@@ -311,20 +310,41 @@ class Episodes(GuidedThoughts):
         return self._buffered_inputs[self._step % steps]
 
     def _parts(self, batch: dict[str, Any], rows: np.ndarray) -> list[dict[str, Any]]:
-        """Rows of a batch in parts that fit the device, equally many on all processes, each with its share of the loss."""
+        """Rows of a batch in parts that fit the device, each with its shares of both terms and its draws of corrections.
+
+        Rows that teach nothing are left out, so that a part may hold draws alone; the last holds rows. All processes bring
+        equally many parts with rows, since TRL gathers what it logs of each.
+        """
         at_once = len(rows) if self.is_deepspeed_enabled else self.args.per_device_train_batch_size
-        n_parts = max(gather_object([math.ceil(len(rows) / at_once)]))
-        split = split_pixel_values_by_grid(batch)
+        teaching = self._teaching(batch, rows)
+        wanted = (math.ceil(len(rows) / at_once) if self._set is not None else 0, math.ceil(len(teaching) / at_once))
+        n_parts, n_with_rows = (max(1, *numbers) for numbers in zip(*gather_object([wanted]), strict=True))
+        n_parts = max(n_parts, n_with_rows)
+        if len(teaching) < n_with_rows:
+            idle = [row for row in rows if row not in set(teaching)]
+            teaching = np.array([*teaching, *idle[: n_with_rows - len(teaching)]])
+        self._metrics["train"]["episodes/taught_share"].append(len(teaching) / len(rows))
+        split, n_draws = split_pixel_values_by_grid(batch), self._guide.options.draws * len(rows)
+        draws = [len(part) for part in np.array_split(np.arange(n_draws), n_parts)]
+        parts: list[dict[str, Any]] = [{} for _ in range(n_parts - n_with_rows)]
         n_tokens = int(batch["completion_mask"][rows].sum())
-        parts = []
-        for own in np.array_split(rows, n_parts):
+        for own in np.array_split(teaching, n_with_rows):
             one = unsplit_pixel_values_by_grid(_picked(split, own))
             of_rows = len(own) / len(rows) * self._filled
             of_tokens = float(one["completion_mask"].sum()) / max(1, n_tokens)
             # Some losses divide by the whole generation's tokens, some by their own batch's tokens, the others by its rows.
             of_policy = 1.0 if self.loss_type in WHOLE_BATCH else of_tokens if self.loss_type == "bnpo" else of_rows
-            parts.append({**one, "shares": (of_policy, of_rows)})
-        return parts
+            parts.append({**one, "of_policy": of_policy})
+        return [{**part, "draws": n, "of_imitation": n / n_draws} for part, n in zip(parts, draws, strict=True)]
+
+    def _teaching(self, batch: dict[str, Any], rows: np.ndarray) -> np.ndarray:
+        """Which of these rows have a gradient: where the policy term is all there is, those with an advantage."""
+        if not self._guide.options.policy:
+            return rows[:0]
+        others = self.beta or self._entropy_bonus_enabled or self.aux_loss_enabled or self.top_entropy_quantile < 1
+        if others or self.is_deepspeed_enabled or self._is_sharded:
+            return rows
+        return rows[(batch["advantages"][rows].reshape(len(rows), -1) != 0).any(dim=1).cpu().numpy()]
 
     def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """The loss of all parts; all but the last are differentiated at once, so that one part's activations are held."""
@@ -335,7 +355,8 @@ class Episodes(GuidedThoughts):
         for part in parts[:-1]:
             with self.accelerator.no_sync(model):
                 loss = super().compute_loss(model, part, *args, **kwargs)
-                self.accelerator.backward(loss)
+                if loss.requires_grad:
+                    self.accelerator.backward(loss)
             before += loss.detach()
         return super().compute_loss(model, parts[-1], *args, **kwargs) + before
 

@@ -29,7 +29,7 @@ from vlrl.prompts import Samples, dataset
 from vlrl.resampling import remembering
 from vlrl.rewards import as_trl
 from vlrl.schema import Reward, Sample, Score, Task
-from vlrl.trainer.episodes import NOT_SHARED, Curriculum, Episodes
+from vlrl.trainer.episodes import Curriculum, Episodes
 from vlrl.trainer.guided import Guide
 from vlrl.vision import freeze_vision as freeze
 from vlrl.vision import with_targets
@@ -90,7 +90,7 @@ class Trainer(WholeCheckpoints, Episodes):
         self._banned_set = frozenset(self._banned)
         self._started: tuple[float, int] | None = None
         self._start_sampling(dynamic_sampling)
-        self._start_sharing(group_shared, NOT_SHARED if plays else None)
+        self._start_sharing(group_shared, by_row=plays)
         self._start_guiding(guide, tasks, rewards)
         if plays:
             self._start_playing(curriculum)

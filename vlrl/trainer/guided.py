@@ -19,6 +19,7 @@ from torch.nn.utils.rnn import pad_sequence
 from trl.data_utils import prepare_multimodal_messages
 
 from vlrl.checkpoints import RunStopped
+from vlrl.group_shared import base_of
 from vlrl.gtr.correction_set import CorrectionSet, Record
 from vlrl.gtr.corrector import Correction, Corrector, Request, SampleRequest
 from vlrl.gtr.diagnostics import StepNote, Window
@@ -26,6 +27,7 @@ from vlrl.gtr.full_replies import with_named_action
 from vlrl.gtr.loss import thought_cross_entropy
 from vlrl.gtr.masks import IGNORED, completion_mask, imitation_labels, thought_span, token_weights
 from vlrl.gtr.options import NOT_GUIDED, GuideOptions
+from vlrl.packed_scoring import before_head
 from vlrl.progress import text_of
 from vlrl.schema import CARD_TASKS, Reward, Sample, Task
 from vlrl.trainer.fresh import FreshGroups
@@ -82,6 +84,11 @@ class GuidedThoughts(FreshGroups):
                     "--corrector where weights are sharded (FSDP, ZeRO-3): processes imitate unequal numbers of thoughts, which"
                     " would hang; use DDP or ZeRO-2"
                 )
+            if self.temperature != 1.0 and not self._has_linear_head():
+                raise RunStopped(
+                    f"--corrector at --temperature {self.temperature} with a model whose logits are shifted or capped: what is"
+                    " imitated would be distorted; use --temperature 1.0"
+                )
             self._set = CorrectionSet(
                 Path(self.args.output_dir) / CORRECTIONS / "images",
                 seed=self.args.seed + 7919 * self.accelerator.process_index,
@@ -91,6 +98,12 @@ class GuidedThoughts(FreshGroups):
             )
             knows = ", knows the right answers (privileged)" if guide.corrector.privileged else ""
             self._say(f"corrector {guide.corrector.tier}{knows}; imitates the {options.clone}, weight {options.coef:g}")
+
+    def _has_linear_head(self) -> bool:
+        """Whether logits are proportional to the last hidden states."""
+        model = base_of(self.accelerator.unwrap_model(self.model))
+        capped = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
+        return capped is None and getattr(model.get_output_embeddings(), "bias", None) is None
 
     # -- what was written ----------------------------------------------------------------------------------------------
 
@@ -220,24 +233,31 @@ class GuidedThoughts(FreshGroups):
     # -- imitation -----------------------------------------------------------------------------------------------------
 
     def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-        """TRL's policy term, and the imitation term for `draws` records a row of the batch. `inputs["shares"]`: what share
-        of both terms this batch is of the step's (default: all of it)."""
-        of_policy, of_imitation = inputs.get("shares", (1.0, 1.0))
-        loss = super().compute_loss(model, inputs, *args, **kwargs) * of_policy
+        """TRL's policy term, and the imitation term for `draws` records a row of the batch.
+
+        Of a batch that comes in parts, `inputs` says what share of both terms one part is (`of_policy`, `of_imitation`) and how
+        many records it draws (`draws`); one without rows has no policy term.
+        """
+        loss = torch.zeros((), device=self.accelerator.device)
+        if "completion_ids" in inputs:
+            loss = super().compute_loss(model, inputs, *args, **kwargs) * inputs.get("of_policy", 1.0)
         if self._set is None or not self.model.training:
             return loss
         if not self._guide.options.policy:
             loss = loss * 0.0
         weight = self._guide.options.weight_at(self.state.global_step, self.state.max_steps)
-        imitation = self._imitation(model, self._guide.options.draws * len(inputs["completion_ids"]))
+        n_draws = inputs["draws"] if "draws" in inputs else self._guide.options.draws * len(inputs["completion_ids"])
+        imitation = self._imitation(model, n_draws)
         self._metrics["train"]["gtr/coef"].append(weight)
         if imitation is None or weight == 0:
             return loss
-        return loss + weight * of_imitation * imitation / self.current_gradient_accumulation_steps
+        return loss + weight * inputs.get("of_imitation", 1.0) * imitation / self.current_gradient_accumulation_steps
 
     def _imitation(self, model: Any, n: int) -> torch.Tensor | None:
         """The imitation term over `n` draws, or None where no draw holds a target."""
         assert self._set is not None
+        if n == 0:
+            return None
         active = [record for record in self._set.draw(n) if record.target is not None]
         metrics = self._metrics["train"]
         metrics["gtr/active_share"].append(len(active) / n)
@@ -246,14 +266,12 @@ class GuidedThoughts(FreshGroups):
         if not active:
             return None
         ids_BT, mask_BT, is_target_BR, fields = self._imitation_batch(active)
-        own, self.temperature = self.temperature, 1.0
         # Not through DDP's wrapper, whose forward waits for all processes: some may have nothing to imitate. Its backward sums
         # the gradients of both terms all the same.
         model = self.accelerator.unwrap_model(model)
-        try:
-            logps_BR, _, _ = self._get_per_token_logps_and_entropies(model, ids_BT, mask_BT, is_target_BR.shape[1], **fields)
-        finally:
-            self.temperature = own
+        # TRL's head divides logits by the sampling temperature; what is imitated is the model as it is.
+        with before_head(model, lambda hidden: hidden * self.temperature):
+            logps_BR = self._logps_of_rows(model, ids_BT, mask_BT, is_target_BR.shape[1], fields)
         loss = thought_cross_entropy(logps_BR, is_target_BR)
         metrics["gtr/imitation_loss"].append(float(loss.detach()))
         metrics["gtr/imitated_tokens"].append(float(is_target_BR.sum()))

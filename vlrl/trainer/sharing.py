@@ -18,7 +18,7 @@ from trl.trainer.utils import (
 from vlrl.checkpoints import RunStopped
 from vlrl.group_shared import NotShared
 from vlrl.shared_rollout import rollout_problem
-from vlrl.shared_step import Disagreement, OnceProcessed, Plan, Prompt, prefilled_once, split_prompts, start_sharing
+from vlrl.shared_step import Disagreement, OnceProcessed, Plan, Prompt, plan_rows, prefilled_once, split_prompts, start_sharing
 from vlrl.trainer.mixed import MixedBatches
 
 
@@ -27,13 +27,15 @@ class SharedGroups(MixedBatches):
 
     _plan: Plan | None = None
     """Of the rows in hand: a generation batch from its tokenization on, a micro-batch in its loss."""
+    _by_row = False
+    """Whether the rows in hand come without a plan and get one of their own: equal prompts once, and nothing padded."""
 
-    def _start_sharing(self, mode: str, why_not: str | None = None) -> None:
-        """Decide and say how the run shares; models, sizes and samples (`why_not`) that cannot go TRL's own way."""
-        if why_not and mode == "on":
-            raise NotShared(f"--group_shared on: {why_not}")
+    def _start_sharing(self, mode: str, *, by_row: bool = False) -> None:
+        """Decide and say how the run shares; models and sizes that cannot go TRL's own way. `by_row`: rows of a batch need not
+        be groups of one prompt."""
         args = self.args
         sizes = (args.per_device_train_batch_size, args.steps_per_generation, self.num_generations)
+        self._by_row = by_row
         self._sharing = start_sharing(
             self.accelerator.unwrap_model(self.model),
             self.ref_model and self.accelerator.unwrap_model(self.ref_model),
@@ -42,16 +44,15 @@ class SharedGroups(MixedBatches):
             compute_dtype=torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else None,
             sharded=self._is_sharded,
             n_processes=self.accelerator.num_processes,
-            batch=sizes,
+            batch=(1, 1, 1) if by_row else sizes,
             autocast=self.accelerator.autocast,
         )
-        self._sharing.off = self._sharing.off or why_not
         self._must_share = mode == "on"
         self._rows: list[dict[str, Any]] = []
         self._prepared: dict[int, Prompt] = {}
         self._compared: set[tuple[int, bool]] = set()
         self._said: set[str] = set()
-        self._say(self._sharing.line())
+        self._say(self._sharing.line(by_row))
 
     def _say(self, words: str) -> None:
         if self.accelerator.is_main_process:
@@ -121,7 +122,7 @@ class SharedGroups(MixedBatches):
         return super()._tokenize_prompts(prompts)  # type: ignore[no-any-return]
 
     def _may_share(self) -> bool:
-        return self._sharing.off is None and self.model.training
+        return self._sharing.off is None and not self._by_row and self.model.training
 
     def _processed(self, indices: Sequence[int], prompts: Sequence[Any]) -> list[Prompt]:
         """These samples' prompts, each through the processor once a generation batch."""
@@ -188,6 +189,8 @@ class SharedGroups(MixedBatches):
     ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
         """By the packed pass where these rows have a plan, after a comparison with TRL's own at a model's first."""
         plan, plain = self._plan, super()._get_per_token_logps_and_entropies
+        if plan is None and self._by_row and self._sharing.off is None:
+            plan = self._plan_of_rows(input_ids, attention_mask, logits_to_keep, fields)
         if plan is None:
             return plain(model, input_ids, attention_mask, logits_to_keep, batch_size, **fields)
         trains = (id(model), torch.is_grad_enabled())
@@ -196,15 +199,34 @@ class SharedGroups(MixedBatches):
             self._compare(model, input_ids, attention_mask, logits_to_keep, plan, plain)
         if self._sharing.off is not None or "packed" in self._sharing.without:
             own = {name: fields[name] for name in ("compute_entropy", "compute_aux_loss") if name in fields}
-            own |= self._plain_fields(input_ids)
+            own |= self._plain_fields(input_ids, plan)
             return plain(model, input_ids, attention_mask, logits_to_keep, batch_size, **own)
         entropy = bool(fields.get("compute_entropy"))
         made = [
-            self._sharing.logps(model, input_ids[rows], attention_mask[rows], logits_to_keep, part, entropy)
+            (rows, self._sharing.logps(model, input_ids[rows], attention_mask[rows], logits_to_keep, part, entropy))
             for rows, part in plan.parts(range(len(plan.groups)), batch_size or plan.n_rows)
         ]
-        logps_BT, entropies_BT = zip(*made, strict=True)
-        return torch.cat(logps_BT), torch.cat(entropies_BT) if entropy else None, None
+        logps_BT, entropies_BT = zip(*(values for _, values in made), strict=True)
+        order = torch.tensor([row for rows, _ in made for row in rows], device=input_ids.device).argsort()
+        return torch.cat(logps_BT)[order], torch.cat(entropies_BT)[order] if entropy else None, None
+
+    def _logps_of_rows(
+        self, model: Any, ids_BT: torch.Tensor, mask_BT: torch.Tensor, n_keep: int, fields: dict[str, Any]
+    ) -> torch.Tensor:
+        """Log-probabilities (B, n_keep) of rows that are no groups, packed where the run packs; no other process is asked."""
+        plan = None if self._sharing.off is not None else self._plan_of_rows(ids_BT, mask_BT, n_keep, fields)
+        if plan is None or "packed" in self._sharing.without:
+            plain = super()._get_per_token_logps_and_entropies
+            return plain(model, ids_BT, mask_BT, n_keep, **fields)[0]
+        return self._sharing.logps(model, ids_BT, mask_BT, n_keep, plan, False)[0]  # type: ignore[no-any-return]
+
+    def _plan_of_rows(self, ids_BT: torch.Tensor, mask_BT: torch.Tensor, n_keep: int, fields: Any) -> Plan | None:
+        """A plan for rows as TRL lays them out, or None where there can be none."""
+        try:
+            return plan_rows(self.accelerator.unwrap_model(self.model), ids_BT, mask_BT, n_keep, fields)
+        except NotShared as error:
+            self._fall_back(str(error))
+            return None
 
     def _compare(
         self,

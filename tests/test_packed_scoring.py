@@ -1,0 +1,143 @@
+"""Rows that are no groups (steps of episodes, imitated thoughts) packed without padding, against TRL's own layout."""
+
+import pytest
+import torch
+from test_trainer_episodes import gradient, mixed_play, rows_of, scripted, trainer_of, wrong_thought
+
+from vlrl.gtr import OracleCorrector
+from vlrl.shared_step import plan_rows
+from vlrl.trainer.mixed import MixedBatches
+
+
+def batch_of(trainer):
+    batch = trainer._generate_and_score_completions(rows_of(trainer))
+    fields = {name: batch[name] for name in ("pixel_values", "image_grid_thw", "num_images", "mm_token_type_ids")}
+    ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], 1)
+    mask = torch.cat([batch["prompt_mask"], batch["completion_mask"]], 1)
+    return batch, ids, mask, batch["completion_ids"].shape[1], fields
+
+
+def test_steps_in_one_state_are_a_group_and_others_are_not(tmp_path):
+    trainer = trainer_of(tmp_path)
+    scripted(trainer, mixed_play)
+    seats = []
+    play = trainer._play
+    trainer._play = lambda found: (play(found), seats.extend(found))
+    _, ids, mask, n_keep, fields = batch_of(trainer)
+    states = [seat.episode.steps[t].frame.tobytes() for seat in seats for t in range(len(seat.rows))]
+    plan = plan_rows(trainer.model, ids, mask, n_keep, fields)
+    assert sorted(row for group in plan.groups for row in group.rows) == list(range(len(ids)))
+    assert {group.rows for group in plan.groups} == {
+        tuple(i for i, other in enumerate(states) if other == state) for state in states
+    }, "the prompts of the number line are alike: only pictures tell its states apart"
+    assert len(plan.groups) < len(ids)
+    assert len(plan.pictures.grid_thw) == len(plan.groups), "a picture is encoded once"
+
+
+def test_a_picture_with_equal_sum_is_another_picture(tmp_path):
+    trainer = trainer_of(tmp_path)
+    scripted(trainer, mixed_play)
+    _, ids, mask, n_keep, fields = batch_of(trainer)
+    ids, mask = ids[:1].expand(2, -1), mask[:1].expand(2, -1)
+    one = fields["pixel_values"][: int(fields["image_grid_thw"][0].prod())]
+    own = {
+        "pixel_values": torch.cat([one, one.flip(0)]),
+        "image_grid_thw": fields["image_grid_thw"][[0, 0]],
+        "num_images": [1, 1],
+    }
+    assert len(plan_rows(trainer.model, ids, mask, n_keep, own).groups) == 2
+    own["pixel_values"] = torch.cat([one, one])
+    assert len(plan_rows(trainer.model, ids, mask, n_keep, own).groups) == 1
+
+
+@pytest.mark.parametrize("task", ["numberline", "ezpoints"])
+def test_log_probabilities_entropies_and_gradients_of_steps_are_trls(tmp_path, task):
+    trainer = trainer_of(tmp_path, task)
+    scripted(trainer, mixed_play)
+    _, ids, mask, n_keep, fields = batch_of(trainer)
+    weights = [p for p in trainer.model.parameters() if p.requires_grad]
+    seen = mask[:, -n_keep:].bool()
+    found = []
+    for way in (trainer._get_per_token_logps_and_entropies, super(MixedBatches, trainer)._get_per_token_logps_and_entropies):
+        logps, entropies, _ = way(trainer.model, ids, mask, n_keep, compute_entropy=True, **fields)
+        grads = torch.autograd.grad(logps[seen].sum(), weights)
+        found.append((logps[seen].detach(), entropies[seen].detach(), torch.cat([g.flatten() for g in grads])))
+    (own, own_entropy, own_grad), (other, other_entropy, other_grad) = found
+    torch.testing.assert_close(own, other, atol=5e-5, rtol=1e-4)
+    torch.testing.assert_close(own_entropy, other_entropy, atol=5e-5, rtol=1e-3)
+    assert (own_grad - other_grad).norm() < 1e-5 * other_grad.norm()
+
+
+def test_small_parts_come_back_in_the_order_of_the_rows(tmp_path):
+    trainer = trainer_of(tmp_path)
+    scripted(trainer, mixed_play)
+    _, ids, mask, n_keep, fields = batch_of(trainer)
+    with torch.no_grad():
+        whole, parts = (
+            trainer._get_per_token_logps_and_entropies(trainer.model, ids, mask, n_keep, size, **fields)[0]
+            for size in (None, 3)
+        )
+    torch.testing.assert_close(whole, parts, atol=5e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("shared", ["auto", "off"])
+def test_thoughts_are_imitated_as_the_model_is_at_any_sampling_temperature(tmp_path, shared):
+    found = []
+    for temperature in (1.0, 0.2):
+        trainer = trainer_of(
+            tmp_path / str(temperature), corrector=OracleCorrector(), gate="always", args={"temperature": temperature}
+        )
+        if shared == "off":
+            trainer._sharing.off = "--group_shared off"
+        scripted(trainer, lambda game, state, call: mixed_play(game, state, 0))  # equal episodes: no policy gradient
+        batch = trainer._generate_and_score_completions(rows_of(trainer))
+        found.append(gradient(trainer, batch))
+    (one, loss_one), (other, loss_other) = found
+    torch.testing.assert_close(loss_one, loss_other, atol=1e-5, rtol=1e-4)
+    for name in one:
+        torch.testing.assert_close(one[name], other[name], atol=1e-5, rtol=1e-3)
+
+
+def one_group_is_flat(game, state, call):
+    """All play right where the target is above, every second one elsewhere."""
+    return wrong_thought(game, state, game.best(state)) if state.target > state.current else mixed_play(game, state, call)
+
+
+@pytest.mark.parametrize(("loss_type", "guided"), [("grpo", True), ("dapo", False), ("bnpo", False), ("dr_grpo", True)])
+def test_steps_of_equal_episodes_are_not_run_and_change_no_gradient(tmp_path, loss_type, guided):
+    found = []
+    for skips in (True, False):
+        args = {"loss_type": loss_type, "per_device_train_batch_size": 8}
+        corrector = OracleCorrector() if guided else None
+        trainer = trainer_of(tmp_path / str(skips), corrector=corrector, gate="always", args=args)
+        scripted(trainer, one_group_is_flat)
+        batch = trainer._generate_and_score_completions([trainer.train_dataset[i] for i in range(6) for _ in range(4)])
+        rows = torch.arange(len(batch["completion_ids"])).numpy()
+        flat = (batch["advantages"].reshape(len(rows), -1) == 0).all(dim=1)
+        assert 0 < flat.sum() < len(rows)
+        if not skips:
+            trainer._teaching = lambda batch, rows: rows
+        parts = trainer._parts(batch, rows)
+        run = sum(len(part.get("completion_ids", ())) for part in parts)
+        assert run == (len(rows) - int(flat.sum()) if skips else len(rows))
+        assert sum(part["draws"] for part in parts) == len(rows)
+        if guided:
+            assert len(parts) == -(-len(rows) // 8)
+            assert sum(part["of_imitation"] for part in parts) == pytest.approx(1)
+            one = trainer._set.records[0]
+            trainer._set.draw = lambda n, one=one: [one] * n  # the same whatever the parts
+        found.append(gradient(trainer, {"parts": parts}))
+    (few, loss_few), (whole, loss_whole) = found
+    torch.testing.assert_close(loss_few, loss_whole, atol=1e-5, rtol=1e-4)
+    for name in whole:
+        torch.testing.assert_close(few[name], whole[name], atol=2e-5, rtol=1e-3)
+
+
+def test_imitation_alone_runs_one_step_of_the_policy(tmp_path):
+    trainer = trainer_of(tmp_path, corrector=OracleCorrector(), policy=False, gate="always")
+    scripted(trainer, mixed_play)
+    batch = trainer._generate_and_score_completions(rows_of(trainer))
+    parts = trainer._parts(batch, torch.arange(len(batch["completion_ids"])).numpy())
+    assert sum(len(part.get("completion_ids", ())) for part in parts) == 1
+    grads, _ = gradient(trainer, {"parts": parts})
+    assert max(float(g.abs().max()) for g in grads.values()) > 1e-4
