@@ -152,6 +152,22 @@ def test_wrong_credits_are_refused():
         Credit("same_state").advantages([[1.0]], [[True]])
 
 
+def test_extras_are_paid_at_their_step_alone():
+    rewards, valid = [[0, 1], [0, 1]], [[False, False], [False, False]]
+    paid = Credit().advantages(rewards, valid, extras=[[0.5, 0.0], [0.0, 0.0]])
+    assert paid == Credit(format_weight=0.5).advantages(rewards, [[True, False], [False, False]]), "as validity is"
+
+
+def test_baselines_pay_in_place_of_imitation():
+    assert GuideOptions(corrector="oracle").imitates
+    assert not GuideOptions(corrector="oracle", judge_reward=1.0).imitates
+    assert not GuideOptions(corrector="oracle", coef=0.0).imitates
+    with pytest.raises(ValueError, match="a judge is a --corrector"):
+        GuideOptions(judge_reward=1.0)
+    with pytest.raises(ValueError, match="imitation alone"):
+        GuideOptions(corrector="oracle", judge_reward=1.0, policy=False)
+
+
 def test_without_a_corrector_no_formula_can_be_left():
     assert GuideOptions(corrector="oracle", truncation="target").cut == "target"
     assert GuideOptions(truncation="target").cut == "reward", "RL alone, by the recipe of a guided run"

@@ -4,6 +4,7 @@ import pytest
 import torch
 from test_trainer_episodes import gradient, mixed_play, rows_of, scripted, trainer_of, wrong_thought
 
+from vlrl.cards import write_reply
 from vlrl.gtr import OracleCorrector
 from vlrl.shared_step import plan_rows
 from vlrl.trainer.mixed import MixedBatches
@@ -141,3 +142,23 @@ def test_imitation_alone_runs_one_step_of_the_policy(tmp_path):
     assert sum(len(part.get("completion_ids", ())) for part in parts) == 1
     grads, _ = gradient(trainer, {"parts": parts})
     assert max(float(g.abs().max()) for g in grads.values()) > 1e-4
+
+
+@pytest.mark.parametrize("option", ["judge_reward", "length_reward"])
+def test_a_baseline_pays_steps_and_imitates_nothing(tmp_path, option):
+    corrector = OracleCorrector() if option == "judge_reward" else None
+    trainer = trainer_of(tmp_path, corrector=corrector, format_weight=0.0, **{option: 1.0})
+
+    def reply(game, state, call):
+        best, move = game.best(state), {"+": "up", "-": "down"}
+        thoughts = f"go {move[best]}" + " now" * 9 if call % 2 == 0 else "I stand here"
+        return write_reply({**game.shown(state), "thoughts": thoughts}, best)
+
+    scripted(trainer, reply)
+    batch = trainer._generate_and_score_completions(rows_of(trainer))
+    worth = batch["advantages"][:, 0].tolist()
+    texts = trainer.processing_class.batch_decode(batch["completion_ids"], skip_special_tokens=True)
+    firsts = [(value, "now" in text) for value, text in zip(worth, texts, strict=True)]
+    assert min(v for v, good in firsts if good) > 0 > max(v for v, good in firsts if not good)
+    trainer.compute_loss(trainer.model, batch)
+    assert "gtr/imitated_tokens" not in trainer._metrics["train"]

@@ -34,8 +34,10 @@ class Credit:
         rewards: Sequence[Sequence[float]],
         valid: Sequence[Sequence[bool]],
         states: Sequence[Sequence[Hashable]] | None = None,
+        extras: Sequence[Sequence[float]] | None = None,
     ) -> list[list[float]]:
-        """Per episode and step of one group. `states` is needed for "same_state" alone. Without variance all are 0.
+        """Per episode and step of one group. `states` is needed for "same_state" alone; `extras` are paid as validity is, each
+        at its step, undiscounted. Without variance all are 0.
 
         The standard deviation is that of a sample, as in TRL. "episode" compares episodes, so that long ones do not weigh
         more; the others compare steps.
@@ -44,6 +46,8 @@ class Credit:
             [value + self.format_weight * ok for value, ok in zip(self._values(episode), oks, strict=True)]
             for episode, oks in zip(rewards, valid, strict=True)
         ]
+        if extras is not None:
+            values = [[v + e for v, e in zip(row, more, strict=True)] for row, more in zip(values, extras, strict=True)]
         if self.kind == "episode":
             return _normalised(values, [[1 / len(episode)] * len(episode) for episode in values])
         if self.kind == "return_to_go" or states is None:

@@ -26,7 +26,9 @@ class GuideOptions:
     with the action that the corrected thought names. `draws`: records drawn for each row of the policy term (published: 1; the
     memory of a step grows with it). `aggregate`, `gate`, `cap`: see `CorrectionSet`. `policy=False`: imitation alone. `solver`:
     whether a corrector may use one. `credit`, `gamma`, `format_weight`: see `Credit`. `truncation`, `illegal`: see `Episode`
-    (and `cut`). `step_weight`: every step counts the same, or every episode.
+    (and `cut`). `step_weight`: every step counts the same, or every episode. Baselines of card games, instead of imitation:
+    `judge_reward` is paid at each step whose thought the corrector finds right, `length_reward` for a valid thought as long as
+    a completion may be, shorter ones in proportion.
     """
 
     corrector: str = "none"
@@ -49,6 +51,8 @@ class GuideOptions:
     illegal: Literal["random", "end"] = "random"
     step_weight: Literal["equal", "per_episode"] = "equal"
     probes: int = 64
+    judge_reward: float = 0.0
+    length_reward: float = 0.0
 
     def __post_init__(self) -> None:
         kind, _, name = self.corrector.partition(":")
@@ -64,6 +68,13 @@ class GuideOptions:
             )
         if not self.policy and self.corrector == "none":
             raise ValueError("policy=false is imitation alone, which needs a corrector")
+        if min(self.judge_reward, self.length_reward) < 0 or (self.judge_reward and self.corrector == "none"):
+            raise ValueError(
+                f"judge_reward {self.judge_reward}, length_reward {self.length_reward}: none may be negative, and a judge is a"
+                " --corrector"
+            )
+        if not self.policy and not self.imitates:
+            raise ValueError("policy=false is imitation alone, which coef=0 and judge_reward leave out")
         if self.draws < 1:
             raise ValueError(f"draws {self.draws}: must be at least 1; coef=0 imitates nothing")
         if self.probes < 2:
@@ -78,6 +89,11 @@ class GuideOptions:
     @property
     def corrects(self) -> bool:
         return self.corrector != "none" and self.per_group != 0
+
+    @property
+    def imitates(self) -> bool:
+        """Whether what is corrected is imitated."""
+        return self.corrects and self.coef > 0 and not self.judge_reward
 
     def credit_for(self, success_reward: float) -> Credit:
         return Credit(self.credit, self.gamma, self.format_weight, success_reward)

@@ -234,10 +234,21 @@ class Episodes(GuidedThoughts):
                 [[step.reward for step in steps] for steps in episodes],
                 [[step.valid for step in steps] for steps in episodes],
                 [[seat.moves[:t] for t in range(len(seat.rows))] for seat in own],
+                [self._extras(seat) for seat in own] if options.judge_reward or options.length_reward else None,
             )
             for seat, values in zip(own, advantages, strict=True):
                 per_step = n_steps / (len(seats) * len(values)) if options.step_weight == "per_episode" else 1.0
                 seat.advantages = [value * per_step for value in values]
+
+    def _extras(self, seat: Seat) -> list[float]:
+        """What the baselines pay beside the game, step by step."""
+        options, longest = self._guide.options, self.args.max_completion_length
+        paid = []
+        for step, written, verdict in zip(seat.episode.steps, seat.written, seat.verdicts, strict=True):
+            right = verdict is not None and verdict.status == "ok"
+            n_thought = sum(self._thought_mask(seat.sample, written.ids)) if step.valid and options.length_reward else 0
+            paid.append(options.judge_reward * right + options.length_reward * min(1.0, n_thought / longest))
+        return paid
 
     def _scores(self, seat: Seat, t: int) -> list[float]:
         """What the completions log says of a step, in the order of the run's rewards."""
@@ -317,14 +328,15 @@ class Episodes(GuidedThoughts):
         """
         at_once = len(rows) if self.is_deepspeed_enabled else self.args.per_device_train_batch_size
         teaching = self._teaching(batch, rows)
-        wanted = (math.ceil(len(rows) / at_once) if self._set is not None else 0, math.ceil(len(teaching) / at_once))
+        n_draws = self._n_draws(len(rows)) if self._set is not None else 0
+        wanted = (math.ceil(len(rows) / at_once) if n_draws else 0, math.ceil(len(teaching) / at_once))
         n_parts, n_with_rows = (max(1, *numbers) for numbers in zip(*gather_object([wanted]), strict=True))
         n_parts = max(n_parts, n_with_rows)
         if len(teaching) < n_with_rows:
             idle = [row for row in rows if row not in set(teaching)]
             teaching = np.array([*teaching, *idle[: n_with_rows - len(teaching)]])
         self._metrics["train"]["episodes/taught_share"].append(len(teaching) / len(rows))
-        split, n_draws = split_pixel_values_by_grid(batch), self._guide.options.draws * len(rows)
+        split = split_pixel_values_by_grid(batch)
         draws = [len(part) for part in np.array_split(np.arange(n_draws), n_parts)]
         parts: list[dict[str, Any]] = [{} for _ in range(n_parts - n_with_rows)]
         n_tokens = int(batch["completion_mask"][rows].sum())
@@ -335,7 +347,7 @@ class Episodes(GuidedThoughts):
             # Some losses divide by the whole generation's tokens, some by their own batch's tokens, the others by its rows.
             of_policy = 1.0 if self.loss_type in WHOLE_BATCH else of_tokens if self.loss_type == "bnpo" else of_rows
             parts.append({**one, "of_policy": of_policy})
-        return [{**part, "draws": n, "of_imitation": n / n_draws} for part, n in zip(parts, draws, strict=True)]
+        return [{**part, "draws": n, "of_imitation": n / max(1, n_draws)} for part, n in zip(parts, draws, strict=True)]
 
     def _teaching(self, batch: dict[str, Any], rows: np.ndarray) -> np.ndarray:
         """Which of these rows have a gradient: where the policy term is all there is, those with an advantage."""

@@ -97,7 +97,8 @@ class GuidedThoughts(FreshGroups):
                 aggregate=options.aggregate,
             )
             knows = ", knows the right answers (privileged)" if guide.corrector.privileged else ""
-            self._say(f"corrector {guide.corrector.tier}{knows}; imitates the {options.clone}, weight {options.coef:g}")
+            does = f"imitates the {options.clone}, weight {options.coef:g}" if options.imitates else "imitates nothing"
+            self._say(f"corrector {guide.corrector.tier}{knows}; {does}")
 
     def _has_linear_head(self) -> bool:
         """Whether logits are proportional to the last hidden states."""
@@ -246,12 +247,15 @@ class GuidedThoughts(FreshGroups):
         if not self._guide.options.policy:
             loss = loss * 0.0
         weight = self._guide.options.weight_at(self.state.global_step, self.state.max_steps)
-        n_draws = inputs["draws"] if "draws" in inputs else self._guide.options.draws * len(inputs["completion_ids"])
+        n_draws = inputs["draws"] if "draws" in inputs else self._n_draws(len(inputs["completion_ids"]))
         imitation = self._imitation(model, n_draws)
         self._metrics["train"]["gtr/coef"].append(weight)
         if imitation is None or weight == 0:
             return loss
         return loss + weight * inputs.get("of_imitation", 1.0) * imitation / self.current_gradient_accumulation_steps
+
+    def _n_draws(self, n_rows: int) -> int:
+        return self._guide.options.draws * n_rows if self._guide.options.imitates else 0
 
     def _imitation(self, model: Any, n: int) -> torch.Tensor | None:
         """The imitation term over `n` draws, or None where no draw holds a target."""
