@@ -1,21 +1,13 @@
-"""Rows that are no groups (steps of episodes, imitated thoughts) packed without padding, against TRL's own layout."""
+"""Rows that are no groups (steps of episodes, imitated thoughts) packed, against TRL's own layout."""
 
 import pytest
 import torch
-from test_trainer_episodes import gradient, mixed_play, rows_of, scripted, trainer_of, wrong_thought
+from test_trainer_episodes import batch_of, gradient, mixed_play, rows_of, scripted, trainer_of, wrong_thought
 
 from vlrl.cards import write_reply
 from vlrl.gtr import OracleCorrector
 from vlrl.shared_step import plan_rows
 from vlrl.trainer.mixed import MixedBatches
-
-
-def batch_of(trainer):
-    batch = trainer._generate_and_score_completions(rows_of(trainer))
-    fields = {name: batch[name] for name in ("pixel_values", "image_grid_thw", "num_images", "mm_token_type_ids")}
-    ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], 1)
-    mask = torch.cat([batch["prompt_mask"], batch["completion_mask"]], 1)
-    return batch, ids, mask, batch["completion_ids"].shape[1], fields
 
 
 def test_steps_in_one_state_are_a_group_and_others_are_not(tmp_path):

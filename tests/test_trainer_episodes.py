@@ -128,17 +128,21 @@ def test_what_the_policy_saw_is_what_is_scored(tmp_path):
     assert not torch.isclose(same, other, atol=1e-7)
 
 
-def test_first_ratios_are_one(tmp_path):
-    trainer = trainer_of(tmp_path, args={"steps_per_generation": 2, "per_device_train_batch_size": 4})
-    scripted(trainer, mixed_play)
+def batch_of(trainer):
+    """A generation's batch, and what a pass over it takes: ids, mask, columns of completions, fields about images."""
     batch = trainer._generate_and_score_completions(rows_of(trainer))
     fields = {name: batch[name] for name in ("pixel_values", "image_grid_thw", "num_images", "mm_token_type_ids")}
     ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], 1)
     mask = torch.cat([batch["prompt_mask"], batch["completion_mask"]], 1)
+    return batch, ids, mask, batch["completion_ids"].shape[1], fields
+
+
+def test_first_ratios_are_one(tmp_path):
+    trainer = trainer_of(tmp_path, args={"steps_per_generation": 2, "per_device_train_batch_size": 4})
+    scripted(trainer, mixed_play)
+    batch, ids, mask, n_keep, fields = batch_of(trainer)
     with torch.no_grad():
-        logps, _, _ = trainer._get_per_token_logps_and_entropies(
-            trainer.model, ids, mask, batch["completion_ids"].shape[1], **fields
-        )
+        logps, _, _ = trainer._get_per_token_logps_and_entropies(trainer.model, ids, mask, n_keep, **fields)
     seen = batch["completion_mask"].bool()
     torch.testing.assert_close(logps[seen], batch["old_per_token_logps"][seen], atol=2e-5, rtol=0)
 
@@ -299,18 +303,8 @@ def test_single_questions_are_corrected_too_wrong_answers_first(tmp_path):
 
 def test_a_run_from_the_command_line_and_its_resumed_half(tmp_path, run_train):
     flags = ["--task", "numberline", "--max_steps", "4", "--num_generations", "4", "--per_device_train_batch_size", "4"]
-    flags += [
-        "--eval_limit",
-        "6",
-        "--logging_steps",
-        "1",
-        "--report_to",
-        "none",
-        "--save_steps",
-        "2",
-        "--save_total_limit",
-        "9",
-    ]
+    flags += ["--eval_limit", "6", "--logging_steps", "1", "--report_to", "none", "--save_steps", "2"]
+    flags += ["--save_total_limit", "9"]
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     code, out, err = run_train("--output_dir", whole, *flags)
     assert code == 0, err
@@ -373,6 +367,7 @@ def test_an_endpoint_that_babbles_or_fails_is_skipped_and_told(tmp_path, run_tra
         (["--gtr", "agregate=all"], "did you mean 'aggregate'"),
         (["--gtr", "credit=none"], "give one of episode"),
         (["--gtr", "draws=0"], "at least 1"),
+        (["--gtr", "length_reward=-1"], "none may be negative"),
         (["--curriculum", "detection:0.5"], "give a card game"),
         (["--thought_weight", "2"], "outside 0..1"),
         (["--corrector_url", "http://x"], "is for model:NAME"),

@@ -1,4 +1,4 @@
-"""Log-probabilities of groups in one packed forward: a prompt once, all its completions behind it, nothing padded between.
+"""Log-probabilities of groups in one packed forward: a prompt once, all its completions behind it.
 
 Serves old, reference and policy log-probabilities, and rows that are no groups (each its own). Not here: what rows share
 (`vlrl.group_shared`), the attention kernels (`vlrl.packed_attention`).

@@ -168,7 +168,7 @@ class Sharing:
         if self.off is not None:
             return f"sharing   off: {self.off}"
         if by_row:
-            return f"sharing   on: steps in equal states once a pass, nothing padded; packed pass by {self.kernel}"
+            return f"sharing   on: steps in equal states once a pass; packed pass by {self.kernel}"
         tower = "encoded once a batch, frozen" if self.frozen else "inside each pass"
         decode = "graphs" if self.graphs else "finished rows dropped" if not self.sharded else "plain"
         return f"sharing   on: prompts and images once a group; packed pass by {self.kernel}; tower {tower}; decode {decode}"

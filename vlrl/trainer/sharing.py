@@ -28,7 +28,7 @@ class SharedGroups(MixedBatches):
     _plan: Plan | None = None
     """Of the rows in hand: a generation batch from its tokenization on, a micro-batch in its loss."""
     _by_row = False
-    """Whether the rows in hand come without a plan and get one of their own: equal prompts once, and nothing padded."""
+    """Whether the rows in hand come without a plan and get one of their own: rows with equal prompts and images are a group."""
 
     def _start_sharing(self, mode: str, *, by_row: bool = False) -> None:
         """Decide and say how the run shares; models and sizes that cannot go TRL's own way. `by_row`: rows of a batch need not
