@@ -11,6 +11,7 @@ from vlrl.envs import CardEnv
 from vlrl.gtr import Correction, OracleCorrector, claims
 from vlrl.gtr.credit import Credit
 from vlrl.gtr.episodes import Episode
+from vlrl.gtr.named_moves import correctors_move
 from vlrl.gtr.options import GuideOptions
 
 ORACLE = OracleCorrector()
@@ -102,6 +103,49 @@ def test_plain_episodes_with_the_oracles_thoughts_and_its_moves_are_won():
             row = episode.row()
             assert (row.n_steps, row.n_legal, row.n_valid, row.n_recognised) == (len(episode.steps),) * 4
             assert (row.solvable, row.pressed_equals) == ((True, True) if name == "ezpoints" else (None, None))
+
+
+@pytest.mark.parametrize("name", ["ezpoints", "numberline", "points24"])
+def test_where_the_corrector_leads_poor_thoughts_and_wrong_moves_win(name):
+    n_won = 0
+    for seed in range(12):
+        episode = Episode(CardEnv(name), seed=seed, truncation="target")
+        while not episode.done:
+            game, state = episode.env.game, episode.env.state
+            wrong = next(token for token in game.tokens if token not in game.good(state))
+            poor = write_reply(dict.fromkeys(game.thought_keys, "?"), wrong)
+            verdict = ORACLE.correct(episode.request(poor, True))
+            step = episode.play(poor, True, verdict, correctors_move(poor, verdict, game))
+            assert step.action == wrong, "what the policy chose stays on record"
+        winnable = name != "points24" or game.solvable(episode.steps[0].state)
+        assert (episode.total == game.success_reward) == winnable
+        n_won += winnable
+    assert n_won >= 6
+
+
+def test_a_corrector_wants_no_move_where_it_names_none():
+    game = CardEnv("points24").game
+    right = write_reply({"cards": ["4"], "formula": "", "thoughts": "next is 4"}, "5")
+    assert correctors_move(right, Correction("ok"), game) == "4", "of a right thought its own, whatever was played"
+    better = write_reply({"cards": ["4"], "formula": "", "thoughts": "next is 6"}, "5")
+    assert correctors_move(right, Correction("corrected", text=better), game) == "6"
+    unknown = write_reply({"cards": ["4"], "formula": "", "thoughts": "next is 13"}, "5")
+    assert correctors_move(right, Correction("corrected", text=unknown), game) is None, "no card of this game"
+    for status in ("unsolvable", "invalid", "failed"):
+        assert correctors_move(right, Correction(status), game) is None
+    assert correctors_move("babble", Correction("ok"), game) is None
+
+
+def test_so_many_of_a_group_are_led():
+    guided = GuideOptions(corrector="oracle", led=0.25)
+    assert [guided.n_led(group) for group in (4, 8, 16)] == [1, 2, 4]
+    assert GuideOptions(led=0.25).n_led(2) == 0, "nobody leads without a corrector"
+    assert GuideOptions(corrector="oracle", led=0.25, judge_reward=1.0).n_led(4) == 0, "nothing would be imitated"
+    for led, group in ((0.25, 2), (0.1, 4), (0.75, 4)):
+        with pytest.raises(ValueError, match="leave two to compare"):
+            GuideOptions(corrector="oracle", led=led).n_led(group)
+    with pytest.raises(ValueError, match=r"outside 0..1"):
+        GuideOptions(corrector="oracle", led=1.0)
 
 
 # ---- credit

@@ -256,6 +256,35 @@ def test_the_policy_term_can_be_left_out_and_imitation_can_fade(tmp_path):
     assert trainer._metrics["train"]["gtr/coef"] == [1.0, 0.0]
 
 
+def test_led_episodes_are_imitated_and_are_no_part_of_the_policy_term(tmp_path):
+    def second_wins(game, state, call):
+        best = game.best(state)
+        other = next(token for token in game.tokens if token != best)
+        return wrong_thought(game, state, best if call == 1 else other)
+
+    trainer = trainer_of(tmp_path, corrector=OracleCorrector(), gate="always", led=0.25)
+    scripted(trainer, second_wins)
+    seats = []
+    play = trainer._play
+    trainer._play = lambda found: (play(found), seats.extend(found))
+    batch = trainer._generate_and_score_completions(rows_of(trainer))
+    led, own = [seat for seat in seats if seat.led], [seat for seat in seats if not seat.led]
+    assert [seats.index(seat) for seat in led] == [0, 4], "one of each group"
+    assert all(seat.episode.total == 1 for seat in led), "won by the corrector's moves"
+    assert [seat.episode.total > 0 for seat in own] == [True, False, False] * 2
+    assert len(batch["completion_ids"]) == sum(len(seat.rows) for seat in own)
+    assert len(trainer._set) == sum(len(seat.rows) for seat in seats)
+    expected = []
+    for group in (own[:3], own[3:]):
+        steps = [seat.episode.steps for seat in group]
+        found = Credit().advantages([[s.reward for s in one] for one in steps], [[s.valid for s in one] for one in steps])
+        expected += [value for episode in found for value in episode]
+    torch.testing.assert_close(batch["advantages"][:, -1].cpu(), torch.tensor(expected))
+    assert trainer._metrics["train"]["episodes/success"][-1] == pytest.approx(1 / 3), "of what the policy played"
+    trainer.compute_loss(trainer.model, batch)
+    assert trainer._metrics["train"]["gtr/imitation_loss"]
+
+
 def test_more_records_can_be_imitated_than_the_batch_has_rows(tmp_path):
     tokens = []
     for draws in (1, 3):
@@ -367,6 +396,7 @@ def test_an_endpoint_that_babbles_or_fails_is_skipped_and_told(tmp_path, run_tra
         (["--gtr", "agregate=all"], "did you mean 'aggregate'"),
         (["--gtr", "credit=none"], "give one of episode"),
         (["--gtr", "draws=0"], "at least 1"),
+        (["--gtr", "led=0.9"], "leave two to compare"),
         (["--gtr", "length_reward=-1"], "none may be negative"),
         (["--curriculum", "detection:0.5"], "give a card game"),
         (["--thought_weight", "2"], "outside 0..1"),

@@ -201,6 +201,7 @@ def parse(argv: list[str]) -> Config:
         run.stage = "sft+grpo" if model.model_name_or_path in TINY_NAMES else "grpo"
     try:
         options, curriculum = read_guide(guide), read_curriculum(guide.curriculum, turns)
+        options.n_led(grpo.num_generations)
         benches = read_benches(bench)
     except ValueError as error:
         raise ConfigError(str(error)) from error

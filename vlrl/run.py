@@ -172,8 +172,8 @@ def _plays(config: Config, samples: Sequence[Sample]) -> bool:
     if n and config.run.dynamic_sampling:
         raise ConfigError("--dynamic_sampling is for single completions; episodes are played once a step")
     guide = config.guide
-    if not n and (guide.judge_reward or guide.length_reward):
-        raise ConfigError("--gtr judge_reward, length_reward are paid at the steps of card games")
+    if not n and (guide.judge_reward or guide.length_reward or guide.led):
+        raise ConfigError("--gtr judge_reward, length_reward, led are for episodes of card games")
     return n > 0
 
 

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import re
 
+from vlrl.cards import Game
+from vlrl.cards.blackjack import BlackjackGame
 from vlrl.cards.deck import Card, rank_of
+from vlrl.cards.numberline import NumberLineGame
 
 _ARITHMETIC = re.compile(r"[0-9(](?:[0-9()+\-*/ ]*[0-9)])?")
 _EQUALS = re.compile(r"\s*(?:=|makes|gives|is|equals)\s*([0-9]+)\b")
@@ -63,6 +66,13 @@ def decision(thought: str) -> str | None:
     """`hit` or `stand`: the last one named."""
     found = _DECISION.findall(thought.lower())
     return found[-1] if found else None
+
+
+def named_move(thought: str, game: Game) -> str | None:
+    """The move of a game that the thought names last."""
+    if isinstance(game, NumberLineGame):
+        return direction(thought)
+    return decision(thought) if isinstance(game, BlackjackGame) else next_token(thought)
 
 
 def dealer_value(thought: str) -> int | None:

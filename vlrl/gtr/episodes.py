@@ -26,6 +26,7 @@ CUT_REWARD = -1.0
 @dataclass(frozen=True, slots=True)
 class Step:
     """One step as it was played. `action=None`: the reply played nothing, `token` stood for it (None: the episode ended).
+    In an episode that a corrector leads, `token` is what it had played.
     `recognised`: whether the thought states the picture right (None: invalid). `cut`: training ended the episode here."""
 
     t: int
@@ -78,9 +79,9 @@ class Episode:
         seed = self.seed * 1009 + self.number
         return StepRequest(self.env.game, self.env.state, completion, ended, self.observation, self.target, seed)
 
-    def play(self, completion: str, ended: bool, correction: Correction | None = None) -> Step:
-        """Plays a reply. `correction`: the corrector's verdict on it, whose target formula is kept. Raises RuntimeError
-        once the episode is over."""
+    def play(self, completion: str, ended: bool, correction: Correction | None = None, instead: str | None = None) -> Step:
+        """Plays a reply. `correction`: the corrector's verdict on it, whose target formula is kept. `instead`: a token to play
+        whatever the reply's action. Raises RuntimeError once the episode is over."""
         if self.done:
             raise RuntimeError(f"episode {self.number} of seed {self.seed} is over after {len(self.steps)} steps")
         game, state, frame, t = self.env.game, self.env.state, self.frame, len(self.steps)
@@ -88,10 +89,10 @@ class Episode:
         action = read_action(completion, game, parser=self.parser)
         if correction is not None:
             self.target = correction.target or self.target
-        if action is None and self.illegal == "end":
+        if action is None and instead is None and self.illegal == "end":
             token, reward, done = None, CUT_REWARD, True
         else:
-            token = action or random_action(game, self.seed, self.number, t)
+            token = instead or action or random_action(game, self.seed, self.number, t)
             self.frame, reward, terminated, truncated, _ = self.env.step(game.tokens.index(token))
             done = terminated or truncated
         cut = not done and self._is_cut(reward, correction)

@@ -26,7 +26,10 @@ class GuideOptions:
     with the action that the corrected thought names. `draws`: records drawn for each row of the policy term (published: 1; the
     memory of a step grows with it). `aggregate`, `gate`, `cap`: see `CorrectionSet`. `policy=False`: imitation alone. `solver`:
     whether a corrector may use one. `credit`, `gamma`, `format_weight`: see `Credit`. `truncation`, `illegal`: see `Episode`
-    (and `cut`). `step_weight`: every step counts the same, or every episode. Baselines of card games, instead of imitation:
+    (and `cut`). `step_weight`: every step counts the same, or every episode. `led`: the share of each group's episodes in which
+    the corrector's moves are played instead of the policy's, so that what is corrected holds states that the policy does not
+    reach yet; they are no part of the policy term, nor of the group it is normalised in (the mixture of DAgger, arXiv
+    1011.0686, an episode at a time; not in GTR). Baselines of card games, instead of imitation:
     `judge_reward` is paid at each step whose thought the corrector finds right, `length_reward` for a valid thought as long as
     a completion may be, shorter ones in proportion.
     """
@@ -50,6 +53,7 @@ class GuideOptions:
     truncation: Literal["none", "reward", "target"] = "reward"
     illegal: Literal["random", "end"] = "random"
     step_weight: Literal["equal", "per_episode"] = "equal"
+    led: float = 0.0
     probes: int = 64
     judge_reward: float = 0.0
     length_reward: float = 0.0
@@ -75,6 +79,8 @@ class GuideOptions:
             )
         if not self.policy and not self.imitates:
             raise ValueError("policy=false is imitation alone, which coef=0 and judge_reward leave out")
+        if not 0 <= self.led < 1:
+            raise ValueError(f"led {self.led} is outside 0..1, or all of it")
         if self.draws < 1:
             raise ValueError(f"draws {self.draws}: must be at least 1; coef=0 imitates nothing")
         if self.probes < 2:
@@ -85,6 +91,17 @@ class GuideOptions:
     def cut(self) -> str:
         """`truncation`; without a corrector there is no target formula to be left, and a reward below 0 cuts alone."""
         return "reward" if self.truncation == "target" and not self.corrects else self.truncation
+
+    def n_led(self, group: int) -> int:
+        """Episodes of a group that the corrector leads. Raises ValueError where fewer than two of the policy's own are left."""
+        if not self.imitates or self.led == 0:
+            return 0
+        n = round(self.led * group)
+        if not 1 <= n <= group - 2:
+            raise ValueError(
+                f"--gtr led={self.led:g} of {group} episodes a group is {n}: lead at least one and leave two to compare"
+            )
+        return n
 
     @property
     def corrects(self) -> bool:

@@ -16,7 +16,6 @@ import numpy as np
 from vlrl.cards import Game, own_rng, thought_fields, write_reply, written
 from vlrl.cards.blackjack import BlackjackGame
 from vlrl.cards.formula import BLANK
-from vlrl.cards.numberline import NumberLineGame
 from vlrl.cards.points import PointsGame, PointsState
 from vlrl.cards.replies import last_object
 from vlrl.cards.wording import pick, word_thought
@@ -173,15 +172,9 @@ def _problem(game: Game, state: Any, fields: dict[str, Any]) -> str | None:
     thoughts = str(fields["thoughts"])
     if not game.recognised(fields, state):
         return "the state is not stated, or wrongly"
-    if isinstance(game, NumberLineGame):
-        named = claims.direction(thoughts)
-    elif isinstance(game, BlackjackGame):
-        named = claims.decision(thoughts)
-        dealer = claims.dealer_value(thoughts)
-        if dealer not in (None, state.up_card.value):
-            return f"the dealer shows {state.up_card.face}"
-    else:
-        raise TypeError(f"no rules for the game {game.name!r}")
+    if isinstance(game, BlackjackGame) and claims.dealer_value(thoughts) not in (None, state.up_card.value):
+        return f"the dealer shows {state.up_card.face}"
+    named = claims.named_move(thoughts, game)
     if named is None:
         return "no move is named"
     return None if named in game.good(state) else f"{named!r} is not right"

@@ -24,6 +24,7 @@ from vlrl.envs import CardEnv
 from vlrl.gtr.corrector import Correction, StepRequest
 from vlrl.gtr.diagnostics import StepNote
 from vlrl.gtr.episodes import Episode
+from vlrl.gtr.named_moves import correctors_move
 from vlrl.prompts import messages
 from vlrl.schema import Sample, Task
 from vlrl.trainer.fresh import Row
@@ -48,8 +49,11 @@ class Seat:
 
     sample: Sample
     episode: Episode
+    led: bool = False
+    """Whether the corrector's moves are played."""
     rows: list[dict[str, Any]] = field(default_factory=list)
     written: list[Row] = field(default_factory=list)
+    texts: list[str] = field(default_factory=list)
     ended: list[bool] = field(default_factory=list)
     verdicts: list[Correction | None] = field(default_factory=list)
     advantages: list[float] = field(default_factory=list)
@@ -58,12 +62,24 @@ class Seat:
     def moves(self) -> tuple[str, ...]:
         return tuple(step.token for step in self.episode.steps if step.token is not None)
 
+    def request(self) -> StepRequest:
+        """What a corrector is asked about the last reply, before it is played."""
+        return replace(self.episode.request(self.texts[-1], self.ended[-1]), sample=self.rows[-1]["sample"])
+
+    def play(self) -> None:
+        """Plays the last reply, or where the corrector leads what it has played instead."""
+        text, verdict, game = self.texts[-1], self.verdicts[-1], self.episode.env.game
+        instead = correctors_move(text, verdict, game) if self.led and verdict is not None else None
+        self.episode.play(text, self.ended[-1], verdict, instead)
+
 
 class Episodes(GuidedThoughts):
     """`GuidedThoughts` that plays the episodes among its samples."""
 
     _plays = False
     _curriculum: Curriculum | None = None
+    _n_led = 0
+    """Of each group's episodes, how many the corrector leads."""
     _filled = 1.0
     """Rows a generation of all processes has for each step that was played."""
     _step_scores: torch.Tensor | None = None
@@ -78,9 +94,10 @@ class Episodes(GuidedThoughts):
                 f"{rows} episodes a process are not whole groups of num_generations={self.num_generations}; make"
                 " per_device_train_batch_size x steps_per_generation a multiple of it"
             )
-        cut = self._guide.options.cut
+        cut, self._n_led = self._guide.options.cut, self._guide.options.n_led(self.num_generations)
         how = {"none": "never cut", "reward": "cut below a reward of 0"}.get(cut, "cut where they leave a corrector's formula")
-        self._say(f"episodes  {rows} side by side on each process, {self.num_generations} from each deal, {how}")
+        led = f"; {self._n_led} led by the corrector, for corrections alone" if self._n_led else ""
+        self._say(f"episodes  {rows} side by side on each process, {self.num_generations} from each deal{led}, {how}")
 
     # -- playing -------------------------------------------------------------------------------------------------------
 
@@ -90,9 +107,10 @@ class Episodes(GuidedThoughts):
             return super()._generate_and_score_completions(inputs)
         seats = [self._seat(row, i % self.num_generations) for i, row in enumerate(inputs)]
         self._play(seats)
-        self._credit(seats)
         if self._set is not None:
             self._keep(seats)
+        seats = [seat for seat in seats if not seat.led]
+        self._credit(seats)
         steps = [(seat, t) for seat in seats for t in range(len(seat.rows))]
         n_most = max(gather_object([len(steps)]))
         padded = [*steps, *[steps[0]] * (n_most - len(steps))]  # processes must bring equally many rows
@@ -122,12 +140,18 @@ class Episodes(GuidedThoughts):
             sample = now.task.synthetic(self.args.seed, "train", int(row["index"]))
         deal, options = deal_of(sample), self._guide.options
         env = CardEnv(deal.game.name, **sample.meta.get("game", {}))
-        return Seat(sample, Episode(env, deal.seed, number, illegal=options.illegal, truncation=options.cut))
+        episode = Episode(env, deal.seed, number, illegal=options.illegal, truncation=options.cut)
+        return Seat(sample, episode, led=number < self._n_led)
+
+    @property
+    def _n_own(self) -> int:
+        """Of each group's episodes, how many the policy plays itself."""
+        return self.num_generations - self._n_led
 
     def _play(self, seats: Sequence[Seat]) -> None:
         """Play all episodes to their ends, one reply of each at a time. Corrections wait until all are over, unless they decide
-        when an episode is cut, so that asking for them never holds up the playing."""
-        judged_at_once = self._guide.options.cut == "target"
+        what is played or when an episode is cut, so that asking for them never holds up the playing."""
+        cuts = self._guide.options.cut == "target"
         while True:
             live = [seat for seat in seats if not seat.episode.done]
             n_most = max(gather_object([len(live)]))
@@ -138,21 +162,18 @@ class Episodes(GuidedThoughts):
             rows = [seat.rows[-1] for seat in live] or [seats[0].rows[0]]
             replies = self._write([*rows, *[rows[0]] * (n_most - len(rows))])[: len(live)]
             texts = self.processing_class.batch_decode([one.ids for one in replies], skip_special_tokens=True)
-            ended = [self._has_ended(one.ids) for one in replies]
-            verdicts: Sequence[Correction | None] = [None] * len(live)
-            if judged_at_once:
-                asked = [
-                    replace(seat.episode.request(text, end), sample=seat.rows[-1]["sample"])
-                    for seat, text, end in zip(live, texts, ended, strict=True)
-                ]
-                verdicts = self._corrections(asked)
-            for seat, reply, text, end, verdict in zip(live, replies, texts, ended, verdicts, strict=True):
-                seat.episode.play(text, end, verdict)
+            for seat, reply, text in zip(live, replies, texts, strict=True):
                 seat.written.append(reply)
-                seat.ended.append(end)
-                seat.verdicts.append(verdict)
-        if self._set is not None and not judged_at_once:
-            self._judge(seats)
+                seat.texts.append(text)
+                seat.ended.append(self._has_ended(reply.ids))
+                seat.verdicts.append(None)
+            asked = [seat for seat in live if cuts or seat.led]
+            for seat, verdict in zip(asked, self._corrections([seat.request() for seat in asked]), strict=True):
+                seat.verdicts[-1] = verdict
+            for seat in live:
+                seat.play()
+        if self._set is not None and not cuts:
+            self._judge([seat for seat in seats if not seat.led])
 
     def _step_row(self, seat: Seat) -> dict[str, Any]:
         sample = state_sample(seat.sample, seat.moves, good=False)
@@ -199,7 +220,7 @@ class Episodes(GuidedThoughts):
         if per_group is None:
             return set(every)
         rng = np.random.default_rng([self.args.seed, self.state.global_step, self.accelerator.process_index])
-        group, chosen = self.num_generations, set[tuple[int, int]]()
+        group, chosen = self._n_own, set[tuple[int, int]]()
         for g in range(len(seats) // group):
             own = [place for place in every if place[0] // group == g]
             chosen |= {own[int(k)] for k in rng.permutation(len(own))[:per_group]}
@@ -224,7 +245,7 @@ class Episodes(GuidedThoughts):
 
     def _credit(self, seats: Sequence[Seat]) -> None:
         """Advantages of every step, group by group."""
-        options, group = self._guide.options, self.num_generations
+        options, group = self._guide.options, self._n_own
         n_steps = sum(len(seat.rows) for seat in seats)
         for start in range(0, len(seats), group):
             own = seats[start : start + group]
@@ -267,7 +288,7 @@ class Episodes(GuidedThoughts):
 
     def _log_episodes(self, seats: Sequence[Seat], n_rows: int) -> None:
         """Metrics of episodes in place of those of rows, advantages as they were used, and notes of all thoughts."""
-        group = self.num_generations
+        group = self._n_own
         rows = [
             {
                 "return": seat.episode.total / seat.episode.env.game.success_reward,

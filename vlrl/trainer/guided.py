@@ -23,9 +23,9 @@ from vlrl.group_shared import base_of
 from vlrl.gtr.correction_set import CorrectionSet, Record
 from vlrl.gtr.corrector import Correction, Corrector, Request, SampleRequest
 from vlrl.gtr.diagnostics import StepNote, Window
-from vlrl.gtr.full_replies import with_named_action
 from vlrl.gtr.loss import thought_cross_entropy
 from vlrl.gtr.masks import IGNORED, completion_mask, imitation_labels, thought_span, token_weights
+from vlrl.gtr.named_moves import with_named_action
 from vlrl.gtr.options import NOT_GUIDED, GuideOptions
 from vlrl.packed_scoring import before_head
 from vlrl.progress import text_of
@@ -206,8 +206,10 @@ class GuidedThoughts(FreshGroups):
         )
 
     def _corrections(self, requests: Sequence[Request]) -> list[Correction]:
+        if not requests:
+            return []
         assert self._guide.corrector is not None
-        return self._guide.corrector.correct_many(requests) if requests else []
+        return self._guide.corrector.correct_many(requests)
 
     def _store(self, identity: str, row: Mapping[str, Any], verdict: Correction, **fields: Any) -> None:
         """Add what a corrector said of one row to the set, empty where nothing may be imitated."""
