@@ -270,7 +270,7 @@ def test_led_episodes_are_imitated_and_are_no_part_of_the_policy_term(tmp_path):
     assert all(seat.episode.total == 1 for seat in led), "won by the corrector's moves"
     assert [seat.episode.total > 0 for seat in own] == [True, False, False] * 2
     assert len(batch["completion_ids"]) == sum(len(seat.rows) for seat in own)
-    assert len(trainer._set) == sum(len(seat.rows) for seat in seats)
+    assert len(trainer._set) == trainer._metrics["train"]["episodes/moves"][-1] == sum(len(seat.rows) for seat in seats)
     expected = []
     for group in (own[:3], own[3:]):
         steps = [seat.episode.steps for seat in group]

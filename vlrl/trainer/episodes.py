@@ -101,6 +101,8 @@ class Episodes(StepBatches):
             return super()._generate_and_score_completions(inputs)
         seats = [self._seat(row, i % self.num_generations) for i, row in enumerate(inputs)]
         self._play(seats)
+        moves = gather_object([sum(len(seat.rows) for seat in seats)])
+        self._metrics["train"]["episodes/moves"].append(float(sum(moves)))
         if self._set is not None:
             self._keep(seats)
         seats = [seat for seat in seats if not seat.led]
