@@ -99,7 +99,8 @@ class GuideOptions:
         n = round(self.led * group)
         if not 1 <= n <= group - 2:
             raise ValueError(
-                f"--gtr led={self.led:g} of {group} episodes a group is {n}: lead at least one and leave two to compare"
+                f"--gtr led={self.led:g} of {group} episodes a group is {n}: lead at least one and leave two to compare,"
+                " or lead none (led=0)"
             )
         return n
 
