@@ -115,6 +115,40 @@ def test_what_is_no_reply_says_why(server, raw, message, again):
     assert error.value.again == again
 
 
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b'{"error": {"message": "max_tokens is not\\n supported", "code": 3}}', ": max_tokens is not supported"),
+        (b'{"object": "error", "message": "no model m"}', ": no model m"),
+        (b'{"error": "no model m"}', ": no model m"),
+        (b'{"detail": "gone"}', ': {"detail": "gone"}'),
+        (b"<html>\xff", ": <html>\ufffd"),
+        (b"[" * 100_000, ": " + "[" * endpoint.MAX_REFUSAL),
+        (b'["x"]', ': ["x"]'),
+        (b"", ""),
+        (b'{"error": {"message": "wrong key secret-key"}}', ": wrong key ***"),
+    ],
+)
+def test_a_refusal_says_what_the_endpoint_says(server, body, said):
+    with pytest.raises(EndpointError) as error:
+        chat(server(answering(reply(body, "400 Bad"))), BODY, timeout_s=5, api_key="secret-key")
+    assert str(error.value).endswith("/v1" + said)
+    assert not error.value.again
+
+
+def test_a_refusal_that_does_not_end_is_a_refusal_still(server):
+    def dripping(connection, stop):
+        connection.recv(65536)
+        connection.sendall(b"HTTP/1.1 400 Bad\r\nContent-Length: 100000\r\n\r\n")
+        while not stop.wait(0.02):
+            connection.sendall(b" ")
+
+    start = time.monotonic()
+    with pytest.raises(EndpointError, match="status 400"):
+        chat(server(dripping), BODY, timeout_s=0.3)
+    assert time.monotonic() - start < 2
+
+
 def test_secrets_are_in_no_error():
     with pytest.raises(EndpointError) as error:
         chat("http://me:password@127.0.0.1:1/v1?token=hidden", BODY, timeout_s=2, api_key="secret-key")

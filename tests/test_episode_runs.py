@@ -63,6 +63,10 @@ def test_an_endpoint_that_babbles_or_fails_is_skipped_and_told(tmp_path, run_tra
     logged = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[0])
     assert logged["thoughts/failed"] > 0.5
     assert logged["gtr/corrected_share"] == 0
+    assert logged["corrector/calls"] == len(server.seen)
+    assert logged["corrector/failed"] > 0
+    asked = json.loads((tmp_path / "run" / "summary.json").read_text())["corrector"]
+    assert asked == {name: logged[f"corrector/{name}"] for name in ("calls", "cached", "failed", "cost")}
 
 
 @pytest.mark.parametrize(
@@ -86,3 +90,4 @@ def test_options_that_cannot_work_are_refused(tmp_path, run_train, flags, words)
     code, _, err = run_train("--task", "numberline", "--eval_limit", "2", "--output_dir", tmp_path / "run", *flags)
     assert code == 2
     assert words in err, err
+    assert not list((tmp_path / "run").glob("predictions_*")), "before anything is measured"

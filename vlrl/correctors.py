@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,11 +11,13 @@ from typing import Any
 from accelerate import PartialState
 
 from vlrl.config import Config, ConfigError
+from vlrl.endpoint import DEFAULT_BASE, base_url
 from vlrl.generate import complete
 from vlrl.gtr import CheckpointCorrector, Corrector, OracleCorrector, RemoteCorrector, RemoteOptions
 from vlrl.gtr.corrector import Request
 from vlrl.gtr.diagnostics import probe_sensitivity
 from vlrl.gtr.masks import thought_span
+from vlrl.gtr.spending import share_of
 from vlrl.model import Loaded, ModelError, load_model
 from vlrl.prompts import situate
 
@@ -23,7 +26,8 @@ AT_ONCE = 64
 
 
 def make_corrector(config: Config, folder: Path, say: Callable[[str], None] = print) -> Corrector | None:
-    """The corrector of `--corrector`, or None. Raises ConfigError for a checkpoint that cannot be loaded."""
+    """The corrector of `--corrector`, or None. Raises ConfigError for a checkpoint that cannot be loaded and for an
+    endpoint that nobody named."""
     options = config.guide
     if not options.corrects or "grpo" not in config.stages:
         return None
@@ -31,9 +35,30 @@ def make_corrector(config: Config, folder: Path, say: Callable[[str], None] = pr
     if kind == "oracle":
         return OracleCorrector(solver=options.solver)
     if kind == "model":
-        cache = folder / "corrections" / "cache"
-        return RemoteCorrector(RemoteOptions(name, url=options.url, solver=options.solver, cache=cache), report=say)
+        return _remote(options.endpoint or RemoteOptions(name, solver=options.solver), folder / "corrections", say)
     return CheckpointCorrector(name, checkpoint_writer(config, name))
+
+
+def _remote(options: RemoteOptions, folder: Path, say: Callable[[str], None]) -> RemoteCorrector:
+    """The endpoint's corrector in this process, its cache and counts in `folder`; of limits it has its process' share."""
+    if base_url(options.url) == DEFAULT_BASE and not os.environ.get("OPENAI_API_KEY"):
+        raise ConfigError(
+            f"--corrector model:{options.model}: give --corrector_url (or set OPENAI_API_BASE); {DEFAULT_BASE} would need"
+            " OPENAI_API_KEY"
+        )
+    state = PartialState()
+    rank, n = state.process_index, state.num_processes
+    own = replace(
+        options,
+        cache=folder / "cache",
+        spent=folder / "spent" / f"rank-{rank}.json",
+        max_calls=None if options.max_calls is None else share_of(options.max_calls, rank, n),
+        max_cost=None if options.max_cost is None else options.max_cost / n,
+    )
+    try:
+        return RemoteCorrector(own, report=say)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
 
 
 def checkpoint_writer(config: Config, name: str) -> Callable[[Sequence[Request]], list[str]]:

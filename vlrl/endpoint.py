@@ -22,6 +22,8 @@ from typing import Any, TypeVar
 
 DEFAULT_BASE = "https://api.openai.com/v1"
 MAX_REPLY_BYTES = 4_000_000
+MAX_REFUSAL = 300
+"""Characters shown of what an endpoint says of a refusal."""
 _FINAL_STATUS = frozenset({400, 401, 403, 404, 405, 413, 422})
 """Refusals that asking again does not change."""
 T = TypeVar("T")
@@ -72,7 +74,8 @@ def chat(base: str, body: Mapping[str, Any], *, timeout_s: float, api_key: str |
         request = urllib.request.Request(url, data=json.dumps(body).encode(), headers=headers, method="POST")
         raw = _post(request, timeout_s)
     except urllib.error.HTTPError as error:
-        raise EndpointError(f"status {error.code} from {shown}", again=error.code not in _FINAL_STATUS) from error
+        said = _refusal(error, timeout_s, api_key)
+        raise EndpointError(f"status {error.code} from {shown}{said}", again=error.code not in _FINAL_STATUS) from error
     except (OSError, http.client.HTTPException) as error:
         raise EndpointError(f"{shown} cannot be reached: {error}") from error
     except ValueError as error:
@@ -122,16 +125,40 @@ def _post(request: urllib.request.Request, timeout_s: float) -> bytes:
         response = urllib.request.build_opener(_Plain(opened), _Secure(opened)).open(request, timeout=timeout_s)
     finally:
         clock.cancel()
-    deadline, parts, n_bytes = time.monotonic() + timeout_s, [], 0
     with response:
-        while part := response.read1(65536):
-            parts.append(part)
-            n_bytes += len(part)
-            if n_bytes > MAX_REPLY_BYTES:
-                raise OSError(f"a reply of more than {MAX_REPLY_BYTES} bytes")
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"no end of the reply after {timeout_s:g} s")
+        return _read(response, timeout_s)
+
+
+def _read(response: Any, timeout_s: float) -> bytes:
+    """A body. Raises OSError for one that is too long or takes too long."""
+    deadline, parts, n_bytes = time.monotonic() + timeout_s, [], 0
+    while part := response.read1(65536):
+        parts.append(part)
+        n_bytes += len(part)
+        if n_bytes > MAX_REPLY_BYTES:
+            raise OSError(f"a reply of more than {MAX_REPLY_BYTES} bytes")
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"no end of the reply after {timeout_s:g} s")
     return b"".join(parts)
+
+
+def _refusal(error: urllib.error.HTTPError, timeout_s: float, api_key: str | None) -> str:
+    """ ": " and what the endpoint says of a refusal, shortened to a line and without the key; nothing where it says nothing."""
+    try:
+        with error:
+            text = _read(error, timeout_s).decode(errors="replace")
+    except (OSError, http.client.HTTPException):
+        return ""
+    try:
+        told = json.loads(text)
+        told = told.get("error", told)
+        text = str(told.get("message", text)) if isinstance(told, dict) else str(told)
+    except (ValueError, RecursionError, AttributeError):
+        pass  # no JSON object: the text as it is
+    if api_key:
+        text = text.replace(api_key, "***")
+    line = " ".join(text.split())[:MAX_REFUSAL]
+    return f": {line}" if line else ""
 
 
 def _hang_up(opened: list[http.client.HTTPConnection]) -> None:

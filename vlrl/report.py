@@ -63,6 +63,7 @@ def drop_after(path: Path, step: int) -> None:
 
 
 THOUGHTS = "thoughts/"
+CORRECTOR = "corrector/"
 
 
 def thoughts_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
@@ -77,6 +78,12 @@ def thoughts_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
         return None
     rule = CollapseRule()
     return {"first": first, "last": last, "collapsed": rule.why(first, last), "rule": asdict(rule)}
+
+
+def asked_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """What a corrector behind an endpoint was asked in all: requests, cached replies, failures, cost. Empty for others."""
+    last = next((row for row in reversed(rows) if any(key.startswith(CORRECTOR) for key in row)), {})
+    return {key.removeprefix(CORRECTOR): value for key, value in last.items() if key.startswith(CORRECTOR)}
 
 
 def draw_curves(metrics: Path, out: Path) -> None:

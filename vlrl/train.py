@@ -39,6 +39,7 @@ from vlrl.config import Config, ConfigError, parse
 from vlrl.correctors import make_corrector, make_probe
 from vlrl.generate import generate
 from vlrl.group_shared import NotShared
+from vlrl.gtr import Corrector
 from vlrl.model import TINY_NAMES, Loaded, ModelError, load_model
 from vlrl.outcomes import before_and_after
 from vlrl.payment import Payment
@@ -149,6 +150,7 @@ class Job:
     data: run.Data
     payment: Payment
     around: before_after.Around | None = None
+    corrector: Corrector | None = None
     predictions: dict[str, list[Prediction]] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=lambda: {"sft": 0.0, "grpo": 0.0})
 
@@ -196,9 +198,10 @@ def prepare(config: Config, say: Callable[..., None]) -> Job:
     say("rewards   " + ", ".join(reward.name for reward in payment.rewards))
     say(_example(config, data.held_out[0]))
     around = _around(config, opened.path, loaded)
+    corrector = make_corrector(config, opened.path, say)
     if PartialState().is_main_process and not opened.resuming:
         run.write_config(config, opened.path)
-    return Job(config, say, opened, loaded, data, payment, around)
+    return Job(config, say, opened, loaded, data, payment, around, corrector)
 
 
 def _around(config: Config, folder: Path, loaded: Loaded) -> before_after.Around | None:
@@ -254,7 +257,7 @@ def grpo_stage(job: Job) -> None:
         dynamic_sampling=config.run.dynamic_sampling,
         freeze_vision=config.run.freeze_vision,
         group_shared=config.run.group_shared,
-        guide=Guide(config.guide, make_corrector(config, job.folder, say), make_probe(config, job.loaded, job.data.plays)),
+        guide=Guide(config.guide, job.corrector, make_probe(config, job.loaded, job.data.plays)),
         plays=job.data.plays,
         curriculum=None if config.curriculum is None else Curriculum(*config.curriculum),
     )
@@ -301,6 +304,8 @@ def conclude(job: Job) -> str:
     }
     if (thoughts := report.thoughts_of(rows)) is not None:
         summary["thoughts"] = thoughts
+    if asked := report.asked_of(rows):
+        summary["corrector"] = asked
     report.write_json(folder / "summary.json", summary)
     answers = before_and_after(config.tasks, data.held_out, predictions["before"], predictions["after"])
     run.write_rows(folder / "held_out.jsonl", answers)

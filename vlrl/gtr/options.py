@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import typing
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from vlrl.gtr.credit import Credit
+from vlrl.gtr.remote import RemoteOptions
 from vlrl.schema import CARD_TASKS, Task
 from vlrl.tasks import load_task
 
@@ -20,9 +22,10 @@ CORRECTORS = ("none", "oracle", "model:NAME", "checkpoint:FOLDER")
 class GuideOptions:
     """Defaults are the published choices where there is one.
 
-    `coef`: weight of the imitation term; `schedule` "linear_to_zero" takes it away over the run. `thought_weight`: of thought
-    tokens in the policy term, 0..1 (None: 0.5 in card games, 1 elsewhere). `per_group`: corrections asked for a group (None:
-    every step of an episode, one completion of a single question; 0: none). `clone`: imitate the thought, or the "full" reply
+    `endpoint`: how a corrector `model:NAME` is asked (None: as `RemoteOptions` has it). `coef`: weight of the imitation term;
+    `schedule` "linear_to_zero" takes it away over the run. `thought_weight`: of thought tokens in the policy term, 0..1 (None:
+    0.5 in card games, 1 elsewhere). `per_group`: corrections asked for a group (None: every step of an episode, one completion
+    of a single question; 0: none). `clone`: imitate the thought, or the "full" reply
     with the action that the corrected thought names. `draws`: records drawn for each row of the policy term (published: 1; the
     memory of a step grows with it). `aggregate`, `gate`, `cap`: see `CorrectionSet`. `policy=False`: imitation alone. `solver`:
     whether a corrector may use one. `credit`, `gamma`, `format_weight`: see `Credit`. `truncation`, `illegal`: see `Episode`
@@ -35,7 +38,7 @@ class GuideOptions:
     """
 
     corrector: str = "none"
-    url: str = ""
+    endpoint: RemoteOptions | None = None
     coef: float = 1.0
     thought_weight: float | None = None
     per_group: int | None = None
@@ -62,8 +65,8 @@ class GuideOptions:
         kind, _, name = self.corrector.partition(":")
         if self.corrector not in ("none", "oracle") and (kind not in ("model", "checkpoint") or not name):
             raise ValueError(f"corrector {self.corrector!r}: give {', '.join(CORRECTORS)}")
-        if self.url and kind != "model":
-            raise ValueError(f"corrector {self.corrector!r} asks no endpoint; --corrector_url is for model:NAME")
+        if self.endpoint is not None and (kind, self.endpoint.model) != ("model", name):
+            raise ValueError(f"corrector {self.corrector!r} asks no endpoint of the model {self.endpoint.model!r}")
         if self.thought_weight is not None and not 0 <= self.thought_weight <= 1:
             raise ValueError(f"thought_weight {self.thought_weight} is outside 0..1")
         if self.coef < 0 or (self.cap is not None and self.cap < 1) or (self.per_group is not None and self.per_group < 0):
@@ -122,8 +125,12 @@ class GuideOptions:
 
 
 NOT_GUIDED = GuideOptions()
-OWN_FLAGS = ("corrector", "url", "coef", "thought_weight", "per_group")
-"""Fields that have a flag of their own; the others are set by `--gtr name=value`."""
+OWN_FLAGS = ("corrector", "endpoint", "coef", "thought_weight", "per_group")
+"""Fields that have flags of their own; the others are set by `--gtr name=value`."""
+OF_ENDPOINT = (
+    "timeout_s", "n_parallel", "max_tokens", "max_failed_share", "max_calls", "max_cost", "input_cost", "output_cost", "gold"
+)  # fmt: skip
+"""Fields of `RemoteOptions` that are set by `--gtr name=value` too."""
 
 
 @dataclass
@@ -146,7 +153,10 @@ class GuideConfig:
     )
     gtr: list[str] | None = field(
         default=None,
-        metadata={"help": "Further options as name=value: aggregate, clone, schedule, policy, credit, truncation, ..."},
+        metadata={
+            "help": "Further options as name=value: aggregate, clone, schedule, policy, credit, truncation, ...; of a corrector"
+            " model:NAME also max_calls, max_cost, input_cost, output_cost, timeout_s, n_parallel, ..."
+        },
     )
     curriculum: str | None = field(
         default=None, metadata={"help": "TASK:SHARE: the first share of the run plays deals of an easier card game."}
@@ -158,7 +168,7 @@ def read_guide(guide: GuideConfig) -> GuideOptions:
     return read_options(
         guide.gtr or [],
         corrector=guide.corrector,
-        url=guide.corrector_url,
+        corrector_url=guide.corrector_url,
         coef=guide.gtr_coef,
         thought_weight=guide.thought_weight,
         per_group=guide.correct_per_group,
@@ -180,10 +190,11 @@ def read_curriculum(text: str | None, tasks: Sequence[Task]) -> tuple[Task, floa
     return easier, share
 
 
-def read_options(words: list[str], **flags: Any) -> GuideOptions:
-    """Options from `name=value` words and the fields with flags. Raises ValueError naming the nearest option."""
-    types = typing.get_type_hints(GuideOptions)
-    known = [field.name for field in dataclasses.fields(GuideOptions) if field.name not in OWN_FLAGS]
+def read_options(words: Sequence[str], corrector_url: str | None = None, **flags: Any) -> GuideOptions:
+    """Options from `name=value` words, the endpoint's address and the fields with flags. Raises ValueError naming the nearest
+    option."""
+    types = typing.get_type_hints(GuideOptions) | {name: typing.get_type_hints(RemoteOptions)[name] for name in OF_ENDPOINT}
+    known = [field.name for field in dataclasses.fields(GuideOptions) if field.name not in OWN_FLAGS] + list(OF_ENDPOINT)
     found: dict[str, Any] = {}
     for word in words:
         name, equals, text = word.partition("=")
@@ -192,7 +203,15 @@ def read_options(words: list[str], **flags: Any) -> GuideOptions:
             hint = f"; did you mean {close[0]!r}?" if close else ""
             raise ValueError(f"--gtr {word}: give name=value with one of {', '.join(known)}{hint}")
         found[name] = _typed(name, text, types[name])
-    return GuideOptions(**{name: value for name, value in flags.items() if value is not None}, **found)
+    given = {name: value for name, value in flags.items() if value is not None}
+    endpoint = {name: found.pop(name) for name in OF_ENDPOINT if name in found}
+    kind, _, model = str(given.get("corrector", "none")).partition(":")
+    if kind != "model" and (endpoint or corrector_url):
+        asked = "--corrector_url" if corrector_url else f"--gtr {next(iter(endpoint))}"
+        raise ValueError(f"corrector {given.get('corrector', 'none')!r} asks no endpoint; {asked} is for model:NAME")
+    if kind == "model" and model:
+        given["endpoint"] = RemoteOptions(model, corrector_url or "", solver=found.get("solver", True), **endpoint)
+    return GuideOptions(**given, **found)
 
 
 def _typed(name: str, text: str, kind: Any) -> Any:
@@ -206,6 +225,9 @@ def _typed(name: str, text: str, kind: Any) -> Any:
         return text.lower() == "true"
     whole = int in (kind, *typing.get_args(kind))
     try:
-        return int(text) if whole else float(text)
+        number = int(text) if whole else float(text)
     except ValueError as error:
         raise ValueError(f"--gtr {name}={text}: not {'a whole' if whole else 'a'} number") from error
+    if not math.isfinite(number):
+        raise ValueError(f"--gtr {name}={text}: not a finite number")
+    return number

@@ -15,10 +15,10 @@ import os
 import random
 import threading
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from vlrl.endpoint import ChatReply, EndpointError, base_url, chat
 from vlrl.gtr import questions
 from vlrl.gtr.corrector import Correction, Request, SampleRequest, StepRequest
 from vlrl.gtr.masks import thought_span
+from vlrl.gtr.spending import Counts, LimitReached, Spending
 from vlrl.tags import END_THINK, THINK
 
 N_TRIES = 3
@@ -41,14 +42,21 @@ MIN_RECENT = 10
 
 @dataclass(frozen=True, slots=True)
 class RemoteOptions:
-    """`url=""`: the environment's OPENAI_API_BASE. The key is the environment's OPENAI_API_KEY alone. `gold`: the right
-    answer of a sample is shown (privileged). Costs are per million tokens; `max_cost` in the same currency."""
+    """`url=""`: the environment's OPENAI_API_BASE, else OpenAI's. The key is the environment's OPENAI_API_KEY alone.
+
+    `solver`: offer it as a function (24 points). `gold`: show the right answer of a sample (privileged). `timeout_s`: of a
+    request; `n_parallel`: requests at a time; `max_tokens`: of a reply. Asking pauses for `pause_s`, each time twice as long,
+    while more than `max_failed_share` of the last 200 requests failed. No more is asked after `max_calls` requests or once
+    `max_cost` is spent; `input_cost`, `output_cost`: the prices of a million tokens, in one currency. `cache`: the folder of
+    replies, `spent`: the file of counts, both kept from run to run.
+    """
 
     model: str
     url: str = ""
     solver: bool = True
     gold: bool = False
     cache: Path | None = None
+    spent: Path | None = None
     timeout_s: float = 60.0
     backoff_s: tuple[float, float] = (1.0, 15.0)
     n_parallel: int = 8
@@ -64,20 +72,16 @@ class RemoteOptions:
     def __post_init__(self) -> None:
         if not self.model:
             raise ValueError("a corrector behind an endpoint needs the name of its model; give model:<name>")
-        if self.n_parallel < 1 or self.timeout_s <= 0:
-            raise ValueError(f"n_parallel={self.n_parallel}, timeout_s={self.timeout_s}: both must be positive")
+        for name in ("n_parallel", "timeout_s", "max_tokens"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name}={getattr(self, name):g}: must be positive")
+        for name in ("max_calls", "max_cost", "input_cost", "output_cost"):
+            if (getattr(self, name) or 0) < 0:
+                raise ValueError(f"{name}={getattr(self, name):g}: must not be negative")
+        if not 0 <= self.max_failed_share <= 1:
+            raise ValueError(f"max_failed_share={self.max_failed_share:g} is outside 0..1")
         if self.max_cost is not None and not (self.input_cost or self.output_cost):
             raise ValueError("max_cost needs input_cost and output_cost, the prices of a million tokens")
-
-
-@dataclass
-class RemoteCounts:
-    """What was asked so far: requests to the endpoint, replies from the cache, verdicts by status, and the cost."""
-
-    n_calls: int = 0
-    n_cached: int = 0
-    cost: float = 0.0
-    statuses: Counter[str] = field(default_factory=Counter)
 
 
 class RemoteCorrector:
@@ -92,7 +96,8 @@ class RemoteCorrector:
     ) -> None:
         self.options, self.report, self.sleep, self.clock = options, report, sleep, clock
         self.tier, self.privileged = f"model:{options.model}", options.gold
-        self.counts = RemoteCounts()
+        prices = (options.input_cost, options.output_cost)
+        self.spending = Spending(options.max_calls, options.max_cost, prices, options.spent)
         self._lock = threading.Lock()
         self._slots = threading.BoundedSemaphore(options.n_parallel)
         self._recent: deque[bool] = deque(maxlen=RECENT)
@@ -103,13 +108,18 @@ class RemoteCorrector:
 
     def correct_many(self, requests: Sequence[Request]) -> list[Correction]:
         with ThreadPoolExecutor(max_workers=self.options.n_parallel) as pool:
-            return list(pool.map(self.correct, requests))
+            found = list(pool.map(self.correct, requests))
+        self.spending.keep()
+        return found
+
+    @property
+    def counts(self) -> Counts:
+        return self.spending.counts
 
     def correct(self, request: Request) -> Correction:
         start = time.perf_counter()
         found = self._correct(request)
-        with self._lock:
-            self.counts.statuses[found.status] += 1
+        self.spending.count(found.status, found.cached)
         seconds = time.perf_counter() - start
         return replace(found, tier=self.tier, privileged=self.privileged, seconds=seconds)
 
@@ -122,10 +132,7 @@ class RemoteCorrector:
         path = self._cache_path(body)
         reply = _cached(path, request)
         n_attempts = 0
-        if reply is not None:
-            with self._lock:
-                self.counts.n_cached += 1
-        else:
+        if reply is None:
             with self._slots:
                 reply, n_attempts, why = self._ask(body, request)
             if reply is None:
@@ -161,11 +168,13 @@ class RemoteCorrector:
         """A checked reply or None, the number of tries, and why there is none."""
         why = ""
         for attempt in range(1, N_TRIES + 1):
-            forbidden = self._why_not_now()
-            if forbidden:
-                return None, attempt - 1, why or forbidden
+            if self.clock() < self._paused_until:
+                return None, attempt - 1, why or "asking is paused after too many failures"
             try:
                 reply = _checked(self._exchange(body, request), request)
+            except LimitReached as reached:
+                self._say_once(f"corrector {self.tier}: {reached}; no more corrections", key="limit")
+                return None, attempt - 1, str(reached)
             except EndpointError as error:
                 why = f"try {attempt}: {error}"
                 if attempt == N_TRIES or not error.again:
@@ -194,27 +203,12 @@ class RemoteCorrector:
         return self._call({**further, **_JSON_REPLY, "messages": [*body["messages"], said, *results]}).text
 
     def _call(self, body: dict[str, Any]) -> ChatReply:
-        with self._lock:
-            self.counts.n_calls += 1
+        self.spending.take_call()
         reply = chat(base_url(self.options.url), body, timeout_s=self.options.timeout_s)
-        used = [reply.usage.get(key) for key in ("prompt_tokens", "completion_tokens")]
-        n_in, n_out = (n if isinstance(n, int) else 0 for n in used)
-        with self._lock:
-            self.counts.cost += (n_in * self.options.input_cost + n_out * self.options.output_cost) / 1e6
+        self.spending.pay(reply.usage)
         return reply
 
     # ---- when not to ask
-
-    def _why_not_now(self) -> str:
-        """Why nothing may be asked, or nothing."""
-        options, counts = self.options, self.counts
-        if options.max_calls is not None and counts.n_calls >= options.max_calls:
-            self._say_once(f"corrector: {counts.n_calls} calls made, max_calls={options.max_calls}; no more corrections")
-            return "max_calls is reached"
-        if options.max_cost is not None and counts.cost >= options.max_cost:
-            self._say_once(f"corrector: max_cost={options.max_cost} is spent; no more corrections", key="max_cost")
-            return "max_cost is reached"
-        return "asking is paused after too many failures" if self.clock() < self._paused_until else ""
 
     def _note(self, failed: bool, why: str = "") -> None:
         """Keeps the recent outcomes and pauses when too many of them are failures. The first failure after a pause brings

@@ -27,6 +27,8 @@ from vlrl.gtr.loss import thought_cross_entropy
 from vlrl.gtr.masks import IGNORED, completion_mask, imitation_labels, thought_span, token_weights
 from vlrl.gtr.named_moves import with_named_action
 from vlrl.gtr.options import NOT_GUIDED, GuideOptions
+from vlrl.gtr.remote import RemoteCorrector
+from vlrl.gtr.spending import as_numbers, totals
 from vlrl.packed_scoring import before_head
 from vlrl.progress import text_of
 from vlrl.schema import CARD_TASKS, Reward, Sample, Task
@@ -331,6 +333,9 @@ class GuidedThoughts(FreshGroups):
             if self._guide.probe is not None and (last or self.state.global_step >= self._next_probe):
                 self._next_probe = self.state.global_step + max(1, self.state.max_steps // (N_PROBES - 1))
                 logs["thoughts/sensitivity"] = self._guide.probe(self.accelerator.unwrap_model(self.model))
+            if isinstance(self._guide.corrector, RemoteCorrector):
+                own = torch.tensor([as_numbers(self._guide.corrector.counts)], device=self.accelerator.device)
+                logs |= totals(self.accelerator.gather(own).sum(0).tolist())
         super().log(logs, start_time)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
