@@ -15,6 +15,9 @@ from vlrl.flags import with_underscores
 from vlrl.schema import ANSWER_FORMATS, BOX_FORMATS, COORDS
 from vlrl.vilbench.judging import CONTEXTS
 
+SPEEDS = {"rewards": "reward_speed", "games": "game_speed"}
+"""Modules that measure speeds other than the trainer's."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit code: 0 done, 1 bad rows were found or requests failed, 2 the input cannot be used (`speed` has codes
@@ -59,14 +62,14 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     checked.add_argument("--data", required=True, type=Path)
     checked.add_argument("--image_root", type=Path)
     checked.add_argument("--coords", choices=["norm1", "norm1000", "px"], default="px")
-    commands.add_parser("speed", help="steps of the trainer against stock TRL; --what rewards: completions a second")
+    commands.add_parser("speed", help="steps of the trainer against stock TRL; --what rewards | games: how many a second")
     return parser.parse_args(words)
 
 
 def _parse_speed(words: list[str]) -> argparse.Namespace:
-    """The two speeds have flags of their own; those of rewards are known without importing the trainer."""
+    """Speeds of the trainer have flags of their own; those of the others are known without importing it."""
     what = argparse.ArgumentParser(prog="vlrl.bench speed", add_help=False, allow_abbrev=False)
-    what.add_argument("--what", choices=["trainer", "rewards"], default="trainer")
+    what.add_argument("--what", choices=["trainer", *SPEEDS], default="trainer")
     chosen, rest = what.parse_known_args(words)
     if chosen.what == "trainer":
         from vlrl import speed
@@ -77,12 +80,10 @@ def _parse_speed(words: list[str]) -> argparse.Namespace:
             what.error(str(error))
         args.run = lambda _: speed.main(rest)
         return args
-    from vlrl.bench import reward_speed
-
-    rewards = argparse.ArgumentParser(prog="vlrl.bench speed --what rewards", allow_abbrev=False)
-    rewards.add_argument("--json", type=Path, help="write the numbers here too")
-    rewards.set_defaults(run=reward_speed.speed)
-    return rewards.parse_args(rest)
+    others = argparse.ArgumentParser(prog=f"vlrl.bench speed --what {chosen.what}", allow_abbrev=False)
+    others.add_argument("--json", type=Path, help="write the numbers here too")
+    others.set_defaults(run=_call(SPEEDS[chosen.what], "speed"))
+    return others.parse_args(rest)
 
 
 def _call(module: str, function: str) -> Callable[[argparse.Namespace], int]:

@@ -22,11 +22,11 @@ def speed(args: argparse.Namespace) -> int:
     """Completions a second on one core (CPU time, median of five) of every reward, beside AP through pycocotools."""
     rows: list[dict[str, Any]] = []
     for label, reward, sample, texts in _speed_cases():
-        rate = _rate(partial(_score, reward, sample, texts), len(texts))
+        rate = cpu_rate(partial(_score, reward, sample, texts), len(texts))
         rows.append({"what": label, "per_second": round(rate)})
         print(f"{label:58} {rate:10,.0f} completions/s", flush=True)
     sample, texts = _boxes_case("px")
-    rate = _rate(lambda: [_official_ap(text, sample) for text in texts[:20]], 20)
+    rate = cpu_rate(lambda: [_official_ap(text, sample) for text in texts[:20]], 20)
     rows.append({"what": "AP of one completion through pycocotools", "per_second": round(rate)})
     print(f"{'AP of one completion through pycocotools':58} {rate:10,.0f} completions/s")
     for n in (64, 512):
@@ -41,7 +41,7 @@ def _score(reward: Any, sample: Sample, texts: list[str]) -> Any:
     return score_rows(reward, texts, [sample] * len(texts), 7, [40] * len(texts), [1.0] * len(texts))
 
 
-def _rate(work: Callable[[], Any], n: int) -> float:
+def cpu_rate(work: Callable[[], Any], n: int) -> float:
     """`n` per median CPU second of `work`, after one run to warm up."""
     work()
     seconds = []
