@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from vlrl.cards import GAMES, game, read_action, thought_fields, write_reply
 from vlrl.cards.wording import BLACKJACK_THOUGHTS, NUMBERLINE_THOUGHTS, POINTS_THOUGHTS
 from vlrl.gtr import CheckpointCorrector, Correction, OracleCorrector, SampleRequest, StepRequest, claims
+from vlrl.gtr.masks import thought_span
+from vlrl.gtr.named_moves import correctors_move
 from vlrl.tasks import TASKS
 
 ORACLE, BLIND = OracleCorrector(), OracleCorrector(see_action=False)
@@ -164,6 +166,29 @@ def test_a_lost_state_is_unsolvable_and_an_invalid_reply_is_not_judged():
         assert (found.status, found.text) == ("invalid", None)
 
 
+INVALID = ["", "hm", '{"cards": [4', '{"thought": "4 next", "action": "4"}', '{"action": null}', '["x"]', "[" * 10_000]
+
+
+@pytest.mark.parametrize("name", GAMES)
+@pytest.mark.parametrize("solver", [True, False])
+@pytest.mark.parametrize("text", INVALID)
+def test_an_invalid_reply_is_rewritten_as_a_right_one_where_that_is_asked(name, solver, text):
+    willing = OracleCorrector(solver=solver, correct_invalid=True)
+    played, state = deal(name, {"numbers": [4, 6, 1, 1]} if name == "points24" else None)
+    for ended in (True, False):
+        request = StepRequest(played, state, text, ended)
+        assert OracleCorrector(solver=solver).correct(request).status == "invalid"
+        found = willing.correct(request)
+        assert (found.status, found.privileged) == ("corrected", True)
+        assert thought_fields(found.text, played) is not None, "valid now"
+        assert thought_span(found.text) is not None
+        move = correctors_move(text, found, played)
+        assert move in played.tokens
+        assert not solver or move in played.good(state), "its thought names a right move"
+    right = write_reply(thought_fields(found.text, played), move)
+    assert willing.correct(StepRequest(played, state, right)).status == "ok", "a valid reply is judged as ever"
+
+
 @pytest.mark.parametrize("name", GAMES)
 def test_the_oracle_accepts_its_own_corrections_at_every_step(name):
     """Whole games by the best move: a poor thought is rewritten, the rewritten one is right, with every wording."""
@@ -282,9 +307,12 @@ def test_the_oracle_gives_a_task_its_true_thought_and_never_its_answer(name):
         assert found.privileged
         assert ORACLE.correct(SampleRequest(task, sample, right, is_right=True)).status == "ok"
         assert ORACLE.correct(SampleRequest(task, sample, found.text, is_right=False)).status == "ok", "nothing to rewrite"
-        for broken in ("my own answer", "<think>a</think><think>b</think>"):
-            assert ORACLE.correct(SampleRequest(task, sample, broken, is_right=False)).status == "invalid"
-        assert ORACLE.correct(SampleRequest(task, sample, wrong, is_right=False, ended=False)).status == "invalid"
+        willing = OracleCorrector(correct_invalid=True)
+        for broken, ended in (("my own answer", True), ("<think>a</think><think>b</think>", True), (wrong, False)):
+            request = SampleRequest(task, sample, broken, is_right=not ended, ended=ended)
+            assert ORACLE.correct(request).status == "invalid"
+            assert willing.correct(request).text == right, "its thought is imitated, whatever comes behind it is masked"
+        assert willing.correct(SampleRequest(task, sample, wrong, is_right=False)).text == found.text
 
 
 # ---- an earlier checkpoint
@@ -316,6 +344,19 @@ def test_a_checkpoints_thought_is_taken_with_the_policys_action():
     corrector = CheckpointCorrector("old", lambda requests: ["<think>new</think><answer>x</answer>"])
     found = corrector.correct(SampleRequest(TASKS["qa"], sample, "<think>old</think><answer>y</answer>", is_right=False))
     assert found.text == "<think>new</think><answer>y</answer>"
+
+
+def test_a_checkpoint_rewrites_an_invalid_reply_where_that_is_asked():
+    played, state = deal("numberline", {"start": 1, "target": 3})
+    good = write_reply({"current number": 1, "target number": 3, "thoughts": "go up"}, "+")
+    sample, tagged = TASKS["qa"].synthetic(0, "train", 0), "<think>new</think><answer>x</answer>"
+    for written, status in ((good, "corrected"), ("broken", "failed"), (tagged, "failed")):
+        corrector = CheckpointCorrector("old", lambda requests, text=written: [text], correct_invalid=True)
+        for completion, ended in (("hm", True), (good, False)):
+            found = corrector.correct(StepRequest(played, state, completion, ended))
+            assert (found.status, found.text) == (status, good if status == "corrected" else None)
+        found = corrector.correct(SampleRequest(TASKS["qa"], sample, "hm", is_right=False))
+        assert found.text == (tagged if written == tagged else None)
 
 
 def test_without_the_solver_cards_are_known_but_not_what_is_right():

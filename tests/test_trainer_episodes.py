@@ -233,6 +233,19 @@ def test_a_corrector_that_fails_is_counted_and_nothing_is_imitated(tmp_path):
     assert trainer._metrics["train"]["gtr/active_share"] == [0.0]
 
 
+@pytest.mark.parametrize("willing", [False, True])
+def test_replies_that_are_not_valid_are_imitated_rightly_where_that_is_asked(tmp_path, willing):
+    corrector = OracleCorrector(correct_invalid=willing)
+    trainer = trainer_of(tmp_path, corrector=corrector, gate="always", invalid="correct" if willing else "skip")
+    scripted(trainer, lambda game, state, n: "hm")
+    batch = trainer._generate_and_score_completions(rows_of(trainer))
+    assert trainer._set.corrected_share == willing
+    assert trainer._window.report()["valid"] == 0
+    trainer.compute_loss(trainer.model, batch)
+    losses = trainer._metrics["train"]["gtr/imitation_loss"]
+    assert (len(losses), all(loss > 0 for loss in losses)) == (int(willing), True)
+
+
 def test_so_many_corrections_a_group(tmp_path):
     trainer = trainer_of(tmp_path, corrector=OracleCorrector(), per_group=2)
     scripted(trainer, mixed_play)

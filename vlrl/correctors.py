@@ -33,10 +33,10 @@ def make_corrector(config: Config, folder: Path, say: Callable[[str], None] = pr
         return None
     kind, _, name = options.corrector.partition(":")
     if kind == "oracle":
-        return OracleCorrector(solver=options.solver)
+        return OracleCorrector(solver=options.solver, correct_invalid=options.invalid == "correct")
     if kind == "model":
         return _remote(options.endpoint or RemoteOptions(name, solver=options.solver), folder / "corrections", say)
-    return CheckpointCorrector(name, checkpoint_writer(config, name))
+    return CheckpointCorrector(name, checkpoint_writer(config, name), correct_invalid=options.invalid == "correct")
 
 
 def _remote(options: RemoteOptions, folder: Path, say: Callable[[str], None]) -> RemoteCorrector:

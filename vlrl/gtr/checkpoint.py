@@ -20,11 +20,11 @@ Write = Callable[[Sequence[Request]], list[str]]
 
 class CheckpointCorrector:
     """Every valid thought of the checkpoint is a correction, with the policy's own action or answer kept. `check`: a corrector
-    that must find the checkpoint's thought right (privileged if that one is)."""
+    that must find the checkpoint's thought right (privileged if that one is). `correct_invalid`: as of `OracleCorrector`."""
 
-    def __init__(self, name: str, write: Write, check: Corrector | None = None) -> None:
+    def __init__(self, name: str, write: Write, check: Corrector | None = None, correct_invalid: bool = False) -> None:
         self.tier = f"checkpoint:{name}"
-        self.write, self.check = write, check
+        self.write, self.check, self.correct_invalid = write, check, correct_invalid
 
     @property
     def privileged(self) -> bool:
@@ -44,10 +44,10 @@ class CheckpointCorrector:
         ]
 
     def _correction(self, request: Request, text: str) -> Correction:
-        own = _with_thought_of(request, request.completion)
-        if own is None or not request.ended:
+        own = _with_thought_of(request, request.completion) if request.ended else None
+        if own is None and not self.correct_invalid:
             return Correction("invalid", why="the completion is not valid")
-        corrected = _with_thought_of(request, text)
+        corrected = _valid(request, text) if own is None else _with_thought_of(request, text)
         if corrected is None:
             return Correction("failed", why="the checkpoint wrote no valid thought")
         if self.check is not None:
@@ -55,6 +55,13 @@ class CheckpointCorrector:
             if verdict.status != "ok":
                 return Correction("failed", why=f"the checkpoint's thought is not right: {verdict.why}")
         return Correction("ok") if corrected == own else Correction("corrected", text=corrected)
+
+
+def _valid(request: Request, text: str) -> str | None:
+    """`text` if it is a valid completion."""
+    game = request.game if isinstance(request, StepRequest) else None
+    found = thought_span(text, "tags") if game is None else thought_fields(text, game)
+    return None if found is None else text
 
 
 def _with_thought_of(request: Request, text: str) -> str | None:

@@ -27,14 +27,15 @@ class GuideOptions:
     0.5 in card games, 1 elsewhere). `per_group`: corrections asked for a group (None: every step of an episode, one completion
     of a single question; 0: none). `clone`: imitate the thought, or the "full" reply
     with the action that the corrected thought names. `draws`: records drawn for each row of the policy term (published: 1; the
-    memory of a step grows with it). `aggregate`, `gate`, `cap`: see `CorrectionSet`. `policy=False`: imitation alone. `solver`:
-    whether a corrector may use one. `credit`, `gamma`, `format_weight`: see `Credit`. `truncation`, `illegal`: see `Episode`
-    (and `cut`). `step_weight`: every step counts the same, or every episode. `led`: the share of each group's episodes in which
-    the corrector's moves are played instead of the policy's, so that what is corrected holds states that the policy does not
-    reach yet; they are no part of the policy term, nor of the group it is normalised in (the mixture of DAgger, arXiv
-    1011.0686, an episode at a time; not in GTR). Baselines of card games, instead of imitation:
-    `judge_reward` is paid at each step whose thought the corrector finds right, `length_reward` for a valid thought as long as
-    a completion may be, shorter ones in proportion.
+    memory of a step grows with it). `aggregate`, `gate`, `cap`: see `CorrectionSet`. `policy=False`: imitation alone.
+    `solver`: whether a corrector may use one. `invalid`: leave a reply that is not valid alone, as published, or have it
+    rewritten as one that is, so that a policy learns the form from corrections too. `credit`, `gamma`, `format_weight`: see
+    `Credit`. `truncation`, `illegal`: see `Episode` (and `cut`). `step_weight`: every step counts the same, or every
+    episode. `led`: the share of each group's episodes in which the corrector's moves are played instead of the policy's, so
+    that what is corrected holds states that the policy does not reach yet; they are no part of the policy term, nor of the
+    group it is normalised in (the mixture of DAgger, arXiv 1011.0686, an episode at a time; not in GTR). Baselines of card
+    games, instead of imitation: `judge_reward` is paid at each step whose thought the corrector finds right,
+    `length_reward` for a valid thought as long as a completion may be, shorter ones in proportion.
     """
 
     corrector: str = "none"
@@ -50,6 +51,7 @@ class GuideOptions:
     draws: int = 1
     policy: bool = True
     solver: bool = True
+    invalid: Literal["skip", "correct"] = "skip"
     credit: Literal["episode", "return_to_go", "same_state"] = "episode"
     gamma: float = 0.9
     format_weight: float = 0.5
@@ -67,6 +69,10 @@ class GuideOptions:
             raise ValueError(f"corrector {self.corrector!r}: give {', '.join(CORRECTORS)}")
         if self.endpoint is not None and (kind, self.endpoint.model) != ("model", name):
             raise ValueError(f"corrector {self.corrector!r} asks no endpoint of the model {self.endpoint.model!r}")
+        if self.invalid == "correct" and kind not in ("oracle", "checkpoint"):
+            raise ValueError(
+                "invalid=correct is for --corrector oracle and checkpoint:FOLDER: others judge valid replies alone"
+            )
         if self.thought_weight is not None and not 0 <= self.thought_weight <= 1:
             raise ValueError(f"thought_weight {self.thought_weight} is outside 0..1")
         if self.coef < 0 or (self.cap is not None and self.cap < 1) or (self.per_group is not None and self.per_group < 0):

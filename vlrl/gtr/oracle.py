@@ -23,6 +23,7 @@ from vlrl.gtr import claims
 from vlrl.gtr.corrector import Correction, Request, SampleRequest, StepRequest
 from vlrl.gtr.masks import thought_span
 
+NOT_VALID = "the reply is not valid"
 _WORDS = 1
 """What the draws of a wording are for."""
 
@@ -30,18 +31,19 @@ _WORDS = 1
 class OracleCorrector:
     """`see_action`: the action of the reply is judged too, not only the one its thought names. `solver=False` (an ablation):
     of the points games it knows the cards and the rules, but not which formulas are right; any that uses the cards will do.
+    `correct_invalid`: a reply that is not valid is rewritten as one that is (not in GTR, where it is left alone).
     """
 
     tier = "oracle"
     privileged = True
 
-    def __init__(self, see_action: bool = True, solver: bool = True) -> None:
-        self.see_action, self.solver = see_action, solver
+    def __init__(self, see_action: bool = True, solver: bool = True, correct_invalid: bool = False) -> None:
+        self.see_action, self.solver, self.correct_invalid = see_action, solver, correct_invalid
 
     def correct(self, request: Request) -> Correction:
         start = time.perf_counter()
         if isinstance(request, SampleRequest):
-            found = _correct_sample(request)
+            found = _correct_sample(request, self.correct_invalid)
         else:
             found = self._correct_step(request)
         return replace(found, tier=self.tier, privileged=True, n_attempts=1, seconds=time.perf_counter() - start)
@@ -51,14 +53,16 @@ class OracleCorrector:
 
     def _correct_step(self, request: StepRequest) -> Correction:
         fields = thought_fields(request.completion, request.game, request.ended)
-        if fields is None:
-            return Correction("invalid", target=request.target, why="the reply is not valid")
+        if fields is None and not self.correct_invalid:
+            return Correction("invalid", target=request.target, why=NOT_VALID)
         seen = request.action if self.see_action else None
         if isinstance(request.game, PointsGame):
             if not self.solver:
                 return _correct_without_solver(request, request.game, fields)
             return _correct_points(request, request.game, fields, seen if self.see_action else "")
-        why = _problem(request.game, request.state, fields) or self._wrong_action(request, seen)
+        why = (
+            NOT_VALID if fields is None else _problem(request.game, request.state, fields) or self._wrong_action(request, seen)
+        )
         if why is None:
             return Correction("ok")
         move, rng = request.game.best(request.state), _rng(request)
@@ -78,22 +82,22 @@ def _rng(request: StepRequest) -> np.random.Generator:
 def _rewritten(request: StepRequest, fields: dict[str, Any], target: str | None, why: str) -> Correction:
     """The policy's own action is kept, whatever it is."""
     found = last_object(request.completion)
-    action = found[0]["action"] if found else ""
+    action = found[0].get("action", "") if found else ""
     return Correction("corrected", text=write_reply(fields, action), target=target, why=why)
 
 
 # ---- Points24 and EZPoints
 
 
-def _correct_points(request: StepRequest, game: PointsGame, fields: dict[str, Any], action: str | None) -> Correction:
-    """`action=""`: it is not looked at."""
+def _correct_points(request: StepRequest, game: PointsGame, fields: dict[str, Any] | None, action: str | None) -> Correction:
+    """`fields=None`: the reply is not valid. `action=""`: it is not looked at."""
     state: PointsState = request.state
     complete = game.right(state, "=")
     possible = game.completions(state)
     if not possible and not complete:
         return Correction("unsolvable", why="no formula goes on from here")
-    announced = claims.announced_formula(str(fields["thoughts"]), game.n_cards)
-    why = _points_problem(game, state, fields, announced)
+    announced = None if fields is None else claims.announced_formula(str(fields["thoughts"]), game.n_cards)
+    why = NOT_VALID if fields is None else _points_problem(game, state, fields, announced)
     if why is None and action != "" and (action is None or not game.right(state, action)):
         why = f"the action {action!r} is not right"
     if why is None:
@@ -143,16 +147,13 @@ def _target(request: StepRequest, game: PointsGame, announced: tuple[str, ...] |
     return game.plan(request.state) or tuple(entry for entry in request.state.formula if entry != BLANK)
 
 
-def _correct_without_solver(request: StepRequest, game: PointsGame, fields: dict[str, Any]) -> Correction:
+def _correct_without_solver(request: StepRequest, game: PointsGame, fields: dict[str, Any] | None) -> Correction:
     """Whether cards and formula are stated right and some formula of the cards is headed for, whatever it equals."""
     state: PointsState = request.state
     entries = tuple(entry for entry in state.formula if entry != BLANK)
-    announced = claims.announced_formula(str(fields["thoughts"]), game.n_cards)
-    stated = game.recognised(fields, state) and "".join(str(fields["formula"]).split()) == "".join(entries)
-    named, going_on = claims.next_token(str(fields["thoughts"])), (*(announced or ()), "=")
-    fits = announced is not None and sorted(t for t in announced if t.isdecimal()) == sorted(map(str, state.numbers))
-    if stated and fits and going_on[: len(entries)] == entries and named == going_on[len(entries)]:
-        return Correction("ok", target=" ".join(announced or ()))
+    found = None if fields is None else _headed_for(game, state, fields, entries)
+    if found is not None:
+        return Correction("ok", target=" ".join(found))
     rng = _rng(request)
     formula = list(entries)
     for number in rng.permutation(list(state.left.elements())):
@@ -163,6 +164,19 @@ def _correct_without_solver(request: StepRequest, game: PointsGame, fields: dict
     move = (*formula, "=")[len(entries)]
     thoughts = word_thought(game, state, move, rng, formula)
     return _rewritten(request, {**game.shown(state), "thoughts": thoughts}, " ".join(formula), "read or planned wrong")
+
+
+def _headed_for(
+    game: PointsGame, state: PointsState, fields: dict[str, Any], entries: tuple[str, ...]
+) -> tuple[str, ...] | None:
+    """The formula of the cards that a thought states rightly and goes on with, whatever it equals; None for other thoughts."""
+    announced = claims.announced_formula(str(fields["thoughts"]), game.n_cards)
+    stated = game.recognised(fields, state) and "".join(str(fields["formula"]).split()) == "".join(entries)
+    if announced is None or not stated or sorted(t for t in announced if t.isdecimal()) != sorted(map(str, state.numbers)):
+        return None
+    going_on = (*announced, "=")
+    goes_on = going_on[: len(entries)] == entries and claims.next_token(str(fields["thoughts"])) == going_on[len(entries)]
+    return announced if goes_on else None
 
 
 # ---- NumberLine and Blackjack
@@ -183,18 +197,20 @@ def _problem(game: Game, state: Any, fields: dict[str, Any]) -> str | None:
 # ---- single-turn samples
 
 
-def _correct_sample(request: SampleRequest) -> Correction:
+def _correct_sample(request: SampleRequest, correct_invalid: bool) -> Correction:
     """The thought of the task's own right completion, before the policy's own answer. A completion whose answer is right is
     taken to be thought right: the rules of a task judge answers alone."""
-    span = thought_span(request.completion, "tags")
-    if span is None or not request.ended:
+    span = thought_span(request.completion, "tags") if request.ended else None
+    if span is None and not correct_invalid:
         return Correction("invalid", why="no thought between tags, or the completion did not end")
-    if request.is_right:
+    if span is not None and request.is_right:
         return Correction("ok")
     right = request.task.oracle(request.sample)
     known = thought_span(right, "tags")
     if known is None:
         return Correction("failed", why=f"the right completion of task {request.task.name} has no thought")
+    if span is None:
+        return Correction("corrected", text=right, why=NOT_VALID)
     start, end = span
     thought = right[known[0] : known[1]]
     if request.completion[start:end] == thought:
