@@ -11,7 +11,7 @@ from chat_server import Server
 def test_a_run_from_the_command_line_and_its_resumed_half(tmp_path, run_train):
     flags = ["--task", "numberline", "--max_steps", "4", "--num_generations", "4", "--per_device_train_batch_size", "4"]
     flags += ["--eval_limit", "6", "--logging_steps", "1", "--report_to", "none", "--save_steps", "2"]
-    flags += ["--save_total_limit", "9", "--steps_per_generation", "2"]  # saved between two generations
+    flags += ["--save_total_limit", "9", "--steps_per_generation", "3"]  # saved inside the first of two generations
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     code, out, err = run_train("--output_dir", whole, *flags)
     assert code == 0, err

@@ -126,26 +126,6 @@ def test_dry_run_prints_and_writes_nothing(run_train, tmp_path, small):
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize(
-    ("flags", "words"),
-    [
-        (["--save_steps", "50"], "generations, which last 8 steps: a resumed run samples"),
-        (["--save_steps", "50"], "--save_steps 48 does not"),
-        (["--save_steps", "48"], None),
-        (["--save_steps", "160"], None),
-        (["--save_steps", "50", "--save_strategy", "no"], None),
-        (["--save_steps", "50", "--gradient_accumulation_steps", "8"], None),
-        (["--save_steps", "3", "--num_iterations", "2"], "--save_steps 16 does not"),
-    ],
-)
-def test_checkpoints_inside_a_generation_are_told(run_train, flags, words):
-    """EZPoints' generations last eight optimizer steps, of 160."""
-    code, out, err = run_train("--dry_run", "--task", "ezpoints", *flags)
-    assert code == 0, err
-    assert ("a resumed run samples" in out) == (words is not None)
-    assert words is None or words in out
-
-
 def test_held_out_pictures_are_not_trained_on():
     rows = [Sample(f"{i}", "detection", "cat", [], (f"{i // 3}.png",), meta={"categories": ["cat"]}) for i in range(300)]
     train, out = hold_out(rows, seed=0, at_most=20)

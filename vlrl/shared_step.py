@@ -183,10 +183,14 @@ class Sharing:
             pictures = Pictures(pixels.to(device), grid.to(device))
         n_images = [prompt.n_images for prompt in prompts]
         groups = plan_groups(model, [prompt.ids for prompt in prompts], n_images, pictures.grid_thw, n_generations)
-        if self.frozen:
-            with self.autocast():
-                pictures = encode(model, pictures)
-        return Plan(tuple(groups), pictures)
+        return Plan(tuple(groups), self.encoded(model, pictures))
+
+    def encoded(self, model: Any, pictures: Pictures) -> Pictures:
+        """The pictures of a generation batch, with their features where those serve all passes."""
+        if not self.frozen:
+            return pictures
+        with self.autocast():
+            return encode(model, pictures)
 
     def logps(self, model: Any, ids_BT: Tensor, mask_BT: Tensor, n_keep: int, plan: Plan, entropy: bool) -> Any:
         """Log-probabilities and entropies of a plan's rows in one micro-batch."""

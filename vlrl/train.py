@@ -30,7 +30,7 @@ from typing import Any, NoReturn
 import torch
 from accelerate import PartialState
 from transformers.utils import logging as transformers_logging
-from trl import GRPOConfig, get_peft_config, get_quantization_config
+from trl import get_peft_config, get_quantization_config
 from trl.models import unwrap_model_for_generation
 
 from vlrl import before_after, report, run
@@ -334,21 +334,7 @@ def describe(config: Config, n_processes: int) -> str:
             f" {grpo.num_generations}; temperature {grpo.temperature},"
             f" beta {grpo.beta}, loss {grpo.loss_type}"
         )
-        lines += _resume_note(grpo)
     return "\n".join([*lines, "set       " + " ".join(f"{key}={value}" for key, value in sorted(config.values.items()))])
-
-
-def _resume_note(grpo: GRPOConfig) -> list[str]:
-    """A line where checkpoints fall inside generations, whose remaining steps a resumed run samples anew."""
-    per_generation = grpo.steps_per_generation * grpo.num_iterations / grpo.gradient_accumulation_steps
-    every, saves = grpo.save_steps, grpo.save_strategy == "steps"
-    if not saves or every < 1 or 0 < grpo.max_steps <= every or every % per_generation == 0:
-        return []
-    fits = int(per_generation * max(1, every // per_generation))
-    return [
-        f"note      --save_steps {every:g} falls inside generations, which last {per_generation:g} steps: a resumed run samples"
-        f" anew and differs from an uninterrupted one; --save_steps {fits} does not"
-    ]
 
 
 def _example(config: Config, sample: Sample) -> str:

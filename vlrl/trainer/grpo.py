@@ -31,11 +31,12 @@ from vlrl.rewards import as_trl
 from vlrl.schema import Reward, Sample, Score, Task
 from vlrl.trainer.episodes import Curriculum, Episodes
 from vlrl.trainer.guided import Guide
+from vlrl.trainer.resuming import KeptGenerations
 from vlrl.vision import freeze_vision as freeze
 from vlrl.vision import with_targets
 
 
-class Trainer(WholeCheckpoints, Episodes):
+class Trainer(WholeCheckpoints, KeptGenerations, Episodes):
     """`GRPOTrainer` fed with `Samples`, each asked as its own task asks, paid by vlrl's rewards.
 
     `base`: whose value the rewards that need one build on. `applies`: which reward pays which sample (default: each one
