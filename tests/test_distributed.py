@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -87,39 +88,25 @@ def test_a_wrong_run_ends_with_an_honest_exit_code():
     assert done.stderr.count("unknown task 'detectoin'") == 1, "said once, by the first process"
 
 
-def test_episodes_on_two_processes(tmp_path):
-    """Episodes of unequal length on each process; each keeps its own corrections."""
-    words = [
-        "vlrl/train.py",
-        "--task",
-        "ezpoints",
-        "--max_steps",
-        2,
-        "--per_device_train_batch_size",
-        4,
-        "--num_generations",
-        4,
-    ]
-    words += [
-        "--eval_limit",
-        4,
-        "--logging_steps",
-        1,
-        "--report_to",
-        "none",
-        "--save_steps",
-        2,
-        "--output_dir",
-        tmp_path / "run",
-    ]
-    torchrun(2, *words)
+def test_episodes_on_two_processes_and_their_resumed_half(tmp_path):
+    """Episodes of unequal length on each process; each keeps its own corrections, and its own rest of a generation."""
+    words = ["vlrl/train.py", "--task", "ezpoints", "--max_steps", 2, "--per_device_train_batch_size", 4]
+    words += ["--num_generations", 4, "--eval_limit", 4, "--logging_steps", 1, "--report_to", "none", "--save_steps", 1]
+    words += ["--save_total_limit", 9]
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    torchrun(2, *words, "--output_dir", whole)
     kept = [
-        (tmp_path / "run" / "checkpoint-2" / "corrections" / f"rank-{rank}" / "records.jsonl").read_text().splitlines()
-        for rank in (0, 1)
+        (whole / "checkpoint-2" / "corrections" / f"rank-{rank}" / "records.jsonl").read_text().splitlines() for rank in (0, 1)
     ]
     assert kept[0]
     assert kept[1]
     assert {json.loads(line)["id"] for line in kept[0]}.isdisjoint({json.loads(line)["id"] for line in kept[1]})
-    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in (whole / "metrics.jsonl").read_text().splitlines()]
     assert rows[0]["gtr/active_share"] >= 0
-    assert json.loads((tmp_path / "run" / "summary.json").read_text())["after"]["success"]["n"] == 4
+    assert json.loads((whole / "summary.json").read_text())["after"]["success"]["n"] == 4
+    shutil.copytree(whole, cut)
+    for done in ("checkpoint-2", "final"):
+        shutil.rmtree(cut / done)
+    torchrun(2, *words, "--output_dir", cut, "--resume_from_checkpoint", "true")
+    first, again = ((folder / "final" / "model.safetensors").read_bytes() for folder in (whole, cut))
+    assert first == again

@@ -57,10 +57,14 @@ class KeptGenerations(GRPOTrainer):  # type: ignore[misc]
         """What a checkpoint holds of a generation, if every process can go on with its part."""
         kept, why = None, None
         path = folder / f"rank-{self.accelerator.process_index}.pt"
+        device = self.accelerator.device
+        place = (
+            "cpu" if device.type == "cpu" else device
+        )  # of several processes, "cpu:0" is a device that loading does not know
         if path.is_file():
             try:
                 with torch.serialization.safe_globals(_HELD):
-                    kept = torch.load(path, map_location=self.accelerator.device, weights_only=True)
+                    kept = torch.load(path, map_location=place, weights_only=True)
             except (OSError, RuntimeError, ValueError, LookupError, AttributeError, UnpicklingError) as error:
                 why = f"{type(error).__name__}: {error}"
         if kept is not None and (kept["of"], kept["processes"]) != (self._n_micro_steps, self.accelerator.num_processes):
