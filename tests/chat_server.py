@@ -10,7 +10,7 @@ SLOW_REPLY = {"evaluation": "YES", "target_formula": "4*6*1*1"}
 
 class Server(ThreadingHTTPServer):
     """Answers each request with the next of `replies` (the last one again and again): a reply object, a text, a whole message,
-    a status, raw bytes, or a number of seconds to wait first."""
+    a status, a status with what is said of it, raw bytes, or a number of seconds to wait first."""
 
     def __init__(self, replies):
         super().__init__(("127.0.0.1", 0), Handler)
@@ -32,7 +32,11 @@ class Handler(BaseHTTPRequestHandler):
             reply = SLOW_REPLY
         with server.lock:
             server.n_open -= 1
-        self.send_response(reply if isinstance(reply, int) else 200)
+        status = 200
+        if isinstance(reply, tuple):
+            status, why = reply
+            reply = json.dumps({"error": {"message": why}}).encode()
+        self.send_response(reply if isinstance(reply, int) else status)
         self.end_headers()
         if isinstance(reply, dict):
             message = reply if "tool_calls" in reply else {"content": json.dumps(reply)}

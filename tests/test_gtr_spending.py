@@ -60,6 +60,44 @@ def test_what_was_spent_is_remembered_by_the_run_that_goes_on(server, tmp_path):
         corrector_of(server, said, **options)
 
 
+class Picky(Server):
+    """Refuses `max_tokens` and a temperature as OpenAI's endpoint does for its reasoning models."""
+
+    def __init__(self):
+        super().__init__([])
+        self.replies = self
+
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, _):
+        body = self.seen[-1][1]
+        if "max_tokens" in body:
+            return (
+                400,
+                "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead.",
+            )
+        if "temperature" in body:
+            return 400, "Unsupported value: 'temperature' does not support 0.4 with this model."
+        return YES
+
+
+def test_settings_that_a_model_refuses_are_left_out_and_told():
+    picky, said = Picky(), []
+    threading.Thread(target=picky.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+    try:
+        corrector = corrector_of(picky, said, n_parallel=4, max_tokens=123)
+        assert {one.status for one in corrector.correct_many([step()] * 8)} == {"ok"}
+    finally:
+        picky.shutdown()
+        picky.server_close()
+    last = picky.seen[-1][1]
+    assert last["max_completion_tokens"] == 123
+    assert not {"max_tokens", "temperature"} & set(last)
+    assert len(said) == 2, said
+    assert all("from here on" in line and "this model" in line for line in said)
+
+
 def test_a_limit_of_cost_needs_an_endpoint_that_tells_its_use():
     spending = Spending(max_cost=1.0, prices=(1.0, 2.0))
     spending.take_call()

@@ -103,6 +103,7 @@ class RemoteCorrector:
         self._recent: deque[bool] = deque(maxlen=RECENT)
         self._paused_until, self._pause_s, self._is_trying = -math.inf, options.pause_s, False
         self._said: set[str] = set()
+        self._refused: set[str] = set()
         if options.cache is not None:
             options.cache.mkdir(parents=True, exist_ok=True)
 
@@ -203,10 +204,28 @@ class RemoteCorrector:
         return self._call({**further, **_JSON_REPLY, "messages": [*body["messages"], said, *results]}).text
 
     def _call(self, body: dict[str, Any]) -> ChatReply:
+        """One request; a setting that the endpoint refuses by name is left out from then on, and told."""
+        sent = self._taken(body)
         self.spending.take_call()
-        reply = chat(base_url(self.options.url), body, timeout_s=self.options.timeout_s)
+        try:
+            reply = chat(base_url(self.options.url), sent, timeout_s=self.options.timeout_s)
+        except EndpointError as error:
+            refused = next((name for name in _OPTIONAL if name in sent and f"'{name}'" in str(error)), None)
+            if refused is None or error.again:
+                raise
+            with self._lock:
+                self._refused.add(refused)
+            self._say_once(f"corrector {self.tier}: asked without {refused} from here on ({error})", key=refused)
+            return self._call(body)
         self.spending.pay(reply.usage)
         return reply
+
+    def _taken(self, body: dict[str, Any]) -> dict[str, Any]:
+        """A request without the settings that were refused."""
+        with self._lock:
+            refused = set(self._refused)
+        taken = {key: value for key, value in body.items() if key not in refused}
+        return taken | {"max_completion_tokens": body["max_tokens"]} if "max_tokens" in refused else taken
 
     # ---- when not to ask
 
@@ -245,6 +264,8 @@ class RemoteCorrector:
         return self.options.cache / key[:2] / f"{key}.json"
 
 
+_OPTIONAL = ("max_tokens", "temperature", "response_format")
+"""Settings that some models do not take: reasoning models want `max_completion_tokens` and their own temperature."""
 _JSON_REPLY = {"response_format": {"type": "json_object"}}
 
 
