@@ -269,3 +269,9 @@ def test_what_counts_as_collapse():
     assert rule.why(first, {"self_bleu2": 0.65, "sensitivity": 0.0}) is None
     assert rule.why({"self_bleu2": 0.75}, {"self_bleu2": 0.9, "sensitivity": 0.0}) is None
     assert rule.why({}, {}) is None
+    templates = {"self_bleu2": 0.985, "recognised": 1.0, "sensitivity": 0.32}
+    assert rule.why(templates, {"self_bleu2": 0.98, "recognised": 0.7, "sensitivity": 0.4}) is None
+    assert rule.why(templates, {"self_bleu2": 0.7, "recognised": 0.0}) is None, "no longer alike"
+    assert rule.why(templates, {"self_bleu2": 0.98, "recognised": 0.1}) == (
+        "self-BLEU-2 stayed at 0.98 and recognition fell from 1.00 to 0.10"
+    )

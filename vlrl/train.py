@@ -317,6 +317,8 @@ def conclude(job: Job) -> str:
         report.table(scores),
         f"\n{folder / 'summary.json'}",
     ]
+    if thoughts is not None and thoughts["collapsed"]:
+        lines.insert(-1, f"\nthoughts collapsed: {thoughts['collapsed']}")
     return "\n".join(lines)
 
 

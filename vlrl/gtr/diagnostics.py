@@ -186,12 +186,14 @@ class CollapseRule:
     recognition_kept: float = 0.5
 
     def why(self, first: Mapping[str, float], now: Mapping[str, float]) -> str | None:
-        """Why the run counts as collapsed, or None. Needs self-BLEU-2 risen and high, and sensitivity low or recognition
-        gone; what was not measured speaks for no collapse."""
+        """Why the run counts as collapsed, or None. Needs self-BLEU-2 high, and risen where it was not high from the start (as
+        templates are), and sensitivity low or recognition gone; what was not measured speaks for no collapse."""
         before, after = first.get("self_bleu2"), now.get("self_bleu2")
-        if before is None or after is None or after - before <= self.bleu_rise or after <= self.bleu_above:
+        if before is None or after is None or after <= self.bleu_above:
             return None
-        alike = f"self-BLEU-2 rose from {before:.2f} to {after:.2f}"
+        if before <= self.bleu_above and after - before <= self.bleu_rise:
+            return None
+        alike = f"self-BLEU-2 {'stayed at' if before > self.bleu_above else f'rose from {before:.2f} to'} {after:.2f}"
         sensitivity = now.get("sensitivity")
         if sensitivity is not None and sensitivity < self.sensitivity_below:
             return f"{alike} and thoughts ignore the image (sensitivity {sensitivity:.2f})"
