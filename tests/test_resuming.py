@@ -71,8 +71,9 @@ def test_steps_left_of_a_generation_are_the_same_after_a_stop(tmp_path, changes)
     assert not same(whole, train(anew, resume=anew / "checkpoint-3", **changes)), "what the steps are without it"
 
 
-def test_between_generations_nothing_is_kept(tmp_path):
-    train(tmp_path, steps_per_generation=1, save_steps=1, max_steps=2)
+@pytest.mark.parametrize("changes", [{"steps_per_generation": 1}, {"save_only_model": True}], ids=str)
+def test_between_generations_and_of_weights_alone_nothing_is_kept(tmp_path, changes):
+    train(tmp_path, save_steps=1, max_steps=2, **changes)
     assert (tmp_path / "checkpoint-1").is_dir()
     assert not list(tmp_path.glob(f"*/{GENERATION}"))
 

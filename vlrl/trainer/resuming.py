@@ -35,7 +35,8 @@ class KeptGenerations(GRPOTrainer):  # type: ignore[misc]
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         super()._save_checkpoint(model, trial)
         done = self._step % self._n_micro_steps
-        if not done or self._buffered_inputs is None or self.state.global_step >= self.state.max_steps:
+        over = self.state.global_step >= self.state.max_steps
+        if not done or self._buffered_inputs is None or over or self.args.save_only_model:
             return
         n_parts = self.args.steps_per_generation
         left = {step % n_parts for step in range(done, self._n_micro_steps)}
