@@ -78,7 +78,6 @@ def test_an_endpoint_that_babbles_or_fails_is_skipped_and_told(tmp_path, run_tra
         (["--gtr", "agregate=all"], "did you mean 'aggregate'"),
         (["--gtr", "credit=none"], "give one of episode"),
         (["--gtr", "draws=0"], "at least 1"),
-        (["--corrector", "model:m", "--corrector_url", "http://x", "--gtr", "invalid=correct"], "oracle and checkpoint"),
         (["--gtr", "led=0.9"], "leave two to compare"),
         (["--gtr", "length_reward=-1"], "none may be negative"),
         (["--curriculum", "detection:0.5"], "give a card game"),

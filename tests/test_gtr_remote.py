@@ -155,6 +155,25 @@ def test_invalid_completions_are_not_asked_about(serve):
     assert corrector.counts.statuses == {"invalid": 2}
 
 
+def test_invalid_completions_are_asked_about_where_that_is_wanted(serve):
+    state, sample = step().state, TASKS["qa"].synthetic(0, "train", 0)
+    asked = [
+        (StepRequest(POINTS24, state, "hm " * 2000), json.dumps({**GOOD, "action": ""})),
+        (StepRequest(POINTS24, state, step().completion, ended=False), json.dumps({**GOOD, "action": "+"})),
+        (StepRequest(POINTS24, state, '{"action": null} '), json.dumps({**GOOD, "action": None})),
+        (SampleRequest(TASKS["qa"], sample, "mine", False), f"<think>{GOOD['thoughts']}</think>"),
+    ]
+    for request, text in asked:
+        corrector, server, _ = serve(NO, correct_invalid=True)
+        found = corrector.correct(request)
+        assert (found.status, found.text) == ("corrected", text)
+        shown = server.seen[0][1]["messages"][1]["content"][-1]["text"]
+        assert json.dumps(request.completion.strip()[:50])[1:-1] in shown
+        assert len(shown) < 4000, "the beginning of a long one"
+        satisfied, _, _ = serve(YES, correct_invalid=True)
+        assert satisfied.correct(request).status == "invalid"
+
+
 # ---- the solver
 
 

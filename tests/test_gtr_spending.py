@@ -120,11 +120,28 @@ def test_processes_share_all_calls(total, n):
 
 
 def test_flags_reach_the_endpoint(monkeypatch, tmp_path):
-    words = ["max_calls=7", "timeout_s=2.5", "gold=true", "max_cost=3", "input_cost=2.5", "draws=2", "solver=false"]
+    words = [
+        "max_calls=7",
+        "invalid=correct",
+        "timeout_s=2.5",
+        "gold=true",
+        "max_cost=3",
+        "input_cost=2.5",
+        "draws=2",
+        "solver=false",
+    ]
     options = read_options(words, "http://here/v1", corrector="model:some/vlm:8b")
     assert options.draws == 2
     assert options.endpoint == RemoteOptions(
-        "some/vlm:8b", "http://here/v1", solver=False, gold=True, timeout_s=2.5, max_calls=7, max_cost=3.0, input_cost=2.5
+        "some/vlm:8b",
+        "http://here/v1",
+        solver=False,
+        gold=True,
+        correct_invalid=True,
+        timeout_s=2.5,
+        max_calls=7,
+        max_cost=3.0,
+        input_cost=2.5,
     )
     flags = ["--task", "points24", "--corrector", "model:some", "--corrector_url", "http://here/v1", "--gtr", *words]
     made = make_corrector(parse([*flags, "--output_dir", str(tmp_path)]), tmp_path)

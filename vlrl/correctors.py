@@ -32,11 +32,13 @@ def make_corrector(config: Config, folder: Path, say: Callable[[str], None] = pr
     if not options.corrects or "grpo" not in config.stages:
         return None
     kind, _, name = options.corrector.partition(":")
+    willing = options.invalid == "correct"
     if kind == "oracle":
-        return OracleCorrector(solver=options.solver, correct_invalid=options.invalid == "correct")
+        return OracleCorrector(solver=options.solver, correct_invalid=willing)
     if kind == "model":
-        return _remote(options.endpoint or RemoteOptions(name, solver=options.solver), folder / "corrections", say)
-    return CheckpointCorrector(name, checkpoint_writer(config, name), correct_invalid=options.invalid == "correct")
+        endpoint = options.endpoint or RemoteOptions(name, solver=options.solver, correct_invalid=willing)
+        return _remote(endpoint, folder / "corrections", say)
+    return CheckpointCorrector(name, checkpoint_writer(config, name), correct_invalid=willing)
 
 
 def _remote(options: RemoteOptions, folder: Path, say: Callable[[str], None]) -> RemoteCorrector:

@@ -69,10 +69,6 @@ class GuideOptions:
             raise ValueError(f"corrector {self.corrector!r}: give {', '.join(CORRECTORS)}")
         if self.endpoint is not None and (kind, self.endpoint.model) != ("model", name):
             raise ValueError(f"corrector {self.corrector!r} asks no endpoint of the model {self.endpoint.model!r}")
-        if self.invalid == "correct" and kind not in ("oracle", "checkpoint"):
-            raise ValueError(
-                "invalid=correct is for --corrector oracle and checkpoint:FOLDER: others judge valid replies alone"
-            )
         if self.thought_weight is not None and not 0 <= self.thought_weight <= 1:
             raise ValueError(f"thought_weight {self.thought_weight} is outside 0..1")
         if self.coef < 0 or (self.cap is not None and self.cap < 1) or (self.per_group is not None and self.per_group < 0):
@@ -216,7 +212,8 @@ def read_options(words: Sequence[str], corrector_url: str | None = None, **flags
         asked = "--corrector_url" if corrector_url else f"--gtr {next(iter(endpoint))}"
         raise ValueError(f"corrector {given.get('corrector', 'none')!r} asks no endpoint; {asked} is for model:NAME")
     if kind == "model" and model:
-        given["endpoint"] = RemoteOptions(model, corrector_url or "", solver=found.get("solver", True), **endpoint)
+        shared = {"solver": found.get("solver", True), "correct_invalid": found.get("invalid") == "correct"}
+        given["endpoint"] = RemoteOptions(model, corrector_url or "", **shared, **endpoint)
     return GuideOptions(**given, **found)
 
 

@@ -38,13 +38,16 @@ from vlrl.tags import END_THINK, THINK
 N_TRIES = 3
 RECENT = 200
 MIN_RECENT = 10
+MAX_INVALID_CHARS = 2_000
+"""Characters shown of a reply that is not valid."""
 
 
 @dataclass(frozen=True, slots=True)
 class RemoteOptions:
     """`url=""`: the environment's OPENAI_API_BASE, else OpenAI's. The key is the environment's OPENAI_API_KEY alone.
 
-    `solver`: offer it as a function (24 points). `gold`: show the right answer of a sample (privileged). `timeout_s`: of a
+    `solver`: offer it as a function (24 points). `gold`: show the right answer of a sample (privileged).
+    `correct_invalid`: have a reply that is not valid rewritten as one that is, of which all is shown. `timeout_s`: of a
     request; `n_parallel`: requests at a time; `max_tokens`: of a reply. Asking pauses for `pause_s`, each time twice as long,
     while more than `max_failed_share` of the last 200 requests failed. No more is asked after `max_calls` requests or once
     `max_cost` is spent; `input_cost`, `output_cost`: the prices of a million tokens, in one currency. `cache`: the folder of
@@ -55,6 +58,7 @@ class RemoteOptions:
     url: str = ""
     solver: bool = True
     gold: bool = False
+    correct_invalid: bool = False
     cache: Path | None = None
     spent: Path | None = None
     timeout_s: float = 60.0
@@ -126,7 +130,10 @@ class RemoteCorrector:
 
     def _correct(self, request: Request) -> Correction:
         fields = _fields(request)
+        is_valid = fields is not None
         target = request.target if isinstance(request, StepRequest) else None
+        if fields is None and self.options.correct_invalid:
+            fields = {"thoughts": request.completion.strip()[:MAX_INVALID_CHARS]}
         if fields is None:
             return Correction("invalid", target=target, why="the completion is not valid")
         body = self._body(request, fields)
@@ -139,7 +146,10 @@ class RemoteCorrector:
             if reply is None:
                 return Correction("failed", target=target, why=why, n_attempts=n_attempts)
             _keep(path, reply)
-        return replace(_verdict(request, fields, reply), n_attempts=n_attempts, cached=not n_attempts)
+        found = _verdict(request, reply)
+        if not is_valid and found.status == "ok":
+            found = replace(found, status="invalid", why="the corrector left a reply that is not valid as it is")
+        return replace(found, n_attempts=n_attempts, cached=not n_attempts)
 
     # ---- asking
 
@@ -326,15 +336,15 @@ def _is_no(value: Any) -> bool:
     return isinstance(value, str) and value.strip().upper() == "NO"
 
 
-def _verdict(request: Request, fields: dict[str, Any], reply: dict[str, Any]) -> Correction:
+def _verdict(request: Request, reply: dict[str, Any]) -> Correction:
     """What a checked reply comes to. The policy's own action or answer is kept."""
     if isinstance(request, SampleRequest):
         if reply["evaluation"] == "YES":
             return Correction("ok")
-        span = thought_span(request.completion, "tags")
-        assert span is not None, "checked before asking"
-        thought = reply["correction"]["thoughts"].replace(THINK, "").replace(END_THINK, "")
-        text = request.completion[: span[0]] + THINK + thought + END_THINK + request.completion[span[1] :]
+        span = thought_span(request.completion, "tags") if request.ended else None
+        thought = THINK + reply["correction"]["thoughts"].replace(THINK, "").replace(END_THINK, "") + END_THINK
+        before, after = ("", "") if span is None else (request.completion[: span[0]], request.completion[span[1] :])
+        text = before + thought + after
         return Correction("corrected", text=text, why=str(reply.get("answer1", ""))[:200])
     points24 = request.game.name == "points24"
     named = reply.get("target_formula") if points24 else None
@@ -345,7 +355,7 @@ def _verdict(request: Request, fields: dict[str, Any], reply: dict[str, Any]) ->
         return Correction("unsolvable", target=request.target, why="the corrector sees no solution")
     corrected = {key: reply["correction"][key] for key in request.game.thought_keys}
     found = last_object(request.completion)
-    action = found[0]["action"] if found else ""
+    action = found[0].get("action", "") if found else ""
     why = "; ".join(str(reply[key]) for key in sorted(reply) if key.startswith("answer"))[:200]
     return Correction("corrected", text=write_reply(corrected, action), target=target, why=why)
 
