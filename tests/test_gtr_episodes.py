@@ -13,6 +13,7 @@ from vlrl.gtr.credit import Credit
 from vlrl.gtr.episodes import Episode
 from vlrl.gtr.named_moves import correctors_move
 from vlrl.gtr.options import GuideOptions
+from vlrl.metrics.cards import episode_row
 
 ORACLE = OracleCorrector()
 
@@ -63,8 +64,6 @@ def test_training_cuts_episodes_as_asked():
     wrong = reply({"cards": [4, 6, 1, 1], "formula": ""}, "9")
     plain = points_episode("none")
     assert plain.play(wrong, True).done is False
-    with pytest.raises(ValueError, match="whole plain episodes"):
-        plain.row()
     step = points_episode("reward").play(wrong, True)
     assert (step.reward, step.done, step.cut) == (-1, True, True)
     four = reply({"cards": [4, 6, 1, 1], "formula": ""}, "4")
@@ -100,8 +99,9 @@ def test_plain_episodes_with_the_oracles_thoughts_and_its_moves_are_won():
                 move = claims.next_token(json.loads(correction.text)["thoughts"]) or read_action(poor, played)
                 episode.play(write_reply(thought_fields(correction.text, played), move), True, correction)
             assert episode.total == played.success_reward
-            row = episode.row()
-            assert (row.n_steps, row.n_legal, row.n_valid, row.n_recognised) == (len(episode.steps),) * 4
+            row = episode_row(episode.steps[0].state, played, episode.steps)
+            assert (row.n_steps, row.n_legal, row.n_valid, row.n_recognised, row.n_open, row.n_right) == (row.n_steps,) * 6
+            assert row.n_steps == len(episode.steps)
             assert (row.solvable, row.pressed_equals) == ((True, True) if name == "ezpoints" else (None, None))
 
 

@@ -153,6 +153,7 @@ def _cards(samples: Sequence[Sample], predictions: Sequence[Prediction]) -> Meas
             turns = read_transcript(text)
             row = episode_row(deal.state(), deal.game, replay(deal.game, deal.seed, turns or []))
             parts = {"success": (float(row.won), 1.0), "return": (row.total, 1.0), "legal": (row.n_legal, row.n_steps)}
+            parts |= {"right_moves": (row.n_right, row.n_open)} if row.n_open else {}
             values.append((parts, turns is not None))
         else:
             move, stated = card_move(text, sample), card_recognition(text, sample).value or 0.0

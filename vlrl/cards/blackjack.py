@@ -102,6 +102,12 @@ class BlackjackGame:
         values = _action_values(*_hand(state.player), state.up_card.value, _return)
         return tuple(token for token in self.tokens if values[token] >= max(values.values()) - 1e-12)
 
+    def right(self, state: BlackjackState, token: str) -> bool:
+        return token in self.good(state)
+
+    def lost(self, state: BlackjackState) -> bool:
+        return False
+
     def best(self, state: BlackjackState) -> str:
         return self.good(state)[0]
 

@@ -56,6 +56,12 @@ class NumberLineGame:
     def good(self, state: NumberLineState) -> tuple[str, ...]:
         return ("+",) if state.target > state.current else ("-",) if state.target < state.current else ()
 
+    def right(self, state: NumberLineState, token: str) -> bool:
+        return token in self.good(state)
+
+    def lost(self, state: NumberLineState) -> bool:
+        return False
+
     def best(self, state: NumberLineState) -> str:
         return "+" if state.target > state.current else "-"
 

@@ -122,6 +122,10 @@ class PointsGame:
         """All right tokens. Empty: the deal is lost."""
         return tuple(token for token in self.tokens if self.right(state, token))
 
+    def lost(self, state: PointsState) -> bool:
+        """Whether no token is right. Found without trying each of them."""
+        return not self.right(state, "=") and not self.completions(state)
+
     def plan(self, state: PointsState) -> Formula | None:
         """The right formula to head for: of the shortest that go on from the state's the first in order of their tokens, so
         that it does not depend on how the cards lie. None: the deal is lost."""

@@ -16,7 +16,6 @@ from vlrl.cards import random_action, read_action, thought_fields
 from vlrl.cards.points import PointsGame, PointsState
 from vlrl.envs.environment import CardEnv
 from vlrl.gtr.corrector import Correction, StepRequest
-from vlrl.metrics.cards import EpisodeRow
 
 ILLEGAL = ("random", "end")
 TRUNCATIONS = ("none", "reward", "target")
@@ -104,21 +103,6 @@ class Episode:
         )
         self.steps.append(step)
         return step
-
-    def row(self) -> EpisodeRow:
-        """The episode for `vlrl.metrics.cards`. Raises ValueError for one that training may cut or that is not over."""
-        if self.truncation != "none" or not self.done:
-            raise ValueError(f"episode {self.number}: metrics are of whole plain episodes, truncation={self.truncation!r}")
-        game, steps = self.env.game, self.steps
-        return EpisodeRow(
-            total=self.total,
-            n_steps=len(steps),
-            n_legal=sum(step.action is not None for step in steps),
-            n_valid=sum(step.valid for step in steps),
-            n_recognised=sum(bool(step.recognised) for step in steps),
-            solvable=game.solvable(steps[0].state) if isinstance(game, PointsGame) else None,
-            pressed_equals=steps[-1].token == "=" if isinstance(game, PointsGame) else None,
-        )
 
     def _is_cut(self, reward: float, correction: Correction | None) -> bool:
         if self.truncation == "none":

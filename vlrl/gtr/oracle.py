@@ -70,7 +70,7 @@ class OracleCorrector:
         return _rewritten(request, {**request.game.shown(request.state), "thoughts": thoughts}, None, why)
 
     def _wrong_action(self, request: StepRequest, action: str | None) -> str | None:
-        if self.see_action and action not in request.game.good(request.state):
+        if self.see_action and not (action and request.game.right(request.state, action)):
             return f"the action {action!r} is not right"
         return None
 
@@ -191,7 +191,7 @@ def _problem(game: Game, state: Any, fields: dict[str, Any]) -> str | None:
     named = claims.named_move(thoughts, game)
     if named is None:
         return "no move is named"
-    return None if named in game.good(state) else f"{named!r} is not right"
+    return None if game.right(state, named) else f"{named!r} is not right"
 
 
 # ---- single-turn samples

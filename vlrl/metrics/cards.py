@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 from vlrl.cards import Game, write_reply
@@ -21,14 +22,17 @@ from vlrl.schema import Metric, Prediction, Sample
 
 @dataclass(frozen=True, slots=True)
 class EpisodeRow:
-    """One episode to its end. Counts are of steps. `n_recognised=None`: not measured. `solvable`, `pressed_equals`: of games
-    with formulas alone; whether the deal can be won, and whether the formula was finished."""
+    """One episode to its end. Counts are of steps. `n_recognised=None`: not measured. `n_open`: steps from which the game could
+    still be won, `n_right`: those of them whose action was right. `solvable`, `pressed_equals`: of games with formulas alone;
+    whether the deal can be won, and whether the formula was finished."""
 
     total: float
     n_steps: int
     n_legal: int
     n_valid: int
     n_recognised: int | None = None
+    n_open: int | None = None
+    n_right: int = 0
     solvable: bool | None = None
     pressed_equals: bool | None = None
 
@@ -42,7 +46,8 @@ def card_metrics(rows: Sequence[EpisodeRow]) -> dict[str, Metric]:
 
     - "success": a return above 0 (Wilson's interval); with one move too many on the number line it is 0, a failure.
     - "return", "steps": means over episodes (bootstrap over episodes).
-    - "legal", "valid", "recognised": shares of steps, whole episodes resampled.
+    - "legal", "valid", "recognised": shares of steps, whole episodes resampled; "right_moves": of the steps from which the game
+      can still be won (in blackjack: all), those whose action keeps it so (in blackjack: is best against the open card).
     - "success_solvable": success among deals that can be won; "finished": episodes that pressed `=`; "solvable": the bound.
     """
     steps = [row.n_steps for row in rows]
@@ -56,6 +61,9 @@ def card_metrics(rows: Sequence[EpisodeRow]) -> dict[str, Metric]:
     read = [(row.n_recognised, row.n_steps) for row in rows if row.n_recognised is not None]
     if read:
         metrics["recognised"] = bootstrap_ratio([right for right, _ in read], [n_steps for _, n_steps in read])
+    judged = [(row.n_right, row.n_open) for row in rows if row.n_open is not None]
+    if judged:
+        metrics["right_moves"] = bootstrap_ratio([right for right, _ in judged], [n_open for _, n_open in judged])
     known = [row for row in rows if row.solvable is not None]
     if known:
         winnable = [row for row in known if row.solvable]
@@ -111,12 +119,15 @@ def episode_row(first: Any, game: Game, played: Sequence[PlayedTurn]) -> Episode
     """An episode as it was played from the state `first`; one that is not over counts as no success."""
     total = sum(turn.reward for turn in played)
     over = bool(played) and played[-1].done
+    still_open = list(takewhile(lambda turn: not game.lost(turn.state), played))
     return EpisodeRow(
         total=total if over else min(total, 0.0),
         n_steps=len(played),
         n_legal=sum(turn.action is not None for turn in played),
         n_valid=sum(turn.valid for turn in played),
         n_recognised=sum(bool(turn.recognised) for turn in played),
+        n_open=len(still_open),
+        n_right=sum(turn.action is not None and game.right(turn.state, turn.action) for turn in still_open),
         solvable=game.solvable(first) if isinstance(game, PointsGame) else None,
         pressed_equals=bool(played) and played[-1].token == "=" if isinstance(game, PointsGame) else None,
     )
