@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from accelerate.utils import broadcast_object_list
+from accelerate.utils import gather_object
 from transformers import Trainer
 from transformers.trainer_utils import get_last_checkpoint, rotate_checkpoints
 
@@ -95,11 +95,9 @@ class WholeCheckpoints(Trainer):
             raise RunStopped(f"the checkpoint lacks {len(missing)} of the model's weights, the first: {missing[0]}")
 
     def _stop_together(self, failure: str, folder: Path, name: str) -> None:
-        """Every rank learns of a full disk, so none waits for the others until a time-out."""
-        if self.accelerator.num_processes > 1:
-            shared = [failure]
-            broadcast_object_list(shared, from_process=0)
-            failure = failure or shared[0]
+        """Every rank learns of a full disk on any of them, so none waits for the others until a time-out; past this, all have
+        written."""
+        failure = next(filter(None, [failure, *gather_object([failure])]), "")
         if not failure:
             return
         if self.is_world_process_zero():

@@ -347,7 +347,6 @@ class GuidedThoughts(FreshGroups):
         if self.is_world_process_zero():
             folder.mkdir(parents=True, exist_ok=True)
             (folder / "thoughts.json").write_text(json.dumps(self._window.state()), encoding="utf-8")
-        self.accelerator.wait_for_everyone()
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
         """TRL's own; a resumed run goes on with the corrections and thoughts of its checkpoint."""

@@ -46,7 +46,6 @@ class KeptGenerations(GRPOTrainer):  # type: ignore[misc]
         folder.mkdir(parents=True, exist_ok=True)
         kept = {"rows": rows, "done": done, "of": self._n_micro_steps, "processes": self.accelerator.num_processes}
         torch.save(kept, folder / f"rank-{self.accelerator.process_index}.pt")
-        self.accelerator.wait_for_everyone()
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
         """TRL's own; a resumed run goes on with the generation of its checkpoint."""
@@ -59,15 +58,14 @@ class KeptGenerations(GRPOTrainer):  # type: ignore[misc]
         kept, why = None, None
         path = folder / f"rank-{self.accelerator.process_index}.pt"
         device = self.accelerator.device
-        place = (
-            "cpu" if device.type == "cpu" else device
-        )  # of several processes, "cpu:0" is a device that loading does not know
+        if device.type == "cpu":
+            device = torch.device("cpu")  # that of one process of several is "cpu:0", which loading does not know
         if path.is_file():
             try:
                 with torch.serialization.safe_globals(_HELD):
-                    kept = torch.load(path, map_location=place, weights_only=True)
+                    kept = torch.load(path, map_location=device, weights_only=True)
             except (OSError, RuntimeError, ValueError, LookupError, AttributeError, UnpicklingError) as error:
-                why = f"{type(error).__name__}: {error}"
+                why = f"{type(error).__name__}: {str(error).partition(chr(10))[0]:.200}"
         if kept is not None and (kept["of"], kept["processes"]) != (self._n_micro_steps, self.accelerator.num_processes):
             kept, why = None, "the batch is another one now"
         found = gather_object([kept is not None])
