@@ -315,20 +315,6 @@ def test_a_few_failures_do_not_pause(serve):
     assert len(lines) == 1
 
 
-def test_limits_stop_corrections_and_say_so(serve):
-    corrector, server, lines = serve(YES, max_calls=3, n_parallel=1)
-    found = corrector.correct_many([step()] * 6)
-    assert [correction.status for correction in found] == ["ok"] * 3 + ["failed"] * 3
-    assert len(server.seen) == 3
-    assert len(lines) == 1
-    assert "max_calls=3" in lines[0]
-    corrector, server, lines = serve(YES, max_cost=0.005, input_cost=2.0, output_cost=8.0, n_parallel=1)
-    found = corrector.correct_many([step()] * 6)
-    assert [correction.status for correction in found].count("ok") == 3
-    assert corrector.counts.cost == pytest.approx(3 * (1000 * 2 + 10 * 8) / 1e6)
-    assert "max_cost=0.005" in lines[0]
-
-
 def test_requests_run_side_by_side_but_not_too_many(serve):
     corrector, server, _ = serve(*[0.1] * 8, n_parallel=4)
     start = time.monotonic()

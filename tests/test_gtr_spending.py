@@ -47,6 +47,20 @@ def test_threads_together_make_no_call_too_many(server):
     assert len(said) == 1, said
 
 
+def test_limits_stop_corrections_and_say_so(server):
+    calls, costs = [], []
+    found = corrector_of(server, calls, max_calls=3, n_parallel=1).correct_many([step()] * 6)
+    assert [correction.status for correction in found] == ["ok"] * 3 + ["failed"] * 3
+    assert len(server.seen) == 3
+    assert len(calls) == 1
+    assert "max_calls=3" in calls[0]
+    corrector = corrector_of(server, costs, max_cost=0.005, input_cost=2.0, output_cost=8.0, n_parallel=1)
+    found = corrector.correct_many([step()] * 6)
+    assert [correction.status for correction in found].count("ok") == 3
+    assert corrector.counts.cost == pytest.approx(3 * (1000 * 2 + 10 * 8) / 1e6)
+    assert "max_cost=0.005" in costs[0]
+
+
 def test_what_was_spent_is_remembered_by_the_run_that_goes_on(server, tmp_path):
     path, said = tmp_path / "spent" / "rank-0.json", []
     options = {"max_cost": 0.003, "input_cost": 1.0, "output_cost": 0.0, "n_parallel": 1, "spent": path}
