@@ -398,16 +398,3 @@ def test_a_sample_keeps_its_answer_and_shows_the_right_one_only_if_allowed(serve
     right, _, _ = serve({"evaluation": "YES"})
     assert right.correct(request).status == "ok"
     assert right.correct(SampleRequest(task, sample, "mine", False)).status == "invalid"
-
-
-@pytest.mark.parametrize(
-    ("options", "why"),
-    [
-        ({"model": ""}, "name of its model"),
-        ({"model": "m", "n_parallel": 0}, "positive"),
-        ({"model": "m", "max_cost": 1.0}, "input_cost"),
-    ],
-)
-def test_wrong_options_are_refused(options, why):
-    with pytest.raises(ValueError, match=why):
-        RemoteOptions(**options)

@@ -20,7 +20,7 @@ YES = {"evaluation": "YES", "possible_solution": "YES", "target_formula": "4*6*1
 
 @pytest.fixture
 def server():
-    """Answers everything with YES, the fourth and later requests too."""
+    """Finds every thought right."""
     started = Server([YES])
     threading.Thread(target=started.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
     yield started
@@ -147,20 +147,13 @@ def test_flags_reach_the_endpoint(monkeypatch, tmp_path):
     options = read_options(words, "http://here/v1", corrector="model:some/vlm:8b")
     assert options.draws == 2
     assert options.endpoint == RemoteOptions(
-        "some/vlm:8b",
-        "http://here/v1",
-        solver=False,
-        gold=True,
-        correct_invalid=True,
-        timeout_s=2.5,
-        max_calls=7,
-        max_cost=3.0,
-        input_cost=2.5,
+        "some/vlm:8b", "http://here/v1", gold=True, timeout_s=2.5, max_calls=7, max_cost=3.0, input_cost=2.5
     )
     flags = ["--task", "points24", "--corrector", "model:some", "--corrector_url", "http://here/v1", "--gtr", *words]
     made = make_corrector(parse([*flags, "--output_dir", str(tmp_path)]), tmp_path)
     assert made.options.max_calls == 7
     assert made.privileged, "the right answer is shown"
+    assert (made.options.solver, made.options.correct_invalid) == (False, True)
     assert made.options.spent.is_relative_to(tmp_path)
     assert read_options([], corrector="model:m").endpoint == RemoteOptions("m")
 
@@ -193,3 +186,16 @@ def test_nobody_asks_an_endpoint_that_nobody_named(monkeypatch, tmp_path):
         with monkeypatch.context() as given:
             given.setenv(name, value)
             assert make_corrector(config, tmp_path).tier == "model:some"
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({"model": ""}, "name of its model"),
+        ({"model": "m", "n_parallel": 0}, "positive"),
+        ({"model": "m", "max_cost": 1.0}, "input_cost"),
+    ],
+)
+def test_wrong_options_are_refused(options, why):
+    with pytest.raises(ValueError, match=why):
+        RemoteOptions(**options)

@@ -36,8 +36,8 @@ def make_corrector(config: Config, folder: Path, say: Callable[[str], None] = pr
     if kind == "oracle":
         return OracleCorrector(solver=options.solver, correct_invalid=willing)
     if kind == "model":
-        endpoint = options.endpoint or RemoteOptions(name, solver=options.solver, correct_invalid=willing)
-        return _remote(endpoint, folder / "corrections", say)
+        asked = replace(options.endpoint or RemoteOptions(name), solver=options.solver, correct_invalid=willing)
+        return _remote(asked, folder / "corrections", say)
     return CheckpointCorrector(name, checkpoint_writer(config, name), correct_invalid=willing)
 
 

@@ -143,7 +143,8 @@ def _read(response: Any, timeout_s: float) -> bytes:
 
 
 def _refusal(error: urllib.error.HTTPError, timeout_s: float, api_key: str | None) -> str:
-    """ ": " and what the endpoint says of a refusal, shortened to a line and without the key; nothing where it says nothing."""
+    """What the endpoint says of a refusal, behind a colon, shortened to a line and without the key; nothing where it says
+    nothing."""
     try:
         with error:
             text = _read(error, timeout_s).decode(errors="replace")

@@ -212,8 +212,7 @@ def read_options(words: Sequence[str], corrector_url: str | None = None, **flags
         asked = "--corrector_url" if corrector_url else f"--gtr {next(iter(endpoint))}"
         raise ValueError(f"corrector {given.get('corrector', 'none')!r} asks no endpoint; {asked} is for model:NAME")
     if kind == "model" and model:
-        shared = {"solver": found.get("solver", True), "correct_invalid": found.get("invalid") == "correct"}
-        given["endpoint"] = RemoteOptions(model, corrector_url or "", **shared, **endpoint)
+        given["endpoint"] = RemoteOptions(model, corrector_url or "", **endpoint)
     return GuideOptions(**given, **found)
 
 
