@@ -39,7 +39,7 @@ from data_prep.fitting import stated_size, xywh_to_box
 from data_prep.instances import annotated_images, category_names, read_instances
 from data_prep.unpickling import ARRAYS, read_pickle
 from data_prep.writing import Report, Target
-from vlrl.tags import canon
+from vlrl.answers.span import canon
 
 _TABLES: Mapping[str, Mapping[str, type | tuple[type, ...]]] = {
     "images": {"file_name": str, "anno_id": list, "group_id": (int, str)},

@@ -21,8 +21,8 @@ from pathlib import Path
 from data_prep.fitting import box_counts, fit_box, usable_size_px
 from data_prep.writing import Report, Target, add_output_options, check_output_options, draw, whole_number
 from data_prep.writing import finish as finish_writing
+from vlrl.answers.span import canon
 from vlrl.schema import Box, Sample
-from vlrl.tags import canon
 
 MAX_COUNTED = 100
 """Up to this many categories, the boxes of each are printed."""
@@ -134,7 +134,7 @@ def choose_categories(
 ) -> tuple[str, ...]:
     """The categories to ask for, in the order requested (or known), in the spelling of the annotations.
 
-    Names compare by `vlrl.tags.canon`. A single name that is no category stands for a list in `named` or for the lines
+    Names compare by `vlrl.answers.span.canon`. A single name that is no category stands for a list in `named` or for the lines
     of an existing file. Ends the program for a name that does not occur.
     """
     spelling = spellings(known)

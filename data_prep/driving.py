@@ -42,9 +42,9 @@ from data_prep.meta_actions import (
 )
 from data_prep.rows import BadRow, Ids, checked, open_table, picture_sizes
 from data_prep.writing import Report, add_output_options, check_output_options, draw, finish
+from vlrl.answers.span import END_THINK, THINK, answer_span
+from vlrl.answers.text import PATHS, SPEEDS, plan_words
 from vlrl.schema import Sample
-from vlrl.tags import END_THINK, THINK, answer_span
-from vlrl.words import PATHS, SPEEDS, plan_words
 
 ALPHADRIVE_HORIZON_S = 3.0
 _SPEED = re.compile(r"speed is\s*:?\s*([0-9]+(?:\.[0-9]+)?)\s*m/s", re.IGNORECASE)

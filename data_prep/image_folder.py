@@ -29,17 +29,9 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from data_prep.detection_set import spellings
-from data_prep.writing import (
-    Report,
-    add_output_options,
-    check_output_options,
-    draw,
-    finish,
-    image_size_px,
-    whole_number,
-)
+from data_prep.writing import Report, add_output_options, check_output_options, draw, finish, image_size_px, whole_number
+from vlrl.answers.span import canon
 from vlrl.schema import Sample
-from vlrl.tags import canon
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")
 SPLITS = ("train", "val", "test")

@@ -34,7 +34,7 @@ from data_prep.detection_set import (
 )
 from data_prep.instances import add_input_options, annotated_images, category_names, check_input_options, read_instances
 from data_prep.writing import Report, Target
-from vlrl.tags import canon
+from vlrl.answers.span import canon
 
 WHOLE_LIST = ("coco", "object", "celebrity", "logo", "landmark")
 OWN_TEXTS = ("color", "material", "position", "relationship", "negation")

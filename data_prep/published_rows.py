@@ -16,11 +16,11 @@ from typing import Any
 
 from data_prep.fitting import tidy
 from data_prep.rows import BadRow
-from vlrl.boxes import to_original_px
-from vlrl.parsing import ParsedBoxes, parse_boxes
+from vlrl.answers.boxes import ParsedBoxes, parse_boxes
+from vlrl.answers.geometry import to_original_px
+from vlrl.answers.span import ANSWER, END_ANSWER, answer_span, canon
+from vlrl.answers.text import choice_letter, number, yes_or_no
 from vlrl.schema import Box, Sample, box_problem
-from vlrl.tags import ANSWER, END_ANSWER, answer_span, canon
-from vlrl.words import choice_letter, number, yes_or_no
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ class Refused(ValueError):
 
 def open_upload(path: str) -> Image.Image:
     """An uploaded picture as RGB. Raises Refused for anything else, and for what would fill the memory."""
-    from vlrl.pictures import ImageError, image_size, open_image
+    from vlrl.data.images import ImageError, image_size, open_image
 
     try:
         width, height = image_size(path)
@@ -64,8 +64,8 @@ class Models:
 
     def situate(self, name: str, sample: Sample, image: Image.Image | None) -> Sample:
         """The sample as this model is asked it: dialect, sizes of the picture."""
-        from vlrl.model import input_size_px
-        from vlrl.prompts import situate
+        from vlrl.models.inputs import situate
+        from vlrl.models.load import input_size_px
 
         with self._lock:
             loaded = self._load(name)
@@ -77,7 +77,7 @@ class Models:
         return dataclasses.replace(sample, meta=meta)
 
     def _load(self, name: str) -> Any:
-        from vlrl.model import ModelError, load_model
+        from vlrl.models.load import ModelError, load_model
 
         if name != self._name:
             try:
@@ -89,7 +89,7 @@ class Models:
         return self._loaded
 
     def _inputs(self, loaded: Any, sample: Sample, image: Image.Image | None) -> Any:
-        from vlrl.prompts import messages, open_images
+        from vlrl.models.inputs import messages, open_images
 
         images = [image] if image is not None else open_images(sample)
         words = messages(sample, KNOWN, len(images))
@@ -101,7 +101,7 @@ class Models:
         import torch
         from transformers import TextIteratorStreamer
 
-        from vlrl.model import vision_token_ids
+        from vlrl.models.load import vision_token_ids
 
         with self._lock:
             loaded = self._load(name)
@@ -129,7 +129,7 @@ class Models:
         """`n` answers sampled at a temperature."""
         import torch
 
-        from vlrl.model import vision_token_ids
+        from vlrl.models.load import vision_token_ids
 
         with self._lock:
             loaded = self._load(name)

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from PIL import Image
 
 from demos.scoring import apart
-from vlrl.cards import GAMES, thought_fields, write_reply
-from vlrl.cards.deals import episode_sample, state_sample
 from vlrl.envs import CardEnv
+from vlrl.envs.cards import GAMES, thought_fields, write_reply
+from vlrl.envs.cards.deals import episode_sample, state_sample
 from vlrl.gtr import OracleCorrector
 from vlrl.gtr.episodes import Episode
 from vlrl.schema import Sample

@@ -13,12 +13,12 @@ from typing import Any
 
 from PIL import Image, ImageDraw
 
-from vlrl.answers import read_boxes, read_span, true_boxes
-from vlrl.payment import own_rewards
-from vlrl.pictures import image_size, open_image
+from vlrl.answers.read import read_boxes, read_span, true_boxes
+from vlrl.data.images import image_size, open_image
 from vlrl.rewards import load_reward, score_rows
 from vlrl.schema import Sample, SampleError, sample_from_json, sample_to_json
 from vlrl.tasks import TASKS
+from vlrl.tasks.rubric import own_rewards
 
 TRUE_COLOUR, GIVEN_COLOUR = (46, 160, 67), (219, 68, 55)
 SIDE_PX = 480

@@ -15,7 +15,7 @@ from demos import page, runs, scoring
 from demos.answering import Models, Refused, open_drawing, open_upload
 from demos.games import Table
 from demos.runs import FILTERS, Runs
-from vlrl.cards import GAMES
+from vlrl.envs.cards import GAMES
 from vlrl.rewards import REWARDS
 from vlrl.schema import Sample, SampleError
 from vlrl.tasks import TASKS

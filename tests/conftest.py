@@ -12,7 +12,7 @@ import pytest
 
 @pytest.fixture(scope="session")
 def tiny():
-    from vlrl.model import load_model
+    from vlrl.models.load import load_model
 
     return load_model("tiny")
 

@@ -9,11 +9,11 @@ import zlib
 import torch
 from accelerate.utils import gather_object
 
-from vlrl import run
-from vlrl.config import parse
-from vlrl.model import load_model
+from vlrl.models.load import load_model
 from vlrl.train import finish, leave
-from vlrl.trainer import Trainer
+from vlrl.training import run_folder as run
+from vlrl.training.config import parse
+from vlrl.training.grpo import Trainer
 
 
 class Scripted(Trainer):

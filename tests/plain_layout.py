@@ -14,9 +14,10 @@ from transformers import (
 )
 from trl.trainer.utils import add_fused_lm_head
 
-from vlrl import group_shared, shared_rollout
-from vlrl.group_shared import Pictures
-from vlrl.packed_scoring import score
+from vlrl.models.prefix_sharing import groups as group_shared
+from vlrl.models.prefix_sharing import rollout as shared_rollout
+from vlrl.models.prefix_sharing.groups import Pictures
+from vlrl.models.prefix_sharing.logprobs import score
 
 PAD, EOS, IMAGE, VIDEO, START, END = 0, 1, 2, 3, 4, 5
 TEXT = {

@@ -7,13 +7,13 @@ import pytest
 import torch
 from PIL import Image
 
-from vlrl.attacks import Aim, Attacker, Judged, check_saved, rounded
-from vlrl.autotrust import fixture
-from vlrl.autotrust import wording as words
-from vlrl.autotrust.attack_settings import CONTROL, Attack, Target, read_attacks, target_of
-from vlrl.autotrust.questions import Question
-from vlrl.model import ModelError, load_model
-from vlrl.pictures import open_image
+from vlrl.bench.autotrust import fixture
+from vlrl.bench.autotrust import wording as words
+from vlrl.bench.autotrust.attack_settings import CONTROL, Attack, Target, read_attacks, target_of
+from vlrl.bench.autotrust.attacks import Aim, Attacker, Judged, check_saved, rounded
+from vlrl.bench.autotrust.questions import Question
+from vlrl.data.images import open_image
+from vlrl.models.load import ModelError, load_model
 
 LETTERS = Target(("A", "B", "C", "D"), 0)
 

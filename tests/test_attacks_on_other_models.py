@@ -16,10 +16,10 @@ from transformers import (
     Qwen3VLProcessor,
 )
 
-from vlrl.attacks import Aim, Attacker
-from vlrl.autotrust.attack_settings import Target, read_attacks
-from vlrl.model import Loaded, load_model
-from vlrl.pictures import open_image
+from vlrl.bench.autotrust.attack_settings import Target, read_attacks
+from vlrl.bench.autotrust.attacks import Aim, Attacker
+from vlrl.data.images import open_image
+from vlrl.models.load import Loaded, load_model
 
 IDS = {"bos_token_id": 0, "eos_token_id": 2, "pad_token_id": 0}
 TEXT = {

@@ -6,11 +6,12 @@ import time
 import pytest
 from PIL import Image
 
-from vlrl.autotrust import fixture
-from vlrl.autotrust import wording as words
-from vlrl.autotrust.parts import ATTACKS, PARTS, Options, asks_of
-from vlrl.autotrust.questions import Question, QuestionFile, picture_path, read_file
-from vlrl.bench import main, running
+from vlrl.bench import main
+from vlrl.bench import run as running
+from vlrl.bench.autotrust import fixture
+from vlrl.bench.autotrust import wording as words
+from vlrl.bench.autotrust.parts import ATTACKS, PARTS, Options, asks_of
+from vlrl.bench.autotrust.questions import Question, QuestionFile, picture_path, read_file
 from vlrl.bench.log import read_log
 from vlrl.schema import Prediction, SampleError
 

@@ -6,14 +6,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from vlrl.autotrust import open_ended
-from vlrl.autotrust.open_ended import counted, fallback, nouns, rating, token_f1
-from vlrl.autotrust.parts import Ask
-from vlrl.autotrust.questions import Question
-from vlrl.autotrust.scoring import Verdict, metric_of
-from vlrl.autotrust.summary import drop, gaps, metrics_of
 from vlrl.bench import main
-from vlrl.metrics.stats import wilson
+from vlrl.bench.autotrust import open_ended
+from vlrl.bench.autotrust.open_ended import counted, fallback, nouns, rating, token_f1
+from vlrl.bench.autotrust.parts import Ask
+from vlrl.bench.autotrust.questions import Question
+from vlrl.bench.autotrust.scoring import Verdict, metric_of
+from vlrl.bench.autotrust.summary import drop, gaps, metrics_of
+from vlrl.metrics.bootstrap import wilson
 from vlrl.schema import Metric
 
 

@@ -8,15 +8,16 @@ import pytest
 from PIL import Image
 from trl import GRPOConfig
 
-from vlrl.autotrust import road_questions
-from vlrl.autotrust.corruptions import CORRUPTIONS
-from vlrl.bench import main, running
+from vlrl.bench import main
+from vlrl.bench import run as running
+from vlrl.bench.autotrust import road_questions
+from vlrl.bench.autotrust.corruptions import CORRUPTIONS
 from vlrl.bench.log import read_log
-from vlrl.model import load_model
-from vlrl.pictures import open_image
-from vlrl.prompts import Samples, situate
+from vlrl.data.images import open_image
+from vlrl.models.inputs import Samples, situate
+from vlrl.models.load import load_model
 from vlrl.schema import Prediction
-from vlrl.sft import supervise
+from vlrl.training.sft import supervise
 
 
 class Stub:
@@ -155,7 +156,7 @@ def test_a_model_that_cannot_be_attacked_is_told_before_anything_is_asked(tmp_pa
         def rescale_and_normalize(self, images, *args, **kwargs):
             return super().rescale_and_normalize(images.detach(), *args, **kwargs)
 
-    from vlrl import model
+    from vlrl.models import load as model
 
     real = model.load_model
 
@@ -251,7 +252,7 @@ def test_the_ood_set_by_sub_set(tmp_path, stub):
 def test_road_questions_are_the_fixtures_and_training_never_sees_them(tmp_path):
     rows = json.loads(roads(tmp_path, 5).read_text())
     assert len(rows) == 15
-    from vlrl.autotrust import fixture
+    from vlrl.bench.autotrust import fixture
 
     made, _, _ = fixture.files(0)
     assert rows == list(made[0].rows[:15])

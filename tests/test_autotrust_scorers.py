@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from vlrl.autotrust import fixed, reference
-from vlrl.autotrust.parts import PARTS, Ask, Options, asks_of
-from vlrl.autotrust.questions import Question, QuestionFile
-from vlrl.autotrust.scoring import f1s, judge
+from vlrl.bench.autotrust import fixed, reference
+from vlrl.bench.autotrust.parts import PARTS, Ask, Options, asks_of
+from vlrl.bench.autotrust.questions import Question, QuestionFile
+from vlrl.bench.autotrust.scoring import f1s, judge
 from vlrl.schema import Metric
 
 DRIVELM = "What is the moving status of the bus? Please select the correct answer from the following options: A. Reverse parking. B. Back up. C. Stopped. D. Going ahead."

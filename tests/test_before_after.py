@@ -7,8 +7,9 @@ import subprocess
 
 import pytest
 
-from vlrl import before_after, bench
-from vlrl.config import parse
+from vlrl import bench
+from vlrl.training import benchmark_after as before_after
+from vlrl.training.config import parse
 
 BENCHED = ["--stage", "grpo", "--model_name_or_path", "tiny", "--bench", "detection,autotrust/factuality", "--bench_limit", "4"]
 

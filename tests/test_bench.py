@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from vlrl.bench import main
+from vlrl.data.synthetic import draw
 from vlrl.schema import sample_to_json
-from vlrl.synthetic import draw
 from vlrl.tasks import TASKS
 
 SAMPLE = {
@@ -151,7 +151,7 @@ def test_list_names_all(capsys):
 
 
 def test_speed_reports_rewards_beside_pycocotools(tmp_path, monkeypatch, capsys):
-    from vlrl.bench import reward_speed
+    from vlrl.bench.speed import rewards as reward_speed
 
     monkeypatch.setattr(reward_speed, "N_REPEATS", 1)
     monkeypatch.setattr(reward_speed, "N_TEXTS", 20)

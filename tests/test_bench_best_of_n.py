@@ -7,11 +7,11 @@ import pytest
 from chat_server import Server
 
 from vlrl import bench
-from vlrl.model import load_model
-from vlrl.prm.model import StepValueModel, hidden_size, save_head
-from vlrl.vilbench import fixture
-from vlrl.vilbench.records import Item
-from vlrl.vilbench.selection import random_choice
+from vlrl.data.best_of_n import Item
+from vlrl.data.synthetic import best_of_n as fixture
+from vlrl.metrics.selection import random_choice
+from vlrl.models.load import load_model
+from vlrl.models.value_head import StepValueModel, hidden_size, save_head
 
 
 def run(*words):

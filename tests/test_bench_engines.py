@@ -13,7 +13,7 @@ from PIL import Image
 
 from vlrl.bench import engines, main
 from vlrl.bench.log import read_log
-from vlrl.synthetic import draw
+from vlrl.data.synthetic import draw
 from vlrl.tasks import TASKS
 
 
@@ -145,7 +145,7 @@ def test_vllm_is_asked_in_one_call_and_never_writes_vision_tokens(tmp_path, monk
     (tmp_path / "site" / "vllm").mkdir(parents=True)
     (tmp_path / "site" / "vllm" / "__init__.py").write_text(VLLM)
     monkeypatch.syspath_prepend(str(tmp_path / "site"))
-    model, out = str(engines.__file__).replace("bench/engines.py", "assets/tiny"), tmp_path / "out"
+    model, out = str(engines.__file__).replace("bench/engines.py", "models/assets/tiny"), tmp_path / "out"
     words = ["run", "--task", "planning", "--use_vllm", "--model_name_or_path", model, "--coords", "px", "--limit", "5"]
     try:
         assert main([*words, "--max_new_tokens", "9", "--output_path", str(out)]) == 0

@@ -17,11 +17,11 @@ from PIL import Image
 
 from vlrl.bench import main
 from vlrl.bench.log import Log, read_log, to_line
-from vlrl.bench.suites import json_round_trip
-from vlrl.outcomes import rows_of
+from vlrl.bench.suite import json_round_trip
+from vlrl.data.synthetic import draw
 from vlrl.schema import Prediction, SampleError, sample_to_json
-from vlrl.synthetic import draw
 from vlrl.tasks import KNOWN, TASKS
+from vlrl.tasks.sample_rows import rows_of
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -88,7 +88,7 @@ def test_a_killed_run_loses_nothing_and_goes_on(detection, tmp_path):
     folder = tmp_path / "killed"
     words = ["run", "--task", "detection", "--limit", "12", "--batch_size", "1", "--output_path", str(folder)]
     slow = (
-        "import sys, time, vlrl.generate as g\nold = g.complete\n"
+        "import sys, time, vlrl.models.generate as g\nold = g.complete\n"
         "def complete(*a, **k):\n    time.sleep(0.15)\n    return old(*a, **k)\n"
         "g.complete = complete\nfrom vlrl.bench import main\nsys.exit(main(sys.argv[1:]))"
     )
@@ -297,7 +297,7 @@ def test_rows_add_up_to_the_headline(name):
 def test_a_task_of_the_users_own(tmp_path):
     path = tmp_path / "shouting.py"
     path.write_text(
-        "import dataclasses\nfrom vlrl.metrics.stats import bootstrap_mean\nfrom vlrl.tasks.qa import TASK as QA\n"
+        "import dataclasses\nfrom vlrl.metrics.bootstrap import bootstrap_mean\nfrom vlrl.tasks.qa import TASK as QA\n"
         "def metrics(samples, predictions):\n"
         "    return {'loud': bootstrap_mean([float('!' in p.completion) for p in predictions])}, 0\n"
         "TASK = dataclasses.replace(QA, name='qa', metrics=metrics, headline='loud')\n"

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from vlrl.bench import main
-from vlrl.bench.suites import json_round_trip
+from vlrl.bench.suite import json_round_trip
 from vlrl.tasks import TASKS
 
 WRONG = "<think>x</think><answer>STOP, STOP</answer>"

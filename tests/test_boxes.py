@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy.optimize import linear_sum_assignment
 
-from vlrl.boxes import best_matching, from_original_px, giou, iou, to_original_px
+from vlrl.answers.geometry import best_matching, from_original_px, giou, iou, to_original_px
 from vlrl.schema import Box
 
 SIZE, INPUT = (640, 480), (644, 476)  # the specification's worked example: sides no multiple of 28

@@ -7,10 +7,10 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from vlrl.cards import GAMES, formulas, game, solvable
-from vlrl.cards.blackjack import bounds, total
-from vlrl.cards.deck import RANKS
-from vlrl.cards.formula import equals, evaluate
+from vlrl.envs.cards import GAMES, formulas, game, solvable
+from vlrl.envs.cards.blackjack import bounds, total
+from vlrl.envs.cards.deck import RANKS
+from vlrl.envs.cards.formula import equals, evaluate
 
 MULTISETS = list(itertools.combinations_with_replacement(range(1, 11), 4))
 POINTS24, EZPOINTS, NUMBERLINE, BLACKJACK = (GAMES[name] for name in ("points24", "ezpoints", "numberline", "blackjack"))

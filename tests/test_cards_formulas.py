@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vlrl.cards import GAMES, completions
-from vlrl.cards.formula import equals, evaluate, evaluate_as_python, read, read_token, value_of
+from vlrl.envs.cards import GAMES, completions
+from vlrl.envs.cards.formula import equals, evaluate, evaluate_as_python, read, read_token, value_of
 
 POINTS24 = GAMES["points24"]
 

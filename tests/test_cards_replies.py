@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vlrl.cards import GAMES, random_action, read_action, thought_fields, write_reply
-from vlrl.cards.deck import Card, stated_ranks_match
-from vlrl.cards.replies import key_position, last_object
-from vlrl.cards.transcripts import Play, Turn
+from vlrl.envs.cards import GAMES, random_action, read_action, thought_fields, write_reply
+from vlrl.envs.cards.deck import Card, stated_ranks_match
+from vlrl.envs.cards.replies import key_position, last_object
+from vlrl.envs.cards.transcripts import Play, Turn
 
 POINTS24, NUMBERLINE, BLACKJACK = (GAMES[name] for name in ("points24", "numberline", "blackjack"))
 

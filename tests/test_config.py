@@ -3,9 +3,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from vlrl.config import CONFIGS, ConfigError, parse
-from vlrl.prm.options import is_asked as is_prm
-from vlrl.prm.options import parse as parse_prm
+from vlrl.training.config import CONFIGS, ConfigError, parse
+from vlrl.training.prm.options import is_asked as is_prm
+from vlrl.training.prm.options import parse as parse_prm
 
 
 def test_defaults_of_the_embedded_run():
@@ -142,7 +142,7 @@ def test_several_tasks_take_turns():
 def test_our_own_options_stay_few():
     import dataclasses
 
-    from vlrl.config import RunConfig
+    from vlrl.training.config import RunConfig
 
     assert len(dataclasses.fields(RunConfig)) <= 20
 

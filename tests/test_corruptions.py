@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 from scipy import stats
 
-from vlrl.autotrust.corruptions import CORRUPTIONS, OWN, SEVERITIES, chosen_corruptions, corrupt
-from vlrl.pictures import open_image
+from vlrl.bench.autotrust.corruptions import CORRUPTIONS, OWN, SEVERITIES, chosen_corruptions, corrupt
+from vlrl.data.images import open_image
 
 
 def road(index=3):

@@ -230,6 +230,6 @@ def test_an_agent_is_asked_about_the_state_on_the_table():
     table = Table("points24", 8)
     table.play_token(table.tokens[0], "")
     sample = table.state_sample()
-    from vlrl.cards.deals import deal_of
+    from vlrl.envs.cards.deals import deal_of
 
     assert deal_of(sample).state() == table.episode.env.state

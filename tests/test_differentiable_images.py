@@ -8,7 +8,8 @@ from PIL import Image
 from torch.nn import functional
 from torchvision.transforms.v2 import InterpolationMode
 
-from vlrl.differentiable_images import (
+from vlrl.data.images import open_image
+from vlrl.models.differentiable_images import (
     PILLOW_BITS,
     TOLERANCE,
     as_8_bit,
@@ -19,8 +20,7 @@ from vlrl.differentiable_images import (
     resize_8_bit,
     resize_weights,
 )
-from vlrl.model import ModelError
-from vlrl.pictures import open_image
+from vlrl.models.load import ModelError
 
 QWEN3 = {
     "patch_size": 16,

@@ -17,12 +17,12 @@ from PIL import Image
 from safetensors.torch import load_file
 from trl import GRPOConfig
 
-from vlrl.model import load_model
-from vlrl.prompts import Samples, open_image, situate
-from vlrl.resampling import fresh_indices, n_fresh, remembering, totals, without_spread
+from vlrl.models.inputs import Samples, open_image, situate
+from vlrl.models.load import load_model
 from vlrl.schema import Reward, Score
 from vlrl.tasks.detection import TASK
-from vlrl.trainer import Trainer
+from vlrl.training.grpo import Trainer
+from vlrl.training.grpo.dynamic_sampling_rules import fresh_indices, n_fresh, remembering, totals, without_spread
 
 ROOT = Path(__file__).resolve().parent.parent
 NAN = math.nan

@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from vlrl import endpoint
-from vlrl.endpoint import EndpointError, base_url, chat, with_tries
+from vlrl.rewards import chat_client as endpoint
+from vlrl.rewards.chat_client import EndpointError, base_url, chat, with_tries
 
 BODY = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 

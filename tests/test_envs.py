@@ -15,10 +15,10 @@ from PIL import Image
 
 import vlrl.bench
 import vlrl.envs
-from vlrl.bench import game_speed
-from vlrl.cards import GAMES
-from vlrl.cards.deck import RANKS, SUITS
+from vlrl.bench.speed import games as game_speed
 from vlrl.envs.__main__ import main
+from vlrl.envs.cards import GAMES
+from vlrl.envs.cards.deck import RANKS, SUITS
 from vlrl.envs.environment import OPTIONS
 from vlrl.envs.faces import TABLE, WHITE, face
 from vlrl.envs.frames import hand_places

@@ -1,4 +1,4 @@
-from vlrl.flags import with_underscores
+from vlrl.training.flags import with_underscores
 
 
 def test_dashes_inside_flags_are_underscores_and_values_stay():

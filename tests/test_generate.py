@@ -1,9 +1,9 @@
 import torch
 from PIL import Image
 
-from vlrl.generate import eos_ids, generate
-from vlrl.model import vision_token_ids
-from vlrl.prompts import situate
+from vlrl.models.generate import eos_ids, generate
+from vlrl.models.inputs import situate
+from vlrl.models.load import vision_token_ids
 from vlrl.schema import Sample
 from vlrl.tasks import TASKS
 

@@ -6,8 +6,9 @@ import pytest
 import torch
 from plain_layout import IMAGE, ONE_IMAGE, SEVERAL, TEXT_ONLY, UNEQUAL, assert_same, build, case, gradients, packed, plain
 
-from vlrl import group_shared, packed_scoring
-from vlrl.group_shared import Group, NotShared, Pictures
+from vlrl.models.prefix_sharing import groups as group_shared
+from vlrl.models.prefix_sharing import logprobs as packed_scoring
+from vlrl.models.prefix_sharing.groups import Group, NotShared, Pictures
 
 
 @pytest.mark.parametrize("batch", [ONE_IMAGE, UNEQUAL, SEVERAL, TEXT_ONLY], ids=["one", "unequal", "several", "text"])

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from vlrl.cards import read_action, thought_fields, write_reply
 from vlrl.envs import CardEnv
+from vlrl.envs.cards import read_action, thought_fields, write_reply
 from vlrl.gtr import Correction, OracleCorrector, claims
 from vlrl.gtr.credit import Credit
 from vlrl.gtr.episodes import Episode

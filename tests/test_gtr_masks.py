@@ -56,7 +56,7 @@ def single_bytes():
 
 
 TOKENIZERS = {
-    "tiny": Tokenizer.from_file(str(Path(vlrl.__file__).parent / "assets" / "tiny" / "tokenizer.json")),
+    "tiny": Tokenizer.from_file(str(Path(vlrl.__file__).parent / "models" / "assets" / "tiny" / "tokenizer.json")),
     "spaces": spaces_in_words(),
     "bytes": single_bytes(),
 }

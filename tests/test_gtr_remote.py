@@ -12,8 +12,9 @@ import pytest
 from chat_server import Server
 from PIL import Image
 
-from vlrl.cards import GAMES, write_reply
-from vlrl.gtr import RemoteCorrector, RemoteOptions, SampleRequest, StepRequest, questions
+from vlrl.envs.cards import GAMES, write_reply
+from vlrl.gtr import RemoteCorrector, RemoteOptions, SampleRequest, StepRequest
+from vlrl.gtr import corrector_prompts as questions
 from vlrl.tasks import TASKS
 
 POINTS24 = GAMES["points24"]

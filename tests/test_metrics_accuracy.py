@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from vlrl.metrics.accuracy import classification_metrics, half_of, qa_metrics
-from vlrl.metrics.stats import wilson
+from vlrl.metrics.bootstrap import wilson
 from vlrl.rewards import REWARDS, load_reward
 from vlrl.schema import Metric, Prediction, Reward, Sample, Score
 

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from vlrl.cards import GAMES
-from vlrl.cards.transcripts import PlayedTurn, Turn
+from vlrl.envs.cards import GAMES
+from vlrl.envs.cards.transcripts import PlayedTurn, Turn
+from vlrl.metrics.bootstrap import wilson
 from vlrl.metrics.cards import EpisodeRow, card_metrics, episode_row
-from vlrl.metrics.stats import wilson
 
 
 def test_metrics_of_episodes_counted_by_hand():

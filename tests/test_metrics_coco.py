@@ -11,10 +11,10 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from vlrl.answers.span import canon
 from vlrl.metrics import coco
 from vlrl.metrics.coco import DetectionRow, detection_difference, detection_metrics
 from vlrl.schema import Box, Metric
-from vlrl.tags import canon
 
 CAT = Box(0, 0, 100, 100, "cat")
 DOG = Box(200, 200, 300, 300, "dog")

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from pycocotools import mask as rle
 
+from vlrl.metrics.bootstrap import wilson
 from vlrl.metrics.grounding import grounding_metrics, mask_counts, rasterised
-from vlrl.metrics.stats import wilson
 from vlrl.schema import Prediction, Sample
 
 TRUE = [100, 100, 200, 200]

@@ -4,10 +4,10 @@ import random
 
 import pytest
 
+from vlrl.answers.text import PATHS, SPEEDS
+from vlrl.metrics.bootstrap import wilson
 from vlrl.metrics.planning import confusions, planning_metrics
-from vlrl.metrics.stats import wilson
 from vlrl.schema import Metric, Prediction, Sample
-from vlrl.words import PATHS, SPEEDS
 
 
 def plan(i, speed, path):

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from vlrl.metrics import stats
+from vlrl.metrics import bootstrap as stats
 from vlrl.schema import Metric
 
 

@@ -2,10 +2,10 @@
 
 import pytest
 
-from vlrl.evaluation import evaluate
-from vlrl.outcomes import before_and_after
 from vlrl.schema import Prediction, Task
 from vlrl.tasks import KNOWN, TASKS
+from vlrl.tasks.evaluate import evaluate
+from vlrl.tasks.sample_rows import before_and_after
 
 
 def said(samples, texts):

@@ -4,8 +4,8 @@ import pytest
 import torch
 from plain_layout import SEVERAL, assert_same, build, case
 
-from vlrl import packed_attention
-from vlrl.packed_attention import Span
+from vlrl.models.prefix_sharing import attention as packed_attention
+from vlrl.models.prefix_sharing.attention import Span
 
 SPANS = (Span(0, 6, (3, 1, 4)), Span(14, 4, (5,)), Span(23, 7, ()), Span(30, 2, (2, 2)))
 

@@ -4,10 +4,10 @@ import pytest
 import torch
 from test_trainer_episodes import batch_of, gradient, mixed_play, rows_of, scripted, trainer_of, wrong_thought
 
-from vlrl.cards import write_reply
+from vlrl.envs.cards import write_reply
 from vlrl.gtr import OracleCorrector
-from vlrl.shared_step import plan_rows
-from vlrl.trainer.mixed import MixedBatches
+from vlrl.models.prefix_sharing.step import plan_rows
+from vlrl.training.grpo.mixed_modality import MixedBatches
 
 
 def test_steps_in_one_state_are_a_group_and_others_are_not(tmp_path):

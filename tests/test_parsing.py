@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vlrl.answers import read_boxes
-from vlrl.parsing import ParsedBoxes, parse_boxes
+from vlrl.answers.boxes import ParsedBoxes, parse_boxes
+from vlrl.answers.read import read_boxes
+from vlrl.answers.span import answer_span, canon, is_think_answer
 from vlrl.schema import Sample
-from vlrl.tags import answer_span, canon, is_think_answer
 
 CAT = '{"bbox_2d":[1,2,3,4],"label":"cat"}'
 

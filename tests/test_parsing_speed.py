@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vlrl import parsing
-from vlrl.answers import read_boxes
-from vlrl.parsing import Frame, parse_boxes
+from vlrl.answers import boxes as parsing
+from vlrl.answers.boxes import Frame, parse_boxes
+from vlrl.answers.read import read_boxes
 from vlrl.schema import Sample
 
 KEYS = ["bbox_2d", "bbox", "Position", "label", "Label", "name", "Confidence", "score", "note"]

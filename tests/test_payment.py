@@ -2,9 +2,9 @@ import functools
 
 import pytest
 
-from vlrl.payment import choose, own_rewards, with_planned_steps
 from vlrl.schema import Reward, Sample, Score
 from vlrl.tasks import TASKS
+from vlrl.tasks.rubric import choose, own_rewards, with_planned_steps
 
 BOX = [{"bbox_2d": [1, 2, 30, 40], "label": "dog"}]
 DETECTION = Sample("d", "detection", "dog", BOX, ("a.jpg",))

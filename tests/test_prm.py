@@ -10,16 +10,16 @@ from PIL import Image
 from torch import nn
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from vlrl.config import CONFIGS, ConfigError
+from vlrl.data.step_values import joined, read_rewards, split, synthetic_record, weights
 from vlrl.metrics.step_values import calibration_table, pairs_in_order, step_value_metrics
-from vlrl.model import ModelError, load_model
-from vlrl.prm.files import HEAD_CONFIG, has_head
-from vlrl.prm.model import Encoder, StepValueModel, hidden_size, load_prm, save_head, score_solutions
-from vlrl.prm.options import is_asked, parse
-from vlrl.prm.recipe import in_order, load_data
-from vlrl.prm.records import joined, read_rewards, split, synthetic_record, weights
-from vlrl.prm.trainer import Records, pairwise_loss, value_loss
+from vlrl.models.load import ModelError, load_model
+from vlrl.models.value_head import Encoder, StepValueModel, hidden_size, load_prm, save_head, score_solutions
+from vlrl.models.value_head_files import HEAD_CONFIG, has_head
 from vlrl.schema import SampleError
+from vlrl.training.config import CONFIGS, ConfigError
+from vlrl.training.prm.options import is_asked, parse
+from vlrl.training.prm.recipe import in_order, load_data
+from vlrl.training.prm.trainer import Records, pairwise_loss, value_loss
 
 SMALL = ["--task", "prm", "--max_steps", "2", "--per_device_train_batch_size", "4", "--limit", "16", "--eval_limit", "3",
          "--logging_steps", "1", "--save_steps", "1", "--report_to", "none"]  # fmt: skip

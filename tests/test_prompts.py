@@ -5,9 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vlrl import prompts
-from vlrl.model import input_size_px, limit_pixels
-from vlrl.prompts import (
+from vlrl.models import inputs as prompts
+from vlrl.models.inputs import (
     VIDEO_FRAMES,
     ImageError,
     Samples,
@@ -20,6 +19,7 @@ from vlrl.prompts import (
     situate,
     video_frames,
 )
+from vlrl.models.load import input_size_px, limit_pixels
 from vlrl.schema import Sample, SampleError
 from vlrl.tasks import TASKS
 from vlrl.tasks.detection import TASK
@@ -94,8 +94,8 @@ def test_input_sizes_of_the_specification(tiny):
 
 def test_round_trip_of_boxes_on_an_image_whose_sides_are_no_multiple_of_28(tiny, tmp_path):
     """Original pixels -> what the model sees and writes -> original pixels, by the code that trains and measures."""
-    from vlrl.answers import read_boxes
-    from vlrl.boxes import iou
+    from vlrl.answers.geometry import iou
+    from vlrl.answers.read import read_boxes
 
     path = make(tmp_path / "a.png", size=(333, 211))
     truth = [{"bbox_2d": [17.5, 30, 222, 180.25], "label": "cat"}]

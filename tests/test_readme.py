@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from vlrl import bench
-from vlrl.config import parse
-from vlrl.prm import options as prm_options
 from vlrl.rewards import REWARDS
 from vlrl.tasks import KNOWN
+from vlrl.training.config import parse
+from vlrl.training.prm import options as prm_options
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()

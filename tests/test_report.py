@@ -3,10 +3,20 @@ import json
 import pytest
 from PIL import Image
 
-from vlrl.report import Evaluation, draw_curves, draw_samples, drop_after, evaluate, headline, read_metrics, table, write_json
 from vlrl.schema import Metric, Prediction
 from vlrl.tasks import TASKS
 from vlrl.tasks.detection import TASK
+from vlrl.training.report import (
+    Evaluation,
+    draw_curves,
+    draw_samples,
+    drop_after,
+    evaluate,
+    headline,
+    read_metrics,
+    table,
+    write_json,
+)
 
 DETECTION = {"detection": TASK}
 
@@ -17,7 +27,7 @@ def predictions(samples, text=None):
 
 @pytest.fixture
 def samples(tiny):
-    from vlrl.prompts import situate
+    from vlrl.models.inputs import situate
 
     return [situate(TASK.synthetic(0, "heldout", i), tiny) for i in range(6)]
 
@@ -75,7 +85,7 @@ def test_json_is_written_whole_or_not_at_all(tmp_path):
 
 
 def test_several_tasks_are_measured_side_by_side_and_drawn(tiny, tmp_path):
-    from vlrl.prompts import situate
+    from vlrl.models.inputs import situate
 
     names = ["detection", "grounding", "classification", "planning", "qa"]
     samples = [situate(TASKS[name].synthetic(0, "heldout", i), tiny) for i in range(4) for name in names]
@@ -94,7 +104,7 @@ def test_several_tasks_are_measured_side_by_side_and_drawn(tiny, tmp_path):
 def test_a_video_is_drawn_by_its_first_frame(tiny, tmp_path):
     from dataclasses import replace
 
-    from vlrl.prompts import open_image, situate
+    from vlrl.models.inputs import open_image, situate
 
     sample = TASKS["grounding"].synthetic(0, "heldout", 0)
     (tmp_path / "film").mkdir()

@@ -9,13 +9,13 @@ from trl import GRPOConfig
 
 from vlrl.gtr import OracleCorrector
 from vlrl.gtr.options import GuideOptions
-from vlrl.model import load_model
-from vlrl.prompts import Samples, situate
+from vlrl.models.inputs import Samples, situate
+from vlrl.models.load import load_model
 from vlrl.rewards import load_reward
 from vlrl.schema import Reward, Score
 from vlrl.tasks import load_task
-from vlrl.trainer import Guide, Trainer
-from vlrl.trainer.resuming import GENERATION
+from vlrl.training.grpo import Guide, Trainer
+from vlrl.training.grpo.resume import GENERATION
 
 PAYING = Reward("paying", lambda text, sample: Score(zlib.crc32(text.encode()) % 997 / 997, text), 0.0, 1.0)
 PLAYED = [load_reward(name) for name in ("card_success", "card_recognition")]

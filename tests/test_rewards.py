@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vlrl.answers import read_boxes
+from vlrl.answers.read import read_boxes
 from vlrl.rewards import REWARDS, as_trl, load_reward, score_rows
 from vlrl.rewards.detection import iou_f1
 from vlrl.rewards.grading import grade, options_in

@@ -13,7 +13,7 @@ from pycocotools.cocoeval import COCOeval
 from scipy.optimize import linear_sum_assignment
 
 from tests.test_rewards import ANY, OF_TASK
-from vlrl.boxes import best_matching, best_pairs, giou, iou, matching_sizes
+from vlrl.answers.geometry import best_matching, best_pairs, giou, iou, matching_sizes
 from vlrl.rewards import REWARDS, load_reward
 from vlrl.rewards.grading import grade, options_in
 from vlrl.rewards.vlm_r1 import THRESHOLDS

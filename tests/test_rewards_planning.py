@@ -5,10 +5,10 @@ import random
 
 import pytest
 
+from vlrl.answers.text import PATHS, SPEEDS
 from vlrl.rewards import load_reward, score_rows
 from vlrl.rewards.planning import WEIGHTS, alphadrive_format, alphadrive_path, alphadrive_speed
 from vlrl.schema import Sample
-from vlrl.words import PATHS, SPEEDS
 
 PLANS = list(itertools.product(SPEEDS, PATHS))
 

@@ -8,9 +8,9 @@ import yaml
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from vlrl.config import ConfigError
-from vlrl.run import hold_out
 from vlrl.schema import Sample
+from vlrl.training.config import ConfigError
+from vlrl.training.run_folder import hold_out
 
 
 @pytest.fixture

@@ -10,11 +10,11 @@ from PIL import Image
 from transformers import AutoModelForImageTextToText
 from trl import GRPOConfig
 
-from vlrl.model import load_model
-from vlrl.prompts import Samples, situate
+from vlrl.models.inputs import Samples, situate
+from vlrl.models.load import load_model
 from vlrl.schema import Sample
-from vlrl.sft import supervise
 from vlrl.tasks import TASKS
+from vlrl.training.sft import supervise
 
 
 def like(folder):

@@ -8,8 +8,8 @@ from plain_layout import EOS, SEVERAL, TEXT_ONLY, UNEQUAL, build, case, greedy, 
 from transformers import CompileConfig
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from vlrl import shared_rollout
-from vlrl.group_shared import Pictures
+from vlrl.models.prefix_sharing import rollout as shared_rollout
+from vlrl.models.prefix_sharing.groups import Pictures
 
 
 @pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen2_vl", "qwen3_vl"])

@@ -9,15 +9,16 @@ import torch
 from peft import LoraConfig
 from trl import GRPOConfig
 
-from vlrl import pictures, shared_step
-from vlrl.checkpoints import RunStopped
-from vlrl.group_shared import NotShared
-from vlrl.model import load_model
-from vlrl.prompts import Samples, situate
-from vlrl.run import start_folder
+from vlrl.data import images as pictures
+from vlrl.models.inputs import Samples, situate
+from vlrl.models.load import load_model
+from vlrl.models.prefix_sharing import step as shared_step
+from vlrl.models.prefix_sharing.groups import NotShared
 from vlrl.schema import Reward, Sample, Score
 from vlrl.tasks import TASKS
-from vlrl.trainer import Trainer
+from vlrl.training.checkpoints import RunStopped
+from vlrl.training.grpo import Trainer
+from vlrl.training.run_folder import start_folder
 
 DETECTION = TASKS["detection"]
 PAYING = Reward("paying", lambda text, sample: Score(zlib.crc32(text.encode()) % 997 / 997, text), 0.0, 1.0)

@@ -7,7 +7,12 @@ import pytest
 import torch
 from transformers import Qwen2_5_VLConfig
 
-from vlrl import packed_scoring, speed, speed_cases, speed_check, speed_plan, speed_run
+from vlrl.bench.speed import check as speed_check
+from vlrl.bench.speed import command as speed
+from vlrl.bench.speed import measure as speed_run
+from vlrl.bench.speed import models as speed_cases
+from vlrl.bench.speed import plan as speed_plan
+from vlrl.models.prefix_sharing import logprobs as packed_scoring
 
 SMALL = [
     "--device",
@@ -103,7 +108,7 @@ def test_the_report_keeps_its_contract(tmp_path, capsys, here):
 
 
 def test_work_done_twice_is_an_error(tmp_path, monkeypatch, here):
-    monkeypatch.setattr("vlrl.trainer.sharing.rollout_problem", lambda config: "every row runs its prompt")
+    monkeypatch.setattr("vlrl.training.grpo.shared_logprobs.rollout_problem", lambda config: "every row runs its prompt")
     code, report = run(tmp_path, "--check_only", "--side", "vlrl")
     assert code == 1
     assert report["problems"] == ["tower_images 12, 6 needed", "prompt_forwards 12, 6 needed"]
@@ -111,7 +116,9 @@ def test_work_done_twice_is_an_error(tmp_path, monkeypatch, here):
 
 def test_wrong_numbers_and_dead_children_are_errors(tmp_path, monkeypatch, capsys, here):
     dense_mask = packed_scoring.dense_mask
-    monkeypatch.setattr("vlrl.packed_scoring.dense_mask", lambda spans, device: dense_mask(spans, device).fill_(True).tril())
+    monkeypatch.setattr(
+        "vlrl.models.prefix_sharing.logprobs.dense_mask", lambda spans, device: dense_mask(spans, device).fill_(True).tril()
+    )
     code, report = run(tmp_path, "--check_only", "--side", "stock")
     assert code == 1
     assert any("max_abs_dlogp" in line for line in report["problems"])

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from vlrl.synthetic import SIDE_PX, draw
-from vlrl.synthetic.driving import plan, planning_sample, road
-from vlrl.synthetic.scenes import COLOURS, SHAPES, loosen, scene
-from vlrl.synthetic.shapes import classification_sample, detection_sample, grounding_sample, qa_sample
+from vlrl.data.synthetic import SIDE_PX, draw
+from vlrl.data.synthetic.driving import plan, planning_sample, road
+from vlrl.data.synthetic.scenes import COLOURS, SHAPES, loosen, scene
+from vlrl.data.synthetic.shapes import classification_sample, detection_sample, grounding_sample, qa_sample
 
 MAKERS = {
     "detection": detection_sample,

@@ -4,13 +4,13 @@ import pytest
 import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor, Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLProcessor
 
-from vlrl import tiny as tiny_module
-from vlrl.generate import generate
-from vlrl.model import save_model
-from vlrl.prompts import open_image, situate
-from vlrl.report import evaluate
+from vlrl.models import tiny as tiny_module
+from vlrl.models.generate import generate
+from vlrl.models.inputs import open_image, situate
+from vlrl.models.load import save_model
 from vlrl.tasks import TASKS
 from vlrl.tasks.detection import TASK
+from vlrl.training.report import evaluate
 
 
 def test_it_is_the_real_architecture_at_a_million_parameters(tiny):
@@ -113,7 +113,7 @@ class Enough(Exception):
 
 def test_the_recipe_starts_as_it_did(tmp_path, run_train, monkeypatch):
     """The first 50 steps of the cold start give the loss on record: same scenes, weights, schedule and optimiser."""
-    from vlrl import sft
+    from vlrl.training import sft
 
     seen = []
 

@@ -21,12 +21,12 @@ from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText
 from trl import GRPOConfig, GRPOTrainer
 
-from vlrl.checkpoints import PARTIAL, RunStopped, disk_is_full, last_checkpoint
-from vlrl.model import load_model, save_model, vision_token_ids
-from vlrl.prompts import Samples, situate
+from vlrl.models.inputs import Samples, situate
+from vlrl.models.load import load_model, save_model, vision_token_ids
 from vlrl.schema import Reward, Sample, Score
 from vlrl.tasks import TASKS
-from vlrl.trainer import Trainer
+from vlrl.training.checkpoints import PARTIAL, RunStopped, disk_is_full, last_checkpoint
+from vlrl.training.grpo import Trainer
 
 ROOT = Path(__file__).resolve().parent.parent
 DETECTION = TASKS["detection"]
@@ -78,7 +78,7 @@ def test_three_steps_and_three_more_are_six_steps(tmp_path, run_train, small):
 
 KILL_WHILE_SAVING = """
 import os, sys
-import vlrl.checkpoints
+import vlrl.training.checkpoints
 from vlrl.train import main
 
 calls = []
@@ -86,7 +86,7 @@ def die(folder):
     calls.append(folder)
     if len(calls) == 2:
         os.kill(os.getpid(), 9)
-vlrl.checkpoints.sync = die
+vlrl.training.checkpoints.sync = die
 main(sys.argv[1:])
 """
 

@@ -7,18 +7,18 @@ import pytest
 import torch
 from trl import GRPOConfig
 
-from vlrl.cards import write_reply
-from vlrl.cards.deals import deal_of
+from vlrl.envs.cards import write_reply
+from vlrl.envs.cards.deals import deal_of
 from vlrl.gtr import Correction, OracleCorrector
 from vlrl.gtr.credit import Credit
 from vlrl.gtr.options import GuideOptions
-from vlrl.model import load_model
-from vlrl.prompts import Samples, situate
+from vlrl.models.inputs import Samples, situate
+from vlrl.models.load import load_model
 from vlrl.rewards import load_reward
 from vlrl.schema import Task
 from vlrl.tasks import load_task
-from vlrl.trainer import Curriculum, Guide, Trainer
-from vlrl.trainer.fresh import Row
+from vlrl.training.grpo import Curriculum, Guide, Trainer
+from vlrl.training.grpo.dynamic_sampling import Row
 
 REWARDS = [load_reward(name) for name in ("card_success", "card_recognition")]
 
@@ -341,7 +341,7 @@ def test_single_questions_are_corrected_too_wrong_answers_first(tmp_path):
 
 
 def test_states_can_be_trained_as_single_questions(tmp_path):
-    from vlrl.cards.deals import state_sample
+    from vlrl.envs.cards.deals import state_sample
 
     task = load_task("numberline")
     episode = task.synthetic(0, "train", 0)

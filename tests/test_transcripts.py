@@ -8,9 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vlrl.cards import GAMES, game, write_reply
-from vlrl.cards.deals import answer_problem, deal_of, episode_sample, state_sample
-from vlrl.cards.transcripts import (
+from vlrl.data.synthetic import draw
+from vlrl.envs import CardEnv
+from vlrl.envs.cards import GAMES, game, write_reply
+from vlrl.envs.cards.deals import answer_problem, deal_of, episode_sample, state_sample
+from vlrl.envs.cards.transcripts import (
     Play,
     Turn,
     read_moves,
@@ -20,12 +22,10 @@ from vlrl.cards.transcripts import (
     write_moves,
     write_transcript,
 )
-from vlrl.envs import CardEnv
-from vlrl.generate import play
 from vlrl.gtr.episodes import Episode
+from vlrl.models.generate import play
 from vlrl.rewards import load_reward, score_rows
 from vlrl.schema import Prediction, sample_from_json, sample_to_json
-from vlrl.synthetic import draw
 from vlrl.tasks import load_task
 from vlrl.tasks.games import GAME_TASKS
 

@@ -8,17 +8,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from vlrl.answers.steps import split_steps, statistics
+from vlrl.bench.vilbench import SPLIT, label_of
+from vlrl.bench.vilbench.judging import outcome_prompt, read_score, step_prompt
+from vlrl.bench.vilbench.summary import column, differences, picks, results, reward_models, table
+from vlrl.data.best_of_n import Item, Score, read_candidates, read_items, read_scores
+from vlrl.data.decontaminate import Known, picture_hash, question_form
+from vlrl.data.synthetic import best_of_n as fixture
+from vlrl.metrics.answer_grading import grade, kind_of, read_number, stated_answer
+from vlrl.metrics.best_of_n import pools_of
+from vlrl.metrics.selection import baselines, best, headroom, majority, subsets
+from vlrl.metrics.step_aggregation import AGGREGATIONS, aggregate
 from vlrl.schema import SampleError
-from vlrl.vilbench import SPLIT, fixture, label_of
-from vlrl.vilbench.aggregation import AGGREGATIONS, aggregate
-from vlrl.vilbench.grading import grade, kind_of, read_number, stated_answer
-from vlrl.vilbench.judging import outcome_prompt, read_score, step_prompt
-from vlrl.vilbench.overlap import Known, picture_hash, question_form
-from vlrl.vilbench.pools import pools_of
-from vlrl.vilbench.records import Item, Score, read_candidates, read_items, read_scores
-from vlrl.vilbench.selection import baselines, best, headroom, majority, subsets
-from vlrl.vilbench.steps import split_steps, statistics
-from vlrl.vilbench.summary import column, differences, picks, results, reward_models, table
 
 # ---- steps
 
@@ -371,7 +372,7 @@ def test_one_candidate_makes_all_rows_equal():
 
 
 def test_the_fixture_is_seeded_and_its_solutions_are_graded_as_they_were_made():
-    from vlrl.synthetic.steps import solution, step_question
+    from vlrl.data.synthetic.steps import solution, step_question
 
     assert fixture.candidates(1, 3) == fixture.candidates(1, 3) != fixture.candidates(2, 3)
     for pool in pools_of(fixture.items(0, 30), fixture.candidates(0, 30)):
@@ -389,8 +390,8 @@ def test_the_fixture_is_seeded_and_its_solutions_are_graded_as_they_were_made():
 
 
 def test_boards_are_drawn_anew_from_their_address_and_colours_are_told_apart_by_the_picture_alone():
-    from vlrl.synthetic import SIDE_PX, draw
-    from vlrl.synthetic.steps import NEIGHBOUR, board, step_question
+    from vlrl.data.synthetic import SIDE_PX, draw
+    from vlrl.data.synthetic.steps import NEIGHBOUR, board, step_question
 
     seen = board("train", 3, 5)
     assert draw(step_question(3, "train", 5).image).tobytes() == seen.image.tobytes() != board("test", 3, 5).image.tobytes()

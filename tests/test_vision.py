@@ -4,8 +4,8 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
-from vlrl.model import ModelError, load_model
-from vlrl.vision import freeze_vision, sees, with_targets
+from vlrl.models.load import ModelError, load_model
+from vlrl.models.vision_tower import freeze_vision, sees, with_targets
 
 
 @pytest.mark.parametrize(

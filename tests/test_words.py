@@ -7,9 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vlrl import words
-from vlrl.schema import Sample
-from vlrl.words import (
+from vlrl.answers import text as words
+from vlrl.answers.text import (
     choice_letter,
     classification_problem,
     gold_letters,
@@ -26,6 +25,7 @@ from vlrl.words import (
     reward_problem,
     yes_or_no,
 )
+from vlrl.schema import Sample
 
 
 def qa(answer, choices=None, **meta):

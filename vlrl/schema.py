@@ -1,7 +1,7 @@
 """The records that cross module borders: what a sample, a completion's score and a prediction are.
 
 Everything here is frozen and free of torch. `Sample` is one line of the JSONL file described in the README; reading and
-checking such a file is here too (`read_samples`), opening its images is not (`vlrl.pictures.open_image`).
+checking such a file is here too (`read_samples`), opening its images is not (`vlrl.data.images.open_image`).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ BOX_FORMATS = ("json", "fenced_json", "position_confidence", "corners")
 @dataclass(frozen=True, slots=True)
 class Box:
     """One axis-aligned box, right and bottom edge exclusive. The unit is that of the record that holds it (the
-    original image's pixels everywhere but inside `vlrl.parsing`). `label=None` matches no label."""
+    original image's pixels everywhere but inside `vlrl.answers.boxes`). `label=None` matches no label."""
 
     x1: float
     y1: float
@@ -46,7 +46,7 @@ class Sample:
     `images` hold absolute paths once read from a file (or `synthetic:` addresses, drawn when opened). `answer` depends on
     `task`: detection: a list of `{"bbox_2d": [x1, y1, x2, y2], "label": str}` in ORIGINAL image pixels; grounding: one
     `{"bbox_2d": [...]}`; classification: the label; planning: `{"speed": str, "path": str}`; qa: a string, a number, or a
-    list of strings any of which is right; card games: see `vlrl.cards.deals`.
+    list of strings any of which is right; card games: see `vlrl.envs.cards.deals`.
     """
 
     id: str

@@ -33,22 +33,24 @@ from transformers.utils import logging as transformers_logging
 from trl import get_peft_config, get_quantization_config
 from trl.models import unwrap_model_for_generation
 
-from vlrl import before_after, report, run
-from vlrl.checkpoints import RunStopped, disk_is_full
-from vlrl.config import Config, ConfigError, parse
-from vlrl.correctors import make_corrector, make_probe
-from vlrl.generate import generate
-from vlrl.group_shared import NotShared
 from vlrl.gtr import Corrector
-from vlrl.model import TINY_NAMES, Loaded, ModelError, load_model
-from vlrl.outcomes import before_and_after
-from vlrl.payment import Payment
-from vlrl.prm import options as prm_options
-from vlrl.prm import recipe as prm_recipe
-from vlrl.prompts import ImageError
+from vlrl.models.generate import generate
+from vlrl.models.inputs import ImageError
+from vlrl.models.load import TINY_NAMES, Loaded, ModelError, load_model
+from vlrl.models.prefix_sharing.groups import NotShared
 from vlrl.schema import Prediction, Sample, SampleError
-from vlrl.sft import supervise
-from vlrl.trainer import Curriculum, Guide, Trainer
+from vlrl.tasks.rubric import Payment
+from vlrl.tasks.sample_rows import before_and_after
+from vlrl.training import benchmark_after as before_after
+from vlrl.training import report
+from vlrl.training import run_folder as run
+from vlrl.training.checkpoints import RunStopped, disk_is_full
+from vlrl.training.config import Config, ConfigError, parse
+from vlrl.training.correctors import make_corrector, make_probe
+from vlrl.training.grpo import Curriculum, Guide, Trainer
+from vlrl.training.prm import options as prm_options
+from vlrl.training.prm import recipe as prm_recipe
+from vlrl.training.sft import supervise
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -125,7 +127,7 @@ def train(config: Config) -> before_after.Around | None:
     job = prepare(config, say)
     if "sft" in config.stages and run.is_shipped_start(config):
         name = config.model.model_name_or_path
-        say(f"sft       the shipped cold start of `{name}` (how it was made: vlrl/assets/{name}/recipe.json)")
+        say(f"sft       the shipped cold start of `{name}` (how it was made: vlrl/models/assets/{name}/recipe.json)")
     elif "sft" in config.stages:
         supervised_stage(job)
     if "grpo" in config.stages:

@@ -11,11 +11,11 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from vlrl.flags import with_underscores
+from vlrl.bench.vilbench.judging import CONTEXTS
 from vlrl.schema import ANSWER_FORMATS, BOX_FORMATS, COORDS
-from vlrl.vilbench.judging import CONTEXTS
+from vlrl.training.flags import with_underscores
 
-SPEEDS = {"rewards": "reward_speed", "games": "game_speed"}
+SPEEDS = {"rewards": "speed.rewards", "games": "speed.games"}
 """Modules that measure speeds other than the trainer's."""
 
 
@@ -43,22 +43,22 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
         found.set_defaults(run=lambda args: _call(module, function)(args))
         return found
 
-    command("list", "listing", "show", "tasks, benchmarks with the files they need, rewards with ranges and options")
-    _run_flags(command("run", "running", "run", "generate answers and score them"))
-    scored = command("score", "running", "score", "score answers made before, without a model")
+    command("list", "list_tasks", "show", "tasks, benchmarks with the files they need, rewards with ranges and options")
+    _run_flags(command("run", "run", "run", "generate answers and score them"))
+    scored = command("score", "run", "score", "score answers made before, without a model")
     scored.add_argument("--predictions", required=True, type=Path, help="predictions.jsonl, or AutoTrust's JSON array")
     scored.add_argument("--ans_key", help="key of the answers in an AutoTrust array, e.g. llava_answer")
     _data_flags(scored, seed=None)
-    compared = command("diff", "comparing", "diff", "compare two result folders, or several runs a side, by a paired bootstrap")
+    compared = command("diff", "diff", "diff", "compare two result folders, or several runs a side, by a paired bootstrap")
     compared.add_argument("folders", type=Path, nargs="+", metavar="FOLDER", help="A and B; with --to all runs of A")
     compared.add_argument("--to", type=Path, nargs="+", default=[], metavar="FOLDER", help="several runs (seeds) of B")
     compared.add_argument("--n", type=int, default=5, help="changed answers to show of each kind")
     compared.add_argument("--output_path", type=Path, help="write diff.json into this folder too")
-    graded = command("grade", "grading", "grade_file", "score completions from a file")
+    graded = command("grade", "grade", "grade_file", "score completions from a file")
     graded.add_argument("--reward", required=True, help="NAME[:option=value,...] or path/to/file.py:function")
     graded.add_argument("--cases", required=True, type=Path, help='JSONL of {"sample": ..., "completion": ...}')
     graded.add_argument("--out", required=True, type=Path, help="JSONL of scores, one line a case; replaced if it exists")
-    checked = command("check", "checking", "check_file", "check every row of a data file: its right answer earns full marks")
+    checked = command("check", "check", "check_file", "check every row of a data file: its right answer earns full marks")
     checked.add_argument("--data", required=True, type=Path)
     checked.add_argument("--image_root", type=Path)
     checked.add_argument("--coords", choices=["norm1", "norm1000", "px"], default="px")
@@ -72,7 +72,7 @@ def _parse_speed(words: list[str]) -> argparse.Namespace:
     what.add_argument("--what", choices=["trainer", *SPEEDS], default="trainer")
     chosen, rest = what.parse_known_args(words)
     if chosen.what == "trainer":
-        from vlrl import speed
+        from vlrl.bench.speed import command as speed
 
         try:
             args = speed.arguments(rest)

@@ -18,9 +18,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
-from vlrl.cards.playing import play
-from vlrl.endpoint import EndpointError, chat, with_tries, without_secrets
-from vlrl.pictures import image_size, open_images
+from vlrl.data.images import image_size, open_images
+from vlrl.envs.cards.playing import play
+from vlrl.rewards.chat_client import EndpointError, chat, with_tries, without_secrets
 from vlrl.schema import Prediction, Sample, SampleError, Task
 
 Limit = Callable[[Sample], int]
@@ -74,7 +74,7 @@ class Local:
         from accelerate import PartialState
         from transformers.utils import logging as transformers_logging
 
-        from vlrl.model import load_model
+        from vlrl.models.load import load_model
 
         transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
         self.state = PartialState(cpu=args.device == "cpu" or not torch.cuda.is_available())
@@ -100,13 +100,13 @@ class Local:
         self.name = f"transformers, {self.loaded.model.dtype}".replace("torch.", "")
 
     def situate(self, sample: Sample) -> Sample:
-        from vlrl.prompts import situate
+        from vlrl.models.inputs import situate
 
         return situate(sample, self.loaded, **self.forms)
 
     def answers(self, tasks: Mapping[str, Task], samples: Sequence[Sample], limit: Limit) -> Answers:
         """Batches of equal limits and similar lengths, the longest first: what does not fit into memory shows at once."""
-        from vlrl.generate import complete
+        from vlrl.models.generate import complete
 
         ordered = sorted(samples, key=lambda sample: (limit(sample), prompt_length(sample, tasks)), reverse=True)
         while ordered:
@@ -205,7 +205,7 @@ class Vllm(_Alone):
         import vllm
         from transformers import AutoTokenizer
 
-        from vlrl.model import VISION_TOKENS
+        from vlrl.models.load import VISION_TOKENS
 
         self.vllm = vllm
         self.engine = vllm.LLM(

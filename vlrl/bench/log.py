@@ -13,8 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
-from vlrl.evaluation import write_json
 from vlrl.schema import Prediction, SampleError
+from vlrl.tasks.evaluate import write_json
 
 PREDICTIONS, SETTINGS = "predictions.jsonl", "run.json"
 

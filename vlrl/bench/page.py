@@ -15,12 +15,12 @@ from typing import Any
 import matplotlib
 from PIL import Image, ImageDraw
 
-from vlrl.answers import read_boxes, true_boxes
+from vlrl.answers.read import read_boxes, true_boxes
 from vlrl.bench.results import shown
-from vlrl.bench.suites import Suite, as_answered
-from vlrl.evaluation import OUTCOMES, Row, Scored
-from vlrl.pictures import ImageError, open_images
+from vlrl.bench.suite import Suite, as_answered
+from vlrl.data.images import ImageError, open_images
 from vlrl.schema import Prediction, Sample, is_there
+from vlrl.tasks.evaluate import OUTCOMES, Row, Scored
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt

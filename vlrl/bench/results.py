@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from vlrl.endpoint import without_secrets
-from vlrl.evaluation import Row, Scored, git_revision, versions, write_json
-from vlrl.metrics.stats import N_RESAMPLES
+from vlrl.metrics.bootstrap import N_RESAMPLES
+from vlrl.rewards.chat_client import without_secrets
 from vlrl.schema import Metric
+from vlrl.tasks.evaluate import Row, Scored, git_revision, versions, write_json
 
 _ADDRESS = re.compile(r"https?://.*")
 RESULT, SCORES = "result.json", "scores.jsonl"

@@ -4,12 +4,12 @@
     env = gymnasium.make("vlrl/Points24-v0")
     frame, info = env.reset(seed=17)
 
-`python -m vlrl.envs points24` plays one in the terminal. Not here: rules (`vlrl.cards`).
+`python -m vlrl.envs points24` plays one in the terminal. Not here: rules (`vlrl.envs.cards`).
 """
 
 import gymnasium
 
-from vlrl.cards import GAMES
+from vlrl.envs.cards import GAMES
 from vlrl.envs.environment import CardEnv
 from vlrl.envs.frames import draw
 

@@ -16,7 +16,7 @@ from typing import Any, TextIO
 import numpy as np
 from PIL import Image
 
-from vlrl.cards import GAMES, written
+from vlrl.envs.cards import GAMES, written
 from vlrl.envs.environment import CardEnv
 from vlrl.envs.faces import GLYPHS
 

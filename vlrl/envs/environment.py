@@ -1,4 +1,4 @@
-"""One card game as a `gymnasium.Env`: pictures in, token indices out. The rules are in `vlrl.cards`."""
+"""One card game as a `gymnasium.Env`: pictures in, token indices out. The rules are in `vlrl.envs.cards`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from vlrl.cards import Game, game
+from vlrl.envs.cards import Game, game
 from vlrl.envs.frames import LAYOUTS, SIDE_PX, draw
 
 OPTIONS = {

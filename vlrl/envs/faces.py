@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from vlrl.cards.deck import RANKS, SUITS, Card
+from vlrl.envs.cards.deck import RANKS, SUITS, Card
 
 Colour = tuple[int, int, int]
 TABLE: Colour = (0x35, 0x65, 0x4D)

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from vlrl.cards.blackjack import BlackjackState
-from vlrl.cards.deck import Card
-from vlrl.cards.numberline import NumberLineState
-from vlrl.cards.points import PointsState
+from vlrl.envs.cards.blackjack import BlackjackState
+from vlrl.envs.cards.deck import Card
+from vlrl.envs.cards.numberline import NumberLineState
+from vlrl.envs.cards.points import PointsState
 from vlrl.envs.faces import BLACK, TABLE, WHITE, Colour, advance, back, face, inside, line
 
 SIDE_PX = 300

@@ -1,7 +1,7 @@
 """Guided thought reinforcement: a corrector judges and rewrites thoughts during RL, and thought tokens alone are imitated.
 
 Source: GTR (arXiv 2503.08525). differs: made for GRPO, not PPO; masks by characters of the actual tokens; correctors are
-bounded in time and tries. Not here: the policy term (`vlrl.trainer`).
+bounded in time and tries. Not here: the policy term (`vlrl.training.grpo`).
 """
 
 from vlrl.gtr.checkpoint import CheckpointCorrector

@@ -9,8 +9,8 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from vlrl.cards import thought_fields, write_reply
-from vlrl.cards.replies import last_object
+from vlrl.envs.cards import thought_fields, write_reply
+from vlrl.envs.cards.replies import last_object
 from vlrl.gtr.corrector import Correction, Corrector, Request, StepRequest
 from vlrl.gtr.masks import thought_span
 

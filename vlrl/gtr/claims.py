@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import re
 
-from vlrl.cards import Game
-from vlrl.cards.blackjack import BlackjackGame
-from vlrl.cards.deck import Card, rank_of
-from vlrl.cards.numberline import NumberLineGame
+from vlrl.envs.cards import Game
+from vlrl.envs.cards.blackjack import BlackjackGame
+from vlrl.envs.cards.deck import Card, rank_of
+from vlrl.envs.cards.numberline import NumberLineGame
 
 _ARITHMETIC = re.compile(r"[0-9(](?:[0-9()+\-*/ ]*[0-9)])?")
 _EQUALS = re.compile(r"\s*(?:=|makes|gives|is|equals)\s*([0-9]+)\b")

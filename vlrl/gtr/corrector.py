@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from PIL import Image
 
-from vlrl.cards import Game, read_action
+from vlrl.envs.cards import Game, read_action
 from vlrl.schema import Sample, Task
 
 STATUSES = ("ok", "corrected", "unsolvable", "invalid", "failed")

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from vlrl.cards import random_action, read_action, thought_fields
-from vlrl.cards.points import PointsGame, PointsState
+from vlrl.envs.cards import random_action, read_action, thought_fields
+from vlrl.envs.cards.points import PointsGame, PointsState
 from vlrl.envs.environment import CardEnv
 from vlrl.gtr.corrector import Correction, StepRequest
 

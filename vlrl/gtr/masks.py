@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from itertools import accumulate
 
-from vlrl.cards.replies import key_position, last_object
-from vlrl.tags import END_THINK, THINK
+from vlrl.answers.span import END_THINK, THINK
+from vlrl.envs.cards.replies import key_position, last_object
 
 IGNORED = -100
 """The label that cross-entropy skips."""

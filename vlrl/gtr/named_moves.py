@@ -3,8 +3,8 @@ the ablation "full-response cloning" imitates with the thought."""
 
 from __future__ import annotations
 
-from vlrl.cards import Game, thought_fields, write_reply
-from vlrl.cards.deals import deal_of
+from vlrl.envs.cards import Game, thought_fields, write_reply
+from vlrl.envs.cards.deals import deal_of
 from vlrl.gtr import claims
 from vlrl.gtr.corrector import Correction
 from vlrl.schema import Sample

@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from vlrl.cards import Game, own_rng, thought_fields, write_reply, written
-from vlrl.cards.blackjack import BlackjackGame
-from vlrl.cards.formula import BLANK
-from vlrl.cards.points import PointsGame, PointsState
-from vlrl.cards.replies import last_object
-from vlrl.cards.wording import pick, word_thought
+from vlrl.envs.cards import Game, own_rng, thought_fields, write_reply, written
+from vlrl.envs.cards.blackjack import BlackjackGame
+from vlrl.envs.cards.formula import BLANK
+from vlrl.envs.cards.points import PointsGame, PointsState
+from vlrl.envs.cards.replies import last_object
+from vlrl.envs.cards.wording import pick, word_thought
 from vlrl.gtr import claims
 from vlrl.gtr.corrector import Correction, Request, SampleRequest, StepRequest
 from vlrl.gtr.masks import thought_span

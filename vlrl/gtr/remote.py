@@ -24,16 +24,16 @@ from typing import Any
 
 from PIL import Image
 
-from vlrl.cards import thought_fields, write_reply
-from vlrl.cards.deck import rank_of
-from vlrl.cards.points import PointsGame
-from vlrl.cards.replies import last_object
-from vlrl.endpoint import ChatReply, EndpointError, base_url, chat
-from vlrl.gtr import questions
+from vlrl.answers.span import END_THINK, THINK
+from vlrl.envs.cards import thought_fields, write_reply
+from vlrl.envs.cards.deck import rank_of
+from vlrl.envs.cards.points import PointsGame
+from vlrl.envs.cards.replies import last_object
+from vlrl.gtr import corrector_prompts as questions
+from vlrl.gtr.budget import Counts, LimitReached, Spending
 from vlrl.gtr.corrector import Correction, Request, SampleRequest, StepRequest
 from vlrl.gtr.masks import thought_span
-from vlrl.gtr.spending import Counts, LimitReached, Spending
-from vlrl.tags import END_THINK, THINK
+from vlrl.rewards.chat_client import ChatReply, EndpointError, base_url, chat
 
 N_TRIES = 3
 RECENT = 200

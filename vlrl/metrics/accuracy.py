@@ -10,12 +10,12 @@ from collections.abc import Callable, Hashable, Sequence
 
 import numpy as np
 
-from vlrl.metrics.stats import FloatArray, bootstrap_mean, bootstrap_sums, wilson
+from vlrl.answers.span import canon
+from vlrl.answers.text import read_text
+from vlrl.metrics.bootstrap import FloatArray, bootstrap_mean, bootstrap_sums, wilson
 from vlrl.rewards.classification import cls_rl_accuracy
 from vlrl.rewards.scoring import score_rows
 from vlrl.schema import Metric, Prediction, Reward, Sample
-from vlrl.tags import canon
-from vlrl.words import read_text
 
 
 def picture(sample: Sample) -> Hashable:

@@ -13,7 +13,7 @@ from collections.abc import Hashable, Sequence
 
 import numpy as np
 
-from vlrl.metrics.stats import FloatArray, bootstrap_sums
+from vlrl.metrics.bootstrap import FloatArray, bootstrap_sums
 from vlrl.schema import Metric
 
 N_BINS = 10

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any
 
-from vlrl.cards import Game, write_reply
-from vlrl.cards.deals import Deal, deal_of
-from vlrl.cards.points import PointsGame
-from vlrl.cards.transcripts import Play, PlayedTurn, Turn, read_transcript, replay
+from vlrl.envs.cards import Game, write_reply
+from vlrl.envs.cards.deals import Deal, deal_of
+from vlrl.envs.cards.points import PointsGame
+from vlrl.envs.cards.transcripts import Play, PlayedTurn, Turn, read_transcript, replay
 from vlrl.metrics.accuracy import share
-from vlrl.metrics.stats import bootstrap_mean, bootstrap_ratio, wilson
+from vlrl.metrics.bootstrap import bootstrap_mean, bootstrap_ratio, wilson
 from vlrl.rewards.cards import card_move, card_recognition
 from vlrl.schema import Metric, Prediction, Sample
 

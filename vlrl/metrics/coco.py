@@ -23,10 +23,10 @@ from numpy.typing import NDArray
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from vlrl.boxes import best_matching
-from vlrl.metrics.stats import FloatArray, IntArray, bootstrap_indices
+from vlrl.answers.geometry import best_matching
+from vlrl.answers.span import canon
+from vlrl.metrics.bootstrap import FloatArray, IntArray, bootstrap_indices
 from vlrl.schema import Box, Metric
-from vlrl.tags import canon
 
 MAX_DETS = 100
 N_RESAMPLES = 1000

@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as rle
 
-from vlrl.answers import read_box, true_boxes
-from vlrl.boxes import iou
+from vlrl.answers.geometry import iou
+from vlrl.answers.read import read_box, true_boxes
 from vlrl.metrics.accuracy import picture, share
-from vlrl.metrics.stats import bootstrap_mean, bootstrap_ratio
+from vlrl.metrics.bootstrap import bootstrap_mean, bootstrap_ratio
 from vlrl.schema import Metric, Prediction, Sample
 
 Mask = NDArray[np.bool_]

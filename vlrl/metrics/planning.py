@@ -11,10 +11,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from vlrl.answers.text import PATHS, SPEEDS, read_plan
 from vlrl.metrics.accuracy import picture, share
-from vlrl.metrics.stats import FloatArray, bootstrap_sums
+from vlrl.metrics.bootstrap import FloatArray, bootstrap_sums
 from vlrl.schema import Metric, Prediction, Sample
-from vlrl.words import PATHS, SPEEDS, read_plan
 
 Said = tuple[str | None, str | None]
 """Speed and path that an answer names, None for none or several."""

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from vlrl.metrics.stats import N_RESAMPLES, FloatArray, IntArray
+from vlrl.metrics.bootstrap import N_RESAMPLES, FloatArray, IntArray
 from vlrl.schema import Metric
 
 Strata = Mapping[str, Sequence[float]]

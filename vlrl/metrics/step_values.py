@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import spearmanr
 
-from vlrl.metrics.stats import FloatArray, bootstrap_ratio, bootstrap_sums
+from vlrl.metrics.bootstrap import FloatArray, bootstrap_ratio, bootstrap_sums
 from vlrl.schema import Metric
 
 MIN_GAP = 0.25

@@ -1,14 +1,14 @@
 """Card games: whether an episode was won, whether one move was right, whether a thought states the picture right.
 
-An episode's text is its transcript (`vlrl.cards.transcripts`), which is played again by the rules. Training pays its episodes
-by the game itself, step by step (`vlrl.gtr.credit`).
+An episode's text is its transcript (`vlrl.envs.cards.transcripts`), which is played again by the rules. Training pays its
+episodes by the game itself, step by step (`vlrl.gtr.credit`).
 """
 
 from __future__ import annotations
 
-from vlrl.cards import read_action, thought_fields
-from vlrl.cards.deals import deal_of
-from vlrl.cards.transcripts import read_transcript, replay
+from vlrl.envs.cards import read_action, thought_fields
+from vlrl.envs.cards.deals import deal_of
+from vlrl.envs.cards.transcripts import read_transcript, replay
 from vlrl.schema import Sample, Score
 
 

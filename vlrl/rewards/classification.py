@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+from vlrl.answers.span import canon
+from vlrl.answers.text import read_text
 from vlrl.schema import Sample, Score
-from vlrl.tags import canon
-from vlrl.words import read_text
 
 
 def cls_rl_accuracy(text: str, sample: Sample) -> Score:

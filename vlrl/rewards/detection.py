@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from vlrl.answers import read_boxes, true_boxes, with_canonical_labels
-from vlrl.boxes import best_matching
+from vlrl.answers.geometry import best_matching
+from vlrl.answers.read import read_boxes, true_boxes, with_canonical_labels
+from vlrl.answers.span import canon
 from vlrl.schema import Box, Sample, Score
-from vlrl.tags import canon
 
 
 @dataclass(frozen=True, slots=True)

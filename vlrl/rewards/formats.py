@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from vlrl.answers import read_span
-from vlrl.parsing import parse_boxes
+from vlrl.answers.boxes import parse_boxes
+from vlrl.answers.read import read_span
+from vlrl.answers.span import is_in_format
 from vlrl.schema import Sample, Score
-from vlrl.tags import is_in_format
 
 
 def think_answer_format(text: str, sample: Sample) -> Score:

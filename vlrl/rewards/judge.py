@@ -1,4 +1,4 @@
-"""A reward asked of a language model behind an OpenAI-compatible endpoint, (`vlrl.endpoint`).
+"""A reward asked of a language model behind an OpenAI-compatible endpoint, (`vlrl.rewards.chat_client`).
 
 The one reward that reads the environment (OPENAI_API_KEY, OPENAI_API_BASE) and the network. Its failures are values of None.
 """
@@ -11,9 +11,9 @@ import re
 import threading
 from concurrent.futures import Future
 
-from vlrl.endpoint import EndpointError, base_url, chat, with_tries
+from vlrl.answers.text import gold_texts, read_text
+from vlrl.rewards.chat_client import EndpointError, base_url, chat, with_tries
 from vlrl.schema import Sample, Score
-from vlrl.words import gold_texts, read_text
 
 N_TRIES = 3
 MAX_ANSWER_CHARS = 4000

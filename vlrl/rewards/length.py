@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Sequence
 
-from vlrl.answers import read_span
-from vlrl.parsing import MAX_CHARS, parse_boxes
+from vlrl.answers.boxes import MAX_CHARS, parse_boxes
+from vlrl.answers.read import read_span
 from vlrl.schema import Sample, Score
 
 N_GRAM = 6

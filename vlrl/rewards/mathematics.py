@@ -18,9 +18,9 @@ from fractions import Fraction
 from functools import cache, lru_cache
 from importlib.util import find_spec
 
+from vlrl.answers.span import canon
+from vlrl.answers.text import MATH_EXTRA, gold_texts, has_exponent, is_mathematical, number, read_text
 from vlrl.schema import Sample, Score
-from vlrl.tags import canon
-from vlrl.words import MATH_EXTRA, gold_texts, has_exponent, is_mathematical, number, read_text
 
 MAX_FORMULA_CHARS = 512
 LIMIT_S = 3.0

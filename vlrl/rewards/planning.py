@@ -11,10 +11,10 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Literal
 
-from vlrl.answers import read_span
+from vlrl.answers.read import read_span
+from vlrl.answers.span import ANSWER, END_ANSWER, END_THINK, THINK, is_in_format
+from vlrl.answers.text import PATHS, SPEEDS, read_plan
 from vlrl.schema import Sample, Score
-from vlrl.tags import ANSWER, END_ANSWER, END_THINK, THINK, is_in_format
-from vlrl.words import PATHS, SPEEDS, read_plan
 
 Variant = Literal["paper", "released"]
 WEIGHTS = {"KEEP": 0.8, "ACCELERATE": 0.9, "DECELERATE": 1.0, "STOP": 1.0}

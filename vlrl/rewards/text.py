@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from vlrl.rewards.mathematics import math_equal
-from vlrl.schema import Sample, Score
-from vlrl.tags import canon
-from vlrl.words import (
+from vlrl.answers.span import canon
+from vlrl.answers.text import (
     choice_letter,
     gold_letters,
     gold_texts,
@@ -16,6 +14,8 @@ from vlrl.words import (
     without_full_stop,
     yes_or_no,
 )
+from vlrl.rewards.mathematics import math_equal
+from vlrl.schema import Sample, Score
 
 __all__ = ["exact_match", "fuzzy_match", "math_equal", "mcq", "yes_no"]
 

@@ -15,12 +15,12 @@ from typing import Any, Literal
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from vlrl.answers import read_span
-from vlrl.boxes import best_pairs, giou, overlaps
-from vlrl.parsing import BOX_KEYS, LABEL_KEYS, MAX_CHARS, ParsedBoxes, parse_boxes
+from vlrl.answers.boxes import BOX_KEYS, LABEL_KEYS, MAX_CHARS, ParsedBoxes, parse_boxes
+from vlrl.answers.geometry import best_pairs, giou, overlaps
+from vlrl.answers.read import read_span
+from vlrl.answers.span import Span
 from vlrl.rewards.detection import BoxSets, as_json, both_sides, read_sets
 from vlrl.schema import Sample, Score
-from vlrl.tags import Span
 
 Variant = Literal["default", "released"]
 Quality = Literal["iou", "giou"]

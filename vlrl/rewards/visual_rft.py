@@ -10,8 +10,8 @@ import math
 from collections.abc import Sequence
 from typing import Literal
 
-from vlrl.answers import read_box, read_boxes, true_boxes
-from vlrl.boxes import giou, iou
+from vlrl.answers.geometry import giou, iou
+from vlrl.answers.read import read_box, read_boxes, true_boxes
 from vlrl.rewards.detection import BoxSets, as_json, both_sides
 from vlrl.schema import Box, Sample, Score
 

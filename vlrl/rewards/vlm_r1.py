@@ -15,9 +15,9 @@ from typing import Literal
 
 import numpy as np
 
-from vlrl.answers import read_box, read_boxes, read_span, true_boxes
-from vlrl.boxes import Pair, iou, matching_sizes, overlaps
-from vlrl.parsing import ParsedBoxes
+from vlrl.answers.boxes import ParsedBoxes
+from vlrl.answers.geometry import Pair, iou, matching_sizes, overlaps
+from vlrl.answers.read import read_box, read_boxes, read_span, true_boxes
 from vlrl.rewards.detection import BoxSets, as_json, both_sides
 from vlrl.schema import Box, Sample, Score
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from vlrl.answers.text import classification_problem
+from vlrl.data.synthetic.shapes import classification_sample
 from vlrl.metrics.accuracy import classification_metrics
 from vlrl.schema import Sample, Task
-from vlrl.synthetic.shapes import classification_sample
-from vlrl.tasks.wording import instruction, lay_out
-from vlrl.words import classification_problem
+from vlrl.tasks.answer_format import instruction, lay_out
 
 
 def prompt(sample: Sample) -> str:

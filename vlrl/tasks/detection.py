@@ -1,6 +1,6 @@
 """Detection: every box of the asked categories, or an explicit None.
 
-Not here: reading completions (`vlrl.answers`) and paying them (`vlrl.rewards`).
+Not here: reading completions (`vlrl.answers.read`) and paying them (`vlrl.rewards`).
 """
 
 from __future__ import annotations
@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from vlrl.answers import asked_categories, read_boxes, true_boxes
+from vlrl.answers.read import asked_categories, read_boxes, true_boxes
+from vlrl.answers.span import canon
+from vlrl.data.synthetic.shapes import detection_sample
 from vlrl.metrics.coco import DetectionRow, detection_metrics
 from vlrl.schema import Metric, Prediction, Sample, Task, box_problem
-from vlrl.synthetic.shapes import detection_sample
-from vlrl.tags import canon
-from vlrl.tasks.wording import box_instruction, lay_out, no_object, write_boxes
+from vlrl.tasks.answer_format import box_instruction, lay_out, no_object, write_boxes
 
 
 def prompt(sample: Sample) -> str:

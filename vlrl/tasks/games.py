@@ -9,15 +9,15 @@ from __future__ import annotations
 import dataclasses
 from functools import partial
 
-from vlrl.cards import GAMES, own_rng, write_reply, written
-from vlrl.cards.deals import Deal, answer_problem, deal_of
-from vlrl.cards.formula import BLANK
-from vlrl.cards.points import PointsGame
-from vlrl.cards.transcripts import Play, Turn, write_transcript
-from vlrl.cards.wording import word_thought
+from vlrl.data.synthetic.deals import game_sample
+from vlrl.envs.cards import GAMES, own_rng, write_reply, written
+from vlrl.envs.cards.deals import Deal, answer_problem, deal_of
+from vlrl.envs.cards.formula import BLANK
+from vlrl.envs.cards.points import PointsGame
+from vlrl.envs.cards.transcripts import Play, Turn, write_transcript
+from vlrl.envs.cards.wording import word_thought
 from vlrl.metrics.cards import game_metrics
 from vlrl.schema import CARD_TASKS, Sample, Task
-from vlrl.synthetic.deals import game_sample
 
 RULES = {
     "numberline": "The image shows a target number and a current number. The action + adds one to the current number,"

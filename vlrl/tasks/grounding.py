@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from vlrl.data.synthetic.shapes import grounding_sample
 from vlrl.metrics.grounding import grounding_metrics
 from vlrl.schema import Sample, Task, box_problem
-from vlrl.synthetic.shapes import grounding_sample
-from vlrl.tasks.wording import box_instruction, lay_out, write_boxes
+from vlrl.tasks.answer_format import box_instruction, lay_out, write_boxes
 
 
 def prompt(sample: Sample) -> str:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from vlrl.answers.text import planning_problem
+from vlrl.data.synthetic.driving import planning_sample
 from vlrl.metrics.planning import planning_metrics
 from vlrl.schema import Sample, Task
-from vlrl.synthetic.driving import planning_sample
-from vlrl.tasks.wording import instruction, lay_out
-from vlrl.words import planning_problem
+from vlrl.tasks.answer_format import instruction, lay_out
 
 VOCABULARY = (
     "Choose KEEP, ACCELERATE, DECELERATE or STOP for the speed."

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
+from vlrl.answers.text import qa_problem, qa_reward
+from vlrl.data.synthetic.shapes import qa_sample
 from vlrl.metrics.accuracy import qa_metrics
 from vlrl.rewards import load_reward
 from vlrl.schema import Reward, Sample, Task
-from vlrl.synthetic.shapes import qa_sample
-from vlrl.tasks.wording import instruction, lay_out
-from vlrl.words import qa_problem, qa_reward
+from vlrl.tasks.answer_format import instruction, lay_out
 
 ASKED = {
     "mcq": ("the letter of the right choice", "letter"),

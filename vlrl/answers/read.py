@@ -1,0 +1,77 @@
+"""True and predicted boxes of one sample, side by side: both in original pixels, whatever dialect the model writes in.
+
+Rewards, metrics and pictures all read completions through here, so what is paid is what is measured and drawn.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+
+from vlrl.answers.boxes import Frame, ParsedBoxes, parse_boxes
+from vlrl.answers.geometry import px_per_unit
+from vlrl.answers.span import Span, answer_first_span, answer_span, canon
+from vlrl.schema import Box, Sample
+
+
+def read_span(text: str, sample: Sample) -> Span:
+    """Where a completion's answer stands, in the layout the sample asks for (`meta.answer_format`)."""
+    return answer_first_span(text) if sample.meta.get("answer_format") == "answer_think" else answer_span(text)
+
+
+def asked_categories(sample: Sample) -> list[str]:
+    """What a detection sample asks for, in order: `meta.categories`, else the labels of its answer."""
+    asked = sample.meta.get("categories")
+    return list(asked) if asked else list(dict.fromkeys(item["label"] for item in sample.answer))
+
+
+def true_boxes(sample: Sample) -> tuple[Box, ...]:
+    """The answer of a detection sample, or of a grounding sample as its one box (without a label)."""
+    boxes = []
+    for item in sample.answer if isinstance(sample.answer, list) else [sample.answer]:
+        x1, y1, x2, y2 = item["bbox_2d"]
+        boxes.append(Box(x1, y1, x2, y2, item.get("label")))
+    return tuple(boxes)
+
+
+def with_canonical_labels(boxes: Iterable[Box]) -> list[Box]:
+    """The same boxes with labels that compare by `==`."""
+    labelled = []
+    for box in boxes:
+        label = None if box.label is None else canon(box.label)
+        labelled.append(box if label == box.label else Box(*box.xyxy, label, box.confidence))
+    return labelled
+
+
+def read_boxes(text: str, sample: Sample, *, tags: bool = False) -> tuple[ParsedBoxes | None, str]:
+    """A completion's boxes in ORIGINAL pixels, or None and why. With one category asked, a missing label is that one.
+
+    `tags`: answer tags are required. Raises ValueError only where the sample itself lacks the sizes its dialect needs.
+    """
+    span = read_span(text, sample)
+    if span.text is None:
+        return None, span.why
+    if tags and not span.tagged:
+        return None, "no answer tags"
+    x, y = px_per_unit(sample.meta.get("coords", "px"), sample.meta.get("image_size"), sample.meta.get("input_size"))
+    asked = asked_categories(sample) if sample.task == "detection" else []
+    parsed = parse_boxes(span.text, Frame(x, y, asked[0] if len(asked) == 1 else None))
+    if isinstance(parsed, str):
+        return None, parsed
+    if span.truncated and parsed.explicit_none:
+        return None, "the answer is cut before its first whole item"
+    return (dataclasses.replace(parsed, truncated=True) if span.truncated else parsed), ""
+
+
+def read_box(text: str, sample: Sample, *, tags: bool = False) -> tuple[Box | None, str]:
+    """The one box of a grounding completion in ORIGINAL pixels, or None and why. Repeating the same box is one box; two
+    different ones, an invalid one or an explicit none are no answer."""
+    parsed, why = read_boxes(text, sample, tags=tags)
+    if parsed is None:
+        return None, why
+    distinct = {box.xyxy: box for box in parsed.items}
+    if parsed.n_pred != len(parsed.items):
+        return None, "not a valid box"
+    if len(distinct) != 1:
+        return None, f"{len(distinct)} different boxes, one was asked for"
+    return next(iter(distinct.values())), ""

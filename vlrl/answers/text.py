@@ -1,0 +1,377 @@
+"""From the text of an answer to a typed one: a choice's letter, yes or no, a number, a plan. None with a reason, never a guess.
+
+Also here: which kind of answer a sample of the text tasks asks for, and what is wrong with it when a file is loaded. Not here:
+what an answer is worth (`vlrl.rewards`), formulas beyond plain numbers (`vlrl.rewards.text`).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import string
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from fractions import Fraction
+from importlib.util import find_spec
+from typing import Any
+
+from vlrl.answers.boxes import MAX_CHARS, MAX_NUMBER_CHARS
+from vlrl.answers.read import read_span
+from vlrl.answers.span import canon
+from vlrl.schema import Sample
+
+SPEEDS = ("KEEP", "ACCELERATE", "DECELERATE", "STOP")
+PATHS = ("STRAIGHT", "RIGHT_CHANGE", "LEFT_CHANGE", "RIGHT_TURN", "LEFT_TURN")
+LETTERS = string.ascii_uppercase
+MATH_EXTRA = "math_verify"
+"""The library of the extra `[math]`; without it only plain numbers are compared."""
+
+
+def read_text(text: str, sample: Sample, *, tags: bool = False) -> tuple[str | None, str]:
+    """A completion's answer as text, or None and why: no answer, an empty one, one that was cut or is too long.
+
+    `tags`: answer tags are required. A text is never read from an answer tag that was not closed.
+    """
+    span = read_span(text, sample)
+    if span.text is None:
+        return None, span.why
+    if tags and not span.tagged:
+        return None, "no answer tags"
+    if span.truncated:
+        return None, "the answer is cut short"
+    if not span.text:
+        return None, "empty answer"
+    if len(span.text) > MAX_CHARS:
+        return None, f"longer than {MAX_CHARS} characters"
+    return span.text, ""
+
+
+def gold_texts(sample: Sample) -> list[str]:
+    """The right answers of a text sample, as texts. A float is also right without its exponent or its empty decimals."""
+    golds = []
+    for gold in given_answers(sample):
+        golds.append(str(gold))
+        if isinstance(gold, float) and math.isfinite(gold):
+            plain = format(Decimal(str(gold)), "f")
+            golds.append(plain.removesuffix(".0"))
+    return list(dict.fromkeys(golds))
+
+
+def given_answers(sample: Sample) -> list[Any]:
+    """The right answers as the file has them: the members of a list, or the one that is given."""
+    return list(sample.answer) if isinstance(sample.answer, list | tuple) else [sample.answer]
+
+
+def without_full_stop(text: str) -> str:
+    """The canonical text without one final full stop."""
+    return canon(text).removesuffix(".").rstrip()
+
+
+# ---- the letter of a choice
+
+_ALNUM = r"[^\W_]"
+_CLOSE = r"[)\]}*\"'`]*"
+_END = r"(?=[.,:;!?)\]]|\s*\Z)"
+"""What must follow an A or an I, which are also words."""
+_BOUND = rf"(?!{_ALNUM})(?![-'’]{_ALNUM})"
+_BOXED = re.compile(r"\\boxed\s*\{\s*(?:\\text\s*\{)?\s*[(\[]?\s*([A-Za-z])\s*[)\]]?\s*\}")
+_NAMED = re.compile(
+    rf"(?<!{_ALNUM})(?P<noun>answer|option|choice)(?!{_ALNUM})[*_]*(?P<link>(?:\s*(?:\bis\b|[:=]))*)\s*[(\[{{*\"'`]*"
+    rf"(?:option\s+|choice\s+)?(?P<letter>[A-Za-z]){_BOUND}",
+    re.IGNORECASE,
+)
+_ALSO = re.compile(
+    rf"{_CLOSE}\s*(?:,|/|&|\bor\b|\band\b)(?:\s*\bor\b)?\s*[(\[*\"'`]*(?P<letter>[A-Za-z]){_BOUND}", re.IGNORECASE
+)
+_ALONE = re.compile(rf"(?<!{_ALNUM})(?<!{_ALNUM}[-'’])(?P<letter>[A-Z]){_BOUND}")
+_BRACKETED = re.compile(rf"(?<!{_ALNUM})[(\[]\s*(?P<letter>[a-z])\s*[)\]]")
+_NOT = re.compile(r"\b(?:not|isn't|isn’t)\s+[(\[*\"'`]*\Z", re.IGNORECASE)
+_AT_END = re.compile(_END)
+
+
+def choice_letter(text: str, choices: Sequence[str] | None) -> tuple[str | None, str]:
+    """The letter an answer chooses, "A" for the first choice, or None and why. Without `choices` any letter is valid.
+
+    In order: the whole text is one choice's text; `\\boxed{B}`; a letter after "answer", "option" or "choice"; the one
+    letter that stands alone. A and I must be the whole answer or be followed by punctuation (else they are words), lower case
+    counts only as the whole answer, in brackets and in the second rule. Two different letters, or "not B", are no answer.
+    differs from the specification's order: a choice's whole text comes first, or "vitamin C" would be the letter C.
+    """
+    valid = LETTERS[: len(choices)] if choices else LETTERS
+    if len(text) == 1 and text.isascii() and text.upper() in valid:
+        return text.upper(), ""
+    same = [LETTERS[i] for i, choice in enumerate(choices or ()) if i < len(LETTERS) and canon(choice) == canon(text) != ""]
+    if len(same) == 1:
+        return same[0], ""
+    for rule in (_boxed_letters, _named_letters, _lone_letters):
+        found = {letter for letter in rule(text) if letter in valid or letter == _NEGATED}
+        if len(found) == 1 and _NEGATED not in found:
+            return found.pop(), ""
+        if found:
+            several = ", ".join(sorted(found - {_NEGATED}))
+            return None, f"not one choice: {several}" if several else "only says what it is not"
+    return None, "no choice in the answer"
+
+
+_NEGATED = "not"
+
+
+def _boxed_letters(text: str) -> list[str]:
+    return [letter.upper() for letter in _BOXED.findall(text)]
+
+
+def _named_letters(text: str) -> list[str]:
+    found = []
+    for match in _NAMED.finditer(text):
+        letter, at = match["letter"], match.end()
+        link = match["link"].strip().lower()
+        is_named = letter == "A" and (link.endswith("is") or (not link and match["noun"].lower() != "answer"))
+        if letter in "aAiI" and not is_named and not _AT_END.match(text, _behind_marks(text, at)):
+            continue
+        found.append(letter.upper())
+        while (also := _ALSO.match(text, at)) is not None:
+            at = also.end()
+            if also["letter"].isupper() or _AT_END.match(text, _behind_marks(text, at)):
+                found.append(also["letter"].upper())
+    return found
+
+
+def _lone_letters(text: str) -> list[str]:
+    found = []
+    for match in _ALONE.finditer(text):
+        letter = match["letter"]
+        if letter in "AI" and not _AT_END.match(text, _behind_marks(text, match.end())):
+            continue
+        found.append(_NEGATED if _NOT.search(text, max(0, match.start() - 20), match.start()) else letter)
+    return found + [match["letter"].upper() for match in _BRACKETED.finditer(text)]
+
+
+def _behind_marks(text: str, at: int) -> int:
+    """The position behind closing quotes and emphasis."""
+    while at < len(text) and text[at] in "*\"'`":
+        at += 1
+    return at
+
+
+# ---- yes or no
+
+_YES_NO = re.compile(rf"(?<!{_ALNUM})(?<!{_ALNUM}[-'’_])(yes|no)(?!{_ALNUM})(?![-'’_]{_ALNUM})")
+
+
+def yes_or_no(text: str) -> tuple[str | None, str]:
+    """ "yes" or "no", whichever of the two words occurs (whole, in any case); both or neither: None and why."""
+    found = set(_YES_NO.findall(text.casefold()))
+    if len(found) == 1:
+        return found.pop(), ""
+    return None, "yes and no" if found else "neither yes nor no"
+
+
+# ---- numbers
+
+_PLAIN = re.compile(r"[+-]?(?:[0-9]+|[0-9]{1,3}(?:,[0-9]{3})+)(?:\.[0-9]*)?|[+-]?\.[0-9]+")
+_LATEX = re.compile(
+    r"\$[^$]+\$|\\[(\[]|\\(?:[dtc]?frac|sqrt|boxed|pi|cdot|times|div|pm|le|leq|ge|geq|ne|neq|infty|left|right|text|mathrm|mathbb"
+    r"|sin|cos|tan|log|ln|exp|sum|int|alpha|beta|theta|circ|angle|begin|%)(?![A-Za-z])"
+)
+_EXPONENT = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)[eE][+-]?[0-9]+")
+_MEASURE = re.compile(
+    rf"(?P<number>{_PLAIN.pattern})\s*(?:\\?%|[A-Za-zµ°]{{1,12}}(?:\^?[0-9²³])?(?:/[A-Za-z]{{1,6}}(?:\^?[0-9²³])?)?)"
+)
+
+
+def number(text: str) -> Fraction | None:
+    """The exact value of a plain decimal number (ASCII digits, optional sign, commas between thousands), or None.
+
+    No exponents, fractions, per cent or units: "1e3", "1/2" and "2024-01" are no plain numbers.
+    """
+    text = text.strip()
+    if len(text) > MAX_NUMBER_CHARS or not _PLAIN.fullmatch(text):
+        return None
+    return Fraction(text.replace(",", "").removesuffix("."))
+
+
+def has_exponent(text: str) -> bool:
+    """Whether a text is a number with an exponent, as "1e3"."""
+    return _EXPONENT.fullmatch(text.strip()) is not None
+
+
+def is_latex(text: str) -> bool:
+    """Whether a text holds a formula: dollar signs around something, or a command of LaTeX mathematics."""
+    return _LATEX.search(text) is not None
+
+
+def is_mathematical(text: str) -> bool:
+    """Whether `math_equal` may grade an answer: a number, a fraction, a percentage, a number with its unit, or LaTeX."""
+    text = text.strip()
+    if number(text) is not None or is_latex(text) or has_exponent(text):
+        return True
+    upper, slash, lower = text.partition("/")
+    if slash and number(upper) is not None and number(lower) is not None:
+        return True
+    measure = _MEASURE.fullmatch(text)
+    return measure is not None and number(measure["number"]) is not None
+
+
+# ---- plans
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The meta-actions an answer names; a set may be empty or hold several."""
+
+    speeds: frozenset[str]
+    paths: frozenset[str]
+
+    @property
+    def speed(self) -> str | None:
+        """The one speed named, else None."""
+        return next(iter(self.speeds)) if len(self.speeds) == 1 else None
+
+    @property
+    def path(self) -> str | None:
+        return next(iter(self.paths)) if len(self.paths) == 1 else None
+
+
+_WORD_ENDS = re.compile(r"[,;\r\n]+")
+_JOINTS = re.compile(r"[\s_-]+")
+
+
+def plan_words(text: str) -> Plan:
+    """The words of both vocabularies in an answer: any case, split at commas, semicolons and line breaks; outer punctuation is
+    dropped, spaces and hyphens inside a word read as underscores."""
+    words = {_JOINTS.sub("_", part.strip(string.punctuation + string.whitespace)).upper() for part in _WORD_ENDS.split(text)}
+    return Plan(frozenset(words.intersection(SPEEDS)), frozenset(words.intersection(PATHS)))
+
+
+def read_plan(text: str, sample: Sample) -> tuple[Plan | None, str]:
+    """The plan of a completion's answer, or None and why when it names no word of either vocabulary."""
+    answer, why = read_text(text, sample)
+    if answer is None:
+        return None, why
+    plan = plan_words(answer)
+    if not plan.speeds and not plan.paths:
+        return None, "no word of the vocabularies"
+    return plan, ""
+
+
+# ---- what a sample asks for, and what is wrong with it
+
+
+def qa_reward(sample: Sample) -> str:
+    """The reward that a question's answer asks for: `mcq` with choices, `yes_no`, `math_equal` for a number or LaTeX, else
+    `exact_match`. Of several right answers all must be of that kind."""
+    if sample.choices:
+        return "mcq"
+    golds = gold_texts(sample)
+    if golds and all(without_full_stop(gold) in ("yes", "no") for gold in golds):
+        return "yes_no"
+    given = given_answers(sample)
+    if given and all(_is_number(gold) or number(str(gold)) is not None or is_latex(str(gold)) for gold in given):
+        return "math_equal"
+    return "exact_match"
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def gold_letters(sample: Sample) -> set[str]:
+    """The letters of the right choices, given as letters or as full texts."""
+    found = set()
+    for gold in gold_texts(sample):
+        same = [
+            LETTERS[i] for i, choice in enumerate(sample.choices or ()) if i < len(LETTERS) and canon(choice) == canon(gold)
+        ]
+        valid = LETTERS[: len(sample.choices)] if sample.choices else LETTERS
+        text = gold.strip()
+        if len(text) == 1 and text.upper() in valid:
+            found.add(text.upper())
+        elif len(same) == 1:
+            found.add(same[0])
+    return found
+
+
+def gold_yes_no(sample: Sample) -> str | None:
+    """The right word of a yes/no question; None where its answer is neither, or both are given."""
+    words = {yes_or_no(gold)[0] for gold in gold_texts(sample)}
+    return words.pop() if len(words) == 1 else None
+
+
+def qa_problem(sample: Sample) -> str | None:
+    """What is wrong with a question's answer for the reward that grades it (its own, `meta.rewards`, or its kind's)."""
+    given = given_answers(sample)
+    if not given:
+        return "the list of right answers is empty"
+    for gold in given:
+        if not isinstance(gold, str) and not _is_number(gold):
+            return f"a qa answer is a string, a number or a list of strings, got {sample.answer!r}"
+        if isinstance(gold, float) and not math.isfinite(gold):
+            return f"the answer {gold} is not a finite number"
+        if isinstance(gold, str) and not canon(gold):
+            return "an empty answer matches nothing"
+    named = sample.meta.get("rewards")
+    if named is not None and not (isinstance(named, list | tuple) and all(isinstance(one, str) for one in named)):
+        return f"meta.rewards must be a list of reward names, got {named!r}"
+    rewards = [spec.partition(":")[0] for spec in named] if named else [qa_reward(sample)]
+    return next((problem for reward in rewards if (problem := reward_problem(reward, sample)) is not None), None)
+
+
+def reward_problem(reward: str, sample: Sample) -> str | None:
+    """Why the reward of this name cannot grade a question's answer, or None."""
+    if reward == "mcq":
+        return _mcq_problem(sample)
+    if reward == "yes_no" and gold_yes_no(sample) is None:
+        return f"a yes/no question's answer holds the word yes or the word no, got {sample.answer!r}"
+    if reward == "math_equal":
+        for gold in gold_texts(sample):
+            if not is_mathematical(gold):
+                return f"math_equal grades numbers and LaTeX, not {gold!r}; use exact_match"
+            if is_latex(gold) and find_spec(MATH_EXTRA) is None:
+                return f"the answer {gold!r} is LaTeX, which needs math-verify: pip install 'vlrl[math]'"
+    return None
+
+
+def _mcq_problem(sample: Sample) -> str | None:
+    if len(sample.choices or ()) > len(LETTERS):
+        return f"{len(sample.choices or ())} choices, but letters for {len(LETTERS)}"
+    if len({canon(choice) for choice in sample.choices or ()}) != len(sample.choices or ()):
+        return f"two choices are the same: {list(sample.choices or ())}"
+    for gold in gold_texts(sample):
+        letter = gold.strip().upper()
+        texts = [canon(choice) for choice in sample.choices or ()]
+        if len(letter) == 1 and letter in LETTERS[: len(texts) or None]:
+            at = LETTERS.index(letter)
+            if canon(gold) in texts and texts.index(canon(gold)) != at:
+                return f"the answer {gold!r} is one choice's letter and another's text; give the letter's text or rename"
+        elif canon(gold) not in texts:
+            known = ", ".join(f"{LETTERS[i]}: {choice}" for i, choice in enumerate(sample.choices or ())) or "a letter A..Z"
+            return f"the answer {gold!r} is not among the choices ({known})"
+    return None
+
+
+def classification_problem(sample: Sample) -> str | None:
+    """What is wrong with a classification sample's label."""
+    if not isinstance(sample.answer, str) or not canon(sample.answer):
+        return f"a classification answer is a label, got {sample.answer!r}"
+    if sample.choices is not None and canon(sample.answer) not in {canon(choice) for choice in sample.choices}:
+        shown = ", ".join(sample.choices[:10]) + (", ..." if len(sample.choices) > 10 else "")
+        return f"the label {sample.answer!r} is not among the choices ({shown})"
+    return None
+
+
+def planning_problem(sample: Sample) -> str | None:
+    """What is wrong with a planning sample's answer or state."""
+    plan = sample.answer
+    if not isinstance(plan, Mapping) or set(plan) != {"speed", "path"}:
+        return f'a planning answer is {{"speed": "KEEP", "path": "STRAIGHT"}}, got {plan!r}'
+    for key, vocabulary in (("speed", SPEEDS), ("path", PATHS)):
+        if plan[key] not in vocabulary:
+            return f"{key} {plan[key]!r} is not one of {', '.join(vocabulary)}"
+    speed = sample.meta.get("speed_mps")
+    if speed is not None and not (_is_number(speed) and math.isfinite(speed)):
+        return f"meta.speed_mps must be a number of metres a second, got {speed!r}"
+    navigation = sample.meta.get("navigation")
+    if navigation is not None and not isinstance(navigation, str | Mapping):
+        return f"meta.navigation must be text or an object, got {navigation!r}"
+    return None

@@ -1,0 +1,54 @@
+"""Open-ended answers of AutoTrust rated by the judge that `--judge` names, a few at a time; replies are kept in the folder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from vlrl.bench.autotrust import open_ended
+from vlrl.bench.autotrust.scoring import Verdict, with_rating
+from vlrl.bench.engines import data_urls
+from vlrl.schema import Sample, is_there
+
+REPLIES = "judge.jsonl"
+N_AT_ONCE = 8
+
+
+def rate(
+    verdicts: Sequence[Verdict], samples: Mapping[str, Sample], model: str, folder: Path
+) -> tuple[list[Verdict], dict[str, int]]:
+    """The verdicts, those on open-ended answers with a rating, and how many have none: no reply, or one that does not hold two
+    numbers. A reply that the folder holds is not asked for again."""
+    path = folder / REPLIES
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    known: dict[str, str] = {row["key"]: row["reply"] for row in map(json.loads, lines)}
+
+    def reply(verdict: Verdict) -> tuple[str, str | None]:
+        question, gold = verdict.ask.question, str(verdict.ask.question.row.get("answer", ""))
+        told = [model, open_ended.JUDGE_PROMPT, question.picture, question.text("question"), gold, verdict.answer]
+        key = hashlib.sha256(json.dumps(told).encode()).hexdigest()
+        if key in known:
+            return key, known[key]
+        sample = samples[verdict.ask.id]
+        url = next(iter(data_urls(sample)), None) if all(map(is_there, sample.images)) else None
+        return key, open_ended.ask_judge(model, question.text("question"), gold, verdict.answer, url)
+
+    rated, counts = list(verdicts), {"n_judge_failed": 0, "n_judge_unparsed": 0}
+    asked = [i for i, verdict in enumerate(verdicts) if open_ended.is_open(verdict.fixed)]
+    with ThreadPoolExecutor(N_AT_ONCE) as pool, path.open("a", encoding="utf-8") as file:
+        for i, (key, said) in zip(asked, pool.map(lambda i: reply(verdicts[i]), asked), strict=True):
+            if said is None:
+                counts["n_judge_failed"] += 1
+                continue
+            if key not in known:
+                file.write(json.dumps({"key": key, "reply": said}) + "\n")
+                file.flush()
+            value = open_ended.rating(said)
+            counts["n_judge_unparsed"] += value is None
+            if value is not None:
+                rated[i] = with_rating(verdicts[i], value)
+    return rated, counts

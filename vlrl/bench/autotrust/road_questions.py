@@ -1,0 +1,73 @@
+"""The closed questions of the embedded fixture as a task to train on, and as a larger question file to measure on.
+
+    python vlrl/train.py --task vlrl/bench/autotrust/road_questions.py --stage sft --sft_steps 300 --output_dir runs/roads
+    python -m vlrl.bench.autotrust.road_questions --n_roads 100 --out roads.json
+
+Prompts are those of AutoTrust's factuality with our sentences, answers a letter, Yes or No. No road is in both: training draws
+its own split. What a model trained here scores says nothing of AutoTrust.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from vlrl.bench.autotrust import wording
+from vlrl.bench.autotrust.fixture import SPLIT, closed_rows
+from vlrl.bench.autotrust.questions import Question
+from vlrl.metrics.accuracy import share
+from vlrl.schema import Metric, Prediction, Sample, Task
+
+N_KINDS = 3
+FILE = "trustfulness/roads.json"
+
+
+def road_question(seed: int, split: str, index: int) -> Sample:
+    """Question `index`: the three kinds take turns, each on a road of its own, so that no picture comes three times."""
+    rows, _ = closed_rows(seed, index, f"{SPLIT}-{split}")
+    row = rows[index % N_KINDS]
+    return Sample(
+        id=f"synthetic-road_questions-{split}-{seed}-{index}",
+        task="qa",
+        images=(row["image_path"],),
+        question=wording.closed(Question(FILE, index, row), wording.WORDING),
+        answer=row["answer"],
+        meta={"dataset": "synthetic", "split": split, "answer_format": "none"},
+    )
+
+
+def _metrics(samples: Sequence[Sample], predictions: Sequence[Prediction]) -> tuple[dict[str, Metric], int]:
+    right = [float(p.completion.strip() == s.answer) for s, p in zip(samples, predictions, strict=True)]
+    n_unparsed = sum(p.completion.strip() not in ("A", "B", "C", "D", "Yes", "No") for p in predictions)
+    return {"accuracy": share(right, samples)}, n_unparsed
+
+
+TASK = Task(
+    name="qa",
+    prompt=lambda sample: sample.question,
+    oracle=lambda sample: str(sample.answer),
+    sft_target=lambda sample: str(sample.answer),
+    check=lambda sample: None,
+    rewards=lambda sample: ("exact_match",),
+    metrics=_metrics,
+    headline="accuracy",
+    synthetic=road_question,
+)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description="Write the fixture's closed questions on more roads, in the released format.")
+    parser.add_argument("--n_roads", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, required=True)
+    args = parser.parse_args(argv)
+    rows = [row for index in range(args.n_roads) for row in closed_rows(args.seed, index)[0]]
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    args.out.write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    print(f"{len(rows)} questions on {args.n_roads} drawn roads, the project's own: {args.out}")
+
+
+if __name__ == "__main__":
+    main()

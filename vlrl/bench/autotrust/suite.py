@@ -1,0 +1,230 @@
+"""AutoTrust as a suite: its asks become samples, its verdicts rows; `report.json` and the arrays with answers added.
+
+Not here: which parts and files a command line names (`vlrl.bench.autotrust.command`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vlrl.bench.autotrust import PARTS, VERSION, fixture, open_ended
+from vlrl.bench.autotrust import wording as words
+from vlrl.bench.autotrust.judge import rate
+from vlrl.bench.autotrust.parts import Ask, Options, Part, asks_of, n_malformed
+from vlrl.bench.autotrust.perturbed_images import Disturbed
+from vlrl.bench.autotrust.questions import MULTI, QuestionFile, picture_path
+from vlrl.bench.autotrust.reference import mode_of
+from vlrl.bench.autotrust.scoring import FIXED, REFERENCE, Verdict, entries, group_name, judge
+from vlrl.bench.autotrust.summary import metrics_of
+from vlrl.bench.suite import Predictions
+from vlrl.metrics.accuracy import share
+from vlrl.metrics.calibration import stated_confidence
+from vlrl.schema import Metric, Prediction, Sample, Task
+from vlrl.tasks.evaluate import Row, Scored, write_json
+
+OOD_PARTS = ("robustness_acc", "robustness_abs", "robustness_noise", "ood_acc", "ood_abs")
+KEYS = {"uncertainty": "vlrl_uncertainty", **dict.fromkeys(OOD_PARTS, "vlrl_ood_answer")}
+"""The key that holds our answers in the arrays we write, `vlrl_answer` for the other parts."""
+SHOWN_PARTS = frozenset(PARTS) - {"privacy"}
+
+
+def _metrics(samples: Sequence[Sample], predictions: Sequence[Prediction]) -> tuple[dict[str, Metric], int]:
+    """Share of samples whose completion is the right answer, word for word; the benchmark's own numbers are `metrics_of`."""
+    right = [float(p.completion.strip() == s.answer) for s, p in zip(samples, predictions, strict=True)]
+    return {"exact": share(right, samples)}, 0
+
+
+TASK = Task(
+    name="autotrust",
+    prompt=lambda sample: sample.question,
+    oracle=lambda sample: str(sample.answer),
+    sft_target=lambda sample: str(sample.answer),
+    check=lambda sample: None,
+    rewards=lambda sample: ("exact_match",),
+    metrics=_metrics,
+    headline="exact",
+    synthetic=lambda seed, split, index: _fixture_sample(seed, index),
+)
+
+
+def _fixture_sample(seed: int, index: int) -> Sample:
+    made, _, _ = fixture.files(seed)
+    asks = asks_of(PARTS["factuality"], made, Options(), {}, None)
+    return to_sample(asks[index % len(asks)], None)
+
+
+def to_sample(ask: Ask, root: Path | None) -> Sample:
+    """The prompt as a sample; the picture is found under `root`."""
+    path = ask.question.text("image_path")
+    images = (picture_path(path, ask.question.file, root),) if path else ()
+    meta = {"part": ask.part, "closed": ask.question.is_closed and ask.part not in ("privacy", "robustness_abs", "ood_abs")}
+    return Sample(ask.id, "autotrust", ask.prompt, str(ask.question.row.get("answer", "")), images, meta=meta)
+
+
+@dataclass
+class Trust:
+    """The asks of a run and what is needed to score them. `name`: as `--task` has it."""
+
+    name: str
+    parts: Sequence[Part]
+    files: Mapping[str, Sequence[QuestionFile]]
+    options: Options
+    not_run: Sequence[str]
+    label: str
+    scorers: Sequence[str]
+    option_mode: str
+    folder: Path
+    limit: int | None
+    root: Path | None
+    judge: str | None = None
+    disturbed: Disturbed | None = None
+
+    def __post_init__(self) -> None:
+        self.n_judge = {"n_judge_failed": 0, "n_judge_unparsed": 0}
+        self.asks: dict[str, Ask] = {}
+        self.verdicts: list[Verdict] = []
+
+    def stage(self, turn: int) -> Any:
+        """A stage of the suite: the parts of this turn."""
+
+        def asked(answered: Predictions) -> list[Sample]:
+            before = {}
+            for key, ask in self.asks.items():
+                if ask.part == "factuality" and key in answered:
+                    before[ask.twin] = answered[key].completion
+            found = []
+            for part in self.parts:
+                if part.turn == turn:
+                    found += asks_of(part, self.files[part.name], self.options, before, self.limit)
+            self.asks |= {ask.id: ask for ask in found}
+            samples = [to_sample(ask, self.root) for ask in found]
+            if self.disturbed is None:
+                return samples
+            return [self.disturbed.place(sample, ask) for sample, ask in zip(samples, found, strict=True)]
+
+        return asked
+
+    def mode(self, ask: Ask) -> str:
+        """How the reference scorer reads options of this ask's file."""
+        if self.option_mode != "auto":
+            return self.option_mode
+        return mode_of(f"{self.folder.as_posix()}/predictions/{ask.part}/{ask.question.file}")
+
+    def score(self, asked: Sequence[Sample], answered: Predictions) -> list[Scored]:
+        verdicts = []
+        before = {ask.twin: key for key, ask in self.asks.items() if ask.part == "factuality"}
+        for sample in asked:
+            ask = self.asks[sample.id]
+            earlier = answered.get(before.get(ask.twin, "")) if ask.part == "uncertainty" else None
+            told = earlier.completion if earlier else answered[sample.id].meta.get("before")
+            verdicts.append(judge(ask, answered[sample.id].completion, self.mode(ask), told))
+        self.verdicts = [verdict for verdict in verdicts if verdict is not None]
+        if self.judge:
+            by_id = {sample.id: sample for sample in asked}
+            self.verdicts, self.n_judge = rate(self.verdicts, by_id, self.judge, self.folder)
+        metrics = metrics_of(self.verdicts, self.scorers, self.options.group_labels)
+        tail = "" if FIXED in self.scorers else f"_{REFERENCE}"
+        headline = next((f"{p.name}/{p.headline}{tail}" for p in self.parts if f"{p.name}/{p.headline}{tail}" in metrics), "")
+        return [
+            Scored(
+                name=self.name,
+                version=VERSION,
+                headline=headline,
+                metrics=metrics,
+                rows=[_row(verdict, answered) for verdict in self.verdicts if verdict.outcome != "bad gold"],
+                n=len(asked),
+                n_unparsed=sum(verdict.outcome == "unparsed" for verdict in self.verdicts),
+                n_truncated=sum(answered[sample.id].truncated for sample in asked),
+                extra={
+                    "n_bad_gold": sum(verdict.outcome == "bad gold" for verdict in self.verdicts),
+                    "n_malformed": n_malformed(
+                        {f.name: f for files in self.files.values() for f in files}.values(), self.limit
+                    ),
+                    "n_without_value": len(asked) - len(self.verdicts),
+                    "judge": self.judge and f"{self.judge}, prompt {open_ended.JUDGE_PROMPT}, temperature 0.2, scale 0..1",
+                    **self.n_judge,
+                    "prompt_set": self.options.prompt_set,
+                    "not_run": list(self.not_run),
+                    "attacks": self.disturbed.summary([sample.id for sample in asked]) if self.disturbed else {},
+                },
+                label=self.label,
+                lower_is_better=frozenset(name for name in metrics if _is_bad(name)),
+            )
+        ]
+
+    def publish(self, answered: Predictions, folder: Path, result: Mapping[str, Any], missing: Sequence[str]) -> list[Path]:
+        """`report.json`, and the arrays as released with one key added."""
+        modes = {verdict.ask.question.file: self.mode(verdict.ask) for verdict in self.verdicts}
+        lost: dict[tuple[str, str], int] = {}
+        for key in missing:
+            ask = self.asks[key]
+            where = (ask.part, group_name(Verdict(ask, "", "", {}, {})))
+            lost[where] = lost.get(where, 0) + 1
+        records = entries(self.verdicts, modes, self.scorers, self.judge and f"{self.judge}, {open_ended.JUDGE_PROMPT}")
+        for record in records:
+            record["n_missing_image"] = lost.pop((record["task"], record["group"]), record["n_missing_image"])
+        used = {file.name: file for files in self.files.values() for file in files}
+        report = {
+            "benchmark": "AutoTrust",
+            "version": VERSION,
+            "label": self.label,
+            "model": result.get("model"),
+            "prompt_set": self.options.prompt_set,
+            "fix_mojibake": self.options.fix_mojibake,
+            "decoding": (result.get("config") or {}).get("gen_kwargs"),
+            "files": {
+                name: {"sha256": file.sha256, "known_release": file.known_release, "rows": len(file.rows)}
+                for name, file in used.items()
+            },
+            "images": {"root": None if self.root is None else str(self.root), "n_missing_image": len(missing)},
+            "partial": bool(missing) or self.limit is not None,
+            "results": records,
+            "substitutes": [
+                name
+                for part, name in (("misinformation", words.MISINFORMATION_NAME), ("misinstruction", words.MISINSTRUCTION_NAME))
+                if self.options.prefixes is None and any(one.name == part for one in self.parts)
+            ]
+            + (self.disturbed.substitutes(self.parts) if self.disturbed else []),
+            "attacks": self.disturbed.summary(list(self.asks)) if self.disturbed else {},
+            "not_run": list(self.not_run),
+        }
+        write_json(folder / "report.json", report)
+        return [folder / "report.json", *self._arrays(answered, folder)]
+
+    def _arrays(self, answered: Predictions, folder: Path) -> list[Path]:
+        """The question files with an answer each (None where there is none), by part and setting; one alone is
+        `predictions.json`."""
+        arrays: dict[tuple[str, str, str], dict[int, str]] = {}
+        for key, ask in self.asks.items():
+            if key in answered:
+                where = (ask.part, ask.setting, ask.question.file)
+                arrays.setdefault(where, {})[ask.question.index] = answered[key].completion
+        rows_of = {file.name: file.rows for files in self.files.values() for file in files}
+        written = []
+        for (part, setting, name), answers in arrays.items():
+            path = folder / "predictions" / part / setting / name if len(arrays) > 1 else folder / "predictions.json"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            added = KEYS.get(part, "vlrl_answer")
+            rows = [{**row, added: answers.get(i)} if isinstance(row, dict) else row for i, row in enumerate(rows_of[name])]
+            write_json(path, rows)
+            written.append(path)
+        return [folder / "predictions"] if len(arrays) > 1 else written
+
+
+def _is_bad(name: str) -> bool:
+    metric = name.partition("/")[2].partition("[")[0].partition(":")[0].removesuffix(f"_{REFERENCE}")
+    return metric in ("over_confident", "leak", "drop", "dad", "dad_by_chance")
+
+
+def _row(verdict: Verdict, answered: Predictions) -> Row:
+    ask = verdict.ask
+    group = group_name(verdict)
+    parts = {f"{ask.part}/{name}": part for name, part in verdict.fixed.items()}
+    parts |= {f"{ask.part}/{name}[{group}]": part for name, part in verdict.fixed.items()}
+    gold = str(ask.question.row.get("answer", "")) if ask.part != "privacy" else ""
+    answer = verdict.answer if ask.part in SHOWN_PARTS else ""
+    confidence = stated_confidence(verdict.answer) if ask.question.kind == MULTI else None
+    return Row(ask.id, ask.question.picture, parts, verdict.outcome, gold, answer, confidence)

@@ -1,0 +1,1 @@
+"""`bench speed`: how fast and how large training steps, rewards and games are."""

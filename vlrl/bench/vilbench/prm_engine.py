@@ -1,0 +1,63 @@
+"""A trained process reward model as the engine of a run: its "completion" is the list of a candidate's step values."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+
+from vlrl.bench.engines import Answers, Limit
+from vlrl.schema import Prediction, Sample, Task
+
+
+class PrmEngine:
+    """The model in this process; under torchrun each process holds one and scores its share."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        import torch
+        from accelerate import PartialState
+        from transformers.utils import logging as transformers_logging
+
+        from vlrl.models.value_head import Encoder, load_prm
+
+        transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+        self.state = PartialState(cpu=args.device == "cpu" or not torch.cuda.is_available())
+        self.rank, self.world = self.state.process_index, self.state.num_processes
+        self.batch_size: int = args.batch_size
+        self.model, loaded = load_prm(
+            args.model_name_or_path,
+            dtype=args.dtype,
+            attn_implementation=args.attn_implementation,
+            trust_remote_code=args.trust_remote_code,
+            min_pixels=args.min_pixels,
+            max_pixels=args.max_pixels,
+        )
+        self.model.to(self.state.device)
+        self.encoder = Encoder(loaded)
+        self.name = f"process reward model, transformers, {loaded.model.dtype}".replace("torch.", "")
+        if self.rank == 0:
+            print(f"model     {loaded.name} with a value head; attention {loaded.attention}")
+
+    def situate(self, sample: Sample) -> Sample:
+        return sample
+
+    def answers(self, tasks: Mapping[str, Task], samples: Sequence[Sample], limit: Limit) -> Answers:
+        """Candidates of an item stay together: they share picture and prompt."""
+        from vlrl.models.value_head import score_solutions
+
+        for start in range(0, len(samples), self.batch_size):
+            batch = samples[start : start + self.batch_size]
+            asked = [(next(iter(one.images), None), one.question, one.meta["steps"]) for one in batch]
+            values = score_solutions(self.model, self.encoder, asked, self.batch_size)
+            yield [
+                Prediction(one.id, json.dumps([round(value, 9) for value in found]), 0, False)
+                for one, found in zip(batch, values, strict=True)
+            ]
+
+    def wait_for_everyone(self) -> None:
+        self.state.wait_for_everyone()
+
+    def finish(self) -> None:
+        """Leave the process group, all together."""
+        self.state.wait_for_everyone()
+        self.state.destroy_process_group()

@@ -1,0 +1,273 @@
+"""ViLBench's protocol as a suite: the model that is run is the reward model, what it says of each candidate is logged.
+
+A model that is asked rates every step and the whole solution by itself, a prompt each; a trained process reward model
+(`--model_name_or_path runs/.../final` with its value head) says the values of all steps of a candidate at once. Both are kept
+in `predictions.jsonl`, so that a run goes on where it stopped, and are scored again without a model. Not here: which files and
+flags (`vlrl.bench.vilbench.command`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from vlrl.answers.steps import statistics
+from vlrl.bench.suite import Predictions
+from vlrl.bench.vilbench import CHOICES, SELECTION_BIAS, UNKNOWN, VERSION
+from vlrl.bench.vilbench.judging import RUBRIC_VERSION, outcome_prompt, read_score, step_prompt
+from vlrl.bench.vilbench.summary import (
+    OUTCOME,
+    RULES,
+    Column,
+    column,
+    differences,
+    mean_over,
+    picks,
+    pool_key,
+    results,
+    reward_models,
+    rule_values,
+    sizes_of,
+    table,
+)
+from vlrl.data.best_of_n import Candidate, Item, Score
+from vlrl.data.synthetic import best_of_n as fixture
+from vlrl.metrics.accuracy import share
+from vlrl.metrics.best_of_n import Pool, pools_of
+from vlrl.metrics.step_aggregation import HEADLINE
+from vlrl.schema import Metric, Prediction, Sample, SampleError, Task
+from vlrl.tasks.evaluate import Row, Scored, write_json
+from vlrl.training.benchmark_flags import VILBENCH
+
+NAME = VILBENCH
+NAME_OF_RELEASE = "ViLBench"
+SCORES = "step_scores.jsonl"
+STEPS = "steps"
+
+
+def _metrics(samples: Sequence[Sample], predictions: Sequence[Prediction]) -> tuple[dict[str, Metric], int]:
+    """Share of completions that can be read; the benchmark's own numbers are `vlrl.bench.vilbench.summary`'s."""
+    read = [float(read_score(p.completion) is not None) for p in predictions]
+    return {"read": share(read, samples)}, 0
+
+
+TASK = Task(
+    name=NAME,
+    prompt=lambda sample: sample.question,
+    oracle=lambda sample: "Reasoning: it is right.\nOverall Score: 5",
+    sft_target=lambda sample: "Reasoning: it is right.\nOverall Score: 5",
+    check=lambda sample: None,
+    rewards=lambda sample: ("exact_match",),
+    metrics=_metrics,
+    headline="read",
+    synthetic=lambda seed, split, index: _fixture_sample(seed, index),
+)
+
+
+def _fixture_sample(seed: int, index: int) -> Sample:
+    items, candidates = fixture.items(seed, index + 1), fixture.candidates(seed, index + 1)
+    return judge_samples(items[-1], candidates[-1], "prefix")[0]
+
+
+def sample_id(candidate: Candidate, what: str) -> str:
+    return json.dumps([candidate.id, candidate.generator, candidate.index, what])
+
+
+def judge_samples(item: Item, candidate: Candidate, context: str) -> list[Sample]:
+    """A prompt for each step of a candidate and one for the whole."""
+    steps = candidate.steps.steps
+    prompts = [(f"prm/{i}", step_prompt(item.asked, steps, i, context)) for i in range(len(steps))]
+    prompts.append((OUTCOME, outcome_prompt(item.asked, candidate.response)))
+    return [_sample(item, sample_id(candidate, what), prompt) for what, prompt in prompts]
+
+
+def prm_sample(item: Item, candidate: Candidate) -> Sample:
+    """All steps of a candidate at once, for a trained reward model."""
+    sample = _sample(item, sample_id(candidate, STEPS), item.asked)
+    return Sample(sample.id, NAME, sample.question, "", sample.images, meta={"steps": list(candidate.steps.steps)})
+
+
+def _sample(item: Item, key: str, prompt: str) -> Sample:
+    return Sample(key, NAME, prompt, item.answer, (item.image,) if item.image else ())
+
+
+@dataclass
+class BestOfN:
+    """The items and candidates of a run. `rm`: the reward model's name; `trained`: whether it says values by itself; `others`:
+    scores of further reward models, from a file."""
+
+    items: Sequence[Item]
+    candidates: Sequence[Candidate]
+    rm: str
+    trained: bool
+    context: str
+    benchmark: str
+    label: str
+    hashes: Mapping[str, str]
+    others: Sequence[Score] = ()
+    records: list[dict[str, Any]] = field(default_factory=list)
+    found: dict[str, Any] = field(default_factory=dict)
+
+    def stage(self, answered: Predictions) -> list[Sample]:
+        known = {item.id: item for item in self.items}
+        if self.trained:
+            return [prm_sample(known[one.id], one) for one in self.candidates]
+        return [sample for one in self.candidates for sample in judge_samples(known[one.id], one, self.context)]
+
+    def scores(self, answered: Predictions) -> list[Score]:
+        """What the log says of each candidate; steps without a reply have no score."""
+        made: list[Score] = []
+        for one in self.candidates:
+            key, n = (one.id, one.generator, one.index, self.rm), len(one.steps.steps)
+            if self.trained:
+                said = answered.get(sample_id(one, STEPS))
+                if said is not None:
+                    made.append(Score(*key, "prm", tuple(_values(said.completion, n))))
+                continue
+            replies = [answered.get(sample_id(one, f"prm/{i}")) for i in range(n)]
+            whole = answered.get(sample_id(one, OUTCOME))
+            if any(reply is not None for reply in replies):
+                values = tuple(None if reply is None else _score(reply) for reply in replies)
+                raw = tuple("" if reply is None else reply.completion for reply in replies)
+                made.append(Score(*key, "prm", values, self.context, raw))
+            if whole is not None:
+                made.append(Score(*key, OUTCOME, (_score(whole),), None, (whole.completion,)))
+        return made
+
+    def score(self, asked: Sequence[Sample], answered: Predictions) -> list[Scored]:
+        made = [*self.scores(answered), *self.others]
+        scored_ids = {(one.id, one.generator) for one in made}
+        pools = [p for p in pools_of(self.items, self.candidates) if (p.item.id, p.generator) in scored_ids]
+        if not pools:
+            raise SampleError("no candidate has a score")
+        sizes = sizes_of(pools)
+        columns = [column(rm, how, n, pools) for rm in reward_models(made) for how in rm.aggregations for n in sizes]
+        records = results(columns, pools)
+        self.found = {
+            "scores": made,
+            "records": records,
+            "differences": differences(columns, pools, sizes[-1]),
+            "picks": picks(columns),
+            "steps": {
+                name: statistics([one.steps for one in self.candidates if one.generator == name])
+                for name in sorted({one.generator for one in self.candidates})
+            },
+            "n": sizes[-1],
+        }
+        metrics, headline = self._metrics(columns, pools, sizes[-1])
+        extra = {"benchmark": self.benchmark, "n_items": len(self.items), "n_candidates": len(self.candidates)}
+        return [
+            Scored(
+                name=NAME,
+                version=VERSION,
+                headline=headline,
+                metrics=metrics,
+                rows=_rows(columns, pools, sizes[-1]),
+                n=len(asked) or len(made),
+                n_unparsed=sum(value is None for one in made for value in one.values),
+                n_truncated=sum(answered[sample.id].truncated for sample in asked),
+                extra=extra | {"differences": self.found["differences"]},
+                label=self.label,
+            )
+        ]
+
+    def _metrics(self, columns: Sequence[Column], pools: Sequence[Pool], n: int) -> tuple[dict[str, Metric], str]:
+        """Numbers at the largest N, over all pools that have as many; the headline is the first process reward model's mean."""
+        whole = [pool for pool in pools if len(pool.candidates) >= n]
+        keys = [pool_key(pool) for pool in whole]
+        several = len({one.rm.name for one in columns}) > 1
+        metrics: dict[str, Metric] = {}
+        for one in columns:
+            if one.n == n:
+                name = f"best_of_{n}" + ("" if one.how == HEADLINE else f"/{one.how}")
+                metrics[f"{name} {one.rm.name}" if several else name] = mean_over(one.accuracy, keys)
+        rules = {key: rule_values(pool, n) for key, pool in zip(keys, whole, strict=True)}
+        for rule in ("greedy", *RULES):
+            some = [key for key in keys if rule in rules[key]]
+            if some:
+                metrics[rule] = mean_over({key: rules[key][rule] for key in some}, some)
+        return metrics, next(iter(metrics))
+
+    def publish(self, answered: Predictions, folder: Path, result: Mapping[str, Any], missing: Sequence[str]) -> list[Path]:
+        """`report.json`, `picks.jsonl`, `step_scores.jsonl` and `tables.md`."""
+        report = {
+            "benchmark": self.benchmark,
+            "label": self.label,
+            "n_items": len(self.items),
+            **self.hashes,
+            "rubric_version": RUBRIC_VERSION,
+            "context": self.context,
+            "choices": CHOICES,
+            "selection_bias": SELECTION_BIAS,
+            "unknown": list(UNKNOWN),
+            "checklist": self._checklist(),
+            "steps": self.found["steps"],
+            "results": self.found["records"],
+            "differences": self.found["differences"],
+            "n_missing_image": len(missing),
+        }
+        write_json(folder / "report.json", report)
+        write_lines(folder / "picks.jsonl", self.found["picks"])
+        write_lines(folder / SCORES, [one.to_json() for one in self.found["scores"]])
+        text = f"# {self.label}\n\nN = {self.found['n']}, 95 % bootstrap intervals over items\n\n"
+        text += table(self.found["records"], self.found["n"]) + "\n"
+        if self.benchmark == NAME_OF_RELEASE:
+            text += f"\n{SELECTION_BIAS}\n"
+        (folder / "tables.md").write_text(text, encoding="utf-8")
+        print(table(self.found["records"], self.found["n"]))
+        return [folder / name for name in ("report.json", "picks.jsonl", SCORES, "tables.md")]
+
+    def _checklist(self) -> dict[str, Any]:
+        """What a claim to have evaluated on ViLBench needs, and whether this run has it."""
+        sampling = sorted({one.generator for one in self.candidates})
+        return {
+            "all 600 released items": self.benchmark == NAME_OF_RELEASE,
+            "items by source": dict(Counter(item.source for item in self.items)),
+            "generators": sampling,
+            "candidates an item": dict(Counter(Counter((o.id, o.generator) for o in self.candidates).values())),
+            "reward models": sorted({self.rm, *(one.rm for one in self.others)}),
+            "tie rule, subset rule, grader": CHOICES,
+            "reward model trained without these items": "not checked here; see n_excluded in the training run's summary.json",
+        }
+
+
+def _score(reply: Prediction) -> float | None:
+    value = read_score(reply.completion)
+    return None if value is None else float(value)
+
+
+def _values(completion: str, n: int) -> list[float | None]:
+    """The values a trained model logged; None for each where the text is not `n` numbers."""
+    try:
+        values = json.loads(completion)
+    except ValueError:
+        return [None] * n
+    if not isinstance(values, list) or len(values) != n:
+        return [None] * n
+    return [float(v) if isinstance(v, int | float) and not isinstance(v, bool) else None for v in values]
+
+
+def _rows(columns: Sequence[Column], pools: Sequence[Pool], n: int) -> list[Row]:
+    """A row a pool, for `diff`: whether the headline's pick is right."""
+    head = next(one for one in columns if one.n == n)
+    others = [one for one in columns if one.n == n and one.rm is head.rm and one is not head]
+    rows = []
+    for pool in pools:
+        key = pool_key(pool)
+        if key not in head.accuracy:
+            continue
+        value, chosen = head.accuracy[key], pool.grades[head.chosen[key][0]]
+        parts = {f"best_of_{n}": (value, 1.0), **{f"best_of_{n}/{one.how}": (one.accuracy[key], 1.0) for one in others}}
+        outcome = "right" if value >= 1 else "partly" if value > 0 else "unparsed" if chosen.answer is None else "wrong"
+        picture = pool.item.image or pool.item.id
+        text = pool.candidates[head.chosen[key][0]].response
+        rows.append(Row(json.dumps(key[:2]), picture, parts, outcome, pool.item.answer, chosen.answer or "", None, text))
+    return rows
+
+
+def write_lines(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    path.write_text("".join(json.dumps(row, ensure_ascii=True) + "\n" for row in rows), encoding="utf-8")

@@ -1,0 +1,1 @@
+"""Reading rows and images, splits by identity, drawn samples. Nothing here knows a model."""

@@ -1,0 +1,231 @@
+"""The files of a best-of-N evaluation: items, candidates, scores. Read strictly, line by line, never guessed at.
+
+Items `{id, source, image, question, choices?, answer, answer_type?, precision?}`; candidates `{id, generator, index, response,
+sampling?, steps?}`; scores `{id, generator, index, rm, mode, context?, step_scores | score, raw?}`. All JSON lines.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from vlrl.answers.steps import Steps, split_steps
+from vlrl.schema import SampleError
+
+ITEM_KEYS = ("id", "source", "image", "question", "choices", "answer", "answer_type", "precision")
+REQUIRED = ("id", "source", "question", "answer")
+MODES = ("prm", "orm")
+GREEDY = "greedy"
+"""A candidate whose `sampling` says so is the generator's own greedy answer: a row of its own, never among the N."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One question. `image`: an absolute path (or a drawn picture's address), None without one; `precision`: decimal places of
+    the answer."""
+
+    id: str
+    source: str
+    question: str
+    answer: str
+    image: str | None = None
+    choices: tuple[str, ...] | None = None
+    answer_type: str | None = None
+    precision: int | None = None
+
+    @property
+    def asked(self) -> str:
+        """The question with its choices, as solver and judge see it."""
+        listed = "".join(f"\n{chr(ord('A') + i)}. {choice}" for i, choice in enumerate(self.choices or ()))
+        return f"{self.question}{listed}"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One solution of an item by a generator."""
+
+    id: str
+    generator: str
+    index: int
+    response: str
+    steps: Steps
+    is_greedy: bool = False
+
+    @property
+    def key(self) -> tuple[str, str, int]:
+        return (self.id, self.generator, self.index)
+
+    def to_json(self) -> dict[str, Any]:
+        row: dict[str, Any] = {"id": self.id, "generator": self.generator, "index": self.index, "response": self.response}
+        return row | ({"steps": list(self.steps.steps)} if self.steps.method == "given" else {})
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a reward model said of a candidate: of each step (`mode="prm"`), or of the whole (`"orm"`, one number)."""
+
+    id: str
+    generator: str
+    index: int
+    rm: str
+    mode: str
+    values: tuple[float | None, ...]
+    context: str | None = None
+    raw: tuple[str, ...] = field(default=(), compare=False)
+
+    @property
+    def key(self) -> tuple[str, str, int]:
+        return (self.id, self.generator, self.index)
+
+    def to_json(self) -> dict[str, Any]:
+        row: dict[str, Any] = {"id": self.id, "generator": self.generator, "index": self.index, "rm": self.rm}
+        row |= {"mode": self.mode, "context": self.context}
+        row |= {"step_scores": list(self.values)} if self.mode == "prm" else {"score": self.values[0]}
+        return row | ({"raw": list(self.raw)} if self.raw else {})
+
+
+def sha256_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SampleError(f"{path}: cannot be read: {error}") from error
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        where = f"{path}:{number}"
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise SampleError(f"{where}: not a line of JSON: {error}") from error
+        if not isinstance(row, dict):
+            raise SampleError(f"{where}: a JSON object is needed, got {type(row).__name__}")
+        yield where, row
+
+
+def read_items(
+    path: Path, image_root: Path | None = None, limit: int | None = None, fields: Mapping[str, str] | None = None
+) -> list[Item]:
+    """The items of a file. `fields` maps our names to the file's (`{"answer": "gt"}`). Raises SampleError, for a field that is
+    not there with the list of those that are: the released set's schema is not published, and nothing is guessed."""
+    names = {key: key for key in ITEM_KEYS} | dict(fields or {})
+    unknown = sorted(set(names) - set(ITEM_KEYS))
+    if unknown:
+        raise SampleError(f"the field map names {unknown[0]!r}; items have {', '.join(ITEM_KEYS)}")
+    found: list[Item] = []
+    seen: set[str] = set()
+    for where, row in _rows(path):
+        missing = [names[key] for key in REQUIRED if names[key] not in row]
+        if missing:
+            raise SampleError(
+                f"{where}: no field {missing[0]!r}; the row has {', '.join(sorted(row))}; say which is which by --fields"
+            )
+        item = _item({key: row.get(name) for key, name in names.items()}, where, image_root or path.parent)
+        if item.id in seen:
+            raise SampleError(f"{where}: id {item.id!r} was used before")
+        seen.add(item.id)
+        found.append(item)
+        if limit is not None and len(found) >= limit:
+            break
+    if not found:
+        raise SampleError(f"{path}: holds no items")
+    return found
+
+
+def _item(row: Mapping[str, Any], where: str, root: Path) -> Item:
+    def text(key: str) -> str:
+        value = row[key]
+        if isinstance(value, bool) or not isinstance(value, str | int | float) or str(value).strip() == "":
+            raise SampleError(f"{where}: {key!r} must be text or a number, got {value!r:.60}")
+        return str(value)
+
+    image, choices, precision = row["image"], row["choices"], row["precision"]
+    if image is not None and not isinstance(image, str):
+        raise SampleError(f"{where}: 'image' must be a path, got {type(image).__name__} (write pictures to files first)")
+    if choices is not None and not (isinstance(choices, list) and all(isinstance(one, str) for one in choices)):
+        raise SampleError(f"{where}: 'choices' must be a list of texts, got {choices!r:.60}")
+    if isinstance(precision, float) and precision.is_integer():
+        precision = int(precision)
+    if precision is not None and (not isinstance(precision, int) or isinstance(precision, bool) or not 0 <= precision <= 12):
+        raise SampleError(f"{where}: 'precision' must be a number of decimal places, 0 to 12, got {precision!r}")
+    if image and not image.startswith("synthetic:"):
+        image = str((root / image).resolve())
+    kind = None if row["answer_type"] is None else text("answer_type")
+    options = tuple(choices) if choices else None
+    return Item(text("id"), text("source"), text("question"), text("answer"), image or None, options, kind, precision)
+
+
+def read_candidates(path: Path, items: Sequence[Item]) -> list[Candidate]:
+    """The candidates of these items, by item, generator and index; those of other items are left out. Raises SampleError."""
+    known = {item.id: place for place, item in enumerate(items)}
+    found: dict[tuple[str, str, int], Candidate] = {}
+    for where, row in _rows(path):
+        if str(row.get("id")) not in known:
+            continue
+        one = _candidate(row, where)
+        if one.key in found:
+            raise SampleError(f"{where}: candidate {one.index} of {one.id!r} by {one.generator!r} is there twice")
+        found[one.key] = one
+    if not found:
+        raise SampleError(f"{path}: holds no candidates of the {len(items)} items; their 'id' must be the items'")
+    return sorted(found.values(), key=lambda one: (known[one.id], one.generator, one.index))
+
+
+def _candidate(row: Mapping[str, Any], where: str) -> Candidate:
+    generator, index, response, steps = (row.get(key) for key in ("generator", "index", "response", "steps"))
+    if not isinstance(generator, str) or not isinstance(index, int) or isinstance(index, bool) or index < 0:
+        raise SampleError(f"{where}: a candidate has a 'generator' (text) and an 'index' from 0, got {generator!r}, {index!r}")
+    if steps is not None and not (isinstance(steps, list) and steps and all(isinstance(one, str) for one in steps)):
+        raise SampleError(f"{where}: 'steps' must be a list of texts, got {steps!r:.60}")
+    if response is None and steps:
+        response = "\n".join(steps)
+    if not isinstance(response, str):
+        raise SampleError(f"{where}: 'response' must be text, got {response!r:.60}")
+    split = Steps(tuple(steps), "given") if steps else split_steps(response)
+    sampling = row.get("sampling")
+    is_greedy = sampling == GREEDY or (isinstance(sampling, dict) and sampling.get("temperature") == 0)
+    return Candidate(str(row["id"]), generator, index, response, split, is_greedy)
+
+
+def read_scores(path: Path) -> list[Score]:
+    """The scores of a file, of one or several reward models. Raises SampleError."""
+    found: dict[tuple[Any, ...], Score] = {}
+    for where, row in _rows(path):
+        one = _score(row, where)
+        key = (one.key, one.rm, one.mode, one.context)
+        if key in found:
+            raise SampleError(f"{where}: {one.rm!r} scored candidate {one.index} of {one.id!r} twice ({one.mode})")
+        found[key] = one
+    if not found:
+        raise SampleError(f"{path}: holds no scores")
+    return list(found.values())
+
+
+def _score(row: Mapping[str, Any], where: str) -> Score:
+    mode, told = row.get("mode"), [row.get(key) for key in ("id", "generator", "rm")]
+    if mode not in MODES or any(value is None for value in told) or not isinstance(row.get("index"), int):
+        raise SampleError(f"{where}: a score has id, generator, index, rm and a mode ({' or '.join(MODES)}), got {row!r:.80}")
+    key = "step_scores" if mode == "prm" else "score"
+    if key not in row:
+        raise SampleError(f"{where}: mode {mode!r} needs {key!r}")
+    values = row[key] if mode == "prm" else [row[key]]
+    if not isinstance(values, list) or not values or not all(_is_score(value) for value in values):
+        raise SampleError(f"{where}: {key!r} must hold numbers or null, got {row[key]!r:.60}")
+    values = tuple(None if value is None else float(value) for value in values)
+    context = row.get("context")
+    return Score(
+        str(told[0]), str(told[1]), row["index"], str(told[2]), mode, values, None if context is None else str(context)
+    )
+
+
+def _is_score(value: Any) -> bool:
+    return value is None or (isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value))

@@ -1,0 +1,83 @@
+"""Card games without a data set: deals to be played, and for the cold start states with what a careless player would do.
+
+The careless player reads the picture right but has no plan: on the number line it goes either way, in blackjack it hits or
+stands by chance, and in the points games it heads for a formula that uses the cards in a random way (in Points24, every fourth
+time for a right one).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from vlrl.data.synthetic.items import item_rng
+from vlrl.envs.cards import Game, game, write_reply
+from vlrl.envs.cards.deals import Deal, deal_of, episode_sample, state_sample
+from vlrl.envs.cards.points import PointsGame
+from vlrl.envs.cards.transcripts import read_moves, state_after
+from vlrl.envs.cards.wording import pick, word_thought
+from vlrl.envs.frames import draw as draw_state
+from vlrl.schema import Sample
+
+RIGHT_FORMULAS = {"points24": 0.25, "ezpoints": 0.0}
+"""How often the careless player heads for a formula that wins."""
+N_SEEDS = 2**31
+
+
+def frame(name: str, moves: str, seed: int) -> Image.Image:
+    """The picture of the state after `moves` of the deal of `seed`. Raises ValueError for moves that cannot be."""
+    rules = game(name)
+    return Image.fromarray(draw_state(name, state_after(rules, seed, read_moves(rules, moves)), "fixed"))
+
+
+def game_sample(name: str, seed: int, split: str, index: int) -> Sample:
+    """Deal `index` of a split: an episode, or, in splits named `coldstart...`, a state of one that the careless player has come
+    to, with its reply as `meta.loose_reply`."""
+    rng = item_rng(name, split, seed, index)
+    rules = game(name)
+    episode = episode_sample(f"{name}-{split}-{seed}-{index}", name, rules, int(rng.integers(N_SEEDS)))
+    if not split.startswith("coldstart"):
+        return episode
+    deal = deal_of(episode)
+    plan = _plan(deal, rng)
+    moves = plan[: int(rng.integers(len(plan)))]
+    sample = state_sample(episode, moves, identity=episode.id, good=False)
+    reply = careless_reply(rules, state_after(rules, deal.seed, moves), plan, len(moves), rng)
+    return dataclasses.replace(sample, meta={**sample.meta, "loose_reply": reply})
+
+
+def careless_reply(rules: Game, state: Any, plan: tuple[str, ...], step: int, rng: np.random.Generator) -> str:
+    """What the careless player writes at a step of its plan."""
+    move = plan[step]
+    formula = plan[:-1] if isinstance(rules, PointsGame) else ()
+    return write_reply({**rules.shown(state), "thoughts": word_thought(rules, state, move, rng, formula)}, move)
+
+
+def _plan(deal: Deal, rng: np.random.Generator) -> tuple[str, ...]:
+    """The moves of the careless player: no prefix of them but the whole ends the game."""
+    if isinstance(deal.game, PointsGame):
+        return (*_formula(deal.game, deal.state(), rng), "=")
+    moves: list[str] = []
+    while True:
+        moves.append(pick(rng, deal.game.tokens))
+        try:
+            state_after(deal.game, deal.seed, moves)
+        except ValueError:
+            return tuple(moves)
+
+
+def _formula(rules: PointsGame, state: Any, rng: np.random.Generator) -> tuple[str, ...]:
+    """The cards in any order with any operators between, or a right formula."""
+    if rng.random() < RIGHT_FORMULAS[rules.name] and (right := rules.plan(state)) is not None:
+        return right
+    numbers = [str(state.numbers[i]) for i in rng.permutation(len(state.numbers))]
+    tokens = [numbers[0]]
+    for number in numbers[1:]:
+        tokens += [pick(rng, rules.operators), number]
+    if rules.brackets and rng.random() < 0.3:
+        start = 2 * int(rng.integers(len(numbers) - 1))
+        tokens[start : start + 3] = ["(", *tokens[start : start + 3], ")"]
+    return tuple(tokens)

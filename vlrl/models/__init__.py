@@ -1,0 +1,1 @@
+"""Models: loading them, their inputs, generation, the shared layout of a group, value heads."""

@@ -1,0 +1,150 @@
+"""Greedy completions of a set of samples, each exactly once, over one process or several."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import gather_object
+from tqdm.auto import tqdm
+from transformers import GenerationConfig, PreTrainedModel
+
+from vlrl.envs.cards.playing import play
+from vlrl.models.inputs import messages, open_images
+from vlrl.models.load import Loaded, vision_token_ids
+from vlrl.schema import Prediction, Sample, Task
+
+
+def eos_ids(loaded: Loaded) -> list[int]:
+    """Every id that ends a completion: the generation config's and the tokenizer's."""
+    configured = loaded.model.generation_config.eos_token_id
+    ids = [] if configured is None else [configured] if isinstance(configured, int) else list(configured)
+    return sorted({*ids, loaded.tokenizer.eos_token_id})
+
+
+def generate(
+    loaded: Loaded,
+    tasks: Mapping[str, Task],
+    samples: Sequence[Sample],
+    *,
+    max_new_tokens: int,
+    batch_size: int,
+    model: PreTrainedModel | None = None,
+    label: str = "generating",
+    each: Callable[[list[Prediction]], None] | None = None,
+) -> list[Prediction]:
+    """Greedy completions in the order of `samples` (situated ones, see `vlrl.models.inputs.situate`), each asked as its own
+    task asks.
+
+    Prompts are left-padded, vision tokens cannot be sampled, and the model's own generation defaults do not leak in.
+    Samples are dealt to the processes in turn; every rank calls `generate` equally often, as sharded models need.
+    `model`: the unwrapped model to use, default `loaded.model`. `each`: told this process' predictions, batch by batch.
+    """
+    state = PartialState()
+    rank, world = state.process_index, state.num_processes
+    mine = list(range(rank, len(samples), world))
+    n_batches = math.ceil(math.ceil(len(samples) / world) / batch_size)
+    done: list[tuple[int, Prediction]] = []
+    for number in tqdm(range(n_batches), desc=label, disable=rank > 0, leave=False):
+        indices = mine[number * batch_size : (number + 1) * batch_size]
+        batch = [samples[i] for i in indices] or [samples[0]]
+        made = list(zip(indices, complete(loaded, tasks, batch, max_new_tokens, model), strict=False))
+        done += made
+        if each is not None:
+            each([prediction for _, prediction in made])
+    if world > 1:
+        done = gather_object(done)
+    return [prediction for _, prediction in sorted(done, key=lambda pair: pair[0])]
+
+
+def complete(
+    loaded: Loaded,
+    tasks: Mapping[str, Task],
+    batch: Sequence[Sample],
+    max_new_tokens: int,
+    model: PreTrainedModel | None = None,
+    *,
+    temperature: float = 0.0,
+    seed: int = 0,
+) -> list[Prediction]:
+    """Greedy completions of one batch, on this process alone; see `generate`. With a temperature they are sampled (top-p 1, no
+    top-k), from `seed` and the batch's ids. Episodes are played side by side, and their
+    completion is the transcript (`max_new_tokens` holds for each reply)."""
+    games = [i for i, sample in enumerate(batch) if tasks[sample.task].is_episode(sample)]
+    single = [i for i in range(len(batch)) if i not in set(games)]
+    made: dict[int, Prediction] = {}
+
+    def ask(samples: Sequence[Sample]) -> list[Prediction]:
+        if not temperature:
+            return _answers(loaded, tasks, samples, max_new_tokens, model)
+        with torch.random.fork_rng():
+            key = hashlib.sha256(repr([seed, *(sample.id for sample in samples)]).encode()).digest()
+            torch.manual_seed(int.from_bytes(key[:8], "big", signed=True))
+            return _answers(loaded, tasks, samples, max_new_tokens, model, temperature)
+
+    if single:
+        made |= zip(single, ask([batch[i] for i in single]), strict=True)
+    if games:
+        made |= zip(games, play([batch[i] for i in games], ask), strict=True)
+    return [made[i] for i in range(len(batch))]
+
+
+def _answers(
+    loaded: Loaded,
+    tasks: Mapping[str, Task],
+    batch: Sequence[Sample],
+    max_new_tokens: int,
+    model: PreTrainedModel | None,
+    temperature: float = 0.0,
+) -> list[Prediction]:
+    model = loaded.model if model is None else model
+    ends = torch.tensor(eos_ids(loaded))
+    sampling = (
+        {"do_sample": True, "temperature": temperature, "top_p": 1.0, "top_k": 0} if temperature else {"do_sample": False}
+    )
+    config = GenerationConfig(
+        **sampling,
+        max_new_tokens=max_new_tokens,
+        eos_token_id=ends.tolist(),
+        pad_token_id=loaded.tokenizer.pad_token_id,
+        suppress_tokens=vision_token_ids(loaded),
+        use_cache=True,
+    )
+    was_training = model.training
+    model.eval()
+    made = []
+    for sample, ids in zip(batch, _complete(loaded, tasks, batch, model, config), strict=True):
+        ended = torch.isin(ids, ends).nonzero()
+        n_tokens = int(ended[0]) + 1 if len(ended) else len(ids)
+        text = loaded.tokenizer.decode(ids[:n_tokens], skip_special_tokens=True)
+        made.append(Prediction(sample.id, text, n_tokens, truncated=not len(ended)))
+    model.train(was_training)
+    return made
+
+
+def _complete(
+    loaded: Loaded, tasks: Mapping[str, Task], batch: Sequence[Sample], model: PreTrainedModel, config: GenerationConfig
+) -> torch.Tensor:
+    """Completion ids `[batch, tokens]` on the CPU."""
+    images = [open_images(sample) for sample in batch]
+    prompts = [messages(sample, tasks, len(seen)) for sample, seen in zip(batch, images, strict=True)]
+    texts = [loaded.processor.apply_chat_template(p, add_generation_prompt=True, tokenize=False) for p in prompts]
+    inputs = loaded.processor(
+        text=texts,
+        images=images if any(images) else None,
+        padding=True,
+        padding_side="left",
+        return_tensors="pt",
+        add_special_tokens=False,
+    ).to(model.device)
+    # `generate` fills what `config` leaves open from the model's own defaults, so those are set aside.
+    own, model.generation_config = model.generation_config, config
+    try:
+        with torch.inference_mode():
+            ids = model.generate(**inputs, generation_config=config)
+    finally:
+        model.generation_config = own
+    return ids[:, inputs["input_ids"].shape[1] :].cpu()

@@ -1,0 +1,186 @@
+"""From a `Sample` to what the trainer and the generator take: images opened, boxes' dialect known, messages built.
+
+Training, the supervised stage and evaluation all come through here, so all three see the same prompt and pixels. A video is
+shown as some of its frames, in order, as so many images: TRL's GRPO has no way for video tensors.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+from PIL import Image
+from tqdm.auto import tqdm
+
+from vlrl.data.images import VIDEO_FPS, VIDEO_FRAMES, ImageError, frame_files, image_size, open_image, open_images, video_frames
+from vlrl.models.load import Loaded, input_size_px
+from vlrl.schema import Sample, SampleError, Task
+
+__all__ = [
+    "MAX_ASPECT",
+    "SFT_TARGETS",
+    "VIDEO_FPS",
+    "VIDEO_FRAMES",
+    "ImageError",
+    "Samples",
+    "check_samples",
+    "dataset",
+    "image_size",
+    "messages",
+    "open_image",
+    "open_images",
+    "situate",
+    "target",
+    "video_frames",
+]
+
+MAX_ASPECT = 200
+"""Qwen's image processors refuse thinner images than this."""
+SFT_TARGETS = ("thinking+answer", "answer")
+
+
+def _seen_size(sample: Sample) -> tuple[int, int] | None:
+    """Width and height of the image that boxes refer to (in a video all frames are equal); None without pictures."""
+    if sample.video is not None:
+        is_folder = Path(sample.video).is_dir()
+        return image_size(frame_files(sample.video)[0]) if is_folder else video_frames(sample.video, 2)[0].size
+    if not sample.images:
+        return None
+    index = int(sample.meta.get("image_index", 0))
+    if not 0 <= index < len(sample.images):
+        raise SampleError(f"id {sample.id!r}: meta.image_index {index} of {len(sample.images)} images")
+    return image_size(sample.images[index])
+
+
+def situate(sample: Sample, loaded: Loaded, *, answer_format: str | None = None, box_format: str | None = None) -> Sample:
+    """The sample with `meta` telling how its completion is written: `coords`, `image_size`, `input_size`, and the given
+    `answer_format` and `box_format` where the sample has none of its own.
+
+    Raises ImageError, or SampleError if `meta.image_size` contradicts the file.
+    """
+    meta: dict[str, Any] = {**sample.meta, "coords": loaded.coords}
+    for name, form in (("answer_format", answer_format), ("box_format", box_format)):
+        if form is not None:
+            meta.setdefault(name, form)
+    seen = _seen_size(sample)
+    if seen is not None:
+        width, height = seen
+        stated = meta.get("image_size")
+        if stated is not None and list(stated) != [width, height]:
+            what = sample.video or sample.images[int(meta.get("image_index", 0))]
+            raise SampleError(f"id {sample.id!r}: meta.image_size is {list(stated)}, but {what} is {[width, height]}")
+        meta["image_size"] = [width, height]
+        if max(width, height) > MAX_ASPECT * min(width, height):
+            raise SampleError(f"id {sample.id!r}: image of {width}x{height} px is too thin (sides 1 : {MAX_ASPECT} at most)")
+        if loaded.coords == "resized_px":
+            meta["input_size"] = list(input_size_px(loaded.processor, width, height))
+    return dataclasses.replace(sample, meta=meta)
+
+
+def check_samples(
+    samples: Sequence[Sample],
+    tasks: Mapping[str, Task],
+    loaded: Loaded,
+    where: str,
+    *,
+    answer_format: str | None = None,
+    box_format: str | None = None,
+) -> list[Sample]:
+    """Situate and check every sample before training, each by its own task: answers, boxes against image sizes, headers of
+    the images they refer to.
+
+    Raises SampleError naming file, id and value.
+    """
+    ready = []
+    for sample in tqdm(samples, desc=f"checking {where}", disable=len(samples) < 2000, leave=False):
+        if sample.task not in tasks:
+            raise SampleError(
+                f"{where} (id {sample.id!r}): its task is {sample.task!r}, but this run's are {', '.join(tasks)}"
+                f" (--task {','.join([*tasks, sample.task])} for all)"
+            )
+        try:
+            sample = situate(sample, loaded, answer_format=answer_format, box_format=box_format)
+        except ValueError as error:
+            raise SampleError(f"{where} (id {sample.id!r}): {error}") from error
+        problem = tasks[sample.task].check(sample)
+        if problem:
+            raise SampleError(f"{where} (id {sample.id!r}): {problem}")
+        ready.append(sample)
+    return ready
+
+
+def messages(sample: Sample, tasks: Mapping[str, Task], n_images: int | None = None) -> list[dict[str, Any]]:
+    """The user turn by the sample's own task, images first, as structured content with one placeholder an image.
+
+    `n_images`: how many were opened, where the sample does not tell (frames of a video).
+    """
+    content: list[dict[str, Any]] = [{"type": "image"} for _ in range(len(sample.images) if n_images is None else n_images)]
+    content.append({"type": "text", "text": tasks[sample.task].prompt(sample)})
+    return [{"role": "user", "content": content}]
+
+
+class Samples:
+    """Samples by index, opened on demand; an image that turns out unreadable is reported by sample id and replaced by the
+    next readable sample, so a long run goes on. Replacement depends on the index alone: groups stay whole."""
+
+    def __init__(self, n: int, get: Callable[[int], Sample], report: Callable[[str], None] = print) -> None:
+        self.n, self.get, self.report = n, get, report
+        self.unreadable: dict[str, str] = {}
+
+    def open(self, index: int) -> tuple[Sample, list[Image.Image]]:
+        for step in range(min(self.n, 100)):
+            sample = self.get((index + step) % self.n)
+            try:
+                return sample, open_images(sample)
+            except ImageError as error:
+                if sample.id not in self.unreadable:
+                    self.unreadable[sample.id] = str(error)
+                    self.report(f"sample {sample.id}: {error}; the next sample takes its place")
+        raise ImageError(f"100 samples in a row have unreadable images, the last: {self.unreadable[sample.id]}")
+
+
+class _Rows:
+    """Indices -> TRL's rows; see `dataset`."""
+
+    def __init__(self, samples: Samples, tasks: Mapping[str, Task], sft: str | None) -> None:
+        self.samples, self.tasks, self.sft = samples, tasks, sft
+        self.opened: dict[int, tuple[Sample, list[Image.Image]]] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        # `datasets` names a transform by a hash of all that it reaches, which may be a model: minutes for its weights.
+        return {"n": self.samples.n, "sft": self.sft}
+
+    def __call__(self, batch: dict[str, list[int]]) -> dict[str, list[Any]]:
+        # TRL asks for every index once a completion and again for every micro-batch of a generation.
+        kept = {i: self.opened[i] if i in self.opened else self.samples.open(i) for i in dict.fromkeys(batch["index"])}
+        self.opened = kept
+        opened = [kept[index] for index in batch["index"]]
+        columns: dict[str, list[Any]] = {
+            "prompt": [messages(sample, self.tasks, len(images)) for sample, images in opened],
+            "images": [images for _, images in opened],
+        }
+        if self.sft:
+            targets = [target(sample, self.tasks[sample.task], self.sft) for sample, _ in opened]
+            columns["completion"] = [
+                [{"role": "assistant", "content": [{"type": "text", "text": target}]}] for target in targets
+            ]
+        else:
+            columns["sample"] = [sample for sample, _ in opened]
+            columns["index"] = batch["index"]
+        return columns
+
+
+def target(sample: Sample, task: Task, kind: str = SFT_TARGETS[0]) -> str:
+    """What the supervised stage imitates: the whole completion, or ("answer") without its thought, whatever the prompt asks."""
+    if kind == "answer" and sample.meta.get("answer_format", "think_answer") != "none":
+        sample = dataclasses.replace(sample, meta={**sample.meta, "answer_format": "answer"})
+    return task.sft_target(sample)
+
+
+def dataset(samples: Samples, tasks: Mapping[str, Task], sft: str | None = None) -> Dataset:
+    """A lazily opened data set of TRL's rows: `prompt`, `images` (empty for text alone), `sample` and `index`, or, with
+    `sft` (one of `SFT_TARGETS`), a `completion` instead of these two."""
+    return Dataset.from_dict({"index": list(range(samples.n))}).with_transform(_Rows(samples, tasks, sft))

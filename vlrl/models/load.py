@@ -1,0 +1,201 @@
+"""`load_model("tiny" | folder | hub id)`: weights, processor, and the coordinate dialect with the reason for it.
+
+The dialect follows `config.model_type`, never the name of a folder. Not here: prompts and images (`vlrl.models.inputs`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    PreTrainedModel,
+    ProcessorMixin,
+)
+from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
+
+from vlrl.models import tiny
+from vlrl.models.prefix_sharing.attention import FAMILIES, use_attention
+
+TINY_NAMES = tiny.NAMES
+"""`tiny` is the shipped cold start, `tiny-random` the same model before it learnt anything."""
+
+COORDS_OF = {
+    "qwen2_5_vl": "resized_px",
+    "qwen2_vl": "norm1000",
+    "qwen3_vl": "norm1000",
+    "qwen3_vl_moe": "norm1000",
+    "internvl": "norm1000",
+    "glm4v": "norm1000",
+    "glm4v_moe": "norm1000",
+}
+"""Coordinate dialect by `config.model_type`; see the README for what each dialect writes."""
+
+VISION_TOKENS = (
+    "<|image_pad|>",
+    "<|video_pad|>",
+    "<|vision_pad|>",
+    "<|vision_start|>",
+    "<|vision_end|>",
+    "<image>",
+    "<img>",
+    "</img>",
+    "<IMG_CONTEXT>",
+    "<|image|>",
+    "<|video|>",
+    "<|begin_of_image|>",
+    "<|end_of_image|>",
+    "<|begin_of_video|>",
+    "<|end_of_video|>",
+)
+
+
+class ModelError(ValueError):
+    """A model that cannot be used; the message says why and what would work."""
+
+
+@dataclass
+class Loaded:
+    """A model with what is needed to talk to it."""
+
+    model: PreTrainedModel
+    processor: ProcessorMixin
+    name: str
+    coords: str
+    coords_why: str
+    attention: str = ""
+    """Of language model and tower, and why."""
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
+
+    @property
+    def tokenizer(self) -> Any:
+        return self.processor.tokenizer  # type: ignore[attr-defined]
+
+
+def choose_coords(model_type: str, override: str | None = None) -> tuple[str, str]:
+    """The dialect of boxes in completions, and why. Raises ModelError where it would have to be guessed."""
+    if override is not None:
+        return override, "--coords"
+    if model_type not in COORDS_OF:
+        raise ModelError(
+            f"no coordinate dialect is known for model_type {model_type!r}; say which one its boxes use with --coords"
+            f" resized_px | norm1000 | norm1 | px (known types: {', '.join(COORDS_OF)})"
+        )
+    return COORDS_OF[model_type], f"config.model_type={model_type}"
+
+
+def check_is_vlm(name: str, **hub: Any) -> str:
+    """The `model_type` of a folder or hub id, read from its config alone. Raises ModelError for a text model."""
+    if name in TINY_NAMES:
+        return "qwen2_5_vl"
+    try:
+        config = AutoConfig.from_pretrained(name, **hub)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"--model_name_or_path {name}: no model config could be read: {error}") from error
+    if config.model_type not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES and not hub.get("trust_remote_code"):
+        raise ModelError(
+            f"--model_name_or_path {name} is of type {config.model_type!r}, which takes no images; give a"
+            " vision-language model such as Qwen/Qwen2.5-VL-3B-Instruct"
+        )
+    return str(config.model_type)
+
+
+def load_model(
+    name: str,
+    *,
+    dtype: str | torch.dtype | None = None,
+    attn_implementation: str | None = None,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    coords: str | None = None,
+    min_pixels: int | None = None,
+    max_pixels: int | None = None,
+    seed: int = 0,
+    **model_kwargs: Any,
+) -> Loaded:
+    """Load weights and processor. `min_pixels` and `max_pixels` bound the image the model sees and hold for training,
+    rewards and evaluation alike. `seed` draws the weights of `tiny-random`. Raises ModelError."""
+    hub = {"revision": revision or "main", "trust_remote_code": trust_remote_code}
+    model_type = check_is_vlm(name, **hub)
+    dialect, why = choose_coords(model_type, coords)
+    named = None if attn_implementation in (None, "auto") else attn_implementation
+    if name in TINY_NAMES:
+        model, processor = tiny.load(name, seed)
+        if dtype not in (None, "auto"):
+            model = model.to(getattr(torch, dtype) if isinstance(dtype, str) else dtype)
+        if named:
+            model.set_attn_implementation(named)
+    else:
+        processor = AutoProcessor.from_pretrained(name, padding_side="left", **hub)
+        if named:
+            model_kwargs["attn_implementation"] = named
+        model = AutoModelForImageTextToText.from_pretrained(name, dtype=dtype or "auto", **hub, **model_kwargs)
+    if not isinstance(processor, ProcessorMixin):
+        raise ModelError(f"{name} has a tokenizer but no image processor; its folder lacks preprocessor_config.json")
+    limit_pixels(processor, min_pixels, max_pixels)
+    processor.tokenizer.padding_side = "left"  # type: ignore[attr-defined]
+    model.config.use_cache = True
+    return Loaded(model, processor, name, dialect, why, attend(model, named))
+
+
+def attend(model: Any, named: str | None) -> str:
+    """Give the model the fastest attention that is right for each part, unless one was named; returns what and why."""
+    if named:
+        return f"{named} (--attn_implementation)"
+    routed = use_attention(model) if model.config.model_type in FAMILIES and model.config._attn_implementation == "sdpa" else {}
+    text = "sdpa, packed groups by vlrl's kernels" if "text_config" in routed else model.config._attn_implementation
+    tower = "all windows at once (sdpa)" if "vision_config" in routed else "as the language model"
+    return f"language model {text}; tower {tower}"
+
+
+def limit_pixels(processor: Any, min_pixels: int | None, max_pixels: int | None) -> None:
+    """Bound the area of resized images (and keep the bound in the processor's saved config)."""
+    if min_pixels is None and max_pixels is None:
+        return
+    size = processor.image_processor.size
+    if "longest_edge" not in size or not hasattr(processor.image_processor, "patch_size"):
+        raise ModelError("--min_pixels/--max_pixels: this model's image processor has no pixel limits to set")
+    low = min_pixels or size["shortest_edge"]
+    high = max_pixels or size["longest_edge"]
+    if low > high:
+        raise ModelError(f"smallest image ({low} pixels) exceeds the largest ({high}); set both --min_pixels, --max_pixels")
+    processor.image_processor.size = type(size)(shortest_edge=low, longest_edge=high)
+
+
+def input_size_px(processor: Any, width: int, height: int) -> tuple[int, int]:
+    """Width and height the model sees after the image processor's resize (a test compares it with `image_grid_thw`)."""
+    images = processor.image_processor
+    high, wide = smart_resize(
+        height,
+        width,
+        factor=images.patch_size * images.merge_size,
+        min_pixels=images.size["shortest_edge"],
+        max_pixels=images.size["longest_edge"],
+    )
+    return wide, high
+
+
+def vision_token_ids(loaded: Loaded) -> list[int]:
+    """Ids that must never be sampled: image and video placeholders and their markers."""
+    tokenizer, config = loaded.tokenizer, loaded.model.config
+    ids = {tokenizer.convert_tokens_to_ids(token) for token in VISION_TOKENS if token in tokenizer.get_vocab()}
+    for name in ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id"):
+        value = getattr(config, name, None)
+        if isinstance(value, int):
+            ids.add(value)
+    return sorted(ids - set(tokenizer.convert_tokens_to_ids([tokenizer.eos_token, tokenizer.pad_token])))
+
+
+def save_model(model: PreTrainedModel, processor: ProcessorMixin, folder: Path) -> None:
+    """Write a folder that `AutoModelForImageTextToText` and `AutoProcessor` load."""
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)

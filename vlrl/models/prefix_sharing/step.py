@@ -1,0 +1,356 @@
+"""A training step in the shared layout: which batches can take it, what is prepared once for a prompt, how it checks itself.
+
+TRL asks for log-probabilities of padded rows, G of them with one prompt; a `Plan` says which. What is not shared goes TRL's
+own way, and the run says why. Not here: the passes (`vlrl.models.prefix_sharing.groups`,
+`vlrl.models.prefix_sharing.rollout`) and TRL's hooks (`vlrl.training.grpo`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import BatchFeature
+
+from vlrl.models.prefix_sharing import groups as group_shared
+from vlrl.models.prefix_sharing import rollout as shared_rollout
+from vlrl.models.prefix_sharing.attention import TEXT_ATTENTION, choose_kernel, use_attention
+from vlrl.models.prefix_sharing.groups import Group, NotShared, Pictures, base_of, encode, micro_batches, plan_groups, unwrapped
+from vlrl.models.prefix_sharing.logprobs import score
+from vlrl.models.vision_tower import sees
+
+DROP_EVERY = 16
+"""Decoded rows that have ended leave the batch every so many tokens, where no graph is replayed."""
+NOISE = {torch.float32: 1e-5, torch.bfloat16: 1e-2, torch.float16: 1e-2}
+"""What log-probabilities may differ by in the self-check, beside four times TRL's own differences."""
+GRADIENT_BOUND = 1e-3
+"""What gradients may differ by there, relative to their length (L2)."""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One distinct prompt, processed once. `pixel_values` (patches, values) and `grid_thw` (images, 3) of all its images, or
+    None without any."""
+
+    ids: list[int]
+    images: Any
+    pixel_values: Tensor | None = None
+    grid_thw: Tensor | None = None
+
+    @property
+    def n_images(self) -> int:
+        return 0 if self.grid_thw is None else len(self.grid_thw)
+
+
+def split_prompts(ids: Sequence[Sequence[int]], images: Sequence[Any] | None, fields: Mapping[str, Any]) -> list[Prompt]:
+    """What TRL's tokenization returned for distinct prompts, prompt by prompt."""
+    shown = [None] * len(ids) if images is None else list(images)
+    grid_thw = fields.get("image_grid_thw")
+    if grid_thw is None:
+        return [Prompt(list(one), pictures) for one, pictures in zip(ids, shown, strict=True)]
+    grid_thw, pixels = torch.as_tensor(grid_thw), torch.as_tensor(fields["pixel_values"])
+    grids = torch.split(grid_thw, [len(pictures or ()) for pictures in shown])
+    patches = torch.split(pixels, [int(grid.prod(dim=-1).sum()) for grid in grids])
+    return [
+        Prompt(list(one), pictures, *((own, grid) if len(grid) else ()))
+        for one, pictures, own, grid in zip(ids, shown, patches, grids, strict=True)
+    ]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Rows that are scored together, in order: groups (their `rows` counted within these) and the pictures of all prompts."""
+
+    groups: tuple[Group, ...]
+    pictures: Pictures
+
+    @property
+    def n_rows(self) -> int:
+        return sum(len(group.rows) for group in self.groups)
+
+    def parts(self, order: Sequence[int], per_batch: int) -> list[tuple[list[int], Plan]]:
+        """Micro-batches of `per_batch` rows, groups in this order: the rows of this plan that each holds, and its own plan."""
+        cut = micro_batches(self.groups, order, per_batch)
+        return [(rows, Plan(tuple(groups), self.pictures)) for rows, groups in cut]
+
+    def plain_fields(self, ids_BT: Tensor, image_token_id: int) -> dict[str, Any]:
+        """TRL's arguments about images for these rows, with every image once a row, as TRL's own layout has it."""
+        grid_thw, pixels = self.pictures.grid_thw, self.pictures.pixel_values
+        if grid_thw is None or pixels is None:
+            return {}
+        images: dict[int, tuple[int, ...]] = {row: group.images for group in self.groups for row in group.rows}
+        wanted = [image for row in range(self.n_rows) for image in images[row]]
+        if not wanted:
+            return {}
+        patches = torch.split(pixels, grid_thw.prod(dim=-1).tolist())
+        return {
+            "pixel_values": torch.cat([patches[image] for image in wanted]),
+            "image_grid_thw": grid_thw[wanted],
+            "mm_token_type_ids": (ids_BT == image_token_id).int(),
+            "num_images": [len(images[row]) for row in range(self.n_rows)],
+        }
+
+
+def plan_rows(model: Any, ids_BT: Tensor, mask_BT: Tensor, n_keep: int, fields: Mapping[str, Any]) -> Plan:
+    """The plan of rows in TRL's padded layout whose prompts need not be alike: rows with equal prompts and images are a group.
+    `fields`: TRL's arguments about images. Raises NotShared."""
+    grid_thw, pixels = fields.get("image_grid_thw"), fields.get("pixel_values")
+    n_images = list(fields.get("num_images") or [0] * len(ids_BT))
+    if pixels is None or grid_thw is None:
+        grid_thw, patches, sums = None, [], []
+    else:
+        patches = list(torch.split(pixels, grid_thw.prod(dim=-1).tolist()))
+        sums = torch.stack([one.double().sum() for one in patches]).tolist()
+    seen, kept_ids = mask_BT[:, :-n_keep].bool().cpu(), ids_BT[:, :-n_keep].cpu()
+    found: dict[Any, list[tuple[list[int], list[int]]]] = {}  # by ids and sums of the images: rows, images of the first
+    image = 0
+    for row, n in enumerate(n_images):
+        images = list(range(image, image + n))
+        image += n
+        alike = found.setdefault((tuple(kept_ids[row][seen[row]].tolist()), *(sums[i] for i in images)), [])
+        same = (
+            rows for rows, own in alike if all(torch.equal(patches[a], patches[b]) for a, b in zip(own, images, strict=True))
+        )
+        rows = next(same, None)
+        if rows is None:
+            alike.append(([row], images))
+        else:
+            rows.append(row)
+    distinct = [(list(key[0]), rows, images) for key, alike in found.items() for rows, images in alike]
+    shown = [i for _, _, images in distinct for i in images]
+    pictures = Pictures()
+    if shown and grid_thw is not None:
+        pictures = Pictures(torch.cat([patches[i] for i in shown]), grid_thw[shown])
+    prompts, counts = [ids for ids, _, _ in distinct], [len(images) for _, _, images in distinct]
+    groups = plan_groups(model, prompts, counts, pictures.grid_thw, 1)
+    return Plan(tuple(replace(group, rows=tuple(rows)) for group, (_, rows, _) in zip(groups, distinct, strict=True)), pictures)
+
+
+class OnceProcessed:
+    """Stands in for the processor where TRL asks it a second time for the rows of a batch: a batch that is shared answers
+    with what its distinct prompts gave the first time. Everything else is the processor's own."""
+
+    def __init__(self, processor: Any, plan: Callable[[], Plan | None]) -> None:
+        self._processor, self._plan = processor, plan
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._processor, name)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        plan = self._plan()
+        if plan is None or kwargs.get("images") is None:
+            return self._processor(*args, **kwargs)
+        return BatchFeature({"pixel_values": plan.pictures.pixel_values, "image_grid_thw": plan.pictures.grid_thw})
+
+
+@dataclass
+class Sharing:
+    """How a run shares, decided once: the packed `kernel`, whether the tower's features serve all passes (`frozen`), and
+    whether weights are `sharded`. `off`: why nothing is shared, None while it is. `one_pass`: a single forward for a
+    micro-batch, as wrappers that count them need. `without`: features left out to measure them
+    (`vlrl.bench.speed.plan.WITHOUT`).
+    """
+
+    kernel: str
+    frozen: bool
+    sharded: bool
+    graphs: bool
+    autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
+    off: str | None = None
+    one_pass: bool = False
+    without: frozenset[str] = frozenset()
+
+    def line(self, by_row: bool = False) -> str:
+        """What a run says at its start. `by_row`: of steps of episodes, which are groups where their states are equal."""
+        if self.off is not None:
+            return f"sharing   off: {self.off}"
+        if by_row:
+            return f"sharing   on: steps in equal states once a pass; packed pass by {self.kernel}"
+        tower = "encoded once a batch, frozen" if self.frozen else "inside each pass"
+        decode = "graphs" if self.graphs else "finished rows dropped" if not self.sharded else "plain"
+        return f"sharing   on: prompts and images once a group; packed pass by {self.kernel}; tower {tower}; decode {decode}"
+
+    def plan(self, model: Any, prompts: Sequence[Prompt], n_generations: int, device: torch.device) -> Plan:
+        """The plan of a generation batch. Raises NotShared."""
+        seen = [prompt for prompt in prompts if prompt.grid_thw is not None]
+        pictures = Pictures()
+        if seen:
+            pixels = torch.cat([prompt.pixel_values for prompt in seen if prompt.pixel_values is not None])
+            grid = torch.cat([prompt.grid_thw for prompt in seen if prompt.grid_thw is not None])
+            pictures = Pictures(pixels.to(device), grid.to(device))
+        n_images = [prompt.n_images for prompt in prompts]
+        groups = plan_groups(model, [prompt.ids for prompt in prompts], n_images, pictures.grid_thw, n_generations)
+        return Plan(tuple(groups), self.encoded(model, pictures))
+
+    def encoded(self, model: Any, pictures: Pictures) -> Pictures:
+        """The pictures of a generation batch, with their features where those serve all passes."""
+        if not self.frozen:
+            return pictures
+        with self.autocast():
+            return encode(model, pictures)
+
+    def logps(self, model: Any, ids_BT: Tensor, mask_BT: Tensor, n_keep: int, plan: Plan, entropy: bool) -> Any:
+        """Log-probabilities and entropies of a plan's rows in one micro-batch."""
+        return score(
+            model, ids_BT, mask_BT, n_keep, plan.groups, plan.pictures,
+            kernel=self.kernel, one_pass=self.one_pass, entropy=entropy, autocast=self.autocast,
+        )  # fmt: skip
+
+    def disagreement(
+        self,
+        model: Any,
+        ids_BT: Tensor,
+        mask_BT: Tensor,
+        n_keep: int,
+        plan: Plan,
+        plain: Callable[[Any, Tensor, Tensor, Plan, int], Tensor],
+    ) -> Disagreement:
+        """Compare two completions of a group with TRL's layout, without dropout; gradients too, where they are
+        wanted, in float32 and on whole weights.
+
+        `plain(model, ids, mask, plan, rows at a time)` computes TRL's log-probabilities. A group with images is taken
+        where there is one; two rows, since TRL's layout may need more memory than the run has.
+        """
+        first = max(plan.groups, key=lambda group: (bool(group.images), len(group.rows)))
+        n_tokens = mask_BT[:, -n_keep:].sum(dim=1)
+        rows = sorted(first.rows, key=lambda row: -int(n_tokens[row]))[:2]
+        one = Plan((replace(first, rows=tuple(range(len(rows)))),), plan.pictures)
+        ids, mask = ids_BT[rows], mask_BT[rows]
+        with self.autocast():
+            mixed = torch.is_autocast_enabled(ids.device.type)
+            precision = torch.get_autocast_dtype(ids.device.type) if mixed else _dtype(model)
+        exact = precision == torch.float32 and not self.sharded
+        training = model.training
+        model = model if self.sharded else unwrapped(model)
+        model.eval()
+        try:
+            with torch.no_grad():
+                shared, _ = self.logps(model, ids, mask, n_keep, one, entropy=False)
+                together, apart = (plain(model, ids, mask, one, at_once) for at_once in (len(rows), 1))
+            bound = 4 * float((together - apart).abs().max()) + NOISE.get(precision, 1e-2)
+            gradients = 0.0
+            watched = watched_weights(model) if exact and torch.is_grad_enabled() else []
+            if watched:
+                own, _ = self.logps(model, ids, mask, n_keep, one, entropy=False)
+                other = plain(model, ids, mask, one, len(rows))
+                gradients = gradient_gap(own, other, watched)
+        finally:
+            model.train(training)
+        return Disagreement(float((shared - together).abs().max()), bound, gradients)
+
+
+@dataclass(frozen=True)
+class Disagreement:
+    """The largest difference of log-probabilities between the two layouts, what it may be (four times TRL's own difference
+    between rows together and one by one, and a constant for the precision), and the relative difference of gradients.
+    `failure`: what the shared pass, or the comparison, died of."""
+
+    logps: float = math.inf
+    bound: float = 1.0
+    gradients: float = 0.0
+    failure: str = ""
+
+    @property
+    def excess(self) -> float:
+        """Above 1 where the layouts disagree by more than rounding."""
+        worst = max(self.logps / self.bound, self.gradients / GRADIENT_BOUND)
+        return worst if math.isfinite(self.logps) and math.isfinite(self.gradients) else math.inf
+
+    def __str__(self) -> str:
+        if self.failure:
+            return f"the shared pass failed: {self.failure}"
+        return (
+            f"the shared pass differs from TRL's by more than rounding: log-probabilities by {self.logps:.2g}"
+            f" (rounding: {self.bound:.2g}), gradients by a share of {self.gradients:.2g} (rounding: {GRADIENT_BOUND})"
+        )
+
+
+def watched_weights(model: Any) -> list[Tensor]:
+    """Trained weights whose gradients pass through all others: the first of the tower, the first and last of the rest."""
+    trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad and p.is_floating_point()]
+    tower, rest = ([p for name, p in trained if sees(name) == seeing] for seeing in (True, False))
+    return [*tower[:1], *rest[:1], *rest[1:][-1:]]
+
+
+def gradient_gap(own_BT: Tensor, other_BT: Tensor, weights: Sequence[Tensor]) -> float:
+    """The largest relative L2 difference of the gradients of two computations of the same values."""
+    draw = torch.Generator().manual_seed(0)
+    direction = torch.randn(own_BT.shape, generator=draw).to(own_BT)
+    gaps = [0.0]
+    grads = [torch.autograd.grad(made, weights, direction, allow_unused=True) for made in (own_BT, other_BT)]
+    for a, b in zip(*grads, strict=True):
+        if (a is None) != (b is None):
+            return math.inf
+        if a is not None and b is not None:
+            gaps.append(float((a - b).norm() / b.norm().clamp(min=1e-12)))
+    return max(gaps)
+
+
+def _dtype(model: Any) -> torch.dtype:
+    found: torch.dtype = next(parameter.dtype for parameter in model.parameters() if parameter.is_floating_point())
+    return found
+
+
+def start_sharing(
+    model: Any,
+    reference: Any,
+    *,
+    mode: str,
+    device: torch.device,
+    compute_dtype: torch.dtype | None,
+    sharded: bool,
+    n_processes: int,
+    batch: tuple[int, int, int],
+    autocast: Callable[[], AbstractContextManager[Any]],
+) -> Sharing:
+    """Decide for a run. `batch`: rows of a micro-batch, micro-batches a generation, completions a group. `reference`: the
+    frozen copy that KL is measured against, or None. Raises NotShared where `mode` is "on" and sharing cannot be."""
+    why = "--group_shared off" if mode == "off" else group_shared.why_not(model) or group_shared.sharing_problem(*batch)
+    if mode == "on" and why:
+        raise NotShared(f"--group_shared on: {why}")
+    packed = not why and base_of(model).config.get_text_config()._attn_implementation == TEXT_ATTENTION
+    if packed and reference is not None:
+        use_attention(reference)
+    kernel = choose_kernel(device, compute_dtype or _dtype(model))[0] if packed else "mask"
+    frozen = not why and not sharded and group_shared.takes_features(model) and is_frozen(model, reference)
+    graphs = device.type == "cuda" and not sharded
+    # DDP looks at the last forward for weights without a gradient; a pass without images would make it forget the tower.
+    return Sharing(kernel, frozen, sharded, graphs, autocast, why, one_pass=sharded or n_processes > 1)
+
+
+def is_frozen(model: Any, reference: Any) -> bool:
+    """Whether the tower stays as it is in the policy and equals the reference's, so that its features serve both."""
+    own = {name: parameter for name, parameter in base_of(model).named_parameters() if sees(name)}
+    if not own or any(parameter.requires_grad for parameter in own.values()):
+        return False
+    if reference is None:
+        return True
+    other = dict(base_of(reference).named_parameters())
+    return all(name in other and torch.equal(parameter.cpu(), other[name].cpu()) for name, parameter in own.items())
+
+
+@contextmanager
+def prefilled_once(model: Any, sharing: Sharing, plan: Plan, n_generations: int) -> Iterator[None]:
+    """Within, `model.generate` on rows that come G in a row with one prompt runs each prompt once (`shared_rollout.rollout`).
+
+    Settings that manage the cache themselves (beams, a cache implementation) raise NotShared: ask `rollout_problem` first.
+    """
+
+    def generate(input_ids: Tensor, attention_mask: Tensor, generation_config: Any, **_: Any) -> Tensor:
+        del model.generate  # the model's own again, which the rollout calls
+        return shared_rollout.rollout(
+            model, input_ids[::n_generations], attention_mask[::n_generations], plan.groups, plan.pictures,
+            n_generations, generation_config, graphs=sharing.graphs,
+            drop_every=0 if sharing.sharded or sharing.graphs else DROP_EVERY, autocast=sharing.autocast,
+        )  # fmt: skip
+
+    model.generate = generate
+    try:
+        yield
+    finally:
+        model.__dict__.pop("generate", None)

@@ -1,0 +1,191 @@
+"""A vision-language model with a value head: one number a step, read at the step's last token.
+
+Saved, the backbone is an ordinary folder (`AutoModelForImageTextToText` loads it) and the head two files beside it. One forward
+pass gives the values of all steps of a solution, since a token sees only what stands before it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+from torch.nn.utils.rnn import pad_sequence
+from transformers import AutoModelForImageTextToText
+
+from vlrl.data.images import open_image
+from vlrl.data.step_values import prompt_text
+from vlrl.models.load import Loaded, ModelError, load_model
+from vlrl.models.value_head_files import HEAD_CONFIG, HEAD_WEIGHTS, has_head
+
+STEP_END = "\n"
+"""What ends a step's text; the head reads the last token of the step with it."""
+TOKEN_FIELDS = ("token_type_ids", "mm_token_type_ids")
+"""What processors give a value a token besides the ids and the mask."""
+
+
+class StepValueModel(nn.Module):
+    """Backbone and head. `forward` returns logits; a value is their sigmoid, in 0..1."""
+
+    def __init__(self, backbone: Any, hidden_size: int) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.value_head = nn.Linear(hidden_size, 1, dtype=torch.float32)
+        nn.init.zeros_(self.value_head.weight)
+        nn.init.zeros_(self.value_head.bias)
+
+    @property
+    def config(self) -> Any:
+        return self.backbone.config
+
+    def forward(self, ends_BS: torch.Tensor, **inputs: Any) -> torch.Tensor:
+        """Logits [B, S] at the step ends `ends_BS` (token positions; -1 where a solution has fewer steps, its logits mean
+        nothing). `inputs`: what the backbone takes."""
+        whole = self.backbone.get_base_model() if hasattr(self.backbone, "get_base_model") else self.backbone
+        hidden_BTD = whole.base_model(**inputs, use_cache=False).last_hidden_state
+        rows_B1 = torch.arange(len(ends_BS), device=ends_BS.device)[:, None]
+        chosen_BSD = hidden_BTD[rows_B1, ends_BS.clamp(min=0)]
+        logits_BS: torch.Tensor = self.value_head(chosen_BSD.float()).squeeze(-1)
+        return logits_BS
+
+    def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: dict[str, Any] | None = None) -> None:
+        self.backbone.gradient_checkpointing_enable(gradient_checkpointing_kwargs=gradient_checkpointing_kwargs)
+        if hasattr(self.backbone, "peft_config"):
+            self.backbone.enable_input_require_grads()
+
+
+def hidden_size(model: Any) -> int:
+    """Width of the language model's hidden states. Raises ModelError."""
+    config = model.config.get_text_config()
+    size = getattr(config, "hidden_size", None)
+    if not isinstance(size, int):
+        raise ModelError(f"{type(model).__name__}: its text config has no hidden_size, so no value head fits")
+    return size
+
+
+def save_head(model: StepValueModel, folder: Path, told: Mapping[str, Any]) -> None:
+    """Write the head beside a saved backbone; `told` says how it was trained."""
+    folder.mkdir(parents=True, exist_ok=True)
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.value_head.state_dict().items()}
+    save_file(state, folder / HEAD_WEIGHTS)
+    about = {"format": 1, "hidden_size": model.value_head.in_features, "step_end": STEP_END, "output": "sigmoid", **told}
+    (folder / HEAD_CONFIG).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+
+
+def load_head(model: StepValueModel, folder: Path) -> None:
+    """Raises ModelError where the head was trained on a model of another width."""
+    state = load_file(folder / HEAD_WEIGHTS)
+    width = state["weight"].shape[1]
+    if width != model.value_head.in_features:
+        raise ModelError(f"{folder}: the value head takes {width} numbers, the model gives {model.value_head.in_features}")
+    model.value_head.load_state_dict(state)
+
+
+def load_backbone(folder: Path, dtype: torch.dtype) -> Any:
+    return AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype)
+
+
+def load_prm(name: str, **options: Any) -> tuple[StepValueModel, Loaded]:
+    """A trained process reward model from its folder; `options` are those of `load_model`. Raises ModelError."""
+    if not has_head(name):
+        raise ModelError(f"{name}: holds no {HEAD_WEIGHTS}; give the final/ folder of a run of --task prm")
+    loaded = load_model(name, coords="px", **options)
+    model = StepValueModel(loaded.model, hidden_size(loaded.model))
+    load_head(model, Path(name))
+    model.eval()
+    return model, loaded
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One solution as tensors: ids [T], the values a token besides [T], what the vision tower takes, and the position of each
+    step's last token."""
+
+    ids_T: torch.Tensor
+    types: dict[str, torch.Tensor]
+    vision: dict[str, torch.Tensor]
+    ends: tuple[int, ...]
+
+
+class Encoder:
+    """Solutions -> tensors. Prompt and steps are tokenised apart, so that a step's ids do not depend on what follows; the
+    prompts of the questions seen last are kept."""
+
+    def __init__(self, loaded: Loaded, n_kept: int = 64) -> None:
+        self.loaded, self.n_kept = loaded, n_kept
+        self._kept: dict[tuple[str | None, str], dict[str, torch.Tensor]] = {}
+        pad = loaded.tokenizer.pad_token_id
+        self.pad_id: int = loaded.tokenizer.eos_token_id if pad is None else pad
+
+    def _prompt(self, image: str | None, question: str) -> dict[str, torch.Tensor]:
+        key = (image, question)
+        if key not in self._kept:
+            while len(self._kept) >= self.n_kept:
+                self._kept.pop(next(iter(self._kept)))
+            content: list[dict[str, Any]] = [{"type": "image"}] if image else []
+            content.append({"type": "text", "text": prompt_text(question)})
+            processor: Any = self.loaded.processor
+            text = processor.apply_chat_template(
+                [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
+            )
+            made = processor(
+                text=[text], images=[[open_image(image)]] if image else None, return_tensors="pt", add_special_tokens=False
+            )
+            self._kept[key] = dict(made)
+        return self._kept[key]
+
+    def encode(self, image: str | None, question: str, steps: Sequence[str]) -> Encoded:
+        """Raises ImageError."""
+        prompt = self._prompt(image, question)
+        ids, ends = [prompt["input_ids"][0]], []
+        n = len(ids[0])
+        for step in steps:
+            step_ids = self.loaded.tokenizer(step + STEP_END, add_special_tokens=False).input_ids
+            ids.append(torch.tensor(step_ids, dtype=torch.long))
+            n += len(step_ids)
+            ends.append(n - 1)
+        types = {key: nn.functional.pad(prompt[key][0], (0, n - len(ids[0]))) for key in TOKEN_FIELDS if key in prompt}
+        vision = {key: value for key, value in prompt.items() if key not in ("input_ids", "attention_mask", *TOKEN_FIELDS)}
+        return Encoded(torch.cat(ids), types, vision, tuple(ends))
+
+    def collate(self, rows: Sequence[Encoded]) -> dict[str, torch.Tensor]:
+        """A batch padded on the right, as `StepValueModel.forward` takes it."""
+        lengths = torch.tensor([len(row.ids_T) for row in rows])
+        batch = {
+            "input_ids": pad_sequence([row.ids_T for row in rows], batch_first=True, padding_value=self.pad_id),
+            "attention_mask": (torch.arange(int(lengths.max()))[None] < lengths[:, None]).long(),
+            "ends_BS": pad_sequence([torch.tensor(row.ends) for row in rows], batch_first=True, padding_value=-1),
+        }
+        for key in TOKEN_FIELDS:
+            if any(key in row.types for row in rows):
+                parts = [row.types.get(key, torch.zeros_like(row.ids_T)) for row in rows]
+                batch[key] = pad_sequence(parts, batch_first=True)
+        for key in dict.fromkeys(key for row in rows for key in row.vision):
+            batch[key] = torch.cat([row.vision[key] for row in rows if key in row.vision])
+        return batch
+
+
+@torch.inference_mode()
+def score_solutions(
+    model: StepValueModel,
+    encoder: Encoder,
+    solutions: Sequence[tuple[str | None, str, Sequence[str]]],
+    batch_size: int = 32,
+) -> list[list[float]]:
+    """The value of every step of (picture, question, steps), in order; one pass a batch of solutions. Raises ImageError."""
+    was_training = model.training
+    model.eval()
+    device = model.value_head.weight.device
+    found: list[list[float]] = []
+    for start in range(0, len(solutions), batch_size):
+        rows = [encoder.encode(*one) for one in solutions[start : start + batch_size]]
+        batch = {key: value.to(device) for key, value in encoder.collate(rows).items()}
+        values_BS = torch.sigmoid(model(**batch)).cpu()
+        found += [values_BS[i, : len(row.ends)].tolist() for i, row in enumerate(rows)]
+    model.train(was_training)
+    return found

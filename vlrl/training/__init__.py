@@ -1,0 +1,1 @@
+"""Everything around a training run: configuration, run folder, stages, checkpoints, report."""

@@ -1,0 +1,217 @@
+"""What a run leaves for people: `summary.json`, the before/after table, `curves.png` and `samples.png`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from PIL import Image, ImageDraw, ImageFont
+
+from vlrl.answers.read import read_boxes, read_span, true_boxes
+from vlrl.data.images import open_images
+from vlrl.envs.cards import read_action
+from vlrl.envs.cards.deals import deal_of, state_sample
+from vlrl.envs.cards.transcripts import Turn, read_transcript, replay
+from vlrl.gtr.diagnostics import CollapseRule
+from vlrl.schema import CARD_TASKS, Prediction, Sample
+from vlrl.tasks.evaluate import Evaluation, evaluate, git_revision, headline, table, versions, write_json
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+__all__ = [
+    "Evaluation",
+    "draw_curves",
+    "draw_samples",
+    "drop_after",
+    "evaluate",
+    "git_revision",
+    "headline",
+    "read_metrics",
+    "table",
+    "thoughts_of",
+    "versions",
+    "write_json",
+]
+
+TRUE_COLOUR, BEFORE_COLOUR, AFTER_COLOUR = (20, 20, 20), (214, 39, 40), (31, 119, 180)
+THOUGHT_CURVES = ("self_bleu2", "unique_thoughts", "sensitivity", "valid", "legal", "recognised", "corrected")
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The logged steps of a run; a half-written last line (a killed run) is dropped."""
+    if not path.is_file():
+        return []
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return rows
+
+
+def drop_after(path: Path, step: int) -> None:
+    """Remove logged GRPO steps beyond `step`: a resumed run logs them again."""
+    rows = [row for row in read_metrics(path) if row.get("step", 0) <= step]
+    if path.is_file():
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+THOUGHTS = "thoughts/"
+CORRECTOR = "corrector/"
+
+
+def thoughts_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """What became of a run's thoughts: the first and the last numbers of each kind, and why they count as collapsed (null: they
+    do not), with the thresholds. None for a run without thoughts."""
+    first: dict[str, float] = {}
+    last: dict[str, float] = {}
+    for row in rows:
+        found = {key.removeprefix(THOUGHTS): value for key, value in row.items() if key.startswith(THOUGHTS)}
+        first, last = {**found, **first}, {**last, **found}
+    if "self_bleu2" not in last:
+        return None
+    rule = CollapseRule()
+    return {"first": first, "last": last, "collapsed": rule.why(first, last), "rule": asdict(rule)}
+
+
+def asked_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """What a corrector behind an endpoint was asked in all: requests, cached replies, failures, cost. Empty for others."""
+    last = next((row for row in reversed(rows) if any(key.startswith(CORRECTOR) for key in row)), {})
+    return {key.removeprefix(CORRECTOR): value for key, value in last.items() if key.startswith(CORRECTOR)}
+
+
+def draw_curves(metrics: Path, out: Path) -> None:
+    """Reward and its components, group spread, completion length and, where there are thoughts, how alike they are, over
+    training steps."""
+    rows = [row for row in read_metrics(metrics) if "reward" in row]
+    if not rows:
+        return
+    steps = [row["step"] for row in rows]
+    names = sorted(key for key in rows[-1] if key.startswith("rewards/") and key.endswith("/mean"))
+    thoughts = [name for name in THOUGHT_CURVES if any(THOUGHTS + name in row for row in rows)]
+    n = 4 if "self_bleu2" in thoughts else 3
+    figure, panels = plt.subplots(1, n, figsize=(13 * n / 3, 3.6), constrained_layout=True)
+    panels[0].plot(steps, [row["reward"] for row in rows], color="black", label="reward (weighted sum)")
+    for name in names:
+        panels[0].plot(steps, [row.get(name) for row in rows], label=name.split("/")[1], alpha=0.8)
+    panels[0].set_title("sampled reward")
+    panels[1].plot(steps, [row.get("reward_std") for row in rows], label="reward std")
+    panels[1].plot(steps, [row.get("frac_reward_zero_std") for row in rows], label="groups with equal rewards")
+    panels[1].set_title("signal within groups")
+    for key, label in (("mean", "mean"), ("min", "shortest"), ("max", "longest")):
+        panels[2].plot(steps, [row.get(f"completions/{key}_length") for row in rows], label=label)
+    panels[2].set_title("completion length (tokens)")
+    for name in thoughts if n == 4 else ():
+        known = [row for row in rows if THOUGHTS + name in row]
+        panels[3].plot([row["step"] for row in known], [row[THOUGHTS + name] for row in known], label=name.replace("_", " "))
+        panels[3].set_title("thoughts")
+    for panel in panels:
+        panel.set_xlabel("step")
+        panel.grid(alpha=0.3)
+        panel.legend(fontsize=8)
+    figure.savefig(out, dpi=110)
+    plt.close(figure)
+
+
+def draw_samples(
+    samples: Sequence[Sample], before: Sequence[Prediction], after: Sequence[Prediction], out: Path, n: int = 8
+) -> None:
+    """The first `n` samples with true (black), before (red) and after (blue) boxes; answers without boxes as text."""
+    tiles = [_tile(sample, first, last) for sample, first, last in zip(samples[:n], before[:n], after[:n], strict=True)]
+    if not tiles:
+        return
+    per_row = 4
+    width, height = tiles[0].width, max(tile.height for tile in tiles)
+    n_rows = -(-len(tiles) // per_row)
+    legend = 30
+    sheet = Image.new("RGB", (min(per_row, len(tiles)) * width, n_rows * height + legend), "white")
+    draw = ImageDraw.Draw(sheet)
+    x = 8
+    for text, colour in (("true", TRUE_COLOUR), ("before", BEFORE_COLOUR), ("after", AFTER_COLOUR)):
+        draw.rectangle((x, 8, x + 14, 22), outline=colour, width=3)
+        draw.text((x + 20, 7), text, fill=(0, 0, 0), font=_font(14))
+        x += 34 + int(draw.textlength(text, font=_font(14)))
+    for i, tile in enumerate(tiles):
+        sheet.paste(tile, ((i % per_row) * width, legend + (i // per_row) * height))
+    sheet.save(out)
+
+
+def _font(size: int) -> Any:
+    return ImageFont.load_default(size)
+
+
+def _tile(sample: Sample, before: Prediction, after: Prediction, side: int = 300) -> Image.Image:
+    """One sample as a picture of `side` px, its question and, for answers without boxes, the true and both given ones below."""
+    boxes = sample.task in ("detection", "grounding")
+    tile = Image.new("RGB", (side + 8, side + (44 if boxes else 64)), "white")
+    draw = ImageDraw.Draw(tile)
+    caption = sample.question
+    if sample.task in CARD_TASKS:
+        return _game_tile(tile, draw, sample, (before, after), side)
+    found = _shown(sample, side)
+    if found is not None:
+        shown, scale = found
+        tile.paste(shown, (4, 4))
+        if boxes:
+            caption += ": " + _draw_boxes(draw, sample, (before, after), scale)
+    draw.text((6, side + 6), caption[:48], fill=(0, 0, 0), font=_font(15))
+    if not boxes:
+        said = [read_span(prediction.completion, sample).text or "unread" for prediction in (before, after)]
+        draw.text((6, side + 26), f"true: {_plain(sample.answer)[:40]}", fill=TRUE_COLOUR, font=_font(13))
+        draw.text((6, side + 44), f"{said[0][:22]} -> {said[1][:22]}", fill=AFTER_COLOUR, font=_font(13))
+    return tile
+
+
+def _game_tile(
+    tile: Image.Image, draw: ImageDraw.ImageDraw, sample: Sample, predictions: Sequence[Prediction], side: int
+) -> Image.Image:
+    """The first state of an episode (or the one state), with the moves that were played before and after training."""
+    deal = deal_of(sample)
+    shown = sample if sample.images else state_sample(sample, (), good=False)
+    tile.paste(open_images(shown)[0].resize((side, side)), (4, 4))
+    draw.text((6, side + 6), sample.question[:48], fill=(0, 0, 0), font=_font(15))
+    for line, (prediction, colour) in enumerate(zip(predictions, (BEFORE_COLOUR, AFTER_COLOUR), strict=True)):
+        turns = read_transcript(prediction.completion) if deal.is_episode else [Turn(prediction.completion)]
+        played = replay(deal.game, deal.seed, turns or []) if deal.is_episode else []
+        said = " ".join(turn.token for turn in played) or str(read_action(prediction.completion, deal.game))
+        earned = f"{sum(turn.reward for turn in played):+g}: " if played else ""
+        draw.text((6, side + 26 + 18 * line), f"{earned}{said}"[:44], fill=colour, font=_font(13))
+    return tile
+
+
+def _shown(sample: Sample, side: int) -> tuple[Image.Image, float] | None:
+    """The picture that is asked about with its longer side `side` px, and the scale; None without one. Raises ImageError."""
+    pictures = open_images(sample)
+    if not pictures:
+        return None
+    image = pictures[int(sample.meta.get("image_index", 0))]
+    scale = side / max(image.size)
+    return image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale)))), scale
+
+
+def _draw_boxes(draw: ImageDraw.ImageDraw, sample: Sample, predictions: Sequence[Prediction], scale: float) -> str:
+    """Draw true and predicted boxes; returns how many there are."""
+    true = [box.xyxy for box in true_boxes(sample)]
+    drawn = [(true, TRUE_COLOUR, 3)]
+    found = []
+    for prediction, colour in zip(predictions, (BEFORE_COLOUR, AFTER_COLOUR), strict=True):
+        parsed, _ = read_boxes(prediction.completion, sample)
+        drawn.append(([] if parsed is None else [box.xyxy for box in parsed.items], colour, 2))
+        found.append("unread" if parsed is None else str(len(parsed.items)))
+    for boxes, colour, width in drawn:
+        for x1, y1, x2, y2 in boxes:
+            corners = (4 + x1 * scale, 4 + y1 * scale, 4 + x2 * scale, 4 + y2 * scale)
+            draw.rectangle(corners, outline=colour, width=width)
+    return f"{len(true)} true, found {' -> '.join(found)}"
+
+
+def _plain(answer: Any) -> str:
+    return ", ".join(
+        map(str, answer.values() if isinstance(answer, Mapping) else answer if isinstance(answer, list) else [answer])
+    )
