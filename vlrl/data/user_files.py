@@ -29,7 +29,7 @@ def load_file(path: str | Path, what: str) -> ModuleType:
     sys.modules[name] = module  # dataclasses and pickle look their module up there
     try:
         spec.loader.exec_module(module)
-    except Exception as error:  # noqa: BLE001 - whatever the user's file raises is reported as one line
+    except Exception as error:
         del sys.modules[name]
         raise ValueError(f"{what}: importing {place} failed{_line_of(error, place)}: {error!r}") from error
     return module
