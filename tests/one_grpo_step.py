@@ -1,4 +1,4 @@
-"""Run by `test_distributed.py` and `test_dynamic_sampling.py` under torchrun: GRPO steps on completions that depend on the
+"""Run by `test_distributed.py` and `test_grpo_dynamic_sampling.py` under torchrun: GRPO steps on completions that depend on the
 prompt and the place in the group alone, so that one process and several can be compared. Prints loss, gradient norm,
 metrics of dynamic sampling, the samples trained on and a digest of the weights after the last step."""
 

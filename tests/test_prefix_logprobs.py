@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from test_trainer_episodes import batch_of, gradient, mixed_play, rows_of, scripted, trainer_of, wrong_thought
+from test_grpo_episodes import batch_of, gradient, mixed_play, rows_of, scripted, trainer_of, wrong_thought
 
 from vlrl.envs.cards import write_reply
 from vlrl.gtr import OracleCorrector

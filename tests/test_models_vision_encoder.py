@@ -1,4 +1,4 @@
-"""Which weights see, and adapters that leave them alone. (That frozen weights stay as they were: test_trainer, test_sft.)"""
+"""Which weights see, and adapters that leave them alone. (That frozen weights stay as they were: test_grpo_trainer, test_training_sft.)"""
 
 import pytest
 import torch
