@@ -77,7 +77,8 @@ class Models:
         return dataclasses.replace(sample, meta=meta)
 
     def _load(self, name: str) -> Any:
-        from vlrl.models.load import ModelError, load_model
+        from vlrl.models.load import load_model
+        from vlrl.models.names import ModelError
 
         if name != self._name:
             try:

@@ -13,7 +13,8 @@ from vlrl.bench.autotrust.attack_settings import CONTROL, Attack, Target, read_a
 from vlrl.bench.autotrust.attacks import Aim, Attacker, Judged, check_saved, rounded
 from vlrl.bench.autotrust.questions import Question
 from vlrl.data.images import open_image
-from vlrl.models.load import ModelError, load_model
+from vlrl.models.load import load_model
+from vlrl.models.names import ModelError
 
 LETTERS = Target(("A", "B", "C", "D"), 0)
 

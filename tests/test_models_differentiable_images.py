@@ -20,7 +20,7 @@ from vlrl.models.differentiable_images import (
     resize_8_bit,
     resize_weights,
 )
-from vlrl.models.load import ModelError
+from vlrl.models.names import ModelError
 
 QWEN3 = {
     "patch_size": 16,

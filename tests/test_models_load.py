@@ -18,7 +18,8 @@ from transformers import (
 )
 
 from vlrl.models import tiny as tiny_module
-from vlrl.models.load import ModelError, check_is_vlm, choose_coords, load_model, vision_token_ids
+from vlrl.models.load import check_is_vlm, choose_coords, load_model, vision_token_ids
+from vlrl.models.names import ModelError
 
 TEXT = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 2048}  # fmt: skip
 ROPE = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 3, 3]}

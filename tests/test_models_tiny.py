@@ -8,6 +8,7 @@ from vlrl.models import tiny as tiny_module
 from vlrl.models.generate import generate
 from vlrl.models.inputs import open_image, situate
 from vlrl.models.load import save_model
+from vlrl.models.names import EMBEDDED
 from vlrl.tasks import TASKS
 from vlrl.tasks.detection import TASK
 from vlrl.training.report import evaluate
@@ -74,11 +75,11 @@ def test_random_weights_follow_the_seed():
     assert not torch.equal(a.lm_head.weight, c.lm_head.weight)
 
 
-RECIPE = json.loads(((tiny_module.VARIANTS["tiny"].assets) / "recipe.json").read_text())
+RECIPE = json.loads((EMBEDDED["tiny"].assets / "recipe.json").read_text())
 
 
 def test_the_shipped_start_is_small_and_says_how_it_was_made():
-    assert sum(path.stat().st_size for path in (tiny_module.VARIANTS["tiny"].assets).iterdir()) < 5 * 2**20
+    assert sum(path.stat().st_size for path in EMBEDDED["tiny"].assets.iterdir()) < 5 * 2**20
     for key in ("command", "seed", "steps", "versions", "after", "what"):
         assert RECIPE[key] is not None
     assert "--stage sft" in RECIPE["command"]

@@ -4,7 +4,8 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
-from vlrl.models.load import ModelError, load_model
+from vlrl.models.load import load_model
+from vlrl.models.names import ModelError
 from vlrl.models.vision_tower import freeze_vision, sees, with_targets
 
 

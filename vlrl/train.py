@@ -36,7 +36,8 @@ from trl.models import unwrap_model_for_generation
 from vlrl.gtr import Corrector
 from vlrl.models.generate import generate
 from vlrl.models.inputs import ImageError
-from vlrl.models.load import TINY_NAMES, Loaded, ModelError, load_model
+from vlrl.models.load import Loaded, load_model
+from vlrl.models.names import TINY_NAMES, ModelError
 from vlrl.models.prefix_sharing.groups import NotShared
 from vlrl.schema import Prediction, Sample, SampleError
 from vlrl.tasks.rubric import Payment

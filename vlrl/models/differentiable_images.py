@@ -22,7 +22,7 @@ from torchvision.transforms.v2 import InterpolationMode
 from transformers.image_processing_backends import PilBackend, TorchvisionBackend
 from transformers.image_utils import pil_torch_interpolation_mapping
 
-from vlrl.models.load import ModelError
+from vlrl.models.names import ModelError
 
 TOLERANCE = 1e-3
 """Of normalised pixel values; one of 256 grey levels is about 1.4e-2."""

@@ -21,10 +21,8 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_
 from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
 
 from vlrl.models import tiny
+from vlrl.models.names import TINY_NAMES, ModelError, model_name_problem
 from vlrl.models.prefix_sharing.attention import FAMILIES, use_attention
-
-TINY_NAMES = tiny.NAMES
-"""`tiny` is the shipped cold start, `tiny-random` the same model before it learnt anything."""
 
 COORDS_OF = {
     "qwen2_5_vl": "resized_px",
@@ -54,10 +52,6 @@ VISION_TOKENS = (
     "<|begin_of_video|>",
     "<|end_of_video|>",
 )
-
-
-class ModelError(ValueError):
-    """A model that cannot be used; the message says why and what would work."""
 
 
 @dataclass
@@ -94,9 +88,13 @@ def choose_coords(model_type: str, override: str | None = None) -> tuple[str, st
 
 
 def check_is_vlm(name: str, **hub: Any) -> str:
-    """The `model_type` of a folder or hub id, read from its config alone. Raises ModelError for a text model."""
+    """The `model_type` of a folder or hub id, read from its config alone. Raises ModelError for a
+    name that can be no model, and for a text model."""
     if name in TINY_NAMES:
         return "qwen2_5_vl"
+    problem = model_name_problem(name)
+    if problem:
+        raise ModelError(f"--model_name_or_path {problem}")
     try:
         config = AutoConfig.from_pretrained(name, **hub)
     except (OSError, ValueError) as error:

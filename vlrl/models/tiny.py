@@ -28,10 +28,10 @@ from transformers import (
 )
 
 from vlrl.data import synthetic
+from vlrl.models.names import EMBEDDED, RANDOM_SUFFIX
 from vlrl.schema import Task
 from vlrl.tasks import GAME_TASKS, TASKS
 
-ASSETS = Path(__file__).resolve().parent / "assets"
 N_TEXTS = 2000
 INIT_STD = 0.06
 SPECIAL_TOKENS = (
@@ -77,24 +77,17 @@ CARD_PIECES = r'[\]\["{}, ]*"[a-z ]+": [\["]*|", "|[ ]?[0-9]+|[ ]?[-+*/()=](?![-
 
 @dataclass(frozen=True)
 class Variant:
-    """One embedded model: what it is asked, how its tokenizer cuts texts, and how large a picture it sees."""
+    """What the tokenizer of one embedded model is trained on: prompts and right answers of `tasks`, cut into `pieces`."""
 
     name: str
     tasks: Mapping[str, Task]
     pieces: str
-    max_pixels: int
-
-    @property
-    def assets(self) -> Path:
-        return ASSETS / self.name
 
 
 VARIANTS = {
-    "tiny": Variant("tiny", TASKS, PIECES, 112 * 112),
-    "tiny-cards": Variant("tiny-cards", {n: t for n, t in GAME_TASKS.items() if n != "cards"}, CARD_PIECES + PIECES, 168 * 168),
+    "tiny": Variant("tiny", TASKS, PIECES),
+    "tiny-cards": Variant("tiny-cards", {n: t for n, t in GAME_TASKS.items() if n != "cards"}, CARD_PIECES + PIECES),
 }
-RANDOM = "-random"
-NAMES = tuple(name + suffix for name in VARIANTS for suffix in ("", RANDOM))
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int = 2048, pieces: str = PIECES) -> PreTrainedTokenizerFast:
@@ -128,7 +121,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int = 2048, pieces: str = 
 
 
 def build_processor(texts: Iterable[str], variant: Variant = VARIANTS["tiny"]) -> Qwen2_5_VLProcessor:
-    limits = {"min_pixels": 28 * 28, "max_pixels": variant.max_pixels}
+    limits = {"min_pixels": 28 * 28, "max_pixels": EMBEDDED[variant.name].max_pixels}
     return Qwen2_5_VLProcessor(
         image_processor=Qwen2VLImageProcessor(**limits),
         tokenizer=train_tokenizer(texts, pieces=variant.pieces),
@@ -225,21 +218,22 @@ def _order_numbers(model: Qwen2_5_VLForConditionalGeneration, processor: Qwen2_5
 
 
 def load(name: str = "tiny", seed: int = 0) -> tuple[Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLProcessor]:
-    """One of `NAMES` in float32: a shipped cold start, or (`...-random`) the same model untrained, drawn from `seed`."""
-    variant = VARIANTS[name.removesuffix(RANDOM)]
-    shipped = (variant.assets / "tokenizer.json").is_file()
-    if name.endswith(RANDOM):
-        processor = Qwen2_5_VLProcessor.from_pretrained(variant.assets) if shipped else None
+    """One of `TINY_NAMES` in float32: a shipped cold start, or (`...-random`) the same model untrained, drawn from `seed`."""
+    variant = VARIANTS[name.removesuffix(RANDOM_SUFFIX)]
+    assets = EMBEDDED[variant.name].assets
+    shipped = (assets / "tokenizer.json").is_file()
+    if name.endswith(RANDOM_SUFFIX):
+        processor = Qwen2_5_VLProcessor.from_pretrained(assets) if shipped else None
         return build(seed, processor, variant)
-    model = Qwen2_5_VLForConditionalGeneration.from_pretrained(variant.assets, dtype=torch.float32)
-    return model, Qwen2_5_VLProcessor.from_pretrained(variant.assets)
+    model = Qwen2_5_VLForConditionalGeneration.from_pretrained(assets, dtype=torch.float32)
+    return model, Qwen2_5_VLProcessor.from_pretrained(assets)
 
 
 def pack(run: Path) -> None:
     """Ship a supervised run's `final/` as the variant it trained: weights in half precision, beside how they were made. A run
     that went on from shipped weights keeps their recipe as `goes_on_from`."""
     summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
-    assets = VARIANTS[summary["model"].removesuffix(RANDOM)].assets
+    assets = EMBEDDED[summary["model"].removesuffix(RANDOM_SUFFIX)].assets
     logged = [json.loads(line) for line in (run / "sft" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     model = Qwen2_5_VLForConditionalGeneration.from_pretrained(run / "final", dtype=torch.float16)
     model.save_pretrained(assets)
@@ -250,7 +244,7 @@ def pack(run: Path) -> None:
         **{key: summary[key] for key in keep},
         "losses": [{"step": row["step"], "loss": round(row["loss"], 4)} for row in logged if "loss" in row],
     }
-    if not summary["model"].endswith(RANDOM):
+    if not summary["model"].endswith(RANDOM_SUFFIX):
         recipe["goes_on_from"] = json.loads((assets / "recipe.json").read_text(encoding="utf-8"))
     (assets / "recipe.json").write_text(json.dumps(recipe, indent=2) + "\n", encoding="utf-8")
 

@@ -20,7 +20,8 @@ from transformers import AutoModelForImageTextToText
 
 from vlrl.data.images import open_image
 from vlrl.data.step_values import prompt_text
-from vlrl.models.load import Loaded, ModelError, load_model
+from vlrl.models.load import Loaded, load_model
+from vlrl.models.names import ModelError
 from vlrl.models.value_head_files import HEAD_CONFIG, HEAD_WEIGHTS, has_head
 
 STEP_END = "\n"

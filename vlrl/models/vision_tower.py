@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from vlrl.models.load import ModelError
+from vlrl.models.names import ModelError
 
 TOWERS = ("visual", "vision_tower", "vision_model")
 PROJECTORS = ("multi_modal_projector", "connector", "embed_vision")

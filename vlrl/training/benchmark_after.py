@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vlrl.models.load import TINY_NAMES
+from vlrl.models.names import TINY_NAMES
 from vlrl.tasks.evaluate import write_json
 from vlrl.training.benchmark_flags import BENCHMARKS, folder_name
 from vlrl.training.config import Config, ConfigError

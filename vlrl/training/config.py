@@ -19,7 +19,7 @@ from trl import GRPOConfig, ModelConfig, TrlParser
 
 from vlrl.gtr.options import NOT_GUIDED, GuideConfig, GuideOptions, read_curriculum, read_guide
 from vlrl.models.inputs import SFT_TARGETS
-from vlrl.models.load import TINY_NAMES
+from vlrl.models.names import TINY_NAMES
 from vlrl.rewards import load_reward
 from vlrl.schema import ANSWER_FORMATS, BOX_FORMATS, CARD_TASKS, Reward, Task
 from vlrl.tasks import load_task

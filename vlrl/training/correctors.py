@@ -17,7 +17,8 @@ from vlrl.gtr.diagnostics import probe_sensitivity
 from vlrl.gtr.masks import thought_span
 from vlrl.models.generate import complete
 from vlrl.models.inputs import situate
-from vlrl.models.load import Loaded, ModelError, load_model
+from vlrl.models.load import Loaded, load_model
+from vlrl.models.names import ModelError
 from vlrl.rewards.chat_client import DEFAULT_BASE, base_url
 from vlrl.training.config import Config, ConfigError
 

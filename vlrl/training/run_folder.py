@@ -26,8 +26,8 @@ from transformers import AutoModelForImageTextToText, TrainingArguments
 from vlrl.data.synthetic import item_rng
 from vlrl.envs.cards.transcripts import read_transcript
 from vlrl.models.inputs import Samples, check_samples, situate
-from vlrl.models.load import TINY_NAMES, Loaded
-from vlrl.models.tiny import VARIANTS
+from vlrl.models.load import Loaded
+from vlrl.models.names import EMBEDDED, TINY_NAMES
 from vlrl.schema import Prediction, Sample, Task, read_samples
 from vlrl.tasks.rubric import Payment, with_planned_steps
 from vlrl.tasks.rubric import choose as payment_for
@@ -276,7 +276,7 @@ def sft_samples(config: Config, loaded: Loaded, train: Samples, n_processes: int
 
 def is_shipped_start(config: Config) -> bool:
     """Whether the supervised stage of this run is the shipped cold start itself: nobody asked for more steps of it."""
-    embedded = config.model.model_name_or_path in VARIANTS and config.run.stage == "sft+grpo" and config.run.data is None
+    embedded = config.model.model_name_or_path in EMBEDDED and config.run.stage == "sft+grpo" and config.run.data is None
     return embedded and "sft_steps" not in config.asked
 
 

@@ -25,7 +25,8 @@ from vlrl.bench.autotrust.attack_settings import CONTROL, Attack, Target
 from vlrl.data.images import open_image
 from vlrl.data.synthetic import item_rng
 from vlrl.models.differentiable_images import TOLERANCE, as_raw, differentiable, largest_difference
-from vlrl.models.load import Loaded, ModelError
+from vlrl.models.load import Loaded
+from vlrl.models.names import ModelError
 
 CW_RATE, CW_KAPPA, CW_TRADE_OFF, CW_EDGE = 1e-2, 0.0, 1.0, 1e-6
 

@@ -15,7 +15,7 @@ import torch
 from transformers import TrainingArguments
 from trl import ModelConfig, TrlParser  # type: ignore[attr-defined]
 
-from vlrl.models.load import TINY_NAMES
+from vlrl.models.names import TINY_NAMES
 from vlrl.training.config import CONFIGS, ConfigError, RunConfig, flag_value, nearest, read_yaml, refuse, without
 from vlrl.training.flags import with_underscores
 from vlrl.training.prm.trainer import LOSSES

@@ -24,7 +24,8 @@ from vlrl.data.step_values import StepRecord, joined, read_rewards, split, synth
 from vlrl.data.synthetic import best_of_n as fixture
 from vlrl.data.synthetic import item_rng
 from vlrl.metrics.best_of_n import Pool, pools_of
-from vlrl.models.load import TINY_NAMES, Loaded, load_model
+from vlrl.models.load import Loaded, load_model
+from vlrl.models.names import TINY_NAMES
 from vlrl.models.value_head import Encoder, StepValueModel, hidden_size, save_head
 from vlrl.models.vision_tower import freeze_vision, with_targets
 from vlrl.training import report
