@@ -89,8 +89,9 @@ def test_a_wrong_run_ends_with_an_honest_exit_code():
 
 
 def test_episodes_on_two_processes_and_their_resumed_half(tmp_path):
-    """Episodes of unequal length on each process; each keeps its own corrections, and its own rest of a generation."""
-    words = ["vlrl/train.py", "--task", "ezpoints", "--max_steps", 2, "--per_device_train_batch_size", 4]
+    """Episodes of unequal length on each process, so that the numbers of steps with an advantage differ; each process keeps
+    its own corrections, and its own rest of a generation."""
+    words = ["vlrl/train.py", "--task", "numberline", "--max_steps", 2, "--per_device_train_batch_size", 8, "--seed", 3]
     words += ["--num_generations", 4, "--eval_limit", 4, "--logging_steps", 1, "--report_to", "none", "--save_steps", 1]
     words += ["--save_total_limit", 9]
     whole, cut = tmp_path / "whole", tmp_path / "cut"

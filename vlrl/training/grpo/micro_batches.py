@@ -40,19 +40,22 @@ class StepBatches(GuidedThoughts):
     def _parts(self, batch: dict[str, Any], rows: np.ndarray) -> list[dict[str, Any]]:
         """Rows of a batch in parts that fit the device, each with its shares of both terms and its draws of corrections.
 
-        Rows that teach nothing are left out, so that a part may hold draws alone; the last holds rows. All processes bring
-        equally many parts with rows, since TRL gathers what it logs of each.
+        Rows without a gradient are left out, so that a part may hold draws alone; the last part holds rows. All processes
+        have equally many parts with rows and equally many rows in each, since TRL gathers one number per row: a process with
+        fewer rows to learn from adds rows of advantage 0.
         """
         at_once = len(rows) if self.is_deepspeed_enabled else self.args.per_device_train_batch_size
         teaching = self._teaching(batch, rows)
-        n_draws = self._n_draws(len(rows)) if self._set is not None else 0
-        wanted = (math.ceil(len(rows) / at_once) if n_draws else 0, math.ceil(len(teaching) / at_once))
-        n_parts, n_with_rows = (max(1, *numbers) for numbers in zip(*gather_object([wanted]), strict=True))
-        n_parts = max(n_parts, n_with_rows)
-        if len(teaching) < n_with_rows:
-            idle = [row for row in rows if row not in set(teaching)]
-            teaching = np.array([*teaching, *idle[: n_with_rows - len(teaching)]])
         self._metrics["train"]["episodes/taught_share"].append(len(teaching) / len(rows))
+        n_draws = self._n_draws(len(rows)) if self._set is not None else 0
+        wanted = (len(teaching), math.ceil(len(rows) / at_once) if n_draws else 0)
+        n_rows, parts_for_draws = (max(numbers) for numbers in zip(*gather_object([wanted]), strict=True))
+        n_rows = max(1, n_rows)
+        n_with_rows = math.ceil(n_rows / at_once)
+        n_parts = max(parts_for_draws, n_with_rows)
+        if len(teaching) < n_rows:
+            idle = [row for row in rows if row not in set(teaching)]
+            teaching = np.array([*teaching, *idle[: n_rows - len(teaching)]])
         split = split_pixel_values_by_grid(batch)
         draws = [len(part) for part in np.array_split(np.arange(n_draws), n_parts)]
         parts: list[dict[str, Any]] = [{} for _ in range(n_parts - n_with_rows)]
