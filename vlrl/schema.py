@@ -135,6 +135,9 @@ class Task:
     """`(seed, split, index) -> Sample`; equal arguments give equal samples and pixels."""
     is_episode: Callable[[Sample], bool] = lambda sample: False
     """Whether a sample is a game to be played, one reply a step, whose completion is the transcript of all replies."""
+    thought_format: str = "tags"
+    """Where a completion's thought is: "tags", between `<think>` and `</think>`; "json", the fields before `action` of a JSON
+    object, as in games."""
 
 
 class SampleError(ValueError):

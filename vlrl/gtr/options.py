@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from vlrl.gtr.credit import Credit
 from vlrl.gtr.remote import RemoteOptions
-from vlrl.schema import CARD_TASKS, Task
+from vlrl.schema import Task
 from vlrl.tasks import load_task
 
 CORRECTORS = ("none", "oracle", "model:NAME", "checkpoint:FOLDER")
@@ -187,9 +187,14 @@ def read_curriculum(text: str | None, tasks: Sequence[Task]) -> tuple[Task, floa
         share = float(number)
     except ValueError:
         share = -1.0
-    if not 0 < share < 1 or {easier.name, *(task.name for task in tasks)} - set(CARD_TASKS):
+    if not 0 < share < 1 or not all(map(_is_game, (easier, *tasks))):
         raise ValueError(f"--curriculum {text}: give a card game and its share of the run, as in ezpoints:0.3")
     return easier, share
+
+
+def _is_game(task: Task) -> bool:
+    """Whether a task's drawn training samples are episodes."""
+    return task.is_episode(task.synthetic(0, "train", 0))
 
 
 def read_options(words: Sequence[str], corrector_url: str | None = None, **flags: Any) -> GuideOptions:

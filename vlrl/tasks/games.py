@@ -115,6 +115,7 @@ def _task(name: str) -> Task:
         headline="success",
         synthetic=_any_game if name == "cards" else partial(game_sample, name),
         is_episode=is_episode,
+        thought_format="json",
     )
 
 

@@ -180,6 +180,9 @@ class Episodes(StepBatches):
             "index": -1,
         }
 
+    def _task(self, name: str) -> Task:
+        return self._easier.get(name) or super()._task(name)
+
     @property
     def _easier(self) -> dict[str, Task]:
         return {} if self._curriculum is None else {self._curriculum.task.name: self._curriculum.task}

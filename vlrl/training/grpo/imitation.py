@@ -29,7 +29,8 @@ from vlrl.gtr.options import NOT_GUIDED, GuideOptions
 from vlrl.gtr.remote import RemoteCorrector
 from vlrl.models.prefix_sharing.groups import base_of
 from vlrl.models.prefix_sharing.logprobs import before_head
-from vlrl.schema import CARD_TASKS, Reward, Sample, Task
+from vlrl.schema import Reward, Sample, Task
+from vlrl.tasks import load_task
 from vlrl.training.checkpoints import RunStopped
 from vlrl.training.grpo.dynamic_sampling import FreshGroups
 from vlrl.training.grpo.shared_logprobs import SharedGroups
@@ -61,11 +62,6 @@ class ScoredRows:
     texts: list[str]
     ids: list[list[int]]
     values: list[float]
-
-
-def layout_of(sample: Sample) -> str:
-    """Where a completion's thought is: in the fields of a JSON object, or between tags."""
-    return "json" if sample.task in CARD_TASKS else "tags"
 
 
 class GuidedThoughts(FreshGroups):
@@ -102,6 +98,10 @@ class GuidedThoughts(FreshGroups):
             does = f"imitates the {options.clone}, weight {options.coef:g}" if options.imitates else "imitates nothing"
             self._say(f"corrector {guide.corrector.tier}{knows}; {does}")
 
+    def _task(self, name: str) -> Task:
+        """A task of the run, or a built-in one: a resumed run may hold corrections of a curriculum that it no longer has."""
+        return self._tasks.get(name) or load_task(name)
+
     def _has_linear_head(self) -> bool:
         """Whether logits are proportional to the last hidden states."""
         model = base_of(self.accelerator.unwrap_model(self.model))
@@ -131,7 +131,7 @@ class GuidedThoughts(FreshGroups):
         return batch
 
     def _thought_mask(self, sample: Sample, ids: Sequence[int]) -> list[bool]:
-        return completion_mask(ids, self._decode, layout_of(sample))
+        return completion_mask(ids, self._decode, self._task(sample.task).thought_format)
 
     @cached_property
     def _pieces(self) -> dict[int, str]:
@@ -159,7 +159,7 @@ class GuidedThoughts(FreshGroups):
 
     def _thought_weight(self, sample: Sample) -> float:
         chosen = self._guide.options.thought_weight
-        return chosen if chosen is not None else 0.5 if sample.task in CARD_TASKS else 1.0
+        return chosen if chosen is not None else 0.5 if self._task(sample.task).thought_format == "json" else 1.0
 
     def _weighed(self, advantages_B: torch.Tensor, scored: ScoredRows, masks: Sequence[Sequence[bool]]) -> torch.Tensor:
         """Advantages a token, those of thought tokens times their weight; a row as it was where none weighs less."""
@@ -217,9 +217,10 @@ class GuidedThoughts(FreshGroups):
         """Add what a corrector said of one row to the set, empty where nothing may be imitated."""
         assert self._set is not None
         sample, target = row["sample"], verdict.text
-        if target is not None and self._guide.options.clone == "full" and layout_of(sample) == "json":
+        thought_format = self._task(sample.task).thought_format
+        if target is not None and self._guide.options.clone == "full" and thought_format == "json":
             target = with_named_action(target, sample)
-        span = None if target is None else thought_span(target, layout_of(sample))
+        span = None if target is None else thought_span(target, thought_format)
         corrector = self._guide.corrector
         record = Record(
             identity,
@@ -313,7 +314,7 @@ class GuidedThoughts(FreshGroups):
         return ids_BT, mask_BT, is_target.to(device), given
 
     def _imitated(self, record: Record, ids: Sequence[int]) -> list[bool]:
-        labels = imitation_labels((), ids, self._decode, "json" if record.task in CARD_TASKS else "tags")
+        labels = imitation_labels((), ids, self._decode, self._task(record.task).thought_format)
         return [label != IGNORED for label in labels]
 
     def _fitted(self, name: str, value: Any, before: torch.Size, after: torch.Size) -> torch.Tensor:
