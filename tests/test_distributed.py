@@ -1,25 +1,15 @@
 """Two processes (gloo, CPU) do the same as one on the same global batch."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).resolve().parent.parent
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+import warm_process
 
 
-def torchrun(n, *words, check=True):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    command = [*TORCHRUN, "--nproc_per_node", str(n)] if n > 1 else [sys.executable]
-    command += map(str, words)
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=300)
-    if check:
-        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+def run(n, *words):
+    done = warm_process.run(*words, n=n)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     return done
 
 
@@ -47,7 +37,7 @@ def one_step(n, reward, folder):
         "--report_to",
         "none",
     ]
-    out = torchrun(n, "tests/one_grpo_step.py", *words, "--save_strategy", "no").stdout
+    out = run(n, "tests/one_grpo_step.py", *words, "--save_strategy", "no").stdout
     return json.loads(next(line for line in out.splitlines() if line.startswith("RESULT "))[7:])
 
 
@@ -62,15 +52,15 @@ def test_grpo_step_is_the_same_on_one_and_two_processes(tmp_path, reward):
 
 
 def test_whole_run_on_two_processes(tmp_path):
-    def run(n, folder):
+    def train(n, folder):
         words = ["--output_dir", folder, "--stage", "sft+grpo", "--model_name_or_path", "tiny-random", "--sft_steps", 3]
         words += ["--sft_learning_rate", "1e-3"]
         words += ["--sft_batch_size", 8 // n, "--max_steps", 2, "--num_generations", 4, "--per_device_train_batch_size", 8 // n]
-        torchrun(n, "vlrl/train.py", *words, "--eval_limit", 5, "--logging_steps", 1, "--report_to", "none")
+        run(n, "vlrl/train.py", *words, "--eval_limit", 5, "--logging_steps", 1, "--report_to", "none")
         logged = [json.loads(line) for line in (folder / "sft" / "metrics.jsonl").read_text().splitlines()]
         return [(row["loss"], row.get("grad_norm")) for row in logged], json.loads((folder / "summary.json").read_text())
 
-    one, two = run(1, tmp_path / "one"), run(2, tmp_path / "two")
+    one, two = train(1, tmp_path / "one"), train(2, tmp_path / "two")
     assert one[0][0][0] == pytest.approx(two[0][0][0], rel=1e-5), "supervised loss on the same global batch"
     assert one[0][0][1] == pytest.approx(two[0][0][1], rel=1e-4), "and its gradient"
     # Muon works in bfloat16 inside, and Adam's first step is the gradient's sign: rounding shows from then on.
@@ -83,8 +73,8 @@ def test_whole_run_on_two_processes(tmp_path):
 
 
 def test_a_wrong_run_ends_with_an_honest_exit_code():
-    done = torchrun(2, "vlrl/train.py", "--task", "detectoin", check=False)
-    assert done.returncode != 0
+    done = warm_process.run("vlrl/train.py", "--task", "detectoin", n=2)
+    assert done.returncode == 2
     assert done.stderr.count("unknown task 'detectoin'") == 1, "said once, by the first process"
 
 
@@ -95,7 +85,7 @@ def test_episodes_on_two_processes_and_their_resumed_half(tmp_path):
     words += ["--num_generations", 4, "--eval_limit", 4, "--logging_steps", 1, "--report_to", "none", "--save_steps", 1]
     words += ["--save_total_limit", 9]
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    torchrun(2, *words, "--output_dir", whole)
+    run(2, *words, "--output_dir", whole)
     kept = [
         (whole / "checkpoint-2" / "corrections" / f"rank-{rank}" / "records.jsonl").read_text().splitlines() for rank in (0, 1)
     ]
@@ -108,6 +98,6 @@ def test_episodes_on_two_processes_and_their_resumed_half(tmp_path):
     shutil.copytree(whole, cut)
     for done in ("checkpoint-2", "final"):
         shutil.rmtree(cut / done)
-    torchrun(2, *words, "--output_dir", cut, "--resume_from_checkpoint", "true")
+    run(2, *words, "--output_dir", cut, "--resume_from_checkpoint", "true")
     first, again = ((folder / "final" / "model.safetensors").read_bytes() for folder in (whole, cut))
     assert first == again
