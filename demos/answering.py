@@ -62,15 +62,15 @@ class Models:
         with contextlib.suppress(Refused), self._lock:
             self._load(name)
 
-    def situate(self, name: str, sample: Sample, image: Image.Image | None) -> Sample:
+    def prepare_sample(self, name: str, sample: Sample, image: Image.Image | None) -> Sample:
         """The sample as this model is asked it: dialect, sizes of the picture."""
-        from vlrl.models.inputs import situate
+        from vlrl.models.inputs import prepare_sample
         from vlrl.models.load import input_size_px
 
         with self._lock:
             loaded = self._load(name)
         if image is None:
-            return situate(dataclasses.replace(sample, meta=without_situation(sample)), loaded)
+            return prepare_sample(dataclasses.replace(sample, meta=without_situation(sample)), loaded)
         meta: dict[str, Any] = {**without_situation(sample), "coords": loaded.coords, "image_size": list(image.size)}
         if loaded.coords == "resized_px":
             meta["input_size"] = list(input_size_px(loaded.processor, *image.size))

@@ -85,7 +85,7 @@ def try_tab(models: Models, shelf: Runs, default_model: str) -> None:
         try:
             chosen = _asked(chosen, task, question)
             yield None, page.box("answer", "", "asking …"), ""
-            chosen = models.situate(model, chosen, opened)
+            chosen = models.prepare_sample(model, chosen, opened)
             if n > 1:
                 texts = models.group(model, chosen, int(n), float(temperature), opened)
                 yield scoring.picture(chosen, texts[0], opened), "", _group(chosen, list(texts))
@@ -320,7 +320,7 @@ def play_tab(models: Models, shelf: Runs) -> None:
         if game is None or game.episode.done:
             raise gr.Error("the game is over; deal anew")
         try:
-            sample = models.situate(model, game.state_sample(), None)
+            sample = models.prepare_sample(model, game.state_sample(), None)
             *_, text = models.stream(model, sample, None)
         except Refused as error:
             raise gr.Error(str(error)) from error

@@ -16,8 +16,8 @@ from trl.trainer.utils import add_fused_lm_head
 
 from vlrl.models.prefix_sharing import groups as group_shared
 from vlrl.models.prefix_sharing import rollout as shared_rollout
-from vlrl.models.prefix_sharing.groups import Pictures
-from vlrl.models.prefix_sharing.logprobs import score
+from vlrl.models.prefix_sharing.groups import ImageBatch
+from vlrl.models.prefix_sharing.logprobs import group_logps
 
 PAD, EOS, IMAGE, VIDEO, START, END = 0, 1, 2, 3, 4, 5
 TEXT = {
@@ -67,7 +67,7 @@ class Case:
     mask: torch.Tensor
     n_keep: int
     groups: list
-    pictures: Pictures
+    image_batch: ImageBatch
     images_of: list
     n_generations: int
     prompts: torch.Tensor
@@ -98,7 +98,7 @@ def case(model, prompts, lengths, seed=1):
         mask=torch.cat([prompt_mask.repeat_interleave(g, 0), keep.long()], dim=1),
         n_keep=n_keep,
         groups=group_shared.plan_groups(model, ids, [len(i) for i in images_of], grid, g),
-        pictures=Pictures(pixels, grid),
+        image_batch=ImageBatch(pixels, grid),
         images_of=images_of,
         n_generations=g,
         prompts=prompt_ids,
@@ -111,9 +111,9 @@ def plain_inputs(made, ids, mask, repeats):
     inputs = {"input_ids": ids, "attention_mask": mask}
     images = [i for own in made.images_of for _ in range(repeats) for i in own]
     if images:
-        patches = made.pictures.pixel_values.split(made.pictures.grid_thw.prod(-1).tolist())
+        patches = made.image_batch.pixel_values.split(made.image_batch.grid_thw.prod(-1).tolist())
         inputs["pixel_values"] = torch.cat([patches[i] for i in images])
-        inputs["image_grid_thw"] = made.pictures.grid_thw[images]
+        inputs["image_grid_thw"] = made.image_batch.grid_thw[images]
         inputs["mm_token_type_ids"] = (ids == IMAGE).int()
     return inputs
 
@@ -127,7 +127,7 @@ def plain(model, made):
 
 
 def packed(model, made, **options):
-    return score(model, made.ids, made.mask, made.n_keep, made.groups, made.pictures, entropy=True, **options)
+    return group_logps(model, made.ids, made.mask, made.n_keep, made.groups, made.image_batch, entropy=True, **options)
 
 
 def gradients(model, logps, advantages):
@@ -165,7 +165,7 @@ def stock_tokens(model, made, config):
 
 def shared_tokens(model, made, config, **options):
     return shared_rollout.rollout(
-        model, made.prompts, made.prompt_mask, made.groups, made.pictures, made.n_generations, config, **options
+        model, made.prompts, made.prompt_mask, made.groups, made.image_batch, made.n_generations, config, **options
     )
 
 

@@ -19,7 +19,7 @@ from transformers import (
 from vlrl.bench.autotrust.attack_settings import Target, read_attacks
 from vlrl.bench.autotrust.attacks import Aim, Attacker
 from vlrl.data.images import open_image
-from vlrl.models.load import Loaded, load_model
+from vlrl.models.load import LoadedModel, load_model
 
 IDS = {"bos_token_id": 0, "eos_token_id": 2, "pad_token_id": 0}
 TEXT = {
@@ -78,7 +78,7 @@ def test_the_loss_rises_within_the_bound(family):
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model, processor = family()
-    attacker = Attacker(Loaded(model.eval(), processor, family.__name__, "px", "test"))
+    attacker = Attacker(LoadedModel(model.eval(), processor, family.__name__, "px", "test"))
     pictures = [
         open_image(f"synthetic:planning/test/0/{i}").resize(size, Image.Resampling.BICUBIC)
         for i, size in enumerate([(120, 80), (64, 64)])

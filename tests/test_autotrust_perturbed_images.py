@@ -14,7 +14,7 @@ from vlrl.bench.autotrust import road_questions
 from vlrl.bench.autotrust.corruptions import CORRUPTIONS
 from vlrl.bench.log import read_log
 from vlrl.data.images import open_image
-from vlrl.models.inputs import Samples, situate
+from vlrl.models.inputs import Samples, prepare_sample
 from vlrl.models.load import load_model
 from vlrl.schema import Prediction
 from vlrl.training.sft import supervise
@@ -28,7 +28,7 @@ class Stub:
     def __init__(self):
         self.asked = []
 
-    def situate(self, sample):
+    def prepare_sample(self, sample):
         open_image(sample.images[0])
         return sample
 
@@ -269,7 +269,7 @@ def test_road_questions_are_the_fixtures_and_training_never_sees_them(tmp_path):
 def test_pgd_lowers_the_accuracy_of_a_model_trained_on_the_scenes_and_noise_does_not(tmp_path):
     """Short: 80 steps of 8 samples and 96 questions (README: 300 of 16 and 300)."""
     loaded, task = load_model("tiny"), road_questions.TASK
-    samples = Samples(640, lambda i: situate(task.synthetic(0, "train", i), loaded))
+    samples = Samples(640, lambda i: prepare_sample(task.synthetic(0, "train", i), loaded))
     like = GRPOConfig(output_dir=str(tmp_path), use_cpu=True, bf16=False, report_to="none", gradient_checkpointing=False)
     rate = {"learning_rate": 3e-3, "muon": True}
     supervise(loaded, {"qa": task}, samples, tmp_path / "sft", like, steps=80, batch_size=8, **rate)

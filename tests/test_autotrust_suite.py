@@ -24,7 +24,7 @@ class Stub:
     def __init__(self, reply=lambda text: "Yes"):
         self.reply, self.asked = reply, []
 
-    def situate(self, sample):
+    def prepare_sample(self, sample):
         return sample
 
     def answers(self, tasks, samples, limit):

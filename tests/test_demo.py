@@ -198,7 +198,7 @@ def test_any_task_asks_any_question_about_any_picture(task):
     """An upload has no true answer, which nothing on the way to the prompt may need."""
     models, picture = Models(), Image.new("RGB", (200, 150), "white")
     sample = tabs._asked(Sample("upload", task, "", None, ("upload",)), task, "red square, blue disk")
-    sample = models.situate("tiny", sample, picture)
+    sample = models.prepare_sample("tiny", sample, picture)
     words = models._inputs(models._load("tiny"), sample, picture)
     said = models._load("tiny").tokenizer.decode(words["input_ids"][0])
     assert "red square, blue disk" in said

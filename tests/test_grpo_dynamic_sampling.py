@@ -17,7 +17,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from trl import GRPOConfig
 
-from vlrl.models.inputs import Samples, open_image, situate
+from vlrl.models.inputs import Samples, open_image, prepare_sample
 from vlrl.models.load import load_model
 from vlrl.schema import Reward, Score
 from vlrl.tasks.detection import TASK
@@ -136,7 +136,7 @@ def arguments(folder, **changes):
 
 def train(folder, reward, rounds, resume=None, n=400, **changes):
     loaded = load_model("tiny-random")
-    samples = Samples(n, lambda i: situate(TASK.synthetic(0, "train", i), loaded))
+    samples = Samples(n, lambda i: prepare_sample(TASK.synthetic(0, "train", i), loaded))
     trainer = Recorded(loaded, {"detection": TASK}, [reward], samples, arguments(folder, **changes), dynamic_sampling=rounds)
     trainer.train(resume_from_checkpoint=resume)
     return trainer
@@ -261,7 +261,7 @@ def test_unreadable_images_among_the_fresh_samples(tmp_path):
     Image.new("RGB", (112, 112), (90, 90, 90)).save(tmp_path / "fine.png")
 
     def get(i):
-        sample = situate(TASK.synthetic(0, "train", i), loaded)
+        sample = prepare_sample(TASK.synthetic(0, "train", i), loaded)
         return dataclasses.replace(sample, images=(str(tmp_path / ("broken.png" if i % 4 == 1 else "fine.png")),))
 
     samples = Samples(200, get, report=lambda _: None)

@@ -12,7 +12,7 @@ from vlrl.envs.cards.deals import deal_of
 from vlrl.gtr import Correction, OracleCorrector
 from vlrl.gtr.credit import Credit
 from vlrl.gtr.options import GuideOptions
-from vlrl.models.inputs import Samples, situate
+from vlrl.models.inputs import Samples, prepare_sample
 from vlrl.models.load import load_model
 from vlrl.rewards import load_reward
 from vlrl.schema import Task
@@ -33,7 +33,7 @@ def arguments(folder, **changes):
 def trainer_of(folder, task="numberline", corrector=None, curriculum=None, args=None, **options):
     loaded = load_model("tiny-cards")
     known = load_task(task)
-    samples = Samples(40, lambda i: situate(known.synthetic(0, "train", i), loaded))
+    samples = Samples(40, lambda i: prepare_sample(known.synthetic(0, "train", i), loaded))
     if corrector is not None:
         options.setdefault("corrector", "oracle")
     made = Trainer(
@@ -319,7 +319,7 @@ def test_a_curriculum_begins_with_the_easier_game(tmp_path):
 
 def test_single_questions_are_corrected_too_wrong_answers_first(tmp_path):
     loaded, task = load_model("tiny"), load_task("detection")
-    samples = Samples(8, lambda i: situate(task.synthetic(0, "train", i), loaded))
+    samples = Samples(8, lambda i: prepare_sample(task.synthetic(0, "train", i), loaded))
     options = GuideOptions(corrector="oracle", gate="always")
     trainer = Trainer(
         loaded, {"detection": task}, [load_reward("iou_f1")], samples, arguments(tmp_path),

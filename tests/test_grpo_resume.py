@@ -9,7 +9,7 @@ from trl import GRPOConfig
 
 from vlrl.gtr import OracleCorrector
 from vlrl.gtr.options import GuideOptions
-from vlrl.models.inputs import Samples, situate
+from vlrl.models.inputs import Samples, prepare_sample
 from vlrl.models.load import load_model
 from vlrl.rewards import load_reward
 from vlrl.schema import Reward, Score
@@ -33,7 +33,7 @@ def train(folder, task="detection", resume=None, freeze=False, sharing="auto", o
         loaded,
         {task: known},
         PLAYED if played else [PAYING],
-        Samples(400, lambda i: situate(known.synthetic(0, "train", i), loaded)),
+        Samples(400, lambda i: prepare_sample(known.synthetic(0, "train", i), loaded)),
         config,
         freeze_vision=freeze,
         group_shared=sharing,

@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText
 from trl import GRPOConfig, GRPOTrainer
 
-from vlrl.models.inputs import Samples, situate
+from vlrl.models.inputs import Samples, prepare_sample
 from vlrl.models.load import load_model, save_model, vision_token_ids
 from vlrl.schema import Reward, Sample, Score
 from vlrl.tasks import TASKS
@@ -42,7 +42,7 @@ def arguments(folder, **changes):
 
 
 def samples(loaded, n, task):
-    return Samples(n, lambda i: situate(task.synthetic(0, "train", i), loaded))
+    return Samples(n, lambda i: prepare_sample(task.synthetic(0, "train", i), loaded))
 
 
 def weights(folder):
@@ -316,7 +316,7 @@ class Dictated(Trainer):
 @pytest.mark.parametrize("rounds", [0, 2])
 def test_text_images_and_video_in_one_batch_score_as_they_do_alone(tmp_path, start, rounds):
     loaded = load_model(start)
-    rows = [situate(sample, loaded) for sample in kinds(tmp_path)]
+    rows = [prepare_sample(sample, loaded) for sample in kinds(tmp_path)]
     data = Samples(len(rows), rows.__getitem__)
     args = arguments(tmp_path / "run", steps_per_generation=2, per_device_train_batch_size=8, gradient_accumulation_steps=1)
     trainer = Dictated(loaded, TASKS, [PAYING], data, args, dynamic_sampling=rounds)
@@ -336,7 +336,7 @@ def test_text_images_and_video_in_one_batch_score_as_they_do_alone(tmp_path, sta
 def test_training_on_text_images_and_video(tmp_path, start, changes):
     """Also where a whole part of the batch has no image: then the tower is left out."""
     loaded = load_model(start)
-    rows = [situate(sample, loaded) for sample in kinds(tmp_path)]
+    rows = [prepare_sample(sample, loaded) for sample in kinds(tmp_path)]
     data = Samples(len(rows), rows.__getitem__)
     options = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 16, **changes}
     if "steps_per_generation" in changes:
@@ -358,7 +358,7 @@ def test_training_on_text_images_and_video(tmp_path, start, changes):
 
 def test_a_text_only_batch(tmp_path, start):
     loaded = load_model(start)
-    row = situate(kinds(tmp_path)[0], loaded)
+    row = prepare_sample(kinds(tmp_path)[0], loaded)
     data = Samples(8, lambda i: dataclasses.replace(row, id=str(i)))
     trainer = Trainer(loaded, TASKS, [PAYING], data, arguments(tmp_path / "run"), dynamic_sampling=1)
     trainer.train()
@@ -367,7 +367,7 @@ def test_a_text_only_batch(tmp_path, start):
 
 def test_mixed_batches_are_refused_where_weights_are_sharded(tmp_path, start):
     loaded = load_model(start)
-    rows = [situate(sample, loaded) for sample in kinds(tmp_path)]
+    rows = [prepare_sample(sample, loaded) for sample in kinds(tmp_path)]
     trainer = Trainer(loaded, TASKS, [PAYING], Samples(4, rows.__getitem__), arguments(tmp_path / "run"))
     trainer.is_fsdp_enabled = True
     opened = [trainer.train_dataset[i] for i in range(4)]
@@ -379,7 +379,10 @@ def test_mixed_batches_are_refused_where_weights_are_sharded(tmp_path, start):
 
 def test_each_row_is_asked_and_paid_by_its_own_task(tmp_path, start):
     loaded = load_model(start)
-    rows = [situate(TASKS[name].synthetic(0, "train", 0), loaded) for name in ("detection", "qa", "classification", "planning")]
+    rows = [
+        prepare_sample(TASKS[name].synthetic(0, "train", 0), loaded)
+        for name in ("detection", "qa", "classification", "planning")
+    ]
     rewards = [dataclasses.replace(PAYING, name=name) for name in ("a", "b")]
     trainer = Trainer(
         loaded, TASKS, rewards, Samples(4, rows.__getitem__), arguments(tmp_path / "run"),

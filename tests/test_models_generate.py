@@ -2,14 +2,14 @@ import torch
 from PIL import Image
 
 from vlrl.models.generate import eos_ids, generate
-from vlrl.models.inputs import situate
+from vlrl.models.inputs import prepare_sample
 from vlrl.models.load import vision_token_ids
 from vlrl.schema import Sample
 from vlrl.tasks import TASKS
 
 
 def samples(loaded, n, task="detection"):
-    return [situate(TASKS[task].synthetic(0, "heldout", i), loaded) for i in range(n)]
+    return [prepare_sample(TASKS[task].synthetic(0, "heldout", i), loaded) for i in range(n)]
 
 
 def test_batch_size_and_order_do_not_change_the_words(tiny):
@@ -26,7 +26,7 @@ def test_text_images_and_video_of_several_tasks_in_one_batch(tiny, tmp_path):
     for i in range(3):
         Image.new("RGB", (60, 90), (40 * i, 90, 30)).save(tmp_path / f"{i}.png")
     film = Sample("film", "qa", "How many objects are there?", 0, video=str(tmp_path))
-    some = [situate(film, tiny), *samples(tiny, 8, "qa"), *samples(tiny, 2), *samples(tiny, 2, "planning")]
+    some = [prepare_sample(film, tiny), *samples(tiny, 8, "qa"), *samples(tiny, 2), *samples(tiny, 2, "planning")]
     assert {len(sample.images) for sample in some} == {0, 1, 2}
     alone = generate(tiny, TASKS, some, max_new_tokens=32, batch_size=1)
     together = generate(tiny, TASKS, some, max_new_tokens=32, batch_size=len(some))

@@ -16,7 +16,7 @@ from vlrl.models.inputs import (
     messages,
     open_image,
     open_images,
-    situate,
+    prepare_sample,
     video_frames,
 )
 from vlrl.models.load import input_size_px, limit_pixels
@@ -99,7 +99,7 @@ def test_round_trip_of_boxes_on_an_image_whose_sides_are_no_multiple_of_28(tiny,
 
     path = make(tmp_path / "a.png", size=(333, 211))
     truth = [{"bbox_2d": [17.5, 30, 222, 180.25], "label": "cat"}]
-    ready = situate(sample(path, answer=truth), tiny)
+    ready = prepare_sample(sample(path, answer=truth), tiny)
     assert ready.meta["coords"] == "resized_px"
     assert ready.meta["image_size"] == [333, 211]
     seen = ready.meta["input_size"]
@@ -156,7 +156,7 @@ def test_corrupt_images_in_a_run_are_reported_by_sample_id_and_replaced(tmp_path
 @pytest.mark.parametrize("name", TASKS)
 def test_rows_of_training_supervision_and_evaluation_share_one_prompt(tiny, name):
     task = TASKS[name]
-    samples = Samples(6, lambda i: situate(task.synthetic(0, "train", i), tiny))
+    samples = Samples(6, lambda i: prepare_sample(task.synthetic(0, "train", i), tiny))
     for grpo, sft in zip(dataset(samples, TASKS), dataset(samples, TASKS, sft="thinking+answer"), strict=True):
         assert grpo["prompt"] == sft["prompt"] == messages(grpo["sample"], TASKS)
         assert grpo["prompt"][0]["content"][-1]["text"] == task.prompt(grpo["sample"])
@@ -194,10 +194,10 @@ def test_each_row_of_a_mixed_file_is_asked_and_checked_by_its_own_task(tiny):
 
 def test_forms_asked_for_give_way_to_a_samples_own(tiny):
     own = sample(meta={"answer_format": "none"})
-    plain, asked = situate(sample(), tiny), situate(sample(), tiny, answer_format="answer", box_format="corners")
+    plain, asked = prepare_sample(sample(), tiny), prepare_sample(sample(), tiny, answer_format="answer", box_format="corners")
     assert not {"answer_format", "box_format"} & plain.meta.keys()
     assert (asked.meta["answer_format"], asked.meta["box_format"]) == ("answer", "corners")
-    kept = situate(own, tiny, answer_format="answer", box_format="corners")
+    kept = prepare_sample(own, tiny, answer_format="answer", box_format="corners")
     assert (kept.meta["answer_format"], kept.meta["box_format"]) == ("none", "corners")
 
 
@@ -263,7 +263,7 @@ def test_a_corrupt_video_is_named(tmp_path, tiny, content):
     with pytest.raises(ImageError, match=r"broken\.mp4"):
         video_frames(str(path))
     with pytest.raises(ImageError, match=r"broken\.mp4"):
-        situate(sample(video=str(path)), tiny)
+        prepare_sample(sample(video=str(path)), tiny)
     with pytest.raises(ImageError, match=r"missing\.mp4"):
         video_frames(str(tmp_path / "missing.mp4"))
 
@@ -271,7 +271,7 @@ def test_a_corrupt_video_is_named(tmp_path, tiny, content):
 @pytest.mark.parametrize("kind", ["file", "folder"])
 def test_a_video_is_asked_about_with_one_placeholder_a_frame(tmp_path, tiny, kind):
     made = film(tmp_path / "a.mp4", 16, fps=4) if kind == "file" else folder_of_frames(tmp_path / "frames", 8)
-    asked = situate(Sample("v", "qa", "What is 1 + 1?", 2, video=made), tiny)
+    asked = prepare_sample(Sample("v", "qa", "What is 1 + 1?", 2, video=made), tiny)
     width, height = (96, 64) if kind == "file" else (60, 40)
     assert asked.meta["image_size"] == [width, height]
     assert asked.meta["input_size"] == list(input_size_px(tiny.processor, width, height))
@@ -279,7 +279,7 @@ def test_a_video_is_asked_about_with_one_placeholder_a_frame(tmp_path, tiny, kin
     assert len(row["images"]) == 8
     assert [part["type"] for part in row["prompt"][0]["content"]] == ["image"] * 8 + ["text"]
     with pytest.raises(SampleError, match=r"meta\.image_size is \[1, 2\], but .*(a\.mp4|frames) is"):
-        situate(dataclasses.replace(asked, meta={"image_size": [1, 2]}), tiny)
+        prepare_sample(dataclasses.replace(asked, meta={"image_size": [1, 2]}), tiny)
 
 
 def test_a_corrupt_video_in_a_run_gives_way_to_the_next_sample(tmp_path):

@@ -6,7 +6,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, Qwen2_5_VLF
 
 from vlrl.models import tiny as tiny_module
 from vlrl.models.generate import generate
-from vlrl.models.inputs import open_image, situate
+from vlrl.models.inputs import open_image, prepare_sample
 from vlrl.models.load import save_model
 from vlrl.models.names import EMBEDDED
 from vlrl.tasks import TASKS
@@ -25,7 +25,7 @@ def test_it_saves_and_loads_like_a_hub_model(tiny, tmp_path):
     model = AutoModelForImageTextToText.from_pretrained(tmp_path, dtype=torch.float32)
     processor = AutoProcessor.from_pretrained(tmp_path)
     assert all(torch.equal(a, b) for a, b in zip(tiny.model.parameters(), model.parameters(), strict=True))
-    sample = situate(TASK.synthetic(0, "heldout", 0), tiny)
+    sample = prepare_sample(TASK.synthetic(0, "heldout", 0), tiny)
     text = [f"<|vision_start|><|image_pad|><|vision_end|>{TASK.prompt(sample)}{TASK.oracle(sample)}"]
     ours, theirs = (
         p(text=text, images=[open_image(sample.images[0])], return_tensors="pt") for p in (tiny.processor, processor)
@@ -37,17 +37,17 @@ def test_numbers_are_single_tokens_and_text_survives(tiny):
     tokenizer = tiny.tokenizer
     assert all(len(tokenizer(str(n)).input_ids) == 1 for n in range(1001))
     for index in range(50):
-        sample = situate(TASK.synthetic(0, "heldout", index), tiny)
+        sample = prepare_sample(TASK.synthetic(0, "heldout", index), tiny)
         for text in (TASK.prompt(sample), TASK.oracle(sample), "Ünïcode 日本 \n {x: 12345}"):
             assert tokenizer.decode(tokenizer(text).input_ids) == text
 
 
 def test_prompts_are_short(tiny):
-    sample = situate(TASK.synthetic(0, "heldout", 0), tiny)
+    sample = prepare_sample(TASK.synthetic(0, "heldout", 0), tiny)
     assert len(tiny.tokenizer(TASK.prompt(sample)).input_ids) < 30
     for task in TASKS.values():
         for index in range(100):
-            sample = situate(task.synthetic(0, "coldstart", index), tiny)
+            sample = prepare_sample(task.synthetic(0, "coldstart", index), tiny)
             assert len(tiny.tokenizer(task.prompt(sample)).input_ids) < 45
             assert len(tiny.tokenizer(task.oracle(sample)).input_ids) < 60
 
@@ -89,7 +89,7 @@ def test_the_shipped_start_is_small_and_says_how_it_was_made():
 def test_the_shipped_start_scores_what_its_recipe_says(tiny, name):
     headline = TASKS[name].headline
     recorded = RECIPE["after"][f"{name}/{headline}"]
-    samples = [situate(TASKS[name].synthetic(0, "heldout", i), tiny) for i in range(400)]
+    samples = [prepare_sample(TASKS[name].synthetic(0, "heldout", i), tiny) for i in range(400)]
     made = generate(tiny, TASKS, samples, max_new_tokens=64, batch_size=100)
     found = evaluate({name: TASKS[name]}, samples, made)
     low, high = recorded["ci95"]

@@ -6,7 +6,7 @@ from peft import LoraConfig, get_peft_model
 
 from vlrl.models.load import load_model
 from vlrl.models.names import ModelError
-from vlrl.models.vision_tower import freeze_vision, sees, with_targets
+from vlrl.models.vision_encoder import freeze_vision, is_vision_weight, with_targets
 
 
 @pytest.mark.parametrize(
@@ -26,7 +26,7 @@ from vlrl.models.vision_tower import freeze_vision, sees, with_targets
     ],
 )
 def test_names(name, answer):
-    assert sees(name) == answer
+    assert is_vision_weight(name) == answer
 
 
 def test_what_is_frozen_is_counted():

@@ -5,9 +5,9 @@ import torch
 from plain_layout import SEVERAL, assert_same, build, case
 
 from vlrl.models.prefix_sharing import attention as packed_attention
-from vlrl.models.prefix_sharing.attention import Span
+from vlrl.models.prefix_sharing.attention import GroupSpan
 
-SPANS = (Span(0, 6, (3, 1, 4)), Span(14, 4, (5,)), Span(23, 7, ()), Span(30, 2, (2, 2)))
+SPANS = (GroupSpan(0, 6, (3, 1, 4)), GroupSpan(14, 4, (5,)), GroupSpan(23, 7, ()), GroupSpan(30, 2, (2, 2)))
 
 
 def test_the_mask_is_the_rule_written_out():
@@ -82,7 +82,7 @@ def by_mask(q, k, v, spans=SPANS):
     return torch.einsum("hqk,khd->qhd", made.softmax(-1), v.repeat_interleave(2, dim=1))
 
 
-@pytest.mark.parametrize("spans", [SPANS, SPANS[:1], (Span(0, 7, ()),)], ids=["four groups", "one group", "no completion"])
+@pytest.mark.parametrize("spans", [SPANS, SPANS[:1], (GroupSpan(0, 7, ()),)], ids=["four groups", "one group", "no completion"])
 def test_two_calls_merged_by_their_log_sum_exp_are_one_softmax(spans):
     n = spans[-1].suffix.stop
     q, k, v = qkv(n)
@@ -134,14 +134,14 @@ def test_windows_in_one_call_equal_the_loop():
     grids = [(8, 8), (4, 12), (8, 12), (10, 6)]  # the last has windows cut by the image's edge
     model = build()
     made = case(model, [(grids, 9)], [[3, 4]])
-    want = model.model.visual(made.pictures.pixel_values, grid_thw=made.pictures.grid_thw).pooler_output
+    want = model.model.visual(made.image_batch.pixel_values, grid_thw=made.image_batch.grid_thw).pooler_output
     want_grads = torch.autograd.grad(want.square().sum(), list(model.model.visual.parameters()))
-    assert packed_attention.use_attention(model, text=False) == {"vision_config": packed_attention.TOWER_ATTENTION}
+    assert packed_attention.use_attention(model, text=False) == {"vision_config": packed_attention.VISION_ATTENTION}
     calls = []
     sdpa = torch.nn.functional.scaled_dot_product_attention
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.nn.functional, "scaled_dot_product_attention", lambda *a, **k: calls.append(1) or sdpa(*a, **k))
-        got = model.model.visual(made.pictures.pixel_values, grid_thw=made.pictures.grid_thw).pooler_output
+        got = model.model.visual(made.image_batch.pixel_values, grid_thw=made.image_batch.grid_thw).pooler_output
     assert len(calls) < 8
     torch.testing.assert_close(got, want, atol=1e-5, rtol=1e-5)
     got_grads = torch.autograd.grad(got.square().sum(), list(model.model.visual.parameters()))
@@ -160,7 +160,7 @@ def test_the_kernel_follows_device_and_dtype():
 @pytest.mark.parametrize("kernel", ["merge", "gather", "flex"])
 def test_gpu_kernels_equal_the_dense_mask(kernel):
     torch.manual_seed(0)
-    spans = (Span(0, 300, (128, 1, 60)), Span(489, 70, (33,)))
+    spans = (GroupSpan(0, 300, (128, 1, 60)), GroupSpan(489, 70, (33,)))
     inputs = [torch.randn(1, heads, 592, 128, device="cuda", dtype=torch.bfloat16) for heads in (16, 2, 2)]
     inputs = [x.requires_grad_() for x in inputs]
     exact_inputs = [x.detach()[0].transpose(0, 1).double().cpu().requires_grad_() for x in inputs]

@@ -8,7 +8,7 @@ from plain_layout import IMAGE, ONE_IMAGE, SEVERAL, TEXT_ONLY, UNEQUAL, assert_s
 
 from vlrl.models.prefix_sharing import groups as group_shared
 from vlrl.models.prefix_sharing import logprobs as packed_scoring
-from vlrl.models.prefix_sharing.groups import Group, NotShared, Pictures
+from vlrl.models.prefix_sharing.groups import Group, ImageBatch, NotShared
 
 
 @pytest.mark.parametrize("batch", [ONE_IMAGE, UNEQUAL, SEVERAL, TEXT_ONLY], ids=["one", "unequal", "several", "text"])
@@ -52,7 +52,7 @@ def test_lora_on_the_language_model_with_ready_features():
     moved = assert_same(model, made)
     assert moved
     assert all("lora" in name for name in moved)
-    made.pictures = group_shared.encode(model, made.pictures)
+    made.image_batch = group_shared.encode(model, made.image_batch)
     assert group_shared.takes_features(model)
     assert assert_same(model, made, max_tokens=40) == moved
 
@@ -63,11 +63,11 @@ def test_a_frozen_tower_s_features_stand_for_pixels(family):
     model.model.visual.requires_grad_(False)
     made = case(model, *SEVERAL)
     want, _ = packed(model, made)
-    made.pictures = Pictures(None, made.pictures.grid_thw, group_shared.encode(model, made.pictures).features)
+    made.image_batch = ImageBatch(None, made.image_batch.grid_thw, group_shared.encode(model, made.image_batch).features)
     got, _ = packed(model, made)
     torch.testing.assert_close(got, want, atol=1e-5, rtol=0)
-    one = made.pictures.inputs([1])["mm_encoder_outputs"]["image"]
-    torch.testing.assert_close(one.pooler_output[0], made.pictures.features.pooler_output[1])
+    one = made.image_batch.inputs([1])["mm_encoder_outputs"]["image"]
+    torch.testing.assert_close(one.pooler_output[0], made.image_batch.features.pooler_output[1])
 
 
 def test_completions_masked_out_count_zero_and_keep_the_graph():

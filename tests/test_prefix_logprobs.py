@@ -22,9 +22,9 @@ def test_steps_in_one_state_are_a_group_and_others_are_not(tmp_path):
     assert sorted(row for group in plan.groups for row in group.rows) == list(range(len(ids)))
     assert {group.rows for group in plan.groups} == {
         tuple(i for i, other in enumerate(states) if other == state) for state in states
-    }, "the prompts of the number line are alike: only pictures tell its states apart"
+    }, "the prompts of the number line are alike: only images tell its states apart"
     assert len(plan.groups) < len(ids)
-    assert len(plan.pictures.grid_thw) == len(plan.groups), "a picture is encoded once"
+    assert len(plan.image_batch.grid_thw) == len(plan.groups), "a picture is encoded once"
 
 
 def test_a_picture_with_equal_sum_is_another_picture(tmp_path):

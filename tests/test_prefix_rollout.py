@@ -9,7 +9,7 @@ from transformers import CompileConfig
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from vlrl.models.prefix_sharing import rollout as shared_rollout
-from vlrl.models.prefix_sharing.groups import Pictures
+from vlrl.models.prefix_sharing.groups import ImageBatch
 
 
 @pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen2_vl", "qwen3_vl"])
@@ -79,7 +79,7 @@ def test_a_static_cache_decodes_the_same_tokens():
     model = build().eval()
     made = case(model, *UNEQUAL)
     with torch.no_grad():
-        cache = shared_rollout.prefill(model, made.prompts, made.prompt_mask, made.groups, made.pictures)
+        cache = shared_rollout.prefill(model, made.prompts, made.prompt_mask, made.groups, made.image_batch)
         static = shared_rollout.static_cache(cache, model.config, 4, made.prompts.shape[1] + 12)
         assert static.get_max_length() % shared_rollout.CACHE_MULTIPLE == 0
         model.model.rope_deltas = torch.tensor([[g.position_delta] for g in made.groups]).repeat_interleave(4, 0)
@@ -145,7 +145,7 @@ def test_gpu_graph_decoding_says_the_tokens_of_stock_generation():
     model.cuda()
     for name in ("ids", "mask", "prompts", "prompt_mask"):
         setattr(made, name, getattr(made, name).cuda())
-    made.pictures = Pictures(made.pictures.pixel_values.cuda(), made.pictures.grid_thw.cuda())
+    made.image_batch = ImageBatch(made.image_batch.pixel_values.cuda(), made.image_batch.grid_thw.cuda())
     want = stock_tokens(model, made, greedy())
     assert torch.equal(shared_tokens(model, made, greedy(), graphs=True), want)
     assert torch.equal(shared_tokens(model, made, greedy()), want)

@@ -9,8 +9,8 @@ import torch
 from peft import LoraConfig
 from trl import GRPOConfig
 
-from vlrl.data import images as pictures
-from vlrl.models.inputs import Samples, situate
+from vlrl.data import images as image_files
+from vlrl.models.inputs import Samples, prepare_sample
 from vlrl.models.load import load_model
 from vlrl.models.prefix_sharing import step as shared_step
 from vlrl.models.prefix_sharing.groups import NotShared
@@ -70,7 +70,7 @@ def two_images(i, loaded):
     sample = DETECTION.synthetic(0, "train", i)
     if i % 3 == 0:
         sample = dataclasses.replace(sample, images=(*sample.images, DETECTION.synthetic(0, "train", i + 1).images[0]))
-    return situate(sample, loaded)
+    return prepare_sample(sample, loaded)
 
 
 def run(folder, mode, monkeypatch, *, peft=None, freeze=False, start="tiny-random", **changes):
@@ -100,9 +100,9 @@ CASES = {
     # One group a generation: which rows share an update is drawn, groups here and rows there.
     "several updates a generation": {"num_iterations": 2, "per_device_train_batch_size": 4, "max_steps": 2},
     "gradient checkpointing": {"gradient_checkpointing": True},
-    "frozen tower": {"freeze": True},
+    "frozen vision encoder": {"freeze": True},
     "lora": {"peft": LoraConfig(r=4, target_modules=["q_proj", "v_proj", "qkv"], init_lora_weights=False)},
-    "lora, frozen tower": {"peft": LoraConfig(r=4, init_lora_weights=False), "freeze": True},
+    "lora, frozen vision encoder": {"peft": LoraConfig(r=4, init_lora_weights=False), "freeze": True},
     "masked where cut": {"mask_truncated_completions": True, "max_completion_length": 60, "start": "tiny"},
 }  # fmt: skip
 
@@ -127,8 +127,8 @@ def test_a_step_is_trls_own(name, tmp_path, monkeypatch, capsys):
 
 def test_every_image_is_opened_processed_and_encoded_once(tmp_path, monkeypatch):
     opened = Counter()
-    open_image = pictures.open_image
-    monkeypatch.setattr(pictures, "open_image", lambda path: opened.update([path]) or open_image(path))
+    open_image = image_files.open_image
+    monkeypatch.setattr(image_files, "open_image", lambda path: opened.update([path]) or open_image(path))
     case = {"max_steps": 2, "gradient_accumulation_steps": 2, "per_device_train_batch_size": 8}
     off = run(tmp_path / "off", "off", monkeypatch, **case).ran
     opened.clear()
@@ -153,7 +153,7 @@ def test_what_cannot_be_shared_goes_trls_way_and_says_why(tmp_path, monkeypatch,
 
 @pytest.mark.parametrize("broken", ["logps", "positions", "gradients", "kernel"])
 def test_a_wrong_pass_is_found_before_it_trains(broken, tmp_path, monkeypatch, capsys):
-    whole = shared_step.score
+    whole = shared_step.group_logps
     if broken == "positions":
         plan = shared_step.plan_groups
 
@@ -169,7 +169,7 @@ def test_a_wrong_pass_is_found_before_it_trains(broken, tmp_path, monkeypatch, c
             logps, entropy = whole(*args, **kwargs)
             return (logps + 1e-3 if broken == "logps" else 0.99 * logps + 0.01 * logps.detach()), entropy
 
-        monkeypatch.setattr(shared_step, "score", wrong)
+        monkeypatch.setattr(shared_step, "group_logps", wrong)
     off = run(tmp_path / "off", "off", monkeypatch, beta=0.0)
     capsys.readouterr()
     on = run(tmp_path / "auto", "auto", monkeypatch, beta=0.0, max_steps=2)
@@ -192,7 +192,7 @@ def test_a_cache_that_generate_builds_keeps_trls_rollout_and_the_packed_pass(tmp
 
 def test_finished_rows_leave_the_batch_and_the_rest_goes_on(tmp_path, monkeypatch):
     loaded = load_model("tiny")
-    data = Samples(40, lambda i: situate(DETECTION.synthetic(0, "train", i), loaded))
+    data = Samples(40, lambda i: prepare_sample(DETECTION.synthetic(0, "train", i), loaded))
     args = arguments(tmp_path, max_completion_length=200, beta=0.0, per_device_train_batch_size=32)
     sizes = []
     monkeypatch.setattr(shared_step, "DROP_EVERY", 1)
@@ -216,7 +216,7 @@ def test_finished_rows_leave_the_batch_and_the_rest_goes_on(tmp_path, monkeypatc
 def test_text_alone_is_shared_too(tmp_path, monkeypatch, capsys):
     loaded = load_model("tiny-random")
     row = Sample(id="t", task="qa", question="How much is 2 + 2?", answer="4", meta={"kind": "number"})
-    data = Samples(40, lambda i: situate(dataclasses.replace(row, id=str(i), question=f"How much is 2 + {i}?"), loaded))
+    data = Samples(40, lambda i: prepare_sample(dataclasses.replace(row, id=str(i), question=f"How much is 2 + {i}?"), loaded))
     trainer = Trainer(loaded, TASKS, [PAYING], data, arguments(tmp_path, beta=0.0), group_shared="on")
     trainer.train()
     assert "sharing   on" in capsys.readouterr().out

@@ -27,9 +27,9 @@ def predictions(samples, text=None):
 
 @pytest.fixture
 def samples(tiny):
-    from vlrl.models.inputs import situate
+    from vlrl.models.inputs import prepare_sample
 
-    return [situate(TASK.synthetic(0, "heldout", i), tiny) for i in range(6)]
+    return [prepare_sample(TASK.synthetic(0, "heldout", i), tiny) for i in range(6)]
 
 
 def test_evaluation_and_table(samples):
@@ -85,10 +85,10 @@ def test_json_is_written_whole_or_not_at_all(tmp_path):
 
 
 def test_several_tasks_are_measured_side_by_side_and_drawn(tiny, tmp_path):
-    from vlrl.models.inputs import situate
+    from vlrl.models.inputs import prepare_sample
 
     names = ["detection", "grounding", "classification", "planning", "qa"]
-    samples = [situate(TASKS[name].synthetic(0, "heldout", i), tiny) for i in range(4) for name in names]
+    samples = [prepare_sample(TASKS[name].synthetic(0, "heldout", i), tiny) for i in range(4) for name in names]
     right = [Prediction(s.id, TASKS[s.task].oracle(s), 5, False) for s in samples]
     found = evaluate(TASKS, samples, right)
     assert found.n_unparsed == 0
@@ -104,13 +104,13 @@ def test_several_tasks_are_measured_side_by_side_and_drawn(tiny, tmp_path):
 def test_a_video_is_drawn_by_its_first_frame(tiny, tmp_path):
     from dataclasses import replace
 
-    from vlrl.models.inputs import open_image, situate
+    from vlrl.models.inputs import open_image, prepare_sample
 
     sample = TASKS["grounding"].synthetic(0, "heldout", 0)
     (tmp_path / "film").mkdir()
     for number in range(3):
         open_image(sample.images[0]).save(tmp_path / "film" / f"{number}.png")
-    film = situate(replace(sample, images=(), video=str(tmp_path / "film")), tiny)
+    film = prepare_sample(replace(sample, images=(), video=str(tmp_path / "film")), tiny)
     made = [Prediction(film.id, TASKS["grounding"].oracle(film), 5, False)]
     draw_samples([film], made, made, tmp_path / "samples.png")
     colours = {colour for _, colour in Image.open(tmp_path / "samples.png").convert("RGB").getcolors(10**7)}

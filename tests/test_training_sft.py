@@ -10,7 +10,7 @@ from PIL import Image
 from transformers import AutoModelForImageTextToText
 from trl import GRPOConfig
 
-from vlrl.models.inputs import Samples, situate
+from vlrl.models.inputs import Samples, prepare_sample
 from vlrl.models.load import load_model
 from vlrl.schema import Sample
 from vlrl.tasks import TASKS
@@ -28,7 +28,7 @@ def train(folder, loaded, samples, **options):
 
 
 def detection(loaded):
-    return Samples(8, lambda i: situate(TASKS["detection"].synthetic(0, "train", i), loaded))
+    return Samples(8, lambda i: prepare_sample(TASKS["detection"].synthetic(0, "train", i), loaded))
 
 
 @pytest.mark.parametrize("options", [{}, {"muon": True}, {"peft_config": LoraConfig(r=4)}], ids=["AdamW", "Muon", "LoRA"])
@@ -59,7 +59,7 @@ def test_batches_of_text_images_and_video_have_the_loss_of_their_rows(tmp_path):
 
     def loss(name, order):
         loaded = load_model("tiny-random")
-        ready = [situate(rows[i], loaded) for i in order]
+        ready = [prepare_sample(rows[i], loaded) for i in order]
         options = {"steps": 1, "batch_size": len(order), "learning_rate": 1e-9}
         (row,) = (
             row for row in train(tmp_path / name, loaded, Samples(len(order), ready.__getitem__), **options) if "loss" in row

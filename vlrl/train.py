@@ -36,7 +36,7 @@ from trl.models import unwrap_model_for_generation
 from vlrl.gtr import Corrector
 from vlrl.models.generate import generate
 from vlrl.models.inputs import ImageError
-from vlrl.models.load import Loaded, load_model
+from vlrl.models.load import LoadedModel, load_model
 from vlrl.models.names import TINY_NAMES, ModelError
 from vlrl.models.prefix_sharing.groups import NotShared
 from vlrl.schema import Prediction, Sample, SampleError
@@ -149,7 +149,7 @@ class Job:
     config: Config
     say: Callable[..., None]
     opened: run.RunFolder
-    loaded: Loaded
+    loaded: LoadedModel
     data: run.Data
     payment: Payment
     around: before_after.Around | None = None
@@ -194,7 +194,7 @@ def prepare(config: Config, say: Callable[..., None]) -> Job:
     data = run.load_data(config, loaded)
     say(f"model     {loaded.name}, {loaded.model.num_parameters() / 1e6:.2f} M parameters, {loaded.model.dtype}")
     say(f"attention {loaded.attention}")
-    say(f"boxes     {loaded.coords} (from {loaded.coords_why})")
+    say(f"boxes     {loaded.coords} (from {loaded.coords_reason})")
     say(f"data      {data.description}")
     say(f"length    {run.fit_length(config, loaded, data)}")
     payment = run.choose_payment(config, data)
@@ -207,7 +207,7 @@ def prepare(config: Config, say: Callable[..., None]) -> Job:
     return Job(config, say, opened, loaded, data, payment, around, corrector)
 
 
-def _around(config: Config, folder: Path, loaded: Loaded) -> before_after.Around | None:
+def _around(config: Config, folder: Path, loaded: LoadedModel) -> before_after.Around | None:
     """The benchmarks of this run, their flags and data checked. Raises ConfigError."""
     if not config.bench.names:
         return None
@@ -347,7 +347,7 @@ def _example(config: Config, sample: Sample) -> str:
     return f"example   {sample.id}\n  asked   {task.prompt(sample)!r}\n  answer  {task.oracle(sample)!r}"
 
 
-def _load(config: Config, name: str) -> Loaded:
+def _load(config: Config, name: str) -> LoadedModel:
     model, options = config.model, config.run
     quantization = get_quantization_config(model)
     extra = {} if quantization is None else {"quantization_config": quantization}

@@ -1,6 +1,6 @@
 """Who answers: the model in this process (or one a process), a server behind `--base_url`, or vLLM.
 
-An engine tells how it writes boxes (`situate`) and yields completions in batches as they are made. Torch is imported by the
+An engine tells how it writes boxes (`prepare_sample`) and yields completions in batches as they are made. Torch is imported by the
 first one.
 """
 
@@ -44,7 +44,7 @@ class Engine(Protocol):
     rank: int
     world: int
 
-    def situate(self, sample: Sample) -> Sample: ...
+    def prepare_sample(self, sample: Sample) -> Sample: ...
 
     def answers(self, tasks: Mapping[str, Task], samples: Sequence[Sample], limit: Limit) -> Answers: ...
 
@@ -95,14 +95,14 @@ class Local:
         )
         self.loaded.model.to(self.state.device)
         if self.rank == 0:
-            told = f"boxes {self.loaded.coords} (from {self.loaded.coords_why}); attention {self.loaded.attention}"
+            told = f"boxes {self.loaded.coords} (from {self.loaded.coords_reason}); attention {self.loaded.attention}"
             print(f"model     {self.loaded.name}; {told}")
         self.name = f"transformers, {self.loaded.model.dtype}".replace("torch.", "")
 
-    def situate(self, sample: Sample) -> Sample:
-        from vlrl.models.inputs import situate
+    def prepare_sample(self, sample: Sample) -> Sample:
+        from vlrl.models.inputs import prepare_sample
 
-        return situate(sample, self.loaded, **self.forms)
+        return prepare_sample(sample, self.loaded, **self.forms)
 
     def answers(self, tasks: Mapping[str, Task], samples: Sequence[Sample], limit: Limit) -> Answers:
         """Batches of equal limits and similar lengths, the longest first: what does not fit into memory shows at once."""
@@ -145,7 +145,7 @@ class _Alone:
         self.temperature, self.seed = args.temperature or 0.0, args.seed
         self.forms = {"answer_format": args.answer_format, "box_format": args.box_format}
 
-    def situate(self, sample: Sample) -> Sample:
+    def prepare_sample(self, sample: Sample) -> Sample:
         meta = {**sample.meta, **({} if self.coords is None else {"coords": self.coords})}
         for name, form in self.forms.items():
             if form is not None:

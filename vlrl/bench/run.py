@@ -108,7 +108,7 @@ def finish(job: Job, started: float) -> None:
 
 @dataclass
 class Job:
-    """A run under way. `asked`: all samples with their pictures there, situated; `missing`: those without, with task and
+    """A run under way. `asked`: all samples with their pictures there, prepared; `missing`: those without, with task and
     path."""
 
     args: argparse.Namespace
@@ -154,7 +154,7 @@ class Job:
         engine.wait_for_everyone()
 
     def _present(self, samples: list[Sample]) -> list[Sample]:
-        """The samples whose pictures can be opened, situated and checked once more, now that the size of the picture is known.
+        """The samples whose pictures can be opened, prepared and checked once more, now that the size of the picture is known.
         One that cannot be read is counted and left out; for more missing files than are allowed SampleError is raised."""
         present: list[Sample] = []
         lost = {sample.id: (sample.task, gone) for sample in samples if (gone := lost_picture(sample)) is not None}
@@ -163,7 +163,7 @@ class Job:
             if sample.id in lost:
                 continue
             try:
-                present.append(self.engine.situate(sample))
+                present.append(self.engine.prepare_sample(sample))
             except ImageError as error:
                 lost[sample.id] = (sample.task, sample.video or sample.images[0])
                 if self.engine.rank == 0:

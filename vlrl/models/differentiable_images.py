@@ -48,7 +48,7 @@ def _lanczos(x: torch.Tensor) -> torch.Tensor:
     return torch.where(x.abs() < 3, torch.sinc(x) * torch.sinc(x / 3), torch.zeros_like(x))
 
 
-KERNELS: dict[InterpolationMode, tuple[Callable[[torch.Tensor], torch.Tensor], int]] = {
+RESIZE_FILTERS: dict[InterpolationMode, tuple[Callable[[torch.Tensor], torch.Tensor], int]] = {
     InterpolationMode.BILINEAR: (_linear, 1),
     InterpolationMode.BICUBIC: (_cubic, 2),
     InterpolationMode.LANCZOS: (_lanczos, 3),
@@ -60,7 +60,7 @@ KERNELS: dict[InterpolationMode, tuple[Callable[[torch.Tensor], torch.Tensor], i
 def resize_weights(n_in: int, n_out: int, mode: InterpolationMode, bits: int | None) -> torch.Tensor:
     """The matrix [n_out, n_in], float64, that resizes a line of pixels with antialiasing, its weights rounded to `bits` binary
     places (None: as many as fit into 16 bits), as the integer arithmetic of Pillow and PyTorch rounds them."""
-    kernel, half_width = KERNELS[mode]
+    kernel, half_width = RESIZE_FILTERS[mode]
     scale = n_in / n_out
     stretch = max(scale, 1.0)
     support = half_width * stretch
@@ -113,7 +113,7 @@ class _Resize(TorchvisionBackend):
 
     def resize(self, image: torch.Tensor, size: Any, resample: Any = None, antialias: bool = True, **kwargs: Any) -> Any:
         mode = pil_torch_interpolation_mapping.get(resample, resample) or InterpolationMode.BILINEAR
-        if mode not in KERNELS or not antialias:
+        if mode not in RESIZE_FILTERS or not antialias:
             raise ModelError(f"a resize by {mode}, antialias={antialias} has no differentiable form here")
         shape = image.shape[-2:]
         empty = torch.empty((1, *shape), device="meta")

@@ -14,11 +14,11 @@ from transformers import GenerationConfig, PreTrainedModel
 
 from vlrl.envs.cards.playing import play
 from vlrl.models.inputs import messages, open_images
-from vlrl.models.load import Loaded, vision_token_ids
+from vlrl.models.load import LoadedModel, vision_token_ids
 from vlrl.schema import Prediction, Sample, Task
 
 
-def eos_ids(loaded: Loaded) -> list[int]:
+def eos_ids(loaded: LoadedModel) -> list[int]:
     """Every id that ends a completion: the generation config's and the tokenizer's."""
     configured = loaded.model.generation_config.eos_token_id
     ids = [] if configured is None else [configured] if isinstance(configured, int) else list(configured)
@@ -26,7 +26,7 @@ def eos_ids(loaded: Loaded) -> list[int]:
 
 
 def generate(
-    loaded: Loaded,
+    loaded: LoadedModel,
     tasks: Mapping[str, Task],
     samples: Sequence[Sample],
     *,
@@ -36,7 +36,7 @@ def generate(
     label: str = "generating",
     each: Callable[[list[Prediction]], None] | None = None,
 ) -> list[Prediction]:
-    """Greedy completions in the order of `samples` (situated ones, see `vlrl.models.inputs.situate`), each asked as its own
+    """Greedy completions in the order of `samples` (prepared ones, see `vlrl.models.inputs.prepare_sample`), each asked as its own
     task asks.
 
     Prompts are left-padded, vision tokens cannot be sampled, and the model's own generation defaults do not leak in.
@@ -61,7 +61,7 @@ def generate(
 
 
 def complete(
-    loaded: Loaded,
+    loaded: LoadedModel,
     tasks: Mapping[str, Task],
     batch: Sequence[Sample],
     max_new_tokens: int,
@@ -93,7 +93,7 @@ def complete(
 
 
 def _answers(
-    loaded: Loaded,
+    loaded: LoadedModel,
     tasks: Mapping[str, Task],
     batch: Sequence[Sample],
     max_new_tokens: int,
@@ -126,7 +126,7 @@ def _answers(
 
 
 def _complete(
-    loaded: Loaded, tasks: Mapping[str, Task], batch: Sequence[Sample], model: PreTrainedModel, config: GenerationConfig
+    loaded: LoadedModel, tasks: Mapping[str, Task], batch: Sequence[Sample], model: PreTrainedModel, config: GenerationConfig
 ) -> torch.Tensor:
     """Completion ids `[batch, tokens]` on the CPU."""
     images = [open_images(sample) for sample in batch]

@@ -16,7 +16,7 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from vlrl.data.images import VIDEO_FPS, VIDEO_FRAMES, ImageError, frame_files, image_size, open_image, open_images, video_frames
-from vlrl.models.load import Loaded, input_size_px
+from vlrl.models.load import LoadedModel, input_size_px
 from vlrl.schema import Sample, SampleError, Task
 
 __all__ = [
@@ -32,7 +32,7 @@ __all__ = [
     "messages",
     "open_image",
     "open_images",
-    "situate",
+    "prepare_sample",
     "target",
     "video_frames",
 ]
@@ -55,7 +55,9 @@ def _seen_size(sample: Sample) -> tuple[int, int] | None:
     return image_size(sample.images[index])
 
 
-def situate(sample: Sample, loaded: Loaded, *, answer_format: str | None = None, box_format: str | None = None) -> Sample:
+def prepare_sample(
+    sample: Sample, loaded: LoadedModel, *, answer_format: str | None = None, box_format: str | None = None
+) -> Sample:
     """The sample with `meta` telling how its completion is written: `coords`, `image_size`, `input_size`, and the given
     `answer_format` and `box_format` where the sample has none of its own.
 
@@ -83,7 +85,7 @@ def situate(sample: Sample, loaded: Loaded, *, answer_format: str | None = None,
 def check_samples(
     samples: Sequence[Sample],
     tasks: Mapping[str, Task],
-    loaded: Loaded,
+    loaded: LoadedModel,
     where: str,
     *,
     answer_format: str | None = None,
@@ -102,7 +104,7 @@ def check_samples(
                 f" (--task {','.join([*tasks, sample.task])} for all)"
             )
         try:
-            sample = situate(sample, loaded, answer_format=answer_format, box_format=box_format)
+            sample = prepare_sample(sample, loaded, answer_format=answer_format, box_format=box_format)
         except ValueError as error:
             raise SampleError(f"{where} (id {sample.id!r}): {error}") from error
         problem = tasks[sample.task].check(sample)

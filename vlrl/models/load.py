@@ -55,14 +55,14 @@ VISION_TOKENS = (
 
 
 @dataclass
-class Loaded:
+class LoadedModel:
     """A model with what is needed to talk to it."""
 
     model: PreTrainedModel
     processor: ProcessorMixin
     name: str
     coords: str
-    coords_why: str
+    coords_reason: str
     attention: str = ""
     """Of language model and tower, and why."""
 
@@ -119,7 +119,7 @@ def load_model(
     max_pixels: int | None = None,
     seed: int = 0,
     **model_kwargs: Any,
-) -> Loaded:
+) -> LoadedModel:
     """Load weights and processor. `min_pixels` and `max_pixels` bound the image the model sees and hold for training,
     rewards and evaluation alike. `seed` draws the weights of `tiny-random`. Raises ModelError."""
     hub = {"revision": revision or "main", "trust_remote_code": trust_remote_code}
@@ -142,7 +142,7 @@ def load_model(
     limit_pixels(processor, min_pixels, max_pixels)
     processor.tokenizer.padding_side = "left"  # type: ignore[attr-defined]
     model.config.use_cache = True
-    return Loaded(model, processor, name, dialect, why, attend(model, named))
+    return LoadedModel(model, processor, name, dialect, why, attend(model, named))
 
 
 def attend(model: Any, named: str | None) -> str:
@@ -182,7 +182,7 @@ def input_size_px(processor: Any, width: int, height: int) -> tuple[int, int]:
     return wide, high
 
 
-def vision_token_ids(loaded: Loaded) -> list[int]:
+def vision_token_ids(loaded: LoadedModel) -> list[int]:
     """Ids that must never be sampled: image and video placeholders and their markers."""
     tokenizer, config = loaded.tokenizer, loaded.model.config
     ids = {tokenizer.convert_tokens_to_ids(token) for token in VISION_TOKENS if token in tokenizer.get_vocab()}

@@ -20,7 +20,7 @@ from transformers import AutoModelForImageTextToText
 
 from vlrl.data.images import open_image
 from vlrl.data.step_values import prompt_text
-from vlrl.models.load import Loaded, load_model
+from vlrl.models.load import LoadedModel, load_model
 from vlrl.models.names import ModelError
 from vlrl.models.value_head_files import HEAD_CONFIG, HEAD_WEIGHTS, has_head
 
@@ -91,7 +91,7 @@ def load_backbone(folder: Path, dtype: torch.dtype) -> Any:
     return AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype)
 
 
-def load_prm(name: str, **options: Any) -> tuple[StepValueModel, Loaded]:
+def load_prm(name: str, **options: Any) -> tuple[StepValueModel, LoadedModel]:
     """A trained process reward model from its folder; `options` are those of `load_model`. Raises ModelError."""
     if not has_head(name):
         raise ModelError(f"{name}: holds no {HEAD_WEIGHTS}; give the final/ folder of a run of --task prm")
@@ -117,7 +117,7 @@ class Encoder:
     """Solutions -> tensors. Prompt and steps are tokenised apart, so that a step's ids do not depend on what follows; the
     prompts of the questions seen last are kept."""
 
-    def __init__(self, loaded: Loaded, n_kept: int = 64) -> None:
+    def __init__(self, loaded: LoadedModel, n_kept: int = 64) -> None:
         self.loaded, self.n_kept = loaded, n_kept
         self._kept: dict[tuple[str | None, str], dict[str, torch.Tensor]] = {}
         pad = loaded.tokenizer.pad_token_id

@@ -16,8 +16,8 @@ from vlrl.gtr.corrector import Request
 from vlrl.gtr.diagnostics import probe_sensitivity
 from vlrl.gtr.masks import thought_span
 from vlrl.models.generate import complete
-from vlrl.models.inputs import situate
-from vlrl.models.load import Loaded, load_model
+from vlrl.models.inputs import prepare_sample
+from vlrl.models.load import LoadedModel, load_model
 from vlrl.models.names import ModelError
 from vlrl.rewards.chat_client import DEFAULT_BASE, base_url
 from vlrl.training.config import Config, ConfigError
@@ -75,7 +75,9 @@ def checkpoint_writer(config: Config, name: str) -> Callable[[Sequence[Request]]
     def write(requests: Sequence[Request]) -> list[str]:
         texts: list[str] = []
         for start in range(0, len(requests), AT_ONCE):
-            samples = [situate(one.sample, frozen) for one in requests[start : start + AT_ONCE] if one.sample is not None]
+            samples = [
+                prepare_sample(one.sample, frozen) for one in requests[start : start + AT_ONCE] if one.sample is not None
+            ]
             made = complete(frozen, config.tasks, samples, config.grpo.max_completion_length or 256)
             texts += ["" if one.truncated else one.completion for one in made]
         return texts
@@ -83,7 +85,7 @@ def checkpoint_writer(config: Config, name: str) -> Callable[[Sequence[Request]]
     return write
 
 
-def make_probe(config: Config, loaded: Loaded, plays: bool) -> Callable[[Any], float] | None:
+def make_probe(config: Config, loaded: LoadedModel, plays: bool) -> Callable[[Any], float] | None:
     """How much a model's greedy thoughts follow the image, on states (or samples) that training does not draw; None for a run
     whose thoughts nobody corrects, or whose samples come from a file."""
     if config.run.data is not None or not (plays or config.guide.corrects):
@@ -92,7 +94,7 @@ def make_probe(config: Config, loaded: Loaded, plays: bool) -> Callable[[Any], f
     split = "coldstart-probe" if plays else "probe"
     layout, box_format = config.layout
     samples = [
-        situate(task.synthetic(0, split, i), loaded, answer_format=layout, box_format=box_format)
+        prepare_sample(task.synthetic(0, split, i), loaded, answer_format=layout, box_format=box_format)
         for i in range(n * len(config.tasks))
     ]
     samples = [sample for sample in samples if sample.images and sample.task == task.name][:n]

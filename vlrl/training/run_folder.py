@@ -25,8 +25,8 @@ from transformers import AutoModelForImageTextToText, TrainingArguments
 
 from vlrl.data.synthetic import item_rng
 from vlrl.envs.cards.transcripts import read_transcript
-from vlrl.models.inputs import Samples, check_samples, situate
-from vlrl.models.load import Loaded
+from vlrl.models.inputs import Samples, check_samples, prepare_sample
+from vlrl.models.load import LoadedModel
 from vlrl.models.names import EMBEDDED, TINY_NAMES
 from vlrl.schema import Prediction, Sample, Task, read_samples
 from vlrl.tasks.rubric import Payment, with_planned_steps
@@ -102,7 +102,7 @@ def write_values(values: Mapping[str, Any], folder: Path) -> None:
     (folder / "config.yaml").write_text(text, encoding="utf-8")
 
 
-def check_disk(config: Config, loaded: Loaded, folder: Path) -> None:
+def check_disk(config: Config, loaded: LoadedModel, folder: Path) -> None:
     """Refuse to start where not even one checkpoint fits (weights, and two Adam moments of what is trained)."""
     weights = sum(p.numel() * p.element_size() for p in loaded.model.parameters())
     trained = 0 if config.model.use_peft else sum(p.numel() * 4 for p in loaded.model.parameters())
@@ -124,17 +124,17 @@ class Data:
     """Whether the samples are episodes, to be played."""
 
 
-def draw(config: Config, loaded: Loaded, seed: int, split: str, index: int) -> Sample:
+def draw(config: Config, loaded: LoadedModel, seed: int, split: str, index: int) -> Sample:
     """Synthetic item `index`; several tasks take turns."""
     turn, place = divmod(index, len(config.turns))
     name = config.turns[place]
     number = turn * config.turns.count(name) + config.turns[:place].count(name)
     layout, box_format = config.layout
     sample = config.tasks[name].synthetic(seed, split, number)
-    return situate(sample, loaded, answer_format=layout, box_format=box_format)
+    return prepare_sample(sample, loaded, answer_format=layout, box_format=box_format)
 
 
-def load_data(config: Config, loaded: Loaded) -> Data:
+def load_data(config: Config, loaded: LoadedModel) -> Data:
     """Training and held-out samples, checked. Without `--data` both are synthetic; without `--eval_data` a tenth of the
     pictures is held out by seed."""
     run, seed = config.run, config.grpo.seed
@@ -177,7 +177,7 @@ def _plays(config: Config, samples: Sequence[Sample]) -> bool:
     return n > 0
 
 
-def fit_length(config: Config, loaded: Loaded, data: Data) -> str:
+def fit_length(config: Config, loaded: LoadedModel, data: Data) -> str:
     """See to it that right answers fit into a completion; returns what was found, in words.
 
     The embedded model gets the length its longest right answer needs (a quarter more), unless one was set; for others a
@@ -251,7 +251,7 @@ def hold_out(samples: Sequence[Sample], seed: int, at_most: int) -> tuple[list[S
     return [sample for sample in samples if (sample.images or (sample.id,)) not in chosen], out
 
 
-def sft_samples(config: Config, loaded: Loaded, train: Samples, n_processes: int) -> Samples:
+def sft_samples(config: Config, loaded: LoadedModel, train: Samples, n_processes: int) -> Samples:
     """All samples of the supervised stage in their order: the data shuffled anew each epoch, or synthetic scenes, of
     which the first tenth holds one object each and the next fifth at most two."""
     seed = config.grpo.seed
@@ -280,7 +280,7 @@ def is_shipped_start(config: Config) -> bool:
     return embedded and "sft_steps" not in config.asked
 
 
-def start_folder(loaded: Loaded, folder: Path) -> str:
+def start_folder(loaded: LoadedModel, folder: Path) -> str:
     """Where the weights that GRPO starts from can be loaded again (the reference model, the base of adapters). A model
     that exists only in memory is saved for that."""
     if loaded.name not in TINY_NAMES:
@@ -304,7 +304,7 @@ def promote(trained: Path, final: Path) -> None:
     PartialState().wait_for_everyone()
 
 
-def save_final(trainer: Any, loaded: Loaded, folder: Path, base: str) -> Path:
+def save_final(trainer: Any, loaded: LoadedModel, folder: Path, base: str) -> Path:
     """`final/`: weights and processor that load with `from_pretrained`, adapters merged; complete or absent."""
     final, partial = folder / "final", folder / "final.partial"
     peft = trainer.accelerator.unwrap_model(trainer.model)

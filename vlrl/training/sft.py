@@ -21,9 +21,9 @@ from transformers.trainer_callback import ProgressCallback
 from trl import GRPOConfig, SFTConfig, SFTTrainer
 
 from vlrl.models.inputs import SFT_TARGETS, Samples, dataset
-from vlrl.models.load import Loaded
-from vlrl.models.vision_tower import freeze_vision as freeze
-from vlrl.models.vision_tower import with_targets
+from vlrl.models.load import LoadedModel
+from vlrl.models.vision_encoder import freeze_vision as freeze
+from vlrl.models.vision_encoder import with_targets
 from vlrl.schema import Task
 
 
@@ -82,7 +82,7 @@ class _Trainer(SFTTrainer):  # type: ignore[misc]
 
 
 def supervise(
-    loaded: Loaded,
+    loaded: LoadedModel,
     tasks: Mapping[str, Task],
     samples: Samples,
     folder: Path,
@@ -159,7 +159,7 @@ def _arguments(folder: Path, like: GRPOConfig, steps: int, batch_size: int, lear
     )
 
 
-def _finish(trainer: Any, loaded: Loaded, folder: Path) -> None:
+def _finish(trainer: Any, loaded: LoadedModel, folder: Path) -> None:
     """Save the trained weights to `folder/final`, complete or not at all."""
     partial, final = folder / "final.partial", folder / "final"
     model = trainer.accelerator.unwrap_model(trainer.model)

@@ -25,7 +25,7 @@ from vlrl.bench.autotrust.attack_settings import CONTROL, Attack, Target
 from vlrl.data.images import open_image
 from vlrl.data.synthetic import item_rng
 from vlrl.models.differentiable_images import TOLERANCE, as_raw, differentiable, largest_difference
-from vlrl.models.load import Loaded
+from vlrl.models.load import LoadedModel
 from vlrl.models.names import ModelError
 
 CW_RATE, CW_KAPPA, CW_TRADE_OFF, CW_EDGE = 1e-2, 0.0, 1.0, 1e-6
@@ -61,7 +61,7 @@ class Attacker:
     """A model to attack. Raises ModelError where its image processor cannot be differentiated through, or where it was but
     does not repeat it on the very picture to be attacked."""
 
-    def __init__(self, loaded: Loaded) -> None:
+    def __init__(self, loaded: LoadedModel) -> None:
         self.loaded = loaded
         self.processor = copy.copy(loaded.processor)
         self.processor.image_processor = differentiable(loaded.processor.image_processor)

@@ -21,8 +21,8 @@ from vlrl.bench.speed.plan import Case
 from vlrl.models.load import vision_token_ids
 from vlrl.models.prefix_sharing import rollout as shared_rollout
 from vlrl.models.prefix_sharing.attention import choose_kernel, use_attention
-from vlrl.models.prefix_sharing.step import Plan, Sharing, split_prompts
-from vlrl.models.vision_tower import freeze_vision, sees
+from vlrl.models.prefix_sharing.step import BatchPlan, Sharing, split_prompts
+from vlrl.models.vision_encoder import freeze_vision, is_vision_weight
 
 N_TOKENS_COMPARED = 16
 """Of a rollout: random weights soon meet ties that rounding decides."""
@@ -81,7 +81,7 @@ def compare(case: Case) -> dict[str, Any]:
     }
 
 
-def _batch(case: Case, loaded: Any, sharing: Sharing) -> tuple[Tensor, Plan]:
+def _batch(case: Case, loaded: Any, sharing: Sharing) -> tuple[Tensor, BatchPlan]:
     """One prompt with its images, and G completions of random text."""
     rng = np.random.default_rng(case.seed)
     images = [
@@ -108,7 +108,7 @@ def _never_written(loaded: Any) -> set[int]:
     return {*loaded.tokenizer.all_special_ids, *loaded.tokenizer.get_added_vocab().values(), *vision_token_ids(loaded)}
 
 
-def _plain(model: Any, ids_BT: Tensor, mask_BT: Tensor, n_keep: int, plan: Plan, at_once: int) -> Tensor:
+def _plain(model: Any, ids_BT: Tensor, mask_BT: Tensor, n_keep: int, plan: BatchPlan, at_once: int) -> Tensor:
     """TRL's layout through TRL's fused head, so many rows at a time."""
     image_token_id, made = model.config.image_token_id, []
     for rows, part in plan.parts(range(len(plan.groups)), at_once):
@@ -148,7 +148,7 @@ def _gap(own: dict[str, Tensor], other: dict[str, Tensor]) -> dict[str, float]:
     for name in own.keys() & other.keys():
         a, b = own[name].float(), other[name].float()
         values = [float(x) for x in ((a - b).square().sum(), a.square().sum(), b.square().sum(), (a * b).sum())]
-        for key in ("grad", "tower_grad") if sees(name) else ("grad",):
+        for key in ("grad", "tower_grad") if is_vision_weight(name) else ("grad",):
             sums[key] = [x + y for x, y in zip(sums[key], values, strict=True)]
     found = {}
     for key, (gap, a2, b2, ab) in sums.items():
@@ -158,7 +158,7 @@ def _gap(own: dict[str, Tensor], other: dict[str, Tensor]) -> dict[str, float]:
 
 
 @torch.no_grad()
-def _tokens(case: Case, loaded: Any, ids_BT: Tensor, plan: Plan, route: Callable[[bool], None]) -> bool:
+def _tokens(case: Case, loaded: Any, ids_BT: Tensor, plan: BatchPlan, route: Callable[[bool], None]) -> bool:
     """Whether greedy and sampled tokens are those of `generate` on repeated prompts, under the same seed."""
     model, tokenizer = loaded.model.eval(), loaded.tokenizer
     prompts = ids_BT[:, : -case.completion_tokens]
@@ -178,7 +178,7 @@ def _tokens(case: Case, loaded: Any, ids_BT: Tensor, plan: Plan, route: Callable
         plain = model.generate(input_ids=prompts, attention_mask=mask, generation_config=config, **fields)
         route(True)
         torch.manual_seed(case.seed)
-        once = shared_rollout.rollout(model, prompts[:1], mask[:1], plan.groups, plan.pictures, case.group, config)
+        once = shared_rollout.rollout(model, prompts[:1], mask[:1], plan.groups, plan.image_batch, case.group, config)
         made.append(bool(torch.equal(plain, once)))
     model.train()
     return all(made)

@@ -29,7 +29,7 @@ from trl import GRPOConfig
 from vlrl.bench.speed.models import build, pays, speed_task, write_images
 from vlrl.bench.speed.plan import COUNTS, PHASES, Case, Setting
 from vlrl.data import images as pictures
-from vlrl.models.inputs import Samples, situate
+from vlrl.models.inputs import Samples, prepare_sample
 from vlrl.models.prefix_sharing.groups import base_of
 from vlrl.schema import Reward, Sample
 from vlrl.training.grpo import Trainer
@@ -246,7 +246,7 @@ def _trainer(case: Case, setting: Setting, folder: Path, cuda: bool) -> tuple[An
 
     def sample(index: int) -> Sample:
         own = images[index * case.images_per_prompt : (index + 1) * case.images_per_prompt]
-        return situate(Sample(id=str(index), task="speed", images=tuple(own), question="", answer=None), loaded)
+        return prepare_sample(Sample(id=str(index), task="speed", images=tuple(own), question="", answer=None), loaded)
 
     rows = case.prompts * case.group
     at_once = min(setting.rows or rows, rows)

@@ -22,7 +22,7 @@ from transformers import (
     Qwen2VLVideoProcessor,
 )
 
-from vlrl.models.load import Loaded, attend, load_model
+from vlrl.models.load import LoadedModel, attend, load_model
 from vlrl.models.tiny import CHAT_TEMPLATE, SPECIAL_TOKENS
 from vlrl.schema import Sample, Score, Task
 
@@ -84,7 +84,7 @@ def byte_processor() -> Qwen2_5_VLProcessor:
     )
 
 
-def build(name: str, device: torch.device, dtype: torch.dtype, seed: int, *, packed: bool = True) -> Loaded:
+def build(name: str, device: torch.device, dtype: torch.dtype, seed: int, *, packed: bool = True) -> LoadedModel:
     """A random model of a published shape, the embedded one, or any folder or hub id. `packed`: with vlrl's attention (all
     windows of the tower at once), else as transformers runs it."""
     named = "auto" if packed else "sdpa"
@@ -102,7 +102,7 @@ def build(name: str, device: torch.device, dtype: torch.dtype, seed: int, *, pac
         )
     model.generation_config = GenerationConfig(eos_token_id=IDS["<|im_end|>"], pad_token_id=IDS["<|endoftext|>"])
     attention = attend(model, None) if packed else "sdpa, as transformers runs it"
-    return Loaded(model, byte_processor(), name, "resized_px", "no boxes are written", attention)
+    return LoadedModel(model, byte_processor(), name, "resized_px", "no boxes are written", attention)
 
 
 # -- prompts and images ---------------------------------------------------------------------------------------------------

@@ -38,7 +38,7 @@ class PrmEngine:
         if self.rank == 0:
             print(f"model     {loaded.name} with a value head; attention {loaded.attention}")
 
-    def situate(self, sample: Sample) -> Sample:
+    def prepare_sample(self, sample: Sample) -> Sample:
         return sample
 
     def answers(self, tasks: Mapping[str, Task], samples: Sequence[Sample], limit: Limit) -> Answers:

@@ -1,4 +1,4 @@
-"""Attention kernels for a packed stream `[prompt | completion 0 | completion 1 | ...]`, and for the windows of a vision tower.
+"""Attention kernels for a packed stream `[prompt | completion 0 | completion 1 | ...]`.
 
 The rule, whatever computes it: a prompt token sees the prompt up to itself; a completion token sees the prompt but for its last
 token (of which every completion carries a copy) and its own completion up to itself. Four kernels follow it:
@@ -8,7 +8,8 @@ token (of which every completion carries a copy) and its own completion up to it
     gather  one variable-length flash call with the prompt's keys copied for each completion (flash-attn or torch's own)
     flex    FlexAttention with a block mask; compiled at first use
 
-Not here: which tokens a stream holds (`vlrl.models.prefix_sharing.groups`).
+Not here: which tokens a stream holds (`vlrl.models.prefix_sharing.groups`), the windows of a vision encoder
+(`vlrl.models.prefix_sharing.window_attention`).
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ import importlib.util
 import inspect
 from collections.abc import Callable, Sequence
 from functools import cache
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
@@ -27,16 +27,17 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from vlrl.models.prefix_sharing.window_attention import VISION_ATTENTION, window_attention
+
 TEXT_ATTENTION = "vlrl_packed"
-TOWER_ATTENTION = "flash_vlrl_window"
-"""Registered names. "flash" makes the Qwen2.5-VL tower hand over all its windows at once; the language model's name must not
-hold it, or ordinary passes would bring masks that scaled-dot-product attention cannot read."""
+"""The name under which the language model's attention is registered with transformers. It must not contain "flash", or ordinary
+passes would bring masks that scaled-dot-product attention cannot read."""
 FAMILIES = {"qwen2_vl": "dict", "qwen2_5_vl": "dict", "qwen3_vl": "tensor"}
 """Model types whose packed pass was compared with the plain one, and the form in which they take a ready 4-D mask."""
 KERNELS = ("mask", "merge", "gather", "flex")
 
 
-class Span(NamedTuple):
+class GroupSpan(NamedTuple):
     """One prompt and its completions inside a stream: first index, prompt tokens, tokens of each completion."""
 
     start: int
@@ -60,7 +61,7 @@ class Layout(NamedTuple):
     """
 
     kernel: str
-    spans: tuple[Span, ...]
+    spans: tuple[GroupSpan, ...]
     own: Tensor
     max_own: int
     suffix: Tensor
@@ -77,7 +78,7 @@ def _cumulative(lengths: Sequence[int], device: torch.device) -> Tensor:
     return torch.tensor([0, *lengths], dtype=torch.int32).cumsum(0, dtype=torch.int32).to(device)
 
 
-def stream_ids(spans: Sequence[Span]) -> tuple[Tensor, Tensor, Tensor]:
+def stream_ids(spans: Sequence[GroupSpan]) -> tuple[Tensor, Tensor, Tensor]:
     """Per token of the stream (CPU): its group, its completion (-1 on the prompt), and whether completions see it as prompt."""
     groups, completions, shared = [], [], []
     for number, span in enumerate(spans):
@@ -89,7 +90,7 @@ def stream_ids(spans: Sequence[Span]) -> tuple[Tensor, Tensor, Tensor]:
     return torch.cat(groups), torch.cat(completions), torch.cat(shared)
 
 
-def dense_mask(streams: Sequence[Sequence[Span]], device: torch.device) -> Tensor:
+def dense_mask(streams: Sequence[Sequence[GroupSpan]], device: torch.device) -> Tensor:
     """The rule as a bool mask of shape (streams, 1, T, T), True where query (row) may attend key (column).
 
     T is the longest stream's length. What pads a shorter one sees the padding before it, so that no row is empty.
@@ -105,7 +106,7 @@ def dense_mask(streams: Sequence[Sequence[Span]], device: torch.device) -> Tenso
     return seen[:, None]
 
 
-def layout(spans: Sequence[Span], kernel: str, device: torch.device) -> Layout:
+def layout(spans: Sequence[GroupSpan], kernel: str, device: torch.device) -> Layout:
     """Prepare one of the kernels that need no dense mask (`merge`, `gather`, `flex`). Raises ValueError for others."""
     if kernel not in KERNELS[1:]:
         raise ValueError(f"no packed kernel {kernel!r}; known: {', '.join(KERNELS[1:])}")
@@ -276,7 +277,7 @@ def _flex() -> tuple[Callable[..., Any], Callable[..., Any]]:
     return create_block_mask, torch.compile(flex_attention, dynamic=False)
 
 
-def _block_mask(spans: Sequence[Span], device: torch.device) -> Any:
+def _block_mask(spans: Sequence[GroupSpan], device: torch.device) -> Any:
     group, completion, shared = (ids.to(device) for ids in stream_ids(spans))
 
     def seen(batch: Tensor, head: Tensor, i: Tensor, j: Tensor) -> Tensor:
@@ -319,60 +320,6 @@ def packed_attention(
     return _packed(query, key, value, packed_stream, scale), None
 
 
-# -- the tower's windows --------------------------------------------------------------------------------------------------
-
-
-def _windows(cu_lengths: Tensor) -> list[tuple[int, Tensor | None]]:
-    """Windows by length, each with the indices of their tokens (None: all tokens, in order). Kept on the tensor, which all
-    layers of a pass share: the lengths leave the device once, not once a layer."""
-    found: list[tuple[int, Tensor | None]] | None = getattr(cu_lengths, "_vlrl_windows", None)
-    if found is None:
-        bounds = cu_lengths.tolist()
-        by_length: dict[int, list[int]] = {}
-        for start, stop in pairwise(bounds):
-            by_length.setdefault(stop - start, []).append(start)
-        if len(by_length) == 1:
-            found = [(next(iter(by_length)), None)]
-        else:
-            found = [
-                (n, (torch.tensor(starts)[:, None] + torch.arange(n)).flatten().to(cu_lengths.device))
-                for n, starts in by_length.items()
-                if n
-            ]
-        cu_lengths._vlrl_windows = found  # type: ignore[attr-defined]
-    return found
-
-
-def window_attention(
-    module: torch.nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    scaling: float | None = None,
-    dropout: float = 0.0,
-    cu_seq_lens_q: Tensor | None = None,
-    **kwargs: Any,
-) -> tuple[Tensor, None]:
-    """A tower's attention within windows, one call for all of equal length: (1, heads, N, dim) -> (1, N, heads, dim)."""
-    if cu_seq_lens_q is None:
-        return sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, is_causal=False)
-    n_heads, n_tokens, dim = query.shape[1:]
-    tokens = [x[0].transpose(0, 1) for x in (query, key, value)]
-    out: Tensor | None = None
-    for n, index in _windows(cu_seq_lens_q):
-        picked = tokens if index is None else [x.index_select(0, index) for x in tokens]
-        q, k, v = (x.reshape(-1, n, n_heads, dim).transpose(1, 2) for x in picked)
-        made = torch.nn.functional.scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=scaling)
-        made = made.transpose(1, 2).reshape(-1, n_heads, dim)
-        if index is None:
-            return made[None], None
-        out = made.new_zeros(n_tokens, n_heads, dim) if out is None else out
-        out = out.index_copy(0, index, made)
-    assert out is not None
-    return out[None], None
-
-
 # -- choice ---------------------------------------------------------------------------------------------------------------
 
 
@@ -387,18 +334,18 @@ def choose_kernel(device: torch.device, dtype: torch.dtype) -> tuple[str, str]:
     return "merge", "torch's own flash kernels, no build needed"
 
 
-def use_attention(model: Any, *, tower: bool = True, text: bool = True) -> dict[str, str]:
+def use_attention(model: Any, *, vision: bool = True, text: bool = True) -> dict[str, str]:
     """Route a loaded model's attention through this module; returns the names per sub-model. Load it with `sdpa` first: the
     top-level name stays, so that a reference model built from it loads anywhere."""
     AttentionInterface.register(TEXT_ATTENTION, packed_attention)
     AttentionMaskInterface.register(TEXT_ATTENTION, sdpa_mask)
-    AttentionInterface.register(TOWER_ATTENTION, window_attention)
+    AttentionInterface.register(VISION_ATTENTION, window_attention)
     names = {}
     if text and getattr(model.config, "text_config", None) is not None:
         names["text_config"] = TEXT_ATTENTION
-    # Only this family splits windows in a loop; the others' towers hold one sequence an image.
-    if tower and getattr(model.config, "model_type", "") == "qwen2_5_vl":
-        names["vision_config"] = TOWER_ATTENTION
+    # Only this family loops over windows; the vision encoders of the others run one sequence per image.
+    if vision and getattr(model.config, "model_type", "") == "qwen2_5_vl":
+        names["vision_config"] = VISION_ATTENTION
     if names:
         model.set_attn_implementation(names)
     return names

@@ -66,7 +66,7 @@ def takes_features(model: Any) -> bool:
 
 
 @dataclass(frozen=True)
-class Pictures:
+class ImageBatch:
     """The distinct images of a batch: patches of all, (height, width) grids, and their features where they exist already.
 
     `pixel_values` (patches, values), `grid_thw` (images, 3), `features`: the output of `get_image_features`, one tensor an
@@ -104,18 +104,18 @@ def _picked(features: Any, images: Sequence[int]) -> Any:
     return picked
 
 
-def encode(model: Any, pictures: Pictures) -> Pictures:
-    """The pictures with their features, encoded once (for a frozen tower, or where no gradient is needed)."""
-    if pictures.grid_thw is None:
-        return pictures
+def encode(model: Any, image_batch: ImageBatch) -> ImageBatch:
+    """The images with their features, encoded once (for a frozen vision encoder, or where no gradient is needed)."""
+    if image_batch.grid_thw is None:
+        return image_batch
     with torch.no_grad():
-        features = base_of(model).get_image_features(pictures.pixel_values, pictures.grid_thw, return_dict=True)
-    return replace(pictures, features=features)
+        features = base_of(model).get_image_features(image_batch.pixel_values, image_batch.grid_thw, return_dict=True)
+    return replace(image_batch, features=features)
 
 
 @dataclass(frozen=True)
 class Group:
-    """Rows of a batch that answer one prompt. `images`: indices into the batch's `Pictures`. `positions_AP`: rotary positions
+    """Rows of a batch that answer one prompt. `images`: indices into the batch's `ImageBatch`. `positions_AP`: rotary positions
     of the unpadded prompt on three axes (CPU), counted once and used by every pass."""
 
     rows: tuple[int, ...]
@@ -149,7 +149,7 @@ def sharing_problem(per_device: int, steps_per_generation: int, n_generations: i
 def plan_groups(
     model: Any, prompt_ids: Sequence[Sequence[int]], n_images: Sequence[int], grid_thw: Tensor | None, n_generations: int
 ) -> list[Group]:
-    """Plan a batch of U prompts with G rows each: prompt u holds the next `n_images[u]` images of the batch."""
+    """BatchPlan a batch of U prompts with G rows each: prompt u holds the next `n_images[u]` images of the batch."""
     inner, groups, image = base_of(model).model, [], 0
     counted: dict[Any, Tensor] = {}
     grids = None if grid_thw is None else grid_thw.cpu()

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from vlrl.models.prefix_sharing.attention import FAMILIES, Span, dense_mask, layout
-from vlrl.models.prefix_sharing.groups import Group, Pictures, base_of, unwrapped
+from vlrl.models.prefix_sharing.attention import FAMILIES, GroupSpan, dense_mask, layout
+from vlrl.models.prefix_sharing.groups import Group, ImageBatch, base_of, unwrapped
 
 MASK_ELEMENTS = 2**26
 """So many entries of dense masks at most go through the model at once (64 MiB as bools), where it is free to choose."""
@@ -87,7 +87,7 @@ class Packed:
     input_ids_ST: Tensor
     labels_ST: Tensor
     positions_AST: Tensor
-    spans: tuple[tuple[Span, ...], ...]
+    spans: tuple[tuple[GroupSpan, ...], ...]
     images: tuple[int, ...]
     sources: Tensor
     targets: Tensor
@@ -127,7 +127,7 @@ class _Laid(NamedTuple):
     tokens: Tensor
     labels: Tensor
     positions_AT: Tensor
-    spans: tuple[Span, ...]
+    spans: tuple[GroupSpan, ...]
     images: list[int]
     sources: Tensor
     targets: Tensor
@@ -144,7 +144,7 @@ def _lay(stream: Sequence[Piece], groups: Sequence[Group], n_completion: Sequenc
         tokens.append(columns + group.rows[0] * n_columns)
         labels.append(torch.full((group.n_prompt,), -1))
         positions.append(group.positions_AP)
-        spans.append(Span(at, group.n_prompt, tuple(n_completion[row] for row in piece.rows)))
+        spans.append(GroupSpan(at, group.n_prompt, tuple(n_completion[row] for row in piece.rows)))
         at += group.n_prompt
         for row in piece.rows:
             n = n_completion[row]
@@ -160,7 +160,7 @@ def _lay(stream: Sequence[Piece], groups: Sequence[Group], n_completion: Sequenc
     return _Laid(*parts, tuple(spans), images, torch.cat(sources), torch.cat(targets))
 
 
-def stream_inputs(packed: Packed, pictures: Pictures, kernel: str, mask_form: str) -> dict[str, Any]:
+def stream_inputs(packed: Packed, image_batch: ImageBatch, kernel: str, mask_form: str) -> dict[str, Any]:
     """The forward's arguments. Kernels other than `mask` take the layout of their one stream as a keyword and a mask that no
     layer reads."""
     device = packed.input_ids_ST.device
@@ -174,18 +174,18 @@ def stream_inputs(packed: Packed, pictures: Pictures, kernel: str, mask_form: st
         "input_ids": packed.input_ids_ST,
         "attention_mask": {"full_attention": mask} if mask_form == "dict" else mask,
         "position_ids": packed.positions_AST,
-        **pictures.inputs(packed.images),
+        **image_batch.inputs(packed.images),
         **more,
     }
 
 
-def score(
+def group_logps(
     model: Any,
     ids_BT: Tensor,
     mask_BT: Tensor,
     n_keep: int,
     groups: Sequence[Group],
-    pictures: Pictures,
+    image_batch: ImageBatch,
     *,
     kernel: str = "mask",
     max_tokens: int | None = None,
@@ -210,7 +210,7 @@ def score(
     targets = []
     for batch in _passes(streams, groups, n_completion, dense, one_pass):
         packed = pack(batch, groups, n_completion, ids_BT, n_keep)
-        inputs = stream_inputs(packed, pictures, kernel, FAMILIES[config.model_type])
+        inputs = stream_inputs(packed, image_batch, kernel, FAMILIES[config.model_type])
         labels_1N = packed.labels_ST.reshape(1, -1)[:, packed.sources]
         # TRL's head projects every position unless Triton is there: only those with a label reach it.
         with autocast(), before_head(model, partial(_at, packed.sources)):

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from transformers import Cache, DynamicCache, GenerationConfig, StaticCache
 
-from vlrl.models.prefix_sharing.groups import Group, NotShared, Pictures, base_of
+from vlrl.models.prefix_sharing.groups import Group, ImageBatch, NotShared, base_of
 
 CACHE_MULTIPLE = 64
 """Static caches are rounded up to this many tokens: attention kernels want aligned masks."""
@@ -45,7 +45,7 @@ def rollout(
     prompt_ids_UL: Tensor,
     prompt_mask_UL: Tensor,
     groups: Sequence[Group],
-    pictures: Pictures,
+    image_batch: ImageBatch,
     n_generations: int,
     config: GenerationConfig,
     *,
@@ -64,7 +64,7 @@ def rollout(
         raise NotShared(problem)
     base = base_of(model)
     with autocast():
-        cache = prefill(model, prompt_ids_UL, prompt_mask_UL, groups, pictures)
+        cache = prefill(model, prompt_ids_UL, prompt_mask_UL, groups, image_batch)
         deltas = torch.tensor([[group.position_delta] for group in groups], device=prompt_ids_UL.device)
         base.model.rope_deltas = deltas.repeat_interleave(n_generations, dim=0)
         ids, mask = (x.repeat_interleave(n_generations, dim=0) for x in (prompt_ids_UL, prompt_mask_UL))
@@ -89,7 +89,7 @@ def _n_new(config: GenerationConfig) -> int:
     return int(config.max_new_tokens)
 
 
-def prefill(model: Any, ids_UL: Tensor, mask_UL: Tensor, groups: Sequence[Group], pictures: Pictures) -> DynamicCache:
+def prefill(model: Any, ids_UL: Tensor, mask_UL: Tensor, groups: Sequence[Group], image_batch: ImageBatch) -> DynamicCache:
     """Keys and values of all prompt tokens but the last, which `generate` needs uncached for its first logits."""
     n_columns = ids_UL.shape[1]
     positions_AUL = torch.zeros(3, len(groups), n_columns, dtype=torch.long)
@@ -104,7 +104,7 @@ def prefill(model: Any, ids_UL: Tensor, mask_UL: Tensor, groups: Sequence[Group]
         past_key_values=cache,
         use_cache=True,
         logits_to_keep=1,
-        **pictures.inputs(images),
+        **image_batch.inputs(images),
     )
     return cache
 

@@ -1,6 +1,6 @@
 """A training step in the shared layout: which batches can take it, what is prepared once for a prompt, how it checks itself.
 
-TRL asks for log-probabilities of padded rows, G of them with one prompt; a `Plan` says which. What is not shared goes TRL's
+TRL asks for log-probabilities of padded rows, G of them with one prompt; a `BatchPlan` says which. What is not shared goes TRL's
 own way, and the run says why. Not here: the passes (`vlrl.models.prefix_sharing.groups`,
 `vlrl.models.prefix_sharing.rollout`) and TRL's hooks (`vlrl.training.grpo`).
 """
@@ -20,9 +20,18 @@ from transformers import BatchFeature
 from vlrl.models.prefix_sharing import groups as group_shared
 from vlrl.models.prefix_sharing import rollout as shared_rollout
 from vlrl.models.prefix_sharing.attention import TEXT_ATTENTION, choose_kernel, use_attention
-from vlrl.models.prefix_sharing.groups import Group, NotShared, Pictures, base_of, encode, micro_batches, plan_groups, unwrapped
-from vlrl.models.prefix_sharing.logprobs import score
-from vlrl.models.vision_tower import sees
+from vlrl.models.prefix_sharing.groups import (
+    Group,
+    ImageBatch,
+    NotShared,
+    base_of,
+    encode,
+    micro_batches,
+    plan_groups,
+    unwrapped,
+)
+from vlrl.models.prefix_sharing.logprobs import group_logps
+from vlrl.models.vision_encoder import is_vision_weight
 
 DROP_EVERY = 16
 """Decoded rows that have ended leave the batch every so many tokens, where no graph is replayed."""
@@ -52,35 +61,35 @@ def split_prompts(ids: Sequence[Sequence[int]], images: Sequence[Any] | None, fi
     shown = [None] * len(ids) if images is None else list(images)
     grid_thw = fields.get("image_grid_thw")
     if grid_thw is None:
-        return [Prompt(list(one), pictures) for one, pictures in zip(ids, shown, strict=True)]
+        return [Prompt(list(one), own_images) for one, own_images in zip(ids, shown, strict=True)]
     grid_thw, pixels = torch.as_tensor(grid_thw), torch.as_tensor(fields["pixel_values"])
-    grids = torch.split(grid_thw, [len(pictures or ()) for pictures in shown])
+    grids = torch.split(grid_thw, [len(own_images or ()) for own_images in shown])
     patches = torch.split(pixels, [int(grid.prod(dim=-1).sum()) for grid in grids])
     return [
-        Prompt(list(one), pictures, *((own, grid) if len(grid) else ()))
-        for one, pictures, own, grid in zip(ids, shown, patches, grids, strict=True)
+        Prompt(list(one), own_images, *((own, grid) if len(grid) else ()))
+        for one, own_images, own, grid in zip(ids, shown, patches, grids, strict=True)
     ]
 
 
 @dataclass(frozen=True)
-class Plan:
-    """Rows that are scored together, in order: groups (their `rows` counted within these) and the pictures of all prompts."""
+class BatchPlan:
+    """Rows that are scored together, in order: groups (their `rows` counted within these) and the images of all prompts."""
 
     groups: tuple[Group, ...]
-    pictures: Pictures
+    image_batch: ImageBatch
 
     @property
     def n_rows(self) -> int:
         return sum(len(group.rows) for group in self.groups)
 
-    def parts(self, order: Sequence[int], per_batch: int) -> list[tuple[list[int], Plan]]:
+    def parts(self, order: Sequence[int], per_batch: int) -> list[tuple[list[int], BatchPlan]]:
         """Micro-batches of `per_batch` rows, groups in this order: the rows of this plan that each holds, and its own plan."""
         cut = micro_batches(self.groups, order, per_batch)
-        return [(rows, Plan(tuple(groups), self.pictures)) for rows, groups in cut]
+        return [(rows, BatchPlan(tuple(groups), self.image_batch)) for rows, groups in cut]
 
     def plain_fields(self, ids_BT: Tensor, image_token_id: int) -> dict[str, Any]:
         """TRL's arguments about images for these rows, with every image once a row, as TRL's own layout has it."""
-        grid_thw, pixels = self.pictures.grid_thw, self.pictures.pixel_values
+        grid_thw, pixels = self.image_batch.grid_thw, self.image_batch.pixel_values
         if grid_thw is None or pixels is None:
             return {}
         images: dict[int, tuple[int, ...]] = {row: group.images for group in self.groups for row in group.rows}
@@ -96,7 +105,7 @@ class Plan:
         }
 
 
-def plan_rows(model: Any, ids_BT: Tensor, mask_BT: Tensor, n_keep: int, fields: Mapping[str, Any]) -> Plan:
+def plan_rows(model: Any, ids_BT: Tensor, mask_BT: Tensor, n_keep: int, fields: Mapping[str, Any]) -> BatchPlan:
     """The plan of rows in TRL's padded layout whose prompts need not be alike: rows with equal prompts and images are a group.
     `fields`: TRL's arguments about images. Raises NotShared."""
     grid_thw, pixels = fields.get("image_grid_thw"), fields.get("pixel_values")
@@ -123,19 +132,21 @@ def plan_rows(model: Any, ids_BT: Tensor, mask_BT: Tensor, n_keep: int, fields: 
             rows.append(row)
     distinct = [(list(key[0]), rows, images) for key, alike in found.items() for rows, images in alike]
     shown = [i for _, _, images in distinct for i in images]
-    pictures = Pictures()
+    image_batch = ImageBatch()
     if shown and grid_thw is not None:
-        pictures = Pictures(torch.cat([patches[i] for i in shown]), grid_thw[shown])
+        image_batch = ImageBatch(torch.cat([patches[i] for i in shown]), grid_thw[shown])
     prompts, counts = [ids for ids, _, _ in distinct], [len(images) for _, _, images in distinct]
-    groups = plan_groups(model, prompts, counts, pictures.grid_thw, 1)
-    return Plan(tuple(replace(group, rows=tuple(rows)) for group, (_, rows, _) in zip(groups, distinct, strict=True)), pictures)
+    groups = plan_groups(model, prompts, counts, image_batch.grid_thw, 1)
+    return BatchPlan(
+        tuple(replace(group, rows=tuple(rows)) for group, (_, rows, _) in zip(groups, distinct, strict=True)), image_batch
+    )
 
 
 class OnceProcessed:
     """Stands in for the processor where TRL asks it a second time for the rows of a batch: a batch that is shared answers
     with what its distinct prompts gave the first time. Everything else is the processor's own."""
 
-    def __init__(self, processor: Any, plan: Callable[[], Plan | None]) -> None:
+    def __init__(self, processor: Any, plan: Callable[[], BatchPlan | None]) -> None:
         self._processor, self._plan = processor, plan
 
     def __getattr__(self, name: str) -> Any:
@@ -145,7 +156,7 @@ class OnceProcessed:
         plan = self._plan()
         if plan is None or kwargs.get("images") is None:
             return self._processor(*args, **kwargs)
-        return BatchFeature({"pixel_values": plan.pictures.pixel_values, "image_grid_thw": plan.pictures.grid_thw})
+        return BatchFeature({"pixel_values": plan.image_batch.pixel_values, "image_grid_thw": plan.image_batch.grid_thw})
 
 
 @dataclass
@@ -175,29 +186,29 @@ class Sharing:
         decode = "graphs" if self.graphs else "finished rows dropped" if not self.sharded else "plain"
         return f"sharing   on: prompts and images once a group; packed pass by {self.kernel}; tower {tower}; decode {decode}"
 
-    def plan(self, model: Any, prompts: Sequence[Prompt], n_generations: int, device: torch.device) -> Plan:
+    def plan(self, model: Any, prompts: Sequence[Prompt], n_generations: int, device: torch.device) -> BatchPlan:
         """The plan of a generation batch. Raises NotShared."""
         seen = [prompt for prompt in prompts if prompt.grid_thw is not None]
-        pictures = Pictures()
+        image_batch = ImageBatch()
         if seen:
             pixels = torch.cat([prompt.pixel_values for prompt in seen if prompt.pixel_values is not None])
             grid = torch.cat([prompt.grid_thw for prompt in seen if prompt.grid_thw is not None])
-            pictures = Pictures(pixels.to(device), grid.to(device))
+            image_batch = ImageBatch(pixels.to(device), grid.to(device))
         n_images = [prompt.n_images for prompt in prompts]
-        groups = plan_groups(model, [prompt.ids for prompt in prompts], n_images, pictures.grid_thw, n_generations)
-        return Plan(tuple(groups), self.encoded(model, pictures))
+        groups = plan_groups(model, [prompt.ids for prompt in prompts], n_images, image_batch.grid_thw, n_generations)
+        return BatchPlan(tuple(groups), self.encoded(model, image_batch))
 
-    def encoded(self, model: Any, pictures: Pictures) -> Pictures:
-        """The pictures of a generation batch, with their features where those serve all passes."""
+    def encoded(self, model: Any, image_batch: ImageBatch) -> ImageBatch:
+        """The images of a generation batch, with their features where those serve all passes."""
         if not self.frozen:
-            return pictures
+            return image_batch
         with self.autocast():
-            return encode(model, pictures)
+            return encode(model, image_batch)
 
-    def logps(self, model: Any, ids_BT: Tensor, mask_BT: Tensor, n_keep: int, plan: Plan, entropy: bool) -> Any:
+    def logps(self, model: Any, ids_BT: Tensor, mask_BT: Tensor, n_keep: int, plan: BatchPlan, entropy: bool) -> Any:
         """Log-probabilities and entropies of a plan's rows in one micro-batch."""
-        return score(
-            model, ids_BT, mask_BT, n_keep, plan.groups, plan.pictures,
+        return group_logps(
+            model, ids_BT, mask_BT, n_keep, plan.groups, plan.image_batch,
             kernel=self.kernel, one_pass=self.one_pass, entropy=entropy, autocast=self.autocast,
         )  # fmt: skip
 
@@ -207,8 +218,8 @@ class Sharing:
         ids_BT: Tensor,
         mask_BT: Tensor,
         n_keep: int,
-        plan: Plan,
-        plain: Callable[[Any, Tensor, Tensor, Plan, int], Tensor],
+        plan: BatchPlan,
+        plain: Callable[[Any, Tensor, Tensor, BatchPlan, int], Tensor],
     ) -> Disagreement:
         """Compare two completions of a group with TRL's layout, without dropout; gradients too, where they are
         wanted, in float32 and on whole weights.
@@ -219,7 +230,7 @@ class Sharing:
         first = max(plan.groups, key=lambda group: (bool(group.images), len(group.rows)))
         n_tokens = mask_BT[:, -n_keep:].sum(dim=1)
         rows = sorted(first.rows, key=lambda row: -int(n_tokens[row]))[:2]
-        one = Plan((replace(first, rows=tuple(range(len(rows)))),), plan.pictures)
+        one = BatchPlan((replace(first, rows=tuple(range(len(rows)))),), plan.image_batch)
         ids, mask = ids_BT[rows], mask_BT[rows]
         with self.autocast():
             mixed = torch.is_autocast_enabled(ids.device.type)
@@ -273,7 +284,7 @@ class Disagreement:
 def watched_weights(model: Any) -> list[Tensor]:
     """Trained weights whose gradients pass through all others: the first of the tower, the first and last of the rest."""
     trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad and p.is_floating_point()]
-    tower, rest = ([p for name, p in trained if sees(name) == seeing] for seeing in (True, False))
+    tower, rest = ([p for name, p in trained if is_vision_weight(name) == seeing] for seeing in (True, False))
     return [*tower[:1], *rest[:1], *rest[1:][-1:]]
 
 
@@ -325,7 +336,7 @@ def start_sharing(
 
 def is_frozen(model: Any, reference: Any) -> bool:
     """Whether the tower stays as it is in the policy and equals the reference's, so that its features serve both."""
-    own = {name: parameter for name, parameter in base_of(model).named_parameters() if sees(name)}
+    own = {name: parameter for name, parameter in base_of(model).named_parameters() if is_vision_weight(name)}
     if not own or any(parameter.requires_grad for parameter in own.values()):
         return False
     if reference is None:
@@ -335,7 +346,7 @@ def is_frozen(model: Any, reference: Any) -> bool:
 
 
 @contextmanager
-def prefilled_once(model: Any, sharing: Sharing, plan: Plan, n_generations: int) -> Iterator[None]:
+def prefilled_once(model: Any, sharing: Sharing, plan: BatchPlan, n_generations: int) -> Iterator[None]:
     """Within, `model.generate` on rows that come G in a row with one prompt runs each prompt once (`shared_rollout.rollout`).
 
     Settings that manage the cache themselves (beams, a cache implementation) raise NotShared: ask `rollout_problem` first.
@@ -344,7 +355,7 @@ def prefilled_once(model: Any, sharing: Sharing, plan: Plan, n_generations: int)
     def generate(input_ids: Tensor, attention_mask: Tensor, generation_config: Any, **_: Any) -> Tensor:
         del model.generate  # the model's own again, which the rollout calls
         return shared_rollout.rollout(
-            model, input_ids[::n_generations], attention_mask[::n_generations], plan.groups, plan.pictures,
+            model, input_ids[::n_generations], attention_mask[::n_generations], plan.groups, plan.image_batch,
             n_generations, generation_config, graphs=sharing.graphs,
             drop_every=0 if sharing.sharded or sharing.graphs else DROP_EVERY, autocast=sharing.autocast,
         )  # fmt: skip

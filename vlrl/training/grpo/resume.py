@@ -15,13 +15,13 @@ import torch
 from accelerate.utils import gather_object
 from trl import GRPOTrainer
 
-from vlrl.models.prefix_sharing.groups import Group, Pictures
-from vlrl.models.prefix_sharing.step import Plan
+from vlrl.models.prefix_sharing.groups import Group, ImageBatch
+from vlrl.models.prefix_sharing.step import BatchPlan
 
 GENERATION = "generation"
 """The folder, in a checkpoint, of what is left of a generation."""
-_HELD = [Plan, Group, Pictures]
-"""Classes beside tensors and plain values that rows may hold; features of a frozen tower are made again."""
+_HELD = [BatchPlan, Group, ImageBatch]
+"""Classes beside tensors and plain values that rows may hold; features of a frozen vision encoder are made again."""
 
 
 class KeptGenerations(GRPOTrainer):  # type: ignore[misc]
@@ -41,7 +41,7 @@ class KeptGenerations(GRPOTrainer):  # type: ignore[misc]
         n_parts = self.args.steps_per_generation
         left = {step % n_parts for step in range(done, self._n_micro_steps)}
         rows = [part if i in left else None for i, part in enumerate(self._buffered_inputs)]
-        rows = [_alone(part) for part in _with_pictures(rows, lambda pictures: replace(pictures, features=None))]
+        rows = [_alone(part) for part in _with_images(rows, lambda images: replace(images, features=None))]
         folder = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}" / GENERATION
         folder.mkdir(parents=True, exist_ok=True)
         kept = {"rows": rows, "done": done, "of": self._n_micro_steps, "processes": self.accelerator.num_processes}
@@ -72,23 +72,23 @@ class KeptGenerations(GRPOTrainer):  # type: ignore[misc]
         reasons = [reason for reason in gather_object([why]) if reason]
         if all(found) and kept is not None:
             model = self.accelerator.unwrap_model(self.model)
-            rows = _with_pictures(kept["rows"], lambda pictures: self._sharing.encoded(model, pictures))
+            rows = _with_images(kept["rows"], lambda images: self._sharing.encoded(model, images))
             self._step, self._buffered_inputs = kept["done"], rows
         elif (any(found) or reasons) and self.accelerator.is_main_process:
             why = (*reasons, "a part of it is missing")[0]
             print(f"note      the rest of a generation cannot be taken up and is sampled anew: {why}", flush=True)
 
 
-def _with_pictures(rows: Sequence[Any], change: Callable[[Pictures], Pictures]) -> list[Any]:
-    """The same micro-batches, with other pictures in their plans; those that several share are changed once."""
-    changed: dict[int, Pictures] = {}
+def _with_images(rows: Sequence[Any], change: Callable[[ImageBatch], ImageBatch]) -> list[Any]:
+    """The same micro-batches, with other images in their plans; those that several share are changed once."""
+    changed: dict[int, ImageBatch] = {}
     found = []
     for part in rows:
         plan = None if part is None else part.get("plan")
         if plan is not None:
-            if id(plan.pictures) not in changed:
-                changed[id(plan.pictures)] = change(plan.pictures)
-            part = {**part, "plan": replace(plan, pictures=changed[id(plan.pictures)])}
+            if id(plan.image_batch) not in changed:
+                changed[id(plan.image_batch)] = change(plan.image_batch)
+            part = {**part, "plan": replace(plan, image_batch=changed[id(plan.image_batch)])}
         found.append(part)
     return found
 

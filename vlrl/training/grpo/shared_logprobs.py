@@ -18,9 +18,9 @@ from trl.trainer.utils import (
 from vlrl.models.prefix_sharing.groups import NotShared
 from vlrl.models.prefix_sharing.rollout import rollout_problem
 from vlrl.models.prefix_sharing.step import (
+    BatchPlan,
     Disagreement,
     OnceProcessed,
-    Plan,
     Prompt,
     plan_rows,
     prefilled_once,
@@ -34,7 +34,7 @@ from vlrl.training.grpo.mixed_modality import MixedBatches
 class SharedGroups(MixedBatches):
     """`MixedBatches` whose passes run prompts and images once a group where that can be."""
 
-    _plan: Plan | None = None
+    _plan: BatchPlan | None = None
     """Of the rows in hand: a generation batch from its tokenization on, a micro-batch in its loss."""
     _by_row = False
     """Whether the rows in hand come without a plan and get one of their own: rows with equal prompts and images are a group."""
@@ -140,7 +140,7 @@ class SharedGroups(MixedBatches):
             self._prepared |= zip(new, split_prompts(*super()._tokenize_prompts(list(new.values()))), strict=True)
         return [self._prepared[index] for index in indices]
 
-    def _agreed_plan(self, unique: list[Prompt], indices: list[int]) -> Plan | None:
+    def _agreed_plan(self, unique: list[Prompt], indices: list[int]) -> BatchPlan | None:
         """The plan of this process' rows, if every process has one."""
         group, plan, why = self.num_generations, None, None
         torn = [i for i, index in enumerate(indices) if index != indices[i - i % group]]
@@ -182,7 +182,7 @@ class SharedGroups(MixedBatches):
     def _image_token_id(self) -> int:
         return int(self.accelerator.unwrap_model(self.model).config.image_token_id)
 
-    def _plain_fields(self, ids_BT: torch.Tensor, plan: Plan | None = None) -> dict[str, Any]:
+    def _plain_fields(self, ids_BT: torch.Tensor, plan: BatchPlan | None = None) -> dict[str, Any]:
         plan = plan or self._plan
         assert plan is not None
         return plan.plain_fields(ids_BT, self._image_token_id)
@@ -229,7 +229,7 @@ class SharedGroups(MixedBatches):
             return plain(model, ids_BT, mask_BT, n_keep, **fields)[0]
         return self._sharing.logps(model, ids_BT, mask_BT, n_keep, plan, False)[0]  # type: ignore[no-any-return]
 
-    def _plan_of_rows(self, ids_BT: torch.Tensor, mask_BT: torch.Tensor, n_keep: int, fields: Any) -> Plan | None:
+    def _plan_of_rows(self, ids_BT: torch.Tensor, mask_BT: torch.Tensor, n_keep: int, fields: Any) -> BatchPlan | None:
         """A plan for rows as TRL lays them out, or None where there can be none."""
         try:
             return plan_rows(self.accelerator.unwrap_model(self.model), ids_BT, mask_BT, n_keep, fields)
@@ -243,12 +243,12 @@ class SharedGroups(MixedBatches):
         ids_BT: torch.Tensor,
         mask_BT: torch.Tensor,
         n_keep: int,
-        plan: Plan,
+        plan: BatchPlan,
         plain: Callable[..., tuple[torch.Tensor, Any, Any]],
     ) -> None:
         """Compute one group both ways; all processes stop sharing where one of them sees more than rounding."""
 
-        def plain_logps(model: Any, ids: torch.Tensor, mask: torch.Tensor, plan: Plan, at_once: int) -> torch.Tensor:
+        def plain_logps(model: Any, ids: torch.Tensor, mask: torch.Tensor, plan: BatchPlan, at_once: int) -> torch.Tensor:
             return plain(model, ids, mask, n_keep, at_once, **self._plain_fields(ids, plan))[0] * mask[:, -n_keep:]
 
         try:

@@ -23,9 +23,9 @@ from transformers.trainer_callback import ProgressCallback
 from trl import GRPOConfig
 
 from vlrl.models.inputs import Samples, dataset
-from vlrl.models.load import Loaded, vision_token_ids
-from vlrl.models.vision_tower import freeze_vision as freeze
-from vlrl.models.vision_tower import with_targets
+from vlrl.models.load import LoadedModel, vision_token_ids
+from vlrl.models.vision_encoder import freeze_vision as freeze
+from vlrl.models.vision_encoder import with_targets
 from vlrl.rewards import as_trl
 from vlrl.schema import Reward, Sample, Score, Task
 from vlrl.training.checkpoints import RunStopped, WholeCheckpoints
@@ -49,7 +49,7 @@ class Trainer(WholeCheckpoints, KeptGenerations, Episodes):
 
     def __init__(
         self,
-        loaded: Loaded,
+        loaded: LoadedModel,
         tasks: Mapping[str, Task],
         rewards: Sequence[Reward],
         samples: Samples,

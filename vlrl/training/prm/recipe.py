@@ -24,10 +24,10 @@ from vlrl.data.step_values import StepRecord, joined, read_rewards, split, synth
 from vlrl.data.synthetic import best_of_n as fixture
 from vlrl.data.synthetic import item_rng
 from vlrl.metrics.best_of_n import Pool, pools_of
-from vlrl.models.load import Loaded, load_model
+from vlrl.models.load import LoadedModel, load_model
 from vlrl.models.names import TINY_NAMES
 from vlrl.models.value_head import Encoder, StepValueModel, hidden_size, save_head
-from vlrl.models.vision_tower import freeze_vision, with_targets
+from vlrl.models.vision_encoder import freeze_vision, with_targets
 from vlrl.training import report
 from vlrl.training.prm.drawing import draw_curves, draw_samples
 from vlrl.training.prm.measuring import Measured, measure
@@ -108,7 +108,7 @@ def describe(config: PrmRun) -> str:
     return "\n".join(lines)
 
 
-def _load(config: PrmRun) -> Loaded:
+def _load(config: PrmRun) -> LoadedModel:
     model = config.model
     quantization = get_quantization_config(model)
     return load_model(
@@ -190,7 +190,7 @@ def _mean(rows: Sequence[StepRecord]) -> float:
     return sum(values) / len(values)
 
 
-def with_head(config: PrmRun, loaded: Loaded, say: Say) -> StepValueModel:
+def with_head(config: PrmRun, loaded: LoadedModel, say: Say) -> StepValueModel:
     """The model with adapters or a frozen tower, as asked, and a head that says 0.5 of everything."""
     if config.run.freeze_vision:
         said = freeze_vision(loaded.model)
@@ -207,7 +207,7 @@ def with_head(config: PrmRun, loaded: Loaded, say: Say) -> StepValueModel:
 
 
 def make_trainer(
-    config: PrmRun, model: StepValueModel, loaded: Loaded, encoder: Encoder, rows: Sequence[StepRecord]
+    config: PrmRun, model: StepValueModel, loaded: LoadedModel, encoder: Encoder, rows: Sequence[StepRecord]
 ) -> PrmTrainer:
     training = config.training
     training.remove_unused_columns = False
@@ -231,7 +231,7 @@ def make_trainer(
     )
 
 
-def save_final(trainer: PrmTrainer, loaded: Loaded, folder: Path) -> None:
+def save_final(trainer: PrmTrainer, loaded: LoadedModel, folder: Path) -> None:
     """`final/`: backbone (adapters merged) and processor that load with `from_pretrained`, the head beside them; complete or
     absent."""
     model: StepValueModel = trainer.accelerator.unwrap_model(trainer.model)
