@@ -1,7 +1,7 @@
 """Who answers: the model in this process (or one a process), a server behind `--base_url`, or vLLM.
 
-An engine tells how it writes boxes (`prepare_sample`) and yields completions in batches as they are made. Torch is imported by the
-first one.
+An engine says how it writes boxes (`prepare_sample`) and yields completions in batches as they are made. Torch is imported by
+the first one.
 """
 
 from __future__ import annotations

@@ -36,12 +36,12 @@ def generate(
     label: str = "generating",
     each: Callable[[list[Prediction]], None] | None = None,
 ) -> list[Prediction]:
-    """Greedy completions in the order of `samples` (prepared ones, see `vlrl.models.inputs.prepare_sample`), each asked as its own
-    task asks.
+    """Greedy completions in the order of `samples`, which `vlrl.models.inputs.prepare_sample` has prepared.
 
-    Prompts are left-padded, vision tokens cannot be sampled, and the model's own generation defaults do not leak in.
-    Samples are dealt to the processes in turn; every rank calls `generate` equally often, as sharded models need.
-    `model`: the unwrapped model to use, default `loaded.model`. `each`: told this process' predictions, batch by batch.
+    Each sample is prompted by its own task. Prompts are left-padded, vision tokens cannot be sampled, and the model's own
+    generation defaults are not used. Samples are dealt to the processes in turn; every rank calls `generate` equally often,
+    as sharded models need. `model`: the unwrapped model to use, default `loaded.model`. `each`: called with this process'
+    predictions of every batch.
     """
     state = PartialState()
     rank, world = state.process_index, state.num_processes

@@ -58,8 +58,8 @@ def _seen_size(sample: Sample) -> tuple[int, int] | None:
 def prepare_sample(
     sample: Sample, loaded: LoadedModel, *, answer_format: str | None = None, box_format: str | None = None
 ) -> Sample:
-    """The sample with `meta` telling how its completion is written: `coords`, `image_size`, `input_size`, and the given
-    `answer_format` and `box_format` where the sample has none of its own.
+    """The sample for this model: `meta` gets `coords` (coordinate convention), `image_size` and `input_size` ([width, height]
+    in pixels, of the file and after the processor's resize), and `answer_format` and `box_format` where it has none.
 
     Raises ImageError, or SampleError if `meta.image_size` contradicts the file.
     """
@@ -91,8 +91,7 @@ def check_samples(
     answer_format: str | None = None,
     box_format: str | None = None,
 ) -> list[Sample]:
-    """Situate and check every sample before training, each by its own task: answers, boxes against image sizes, headers of
-    the images they refer to.
+    """Prepare and check every sample before training, each by its own task: answers, boxes against image sizes, image headers.
 
     Raises SampleError naming file, id and value.
     """

@@ -1,6 +1,6 @@
-"""`load_model("tiny" | folder | hub id)`: weights, processor, and the coordinate dialect with the reason for it.
+"""`load_model("tiny" | folder | hub id)`: weights, processor, and the coordinate convention of its boxes with the reason.
 
-The dialect follows `config.model_type`, never the name of a folder. Not here: prompts and images (`vlrl.models.inputs`).
+The convention follows `config.model_type`, never the name of a folder. Not here: prompts and images (`vlrl.models.inputs`).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ COORDS_OF = {
     "glm4v": "norm1000",
     "glm4v_moe": "norm1000",
 }
-"""Coordinate dialect by `config.model_type`; see the README for what each dialect writes."""
+"""Coordinate convention by `config.model_type`; docs/data.md says what each one means."""
 
 VISION_TOKENS = (
     "<|image_pad|>",
@@ -56,7 +56,7 @@ VISION_TOKENS = (
 
 @dataclass
 class LoadedModel:
-    """A model with what is needed to talk to it."""
+    """A model with its processor. `coords`: coordinate convention of its boxes; `coords_reason`: why this one."""
 
     model: PreTrainedModel
     processor: ProcessorMixin
@@ -64,7 +64,7 @@ class LoadedModel:
     coords: str
     coords_reason: str
     attention: str = ""
-    """Of language model and tower, and why."""
+    """Attention implementation of language model and vision encoder, in words."""
 
     @property
     def device(self) -> torch.device:
@@ -76,12 +76,12 @@ class LoadedModel:
 
 
 def choose_coords(model_type: str, override: str | None = None) -> tuple[str, str]:
-    """The dialect of boxes in completions, and why. Raises ModelError where it would have to be guessed."""
+    """The coordinate convention of boxes in completions, and the reason. Raises ModelError where it would be a guess."""
     if override is not None:
         return override, "--coords"
     if model_type not in COORDS_OF:
         raise ModelError(
-            f"no coordinate dialect is known for model_type {model_type!r}; say which one its boxes use with --coords"
+            f"no coordinate convention is known for model_type {model_type!r}; give the one of its boxes with --coords"
             f" resized_px | norm1000 | norm1 | px (known types: {', '.join(COORDS_OF)})"
         )
     return COORDS_OF[model_type], f"config.model_type={model_type}"
@@ -124,7 +124,7 @@ def load_model(
     rewards and evaluation alike. `seed` draws the weights of `tiny-random`. Raises ModelError."""
     hub = {"revision": revision or "main", "trust_remote_code": trust_remote_code}
     model_type = check_is_vlm(name, **hub)
-    dialect, why = choose_coords(model_type, coords)
+    coords, reason = choose_coords(model_type, coords)
     named = None if attn_implementation in (None, "auto") else attn_implementation
     if name in TINY_NAMES:
         model, processor = tiny.load(name, seed)
@@ -142,17 +142,18 @@ def load_model(
     limit_pixels(processor, min_pixels, max_pixels)
     processor.tokenizer.padding_side = "left"  # type: ignore[attr-defined]
     model.config.use_cache = True
-    return LoadedModel(model, processor, name, dialect, why, attend(model, named))
+    return LoadedModel(model, processor, name, coords, reason, choose_attention(model, named))
 
 
-def attend(model: Any, named: str | None) -> str:
-    """Give the model the fastest attention that is right for each part, unless one was named; returns what and why."""
+def choose_attention(model: Any, named: str | None) -> str:
+    """Give the model the fastest attention that is right for each part, unless `named` is given; returns it in words."""
     if named:
         return f"{named} (--attn_implementation)"
     routed = use_attention(model) if model.config.model_type in FAMILIES and model.config._attn_implementation == "sdpa" else {}
-    text = "sdpa, packed groups by vlrl's kernels" if "text_config" in routed else model.config._attn_implementation
-    tower = "all windows at once (sdpa)" if "vision_config" in routed else "as the language model"
-    return f"language model {text}; tower {tower}"
+    own = model.config._attn_implementation
+    text = f"{own}, groups packed" if "text_config" in routed else own
+    vision = f"{own}, all windows in one call" if "vision_config" in routed else own
+    return f"language model: {text}; vision encoder: {vision}"
 
 
 def limit_pixels(processor: Any, min_pixels: int | None, max_pixels: int | None) -> None:

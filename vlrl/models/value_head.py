@@ -104,7 +104,7 @@ def load_prm(name: str, **options: Any) -> tuple[StepValueModel, LoadedModel]:
 
 @dataclass(frozen=True)
 class Encoded:
-    """One solution as tensors: ids [T], the values a token besides [T], what the vision tower takes, and the position of each
+    """One solution as tensors: ids [T], the values a token besides [T], the inputs of the vision encoder, and the position of each
     step's last token."""
 
     ids_T: torch.Tensor

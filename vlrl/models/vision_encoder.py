@@ -1,7 +1,7 @@
 """Training the language model alone: which weights belong to the vision encoder, and how they are frozen.
 
 Frozen are the vision encoder and the projector that leads from it into the language model. Qwen keeps both in one module
-(`visual`, merger included); other families name the projector apart. VLM-R1's `freeze_vision_modules` freezes the same for Qwen.
+(`visual`, merger included); other families name the projector apart. VLM-R1's `freeze_vision_modules` does the same for Qwen.
 """
 
 from __future__ import annotations

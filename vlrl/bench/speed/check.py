@@ -143,7 +143,7 @@ def _computed(
 
 
 def _gap(own: dict[str, Tensor], other: dict[str, Tensor]) -> dict[str, float]:
-    """Relative L2 and cosine of gradients, of all weights, and of the tower's apart."""
+    """Relative L2 and cosine of gradients, of all weights, and of the vision encoder's apart."""
     sums = {"grad": [0.0] * 4, "tower_grad": [0.0] * 4}
     for name in own.keys() & other.keys():
         a, b = own[name].float(), other[name].float()

@@ -22,7 +22,7 @@ from transformers import (
     Qwen2VLVideoProcessor,
 )
 
-from vlrl.models.load import LoadedModel, attend, load_model
+from vlrl.models.load import LoadedModel, choose_attention, load_model
 from vlrl.models.tiny import CHAT_TEMPLATE, SPECIAL_TOKENS
 from vlrl.schema import Sample, Score, Task
 
@@ -101,7 +101,7 @@ def build(name: str, device: torch.device, dtype: torch.dtype, seed: int, *, pac
             Qwen2_5_VLConfig(**SHAPES[name]), dtype=dtype, attn_implementation="sdpa"
         )
     model.generation_config = GenerationConfig(eos_token_id=IDS["<|im_end|>"], pad_token_id=IDS["<|endoftext|>"])
-    attention = attend(model, None) if packed else "sdpa, as transformers runs it"
+    attention = choose_attention(model, None) if packed else "sdpa, as transformers runs it"
     return LoadedModel(model, byte_processor(), name, "resized_px", "no boxes are written", attention)
 
 

@@ -1,7 +1,7 @@
 """A training step in the shared layout: which batches can take it, what is prepared once for a prompt, how it checks itself.
 
-TRL asks for log-probabilities of padded rows, G of them with one prompt; a `BatchPlan` says which. What is not shared goes TRL's
-own way, and the run says why. Not here: the passes (`vlrl.models.prefix_sharing.groups`,
+TRL asks for log-probabilities of padded rows, G of them with one prompt; a `BatchPlan` says which. What is not shared takes
+TRL's own path, and the run prints why. Not here: the passes (`vlrl.models.prefix_sharing.groups`,
 `vlrl.models.prefix_sharing.rollout`) and TRL's hooks (`vlrl.training.grpo`).
 """
 
@@ -137,9 +137,8 @@ def plan_rows(model: Any, ids_BT: Tensor, mask_BT: Tensor, n_keep: int, fields: 
         image_batch = ImageBatch(torch.cat([patches[i] for i in shown]), grid_thw[shown])
     prompts, counts = [ids for ids, _, _ in distinct], [len(images) for _, _, images in distinct]
     groups = plan_groups(model, prompts, counts, image_batch.grid_thw, 1)
-    return BatchPlan(
-        tuple(replace(group, rows=tuple(rows)) for group, (_, rows, _) in zip(groups, distinct, strict=True)), image_batch
-    )
+    own_rows = [tuple(rows) for _, rows, _ in distinct]
+    return BatchPlan(tuple(replace(one, rows=rows) for one, rows in zip(groups, own_rows, strict=True)), image_batch)
 
 
 class OnceProcessed:
@@ -161,10 +160,11 @@ class OnceProcessed:
 
 @dataclass
 class Sharing:
-    """How a run shares, decided once: the packed `kernel`, whether the tower's features serve all passes (`frozen`), and
-    whether weights are `sharded`. `off`: why nothing is shared, None while it is. `one_pass`: a single forward for a
-    micro-batch, as wrappers that count them need. `without`: features left out to measure them
-    (`vlrl.bench.speed.plan.WITHOUT`).
+    """How a run shares prompts and images, decided once.
+
+    `kernel`: of the packed attention. `frozen`: the vision encoder's features serve all passes. `sharded`: the weights are.
+    `graphs`: decode by CUDA graph. `off`: why nothing is shared, None while it is. `one_pass`: a single forward per micro-batch,
+    for wrappers that count forwards. `without`: features left out to measure them (`vlrl.bench.speed.plan.WITHOUT`).
     """
 
     kernel: str
@@ -177,14 +177,17 @@ class Sharing:
     without: frozenset[str] = frozenset()
 
     def line(self, by_row: bool = False) -> str:
-        """What a run says at its start. `by_row`: of steps of episodes, which are groups where their states are equal."""
+        """The line a run prints at its start. `by_row`: for episodes, whose steps form a group where their states are equal."""
         if self.off is not None:
             return f"sharing   off: {self.off}"
         if by_row:
-            return f"sharing   on: steps in equal states once a pass; packed pass by {self.kernel}"
-        tower = "encoded once a batch, frozen" if self.frozen else "inside each pass"
-        decode = "graphs" if self.graphs else "finished rows dropped" if not self.sharded else "plain"
-        return f"sharing   on: prompts and images once a group; packed pass by {self.kernel}; tower {tower}; decode {decode}"
+            return f"sharing   on: equal states of a batch run once per pass; attention kernel: {self.kernel}"
+        vision = "once per batch (frozen)" if self.frozen else "once per pass"
+        decode = "by CUDA graph" if self.graphs else "as in transformers" if self.sharded else "finished rows dropped"
+        return (
+            f"sharing   on: each prompt runs once per group; attention kernel: {self.kernel}; vision encoder: {vision};"
+            f" decoding: {decode}"
+        )
 
     def plan(self, model: Any, prompts: Sequence[Prompt], n_generations: int, device: torch.device) -> BatchPlan:
         """The plan of a generation batch. Raises NotShared."""
@@ -282,10 +285,10 @@ class Disagreement:
 
 
 def watched_weights(model: Any) -> list[Tensor]:
-    """Trained weights whose gradients pass through all others: the first of the tower, the first and last of the rest."""
+    """Trained weights whose gradients pass through all others: the vision encoder's first, and the first and last of the rest."""
     trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad and p.is_floating_point()]
-    tower, rest = ([p for name, p in trained if is_vision_weight(name) == seeing] for seeing in (True, False))
-    return [*tower[:1], *rest[:1], *rest[1:][-1:]]
+    vision, rest = ([p for name, p in trained if is_vision_weight(name) == is_vision] for is_vision in (True, False))
+    return [*vision[:1], *rest[:1], *rest[1:][-1:]]
 
 
 def gradient_gap(own_BT: Tensor, other_BT: Tensor, weights: Sequence[Tensor]) -> float:
@@ -330,12 +333,12 @@ def start_sharing(
     kernel = choose_kernel(device, compute_dtype or _dtype(model))[0] if packed else "mask"
     frozen = not why and not sharded and group_shared.takes_features(model) and is_frozen(model, reference)
     graphs = device.type == "cuda" and not sharded
-    # DDP looks at the last forward for weights without a gradient; a pass without images would make it forget the tower.
+    # DDP looks at the last forward for weights without a gradient: after one without images it would skip the vision encoder.
     return Sharing(kernel, frozen, sharded, graphs, autocast, why, one_pass=sharded or n_processes > 1)
 
 
 def is_frozen(model: Any, reference: Any) -> bool:
-    """Whether the tower stays as it is in the policy and equals the reference's, so that its features serve both."""
+    """Whether the vision encoder stays as it is in the policy and equals the reference's, so that its features serve both."""
     own = {name: parameter for name, parameter in base_of(model).named_parameters() if is_vision_weight(name)}
     if not own or any(parameter.requires_grad for parameter in own.values()):
         return False

@@ -1,4 +1,4 @@
-"""Attention in the windows of Qwen2.5-VL's vision encoder: all windows of one length in one call, instead of a loop over windows.
+"""Attention in the windows of Qwen2.5-VL's vision encoder: one call for all windows of a length, instead of a loop over them.
 
 Not here: the language model's attention (`vlrl.models.prefix_sharing.attention`).
 """
@@ -6,13 +6,14 @@ Not here: the language model's attention (`vlrl.models.prefix_sharing.attention`
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 VISION_ATTENTION = "flash_vlrl_window"
-"""The name under which it is registered with transformers. "flash" in it makes the encoder hand over all its windows at once."""
+"""The name it is registered under with transformers. "flash" in it makes the encoder hand over all its windows at once."""
 
 
 def _windows(cu_lengths: Tensor) -> list[tuple[int, Tensor | None]]:
