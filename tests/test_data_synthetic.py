@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from vlrl.data.synthetic import SIDE_PX, draw
+from vlrl.data.synthetic import IMAGE_SIDE_PX, draw
 from vlrl.data.synthetic.driving import plan, planning_sample, road
-from vlrl.data.synthetic.scenes import COLOURS, SHAPES, loosen, scene
+from vlrl.data.synthetic.scenes import COLOURS, SHAPE_NAMES, loosen, scene
 from vlrl.data.synthetic.shapes import classification_sample, detection_sample, grounding_sample, qa_sample
 
 MAKERS = {
@@ -61,12 +61,12 @@ def test_samples_are_varied_and_valid():
     assert 0.08 < counts.count(0) / 400 < 0.3, "questions about absent categories"
     assert counts.count(2) > 20, "questions with two boxes"
     asked = {sample.question for sample in samples}
-    assert asked == {f"{c} {s}" for c in COLOURS for s in SHAPES}
+    assert asked == {f"{c} {s}" for c in COLOURS for s in SHAPE_NAMES}
     for sample in samples:
         for item in sample.answer:
             x1, y1, x2, y2 = item["bbox_2d"]
-            assert 0 <= x1 < x2 <= SIDE_PX
-            assert 0 <= y1 < y2 <= SIDE_PX
+            assert 0 <= x1 < x2 <= IMAGE_SIDE_PX
+            assert 0 <= y1 < y2 <= IMAGE_SIDE_PX
 
 
 def test_loose_boxes_contain_the_exact_ones_and_stay_inside():
@@ -78,7 +78,7 @@ def test_loose_boxes_contain_the_exact_ones_and_stay_inside():
             assert b[1] <= a[1]
             assert b[2] >= a[2]
             assert b[3] >= a[3]
-            assert 0 <= b[0] < b[2] <= SIDE_PX
+            assert 0 <= b[0] < b[2] <= IMAGE_SIDE_PX
             assert a != b
     wide = loosen((40, 40, 60, 60), np.random.default_rng(0))
     assert all(2.0 <= abs(v - e) <= 7.0 for v, e in zip(wide, (40, 40, 60, 60), strict=True))

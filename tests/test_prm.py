@@ -10,7 +10,7 @@ from PIL import Image
 from torch import nn
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from vlrl.data.step_values import joined, read_rewards, split, synthetic_record, weights
+from vlrl.data.step_values import merge_partial_solutions, read_rewards, split, synthetic_record, weights
 from vlrl.metrics.step_values import calibration_table, pairs_in_order, step_value_metrics
 from vlrl.models.load import load_model
 from vlrl.models.names import ModelError
@@ -54,7 +54,7 @@ def test_reading_and_joining(tmp_path):
     assert file.records[1].steps == ("Step 1: question 0 shows a picture.", "Step 2: it is plain.")
     assert file.records[1].values == (None, 0.5)
     assert "25 rows, 1 left out" in file.describe()[0]
-    whole = joined(file.records)
+    whole = merge_partial_solutions(file.records)
     assert len(whole) == 12, "three prefixes become one sequence, the other solution stays"
     assert sorted(v for r in whole for v in r.values if v is not None) == sorted(r.values[-1] for r in file.records)
     lines = tmp_path / "r.jsonl"

@@ -8,12 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vlrl.answers.span import is_in_format, is_think_answer
-from vlrl.data.synthetic import SIDE_PX
+from vlrl.data.synthetic import IMAGE_SIDE_PX
 from vlrl.rewards import REWARDS, load_reward, score_rows
 from vlrl.schema import ANSWER_FORMATS, BOX_FORMATS, Prediction, sample_from_json, sample_to_json
 from vlrl.tasks import TASKS, load_task
 
-SIDES = {"image_size": [SIDE_PX] * 2, "input_size": [SIDE_PX] * 2}
+SIDES = {"image_size": [IMAGE_SIDE_PX] * 2, "input_size": [IMAGE_SIDE_PX] * 2}
 SAMPLES = {
     name: [
         dataclasses.replace(s, meta={**s.meta, "coords": coords, **SIDES})

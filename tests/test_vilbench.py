@@ -12,8 +12,8 @@ from vlrl.answers.steps import split_steps, statistics
 from vlrl.bench.vilbench import SPLIT, label_of
 from vlrl.bench.vilbench.judging import outcome_prompt, read_score, step_prompt
 from vlrl.bench.vilbench.summary import column, differences, picks, results, reward_models, table
-from vlrl.data.best_of_n import Item, Score, read_candidates, read_items, read_scores
-from vlrl.data.decontaminate import Known, picture_hash, question_form
+from vlrl.data.best_of_n import CandidateScore, Item, read_candidates, read_items, read_scores
+from vlrl.data.decontaminate import KnownItems, image_hash, question_form
 from vlrl.data.synthetic import best_of_n as fixture
 from vlrl.metrics.answer_grading import grade, kind_of, read_number, stated_answer
 from vlrl.metrics.best_of_n import pools_of
@@ -167,7 +167,7 @@ def test_subsets_are_seeded_and_distinct():
         ("Overall Score: 45", None),
         ("Overall Score: four", None),
         ("I give 4.", None),
-        ("Score: 4", None),
+        ("CandidateScore: 4", None),
         ("", None),
     ],
 )
@@ -256,7 +256,7 @@ ITEM = {"id": "a", "source": "MMStar", "image": "a.png", "question": "q?", "answ
 def test_items_and_field_map(tmp_path):
     (found,) = read_items(write(tmp_path / "i.jsonl", [ITEM]))
     assert found.image == str((tmp_path / "a.png").resolve())
-    assert found.asked == "q?\nA. x\nB. y"
+    assert found.question_with_choices == "q?\nA. x\nB. y"
     other = {**{k: v for k, v in ITEM.items() if k != "answer"}, "gt": 3}
     with pytest.raises(SampleError, match=r"gt.*--fields"):
         read_items(write(tmp_path / "j.jsonl", [other]))
@@ -310,14 +310,14 @@ def test_the_label_needs_the_released_items():
 
 def test_overlap_finds_scaled_pictures_and_reworded_punctuation():
     picture = Image.effect_mandelbrot((120, 90), (-2, -1.5, 1, 1.5), 60).convert("RGB")
-    known = Known([picture], ["How many  cats, are there?"])
-    assert known.has_picture(picture.resize((300, 220)))
-    assert not known.has_picture(picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT))
+    known = KnownItems([picture], ["How many  cats, are there?"])
+    assert known.has_image(picture.resize((300, 220)))
+    assert not known.has_image(picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT))
     assert known.has_question("how many cats are there")
     assert not known.has_question("how many dogs are there")
     assert question_form("A-b!") == "a b"
-    assert not Known([], []).has_picture(picture)
-    assert picture_hash(picture) == picture_hash(picture.copy())
+    assert not KnownItems([], []).has_image(picture)
+    assert image_hash(picture) == image_hash(picture.copy())
 
 
 # ---- numbers
@@ -328,7 +328,9 @@ def scored(how, n=40):
     items, candidates = fixture.items(0, n), fixture.candidates(0, n)
     pools = pools_of(items, candidates)
     right = {one.key: g.correct for pool in pools for one, g in zip(pool.candidates, pool.grades, strict=True)}
-    made = [Score(c.id, c.generator, c.index, "rm", "prm", (how(right[c.key]),) * len(c.steps.steps)) for c in candidates]
+    made = [
+        CandidateScore(c.id, c.generator, c.index, "rm", "prm", (how(right[c.key]),) * len(c.steps.steps)) for c in candidates
+    ]
     (rm,) = reward_models(made)
     return pools, [column(rm, h, size, pools) for h in rm.aggregations for size in (2, 4, 8)]
 
@@ -366,7 +368,7 @@ def test_one_candidate_makes_all_rows_equal():
     items = fixture.items(0, 5)
     candidates = [one for one in fixture.candidates(0, 5) if one.index == 0]
     pools = pools_of(items, candidates)
-    (rm,) = reward_models([Score(*one.key, "rm", "orm", (3.0,)) for one in candidates])
+    (rm,) = reward_models([CandidateScore(*one.key, "rm", "orm", (3.0,)) for one in candidates])
     for record in results([column(rm, "orm", 1, pools)], pools):
         assert len({record[name] for name in ("accuracy", "random", "oracle", "majority", "first", "longest")}) == 1
 
@@ -377,29 +379,29 @@ def test_the_fixture_is_seeded_and_its_solutions_are_graded_as_they_were_made():
     assert fixture.candidates(1, 3) == fixture.candidates(1, 3) != fixture.candidates(2, 3)
     for pool in pools_of(fixture.items(0, 30), fixture.candidates(0, 30)):
         number = int(pool.item.id.rsplit("-", 1)[1])
-        asked = step_question(0, fixture.SPLIT, number)
+        asked = step_question(0, fixture.DRAWN_SET_SPLIT, number)
         for one, found in zip(pool.candidates, pool.grades, strict=True):
-            made = solution(0, fixture.SPLIT, number, one.index)
+            made = solution(0, fixture.DRAWN_SET_SPLIT, number, one.index)
             assert found.answer == str(made.answer)
             assert found.correct == (made.answer == asked.answer)
             assert one.steps.steps == made.steps
             assert list(made.values) == sorted(made.values, reverse=True), "what is wrong stays wrong"
-        right = solution(0, fixture.SPLIT, number, 0, careless=False)
+        right = solution(0, fixture.DRAWN_SET_SPLIT, number, 0, careless=False)
         assert set(right.values) == {1.0}
         assert right.answer == asked.answer
 
 
 def test_boards_are_drawn_anew_from_their_address_and_colours_are_told_apart_by_the_picture_alone():
-    from vlrl.data.synthetic import SIDE_PX, draw
-    from vlrl.data.synthetic.steps import NEIGHBOUR, board, step_question
+    from vlrl.data.synthetic import IMAGE_SIDE_PX, draw
+    from vlrl.data.synthetic.steps import SIMILAR_COLOURS, board, step_question
 
     seen = board("train", 3, 5)
     assert draw(step_question(3, "train", 5).image).tobytes() == seen.image.tobytes() != board("test", 3, 5).image.tobytes()
-    assert seen.image.size == (SIDE_PX, SIDE_PX)
-    counts = dict.fromkeys(NEIGHBOUR, 0)
+    assert seen.image.size == (IMAGE_SIDE_PX, IMAGE_SIDE_PX)
+    counts = dict.fromkeys(SIMILAR_COLOURS, 0)
     for i in range(300):
         colours = board("train", 0, i).colours
-        assert not {NEIGHBOUR[colour] for colour in colours} & set(colours), "no two neighbours on one board"
+        assert not {SIMILAR_COLOURS[colour] for colour in colours} & set(colours), "no two neighbours on one board"
         for colour in colours:
             counts[colour] += 1
     assert min(counts.values()) > 0.7 * max(counts.values()), "without looking, a colour is as likely as its neighbour"

@@ -126,7 +126,7 @@ def test_a_judge_on_a_server(files, tmp_path):
     assert all(body["temperature"] == 0 for _, body in server.seen)
     assert "Step to rate:\nStep 1:" in asked[0]
     assert "Steps before it:\nStep 1:" in asked[1]
-    assert any("Solution to rate:" in text for text in asked)
+    assert any("StepSolution to rate:" in text for text in asked)
     scores = [json.loads(line) for line in (folder / "step_scores.jsonl").read_text().splitlines()]
     assert scores[0]["step_scores"][:2] == [4.0, None]
     assert scores[0]["rm"] == "a-judge"

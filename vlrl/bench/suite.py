@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vlrl.data.files import sha256_of
 from vlrl.metrics.bootstrap import bootstrap_mean
 from vlrl.metrics.calibration import calibration_error, reliability
 from vlrl.metrics.planning import confusions
@@ -108,11 +109,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(one) for one in value]
     return value.item() if hasattr(value, "item") else value
-
-
-def sha256_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def as_answered(sample: Sample, prediction: Prediction) -> Sample:

@@ -1,33 +1,33 @@
-"""The files of a best-of-N evaluation: items, candidates, scores. Read strictly, line by line, never guessed at.
+"""The files of a best-of-N evaluation: items, candidates, scores. A row that is not as stated here is an error, never repaired.
 
 Items `{id, source, image, question, choices?, answer, answer_type?, precision?}`; candidates `{id, generator, index, response,
 sampling?, steps?}`; scores `{id, generator, index, rm, mode, context?, step_scores | score, raw?}`. All JSON lines.
+Not here: grading (`vlrl.metrics.best_of_n`), the drawn set (`vlrl.data.synthetic.best_of_n`).
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from vlrl.answers.steps import Steps, split_steps
+from vlrl.data.files import read_json_lines
 from vlrl.schema import SampleError
 
 ITEM_KEYS = ("id", "source", "image", "question", "choices", "answer", "answer_type", "precision")
 REQUIRED = ("id", "source", "question", "answer")
 MODES = ("prm", "orm")
 GREEDY = "greedy"
-"""A candidate whose `sampling` says so is the generator's own greedy answer: a row of its own, never among the N."""
+"""The value of `sampling` that marks the generator's greedy answer: it is reported by itself, never among the N."""
 
 
 @dataclass(frozen=True)
 class Item:
-    """One question. `image`: an absolute path (or a drawn picture's address), None without one; `precision`: decimal places of
-    the answer."""
+    """One question with its reference answer. `image`: an absolute path or a `synthetic:` address, None without one;
+    `precision`: decimal places of the answer."""
 
     id: str
     source: str
@@ -39,8 +39,8 @@ class Item:
     precision: int | None = None
 
     @property
-    def asked(self) -> str:
-        """The question with its choices, as solver and judge see it."""
+    def question_with_choices(self) -> str:
+        """The question and its lettered choices, as solver and judge see it."""
         listed = "".join(f"\n{chr(ord('A') + i)}. {choice}" for i, choice in enumerate(self.choices or ()))
         return f"{self.question}{listed}"
 
@@ -66,8 +66,9 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Score:
-    """What a reward model said of a candidate: of each step (`mode="prm"`), or of the whole (`"orm"`, one number)."""
+class CandidateScore:
+    """A reward model's scores of a candidate: one per step (`mode="prm"`), or one for the whole solution (`"orm"`). None:
+    the model gave no usable score."""
 
     id: str
     generator: str
@@ -89,45 +90,22 @@ class Score:
         return row | ({"raw": list(self.raw)} if self.raw else {})
 
 
-def sha256_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise SampleError(f"{path}: cannot be read: {error}") from error
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        where = f"{path}:{number}"
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise SampleError(f"{where}: not a line of JSON: {error}") from error
-        if not isinstance(row, dict):
-            raise SampleError(f"{where}: a JSON object is needed, got {type(row).__name__}")
-        yield where, row
-
-
 def read_items(
     path: Path, image_root: Path | None = None, limit: int | None = None, fields: Mapping[str, str] | None = None
 ) -> list[Item]:
-    """The items of a file. `fields` maps our names to the file's (`{"answer": "gt"}`). Raises SampleError, for a field that is
-    not there with the list of those that are: the released set's schema is not published, and nothing is guessed."""
+    """The items of a file. `fields` maps our names to the file's (`{"answer": "gt"}`). Raises SampleError; for a missing field
+    it lists the fields of the row, as the schema of the released set is not published."""
     names = {key: key for key in ITEM_KEYS} | dict(fields or {})
     unknown = sorted(set(names) - set(ITEM_KEYS))
     if unknown:
         raise SampleError(f"the field map names {unknown[0]!r}; items have {', '.join(ITEM_KEYS)}")
     found: list[Item] = []
     seen: set[str] = set()
-    for where, row in _rows(path):
+    for where, row in read_json_lines(path):
         missing = [names[key] for key in REQUIRED if names[key] not in row]
         if missing:
             raise SampleError(
-                f"{where}: no field {missing[0]!r}; the row has {', '.join(sorted(row))}; say which is which by --fields"
+                f"{where}: no field {missing[0]!r}; the row has {', '.join(sorted(row))}; map the names with --fields"
             )
         item = _item({key: row.get(name) for key, name in names.items()}, where, image_root or path.parent)
         if item.id in seen:
@@ -150,7 +128,7 @@ def _item(row: Mapping[str, Any], where: str, root: Path) -> Item:
 
     image, choices, precision = row["image"], row["choices"], row["precision"]
     if image is not None and not isinstance(image, str):
-        raise SampleError(f"{where}: 'image' must be a path, got {type(image).__name__} (write pictures to files first)")
+        raise SampleError(f"{where}: 'image' must be a path, got {type(image).__name__} (write images to files first)")
     if choices is not None and not (isinstance(choices, list) and all(isinstance(one, str) for one in choices)):
         raise SampleError(f"{where}: 'choices' must be a list of texts, got {choices!r:.60}")
     if isinstance(precision, float) and precision.is_integer():
@@ -165,10 +143,11 @@ def _item(row: Mapping[str, Any], where: str, root: Path) -> Item:
 
 
 def read_candidates(path: Path, items: Sequence[Item]) -> list[Candidate]:
-    """The candidates of these items, by item, generator and index; those of other items are left out. Raises SampleError."""
+    """The candidates of these items, sorted by item, generator and index; those of other items are left out. Raises
+    SampleError for a malformed or repeated candidate, and where no candidate is left."""
     known = {item.id: place for place, item in enumerate(items)}
     found: dict[tuple[str, str, int], Candidate] = {}
-    for where, row in _rows(path):
+    for where, row in read_json_lines(path):
         if str(row.get("id")) not in known:
             continue
         one = _candidate(row, where)
@@ -196,10 +175,10 @@ def _candidate(row: Mapping[str, Any], where: str) -> Candidate:
     return Candidate(str(row["id"]), generator, index, response, split, is_greedy)
 
 
-def read_scores(path: Path) -> list[Score]:
-    """The scores of a file, of one or several reward models. Raises SampleError."""
-    found: dict[tuple[Any, ...], Score] = {}
-    for where, row in _rows(path):
+def read_scores(path: Path) -> list[CandidateScore]:
+    """The scores of a file, of one or several reward models. Raises SampleError for a malformed or repeated score."""
+    found: dict[tuple[Any, ...], CandidateScore] = {}
+    for where, row in read_json_lines(path):
         one = _score(row, where)
         key = (one.key, one.rm, one.mode, one.context)
         if key in found:
@@ -210,9 +189,9 @@ def read_scores(path: Path) -> list[Score]:
     return list(found.values())
 
 
-def _score(row: Mapping[str, Any], where: str) -> Score:
-    mode, told = row.get("mode"), [row.get(key) for key in ("id", "generator", "rm")]
-    if mode not in MODES or any(value is None for value in told) or not isinstance(row.get("index"), int):
+def _score(row: Mapping[str, Any], where: str) -> CandidateScore:
+    mode, names = row.get("mode"), [row.get(key) for key in ("id", "generator", "rm")]
+    if mode not in MODES or any(value is None for value in names) or not isinstance(row.get("index"), int):
         raise SampleError(f"{where}: a score has id, generator, index, rm and a mode ({' or '.join(MODES)}), got {row!r:.80}")
     key = "step_scores" if mode == "prm" else "score"
     if key not in row:
@@ -222,8 +201,8 @@ def _score(row: Mapping[str, Any], where: str) -> Score:
         raise SampleError(f"{where}: {key!r} must hold numbers or null, got {row[key]!r:.60}")
     values = tuple(None if value is None else float(value) for value in values)
     context = row.get("context")
-    return Score(
-        str(told[0]), str(told[1]), row["index"], str(told[2]), mode, values, None if context is None else str(context)
+    return CandidateScore(
+        str(names[0]), str(names[1]), row["index"], str(names[2]), mode, values, None if context is None else str(context)
     )
 
 

@@ -1,22 +1,26 @@
-"""Opening what a sample shows: an image file, a drawn picture, frames of a video. Needs no torch (a video file's decoder may).
+"""Opens what a sample shows: an image file, a synthetic image, frames of a video. No torch, except for decoding a video file.
 
-A video is shown as some of its frames, in order, as so many images.
+A video becomes a list of images, some of its frames in order. Not here: resizing for a model (`vlrl.models.inputs`).
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from vlrl.data import synthetic
 from vlrl.schema import Sample
 
 VIDEO_FRAMES = 16
-"""At most so many frames of a video are shown, unless `meta.video_frames` says otherwise (an even number, at least 2)."""
+"""The most frames shown of a video, unless `meta.video_frames` states another number (even, at least 2)."""
 VIDEO_FPS = 2.0
-"""Frames a second that are shown of a short video, as in Qwen's own recipes."""
+"""Frames per second taken from a short video, as in Qwen's own recipes."""
 FRAME_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
+
+
+_UNREADABLE = (OSError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError)
+"""What Pillow raises for a file that it cannot read."""
 
 
 class ImageError(ValueError):
@@ -24,41 +28,51 @@ class ImageError(ValueError):
 
 
 def open_image(path: str) -> Image.Image:
-    """An RGB image: from a file of any mode (EXIF rotation applied, transparency on white) or drawn for a `synthetic:`
-    address. Raises ImageError."""
+    """The RGB image in a file (see `as_rgb`) or behind a `synthetic:` address. Raises ImageError."""
     if path.startswith("synthetic:"):
         return synthetic.draw(path)
     try:
         with Image.open(path) as file:
-            image = ImageOps.exif_transpose(file)
-            if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-                image = image.convert("RGBA")
-                white = Image.new("RGBA", image.size, "white")
-                white.alpha_composite(image)
-                image = white
-            return image.convert("RGB")
-    except (OSError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+            return as_rgb(file)
+    except _UNREADABLE as error:
         raise ImageError(f"cannot read image {path}: {error}") from error
 
 
+def as_rgb(image: Image.Image) -> Image.Image:
+    """An opened image of any mode as RGB, with its EXIF rotation applied and transparency put on white."""
+    image = ImageOps.exif_transpose(image)
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        white = Image.new("RGBA", image.size, "white")
+        white.alpha_composite(image.convert("RGBA"))
+        image = white
+    return image.convert("RGB")
+
+
 def image_size(path: str) -> tuple[int, int]:
-    """Width and height in pixels as `open_image` would return them, from the file's header. Raises ImageError."""
+    """Width and height in pixels of what `open_image` returns, without decoding the file (but see `displayed_size`). Raises
+    ImageError."""
     if path.startswith("synthetic:"):
         return synthetic.size_px(path)
     try:
         with Image.open(path) as file:
-            width, height = file.size
-            rotated = file.getexif().get(0x0112, 1) in (5, 6, 7, 8)
-    except (OSError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+            return displayed_size(file)
+    except _UNREADABLE as error:
         raise ImageError(f"cannot read image {path}: {error}") from error
+
+
+def displayed_size(image: Image.Image) -> tuple[int, int]:
+    """Width and height in pixels of an opened image with its EXIF rotation applied, as `as_rgb` does. A PNG file without EXIF
+    in its header is decoded, because EXIF may follow the pixels."""
+    width, height = image.size
+    rotated = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
     return (height, width) if rotated else (width, height)
 
 
 def video_frames(path: str, at_most: int = VIDEO_FRAMES) -> list[Image.Image]:
     """Frames of a video in order, evenly spaced from first to last, in their original size.
 
-    A file is decoded by `qwen_vl_utils` (decord): `VIDEO_FPS` frames a second, an even number, 2 to `at_most`. Of a folder
-    of frames (in the order of their names) all are taken, or `at_most` of them. Raises ImageError.
+    A file is decoded by `qwen_vl_utils` (decord): `VIDEO_FPS` frames per second, an even number of them, 2 to `at_most`. From a
+    folder of frames (ordered by name) all are taken, or `at_most` of them. Raises ImageError.
     """
     if Path(path).is_dir():
         files = frame_files(path)
@@ -83,7 +97,7 @@ def video_frames(path: str, at_most: int = VIDEO_FRAMES) -> list[Image.Image]:
 
 
 def frame_files(folder: str) -> list[str]:
-    """The frames of a folder by name. Raises ImageError where there are none."""
+    """The frames of a folder, sorted by name. Raises ImageError where there are none."""
     files = sorted(str(file) for file in Path(folder).iterdir() if file.suffix.lower() in FRAME_SUFFIXES)
     if not files:
         raise ImageError(f"cannot read video {folder}: the folder holds no frames ({', '.join(sorted(FRAME_SUFFIXES))})")
@@ -91,7 +105,8 @@ def frame_files(folder: str) -> list[str]:
 
 
 def open_images(sample: Sample) -> list[Image.Image]:
-    """What the model sees with a sample's question: its images, its video's frames, or nothing. Raises ImageError."""
+    """The images that a model sees with the sample's prompt: its images, the frames of its video, or none. Raises
+    ImageError."""
     if sample.video is None:
         return [open_image(path) for path in sample.images]
     return video_frames(sample.video, int(sample.meta.get("video_frames", VIDEO_FRAMES)))

@@ -1,8 +1,8 @@
-"""What a process reward model learns from: solutions in steps, with a value in 0..1 for some of the steps. No torch.
+"""Training data of a process reward model: solutions in steps, with a value in 0..1 for some of the steps. No torch.
 
-Rows of ViLReward-73K (https://huggingface.co/datasets/UCSC-VLAA/ViLReward-73K; row format second-hand, from others' loader):
-`image` or `image_path`, `question`, `process` (the reasoning up to and including the scored step), `value`. A value is not a
-success rate: in the published tree wrong leaves have 0.5.
+Rows of ViLReward-73K (https://huggingface.co/datasets/UCSC-VLAA/ViLReward-73K): `image` or `image_path`, `question`, `process`
+(the reasoning up to and including the scored step), `value`. The row format is not documented; it is taken from a public loader
+of the set. A value is not a success rate: in the published tree wrong leaves have 0.5.
 """
 
 from __future__ import annotations
@@ -18,17 +18,19 @@ from typing import Any
 import numpy as np
 
 from vlrl.answers.steps import split_steps
+from vlrl.data.files import as_object, read_json_lines, read_text
 from vlrl.data.synthetic.steps import solution, step_question
 from vlrl.schema import SampleError, is_there
 
-HELD_OUT_SHARE = 0.05
-INSTRUCTION = "Solve it step by step."
+HELD_OUT_QUESTION_SHARE = 0.05
+"""Share of the questions that `split` holds out."""
+SOLVE_INSTRUCTION = "Solve it step by step."
 
 
 @dataclass(frozen=True)
 class StepRecord:
     """One solution. `values[i]` is that of steps 0..i, None where it is not known. `question_key`: equal for all solutions of
-    one question about one picture."""
+    one question about one image."""
 
     id: str
     question_key: str
@@ -39,8 +41,8 @@ class StepRecord:
 
 
 def prompt_text(question: str) -> str:
-    """What the solver of a question was asked, in training and in use alike."""
-    return f"{question}\n{INSTRUCTION}"
+    """The prompt that a solution answers, the same in training and in use."""
+    return f"{question}\n{SOLVE_INSTRUCTION}"
 
 
 @dataclass(frozen=True)
@@ -52,24 +54,24 @@ class RewardFile:
     n_missing_image: int
 
     def describe(self) -> list[str]:
-        """What the file holds, in lines: values, rows a question, steps a row."""
+        """Lines for the console: values, rows per question, steps per row."""
         values = [value for record in self.records for value in record.values if value is not None]
         histogram, _ = np.histogram(values, bins=10, range=(0, 1))
         per_question = Counter(record.question_key for record in self.records)
         n_steps = [len(record.steps) for record in self.records]
         return [
-            f"{self.n_rows} rows, {self.n_missing_image} left out without their picture, {len(per_question)} questions",
+            f"{self.n_rows} rows, {self.n_missing_image} left out as their image is missing, {len(per_question)} questions",
             f"values   {' '.join(map(str, histogram))} (ten bins of 0..1), mean {np.mean(values):.3f}",
-            f"rows a question: mean {np.mean(list(per_question.values())):.1f}, most {max(per_question.values())};"
-            f" steps a row: mean {np.mean(n_steps):.1f}, most {max(n_steps)}",
+            f"rows per question: mean {np.mean(list(per_question.values())):.1f}, most {max(per_question.values())};"
+            f" steps per row: mean {np.mean(n_steps):.1f}, most {max(n_steps)}",
         ]
 
 
 def read_rewards(path: Path, image_root: Path | None = None, limit: int | None = None) -> RewardFile:
-    """A JSON array or JSON lines of ViLReward-73K's rows; relative pictures are under `image_root` (default: the file's
+    """The rows of ViLReward-73K in a JSON array or JSON lines; relative image paths start at `image_root` (default: the file's
     folder).
 
-    Rows whose picture is missing are left out and counted; anything else that is wrong raises SampleError.
+    Rows whose image is missing are left out and counted; anything else that is wrong raises SampleError.
     """
     records: list[StepRecord] = []
     n_rows = n_missing = 0
@@ -84,34 +86,25 @@ def read_rewards(path: Path, image_root: Path | None = None, limit: int | None =
         records.append(record)
     if not records:
         raise SampleError(
-            f"{path}: {n_rows} rows, {n_missing} of them without their picture; --image_root says where these are"
+            f"{path}: {n_rows} rows, of which {n_missing} have no image file; give the folder of the images with --image_root"
         )
     return RewardFile(records, n_rows, n_missing)
 
 
-def _rows(path: Path) -> Iterator[tuple[str, Any]]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise SampleError(f"{path}: cannot be read: {error}") from error
-    if text.lstrip()[:1] == "[":
-        try:
-            rows = json.loads(text)
-        except ValueError as error:
-            raise SampleError(f"{path}: not a JSON array: {error}") from error
-        yield from ((f"{path} (row {i})", row) for i, row in enumerate(rows))
+def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    text = read_text(path)
+    if text.lstrip()[:1] != "[":
+        yield from read_json_lines(path)
         return
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip():
-            try:
-                yield f"{path}:{number}", json.loads(line)
-            except ValueError as error:
-                raise SampleError(f"{path}:{number}: not a line of JSON: {error}") from error
+    try:
+        rows = json.loads(text)
+    except ValueError as error:
+        raise SampleError(f"{path}: not a JSON array: {error}") from error
+    for number, row in enumerate(rows):
+        yield f"{path} (row {number})", as_object(row, f"{path} (row {number})")
 
 
-def _record(row: Any, where: str, number: int, root: Path) -> StepRecord:
-    if not isinstance(row, dict):
-        raise SampleError(f"{where}: a row is a JSON object, got {type(row).__name__}")
+def _record(row: dict[str, Any], where: str, number: int, root: Path) -> StepRecord:
     image = row.get("image", row.get("image_path"))
     if not isinstance(image, str) or not image:
         raise SampleError(f"{where}: no 'image' or 'image_path' (text); the row has {', '.join(sorted(row))}")
@@ -130,11 +123,13 @@ def _record(row: Any, where: str, number: int, root: Path) -> StepRecord:
 
 
 def question_key(image: str | None, question: str) -> str:
+    """A hash that names a question about an image."""
     return hashlib.sha256(f"{image}\n{question}".encode()).hexdigest()
 
 
-def joined(records: Sequence[StepRecord]) -> list[StepRecord]:
-    """The same values in fewer sequences: a partial solution that a longer one of its question begins with is run with it."""
+def merge_partial_solutions(records: Sequence[StepRecord]) -> list[StepRecord]:
+    """The same values in fewer sequences: where a longer solution of a question begins with a partial one, its record takes
+    over the values of the partial one."""
     by_question: dict[str, list[StepRecord]] = {}
     for record in records:
         by_question.setdefault(record.question_key, []).append(record)
@@ -162,9 +157,9 @@ def joined(records: Sequence[StepRecord]) -> list[StepRecord]:
     return found
 
 
-def split(records: Sequence[StepRecord], share: float = HELD_OUT_SHARE) -> tuple[list[StepRecord], list[StepRecord]]:
-    """Training and held-out records by question, never by row: a question is held out where its hash falls in the share (at
-    least one is, at least one is not). Raises SampleError for a single question."""
+def split(records: Sequence[StepRecord], share: float = HELD_OUT_QUESTION_SHARE) -> tuple[list[StepRecord], list[StepRecord]]:
+    """Training and held-out records. Questions are divided, not rows, by the order of their hashes; at least one is held out
+    and one is not. Raises SampleError for a single question."""
     keys = sorted({record.question_key for record in records})
     if len(keys) < 2:
         raise SampleError("all rows are of one question, which cannot be split; give held-out rows by --eval_data")
@@ -174,8 +169,8 @@ def split(records: Sequence[StepRecord], share: float = HELD_OUT_SHARE) -> tuple
 
 
 def weights(records: Sequence[StepRecord]) -> list[float]:
-    """A weight for each record's values such that every question has the same total, and the mean over records of
-    (weight x number of values) is 1."""
+    """A weight for the values of each record: every question has the same total, and (weight x number of values) has mean 1
+    over the records."""
     n_values: Counter[str] = Counter()
     for record in records:
         n_values[record.question_key] += sum(value is not None for value in record.values)
@@ -183,8 +178,8 @@ def weights(records: Sequence[StepRecord]) -> list[float]:
 
 
 def synthetic_record(seed: int, split_name: str, index: int, number: int) -> StepRecord:
-    """Solution `number` of the careless solver to drawn question `index`, every step with its value."""
-    asked = step_question(seed, split_name, index)
+    """Solution `number` of drawn question `index` by the noisy solver, every step with its value."""
+    drawn = step_question(seed, split_name, index)
     solved = solution(seed, split_name, index, number)
-    key = question_key(asked.image, asked.question)
-    return StepRecord(f"{asked.id}-{number}", key, asked.image, asked.question, solved.steps, solved.values)
+    key = question_key(drawn.image, drawn.question)
+    return StepRecord(f"{drawn.id}-{number}", key, drawn.image, drawn.question, solved.steps, solved.values)

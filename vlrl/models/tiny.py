@@ -178,7 +178,7 @@ def project_texts(variant: Variant = VARIANTS["tiny"]) -> list[str]:
     for task in variant.tasks.values():
         for index in range(N_TEXTS):
             sample = task.synthetic(0, "coldstart-tokenizer", index)
-            size = [synthetic.SIDE_PX, synthetic.SIDE_PX]
+            size = [synthetic.IMAGE_SIDE_PX, synthetic.IMAGE_SIDE_PX]
             meta = {**sample.meta, "coords": "resized_px", "image_size": size, "input_size": size}
             sample = dataclasses.replace(sample, meta=meta)
             texts += [f"user\n{task.prompt(sample)}", f"assistant\n{task.oracle(sample)}"]

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from vlrl.answers.steps import split_steps
-from vlrl.bench.suite import Predictions, Source, Suite, sha256_of
+from vlrl.bench.suite import Predictions, Source, Suite
 from vlrl.bench.vilbench import VERSION
 from vlrl.data.best_of_n import Candidate, Item, read_items
+from vlrl.data.files import sha256_of
 from vlrl.data.synthetic import best_of_n as fixture
 from vlrl.metrics.answer_grading import grade
 from vlrl.metrics.best_of_n import pools_of
@@ -43,7 +44,9 @@ TASK = Task(
 
 def _sample(item: Item, number: int) -> Sample:
     key = json.dumps([item.id, number])
-    return Sample(key, CANDIDATES, f"{item.asked}\n{INSTRUCTION}", item.answer, (item.image,) if item.image else ())
+    return Sample(
+        key, CANDIDATES, f"{item.question_with_choices}\n{INSTRUCTION}", item.answer, (item.image,) if item.image else ()
+    )
 
 
 class Solutions:
@@ -118,7 +121,7 @@ def solutions_suite(args: argparse.Namespace, max_tokens: int | None, fields: Ma
         items = fixture.items(args.seed or 0, args.limit or N_FIXTURE)
         digest = hashlib.sha256(str(items).encode()).hexdigest()
         source = Source("the built-in set of drawn boards", digest, len(items))
-        label = fixture.LABEL
+        label = fixture.DRAWN_SET_LABEL
     else:
         items = read_items(args.data, args.image_root, args.limit, fields)
         source = Source(str(args.data), sha256_of(args.data), len(items), str(args.data))

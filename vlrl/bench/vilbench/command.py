@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from vlrl.bench.log import SETTINGS
-from vlrl.bench.suite import Source, Suite, sha256_of
+from vlrl.bench.suite import Source, Suite
 from vlrl.bench.vilbench import SELECTION_BIAS, label_of
 from vlrl.bench.vilbench.candidates import solutions_suite
 from vlrl.bench.vilbench.suite import NAME, NAME_OF_RELEASE, STEPS, TASK, BestOfN
 from vlrl.data.best_of_n import read_candidates, read_items, read_scores
+from vlrl.data.files import sha256_of
 from vlrl.data.synthetic import best_of_n as fixture
 from vlrl.models.value_head_files import has_head
 from vlrl.schema import SampleError
@@ -63,7 +64,7 @@ def load(args: argparse.Namespace, rm: str, trained: bool, n_fixture: int) -> Be
         items, candidates = fixture.items(args.seed or 0, n), fixture.candidates(args.seed or 0, n)
         texts = [json.dumps([str(one) for one in part]).encode() for part in (items, candidates)]
         digests = [hashlib.sha256(text).hexdigest() for text in texts]
-        label, benchmark = fixture.LABEL, "ViLBench protocol, own items"
+        label, benchmark = fixture.DRAWN_SET_LABEL, "ViLBench protocol, own items"
     else:
         items = read_items(args.data, args.image_root, args.limit, read_fields(args.fields))
         candidates = read_candidates(candidates_at, items)

@@ -34,7 +34,7 @@ from vlrl.bench.vilbench.summary import (
     sizes_of,
     table,
 )
-from vlrl.data.best_of_n import Candidate, Item, Score
+from vlrl.data.best_of_n import Candidate, CandidateScore, Item
 from vlrl.data.synthetic import best_of_n as fixture
 from vlrl.metrics.accuracy import share
 from vlrl.metrics.best_of_n import Pool, pools_of
@@ -80,14 +80,14 @@ def sample_id(candidate: Candidate, what: str) -> str:
 def judge_samples(item: Item, candidate: Candidate, context: str) -> list[Sample]:
     """A prompt for each step of a candidate and one for the whole."""
     steps = candidate.steps.steps
-    prompts = [(f"prm/{i}", step_prompt(item.asked, steps, i, context)) for i in range(len(steps))]
-    prompts.append((OUTCOME, outcome_prompt(item.asked, candidate.response)))
+    prompts = [(f"prm/{i}", step_prompt(item.question_with_choices, steps, i, context)) for i in range(len(steps))]
+    prompts.append((OUTCOME, outcome_prompt(item.question_with_choices, candidate.response)))
     return [_sample(item, sample_id(candidate, what), prompt) for what, prompt in prompts]
 
 
 def prm_sample(item: Item, candidate: Candidate) -> Sample:
     """All steps of a candidate at once, for a trained reward model."""
-    sample = _sample(item, sample_id(candidate, STEPS), item.asked)
+    sample = _sample(item, sample_id(candidate, STEPS), item.question_with_choices)
     return Sample(sample.id, NAME, sample.question, "", sample.images, meta={"steps": list(candidate.steps.steps)})
 
 
@@ -108,7 +108,7 @@ class BestOfN:
     benchmark: str
     label: str
     hashes: Mapping[str, str]
-    others: Sequence[Score] = ()
+    others: Sequence[CandidateScore] = ()
     records: list[dict[str, Any]] = field(default_factory=list)
     found: dict[str, Any] = field(default_factory=dict)
 
@@ -118,24 +118,24 @@ class BestOfN:
             return [prm_sample(known[one.id], one) for one in self.candidates]
         return [sample for one in self.candidates for sample in judge_samples(known[one.id], one, self.context)]
 
-    def scores(self, answered: Predictions) -> list[Score]:
+    def scores(self, answered: Predictions) -> list[CandidateScore]:
         """What the log says of each candidate; steps without a reply have no score."""
-        made: list[Score] = []
+        made: list[CandidateScore] = []
         for one in self.candidates:
             key, n = (one.id, one.generator, one.index, self.rm), len(one.steps.steps)
             if self.trained:
                 said = answered.get(sample_id(one, STEPS))
                 if said is not None:
-                    made.append(Score(*key, "prm", tuple(_values(said.completion, n))))
+                    made.append(CandidateScore(*key, "prm", tuple(_values(said.completion, n))))
                 continue
             replies = [answered.get(sample_id(one, f"prm/{i}")) for i in range(n)]
             whole = answered.get(sample_id(one, OUTCOME))
             if any(reply is not None for reply in replies):
                 values = tuple(None if reply is None else _score(reply) for reply in replies)
                 raw = tuple("" if reply is None else reply.completion for reply in replies)
-                made.append(Score(*key, "prm", values, self.context, raw))
+                made.append(CandidateScore(*key, "prm", values, self.context, raw))
             if whole is not None:
-                made.append(Score(*key, OUTCOME, (_score(whole),), None, (whole.completion,)))
+                made.append(CandidateScore(*key, OUTCOME, (_score(whole),), None, (whole.completion,)))
         return made
 
     def score(self, asked: Sequence[Sample], answered: Predictions) -> list[Scored]:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vlrl.data.best_of_n import Score
+from vlrl.data.best_of_n import CandidateScore
 from vlrl.metrics.best_of_n import Key, Pool
 from vlrl.metrics.bootstrap import bootstrap_mean, paired_test
 from vlrl.metrics.selection import SIZES, baselines, headroom, subsets
@@ -43,7 +43,7 @@ class RewardModel:
         return HEADLINE if how == OUTCOME else how
 
 
-def reward_models(scores: Sequence[Score]) -> list[RewardModel]:
+def reward_models(scores: Sequence[CandidateScore]) -> list[RewardModel]:
     """The reward models of a score file, process scores before outcome scores."""
     found: dict[tuple[str, str, str | None], dict[Key, tuple[float | None, ...]]] = {}
     for one in scores:

@@ -1,9 +1,9 @@
-"""Seeded samples for every task, drawn with Pillow: training data without a data set.
+"""Seeded samples for the built-in tasks, drawn with Pillow: training data without a data set.
 
-A picture is addressed, not stored: `synthetic:detection/train/0/17` is seed 0, item 17 of the training split, and
-`open_image` draws it anew each time, the same pixels on every machine. Splits never share a picture: the split's name is
-part of the random key. `answer` is exact; `meta["loose_answer"]` is what careless annotation would say
-(`vlrl.data.synthetic.shapes` and `vlrl.data.synthetic.driving` tell how), which is what the supervised cold start is taught.
+An image is an address, not a file: `synthetic:detection/train/0/17` is item 17 of the training split for seed 0, and
+`open_image` draws it on every call, with the same pixels on every machine. Splits never share an image, as the name of the
+split is part of the random key. `answer` is exact. `meta["loose_answer"]` is a noisy label, as `vlrl.data.synthetic.shapes` and
+`vlrl.data.synthetic.driving` describe; the supervised cold start is trained on it.
 """
 
 from __future__ import annotations
@@ -12,21 +12,21 @@ from PIL import Image
 
 from vlrl.data.synthetic.deals import frame
 from vlrl.data.synthetic.driving import road
-from vlrl.data.synthetic.items import SIDE_PX, item_rng
+from vlrl.data.synthetic.items import IMAGE_SIDE_PX, item_rng
 from vlrl.data.synthetic.scenes import scene
 from vlrl.data.synthetic.steps import board
 from vlrl.envs.cards import GAMES
 from vlrl.envs.frames import SIDE_PX as FRAME_PX
 
-__all__ = ["SIDE_PX", "draw", "item_rng", "size_px"]
+__all__ = ["IMAGE_SIDE_PX", "draw", "item_rng", "size_px"]
 
 
 def draw(address: str) -> Image.Image:
-    """The picture behind a `synthetic:task/split/seed/index[/number]` address. Raises ValueError for any other text."""
+    """The RGB image behind a `synthetic:task/split/seed/index[/number]` address. Raises ValueError for any other text."""
     try:
         task, split, seed, index, *number = address.removeprefix("synthetic:").split("/")
         if len(number) > 1:
-            raise ValueError(f"{len(number)} picture numbers")
+            raise ValueError(f"{len(number)} image numbers")
         if task in GAMES:
             return frame(task, split, int(seed))
         if task == "planning":
@@ -39,6 +39,6 @@ def draw(address: str) -> Image.Image:
 
 
 def size_px(address: str) -> tuple[int, int]:
-    """Width and height of the picture behind an address."""
-    side = FRAME_PX if address.removeprefix("synthetic:").split("/", 1)[0] in GAMES else SIDE_PX
+    """Width and height in pixels of the image behind an address."""
+    side = FRAME_PX if address.removeprefix("synthetic:").split("/", 1)[0] in GAMES else IMAGE_SIDE_PX
     return side, side

@@ -1,8 +1,8 @@
-"""Card games without a data set: deals to be played, and for the cold start states with what a careless player would do.
+"""Card games without a data set: deals to play, and for the cold start states with the reply of a noisy player.
 
-The careless player reads the picture right but has no plan: on the number line it goes either way, in blackjack it hits or
-stands by chance, and in the points games it heads for a formula that uses the cards in a random way (in Points24, every fourth
-time for a right one).
+The noisy player reads the image right but does not plan: on the number line it moves in a random direction, in blackjack it
+hits or stands at random, and in the points games it writes a formula with the cards in random order (in Points24 a right one in
+one of four deals).
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from vlrl.envs.frames import draw as draw_state
 from vlrl.schema import Sample
 
 RIGHT_FORMULAS = {"points24": 0.25, "ezpoints": 0.0}
-"""How often the careless player heads for a formula that wins."""
+"""Share of the deals in which the noisy player writes a formula that wins."""
 N_SEEDS = 2**31
 
 
 def frame(name: str, moves: str, seed: int) -> Image.Image:
-    """The picture of the state after `moves` of the deal of `seed`. Raises ValueError for moves that cannot be."""
+    """The image of the state after `moves` in the deal of `seed`. Raises ValueError for moves that the rules do not allow."""
     rules = game(name)
     return Image.fromarray(draw_state(name, state_after(rules, seed, read_moves(rules, moves)), "fixed"))
 
 
 def game_sample(name: str, seed: int, split: str, index: int) -> Sample:
-    """Deal `index` of a split: an episode, or, in splits named `coldstart...`, a state of one that the careless player has come
-    to, with its reply as `meta.loose_reply`."""
+    """Deal `index` of a split as an episode; in splits named `coldstart...` a state that the noisy player has reached, with its
+    reply as `meta.loose_reply`."""
     rng = item_rng(name, split, seed, index)
     rules = game(name)
     episode = episode_sample(f"{name}-{split}-{seed}-{index}", name, rules, int(rng.integers(N_SEEDS)))
@@ -45,19 +45,19 @@ def game_sample(name: str, seed: int, split: str, index: int) -> Sample:
     plan = _plan(deal, rng)
     moves = plan[: int(rng.integers(len(plan)))]
     sample = state_sample(episode, moves, identity=episode.id, good=False)
-    reply = careless_reply(rules, state_after(rules, deal.seed, moves), plan, len(moves), rng)
+    reply = noisy_reply(rules, state_after(rules, deal.seed, moves), plan, len(moves), rng)
     return dataclasses.replace(sample, meta={**sample.meta, "loose_reply": reply})
 
 
-def careless_reply(rules: Game, state: Any, plan: tuple[str, ...], step: int, rng: np.random.Generator) -> str:
-    """What the careless player writes at a step of its plan."""
+def noisy_reply(rules: Game, state: Any, plan: tuple[str, ...], step: int, rng: np.random.Generator) -> str:
+    """The reply of the noisy player at step `step` of its plan."""
     move = plan[step]
     formula = plan[:-1] if isinstance(rules, PointsGame) else ()
     return write_reply({**rules.shown(state), "thoughts": word_thought(rules, state, move, rng, formula)}, move)
 
 
 def _plan(deal: Deal, rng: np.random.Generator) -> tuple[str, ...]:
-    """The moves of the careless player: no prefix of them but the whole ends the game."""
+    """The moves of the noisy player. The game ends with the last move and not before."""
     if isinstance(deal.game, PointsGame):
         return (*_formula(deal.game, deal.state(), rng), "=")
     moves: list[str] = []
@@ -70,7 +70,7 @@ def _plan(deal: Deal, rng: np.random.Generator) -> tuple[str, ...]:
 
 
 def _formula(rules: PointsGame, state: Any, rng: np.random.Generator) -> tuple[str, ...]:
-    """The cards in any order with any operators between, or a right formula."""
+    """The cards in random order with random operators between them, or a right formula."""
     if rng.random() < RIGHT_FORMULAS[rules.name] and (right := rules.plan(state)) is not None:
         return right
     numbers = [str(state.numbers[i]) for i in rng.permutation(len(state.numbers))]

@@ -1,4 +1,4 @@
-"""What every synthetic item has: a random generator of its own, an address, a side length."""
+"""What all synthetic items share: a random generator for each item, the address of its image, the side of the image."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import Any
 
 import numpy as np
 
-SIDE_PX = 112
+IMAGE_SIDE_PX = 112
 
 
 def item_rng(*key: Any) -> np.random.Generator:
-    """A generator of its own for one item, from everything that names it; independent of order and process."""
+    """The random generator of one item, seeded by everything that names the item; independent of order and process."""
     digest = hashlib.blake2b("/".join(str(part) for part in key).encode(), digest_size=16).digest()
     return np.random.Generator(np.random.PCG64(int.from_bytes(digest, "big")))
 
 
 def address(task: str, split: str, seed: int, index: int, number: int = 0) -> str:
-    """The address of an item's picture (`number`: which one, where it has several)."""
+    """The address of an item's image. `number`: which one, for an item with several."""
     return f"synthetic:{task}/{split}/{seed}/{index}" + (f"/{number}" if number else "")

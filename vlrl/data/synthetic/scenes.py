@@ -1,6 +1,6 @@
 """Scenes of coloured shapes on varied backgrounds, drawn with Pillow from a seed.
 
-Boxes are exact to the pixel, taken from the mask of what stays visible. Not here: what is asked about a scene
+Boxes are exact to the pixel, taken from the mask of what stays visible. Not here: the questions about a scene
 (`vlrl.data.synthetic.shapes`).
 """
 
@@ -13,7 +13,7 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image, ImageDraw
 
-from vlrl.data.synthetic.items import SIDE_PX, item_rng
+from vlrl.data.synthetic.items import IMAGE_SIDE_PX, item_rng
 
 COLOURS = {
     "red": (214, 40, 40),
@@ -23,13 +23,15 @@ COLOURS = {
     "purple": (140, 60, 170),
     "orange": (245, 130, 30),
 }
-SHAPES = ("circle", "square", "triangle")
-CATEGORIES = tuple(f"{colour} {shape}" for colour in COLOURS for shape in SHAPES)
+SHAPE_NAMES = ("circle", "square", "triangle")
+CATEGORIES = tuple(f"{colour} {shape}" for colour in COLOURS for shape in SHAPE_NAMES)
 MAX_OBJECTS = 4
 CURRICULUM = {"coldstart-1": 1, "coldstart-2": 2}
-"""Splits with at most so many objects a scene, for the beginning of a supervised start."""
+"""Split name -> the most objects in a scene, for the first epochs of the supervised cold start."""
 MIN_VISIBLE = 0.75
+"""Share of its pixels that an object keeps when others are drawn over it."""
 LOOSE_PAD = (0.10, 0.35)
+"""Range of the padding of noisy boxes, a share of the box's length."""
 
 
 @dataclass(frozen=True)
@@ -46,13 +48,13 @@ class Scene:
 
 
 def _shape_mask(rng: np.random.Generator, shape: str) -> Image.Image:
-    """A one-bit mask, `SIDE_PX` square, of one shape of random size (16 to 60 px a side) and place."""
+    """A one-bit mask, `IMAGE_SIDE_PX` square, of one shape of random size (16 to 60 px a side) and place."""
     width = int(rng.integers(16, 61))
     height = int(np.clip(round(width * rng.uniform(0.75, 1.33)), 16, 60))
-    x1 = int(rng.integers(1, SIDE_PX - width))
-    y1 = int(rng.integers(1, SIDE_PX - height))
+    x1 = int(rng.integers(1, IMAGE_SIDE_PX - width))
+    y1 = int(rng.integers(1, IMAGE_SIDE_PX - height))
     x2, y2 = x1 + width - 1, y1 + height - 1
-    mask = Image.new("1", (SIDE_PX, SIDE_PX))
+    mask = Image.new("1", (IMAGE_SIDE_PX, IMAGE_SIDE_PX))
     draw = ImageDraw.Draw(mask)
     if shape == "circle":
         draw.ellipse((x1, y1, x2, y2), fill=1)
@@ -65,13 +67,13 @@ def _shape_mask(rng: np.random.Generator, shape: str) -> Image.Image:
 
 
 def background(rng: np.random.Generator) -> np.ndarray:
-    """`[SIDE_PX, SIDE_PX, 3]` uint8: flat, gradient, stripes or noise, in muted colours unlike any object's."""
+    """`[IMAGE_SIDE_PX, IMAGE_SIDE_PX, 3]` uint8: flat, gradient, stripes or noise, in muted colours that no object has."""
     low, high = (int(v) for v in sorted(rng.integers(60, 236, size=2)))
     tint = rng.integers(-18, 19, size=3)
-    y, x = np.mgrid[0:SIDE_PX, 0:SIDE_PX] / (SIDE_PX - 1)
+    y, x = np.mgrid[0:IMAGE_SIDE_PX, 0:IMAGE_SIDE_PX] / (IMAGE_SIDE_PX - 1)
     kind = rng.integers(4)
     if kind == 0:
-        level = np.full((SIDE_PX, SIDE_PX), float(low))
+        level = np.full((IMAGE_SIDE_PX, IMAGE_SIDE_PX), float(low))
     elif kind == 1:
         angle = rng.uniform(0, 2 * math.pi)
         ramp = x * math.cos(angle) + y * math.sin(angle)
@@ -80,14 +82,14 @@ def background(rng: np.random.Generator) -> np.ndarray:
         period, angle = rng.uniform(0.1, 0.4), rng.uniform(0, math.pi)
         level = low + 0.5 * (high - low) * (np.sin(2 * math.pi * (x * math.cos(angle) + y * math.sin(angle)) / period) > 0)
     else:
-        level = low + rng.normal(0, 12, size=(SIDE_PX, SIDE_PX))
+        level = low + rng.normal(0, 12, size=(IMAGE_SIDE_PX, IMAGE_SIDE_PX))
     return np.clip(level[..., None] + tint, 0, 255).astype(np.uint8)
 
 
 @lru_cache(maxsize=512)
 def scene(task: str, split: str, seed: int, index: int, number: int = 0) -> Scene:
     """Draw scene `index`: 1 to 4 objects on a background (one for classification, fewer in the splits of `CURRICULUM`),
-    none hidden by more than a quarter. `number`: which picture of an item that has several."""
+    none hidden by more than a quarter. `number`: which image, for an item with several."""
     rng = item_rng("scene", task, split, seed, index, *([number] if number else []))
     pixels = background(rng)
     at_most = 1 if task == "classification" else CURRICULUM.get(split, MAX_OBJECTS)
@@ -131,13 +133,14 @@ def _extent(mask: np.ndarray) -> tuple[int, int, int, int]:
 
 
 def loosen(box_px: tuple[float, ...], rng: np.random.Generator, pad: tuple[float, float] = LOOSE_PAD) -> list[float]:
-    """A box as from hurried annotation: each side moved outwards by `pad` (share of that axis' length), clipped."""
+    """A box that is too large, as in noisy annotation: each side is moved outwards by a share in `pad` of the box's length
+    along that axis, and clipped to the image. In pixels, rounded to 0.1."""
     x1, y1, x2, y2 = box_px
     left, top, right, bottom = rng.uniform(*pad, size=4)
     width, height = x2 - x1, y2 - y1
     return [
         round(max(0.0, x1 - left * width), 1),
         round(max(0.0, y1 - top * height), 1),
-        round(min(float(SIDE_PX), x2 + right * width), 1),
-        round(min(float(SIDE_PX), y2 + bottom * height), 1),
+        round(min(float(IMAGE_SIDE_PX), x2 + right * width), 1),
+        round(min(float(IMAGE_SIDE_PX), y2 + bottom * height), 1),
     ]

@@ -1,9 +1,9 @@
-"""Questions about scenes of coloured shapes: every box of a category, the one thing an expression means, what a picture
-shows, and short questions with an answer that is a letter, a word or a number.
+"""Questions about scenes of coloured shapes: all boxes of a category, the one object that an expression refers to, the class of
+an image, and short questions whose answer is a letter, a word or a number.
 
-Careless annotation, the cold start's habit, is wrong in one way a task: boxes are padded by 10 to 35 % a side; three of
-the six colours are called by their neighbour's name six times in ten; numbers are one too small, questions are affirmed
-and the first of two pictures is named, six times in ten where that is wrong.
+Noisy labels, which the cold start is trained on, err in one way per task. Boxes are 10 to 35 % too large on each side. Three of
+the six colours are named after a similar colour, in six of ten samples. In qa six of ten answers are replaced: numbers by one
+less, others by "yes", "A" or "first".
 """
 
 from __future__ import annotations
@@ -13,18 +13,19 @@ from typing import Any
 
 import numpy as np
 
-from vlrl.data.synthetic.items import SIDE_PX, address, item_rng
-from vlrl.data.synthetic.scenes import CATEGORIES, COLOURS, SHAPES, Scene, SceneObject, loosen, scene
+from vlrl.data.synthetic.items import IMAGE_SIDE_PX, address, item_rng
+from vlrl.data.synthetic.scenes import CATEGORIES, COLOURS, SHAPE_NAMES, Scene, SceneObject, loosen, scene
 from vlrl.schema import Sample
 
-CARELESS = 0.6
-"""How often careless annotation errs where it can."""
-NEIGHBOUR = {"orange": "red", "purple": "blue", "yellow": "green"}
+LABEL_NOISE_RATE = 0.6
+"""Share of the noisy labels of classification and qa that are replaced, where a wrong one exists."""
+CONFUSED_COLOURS = {"orange": "red", "purple": "blue", "yellow": "green"}
+"""Colour -> the similar colour that noisy labels of classification take it for."""
 N_CHOICES = 6
 
 
 def _forms(task: str, split: str, rng: np.random.Generator) -> dict[str, str]:
-    """The forms asked for in cold-start splits, so that the start knows more than the default ones."""
+    """Box format and answer format of a sample in a cold-start split, so that the model learns more than the default ones."""
     if not split.startswith("coldstart") or rng.random() < 0.5:
         return {}
     if task == "detection":
@@ -44,7 +45,7 @@ def _pick(rng: np.random.Generator, options: list[Any]) -> Any:
 def _sample(task: str, split: str, seed: int, index: int, n_images: int = 1, **fields: Any) -> Sample:
     meta = fields.pop("meta", {})
     if n_images:
-        meta["image_size"] = [SIDE_PX, SIDE_PX]
+        meta["image_size"] = [IMAGE_SIDE_PX, IMAGE_SIDE_PX]
     return Sample(
         id=f"synthetic-{task}-{split}-{seed}-{index}",
         task=task,
@@ -55,7 +56,7 @@ def _sample(task: str, split: str, seed: int, index: int, n_images: int = 1, **f
 
 
 def detection_sample(seed: int, split: str, index: int) -> Sample:
-    """Scene `index` and one question about it: a category that is there (5 in 6) or one that is not."""
+    """Scene `index` and a category to find: one that is present (5 in 6), or an absent one."""
     drawn = scene("detection", split, seed, index)
     rng = item_rng("question", "detection", split, seed, index)
     present = sorted({item.category for item in drawn.objects})
@@ -84,11 +85,11 @@ _ORDERS: dict[str, tuple[Callable[[SceneObject], float], float]] = {
     "largest": (lambda item: -np.log(_area(item)), 0.4),
     "smallest": (lambda item: np.log(_area(item)), 0.4),
 }
-"""Superlatives: what is smallest for the object meant, and by how much it must beat every other object."""
+"""Superlative -> a key that is smallest for the object it refers to, and the margin to every other object."""
 
 
 def _expressions(drawn: Scene) -> list[tuple[str, SceneObject]]:
-    """Every expression that means exactly one object of the scene, and that object."""
+    """Every expression that refers to exactly one object of the scene, and that object."""
     found = []
     for item in drawn.objects:
         colour, shape = item.category.split()
@@ -106,28 +107,28 @@ def _expressions(drawn: Scene) -> list[tuple[str, SceneObject]]:
 
 
 def grounding_sample(seed: int, split: str, index: int) -> Sample:
-    """Scene `index` and an expression that means one of its objects: by colour, by shape, by place or by size."""
+    """Scene `index` and an expression that refers to one of its objects: by colour, shape, place or size."""
     drawn = scene("grounding", split, seed, index)
     rng = item_rng("question", "grounding", split, seed, index)
     kinds = _expressions(drawn)
-    # Two objects of one category alone, side by side at the same height and size, have no expression: name the pair's left.
+    # No expression fits where all objects are of one category, equally large and close together: take the leftmost one.
     question, item = _pick(rng, kinds) if kinds else ("the leftmost object", min(drawn.objects, key=lambda o: o.box_px[0]))
     meta = {"loose_answer": {"bbox_2d": loosen(item.box_px, rng)}, "thinking": item.category, **_forms("grounding", split, rng)}
     return _sample("grounding", split, seed, index, question=question, answer={"bbox_2d": list(item.box_px)}, meta=meta)
 
 
 def classification_sample(seed: int, split: str, index: int) -> Sample:
-    """One object and six names to choose from, among them the neighbour colour's."""
+    """One object and six names to choose from, among them the names with a similar colour."""
     label = scene("classification", split, seed, index).objects[0].category
     rng = item_rng("question", "classification", split, seed, index)
     colour, shape = label.split()
-    neighbours = [f"{other} {shape}" for other in (NEIGHBOUR.get(colour), *_called_by(colour)) if other]
+    neighbours = [f"{other} {shape}" for other in (CONFUSED_COLOURS.get(colour), *_called_by(colour)) if other]
     others = [name for name in CATEGORIES if name != label and name not in neighbours]
     drawn = rng.choice(len(others), size=N_CHOICES - 1 - len(neighbours), replace=False)
     choices = [label, *neighbours, *(others[int(i)] for i in drawn)]
     choices = [choices[int(i)] for i in rng.permutation(len(choices))]
-    careless = colour in NEIGHBOUR and rng.random() < CARELESS
-    loose = f"{NEIGHBOUR[colour]} {shape}" if careless else label
+    is_noisy = colour in CONFUSED_COLOURS and rng.random() < LABEL_NOISE_RATE
+    loose = f"{CONFUSED_COLOURS[colour]} {shape}" if is_noisy else label
     meta = {"loose_answer": loose, **_forms("classification", split, rng)}
     return _sample(
         "classification",
@@ -142,17 +143,17 @@ def classification_sample(seed: int, split: str, index: int) -> Sample:
 
 
 def _called_by(colour: str) -> list[str]:
-    return [other for other, neighbour in NEIGHBOUR.items() if neighbour == colour]
+    return [other for other, neighbour in CONFUSED_COLOURS.items() if neighbour == colour]
 
 
 def qa_sample(seed: int, split: str, index: int) -> Sample:
     """A question of one of five kinds: a letter (colour of a shape), yes or no (is it there), a number (how many), a sum
-    (without a picture), or which of two pictures holds more objects."""
+    (without an image), or which of two images shows more objects."""
     rng = item_rng("question", "qa", split, seed, index)
     kind = _pick(rng, [_letter_question, _presence_question, _count_question, _sum_question, _pair_question])
     fields = kind(rng, split, seed, index)
-    careless = fields.pop("loose")
-    loose = careless if rng.random() < CARELESS else fields["answer"]
+    noisy_answer = fields.pop("loose")
+    loose = noisy_answer if rng.random() < LABEL_NOISE_RATE else fields["answer"]
     return _sample("qa", split, seed, index, meta={"loose_answer": loose, **_forms("qa", split, rng)}, **fields)
 
 
@@ -179,7 +180,7 @@ def _presence_question(rng: np.random.Generator, split: str, seed: int, index: i
 
 def _count_question(rng: np.random.Generator, split: str, seed: int, index: int) -> dict[str, Any]:
     names = [item.category for item in scene("qa", split, seed, index).objects]
-    shape = _pick(rng, ["object", *SHAPES])
+    shape = _pick(rng, ["object", *SHAPE_NAMES])
     n = sum(shape == "object" or name.split()[1] == shape for name in names)
     return {"question": f"How many {shape}s are there?", "answer": n, "loose": max(0, n - 1)}
 

@@ -18,9 +18,9 @@ from peft import get_peft_model
 from trl import get_peft_config, get_quantization_config  # type: ignore[attr-defined]
 
 from vlrl.data.best_of_n import read_items
-from vlrl.data.decontaminate import Known
+from vlrl.data.decontaminate import KnownItems
 from vlrl.data.images import open_image
-from vlrl.data.step_values import StepRecord, joined, read_rewards, split, synthetic_record
+from vlrl.data.step_values import StepRecord, merge_partial_solutions, read_rewards, split, synthetic_record
 from vlrl.data.synthetic import best_of_n as fixture
 from vlrl.data.synthetic import item_rng
 from vlrl.metrics.best_of_n import Pool, pools_of
@@ -132,7 +132,7 @@ def load_data(config: PrmRun) -> Data:
         n, n_out = run.limit or N_SYNTHETIC_TRAIN, run.eval_limit or N_HELD_OUT
         rows = [synthetic_record(seed, "train", i // SOLUTIONS_EACH, i % SOLUTIONS_EACH) for i in range(n)]
         each = fixture.N_CANDIDATES
-        held_out = [synthetic_record(0, fixture.SPLIT, i, number) for i in range(n_out) for number in range(each)]
+        held_out = [synthetic_record(0, fixture.DRAWN_SET_SPLIT, i, number) for i in range(n_out) for number in range(each)]
         pools = pools_of(fixture.items(0, n_out), fixture.candidates(0, n_out))
         told = f"{n} drawn solutions (seed {seed}); {n_out} other boards with {each} solutions each held out"
         return Data(rows, held_out, pools, _mean(rows), [f"data      {told}"], told)
@@ -148,7 +148,7 @@ def load_data(config: PrmRun) -> Data:
     excluded = None
     if config.training.exclude_items:
         rows, excluded = without_items(rows, Path(config.training.exclude_items), root)
-    rows = in_order(joined(rows), seed)
+    rows = in_order(merge_partial_solutions(rows), seed)
     told = f"{len(rows)} solutions of {path}, {len(held_out)} rows held out (no question in both)"
     lines = [f"data      {told}", *(f"          {line}" for line in file.describe())]
     if excluded is not None:
@@ -161,12 +161,12 @@ def load_data(config: PrmRun) -> Data:
 def without_items(rows: Sequence[StepRecord], path: Path, root: Path | None) -> tuple[list[StepRecord], dict[str, int]]:
     """The rows that share neither picture nor question with the items of an evaluation, and how many do. Raises SampleError."""
     items = read_items(path, root)
-    known = Known((open_image(item.image) for item in items if item.image), (item.question for item in items))
+    known = KnownItems((open_image(item.image) for item in items if item.image), (item.question for item in items))
     shared: dict[str | None, bool] = {}
     kept, counts = [], {"picture": 0, "question": 0}
     for row in rows:
         if row.image not in shared:
-            shared[row.image] = row.image is not None and known.has_picture(open_image(row.image))
+            shared[row.image] = row.image is not None and known.has_image(open_image(row.image))
         if shared[row.image]:
             counts["picture"] += 1
         elif known.has_question(row.question):

@@ -1,0 +1,63 @@
+"""Files that hold JSON: lines, one object, and the digest that names a file in reports.
+
+Not here: samples (`vlrl.schema.read_samples`), Python files of users (`vlrl.data.user_files`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from vlrl.schema import SampleError
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of the file's bytes, in hexadecimal. Raises OSError."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_text(path: Path) -> str:
+    """The text of a UTF-8 file. Raises SampleError for a file that is missing or holds something else."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SampleError(f"{path}: cannot be read: {error}") from error
+
+
+def read_json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(place, object) for each line of a JSONL file, empty lines skipped; the place is `file:line`. Raises SampleError for a
+    line that is not a JSON object."""
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
+        if not line.strip():
+            continue
+        where = f"{path}:{number}"
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise SampleError(f"{where}: not a line of JSON: {error}") from error
+        yield where, as_object(row, where)
+
+
+def as_object(row: Any, where: str) -> dict[str, Any]:
+    """`row`, if it is a decoded JSON object. Raises SampleError."""
+    if not isinstance(row, dict):
+        raise SampleError(f"{where}: a JSON object is needed, got {type(row).__name__}")
+    return row
+
+
+def read_json_object(path: Path, flag: str) -> dict[str, Any]:
+    """The JSON object in a file that the user names with `flag`, which begins the message. Raises SampleError."""
+    try:
+        row = json.loads(read_text(path))
+    except ValueError as error:
+        raise SampleError(f"{flag} {path}: not JSON: {error}") from error
+    return as_object(row, f"{flag} {path}")
+
+
+def write_json_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write one ASCII JSON object a line, replacing the file. Raises OSError."""
+    path.write_text("".join(json.dumps(row, ensure_ascii=True) + "\n" for row in rows), encoding="utf-8")
