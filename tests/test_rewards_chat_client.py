@@ -1,5 +1,9 @@
 """A request to an endpoint: what is sent, that no server can hold it up or fill the memory, and how often it is tried."""
 
+import email.utils
+import gzip
+import http.client
+import os
 import socket
 import threading
 import time
@@ -10,6 +14,7 @@ from vlrl.rewards import chat_client as endpoint
 from vlrl.rewards.chat_client import EndpointError, base_url, chat, with_tries
 
 BODY = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
+HELLO = b'{"choices": [{"message": {"content": "hello"}}]}'
 
 
 @pytest.fixture
@@ -17,8 +22,8 @@ def server():
     """Starts a server that answers each connection with `talk(connection)`; gives its address."""
     listeners, stop = [], threading.Event()
 
-    def start(talk):
-        listener = socket.create_server(("127.0.0.1", 0))
+    def start(talk, host="127.0.0.1"):
+        listener = socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
         listeners.append(listener)
 
         def serve():
@@ -34,7 +39,7 @@ def server():
                         continue  # the other side hung up
 
         threading.Thread(target=serve, daemon=True).start()
-        return f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
+        return f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}/v1"
 
     yield start
     stop.set()
@@ -50,8 +55,23 @@ def answering(raw):
     return talk
 
 
-def reply(body, status="200 OK"):
-    return f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+def reply(body, status="200 OK", head=""):
+    return f"HTTP/1.1 {status}\r\n{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+def recording(raw, heads):
+    """Answers every request of a connection with `raw` and keeps their heads, a list for each connection."""
+
+    def talk(connection, stop):
+        heads.append([])
+        with connection.makefile("rb") as lines:
+            while request := lines.readline():
+                fields = http.client.parse_headers(lines)
+                lines.read(int(fields["Content-Length"]))
+                heads[-1].append((request.decode().split()[1], fields))
+                connection.sendall(raw)
+
+    return talk
 
 
 def test_a_reply_is_read_with_its_usage(server):
@@ -96,6 +116,97 @@ def test_an_endless_reply_is_cut(server, monkeypatch):
         chat(server(flood), BODY, timeout_s=5)
 
 
+def test_what_is_sent(server):
+    heads = []
+    chat(server(recording(reply(HELLO), heads)) + "/?version=1", BODY, timeout_s=5, api_key=" secret-key\n")
+    ((path, fields),) = heads[0]
+    assert path == "/v1/chat/completions?version=1"
+    assert fields["Authorization"] == "Bearer secret-key"
+    assert fields["Accept-Encoding"] == "identity"
+    assert fields["Content-Type"] == "application/json"
+
+
+def test_a_password_in_the_address_goes_instead_of_the_key(server):
+    heads = []
+    url = server(recording(reply(HELLO), heads)).replace("//", "//me:password@")
+    chat(url, BODY, timeout_s=5, api_key="secret-key")
+    assert heads[0][0][1]["Authorization"] == "Basic bWU6cGFzc3dvcmQ="
+
+
+def test_a_connection_is_used_again(server):
+    heads = []
+    url = server(recording(reply(HELLO), heads))
+    for _ in range(3):
+        assert chat(url, BODY, timeout_s=5).text == "hello"
+    assert [len(requests) for requests in heads] == [3]
+
+
+def test_a_connection_that_the_server_closes_is_replaced(server):
+    url = server(answering(reply(HELLO)))
+    for _ in range(3):
+        assert with_tries(lambda: chat(url, BODY, timeout_s=5), 2, 0).text == "hello"
+        time.sleep(0.05)
+
+
+def test_a_forked_process_has_its_own_client(server):
+    url = server(answering(reply(HELLO)))
+    assert chat(url, BODY, timeout_s=5).text == "hello"
+    child = os.fork()
+    if not child:
+        os._exit(0 if chat(url, BODY, timeout_s=5).text == "hello" else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_ipv6(server):
+    try:
+        url = server(answering(reply(HELLO)), host="::1")
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    assert chat(url, BODY, timeout_s=5).text == "hello"
+
+
+def test_a_compressed_reply_is_not_unpacked(server):
+    bomb = gzip.compress(b" " * 50_000_000)
+    with pytest.raises(EndpointError, match="encoding gzip, which was not requested") as error:
+        chat(server(answering(reply(bomb, head="Content-Encoding: gzip\r\n"))), BODY, timeout_s=5)
+    assert not error.value.again
+    with pytest.raises(EndpointError, match=r"status 400 from [^ ]*$"):
+        chat(server(answering(reply(bomb, "400 Bad", "Content-Encoding: gzip\r\n"))), BODY, timeout_s=5)
+
+
+@pytest.mark.parametrize("status", ["301 Moved", "302 Found", "303 See", "307 Temporary", "308 Permanent"])
+def test_a_redirect_is_not_followed(server, status):
+    heads = []
+    other = server(recording(reply(HELLO), heads))
+    moved = reply(b"", status, f"Location: {other.replace('//', '//me:password@')}?token=hidden\r\n")
+    with pytest.raises(EndpointError, match=f"status {status[:3]} .* redirects to {other}, ") as error:
+        chat(server(answering(moved)), BODY, timeout_s=5, api_key="secret-key")
+    assert not error.value.again
+    assert not heads
+
+
+@pytest.mark.parametrize(
+    ("value", "low", "high"),
+    [
+        ("7", 7, 7),
+        ("1e9", endpoint.MAX_RETRY_AFTER_S, endpoint.MAX_RETRY_AFTER_S),
+        ("-3", 0, 0),
+        ("nan", 0, 0),
+        ("soon", 0, 0),
+        ("Wed, 21 Oct 2015 07:28:00 GMT", 0, 0),
+        ("Wed, 21 Oct 99999 07:28:00 GMT", 0, 0),
+        (30, 25, 30),
+    ],
+)
+def test_retry_after_is_a_number_or_a_date_and_bounded(server, value, low, high):
+    if isinstance(value, int):
+        value = email.utils.formatdate(time.time() + value, usegmt=True)
+    with pytest.raises(EndpointError, match="status 429") as error:
+        chat(server(answering(reply(b"", "429 Slow", f"Retry-After: {value}\r\n"))), BODY, timeout_s=5)
+    assert error.value.again
+    assert low <= error.value.wait_s <= high
+
+
 @pytest.mark.parametrize(
     ("raw", "message", "again"),
     [
@@ -123,7 +234,7 @@ def test_what_is_no_reply_says_why(server, raw, message, again):
         (b'{"error": "no model m"}', ": no model m"),
         (b'{"detail": "gone"}', ': {"detail": "gone"}'),
         (b"<html>\xff", ": <html>\ufffd"),
-        (b"[" * 100_000, ": " + "[" * endpoint.MAX_REFUSAL),
+        (b"[" * 100_000, ": " + "[" * endpoint.MAX_REFUSAL_CHARS),
         (b'["x"]', ': ["x"]'),
         (b"", ""),
         (b'{"error": {"message": "wrong key secret-key"}}', ": wrong key ***"),
@@ -155,8 +266,23 @@ def test_secrets_are_in_no_error():
     shown = str(error.value)
     assert "127.0.0.1:1/v1" in shown
     assert not any(secret in shown for secret in ("password", "hidden", "secret-key"))
-    with pytest.raises(EndpointError, match="no address") as error:
-        chat("nowhere", BODY, timeout_s=2)
+    with pytest.raises(EndpointError, match="the API key holds") as error:
+        chat("http://127.0.0.1:1/v1", BODY, timeout_s=2, api_key="secret\nkey")
+    assert "secret" not in str(error.value)
+
+
+@pytest.mark.parametrize("base", ["nowhere", "ftp://host/v1", "http://", "http://host:port/v1", "http://[::1/v1"])
+def test_what_is_not_an_address_is_not_tried_again(base):
+    with pytest.raises(EndpointError, match=r"not an address|cannot be read") as error:
+        chat(base, BODY, timeout_s=2)
+    assert not error.value.again
+
+
+@pytest.mark.parametrize("proxy", ["socks5://127.0.0.1:1", "nonsense://127.0.0.1:1"])
+def test_a_proxy_that_cannot_be_used_is_one_line(monkeypatch, proxy):
+    monkeypatch.setenv("ALL_PROXY", proxy)
+    with pytest.raises(EndpointError, match="a proxy named in the environment cannot be used") as error:
+        endpoint._Client()
     assert not error.value.again
 
 
@@ -187,6 +313,14 @@ def test_it_is_asked_again_until_it_answers_or_the_tries_are_used():
     with pytest.raises(EndpointError, match="try 3: busy"):
         with_tries(ask, 3, 0)
     assert len(left) == 2
+
+
+def test_the_wait_is_the_longer_of_ours_and_the_endpoints(monkeypatch):
+    waits = []
+    monkeypatch.setattr(time, "sleep", waits.append)
+    ask, _ = asking(EndpointError("busy", wait_s=5), EndpointError("busy"), EndpointError("busy", wait_s=0.5))
+    assert with_tries(ask, 4, 1) == "reply"
+    assert waits == [5, 2, 4]
 
 
 def test_what_asking_again_cannot_change_is_asked_once():

@@ -192,7 +192,7 @@ class RemoteCorrector:
                     self._note(failed=True, why=why)
                     return None, attempt, why
                 low, high = self.options.backoff_s
-                self.sleep(min(high, low * 2 ** (attempt - 1)) * random.uniform(0.5, 1.0))
+                self.sleep(max(error.wait_s, min(high, low * 2 ** (attempt - 1)) * random.uniform(0.5, 1.0)))
                 continue
             self._note(failed=False)
             return reply, attempt, ""

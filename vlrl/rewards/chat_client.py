@@ -1,45 +1,57 @@
-"""A request to an OpenAI-compatible chat endpoint, through the standard library alone: a message, or an error that says why.
+"""A request to an OpenAI-compatible chat endpoint: the reply's message, or an `EndpointError` that says why there is none.
 
-Bounded in time and size whatever the other side does, and in tries. Not here: what is asked and what a reply means
-(`vlrl.rewards.judge`, `vlrl.gtr.remote`, `vlrl.bench.engines`). Keys are sent and never shown.
+Bounded whatever the server does: the whole request in seconds, the reply in bytes, the requests in number. Not here: what is
+asked and what a reply means (`vlrl.rewards.judge`, `vlrl.gtr.remote`, `vlrl.bench.engines`).
+
+Connections are reused. Proxies come from the environment (HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY), as they stand at the
+first request of the process; certificates are the system's. The API key goes to the given address only: redirects are not
+followed, and no error message shows it.
 """
 
 from __future__ import annotations
 
-import http.client
+import asyncio
+import email.utils
+import functools
 import json
+import math
 import os
-import socket
 import ssl
 import threading
 import time
-import urllib.error
 import urllib.parse
-import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    import httpx
 
 DEFAULT_BASE = "https://api.openai.com/v1"
 MAX_REPLY_BYTES = 4_000_000
-MAX_REFUSAL = 300
-"""Characters shown of what an endpoint says of a refusal."""
+MAX_REFUSAL_CHARS = 300
+"""Characters shown of an endpoint's own error message."""
+MAX_RETRY_AFTER_S = 60.0
+"""The longest wait that an endpoint can ask for (`Retry-After`)."""
+_KEEP_ALIVE_S = 4.0
+"""Idle connections are dropped before servers do so (uvicorn, and with it vLLM: 5 s), or a request could meet a closed one."""
 _FINAL_STATUS = frozenset({400, 401, 403, 404, 405, 413, 422})
-"""Refusals that asking again does not change."""
+"""Statuses that another try does not change; redirects are others."""
 T = TypeVar("T")
 
 
 class EndpointError(Exception):
-    """No usable reply; the message says why. `again`: another try may help."""
+    """No usable reply; the message says why. `again`: another try may help. `wait_s`: the seconds the endpoint asks to wait."""
 
-    def __init__(self, message: str, again: bool = True) -> None:
+    def __init__(self, message: str, again: bool = True, wait_s: float = 0.0) -> None:
         super().__init__(message)
-        self.again = again
+        self.again, self.wait_s = again, wait_s
 
 
 @dataclass(frozen=True, slots=True)
 class ChatReply:
-    """The message of the first choice, what the endpoint says it used, and why the message ended ("length": it was cut off)."""
+    """The message of the first choice, the token counts that the endpoint reports, and why the message ended ("length": at the
+    token limit)."""
 
     message: dict[str, Any]
     usage: Mapping[str, Any] = field(default_factory=dict)
@@ -60,28 +72,118 @@ def base_url(given: str = "") -> str:
 
 
 def chat(base: str, body: Mapping[str, Any], *, timeout_s: float, api_key: str | None = None) -> ChatReply:
-    """Posts `body` to `base`/chat/completions. `api_key=None`: the environment's OPENAI_API_KEY, if any.
+    """Posts `body` to `base`/chat/completions; a query in `base` is kept. Safe to call from several threads.
 
-    Takes at most `timeout_s` to a reply's head and as long again for its body. Raises EndpointError.
+    `api_key=None`: the environment's OPENAI_API_KEY, if any. `user:password@` in `base` is sent instead of a key. `timeout_s`:
+    seconds for the whole request, from the look-up of the host to the last byte. Raises EndpointError.
     """
-    headers = {"Content-Type": "application/json"}
-    api_key = os.environ.get("OPENAI_API_KEY") if api_key is None else api_key
+    api_key = (os.environ.get("OPENAI_API_KEY", "") if api_key is None else api_key).strip()
+    headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
     if api_key:
+        if not (api_key.isascii() and api_key.isprintable()):
+            raise EndpointError("the API key holds a line break or a character beyond ASCII", again=False)
         headers["Authorization"] = f"Bearer {api_key}"
-    shown = without_secrets(base)
+    url, shown = _address(base)
+    response, content = _post(url, json.dumps(body).encode(), headers, timeout_s, shown)
+    if not response.is_success:
+        raise _refusal(response, content, shown, api_key)
+    encoding = response.headers.get("Content-Encoding", "identity")
+    if encoding != "identity":
+        raise EndpointError(f"{shown} replied in the encoding {encoding:.40}, which was not requested", again=False)
+    return _reply(content, shown)
+
+
+def with_tries(ask: Callable[[], T], n_tries: int, backoff_s: float) -> T:
+    """What `ask` returns, after up to `n_tries` calls. Raises the last EndpointError, at once where another try cannot help.
+
+    Waits `backoff_s` before the second call, then twice as long each time, or as long as the endpoint asks if that is more.
+    """
+    for attempt in range(1, n_tries + 1):
+        try:
+            return ask()
+        except EndpointError as error:
+            if attempt == n_tries or not error.again:
+                raise EndpointError(f"try {attempt}: {error}", error.again, error.wait_s) from error
+            wait_s = error.wait_s
+        time.sleep(max(wait_s, backoff_s * 2 ** (attempt - 1)))
+    raise ValueError(f"n_tries={n_tries}: must be 1 or more")
+
+
+def without_secrets(base: str) -> str:
+    """The address without user, password and query. Raises ValueError for text that is no address."""
+    parts = urllib.parse.urlsplit(base)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def _address(base: str) -> tuple[str, str]:
+    """The URL to post to, and the address as error messages show it. Raises EndpointError."""
     try:
-        url = f"{base.rstrip('/')}/chat/completions"
-        request = urllib.request.Request(url, data=json.dumps(body).encode(), headers=headers, method="POST")
-        raw = _post(request, timeout_s)
-    except urllib.error.HTTPError as error:
-        said = _refusal(error, timeout_s, api_key)
-        raise EndpointError(f"status {error.code} from {shown}{said}", again=error.code not in _FINAL_STATUS) from error
-    except (OSError, http.client.HTTPException) as error:
-        raise EndpointError(f"{shown} cannot be reached: {error}") from error
+        parts = urllib.parse.urlsplit(base.strip())
+        shown = without_secrets(base.strip())
+        is_port = parts.port is None or parts.port > 0
     except ValueError as error:
-        raise EndpointError(f"{shown} is no address: {error}", again=False) from error
+        raise EndpointError(f"the endpoint's address cannot be read: {error}", again=False) from error
+    if parts.scheme not in ("http", "https") or not parts.hostname or not is_port:
+        raise EndpointError(f"{shown} is not an address; write http://host:port/v1 or https://host/v1", again=False)
+    return parts._replace(path=f"{parts.path.rstrip('/')}/chat/completions", fragment="").geturl(), shown
+
+
+def _post(url: str, content: bytes, headers: Mapping[str, str], timeout_s: float, shown: str) -> tuple[httpx.Response, bytes]:
+    """The head and the body of the reply. Raises EndpointError."""
+    import httpx
+
     try:
-        decoded: Any = json.loads(raw)
+        return _client(os.getpid()).post(url, content, headers, timeout_s)
+    except TimeoutError as error:
+        raise EndpointError(f"{shown} cannot be reached: no complete reply within {timeout_s:g} s") from error
+    except (httpx.HTTPError, OSError) as error:
+        raise EndpointError(f"{shown} cannot be reached: {error or type(error).__name__}") from error
+    except (httpx.InvalidURL, ValueError) as error:
+        raise EndpointError(f"{shown} is not an address: {error}", again=False) from error
+
+
+def _refusal(response: httpx.Response, content: bytes, shown: str, api_key: str) -> EndpointError:
+    """The error for a status other than success, with the endpoint's own message where it gives one."""
+    status, target = response.status_code, response.headers.get("Location")
+    if response.is_redirect and target:
+        goal = without_secrets(urllib.parse.urljoin(str(response.url), target))[:MAX_REFUSAL_CHARS]
+        return EndpointError(f"status {status} from {shown}: it redirects to {goal}, which is not followed", again=False)
+    message = _line_of(content) if "Content-Encoding" not in response.headers else ""
+    if api_key:
+        message = message.replace(api_key, "***")
+    again = status not in _FINAL_STATUS and not response.is_redirect
+    wait_s = _retry_after_s(response.headers.get("Retry-After", ""))
+    line = " ".join(message.split())[:MAX_REFUSAL_CHARS]
+    return EndpointError(f"status {status} from {shown}{f': {line}' if line else ''}", again, wait_s)
+
+
+def _line_of(content: bytes) -> str:
+    """The message of an error reply: `error.message`, `message` or `error` of a JSON object, else the text as it is."""
+    text = content.decode(errors="replace")
+    try:
+        found = json.loads(text)
+        found = found.get("error", found)
+        return str(found.get("message", text)) if isinstance(found, dict) else str(found)
+    except (ValueError, RecursionError, AttributeError):
+        return text
+
+
+def _retry_after_s(value: str) -> float:
+    """The seconds of a `Retry-After` header (a number or a date), in 0..MAX_RETRY_AFTER_S; 0 for anything else."""
+    try:
+        seconds = float(value)
+    except ValueError:
+        try:
+            seconds = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
+        except (ValueError, OverflowError, OSError):
+            return 0.0
+    return min(max(seconds, 0.0), MAX_RETRY_AFTER_S) if math.isfinite(seconds) else 0.0
+
+
+def _reply(content: bytes, shown: str) -> ChatReply:
+    """The decoded body of a successful request. Raises EndpointError."""
+    try:
+        decoded: Any = json.loads(content)
     except (ValueError, RecursionError) as error:
         raise EndpointError(f"{shown} replied with no JSON: {error}") from error
     try:
@@ -96,102 +198,72 @@ def chat(base: str, body: Mapping[str, Any], *, timeout_s: float, api_key: str |
     )
 
 
-def with_tries(ask: Callable[[], T], n_tries: int, backoff_s: float) -> T:
-    """What `ask` returns, tried up to `n_tries` times, `backoff_s` and then each time twice as long apart. Raises the last
-    EndpointError, at once where asking again cannot help."""
-    for attempt in range(1, n_tries + 1):
+class _Client:
+    """One HTTP client for all threads of the process.
+
+    httpx bounds each read, so a server that sends a byte now and then would hold a request for ever. On an event loop a request
+    can be ended at any point, also while a host is looked up; the loop runs in a thread of its own.
+    """
+
+    def __init__(self) -> None:
+        import httpx
+
         try:
-            return ask()
-        except EndpointError as error:
-            if attempt == n_tries or not error.again:
-                raise EndpointError(f"try {attempt}: {error}", again=error.again) from error
-        time.sleep(backoff_s * 2 ** (attempt - 1))
-    raise ValueError(f"n_tries={n_tries} asks nothing; give 1 or more")
+            self._http = httpx.AsyncClient(
+                verify=ssl.create_default_context(),
+                timeout=None,
+                follow_redirects=False,
+                limits=httpx.Limits(max_connections=None, max_keepalive_connections=64, keepalive_expiry=_KEEP_ALIVE_S),
+            )
+        except (ImportError, ValueError, httpx.InvalidURL) as error:  # a SOCKS proxy without its package, a malformed one
+            raise EndpointError(f"a proxy named in the environment cannot be used: {error}", again=False) from error
+        self._loop = asyncio.new_event_loop()
+        threading.Thread(target=self._loop.run_forever, name="chat client", daemon=True).start()
+
+    def post(self, url: str, content: bytes, headers: Mapping[str, str], timeout_s: float) -> tuple[httpx.Response, bytes]:
+        """Head and body of a reply, the body as it was sent, undecoded. A refusal whose body is too long or late has none.
+
+        Raises TimeoutError, OSError for a reply over MAX_REPLY_BYTES, and httpx's errors.
+        """
+        request = asyncio.run_coroutine_threadsafe(self._post(url, content, headers, timeout_s), self._loop)
+        try:
+            return request.result()
+        finally:
+            request.cancel()  # after a Ctrl-C; a finished request ignores it
+
+    async def _post(
+        self, url: str, content: bytes, headers: Mapping[str, str], timeout_s: float
+    ) -> tuple[httpx.Response, bytes]:
+        import httpx
+
+        response: httpx.Response | None = None
+        body = bytearray()
+        try:
+            async with (
+                asyncio.timeout(timeout_s),
+                self._http.stream("POST", url, content=content, headers=dict(headers)) as response,
+            ):
+                async for part in response.aiter_raw():
+                    body += part
+                    if len(body) > MAX_REPLY_BYTES:
+                        raise OSError(f"a reply of more than {MAX_REPLY_BYTES} bytes")
+        except (httpx.HTTPError, OSError):
+            if response is None or response.is_success:
+                raise
+            body.clear()
+        assert response is not None
+        return response, bytes(body)
 
 
-def without_secrets(base: str) -> str:
-    """The address without user, password and query."""
-    parts = urllib.parse.urlsplit(base)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+_client_lock = threading.Lock()
 
 
-def _post(request: urllib.request.Request, timeout_s: float) -> bytes:
-    """The reply's body. A socket's own time-out starts anew with every byte, so a clock beside it ends a slow head."""
-    opened: list[http.client.HTTPConnection] = []
-    clock = threading.Timer(timeout_s, _hang_up, [opened])
-    clock.daemon = True
-    clock.start()
-    try:
-        response = urllib.request.build_opener(_Plain(opened), _Secure(opened)).open(request, timeout=timeout_s)
-    finally:
-        clock.cancel()
-    with response:
-        return _read(response, timeout_s)
+def _client(pid: int) -> _Client:
+    """The client of this process: the event loop of a parent does not run in a forked child."""
+    with _client_lock:
+        return _client_of(pid)
 
 
-def _read(response: Any, timeout_s: float) -> bytes:
-    """A body. Raises OSError for one that is too long or takes too long."""
-    deadline, parts, n_bytes = time.monotonic() + timeout_s, [], 0
-    while part := response.read1(65536):
-        parts.append(part)
-        n_bytes += len(part)
-        if n_bytes > MAX_REPLY_BYTES:
-            raise OSError(f"a reply of more than {MAX_REPLY_BYTES} bytes")
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"no end of the reply after {timeout_s:g} s")
-    return b"".join(parts)
-
-
-def _refusal(error: urllib.error.HTTPError, timeout_s: float, api_key: str | None) -> str:
-    """What the endpoint says of a refusal, behind a colon, shortened to a line and without the key; nothing where it says
-    nothing."""
-    try:
-        with error:
-            text = _read(error, timeout_s).decode(errors="replace")
-    except (OSError, http.client.HTTPException):
-        return ""
-    try:
-        told = json.loads(text)
-        told = told.get("error", told)
-        text = str(told.get("message", text)) if isinstance(told, dict) else str(told)
-    except (ValueError, RecursionError, AttributeError):
-        pass  # no JSON object: the text as it is
-    if api_key:
-        text = text.replace(api_key, "***")
-    line = " ".join(text.split())[:MAX_REFUSAL]
-    return f": {line}" if line else ""
-
-
-def _hang_up(opened: list[http.client.HTTPConnection]) -> None:
-    for connection in opened:
-        if connection.sock is not None:
-            try:
-                socket.socket.shutdown(connection.sock, socket.SHUT_RDWR)
-            except OSError:
-                continue  # it is closed already
-
-
-class _Plain(urllib.request.HTTPHandler):
-    def __init__(self, opened: list[http.client.HTTPConnection]) -> None:
-        super().__init__()
-        self.opened = opened
-
-    def http_open(self, request: urllib.request.Request) -> Any:
-        return self.do_open(self._connection, request)
-
-    def _connection(self, host: str, **options: Any) -> http.client.HTTPConnection:
-        self.opened.append(http.client.HTTPConnection(host, **options))
-        return self.opened[-1]
-
-
-class _Secure(urllib.request.HTTPSHandler):
-    def __init__(self, opened: list[http.client.HTTPConnection]) -> None:
-        super().__init__()
-        self.opened = opened
-
-    def https_open(self, request: urllib.request.Request) -> Any:
-        return self.do_open(self._connection, request)
-
-    def _connection(self, host: str, **options: Any) -> http.client.HTTPConnection:
-        self.opened.append(http.client.HTTPSConnection(host, context=ssl.create_default_context(), **options))
-        return self.opened[-1]
+@functools.cache
+def _client_of(pid: int) -> _Client:
+    return _Client()
