@@ -84,7 +84,7 @@ def test_a_static_cache_decodes_the_same_tokens():
         assert static.get_max_length() % shared_rollout.CACHE_MULTIPLE == 0
         model.model.rope_deltas = torch.tensor([[g.position_delta] for g in made.groups]).repeat_interleave(4, 0)
         ids, mask = (x.repeat_interleave(4, 0) for x in (made.prompts, made.prompt_mask))
-        got = model.generate(input_ids=ids, attention_mask=mask, past_key_values=static, generation_config=greedy())
+        got = model.generate(input_ids=ids, attention_mask=mask, generation_config=greedy(), **{shared_rollout.CACHE: static})
     assert torch.equal(got, stock_tokens(model, made, greedy()))
 
 

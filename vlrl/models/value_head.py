@@ -69,13 +69,13 @@ def hidden_size(model: Any) -> int:
     return size
 
 
-def save_head(model: StepValueModel, folder: Path, told: Mapping[str, Any]) -> None:
-    """Write the head beside a saved backbone; `told` says how it was trained."""
+def save_head(model: StepValueModel, folder: Path, about: Mapping[str, Any]) -> None:
+    """Write the head beside a saved backbone; `about`: how it was trained, added to its JSON file."""
     folder.mkdir(parents=True, exist_ok=True)
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.value_head.state_dict().items()}
     save_file(state, folder / HEAD_WEIGHTS)
-    about = {"format": 1, "hidden_size": model.value_head.in_features, "step_end": STEP_END, "output": "sigmoid", **told}
-    (folder / HEAD_CONFIG).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+    facts = {"format": 1, "hidden_size": model.value_head.in_features, "step_end": STEP_END, "output": "sigmoid", **about}
+    (folder / HEAD_CONFIG).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
 
 
 def load_head(model: StepValueModel, folder: Path) -> None:
@@ -104,8 +104,8 @@ def load_prm(name: str, **options: Any) -> tuple[StepValueModel, LoadedModel]:
 
 @dataclass(frozen=True)
 class Encoded:
-    """One solution as tensors: ids [T], the values a token besides [T], the inputs of the vision encoder, and the position of each
-    step's last token."""
+    """One solution as tensors. `types`: further values per token [T]; `vision`: inputs of the vision encoder; `ends`: position
+    of each step's last token."""
 
     ids_T: torch.Tensor
     types: dict[str, torch.Tensor]
@@ -178,7 +178,7 @@ def score_solutions(
     solutions: Sequence[tuple[str | None, str, Sequence[str]]],
     batch_size: int = 32,
 ) -> list[list[float]]:
-    """The value of every step of (picture, question, steps), in order; one pass a batch of solutions. Raises ImageError."""
+    """The value of every step of (image, question, steps), in order; one pass a batch of solutions. Raises ImageError."""
     was_training = model.training
     model.eval()
     device = model.value_head.weight.device

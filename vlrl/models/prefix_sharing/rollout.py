@@ -10,16 +10,19 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from inspect import signature
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import Cache, DynamicCache, GenerationConfig, StaticCache
+from transformers import Cache, DynamicCache, GenerationConfig, GenerationMixin, StaticCache
 
 from vlrl.models.prefix_sharing.groups import Group, ImageBatch, NotShared, base_of
 
 CACHE_MULTIPLE = 64
 """Static caches are rounded up to this many tokens: attention kernels want aligned masks."""
+CACHE = "cache" if "cache" in signature(GenerationMixin.prepare_inputs_for_generation).parameters else "past_key_values"
+"""How transformers calls the argument: `cache` from 5.24 on."""
 COUNTED_FROM_THE_PROMPT = (
     "min_new_tokens",
     "begin_suppress_tokens",
@@ -73,9 +76,7 @@ def rollout(
             static = static_cache(cache, base.config, n_generations, n_tokens)
             del cache
             with graph_decoding(base):
-                made: Tensor = model.generate(
-                    input_ids=ids, attention_mask=mask, past_key_values=static, generation_config=config
-                )
+                made: Tensor = model.generate(input_ids=ids, attention_mask=mask, generation_config=config, **{CACHE: static})
                 return made
         cache.batch_repeat_interleave(n_generations)
         if not drop_every or any(getattr(config, name, None) for name in COUNTED_FROM_THE_PROMPT):
@@ -101,9 +102,9 @@ def prefill(model: Any, ids_UL: Tensor, mask_UL: Tensor, groups: Sequence[Group]
         input_ids=ids_UL[:, :-1],
         attention_mask=mask_UL[:, :-1],
         position_ids=positions_AUL[..., :-1].to(ids_UL.device),
-        past_key_values=cache,
         use_cache=True,
         logits_to_keep=1,
+        **{CACHE: cache},
         **image_batch.inputs(images),
     )
     return cache
@@ -133,7 +134,7 @@ def _decode_in_blocks(model: Any, ids: Tensor, mask: Tensor, cache: Cache, confi
         now = copy.deepcopy(config)
         now.max_new_tokens = min(block, n_left)
         before = ids.shape[1]
-        ids = model.generate(input_ids=ids, attention_mask=mask, past_key_values=cache, generation_config=now)
+        ids = model.generate(input_ids=ids, attention_mask=mask, generation_config=now, **{CACHE: cache})
         result[alive, before : ids.shape[1]] = ids[:, before:]
         longest, n_left = ids.shape[1], n_left - (ids.shape[1] - before)
         keep = (~torch.isin(ids[:, n_prompt:], end_ids).any(dim=1)).nonzero()[:, 0]

@@ -163,7 +163,7 @@ class Sharing:
     """How a run shares prompts and images, decided once.
 
     `kernel`: of the packed attention. `frozen`: the vision encoder's features serve all passes. `sharded`: the weights are.
-    `graphs`: decode by CUDA graph. `off`: why nothing is shared, None while it is. `one_pass`: a single forward per micro-batch,
+    `graphs`: decode by CUDA graph. `off`: why nothing is shared, None while it is. `one_pass`: one forward per micro-batch,
     for wrappers that count forwards. `without`: features left out to measure them (`vlrl.bench.speed.plan.WITHOUT`).
     """
 
@@ -285,7 +285,7 @@ class Disagreement:
 
 
 def watched_weights(model: Any) -> list[Tensor]:
-    """Trained weights whose gradients pass through all others: the vision encoder's first, and the first and last of the rest."""
+    """Trained weights whose gradients pass through all others: the vision encoder's first, the first and last of the rest."""
     trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad and p.is_floating_point()]
     vision, rest = ([p for name, p in trained if is_vision_weight(name) == is_vision] for is_vision in (True, False))
     return [*vision[:1], *rest[:1], *rest[1:][-1:]]
