@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from vlrl.answers.read import read_boxes
 from vlrl.rewards import REWARDS, as_trl, load_reward, score_rows
 from vlrl.rewards.detection import iou_f1
-from vlrl.rewards.grading import grade, options_in
+from vlrl.rewards.grading import grade_case, options_in
 from vlrl.schema import Reward, Sample, Score
 
 CASES = Path(__file__).parent / "cases"
@@ -29,7 +29,7 @@ def cases():
 def test_golden_values(name, row):
     options = options_in(row)
     reward = load_reward(f"{name}:{options}" if options else name)
-    scores = grade(reward, row, name)
+    scores = grade_case(reward, row, name)
     expected = row["values"] if "values" in row else [row["value"]]
     assert [score.value for score in scores] == [None if v is None else pytest.approx(v, abs=1e-4) for v in expected]
     assert all(score.why for score in scores)
@@ -209,7 +209,8 @@ def test_own_rewards_by_path(tmp_path):
     assert reward.function("x" * 10, SAMPLE) == Score(None)
     for spec, words in (
         (f"{path}:long", "no function 'long'"),
-        ("gone.py:f", "no such file"),
+        (f"{path}:shart", "did you mean 'short'"),
+        ("gone.py:f", "reward gone.py:f: gone.py does not exist"),
         ("iou_f2", "did you mean 'iou_f1'"),
     ):
         with pytest.raises(ValueError, match=words):
@@ -231,8 +232,119 @@ def test_own_rewards_may_define_dataclasses_and_must_return_numbers(tmp_path):
     rows = {"prompts": ["p"], "completions": ["x"], "completion_ids": [[1]], "sample": [SAMPLE]}
     assert as_trl(load_reward(f"{path}:half"))(**rows, log_metric=metrics.__setitem__) == [0.5]
     assert metrics["rewards/half/unparsed"] == 0
-    with pytest.raises(RuntimeError, match="the value is nan"):
+    with pytest.raises(ValueError, match="reward nan returned nan for sample 's'"):
         as_trl(load_reward(f"{path}:nan"))(**rows)
+
+
+RETURNS = """
+import numpy as np
+from vlrl.schema import Score
+VALUES = {
+    "float": 0.5, "int": 1, "bool": True, "np_float": np.float32(0.5), "np_int": np.int64(1), "np_bool": np.bool_(True),
+    "none": None, "score": Score(0.5, {1, 2}), "int_score": Score(1, "x"),
+    "text": "good", "nan": float("nan"), "inf": np.float64("inf"), "huge": 10**400, "list": [1.0], "array": np.ones(2),
+    "complex": 1j, "text_score": Score("1"), "nan_score": Score(float("nan")),
+}
+def named(text, sample):
+    if text == "tensor":
+        import torch
+        return torch.ones(1)
+    if text == "coroutine":
+        async def late():
+            return 1.0
+        return late()
+    return VALUES[text]
+async def late(text, sample): ...
+async def many(text, sample): yield 1.0
+def yields(text, sample): yield 1.0
+def one(text): ...
+def three(text, sample, other): ...
+def keyword(text, sample, *, step): ...
+def option(text, sample, *, power=2, exact=False, word=None): return Score(power, [exact, word])
+def unknown(text, sample, *, power: "Nowhere" = 1): ...
+number = 3
+class Late:
+    async def __call__(self, text, sample): ...
+late_object = Late()
+class Called:
+    def __call__(self, text, sample): return 1
+called = Called()
+anything = lambda *args: 1
+"""
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory):
+    path = tmp_path_factory.mktemp("own") / "returns.py"
+    path.write_text(RETURNS)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        *[("float", 0.5), ("int", 1.0), ("bool", 1.0), ("np_float", 0.5), ("np_int", 1.0), ("np_bool", 1.0), ("none", None)],
+        *[("score", 0.5), ("int_score", 1.0)],
+    ],
+)
+def test_an_own_reward_may_return(own, text, value):
+    extra = {}
+    rows = {"prompts": ["p"], "completions": [text], "completion_ids": [[1]], "sample": [SAMPLE]}
+    (found,) = as_trl(load_reward(f"{own}:named"))(**rows, log_extra=extra.__setitem__)
+    assert found == value
+    assert found is None or type(found) is float
+    json.loads(extra["named/answer"][0])
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("text", "the text 'good'"),
+        ("nan", "nan"),
+        ("inf", "inf"),
+        ("huge", "inf"),
+        ("list", "a list"),
+        ("array", r"a numpy.ndarray of shape \(2,\)"),
+        ("tensor", r"a torch.Tensor of shape \(1,\)"),
+        ("complex", "a complex"),
+        ("coroutine", r"a coroutine \(async functions are not supported\)"),
+        ("text_score", "a Score whose value is the text '1'"),
+        ("nan_score", "a Score whose value is nan"),
+    ],
+)
+def test_what_an_own_reward_may_not_return_is_one_line(own, text, what):
+    with pytest.raises(ValueError, match=f"^reward named returned {what}.* for sample 's'; return a finite number") as error:
+        score_rows(load_reward(f"{own}:named"), [text], [SAMPLE], None, None)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ("late", "async functions are not supported"),
+        ("many", "async functions are not supported"),
+        ("late_object", "async functions are not supported"),
+        ("yields", "it yields values"),
+        ("one", r"it takes \(text\), but is called with \(text, sample\)"),
+        ("three", "missing a required argument: 'other'"),
+        ("keyword", "step: built-in rewards alone get these"),
+        ("number", "it is a value of type int"),
+        ("option:powr=1", "no option 'powr'; did you mean 'power'"),
+        ("option:power=x", "power=x must be int or float"),
+        ("option:power=1,power=2", "power is given twice"),
+        ("unknown:power=2", "an annotation of its parameters cannot be read"),
+    ],
+)
+def test_an_own_function_that_is_no_reward_is_refused_when_it_is_named(own, name, what):
+    with pytest.raises(ValueError, match=f"^reward .*{what}"):
+        load_reward(f"{own}:{name}")
+
+
+def test_own_options_are_read_by_annotation_or_default(own):
+    (score,) = score_rows(load_reward(f"{own}:option:power=0.5,exact=true,word=a=b"), ["x"], [SAMPLE], None, None)
+    assert score == Score(0.5, [True, "a=b"])
+    for name in ("called", "anything", "option"):
+        assert score_rows(load_reward(f"{own}:{name}"), ["x"], [SAMPLE], None, None)[0].value in (1, 2)
 
 
 def test_a_group_reward_returns_one_score_a_completion():

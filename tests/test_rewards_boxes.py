@@ -15,7 +15,7 @@ from scipy.optimize import linear_sum_assignment
 from tests.test_rewards import ANY, OF_TASK
 from vlrl.answers.geometry import best_matching, best_pairs, giou, iou, matching_sizes
 from vlrl.rewards import REWARDS, load_reward
-from vlrl.rewards.grading import grade, options_in
+from vlrl.rewards.grading import grade_case, options_in
 from vlrl.rewards.vlm_r1 import THRESHOLDS
 from vlrl.schema import Box, Sample
 from vlrl.tasks import TASKS
@@ -273,13 +273,13 @@ def test_spam_never_raises_a_golden_completion(name):
         reward = load_reward(f"{name}:{options}" if options else name)
         text = row["completion"]
         spams = [with_spam(text, extra) for extra in SPAM] + [text + text, text + " and so on", "Well: " + text]
-        if name in (*ONE_BOX, *FORMS) and grade(reward, row, name)[0].value == 0:
+        if name in (*ONE_BOX, *FORMS) and grade_case(reward, row, name)[0].value == 0:
             # One box where there was no answer is an answer: of the right form, and a far one earns a little GIoU.
             spams = spams[len(SPAM) :]
         if "}, {" in text:
             spams.append(text.replace("}, {", "}, {" + text.split("}, {")[0].rsplit("{", 1)[1] + "}, {", 1))
         for spam in spams:
-            (found,) = grade(reward, {**row, "completion": spam}, name)
+            (found,) = grade_case(reward, {**row, "completion": spam}, name)
             assert found.value <= row["value"] + 1e-4, spam
             n += 1
     assert n > 50

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from vlrl.rewards import load_reward
-from vlrl.rewards.grading import grade, options_in
+from vlrl.rewards.grading import grade_case, options_in
 from vlrl.schema import SampleError, Score
 
 
@@ -30,7 +30,7 @@ def grade_file(args: argparse.Namespace) -> int:
         spec = args.reward
         if extra:
             spec += ("," if spec.count(":") > spec.count(".py:") else ":") + extra
-        scores = grade(load_reward(spec), case, where, args.cases.parent)
+        scores = grade_case(load_reward(spec), case, where, args.cases.parent)
         lines.append(json.dumps(_as_json(scores, "completions" in case), ensure_ascii=True))
     partial = args.out.with_suffix(args.out.suffix + ".partial")
     partial.write_text("".join(line + "\n" for line in lines), encoding="utf-8")

@@ -6,33 +6,26 @@ A reward is a pure function of text and sample; what it needs besides is named i
 
 from __future__ import annotations
 
-import dataclasses
-import difflib
-import functools
-import importlib.util
-import inspect
-import sys
-import types
-import typing
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
+from vlrl.data.name_values import nearest
 from vlrl.rewards.cards import card_move, card_recognition, card_success
 from vlrl.rewards.classification import cls_rl_accuracy, cls_rl_no_think, visual_rft_classification
 from vlrl.rewards.detection import iou_f1
 from vlrl.rewards.formats import json_format, rec_format, think_answer_format
 from vlrl.rewards.judge import llm_judge
 from vlrl.rewards.length import cosine_length, repetition
+from vlrl.rewards.options import options_of, with_options
 from vlrl.rewards.planning import alphadrive_format, alphadrive_path, alphadrive_speed
-from vlrl.rewards.scoring import as_trl, score_rows, text_of
+from vlrl.rewards.scoring import as_trl, score_rows
 from vlrl.rewards.text import exact_match, fuzzy_match, math_equal, mcq, yes_no
+from vlrl.rewards.user_functions import reward_from_file
 from vlrl.rewards.vision_r1 import vision_r1_format, vision_r1_precision, vision_r1_recall
 from vlrl.rewards.visual_rft import visual_rft_confidence, visual_rft_giou, visual_rft_iou
 from vlrl.rewards.vlm_r1 import vlm_r1_iou, vlm_r1_map, vlm_r1_map50, vlm_r1_odlength, vlm_r1_weighted
-from vlrl.schema import CARD_TASKS, Reward, Sample, Score
+from vlrl.schema import CARD_TASKS, Reward
 
-__all__ = ["REWARDS", "as_trl", "load_reward", "score_rows", "text_of"]
+__all__ = ["REWARDS", "as_trl", "load_reward", "options_of", "score_rows"]
 
 NOTHING, TAGS, GROUP, STEP = frozenset[str](), frozenset({"tags"}), frozenset({"group"}), frozenset({"step"})
 BOXES, ONE_BOX, ANY_BOXES = frozenset({"detection"}), frozenset({"grounding"}), frozenset({"detection", "grounding"})
@@ -74,101 +67,20 @@ REWARDS: dict[str, Reward] = {
     "card_move": Reward("card_move", card_move, 0.0, 1.0, NOTHING, CARDS),
     "card_recognition": Reward("card_recognition", card_recognition, 0.0, 1.0, NOTHING, CARDS),
 }
-PASSED = frozenset({"step", "n_tokens", "base"})
-"""Keywords that the scoring passes, so no options."""
 
 
 def load_reward(spec: str) -> Reward:
-    """A reward by name, or a user's function by `path/to/file.py:function` (`(text, sample) -> Score | float | None`).
+    """A reward by name, or a user's function by `path/to/file.py:function` (`(text, sample) -> float | bool | Score | None`).
 
     Options follow a colon: `vision_r1_recall:adaptive=true,stage_step=300`, `my.py:mine:power=2`. Raises ValueError naming
     the nearest known reward or option, or what is wrong with the file.
     """
     name, _, options = spec.partition(":")
     if name in REWARDS:
-        return _with_options(REWARDS[name], options)
+        return with_options(REWARDS[name], options)
     path, colon, rest = spec.partition(".py:")
     if not colon:
-        close = difflib.get_close_matches(name, REWARDS, n=1, cutoff=0.5)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise ValueError(f"unknown reward {name!r}{hint} (known: {', '.join(REWARDS)}, or path/to/file.py:function)")
-    function_name, _, options = rest.partition(":")
-    return _with_options(_from_file(Path(path + ".py"), function_name), options)
-
-
-def _from_file(path: Path, name: str) -> Reward:
-    if not path.is_file():
-        raise ValueError(f"reward {name}: no such file {path}")
-    module_spec = importlib.util.spec_from_file_location(f"vlrl_user_{path.stem}", path)
-    if module_spec is None or module_spec.loader is None:
-        raise ValueError(f"reward {name}: {path} is not a Python file")
-    module = importlib.util.module_from_spec(module_spec)
-    sys.modules[module_spec.name] = module  # dataclasses look their module up there
-    module_spec.loader.exec_module(module)
-    function = getattr(module, name, None)
-    if not callable(function):
-        raise ValueError(f"reward {path}:{name}: {path} defines no function {name!r}")
-    return Reward(name, _as_score(function), float("-inf"), float("inf"))
-
-
-def options_of(reward: Reward) -> dict[str, inspect.Parameter]:
-    """The reward's options: keyword-only parameters that are not passed by the scoring."""
-    parameters = inspect.signature(reward.function, eval_str=True).parameters
-    return {
-        name: parameter
-        for name, parameter in parameters.items()
-        if parameter.kind is inspect.Parameter.KEYWORD_ONLY and name not in PASSED
-    }
-
-
-def _with_options(reward: Reward, words: str) -> Reward:
-    if not words:
-        return reward
-    known = options_of(reward)
-    chosen: dict[str, Any] = {}
-    for word in words.split(","):
-        name, equals, text = word.partition("=")
-        name = name.strip()
-        if not equals or name not in known:
-            close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-            hint = f"; did you mean {close[0]!r}?" if close else ""
-            raise ValueError(
-                f"reward {reward.name} has no option {word!r}{hint} (known: {', '.join(known) or 'none'}, name=value)"
-            )
-        chosen[name] = _option(reward.name, known[name], text.strip())
-    return dataclasses.replace(reward, function=functools.partial(reward.function, **chosen))
-
-
-def _option(reward: str, parameter: inspect.Parameter, text: str) -> Any:
-    """An option's value, read as its annotation says. Raises ValueError naming what is allowed."""
-    wanted = parameter.annotation
-    members = typing.get_args(wanted) if typing.get_origin(wanted) in (typing.Union, types.UnionType) else (wanted,)
-    for kind in members:
-        if typing.get_origin(kind) is typing.Literal:
-            if text in typing.get_args(kind):
-                return text
-        elif kind is bool:
-            if text.lower() in ("true", "false"):
-                return text.lower() == "true"
-        elif kind in (int, float):
-            try:
-                return kind(text)
-            except ValueError:
-                continue
-        elif kind is str:
-            return text
-    allowed = " or ".join(
-        "/".join(typing.get_args(kind)) if typing.get_origin(kind) is typing.Literal else getattr(kind, "__name__", str(kind))
-        for kind in members
-    )
-    raise ValueError(f"reward {reward}: {parameter.name}={text} must be {allowed}")
-
-
-def _as_score(function: Callable[..., Any]) -> Callable[..., Score]:
-    @functools.wraps(function)
-    def scored(text: str, sample: Sample, **options: Any) -> Score:
-        value = function(text, sample, **options)
-        # A bare number says nothing of reading: the value stands for the answer, so it does not count as unparsed.
-        return value if isinstance(value, Score) else Score(None if value is None else float(value), value)
-
-    return scored
+        known = ", ".join(REWARDS)
+        raise ValueError(f"unknown reward {name!r}{nearest(name, REWARDS)} (known: {known}, or path/to/file.py:function)")
+    function, _, options = rest.partition(":")
+    return with_options(reward_from_file(Path(path + ".py"), function), options)

@@ -12,7 +12,7 @@ from vlrl.schema import Reward, SampleError, Score, sample_from_json
 CASE_KEYS = {"sample", "completion", "completions", "step", "n_tokens", "base", "value", "values", "note"}
 
 
-def grade(reward: Reward, case: Mapping[str, Any], where: str, root: Path = Path()) -> list[Score]:
+def grade_case(reward: Reward, case: Mapping[str, Any], where: str, root: Path = Path()) -> list[Score]:
     """The scores of a case's `completion`, or of all its `completions` (one group, in order).
 
     `step`, and for one completion or a list for several, `n_tokens` and `base` (the value of the reward this one builds on)

@@ -9,12 +9,17 @@ running pool of two, 512 took 38 and 24 ms, beside training steps of seconds.
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 import json
 import math
+import numbers
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
 from typing import Any
+
+import numpy as np
 
 from vlrl.schema import Reward, Sample, Score
 
@@ -23,7 +28,11 @@ N_REQUESTS = 16
 DOES_NOT_APPLY = Score(None, None, "does not apply to this row")
 
 
-def text_of(completion: Any) -> str:
+class RewardError(ValueError):
+    """A reward returned something other than a score; the message is one line that names the reward and the sample."""
+
+
+def completion_text(completion: Any) -> str:
     """A completion as TRL passes it (a string, or a message list whose content is text or parts) -> its text."""
     if isinstance(completion, str):
         return completion
@@ -43,8 +52,8 @@ def score_rows(
 ) -> list[Score]:
     """Score a batch whose groups are adjacent. `base`: each row's value of the reward this one builds on, if it needs one.
 
-    Rows of tasks that the reward cannot score get a value of None. Raises RuntimeError naming sample and completion if a
-    grader fails.
+    Rows of tasks that the reward cannot score get a value of None. Raises RuntimeError naming reward, sample and
+    completion if the reward raises, RewardError if it returns no score.
     """
     groups = [list(rows) for _, rows in groupby(range(len(samples)), key=lambda i: samples[i].id)]
     scores: list[Score] = [DOES_NOT_APPLY] * len(samples)
@@ -61,12 +70,15 @@ def score_rows(
                 values = None if column is None else [column[i] for i in rows]
                 passed[name] = values if values is None or "group" in reward.needs else values[0]
         try:
-            if "group" not in reward.needs:
-                return [_checked(reward.function(texts[rows[0]], samples[rows[0]], **passed))]
-            found = reward.function([texts[i] for i in rows], [samples[i] for i in rows], **passed)
+            if "group" in reward.needs:
+                found = reward.function([texts[i] for i in rows], [samples[i] for i in rows], **passed)
+            else:
+                found = [reward.function(texts[rows[0]], samples[rows[0]], **passed)]
             if len(found) != len(rows):
                 raise ValueError(f"{len(found)} scores for {len(rows)} completions")
-            return [_checked(one) for one in found]
+            return [as_score(reward.name, one, samples[i]) for i, one in zip(rows, found, strict=True)]
+        except RewardError:
+            raise
         except Exception as error:
             raise RuntimeError(
                 f"reward {reward.name} failed on sample {samples[rows[0]].id!r}, completion {texts[rows[0]]!r}: {error!r}"
@@ -83,10 +95,45 @@ def score_rows(
     return scores
 
 
-def _checked(score: Score) -> Score:
-    if score.value is not None and not math.isfinite(score.value):
-        raise ValueError(f"the value is {score.value}; return None where a reward does not apply")
-    return score
+def as_score(name: str, found: Any, sample: Sample) -> Score:
+    """What the reward `name` returned for `sample`, as a Score. A number or a bool is the value, and the answer too, so that it
+    does not count as unparsed. None: the reward does not apply.
+
+    Raises RewardError for anything else, NaN and the infinities included.
+    """
+    if isinstance(found, Score):
+        value = found.value
+        if value is None or (type(value) is float and math.isfinite(value)):
+            return found
+        return dataclasses.replace(found, value=_number(name, value, sample, "a Score whose value is "))
+    if found is None:
+        return Score(None)
+    return Score(_number(name, found, sample), found.item() if isinstance(found, np.generic) else found)
+
+
+def _number(name: str, value: Any, sample: Sample, of: str = "") -> float:
+    if isinstance(value, numbers.Real | np.bool_):
+        try:
+            number = float(value)
+        except OverflowError:
+            number = math.inf
+        if math.isfinite(number):
+            return number
+        what = f"{number}"
+    elif isinstance(value, str):
+        what = f"the text {value!r:.60}"
+    elif inspect.isawaitable(value):
+        if inspect.iscoroutine(value):
+            value.close()  # or Python warns that it was never awaited
+        what = f"a {type(value).__name__} (async functions are not supported)"
+    else:
+        kind, shape = type(value), getattr(value, "shape", None)
+        module = kind.__module__.partition(".")[0]
+        what = f"a {kind.__name__}" if module in ("builtins", "__main__") else f"a {module}.{kind.__name__}"
+        what += "" if shape is None else f" of shape {tuple(shape)} (take float(...) of one element)"
+    raise RewardError(
+        f"reward {name} returned {of}{what} for sample {sample.id!r}; return a finite number, a bool, None or a Score"
+    )
 
 
 def as_trl(
@@ -112,7 +159,7 @@ def as_trl(
         **_columns: Any,
     ) -> list[float | None]:
         rows = [i for i, one in enumerate(sample) if applies is None or applies(one)]
-        texts, samples = [text_of(completions[i]) for i in rows], [sample[i] for i in rows]
+        texts, samples = [completion_text(completions[i]) for i in rows], [sample[i] for i in rows]
         n_tokens = None if completion_ids is None else [len(completion_ids[i]) for i in rows]
         step = None if trainer_state is None else int(trainer_state.global_step)
         built_on = None
@@ -122,7 +169,7 @@ def as_trl(
         for row, score in zip(rows, score_rows(reward, texts, samples, step, n_tokens, built_on), strict=True):
             scores[row] = score
         if log_extra is not None:
-            log_extra(f"{reward.name}/answer", [json.dumps(score.answer, ensure_ascii=True) for score in scores])
+            log_extra(f"{reward.name}/answer", [_logged(score.answer) for score in scores])
             log_extra(f"{reward.name}/why", [score.why for score in scores])
         if log_metric is not None and scores:
             applied = [score for score in scores if score.value is not None]
@@ -134,3 +181,11 @@ def as_trl(
 
     function.__name__ = reward.name
     return function
+
+
+def _logged(answer: Any) -> str:
+    """An answer as JSON for the completions log; what JSON cannot hold, as a user's reward may return it, as its text."""
+    try:
+        return json.dumps(answer, ensure_ascii=True, default=str)
+    except (TypeError, ValueError):
+        return json.dumps(str(answer), ensure_ascii=True)

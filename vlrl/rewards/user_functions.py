@@ -1,0 +1,71 @@
+"""Users' rewards: `path/to/file.py:function`, a function `(text, sample) -> float | bool | Score | None`."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from vlrl.data.name_values import nearest
+from vlrl.data.user_files import load_file
+from vlrl.rewards.options import PASSED
+from vlrl.rewards.scoring import as_score
+from vlrl.schema import Reward, Sample, Score
+
+
+def reward_from_file(path: Path, name: str) -> Reward:
+    """The function `name` of a file as a reward of that name, of any range.
+
+    Raises ValueError in one line where the file cannot be imported, does not define the function, or the function cannot be
+    called as `function(text, sample)`. What it returns is checked when it is called (`vlrl.rewards.scoring.as_score`).
+    """
+    what = f"reward {path}:{name}"
+    module = load_file(path, what)
+    function = getattr(module, name, None)
+    if function is None:
+        defined = [key for key, value in vars(module).items() if inspect.isfunction(value)]
+        raise ValueError(f"{what}: the file defines no function {name!r}{nearest(name, defined)}")
+    problem = _problem(function)
+    if problem is not None:
+        raise ValueError(f"{what}: {problem}")
+    return Reward(name, _scored(name, function), float("-inf"), float("inf"))
+
+
+def _problem(function: Any) -> str | None:
+    """Why an object of a user's file cannot be a reward, or None."""
+    if not callable(function):
+        return f"it is a value of type {type(function).__name__}, not a function"
+    called = (function, type(function).__call__)
+    if any(inspect.iscoroutinefunction(one) or inspect.isasyncgenfunction(one) for one in called):
+        return "async functions are not supported; write `def`, not `async def`"
+    if any(map(inspect.isgeneratorfunction, called)):
+        return "it yields values; a reward returns one"
+    try:
+        signature = inspect.signature(function)
+    except ValueError:
+        return None  # written in C, without a signature
+    try:
+        signature.bind("text", None)
+    except TypeError as error:
+        keywords = [name for name in _required_keywords(signature) if name in PASSED]
+        hint = f" ({', '.join(keywords)}: built-in rewards alone get these)" if keywords else ""
+        return f"it takes {signature}, but is called with (text, sample): {error}{hint}"
+    return None
+
+
+def _required_keywords(signature: inspect.Signature) -> list[str]:
+    return [
+        name
+        for name, parameter in signature.parameters.items()
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY and parameter.default is inspect.Parameter.empty
+    ]
+
+
+def _scored(name: str, function: Callable[..., Any]) -> Callable[..., Score]:
+    def scored(text: str, sample: Sample, **options: Any) -> Score:
+        return as_score(name, function(text, sample, **options), sample)
+
+    functools.update_wrapper(scored, function)
+    return scored
