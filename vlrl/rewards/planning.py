@@ -58,7 +58,7 @@ def _paper(words: frozenset[str] | str, gold: str, counts: Counter[frozenset[str
     if isinstance(words, str):
         return Score(0.0, None, words)
     f1 = 2 / (len(words) + 1) if gold in words else 0.0
-    weight = sum(WEIGHTS[word] for word in words) / len(words)
+    weight = sum(WEIGHTS[word] for word in sorted(words)) / len(words)  # in one order, or the last bit changes
     same = counts[words]
     cut = min(MAX_CUT, same / n_group)
     why = f"F1 {f1:.3f} against {gold}, weight {weight:.2f}, said by {same} of {n_group}"
