@@ -4,7 +4,6 @@ import base64
 import dataclasses
 import io
 import json
-import os
 import re
 import signal
 import subprocess
@@ -13,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+import warm_process
 from PIL import Image
 
 from vlrl.bench import main
@@ -92,18 +92,15 @@ def test_a_killed_run_loses_nothing_and_goes_on(detection, tmp_path):
         "def complete(*a, **k):\n    time.sleep(0.15)\n    return old(*a, **k)\n"
         "g.complete = complete\nfrom vlrl.bench import main\nsys.exit(main(sys.argv[1:]))"
     )
-    process = subprocess.Popen(
-        [sys.executable, "-c", slow, *words], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-    )
+    process = warm_process.Program("-c", slow, *words)
     log = folder / "predictions.jsonl"
     deadline = time.monotonic() + 120
     while not (log.is_file() and log.read_bytes().count(b"\n") >= 3):
-        assert process.poll() is None, process.stderr.read()
+        assert process.is_running, process.wait()
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    process.stderr.close()
+    process.kill()
+    assert process.wait().returncode == -signal.SIGKILL
     kept = read_log(log)
     assert 3 <= len(kept) < 12
     with log.open("ab") as file:
@@ -124,10 +121,8 @@ def test_two_processes_ask_each_sample_once(detection, tmp_path):
     (folder / "run.json").write_text(json.dumps(settings))
     old = read_log(detection / "predictions.jsonl")[4]
     (folder / "predictions.part5.jsonl").write_text(to_line(old) + '{"id": "ha')
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "vlrl.bench"]
-    command += ["run", "--task", "detection", "--limit", "12", "--batch_size", "2", "--output_path", str(folder)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    words = ["-m", "vlrl.bench", "run", "--task", "detection", "--limit", "12", "--batch_size", "2", "--output_path", folder]
+    done = warm_process.run(*words, n=2)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "1 of 12 answers found, 11 to make" in done.stdout
     assert ids(folder) == ids(detection)

@@ -3,16 +3,13 @@
 import dataclasses
 import json
 import math
-import os
-import subprocess
-import sys
 import zlib
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import warm_process
 from PIL import Image
 from safetensors.torch import load_file
 from trl import GRPOConfig
@@ -24,7 +21,6 @@ from vlrl.tasks.detection import TASK
 from vlrl.training.grpo import Trainer
 from vlrl.training.grpo.dynamic_sampling_rules import fresh_indices, n_fresh, remembering, totals, without_spread
 
-ROOT = Path(__file__).resolve().parent.parent
 NAN = math.nan
 ONES = np.ones(2)
 
@@ -283,16 +279,13 @@ def step(n, per_device, tmp_path, *words):
         "import zlib\ndef mine(text, sample):\n"
         "    return 1.0 if zlib.crc32(sample.id.encode()) % 2 else zlib.crc32(text.encode()) % 997 / 997\n"
     )
-    by = f"-m torch.distributed.run --standalone --nproc_per_node {n} " if n > 1 else ""
     flags = (
-        f"{by}tests/one_grpo_step.py --output_dir {tmp_path}/on{n}"
+        f"--output_dir {tmp_path}/on{n}"
         f" --max_steps 1 --warmup_steps 0 --learning_rate 1e-4 --num_generations 4 --per_device_train_batch_size {per_device}"
         f" --dynamic_sampling 4 --loss_type dapo --rewards {path}:mine --reward_weights 1 --logging_steps 1"
         " --report_to none --save_strategy no"
     )
-    command = [sys.executable, *flags.split(), *map(str, words)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=400)
+    done = warm_process.run("tests/one_grpo_step.py", *flags.split(), *words, n=n)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     return json.loads(next(line for line in done.stdout.splitlines() if line.startswith("RESULT "))[7:])
 
