@@ -2,14 +2,14 @@
 
     python data_prep/coco.py --instances annotations/instances_val2017.json --images val2017 --out coco_val.jsonl
 
-Boxes are written as [x, y, x + width, y + height]. `iscrowd=1` regions leave the answer; their category goes to
-`meta.crowd` and is no negative. Boxes under 1 px are dropped and counted. `--classes` also takes the published lists
-`few8`, `novel15` and `base65`.
+Boxes are written as [x, y, x + width, y + height]. `iscrowd=1` regions leave the answer; their category goes to `meta.crowd`
+and is not asked for as absent. Boxes under 1 px are dropped and counted. `--classes` also takes the published lists `few8`,
+`novel15` and `base65`.
 
-`--per category` asks for one category a sample (Visual-RFT), `--per image` for a list (VLM-R1, Vision-R1): all names, or
+`--per category` asks for one category per sample (Visual-RFT), `--per image` for a list (VLM-R1, Vision-R1): all names, or
 with `--negatives 0` those that are present.
 
-`--subset` keeps what VLM-R1 evaluates on (ours: only images with a box are kept, and crowd regions do not count).
+`--subset` keeps the images that VLM-R1 evaluates on. differs: only images with a box are kept, and crowd regions do not count.
 
 Val and test images of RefCOCO, RefCOCO+ and RefCOCOg are COCO train images: `--exclude_images` keeps them out of
 training.
@@ -28,10 +28,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from data_prep.detection_set import (
-    Picture,
+    CheckedImage,
     add_options,
+    check_images,
     check_options,
-    check_pictures,
     choose_categories,
     finish,
     plan_of,
@@ -55,7 +55,7 @@ NOVEL15 = (
 )
 """Categories not trained on in the open-vocabulary setting of the same paper; `base65` is the rest of the 80."""
 MAX_BOXES = 10
-"""Where VLM-R1's evaluation subsets pos_1 (a category) and pos_3 (an image) end."""
+"""The most boxes in VLM-R1's evaluation subsets: of one category in pos_1, in an image in pos_3."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -67,13 +67,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     annotated = annotated_images(content, args.images, args.instances, report, excluded)
     spelling = spellings(category_names(content).values())
     categories = choose_categories(args.classes, spelling.values(), _named(spelling.values()))
-    pictures = check_pictures(annotated, spelling, report)
+    images = check_images(annotated, spelling, report)
     if args.exclude_images:
         print(f"excluded   {report.counts['excluded']} images")
     if args.subset is not None:
-        pictures = evaluation_subset(pictures, args.subset)
+        images = evaluation_subset(images, args.subset)
     split = re.sub("^instances_", "", args.instances.stem)
-    return finish(pictures, plan_of(args, categories, args.dataset or "coco", split), target, report)
+    return finish(images, plan_of(args, categories, args.dataset or "coco", split), target, report)
 
 
 def _arguments(argv: Sequence[str] | None) -> tuple[argparse.Namespace, Target]:
@@ -95,19 +95,18 @@ def _named(names: Iterable[str]) -> Mapping[str, Sequence[str]]:
     return {"few8": FEW8, "novel15": NOVEL15, "base65": [name for name in names if name not in NOVEL15]}
 
 
-def evaluation_subset(pictures: Sequence[Picture], name: str) -> list[Picture]:
-    """VLM-R1's subsets of val2017 (see `--subset`). What pos_1 leaves out of a picture is asked neither as present nor
-    as absent."""
+def evaluation_subset(images: Sequence[CheckedImage], name: str) -> list[CheckedImage]:
+    """VLM-R1's subsets of val2017 (see `--subset`). The categories that pos_1 leaves out of an image become doubtful there."""
     kept = []
-    for picture in pictures:
-        n_boxes = Counter(box.label or "" for box in picture.boxes)
+    for image in images:
+        n_boxes = Counter(box.label or "" for box in image.boxes)
         if name == "pos_1":
             many = frozenset(label for label, n in n_boxes.items() if n > MAX_BOXES)
-            boxes = tuple(box for box in picture.boxes if box.label not in many)
+            boxes = tuple(box for box in image.boxes if box.label not in many)
             if boxes:
-                kept.append(replace(picture, boxes=boxes, doubtful=picture.doubtful | many))
+                kept.append(replace(image, boxes=boxes, doubtful=image.doubtful | many))
         elif n_boxes and (max(n_boxes.values()) == 1 if name == "pos_2" else n_boxes.total() <= MAX_BOXES):
-            kept.append(picture)
+            kept.append(image)
     return kept
 
 

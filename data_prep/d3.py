@@ -3,13 +3,13 @@
     python data_prep/d3.py --pkl d3_pkl --images d3_images --out d3.jsonl
     python data_prep/d3.py --json d3_json/d3_pres_annotations.json --pkl d3_pkl --images d3_images --out d3_pres.jsonl
 
-Its categories are 422 sentences, 106 of them about an absence ("a dog without a leash"). Two forms are published:
-dictionaries in pickles (images, annotations, sentences and groups; `--pkl`) and JSON in COCO's form, in which a
-category's id is the sentence's and which knows no groups (`--json`). With both, boxes come from the JSON.
+Its categories are 422 sentences, 106 of them about an absence ("a dog without a leash"). Two forms are published: dictionaries
+in pickles (images, annotations, sentences and groups; `--pkl`), and JSON in COCO's form, in which a category has the id of its
+sentence, without groups (`--json`). With both, the boxes come from the JSON.
 
-`--scenario intra` (default, as published) asks a picture only for the sentences of its group, usually 4; `inter` for all.
-Every picture was searched for every sentence, but the makers' JSON may keep only the boxes of a picture's own group (what
-their converter does unless told otherwise): for `inter` prefer `--pkl` alone.
+`--scenario intra` (default, as published) asks in each image only for the sentences of its group, usually 4; `inter` for all.
+Every image was searched for every sentence, but the published JSON may keep only the boxes of an image's own group (the default
+of the authors' converter): for `inter` prefer `--pkl` alone.
 
 `--presence` and `--absence` keep the sentences of one kind.
 """
@@ -28,8 +28,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from data_prep.detection_set import (
     Annotated,
     add_options,
+    check_images,
     check_options,
-    check_pictures,
     choose_categories,
     finish,
     plan_of,
@@ -38,7 +38,7 @@ from data_prep.detection_set import (
 from data_prep.fitting import stated_size, xywh_to_box
 from data_prep.instances import annotated_images, category_names, read_instances
 from data_prep.unpickling import ARRAYS, read_pickle
-from data_prep.writing import Report, Target
+from data_prep.writing import Report, Target, need_file, need_folder
 from vlrl.answers.span import canon
 
 _TABLES: Mapping[str, Mapping[str, type | tuple[type, ...]]] = {
@@ -47,7 +47,7 @@ _TABLES: Mapping[str, Mapping[str, type | tuple[type, ...]]] = {
     "sentences": {"raw_sent": str, "is_negative": (bool, int)},
     "groups": {"inner_sent_id": list},
 }
-"""The pickles, and of each entry the keys that are needed."""
+"""Pickle → the keys that each of its entries needs, with their types."""
 
 
 @dataclass(frozen=True)
@@ -80,8 +80,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if pickles is not None and args.kind is not None:
         wanted = sentences_of_kind(names, pickles, args.kind)
         categories = tuple(name for name in categories if canon(name) in wanted)
-    pictures = check_pictures(annotated, spelling, report)
-    return finish(pictures, plan_of(args, categories, args.dataset or "d3", args.kind), target, report)
+    images = check_images(annotated, spelling, report)
+    return finish(images, plan_of(args, categories, args.dataset or "d3", args.kind), target, report)
 
 
 def _arguments(argv: Sequence[str] | None) -> tuple[argparse.Namespace, Target]:
@@ -99,18 +99,16 @@ def _arguments(argv: Sequence[str] | None) -> tuple[argparse.Namespace, Target]:
         parser.error("give --pkl, --json or both")
     if args.pkl is None and (args.scenario == "intra" or args.kind is not None):
         parser.error("the JSON does not say which sentences belong to a scenario or an absence; add --pkl, or --scenario inter")
-    if args.json is not None and not args.json.is_file():
-        parser.error(f"--json: no such file {args.json}")
+    if args.json is not None:
+        need_file(parser, "--json", args.json)
     for table in _TABLES if args.pkl is not None else ():
-        if not (args.pkl / f"{table}.pkl").is_file():
-            parser.error(f"--pkl: no such file {args.pkl / f'{table}.pkl'}")
-    if not args.images.is_dir():
-        parser.error(f"--images: no such folder {args.images}")
+        need_file(parser, "--pkl", args.pkl / f"{table}.pkl")
+    need_folder(parser, "--images", args.images)
     return args, check_options(args, parser)
 
 
 def read_pickles(folder: Path) -> Pickles:
-    """The four dictionaries, arrays as lists; ends the program where one is not what it should be."""
+    """The four dictionaries, arrays as lists; ends the program where one of them lacks what `_TABLES` states."""
     tables = {}
     for table, needed in _TABLES.items():
         path = folder / f"{table}.pkl"
@@ -133,7 +131,7 @@ def _plain_row(row: Any) -> dict[str, Any]:
 
 
 def pickled_images(pickles: Pickles, images: Path, report: Report) -> list[Annotated]:
-    """One record an image, with the boxes of every sentence."""
+    """One record per image, with the boxes of every sentence."""
     annotated = []
     for key, image in pickles.images.items():
         boxes, wheres, doubtful = [], [], set()
@@ -175,7 +173,7 @@ def pickled_images(pickles: Pickles, images: Path, report: Report) -> list[Annot
 def intra_scenario(
     annotated: Sequence[Annotated], pickles: Pickles, names: Mapping[Any, str], report: Report
 ) -> list[Annotated]:
-    """Each picture with the sentences of its own group only; those without a box are known to be absent."""
+    """Each image with the sentences of its own group only; those without a box are known to be absent."""
     image_of = {str(key): row for key, row in pickles.images.items()}
     kept = []
     for one in annotated:

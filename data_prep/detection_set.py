@@ -1,16 +1,15 @@
-"""Annotated pictures → checked detection samples: what every detection converter in this folder shares.
+"""Annotated images → checked detection samples: what every detection converter in this folder shares.
 
-A converter yields `Annotated` records, one a picture, as its files state them. Here boxes are checked against their
-pictures and questions are drawn; `data_prep.writing` writes them.
+A converter makes one `Annotated` record per image, as its files state it. This module checks the boxes against the images and
+draws the questions; `data_prep.writing` writes the samples.
 
-A category whose only objects in a picture had to be left out is *doubtful* there: it is asked neither as present nor as
-absent.
+A category whose only objects in an image had to be left out is *doubtful* there: no sample asks for it, neither as present nor
+as absent.
 """
 
 from __future__ import annotations
 
 import argparse
-import difflib
 import random
 import sys
 from collections import Counter
@@ -22,20 +21,20 @@ from data_prep.fitting import box_counts, fit_box, usable_size_px
 from data_prep.writing import Report, Target, add_output_options, check_output_options, draw, whole_number
 from data_prep.writing import finish as finish_writing
 from vlrl.answers.span import canon
+from vlrl.data.name_values import nearest
 from vlrl.schema import Box, Sample
 
 MAX_COUNTED = 100
-"""Up to this many categories, the boxes of each are printed."""
+"""Up to this many categories the number of boxes of each is printed."""
 
 
 @dataclass(frozen=True)
 class Annotated:
-    """One picture as the annotation describes it. Boxes are original pixels, right and bottom edge exclusive,
-    unchecked.
+    """One image as the annotation describes it. Boxes are in original pixels, right and bottom edge exclusive, unchecked.
 
-    `where`: annotation file, and `object_wheres` the place of each box in it, for reports. `size_wh`: stated size,
-    None where none is. `crowd`: labels with objects that are neither to be found nor absent. `doubtful`: labels of
-    objects that could not be read. `absent`: the labels known to be absent; None: every label without an object is.
+    `where`: the annotation file, and `object_wheres`: the place of each box in it, for reports. `size_wh`: the stated size,
+    None where none is stated. `crowd`: labels whose objects are not boxes of the answer, yet not absent. `doubtful`: labels of
+    objects that could not be read. `absent`: the labels known to be absent; None: every label without an object is absent.
     """
 
     path: Path
@@ -49,7 +48,7 @@ class Annotated:
     absent: frozenset[str] | None = None
 
     def without(self, labels: Iterable[str]) -> Annotated:
-        """The same picture with nothing known of `labels`: their boxes go and they are doubtful."""
+        """The same image with nothing known about `labels`: their boxes are removed, and they are doubtful."""
         unknown = frozenset(labels)
         kept = [pair for pair in zip(self.boxes, self.object_wheres, strict=True) if pair[0].label not in unknown]
         return replace(
@@ -61,8 +60,8 @@ class Annotated:
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A checked `Annotated`: the file exists and is `size_wh` large, boxes lie inside it and are distinct."""
+class CheckedImage:
+    """A checked `Annotated`: the file exists, its size in pixels is `size_wh`, and its boxes lie inside it and are distinct."""
 
     path: Path
     source_id: str
@@ -75,7 +74,8 @@ class Picture:
 
 @dataclass(frozen=True)
 class Plan:
-    """Which questions to ask. `negatives=None`: none (`per="category"`), all absent categories (`per="image"`)."""
+    """Which samples to draw. `per`: one sample per image and category, or one per image that asks for a list. `negatives`:
+    absent categories per image; None: none (`per="category"`) or all of them (`per="image"`). `shots`: images per category."""
 
     categories: tuple[str, ...]
     per: str
@@ -88,44 +88,44 @@ class Plan:
 
 
 def add_options(parser: argparse.ArgumentParser, *, per: str = "category") -> None:
-    """The options all detection converters have; `per`: the default of `--per`."""
+    """The options that all detection converters have; `per`: the default of `--per`."""
     add_output_options(parser)
     parser.add_argument(
         "--classes",
         nargs="+",
         metavar="NAME",
-        help="names to ask for, or one text file with a name a line (default: all categories of the annotations read)",
+        help="names to ask for, or one text file with one name per line (default: all categories of the annotations)",
     )
     parser.add_argument(
         "--per",
         choices=("category", "image"),
         default=per,
-        help=f"one sample an image and category that is present, or one an image asking for a list (default: {per})",
+        help=f"one sample per image and category that is present, or one per image asking for a list (default: {per})",
     )
     parser.add_argument(
         "--negatives",
         type=whole_number,
         metavar="N",
-        help="absent categories asked for an image, drawn by --seed (default: 0 per category, all of them per image; "
-        "so --per image asks for all names and --per image --negatives 0 for those present)",
+        help="absent categories to ask for in each image, drawn by --seed (default: none with --per category, all with "
+        "--per image; so --per image asks for all names and --per image --negatives 0 for those present)",
     )
     parser.add_argument(
         "--shots",
         type=whole_number,
         metavar="K",
-        help="few-shot: for each category K images drawn by (--seed, category), none taken twice; needs --per category",
+        help="few-shot: K images for each category, drawn by (--seed, category), none taken twice; needs --per category",
     )
 
 
 def check_options(args: argparse.Namespace, parser: argparse.ArgumentParser) -> Target:
-    """What can be known to be wrong before anything is read."""
+    """Where to write; ends the program for options that cannot be used, before anything is read."""
     if args.shots is not None and args.per == "image":
         parser.error("--shots draws images for one category at a time; use it with --per category")
     return check_output_options(args)
 
 
 def plan_of(args: argparse.Namespace, categories: tuple[str, ...], dataset: str, split: str | None) -> Plan:
-    """What the options of `add_options` ask of these categories."""
+    """The plan of the options of `add_options`."""
     return Plan(categories, args.per, args.negatives, args.shots, args.limit, args.seed, dataset, split)
 
 
@@ -147,13 +147,8 @@ def choose_categories(
             requested = [line for line in Path(requested[0]).read_text(encoding="utf-8").splitlines() if line.strip()]
     for name in requested:
         if canon(name) not in spelling:
-            near = difflib.get_close_matches(canon(name), spelling, n=3)
-            hint = (
-                f"did you mean {', '.join(spelling[key] for key in near)}?"
-                if near
-                else f"known: {', '.join(spelling.values())}"
-            )
-            raise SystemExit(f"--classes: no category {name!r} in the annotations; {hint}")
+            hint = nearest(canon(name), spelling) or f"; known: {', '.join(spelling.values())}"
+            raise SystemExit(f"--classes: no category {name!r} in the annotations{hint}")
     return tuple(dict.fromkeys(spelling[canon(name)] for name in requested))
 
 
@@ -165,13 +160,13 @@ def spellings(labels: Iterable[str]) -> dict[str, str]:
     return first
 
 
-def check_pictures(annotated: Iterable[Annotated], spelling: Mapping[str, str], report: Report) -> list[Picture]:
-    """Those that can be used, with their boxes checked and cut to the picture; the others are reported."""
-    checked = (_check_picture(one, spelling, report) for one in annotated)
-    return [picture for picture in checked if picture is not None]
+def check_images(annotated: Iterable[Annotated], spelling: Mapping[str, str], report: Report) -> list[CheckedImage]:
+    """The usable images, with their boxes checked and cut at the edges of the image; the others are reported."""
+    checked = (_check_image(one, spelling, report) for one in annotated)
+    return [image for image in checked if image is not None]
 
 
-def _check_picture(annotated: Annotated, spelling: Mapping[str, str], report: Report) -> Picture | None:
+def _check_image(annotated: Annotated, spelling: Mapping[str, str], report: Report) -> CheckedImage | None:
     size_wh = usable_size_px(annotated.path, annotated.size_wh, annotated.where, report)
     if size_wh is None:
         return None
@@ -190,7 +185,7 @@ def _check_picture(annotated: Annotated, spelling: Mapping[str, str], report: Re
             report.bad(where, f"{label} {list(fitted.xyxy)} is the same box and label as {place_of[fitted]}")
         else:
             place_of[fitted] = where
-    return Picture(
+    return CheckedImage(
         path=annotated.path,
         source_id=annotated.source_id,
         size_wh=size_wh,
@@ -201,103 +196,99 @@ def _check_picture(annotated: Annotated, spelling: Mapping[str, str], report: Re
     )
 
 
-def build_samples(pictures: Sequence[Picture], plan: Plan) -> list[Sample]:
-    """The questions `plan` asks of `pictures`, in the order of the pictures. Equal arguments give equal samples."""
+def build_samples(images: Sequence[CheckedImage], plan: Plan) -> list[Sample]:
+    """The samples that `plan` draws, in the order of the images. Equal arguments give equal samples."""
     if plan.shots is not None:
-        samples = _few_shot(pictures, plan, plan.shots)
+        samples = _few_shot(images, plan, plan.shots)
     elif plan.per == "category":
         samples = [
             sample
-            for picture in pictures
+            for image in images
             for sample in (
-                *(_sample(picture, (category,), plan) for category in _present(picture, plan)),
-                *_negative_samples(picture, plan),
+                *(_sample(image, (category,), plan) for category in _present(image, plan)),
+                *_negative_samples(image, plan),
             )
         ]
     else:
-        asked = ((picture, {*_present(picture, plan), *_absent(picture, plan, plan.negatives)}) for picture in pictures)
+        asked = ((image, {*_present(image, plan), *_absent(image, plan, plan.negatives)}) for image in images)
         samples = [
-            _sample(picture, tuple(name for name in plan.categories if name in names), plan)
-            for picture, names in asked
-            if names
+            _sample(image, tuple(name for name in plan.categories if name in names), plan) for image, names in asked if names
         ]
     return draw(samples, plan.limit, plan.seed)
 
 
-def _few_shot(pictures: Sequence[Picture], plan: Plan, shots: int) -> list[Sample]:
-    """For each category in turn: its pictures shuffled by (seed, category), the first `shots` not yet taken."""
-    in_order = sorted(pictures, key=lambda picture: picture.source_id)
+def _few_shot(images: Sequence[CheckedImage], plan: Plan, shots: int) -> list[Sample]:
+    """For each category in turn: its images shuffled by (seed, category), the first `shots` not yet taken."""
+    in_order = sorted(images, key=lambda image: image.source_id)
     taken: set[str] = set()
     samples: list[Sample] = []
     for category in plan.categories:
-        having = [picture for picture in in_order if category in _present(picture, plan)]
+        having = [image for image in in_order if category in _present(image, plan)]
         random.Random(f"{plan.seed}:{category}").shuffle(having)
-        drawn = [picture for picture in having if picture.source_id not in taken][:shots]
+        drawn = [image for image in having if image.source_id not in taken][:shots]
         if len(drawn) < shots:
             print(f"note: {category}: only {len(drawn)} of {shots} images left to take", file=sys.stderr)
-        for picture in drawn:
-            taken.add(picture.source_id)
-            samples += [_sample(picture, (category,), plan), *_negative_samples(picture, plan)]
+        for image in drawn:
+            taken.add(image.source_id)
+            samples += [_sample(image, (category,), plan), *_negative_samples(image, plan)]
     return samples
 
 
-def _present(picture: Picture, plan: Plan) -> list[str]:
-    labels = {box.label for box in picture.boxes}
+def _present(image: CheckedImage, plan: Plan) -> list[str]:
+    labels = {box.label for box in image.boxes}
     return [category for category in plan.categories if category in labels]
 
 
-def _absent(picture: Picture, plan: Plan, n: int | None) -> list[str]:
-    """`n` (None: all) of the categories that are surely absent, drawn by (seed, picture)."""
-    known = {box.label for box in picture.boxes} | picture.crowd | picture.doubtful
+def _absent(image: CheckedImage, plan: Plan, n: int | None) -> list[str]:
+    """`n` (None: all) of the categories known to be absent, drawn by (seed, image)."""
+    known = {box.label for box in image.boxes} | image.crowd | image.doubtful
     absent = [
-        category
-        for category in plan.categories
-        if category not in known and (picture.absent is None or category in picture.absent)
+        category for category in plan.categories if category not in known and (image.absent is None or category in image.absent)
     ]
     if n is None or n >= len(absent):
         return absent
-    return random.Random(f"{plan.seed}:negatives:{picture.source_id}").sample(absent, n)
+    return random.Random(f"{plan.seed}:negatives:{image.source_id}").sample(absent, n)
 
 
-def _negative_samples(picture: Picture, plan: Plan) -> list[Sample]:
-    return [_sample(picture, (category,), plan) for category in _absent(picture, plan, plan.negatives or 0)]
+def _negative_samples(image: CheckedImage, plan: Plan) -> list[Sample]:
+    return [_sample(image, (category,), plan) for category in _absent(image, plan, plan.negatives or 0)]
 
 
-def _sample(picture: Picture, asked: tuple[str, ...], plan: Plan) -> Sample:
-    boxes = [box for box in picture.boxes if box.label in asked]
+def _sample(image: CheckedImage, asked: tuple[str, ...], plan: Plan) -> Sample:
+    boxes = [box for box in image.boxes if box.label in asked]
     meta = {
         "categories": list(asked),
-        "image_size": list(picture.size_wh),
-        "crowd": [category for category in asked if category in picture.crowd],
+        "image_size": list(image.size_wh),
+        "crowd": [category for category in asked if category in image.crowd],
         "negatives": [category for category in asked if category not in {box.label for box in boxes}],
         "dataset": plan.dataset,
         "split": plan.split,
-        "source_id": picture.source_id,
+        "source_id": image.source_id,
     }
-    parts = [plan.dataset, picture.source_id, *(asked if plan.per == "category" else ())]
+    parts = [plan.dataset, image.source_id, *(asked if plan.per == "category" else ())]
     return Sample(
         id="-".join(parts),
         task="detection",
         question=", ".join(asked),
         answer=[{"bbox_2d": list(box.xyxy), "label": box.label} for box in boxes],
-        images=(str(picture.path),),
+        images=(str(image.path),),
         meta={key: value for key, value in meta.items() if value},
     )
 
 
-def finish(pictures: Sequence[Picture], plan: Plan, target: Target, report: Report) -> int:
-    """Ask, write and print the counts; returns the exit code."""
-    samples = build_samples(pictures, plan)
+def finish(images: Sequence[CheckedImage], plan: Plan, target: Target, report: Report) -> int:
+    """Draw the samples, write them and print the counts; returns the exit code."""
+    samples = build_samples(images, plan)
     n_boxes = Counter(item["label"] for sample in samples for item in sample.answer)
     if len(plan.categories) <= MAX_COUNTED:
         boxes = [f"boxes      {n_boxes[category]} {category}" for category in plan.categories]
     else:
         boxes = [f"boxes      {n_boxes.total()} of {len(n_boxes)} categories ({len(plan.categories)} chosen)"]
     lines = [
-        f"usable     {len(pictures)} images",
+        f"usable     {len(images)} images",
         *boxes,
         f"negatives  {sum(not sample.answer for sample in samples)} samples with an empty answer",
         *box_counts(report),
     ]
     asked = ", ".join(plan.categories[:MAX_COUNTED]) or "(none)"
-    return finish_writing(samples, target, report, lines, f"{len(pictures)} usable images, categories {asked}")
+    return finish_writing(samples, target, report, lines, f"{len(images)} usable images, categories {asked}")

@@ -3,8 +3,8 @@
     python data_prep/driving.py --data metaad_train.json --images frames --out plan.jsonl
     python data_prep/driving.py --data log.csv --from_trajectory --turn_deg 30 --out plan.jsonl
 
-Rows are read from JSONL, JSON (a list) or CSV (a name a column; lists and objects in a cell as JSON), each in one of
-three forms:
+Rows are read from JSONL, JSON (a list) or CSV (one name per column; lists and objects in a cell as JSON), each in one of three
+forms:
 
 - AlphaDrive (arXiv 2503.07608): `image`, `problem` (a sentence with the speed in m/s and the navigation command),
   `solution` ("SPEED, PATH", in answer tags or bare), `thinking` (optional; or a thought in the solution).
@@ -13,7 +13,7 @@ three forms:
   `headings_deg` (counter-clockwise) and, where known, `positions_m` ([[x, y], ...], counter-clockwise axes). The words are
   derived by the rules of `data_prep.meta_actions`; its thresholds are flags.
 
-`image` is a path or a list of paths, relative to `--images`. `id` is optional; the row's number stands for it.
+`image` is a path or a list of paths, relative to `--images`. `id` is optional (default: the number of the row).
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ from data_prep.meta_actions import (
     question,
     trajectory_problem,
 )
-from data_prep.rows import BadRow, Ids, checked, open_table, picture_sizes
-from data_prep.writing import Report, add_output_options, check_output_options, draw, finish
+from data_prep.rows import BadRow, Ids, checked, image_sizes, open_table
+from data_prep.writing import Report, add_output_options, check_output_options, draw, finish, need_file, need_folder
 from vlrl.answers.span import END_THINK, THINK, answer_span
 from vlrl.answers.text import PATHS, SPEEDS, plan_words
 from vlrl.schema import Sample
@@ -87,17 +87,16 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add_output_options(parser)
     args = parser.parse_args(argv)
     for path in args.data:
-        if not path.is_file():
-            parser.error(f"--data: no such file {path}")
-    if args.images is not None and not args.images.is_dir():
-        parser.error(f"--images: no such folder {args.images}")
+        need_file(parser, "--data", path)
+    if args.images is not None:
+        need_folder(parser, "--images", args.images)
     return args
 
 
 def read_record(row: Mapping[str, Any], folder: Path, sample_id: str, thresholds: Thresholds | None) -> Sample:
     """One row in any of the three forms; `thresholds`: it holds a trajectory to be labelled. Raises BadRow."""
     images = _images(row, folder)
-    picture_sizes(images)
+    image_sizes(images)
     if thresholds is not None:
         plan, meta = _from_trajectory(row, thresholds)
     elif "problem" in row:
@@ -173,7 +172,7 @@ def _navigation(value: Any) -> str | dict[str, str] | None:
         try:
             value = ast.literal_eval(value.strip())
         except (ValueError, SyntaxError) as error:
-            raise BadRow(f"navigation {value!r} is no object") from error
+            raise BadRow(f"navigation {value!r} is not an object") from error
     if value is None or isinstance(value, str):
         return value and value.strip()
     if not isinstance(value, dict):

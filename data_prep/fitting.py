@@ -1,4 +1,4 @@
-"""Annotated boxes against the picture they lie in: what all converters of box data check before they write a box."""
+"""Checks of annotated boxes against their image, shared by all converters of box data."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from data_prep.writing import Report, image_size_px
 from vlrl.schema import Box, box_problem
 
 MAX_PX = 1e6
-"""Coordinates beyond this are no pixels (a comparison with NaN is false)."""
+"""Coordinates beyond this are not pixels (a comparison with NaN is false)."""
 
 
 def usable_size_px(path: Path, stated_wh: tuple[int, int] | None, where: str, report: Report) -> tuple[int, int] | None:
-    """Width and height of the picture as shown; None (reported) when it cannot be opened or has not the stated size."""
+    """Width and height of the image in pixels, EXIF rotation applied; None (reported) where it cannot be opened or does not
+    have the stated size."""
     size_wh, problem = image_size_px(path)
     if problem is None and stated_wh is not None and stated_wh != size_wh:
         stated, real = ("x".join(map(str, size)) for size in (stated_wh, size_wh))
@@ -26,7 +27,7 @@ def usable_size_px(path: Path, stated_wh: tuple[int, int] | None, where: str, re
 
 
 def stated_size(width: Any, height: Any) -> tuple[int, int] | None:
-    """The size an annotation gives its picture; None where it is missing or 0 x 0, as some tools leave it."""
+    """The image size that an annotation states; None where it is missing or 0 x 0, which some tools write."""
     return (int(width), int(height)) if width and height else None
 
 
@@ -39,14 +40,14 @@ def xywh_to_box(bbox: Any, label: str | None) -> Box | None:
 
 
 def is_pixel(value: Any) -> bool:
-    """Whether a decoded JSON value can be a coordinate: a finite number, and no larger than any picture."""
+    """Whether a decoded JSON value can be a coordinate: a finite number, and no larger than any image."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= MAX_PX
 
 
 def fit_box(box: Box, size_wh: tuple[int, int], where: str, report: Report) -> Box | None:
-    """The part of `box` inside the picture; None (counted) when under 1 px is left.
+    """The part of `box` inside the image; None (counted) when under 1 px is left.
 
-    Up to 1 px outside is rounding and cut without a word; more is reported.
+    A box up to 1 px outside is rounding: it is cut and counted. One further outside is reported as well.
     """
     name = f"{box.label}: " if box.label else ""
     if 0 <= min(box.x2 - box.x1, box.y2 - box.y1) < 1:
@@ -78,5 +79,5 @@ def tidy(value_px: float) -> float:
 
 
 def box_counts(report: Report) -> Sequence[str]:
-    """The lines `fit_box` adds to a converter's counts."""
+    """The lines of a converter's summary about `fit_box`."""
     return (f"tiny       {report.counts['tiny']} boxes under 1 px", f"clipped    {report.counts['clipped']} boxes")

@@ -1,22 +1,21 @@
-"""Folders of pictures, one a class, or CoOp split files → classification samples.
+"""Folders of images, one per class, or CoOp split files → classification samples.
 
     python data_prep/image_folder.py --root EuroSAT/2750 --shots 4 --out eurosat_4shot.jsonl
     python data_prep/image_folder.py --split_file oxford_pets/split_zhou_OxfordPets.json --images oxford_pets/images \
         --split test --half new --out pets_new_test.jsonl
 
-`--root` holds `<class>/<picture>`; classes are numbered by name. A split file (`split_zhou_<Name>.json` of CoOp, arXiv
+`--root` holds `<class>/<image>`; classes are numbered by name. A split file (`split_zhou_<Name>.json` of CoOp, arXiv
 2109.01134) holds lists `train`, `val` and `test` of [path, number, class]. `--class_names` renames the folders (ImageNet:
 lines of "n01440764 tench"); classes of one name stay apart in counts and are one candidate.
 
 `--half base` is the first ceil(C/2) classes by number, `new` the rest. Candidate lists follow CLS-RL (arXiv 2503.16188):
-int(0.4 C) names, all C where that is under 30, at most 100; the right one is in, the others are drawn and the order is
-shuffled by (seed, id). `--open_label` gives no list.
+int(0.4 C) names, all C where that is under 30, at most 100. They hold the right name; the others are drawn and the order is
+shuffled by (seed, id). `--open_label` writes no list.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import random
 import re
 import sys
@@ -29,6 +28,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from data_prep.detection_set import spellings
+from data_prep.rows import read_json
 from data_prep.writing import Report, add_output_options, check_output_options, draw, finish, image_size_px, whole_number
 from vlrl.answers.span import canon
 from vlrl.schema import Sample
@@ -36,7 +36,7 @@ from vlrl.schema import Sample
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")
 SPLITS = ("train", "val", "test")
 MAX_VAL_SHOTS = 4
-"""CoOp's few-shot validation sets have min(k, 4) pictures a class."""
+"""CoOp's few-shot validation sets have min(k, 4) images per class."""
 QUESTIONS = {
     "object": "Name the kind of object in the photo.",
     "texture": "Name the texture that the photo shows.",
@@ -49,12 +49,12 @@ QUESTIONS = {
 }
 KIND_OF_SET = {"texture": r"dtd|texture", "action": r"ucf", "aircraft": r"aircraft", "satellite": r"euro ?sat"}
 KIND_OF_OPEN_SET = {"flower": r"flower", "pet": r"\bpets", "car": r"\bcars"}
-"""Without a list of names the question says what is to be named (Visual-RFT, arXiv 2503.01785)."""
+"""Further kinds for `--open_label`: without a list of names the question states the kind (Visual-RFT, arXiv 2503.01785)."""
 
 
 @dataclass(frozen=True)
 class Class:
-    """`number`: its place in the order of classes. `key`: what draws depend on. `name`: the label."""
+    """`number`: its place in the order of classes. `key`: seeds the drawing of its images. `name`: the label."""
 
     number: int
     key: str
@@ -62,8 +62,8 @@ class Class:
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A picture and its class, not opened yet. `source_id`: its path as the source gives it."""
+class ClassImage:
+    """An image and its class, not opened yet. `source_id`: its path as the source gives it."""
 
     path: Path
     source_id: str
@@ -77,36 +77,36 @@ def main(argv: Sequence[str] | None = None) -> int:
     target = check_output_options(args)
     report = Report(args.strict)
     if args.split_file is not None:
-        pictures, classes = read_split_file(args.split_file, args.images, args.split, report)
+        class_images, classes = read_split_file(args.split_file, args.images, args.split, report)
     else:
         renamed = read_class_names(args.class_names) if args.class_names else None
-        pictures, classes = read_folder(args.root, renamed, report)
+        class_images, classes = read_folder(args.root, renamed, report)
     classes = half_of(classes, args.half)
-    chosen = list(choose(pictures, classes, shots_of(args.shots, args.split), args.seed, report))
+    chosen = list(choose(class_images, classes, shots_of(args.shots, args.split), args.seed, report))
     chosen = draw(chosen, args.limit, args.seed)
     names = list(spellings(one.name for one in classes).values())
     n_candidates = 0 if args.open_label else min(n_candidates_of(len(classes)), len(names))
-    samples = [_sample(picture, names, n_candidates, args) for picture in chosen]
-    per_class = Counter(picture.of.number for picture in chosen)
+    samples = [_sample(image, names, n_candidates, args) for image in chosen]
+    per_class = Counter(image.of.number for image in chosen)
     counts = [per_class[one.number] for one in classes]
     lines = [
         f"classes    {len(classes)}",
         f"per class  {min(counts, default=0)} to {max(counts, default=0)}",
         f"candidates {n_candidates or 'none (open label)'}",
     ]
-    return finish(samples, target, report, lines, f"{len(pictures)} pictures of {len(classes)} classes")
+    return finish(samples, target, report, lines, f"{len(class_images)} images of {len(classes)} classes")
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="pictures by class -> classification samples (JSONL)")
-    parser.add_argument("--root", type=Path, help="folder with one folder of pictures a class")
+    parser = argparse.ArgumentParser(description="images by class -> classification samples (JSONL)")
+    parser.add_argument("--root", type=Path, help="folder with one folder of images per class")
     parser.add_argument("--class_names", type=Path, help="with --root: file with '<folder> <name>' a line")
     parser.add_argument("--split_file", type=Path, help="CoOp's split_zhou_<Name>.json instead of --root")
     parser.add_argument("--images", type=Path, help="with --split_file: folder its paths are relative to")
     parser.add_argument("--split", choices=SPLITS, default="train", help="part of a split file; of a folder, its name")
     parser.add_argument("--half", choices=("all", "base", "new"), default="all", help="base-to-new: which classes")
     parser.add_argument(
-        "--shots", type=whole_number, metavar="K", help="K pictures a class, drawn by (--seed, class); val: at most 4"
+        "--shots", type=whole_number, metavar="K", help="K images per class, drawn by (--seed, class); val: at most 4"
     )
     parser.add_argument("--open_label", action="store_true", help="ask for the name without a list of candidates")
     parser.add_argument("--kind", choices=QUESTIONS, help="what is to be named (default: by the name of the data set)")
@@ -127,14 +127,14 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         if getattr(args, name) is not None and not is_there(getattr(args, name)):
             parser.error(f"--{name}: not found: {getattr(args, name)}")
     if args.shots is not None and args.split == "test":
-        parser.error("--shots draws training and validation pictures; a test set stays whole (--limit shortens it)")
+        parser.error("--shots draws training and validation images; a test set stays whole (--limit shortens it)")
     args.dataset = args.dataset or (args.root.resolve().name if args.root else re.sub("^split_zhou_", "", args.split_file.stem))
     args.kind = args.kind or kind_of(args.dataset, args.open_label)
     return args
 
 
 def kind_of(dataset: str, open_label: bool) -> str:
-    """What the pictures of a data set show, by its name; "object" where the name does not tell."""
+    """The kind of thing that a data set shows, found by its name; "object" where the name matches none."""
     kinds = {**KIND_OF_SET, **KIND_OF_OPEN_SET} if open_label else KIND_OF_SET
     name = re.sub("(?<=[a-z])(?=[A-Z])", " ", dataset).replace("_", " ").lower()
     return next((kind for kind, pattern in kinds.items() if re.search(pattern, name)), "object")
@@ -152,12 +152,12 @@ def read_class_names(path: Path) -> dict[str, str]:
     return names
 
 
-def read_folder(root: Path, names: dict[str, str] | None, report: Report) -> tuple[list[Picture], list[Class]]:
-    """Pictures and classes of `<root>/<class>/`, both in the order of their names. Pictures in deeper folders count too."""
+def read_folder(root: Path, names: dict[str, str] | None, report: Report) -> tuple[list[ClassImage], list[Class]]:
+    """Images and classes of `<root>/<class>/`, both in the order of their names. Images in deeper folders count too."""
     folders = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
     if not folders:
-        raise SystemExit(f"{root}: no folder inside; this reads <root>/<class>/<picture>")
-    pictures: list[Picture] = []
+        raise SystemExit(f"{root}: no folder inside; this reads <root>/<class>/<image>")
+    class_images: list[ClassImage] = []
     classes: list[Class] = []
     for folder in folders:
         if names is not None and folder.name not in names:
@@ -166,26 +166,23 @@ def read_folder(root: Path, names: dict[str, str] | None, report: Report) -> tup
         one = Class(len(classes), folder.name, names[folder.name] if names else folder.name)
         paths = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in SUFFIXES]
         if not paths:
-            report.bad(str(folder), f"no picture inside ({', '.join(SUFFIXES)})")
+            report.bad(str(folder), f"no image inside ({', '.join(SUFFIXES)})")
             continue
         classes.append(one)
-        pictures += [Picture(path, path.relative_to(root).as_posix(), str(path), one) for path in paths]
-    return pictures, classes
+        class_images += [ClassImage(path, path.relative_to(root).as_posix(), str(path), one) for path in paths]
+    return class_images, classes
 
 
-def read_split_file(path: Path, images: Path, split: str, report: Report) -> tuple[list[Picture], list[Class]]:
-    """The pictures of one list of a CoOp split file; the classes of all its lists, by number.
+def read_split_file(path: Path, images: Path, split: str, report: Report) -> tuple[list[ClassImage], list[Class]]:
+    """The images of one list of a CoOp split file; the classes of all its lists, by number.
 
-    Ends the program where the file is no split file: nothing can be saved then.
+    Ends the program where the file is not a split file.
     """
-    try:
-        content: Any = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise SystemExit(f"{path}: not JSON: {error}") from error
+    content = read_json(path)
     if not isinstance(content, dict) or not isinstance(content.get(split), list):
         raise SystemExit(f"{path}: no list {split!r}; a split file holds lists train, val and test of [path, number, class]")
     class_of: dict[int, Class] = {}
-    pictures: list[Picture] = []
+    class_images: list[ClassImage] = []
     seen: set[str] = set()
     for part in SPLITS:
         for number, row in enumerate(content.get(part) or []):
@@ -199,8 +196,8 @@ def read_split_file(path: Path, images: Path, split: str, report: Report) -> tup
             one = class_of.setdefault(row[1], Class(row[1], row[2], row[2]))
             if part == split:
                 seen.add(row[0])
-                pictures.append(Picture(images / row[0], row[0], where, one))
-    return pictures, [class_of[number] for number in sorted(class_of)]
+                class_images.append(ClassImage(images / row[0], row[0], where, one))
+    return class_images, [class_of[number] for number in sorted(class_of)]
 
 
 def _row_problem(row: Any, class_of: dict[int, Class]) -> str | None:
@@ -231,29 +228,29 @@ def shots_of(shots: int | None, split: str) -> int | None:
 
 
 def choose(
-    pictures: Sequence[Picture], classes: Sequence[Class], shots: int | None, seed: int, report: Report
-) -> Iterator[Picture]:
-    """The readable pictures of `classes`; with `shots` the first so many of each class, shuffled by (seed, class)."""
-    of_class: dict[int, list[Picture]] = {one.number: [] for one in classes}
-    for picture in pictures:
-        if picture.of.number in of_class:
-            of_class[picture.of.number].append(picture)
+    class_images: Sequence[ClassImage], classes: Sequence[Class], shots: int | None, seed: int, report: Report
+) -> Iterator[ClassImage]:
+    """The readable images of `classes`; with `shots` the first so many of each class, shuffled by (seed, class)."""
+    of_class: dict[int, list[ClassImage]] = {one.number: [] for one in classes}
+    for image in class_images:
+        if image.of.number in of_class:
+            of_class[image.of.number].append(image)
     for one in classes:
-        members = sorted(of_class[one.number], key=lambda picture: picture.source_id)
+        members = sorted(of_class[one.number], key=lambda image: image.source_id)
         if shots is not None:
             random.Random(f"{seed}:{one.key}").shuffle(members)
         taken = 0
-        for picture in members:
+        for image in members:
             if taken == shots:
                 break
-            _, problem = image_size_px(picture.path)
+            _, problem = image_size_px(image.path)
             if problem is not None:
-                report.bad(picture.where, problem)
+                report.bad(image.where, problem)
                 continue
             taken += 1
-            yield picture
+            yield image
         if shots is not None and taken < shots:
-            print(f"note: {one.name}: only {taken} of {shots} pictures", file=sys.stderr)
+            print(f"note: {one.name}: only {taken} of {shots} images", file=sys.stderr)
 
 
 def candidates(answer: str, names: Sequence[str], n: int, seed: int, sample_id: str) -> tuple[str, ...]:
@@ -264,10 +261,10 @@ def candidates(answer: str, names: Sequence[str], n: int, seed: int, sample_id: 
     return tuple(listed)
 
 
-def _sample(picture: Picture, names: Sequence[str], n_candidates: int, args: argparse.Namespace) -> Sample:
-    sample_id = f"{args.dataset}-{args.split}-{picture.source_id}"
-    answer = picture.of.name
-    meta = {"dataset": args.dataset, "split": args.split, "source_id": picture.source_id}
+def _sample(image: ClassImage, names: Sequence[str], n_candidates: int, args: argparse.Namespace) -> Sample:
+    sample_id = f"{args.dataset}-{args.split}-{image.source_id}"
+    answer = image.of.name
+    meta = {"dataset": args.dataset, "split": args.split, "source_id": image.source_id}
     if args.half != "all":
         meta["half"] = args.half
     return Sample(
@@ -275,7 +272,7 @@ def _sample(picture: Picture, names: Sequence[str], n_candidates: int, args: arg
         task="classification",
         question=QUESTIONS[args.kind],
         answer=answer,
-        images=(str(picture.path),),
+        images=(str(image.path),),
         choices=candidates(answer, names, n_candidates, args.seed, sample_id) if n_candidates else None,
         meta=meta,
     )

@@ -1,8 +1,8 @@
-"""Instances files (JSON in the form of COCO) → one `Annotated` record an image.
+"""Instances files (JSON in the form of COCO) → one `Annotated` record per image.
 
 COCO's own files, LVIS, D3 and OVDEval have this form: `images` (id, file_name, width, height), `annotations` (image_id,
 category_id, bbox, iscrowd) and `categories` (id, name). Ids are joined by value: they have gaps. `bbox` is [x, y, width,
-height] counted from 0. `iscrowd=1` regions are no boxes; their category is neither asked as absent there.
+height] counted from 0. `iscrowd=1` regions are no boxes of the answer, and their category is not asked for as absent either.
 """
 
 from __future__ import annotations
@@ -16,21 +16,14 @@ from typing import Any
 
 from data_prep.detection_set import Annotated
 from data_prep.fitting import stated_size, xywh_to_box
-from data_prep.writing import Report
+from data_prep.rows import read_json
+from data_prep.writing import Report, need_file, need_folder
 from vlrl.schema import Box
 
 
-def read_json(path: Path) -> Any:
-    """The content of a JSON file; ends the program when it is none."""
-    try:
-        return json.loads(path.read_bytes())
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise SystemExit(f"{path}: not JSON: {error}") from error
-
-
 def read_instances(path: Path, image_keys: Sequence[str] = ("id", "file_name")) -> dict[str, Any]:
-    """An instances file with its three lists and the keys that join them; ends the program otherwise, because nothing
-    can be saved then. `image_keys`: what every image needs."""
+    """An instances file; ends the program where one of its three lists, or a key that joins them, is missing. `image_keys`: the
+    keys that every image needs."""
     content = read_json(path)
     for key, needed in (("images", image_keys), ("annotations", ("image_id",)), ("categories", ("id", "name"))):
         rows = content.get(key) if isinstance(content, dict) else None
@@ -49,11 +42,12 @@ def _usable(key: str, value: Any) -> bool:
 
 
 def category_names(content: Mapping[str, Any]) -> dict[Any, str]:
+    """Category id → name."""
     return {category["id"]: category["name"] for category in content["categories"]}
 
 
 def add_input_options(parser: argparse.ArgumentParser, instances: str, images: str, *, exclude: bool = True) -> None:
-    """`--instances` and `--images`, with what they hold as help, and `--exclude_images`."""
+    """Add `--instances` and `--images` with these help texts, and `--exclude_images`."""
     parser.add_argument("--instances", type=Path, required=True, help=instances)
     parser.add_argument("--images", type=Path, required=True, help=images)
     if exclude:
@@ -61,13 +55,14 @@ def add_input_options(parser: argparse.ArgumentParser, instances: str, images: s
 
 
 def add_exclude_option(parser: argparse.ArgumentParser) -> None:
+    """Add `--exclude_images`."""
     parser.add_argument(
         "--exclude_images",
         type=Path,
         nargs="+",
         default=[],
         metavar="FILE",
-        help="images to leave out: text files with an image id or file name a line, or .jsonl files of samples",
+        help="images to leave out: text files with one image id or file name per line, or .jsonl files of samples",
     )
 
 
@@ -75,14 +70,12 @@ def check_input_options(args: argparse.Namespace, parser: argparse.ArgumentParse
     """Ends the program where a file or folder of the above is missing."""
     for name, files in (("instances", [args.instances]), ("exclude_images", getattr(args, "exclude_images", []))):
         for file in files:
-            if file is not None and not file.is_file():
-                parser.error(f"--{name}: no such file {file}")
-    if not args.images.is_dir():
-        parser.error(f"--images: no such folder {args.images}")
+            need_file(parser, f"--{name}", file)
+    need_folder(parser, "--images", args.images)
 
 
 def read_excluded(paths: Sequence[Path]) -> frozenset[str]:
-    """Image keys (see `image_keys`) of lists of ids or file names, or of the images of sample files."""
+    """The keys (see `image_keys`) of the images in lists of ids or file names, or in files of samples."""
     keys: set[str] = set()
     for path in paths:
         lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
@@ -93,7 +86,7 @@ def read_excluded(paths: Sequence[Path]) -> frozenset[str]:
 
 
 def image_keys(id_or_name: str) -> frozenset[str]:
-    """What an image may be known by: its base name, and its number (COCO_train2014_000000000009.jpg is image 9)."""
+    """The keys that an image may be listed by: its base name, and its number (COCO_train2014_000000000009.jpg is image 9)."""
     name = Path(id_or_name).name
     number = re.search(r"^(?:COCO_\w+_)?0*(\d+)$", Path(name).stem)
     return frozenset({name, number.group(1)} if number else {name})
@@ -102,8 +95,8 @@ def image_keys(id_or_name: str) -> frozenset[str]:
 def annotated_images(
     content: Mapping[str, Any], images: Path, path: Path, report: Report, excluded: frozenset[str] = frozenset()
 ) -> list[Annotated]:
-    """One record an image of the file, in its order, annotations joined by image id. `excluded`: keys of images to leave
-    out (counted). `path` is the file's, for reports."""
+    """One record per image of the file, in its order, with the annotations of its id. `excluded`: keys of images to leave out
+    (counted). `path`: the file, for reports."""
     names = category_names(content)
     objects_of: dict[Any, list[tuple[str, Any]]] = {}
     for row in content["images"]:

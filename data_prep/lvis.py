@@ -2,12 +2,12 @@
 
     python data_prep/lvis.py --instances lvis_v1_train.json --images coco --classes few6 --shots 10 --out lvis.jsonl
 
-LVIS has COCO's form, and its pictures: the file is the last two parts of `coco_url` (val2017 of LVIS takes pictures from
+LVIS has COCO's form, and its images: the file is the last two parts of `coco_url` (val2017 of LVIS takes images from
 COCO's train2017). Names keep their underscores.
 
-Annotation is federated: a picture was searched only for some categories. Negatives come from its `neg_category_ids`
-alone, so `--per image` asks for what is present and known to be absent, never for all 1,203 names; a category in
-`not_exhaustive_category_ids` has objects that are not annotated and gives no sample there.
+Annotation is federated: an image was searched only for some categories. Negatives come from its `neg_category_ids` alone, so
+`--per image` asks for the categories that are present or known to be absent, never for all 1,203 names. A category in
+`not_exhaustive_category_ids` has objects that are not annotated; no sample asks for it there.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from data_prep.detection_set import (
     Annotated,
     add_options,
+    check_images,
     check_options,
-    check_pictures,
     choose_categories,
     finish,
     plan_of,
@@ -47,7 +47,7 @@ OPEN13 = (
     *("casserole", "die", "egg_roll", "futon", "garbage", "handsaw", "hippopotamus", "kitchen_table", "mallet", "omelet"),
     *("shot_glass", "stepladder", "sugar_bowl"),
 )
-"""Categories it evaluates on after training on others."""
+"""Categories that the same paper evaluates on after training on others."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -66,12 +66,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     ]
     spelling = spellings(names.values())
     categories = choose_categories(args.classes, spelling.values(), {"few6": FEW6, "open13": OPEN13})
-    pictures = check_pictures(annotated, spelling, report)
+    images = check_images(annotated, spelling, report)
     if args.exclude_images:
         print(f"excluded   {report.counts['excluded']} images")
     print(f"unasked    {report.counts['not exhaustive']} pairs of image and category that are not annotated in full")
     plan = plan_of(args, categories, args.dataset or "lvis", args.instances.stem.removeprefix("lvis_v1_"))
-    return finish(pictures, plan, target, report)
+    return finish(images, plan, target, report)
 
 
 def _arguments(argv: Sequence[str] | None) -> tuple[argparse.Namespace, Target]:
@@ -84,7 +84,7 @@ def _arguments(argv: Sequence[str] | None) -> tuple[argparse.Namespace, Target]:
 
 
 def file_name(image: Mapping[str, Any], path: Path) -> str:
-    """Where the picture lies below COCO's folder: `train2017/000000000009.jpg`. Version 0.5 states the base name."""
+    """Where the image lies below COCO's folder: `train2017/000000000009.jpg`. Version 0.5 states the base name."""
     if isinstance(image.get("coco_url"), str) and "/" in image["coco_url"]:
         return "/".join(image["coco_url"].split("/")[-2:])
     if isinstance(image.get("file_name"), str):
@@ -93,7 +93,8 @@ def file_name(image: Mapping[str, Any], path: Path) -> str:
 
 
 def federated(one: Annotated, image: Mapping[str, Any], names: Mapping[Any, str], report: Report) -> Annotated:
-    """What is known of a picture: which of its categories are annotated in full, and which are known to be absent."""
+    """`one` with the federated annotation of its image applied: categories not annotated in full are doubtful, and only the
+    stated ones are absent."""
     stated: dict[str, frozenset[str]] = {}
     for key in ("not_exhaustive_category_ids", "neg_category_ids"):
         ids = image.get(key) or []

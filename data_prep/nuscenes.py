@@ -1,20 +1,19 @@
-"""nuScenes tables → planning samples: front camera key frames, labelled by where the car really went.
+"""nuScenes tables → planning samples: front camera key frames, labelled by the recorded trajectory of the car.
 
     python data_prep/nuscenes.py --root nuscenes --version v1.0-mini --out nuscenes_plan.jsonl
 
 Reads the tables scene, sample, sample_data, ego_pose, calibrated_sensor and sensor (JSON, schema of nuScenes v1.0) and the
-pictures of one camera; no nuscenes-devkit is needed. Every key frame (2 Hz) whose scene lasts another `--horizon_s`
+images of one camera; no nuscenes-devkit is needed. Every key frame (2 Hz) whose scene lasts another `--horizon_s`
 seconds is a sample; the ego poses of all frames of the camera (12 Hz) up to there are its trajectory, from which
 `data_prep.meta_actions` derives the words. Speeds are displacements along the heading over half a second.
 
 nuScenes records no navigation command. `--route_m 50` writes one from the recorded route: how the heading has changed
-after that many metres. Without it nothing in the sample says where the driver wants to go.
+after that many metres. Without it the sample does not state where the driver wants to go.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import sys
 from collections.abc import Callable, Sequence
@@ -38,6 +37,7 @@ from data_prep.meta_actions import (
     question,
     trajectory_problem,
 )
+from data_prep.rows import read_json
 from data_prep.writing import Report, add_output_options, check_output_options, draw, finish, image_size_px
 from vlrl.schema import Sample
 
@@ -47,7 +47,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Frame:
-    """One picture of the camera and where the car was: metres and radians in the frame of the map."""
+    """One image of the camera and where the car was: metres and radians in the frame of the map."""
 
     sample_token: str
     file: str
@@ -87,9 +87,9 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="nuScenes tables -> planning samples (JSONL)")
     parser.add_argument("--root", type=Path, required=True, help="folder with samples/ and the folder of tables")
     parser.add_argument("--version", default="v1.0-trainval", help="folder of tables (default v1.0-trainval)")
-    parser.add_argument("--camera", default="CAM_FRONT", help="channel of the pictures (default CAM_FRONT)")
+    parser.add_argument("--camera", default="CAM_FRONT", help="channel of the images (default CAM_FRONT)")
     parser.add_argument(
-        "--scenes", nargs="+", metavar="NAME", help="scenes to use, or one text file with a name a line (default: all)"
+        "--scenes", nargs="+", metavar="NAME", help="scenes to use, or one text file with one name per line (default: all)"
     )
     parser.add_argument("--route_m", type=float, metavar="M", help="write meta.navigation from the route M metres ahead")
     add_threshold_options(parser)
@@ -108,8 +108,8 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def read_table(path: Path, keys: Sequence[str], take: Callable[[dict[str, Any]], T | None], report: Report) -> list[T]:
-    """What `take` makes of each row (None: not wanted). Rows that lack one of `keys`, or for which `take` raises
-    ValueError or TypeError, are reported. Rows are taken while the file is read: the big tables hold millions."""
+    """The results of `take` for each row, None left out. Rows that lack one of `keys`, or for which `take` raises ValueError or
+    TypeError, are reported. `take` runs while the file is read, as the large tables hold millions of rows."""
     taken: list[T] = []
     n_rows = 0
 
@@ -129,10 +129,7 @@ def read_table(path: Path, keys: Sequence[str], take: Callable[[dict[str, Any]],
         if one is not None:
             taken.append(one)
 
-    try:
-        content = json.loads(path.read_bytes(), object_hook=row_read)
-    except ValueError as error:
-        raise SystemExit(f"{path}: not JSON: {error}") from error
+    content = read_json(path, object_hook=row_read)
     if not isinstance(content, list):
         raise SystemExit(f"{path}: a nuScenes table is a JSON list of rows")
     return taken
@@ -144,7 +141,7 @@ def scene_names(tables: Path, report: Report) -> dict[str, str]:
 
 
 def read_frames(tables: Path, camera: str, report: Report) -> dict[str, list[Frame]]:
-    """The camera's frames by scene token, in time. Ends the program where no picture is of this camera."""
+    """The camera's frames by scene token, in time. Ends the program where no image is of this camera."""
     sensors = read_table(tables / "sensor.json", ("token", "channel"), lambda row: (row["token"], row["channel"]), report)
     wanted = {token for token, channel in sensors if channel == camera}
     if not wanted:
@@ -158,13 +155,13 @@ def read_frames(tables: Path, camera: str, report: Report) -> dict[str, list[Fra
             report,
         )
     )
-    pictures = read_table(
+    frame_rows = read_table(
         tables / "sample_data.json",
         ("token", "sample_token", "ego_pose_token", "calibrated_sensor_token", "filename", "timestamp", "is_key_frame"),
-        lambda row: _picture(row) if row["calibrated_sensor_token"] in mounted else None,
+        lambda row: _frame_row(row) if row["calibrated_sensor_token"] in mounted else None,
         report,
     )
-    needed = {row["ego_pose_token"] for row in pictures}
+    needed = {row["ego_pose_token"] for row in frame_rows}
     poses = dict(
         read_table(
             tables / "ego_pose.json",
@@ -177,7 +174,7 @@ def read_frames(tables: Path, camera: str, report: Report) -> dict[str, list[Fra
         read_table(tables / "sample.json", ("token", "scene_token"), lambda row: (row["token"], row["scene_token"]), report)
     )
     frames_of: dict[str, list[Frame]] = {}
-    for row in sorted(pictures, key=lambda row: row["timestamp"]):
+    for row in sorted(frame_rows, key=lambda row: row["timestamp"]):
         where = f"{tables / 'sample_data.json'}: token {row['token']!r}"
         if row["sample_token"] not in scene_of:
             report.bad(where, f"no sample with token {row['sample_token']!r}")
@@ -190,8 +187,8 @@ def read_frames(tables: Path, camera: str, report: Report) -> dict[str, list[Fra
     return frames_of
 
 
-def _picture(row: dict[str, Any]) -> dict[str, Any]:
-    """The row, if it says which picture this is and when it was taken. Raises ValueError."""
+def _frame_row(row: dict[str, Any]) -> dict[str, Any]:
+    """The row itself. Raises ValueError where its file name, time, key-frame flag or sample has the wrong type."""
     for key, kind in (("filename", str), ("timestamp", int), ("is_key_frame", bool), ("sample_token", str)):
         if type(row[key]) is not kind:
             raise ValueError(f"{key} must be {kind.__name__}, got {row[key]!r}")
@@ -211,7 +208,8 @@ def _pose(row: dict[str, Any]) -> tuple[float, float, float]:
 
 @dataclass(frozen=True)
 class Drive:
-    """One scene as arrays, a value a frame: times in s, positions in m (frames by 2), yaws unwrapped, speeds in m/s."""
+    """One scene as arrays with one value per frame: times in s, positions in m `[frames, 2]`, unwrapped yaws in radians, speeds
+    in m/s."""
 
     times: NDArray[np.float64]
     xy: NDArray[np.float64]
@@ -220,7 +218,7 @@ class Drive:
 
 
 def drive_of(frames: Sequence[Frame]) -> Drive:
-    """The drive that `frames` (in time, two or more, at distinct times) saw."""
+    """The drive of `frames`: two or more, sorted by time, at distinct times."""
     times = np.array([(frame.time_us - frames[0].time_us) / 1e6 for frame in frames])
     xy = np.array([(frame.x_m, frame.y_m) for frame in frames])
     yaws = np.unwrap(np.array([frame.yaw_rad for frame in frames]))
@@ -233,7 +231,7 @@ def drive_of(frames: Sequence[Frame]) -> Drive:
 def scene_samples(
     frames: Sequence[Frame], scene: str, thresholds: Thresholds, args: argparse.Namespace, report: Report
 ) -> list[Sample]:
-    """A sample a key frame that has its future inside the scene."""
+    """One sample per key frame whose horizon lies inside the scene."""
     frames = [
         frame
         for frame, before in zip(frames, [None, *frames], strict=False)
@@ -280,7 +278,8 @@ def scene_samples(
 
 
 def route_ahead(drive: Drive, index: int, route_m: float, turn_deg: float) -> str | None:
-    """Where the recorded route leads within `route_m` metres of frame `index`; None when the scene ends before."""
+    """The command that describes the recorded route over `route_m` metres from frame `index`; None where the scene ends
+    before."""
     steps = np.hypot(*np.diff(drive.xy[index:], axis=0).T)
     driven = np.concatenate([[0.0], np.cumsum(steps)])
     if driven[-1] < route_m:

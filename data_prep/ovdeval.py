@@ -2,13 +2,12 @@
 
     python data_prep/ovdeval.py --instances negation.json --images negation --out ovdeval_negation.jsonl
 
-One JSON file in COCO's form and one folder of pictures a subset. The subsets of names (coco, also called object, and
-celebrity, logo, landmark) ask every picture for the whole category list; those of attributes, positions, relations and
-negation ask for the picture's own `text` (present) and `neg_text` (hard negatives). Which is meant follows from the
-file's name, or `--subset`.
+One JSON file in COCO's form and one folder of images per subset. The subsets of names (coco, also called object, and celebrity,
+logo, landmark) ask for the whole category list in every image; those of attributes, positions, relations and negation ask for
+the image's own `text` (present) and `neg_text` (hard negatives). The subset follows from the file's name, or `--subset`.
 
-The list is asked in the order of the file's categories, not with those present first: that order would give the answer
-away. A `text` without a box and a box outside `text` contradict the file and are reported.
+The list has the order of the file's categories: with the present ones first, the order would reveal the answer. A `text`
+without a box and a box outside `text` contradict the file and are reported.
 """
 
 from __future__ import annotations
@@ -25,8 +24,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from data_prep.detection_set import (
     Annotated,
     add_options,
+    check_images,
     check_options,
-    check_pictures,
     choose_categories,
     finish,
     plan_of,
@@ -54,13 +53,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     names += [text for one in annotated for text in sorted(one.absent or ())]
     spelling = spellings(names)
     categories = choose_categories(args.classes, spelling.values())
-    pictures = check_pictures(annotated, spelling, report)
-    return finish(pictures, plan_of(args, categories, args.dataset or f"ovdeval-{args.subset}", None), target, report)
+    images = check_images(annotated, spelling, report)
+    return finish(images, plan_of(args, categories, args.dataset or f"ovdeval-{args.subset}", None), target, report)
 
 
 def _arguments(argv: Sequence[str] | None) -> tuple[argparse.Namespace, Target]:
     parser = argparse.ArgumentParser(description="OVDEval JSON -> detection samples (JSONL)")
-    add_input_options(parser, "<subset>.json", "folder of the subset's pictures", exclude=False)
+    add_input_options(parser, "<subset>.json", "folder of the subset's images", exclude=False)
     parser.add_argument("--subset", choices=(*WHOLE_LIST, *OWN_TEXTS), help="default: the name of the JSON file")
     add_options(parser, per="image")
     args = parser.parse_args(argv)
@@ -75,7 +74,7 @@ def _arguments(argv: Sequence[str] | None) -> tuple[argparse.Namespace, Target]:
 
 
 def own_texts(one: Annotated, image: Mapping[str, Any], report: Report) -> tuple[list[str], list[str]] | None:
-    """The picture's `text` and `neg_text`; None (reported) when it has none."""
+    """The image's `text` and `neg_text`; None (reported) when it has none."""
     texts = [image.get(key) for key in ("text", "neg_text")]
     for key, value in zip(("text", "neg_text"), texts, strict=True):
         if not isinstance(value, list) or not all(isinstance(text, str) and text.strip() for text in value):
@@ -86,7 +85,7 @@ def own_texts(one: Annotated, image: Mapping[str, Any], report: Report) -> tuple
 
 
 def restricted(one: Annotated, texts: tuple[list[str], list[str]], report: Report) -> Annotated:
-    """The picture with its own labels only: those of `text` by their boxes, those of `neg_text` known to be absent."""
+    """The image with its own labels only: those of `text` by their boxes, those of `neg_text` known to be absent."""
     present, negative = ({canon(text) for text in some} for some in texts)
     labels = {box.label or "" for box in one.boxes} | one.crowd | one.doubtful
     unlisted = {label for label in labels if canon(label) not in present}

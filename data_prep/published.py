@@ -13,7 +13,7 @@ downloaded unless `--download` is given, which takes ids of the Hugging Face hub
 - `cls_rl`: `image`, `problem` with the list of names, `solution`.
 - `vision_r1`: `image`, `problem`, `solution` (JSON text), `width`, `height`, `target_id_maps`.
 
-Pictures kept inside a data set are written as files by `--export_images`; such with transparency are put on white.
+Images inside a data set are written as files by `--export_images`, those with transparency on a white background.
 """
 
 from __future__ import annotations
@@ -29,13 +29,24 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageOps
+from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from data_prep import published_rows
-from data_prep.rows import BadRow, Ids, Table, checked, hub_rows, open_table, picture_sizes
-from data_prep.writing import Report, Target, add_output_options, check_output_options, draw, finish, whole_number
+from data_prep.rows import BadRow, Ids, Table, checked, hub_rows, image_sizes, open_table
+from data_prep.writing import (
+    Report,
+    Target,
+    add_output_options,
+    check_output_options,
+    draw,
+    finish,
+    need_folder,
+    numbered_path,
+    whole_number,
+)
+from vlrl.data.images import as_rgb, displayed_size
 from vlrl.schema import COORDS, Sample
 
 FORMATS = {
@@ -45,13 +56,13 @@ FORMATS = {
     "vision_r1": published_rows.vision_r1,
 }
 _AS_THEY_ARE = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp"}
-_EXIF_ORIENTATION = 0x0112
+
 _IN_TEXT = re.compile(r"<img>(.*?)</img>", re.DOTALL)
 
 
 @dataclass(frozen=True)
 class Input:
-    """One of `--data` with what belongs to it alone."""
+    """One of `--data` with its image folder and reward method."""
 
     table: Table
     images: Path
@@ -93,12 +104,15 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--format", choices=FORMATS, required=True, help="whose data it is")
     parser.add_argument("--data", nargs="+", required=True, metavar="PATH", help="files or folders (ids with --download)")
     parser.add_argument(
-        "--images", type=Path, nargs="+", metavar="FOLDER", help="folder of the image paths: one for all, or one a --data"
+        "--images", type=Path, nargs="+", metavar="FOLDER", help="folder of the image paths: one for all, or one per --data"
     )
     parser.add_argument("--download", action="store_true", help="--data are ids of the Hugging Face hub; download them")
     parser.add_argument("--split", help="part of a saved or downloaded data set (default: the only one, or train)")
     parser.add_argument(
-        "--reward_method", nargs="+", choices=published_rows.METHODS, help="vlm_r1: for rows without one; one, or one a --data"
+        "--reward_method",
+        nargs="+",
+        choices=published_rows.METHODS,
+        help="vlm_r1: for rows without one; one, or one per --data",
     )
     parser.add_argument(
         "--coords", choices=[name for name in COORDS if name != "resized_px"], default="px", help="vlm_r1: unit of the boxes"
@@ -112,8 +126,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         if given is not None and len(given) not in (1, len(args.data)):
             parser.error(f"--{name}: {len(given)} for {len(args.data)} --data; give one for all or one each")
     for folder in args.images or ():
-        if not folder.is_dir():
-            parser.error(f"--images: no such folder {folder}")
+        need_folder(parser, "--images", folder)
     if args.format != "vlm_r1" and (args.reward_method is not None or args.coords != "px"):
         parser.error("--reward_method and --coords are for --format vlm_r1; the other formats fix both")
     return args
@@ -133,17 +146,17 @@ def _inputs(args: argparse.Namespace) -> list[Input]:
 def convert(
     row: Mapping[str, Any], place: str, one: Input, args: argparse.Namespace, target: Target, clipped: Callable[[str], None]
 ) -> Sample:
-    """The sample of a row; pictures inside the row get the address `embedded:<place>:<which>`. Raises BadRow."""
+    """The sample of a row; images inside the row get the address `embedded:<place>:<which>`. Raises BadRow."""
     images, sizes_wh = [], []
-    for which, cell in enumerate(picture_cells(row)):
+    for which, cell in enumerate(image_cells(row)):
         if isinstance(cell, bytes):
             if target.export_images is None:
-                raise SystemExit("the pictures are inside the data set; --export_images [FOLDER] writes them as files")
+                raise SystemExit("the images are inside the data set; --export_images [FOLDER] writes them as files")
             images.append(f"embedded:{place}:{which}")
             sizes_wh.append(embedded_size_px(cell))
         else:
             images.append(str(one.images / cell))
-            sizes_wh += picture_sizes([one.images / cell])
+            sizes_wh += image_sizes([one.images / cell])
     dataset = args.dataset or one.table.name
     source_id = str(row.get("id", place.rpartition(":")[2]))
     meta = {"dataset": dataset, "source_id": source_id} | ({"split": args.split} if args.split else {})
@@ -160,8 +173,8 @@ def convert(
     return checked(FORMATS[args.format](source))
 
 
-def picture_cells(row: Mapping[str, Any]) -> list[str | bytes]:
-    """The pictures of a row: paths, or bytes where the row holds the picture itself. Raises BadRow."""
+def image_cells(row: Mapping[str, Any]) -> list[str | bytes]:
+    """The images of a row: paths, or bytes where the row holds the image itself. Raises BadRow."""
     named = next((row[key] for key in ("image", "images", "image_path") if row.get(key) is not None), None)
     if named is None and isinstance(row.get("conversations"), list):
         named = [path.strip() for turn in row["conversations"][:1] for path in _IN_TEXT.findall(str(turn))]
@@ -170,25 +183,23 @@ def picture_cells(row: Mapping[str, Any]) -> list[str | bytes]:
         if isinstance(cell, dict):
             cell = cell.get("bytes") or cell.get("path")
         if not isinstance(cell, str | bytes) or not cell:
-            raise BadRow(f"an image is a path or a picture, got {str(cell)[:80]!r}")
+            raise BadRow(f"an image is a path or the bytes of a file, got {str(cell)[:80]!r}")
         cells.append(cell)
     return cells
 
 
 def embedded_size_px(data: bytes) -> tuple[int, int]:
-    """Width and height of a picture in memory as shown (EXIF rotation applied). Raises BadRow."""
+    """Width and height in pixels of an image in memory, EXIF rotation applied. Raises BadRow."""
     try:
         with Image.open(io.BytesIO(data)) as image:
-            width, height = image.size
-            turned = "exif" in image.info and image.getexif().get(_EXIF_ORIENTATION) in (5, 6, 7, 8)
-    except (OSError, Image.DecompressionBombError) as error:
-        raise BadRow(f"cannot read the picture in the row: {error}") from error
-    return (height, width) if turned else (width, height)
+            return displayed_size(image)
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise BadRow(f"cannot read the image in the row: {error}") from error
 
 
 def export_embedded(samples: Sequence[Sample], inputs: Sequence[Input], target: Target, report: Report) -> list[Sample]:
-    """Write the pictures that lie inside the rows of `samples` and refer to the files; such that cannot be decoded are
-    reported and their samples left out. The rows are read once more, so that only one is in memory at a time."""
+    """Write the images inside the rows of `samples` as files, and refer to these. Samples whose image cannot be decoded are
+    reported and left out. The rows are read a second time, so that only one is in memory at a time."""
     wanted = {image for sample in samples for image in sample.images if image.startswith("embedded:")}
     if not wanted or target.export_images is None:
         return list(samples)
@@ -198,7 +209,7 @@ def export_embedded(samples: Sequence[Sample], inputs: Sequence[Input], target: 
         try:
             file_of[address] = str(_save(data, target.export_images, name))
         except (OSError, Image.DecompressionBombError) as error:
-            report.bad(where, f"cannot decode its picture: {error}")
+            report.bad(where, f"cannot decode its image: {error}")
     return [
         replace(sample, images=tuple(file_of.get(image, image) for image in sample.images))
         for sample in samples
@@ -207,43 +218,32 @@ def export_embedded(samples: Sequence[Sample], inputs: Sequence[Input], target: 
 
 
 def _embedded(inputs: Sequence[Input], wanted: set[str]) -> Iterator[tuple[str, str, str, bytes]]:
-    """Address, place, file name and bytes of each wanted picture."""
+    """Address, place, file name and bytes of each wanted image."""
     rows = {address.rpartition(":")[0] for address in wanted}
     for index, one in enumerate(inputs):
         for number, (where, row) in enumerate(one.table.read(None), start=1):
             if f"embedded:{index}:{number}" not in rows:
                 continue
-            for which, cell in enumerate(picture_cells(row)):
+            for which, cell in enumerate(image_cells(row)):
                 address = f"embedded:{index}:{number}:{which}"
                 if address in wanted and isinstance(cell, bytes):
                     yield address, where, f"{one.table.name}-{number:06}" + (f"-{which}" if which else ""), cell
 
 
 def _save(data: bytes, folder: Path, name: str) -> Path:
-    """Write a picture as it is, or as an RGB PNG file where it is in another mode or format; returns the file.
-
-    A name that another picture of the folder has is numbered.
-    """
+    """Write an image unchanged, or as an RGB PNG file where its mode or format is not a common one; returns the file."""
     with Image.open(io.BytesIO(data)) as image:
         suffix = _AS_THEY_ARE.get(image.format or "")
         if suffix is None or image.mode not in ("RGB", "L") or "transparency" in image.info:
             data, suffix = _as_rgb_png(image), ".png"
-    path, number = folder / f"{name}{suffix}", 1
-    while path.exists() and path.read_bytes() != data:
-        number += 1
-        path = folder / f"{name}-{number}{suffix}"
+    path = numbered_path(folder, name, suffix, lambda other: other.read_bytes() == data)
     path.write_bytes(data)
     return path
 
 
 def _as_rgb_png(image: Image.Image) -> bytes:
-    turned = ImageOps.exif_transpose(image)
-    if turned.mode in ("RGBA", "LA", "PA") or "transparency" in turned.info:
-        white = Image.new("RGBA", turned.size, "white")
-        white.alpha_composite(turned.convert("RGBA"))
-        turned = white
     written = io.BytesIO()
-    turned.convert("RGB").save(written, "PNG")
+    as_rgb(image).save(written, "PNG")
     return written.getvalue()
 
 

@@ -1,8 +1,7 @@
 """One row of a published data set → one sample: VLM-R1, Visual-RFT, CLS-RL and Vision-R1 as their own trainers read them.
 
-The rows stay as they are published; what is added here is the task each belongs to, judged by its answer, and what its
-question asks once placeholders and format sentences are gone (the prompt writes its own). Boxes become original pixels.
-Every function raises `BadRow` for a row that cannot be used.
+The task of a row follows from its answer. Placeholders and sentences about the format leave its question, as the prompt of the
+task writes its own. Boxes become original pixels. Every function raises `BadRow` for a row that cannot be used.
 """
 
 from __future__ import annotations
@@ -25,8 +24,8 @@ from vlrl.schema import Box, Sample, box_problem
 
 @dataclass(frozen=True)
 class Source:
-    """A row and what was found out about it. `sizes_wh`: each picture's size as shown, in pixels. `coords`: what unit its
-    boxes are in. `clipped`: told of a box that sticks out of its picture and was cut."""
+    """A row and its images. `sizes_wh`: the size of each image in pixels, EXIF rotation applied. `coords`: the coordinate
+    convention of its boxes. `clipped`: called with a message for a box that was cut at the edge of its image."""
 
     row: Mapping[str, Any]
     sample_id: str
@@ -45,7 +44,7 @@ DETECTION_METHODS = {
     "odLength": "vlm_r1_odlength",
     "weighted_sum": "vlm_r1_weighted",
 }
-"""VLM-R1's ways to pay a list of boxes, and the reward that each is here."""
+"""VLM-R1's methods for a list of boxes → our reward of the same definition."""
 TEXT_METHODS = {
     "mcq": "mcq",
     "yes_no": "yes_no",
@@ -54,7 +53,7 @@ TEXT_METHODS = {
     "all_match": "exact_match",
 }
 LENGTH_METHODS = {"length": "cosine_length", "repetition": "repetition"}
-"""These shape an accuracy, so the row's accuracy is paid as well."""
+"""Methods that shape an accuracy → our reward; the row's accuracy reward is applied as well."""
 METHODS = ("default", *TEXT_METHODS, *DETECTION_METHODS, *LENGTH_METHODS)
 FORMAT = "think_answer_format"
 
@@ -71,81 +70,84 @@ _CHOOSE = re.compile(r"choose one from list\s*\[(.*)\]", re.DOTALL | re.IGNORECA
 
 def vlm_r1(source: Source) -> Sample:
     """A row of VLM-R1's JSONL (`conversations` of two turns) or of its evaluation files (`problem`, `solution`)."""
-    problem, gold = _turns(source.row)
+    problem, reference = _turns(source.row)
     method = source.row.get("accu_reward_method") or source.reward_method or "default"
     if method not in METHODS:
         raise BadRow(f"unknown accu_reward_method {method!r}; known: {', '.join(METHODS)}")
-    if isinstance(gold, str):
-        gold = gold.replace(ANSWER, "").replace(END_ANSWER, "").strip()
+    if isinstance(reference, str):
+        reference = reference.replace(ANSWER, "").replace(END_ANSWER, "").strip()
     asked = _listed_categories(problem)
     boxes = None
-    # corner pairs and boxes inside prose are no answers of this data set, and could be points or intervals
-    if method not in TEXT_METHODS and (not isinstance(gold, str) or gold.startswith(("[", "{", "```")) or _says_none(gold)):
-        boxes = _boxes_in(gold, none_is_empty=method in DETECTION_METHODS or asked is not None)
+    # corner pairs and boxes inside prose are not answers of this data set; they could be points or intervals
+    if method not in TEXT_METHODS and (
+        not isinstance(reference, str) or reference.startswith(("[", "{", "```")) or _says_none(reference)
+    ):
+        boxes = _boxes_in(reference, none_is_empty=method in DETECTION_METHODS or asked is not None)
     if boxes is None and method in DETECTION_METHODS:
-        raise BadRow(f"{method} needs a list of boxes, got {str(gold)[:120]!r}")
+        raise BadRow(f"{method} needs a list of boxes, got {str(reference)[:120]!r}")
     if boxes is not None and (method in DETECTION_METHODS or asked is not None or _is_labelled(boxes)):
         rewards = (DETECTION_METHODS[method], FORMAT) if method in DETECTION_METHODS else ()
         return _detection(source, asked or list(dict.fromkeys(box.label for box in boxes if box.label)), boxes, rewards)
     if boxes is not None:
         expression = source.row.get("normal_caption") or _after(_REGION, problem) or asked_text(problem)
         return _grounding(source, expression, boxes)
-    return _qa(source, problem, gold, method)
+    return _qa(source, problem, reference, method)
 
 
 def _turns(row: Mapping[str, Any]) -> tuple[str, Any]:
     turns = row.get("conversations")
     if turns is None:
-        problem, gold = row.get("problem"), row.get("solution")
+        problem, reference = row.get("problem"), row.get("solution")
     elif isinstance(turns, list) and len(turns) >= 2 and all(isinstance(turn, dict) for turn in turns[:2]):
-        problem, gold = turns[0].get("value"), turns[1].get("value")
+        problem, reference = turns[0].get("value"), turns[1].get("value")
     else:
         raise BadRow(f"'conversations' must hold a question and an answer, got {str(turns)[:120]}")
-    if not isinstance(problem, str) or gold is None or isinstance(gold, bool | dict):
-        raise BadRow(f"a row needs a question (text) and an answer, got {problem!r} and {gold!r}")
-    return problem, gold
+    if not isinstance(problem, str) or reference is None or isinstance(reference, bool | dict):
+        raise BadRow(f"a row needs a question (text) and an answer, got {problem!r} and {reference!r}")
+    return problem, reference
 
 
-def _qa(source: Source, problem: str, gold: Any, method: str) -> Sample:
-    """A question with a short answer, paid as VLM-R1 pays it: by the row's method, else by the kind of its answer."""
-    answer, reward = gold, TEXT_METHODS.get(method) or _default_reward(gold)
+def _qa(source: Source, problem: str, reference: Any, method: str) -> Sample:
+    """A question with a short answer, with the reward that VLM-R1 uses: that of the row's method, else that of the answer's
+    kind."""
+    answer, reward = reference, TEXT_METHODS.get(method) or _default_reward(reference)
     if reward in ("mcq", "yes_no"):
-        if not isinstance(gold, str):
-            raise BadRow(f"{reward} needs a text as answer, got {gold!r}")
-        answer, why = choice_letter(gold, None) if reward == "mcq" else yes_or_no(gold)
+        if not isinstance(reference, str):
+            raise BadRow(f"{reward} needs a text as answer, got {reference!r}")
+        answer, why = choice_letter(reference, None) if reward == "mcq" else yes_or_no(reference)
         if answer is None:
-            raise BadRow(f"{reward}: {why}: {gold!r}")
+            raise BadRow(f"{reward}: {why}: {reference!r}")
     shaping = (LENGTH_METHODS[method],) if method in LENGTH_METHODS else ()
     meta = {**source.meta, "rewards": [reward, *shaping, FORMAT]}
     return Sample(source.sample_id, "qa", asked_text(problem), answer, source.images, meta=meta)
 
 
-def _default_reward(gold: Any) -> str:
-    if isinstance(gold, int | float) or (isinstance(gold, str) and number(gold) is not None):
+def _default_reward(reference: Any) -> str:
+    if isinstance(reference, int | float) or (isinstance(reference, str) and number(reference) is not None):
         return "math_equal"
-    if isinstance(gold, str) and re.fullmatch(r"\(?[A-Z]\)?\.?", gold):
+    if isinstance(reference, str) and re.fullmatch(r"\(?[A-Z]\)?\.?", reference):
         return "mcq"
     return "fuzzy_match"
 
 
-def _says_none(gold: str) -> bool:
-    read = parse_boxes(gold)
+def _says_none(reference: str) -> bool:
+    read = parse_boxes(reference)
     return isinstance(read, ParsedBoxes) and read.explicit_none
 
 
 def visual_rft(source: Source) -> Sample:
     """A row of Visual-RFT (`image`, `problem`, `solution` in answer tags), or of its LISA file (`conversations`)."""
-    problem, gold = _turns(source.row)
-    if not isinstance(gold, str):
-        raise BadRow(f"the solution must be a text, got {gold!r}")
-    span = answer_span(gold)
+    problem, reference = _turns(source.row)
+    if not isinstance(reference, str):
+        raise BadRow(f"the solution must be a text, got {reference!r}")
+    span = answer_span(reference)
     if not span.text:
-        raise BadRow(f"no answer in the solution {gold[:120]!r}: {span.why or 'it is empty'}")
+        raise BadRow(f"no answer in the solution {reference[:120]!r}: {span.why or 'it is empty'}")
     category = _after(_CATEGORY, problem)
     boxes = _boxes_in(span.text, none_is_empty=category is not None)
     if category is not None:
         if boxes is None:
-            raise BadRow(f"no boxes in the solution {gold[:120]!r}")
+            raise BadRow(f"no boxes in the solution {reference[:120]!r}")
         return _detection(source, [category], boxes, ())
     if boxes is not None and "Position" in span.text:
         raise BadRow(f"the problem names no category ('belonging to the category ...'): {problem[:120]!r}")
@@ -156,12 +158,12 @@ def visual_rft(source: Source) -> Sample:
 
 def cls_rl(source: Source) -> Sample:
     """A row of CLS-RL (`image`, `problem` with or without a list of names, `solution` in answer tags, or `label`)."""
-    problem, gold = source.row.get("problem"), source.row.get("solution", source.row.get("label"))
-    if not isinstance(problem, str) or not isinstance(gold, str):
-        raise BadRow(f"'problem' and 'solution' must be texts, got {problem!r} and {gold!r}")
-    label = answer_span(gold).text
+    problem, reference = source.row.get("problem"), source.row.get("solution", source.row.get("label"))
+    if not isinstance(problem, str) or not isinstance(reference, str):
+        raise BadRow(f"'problem' and 'solution' must be texts, got {problem!r} and {reference!r}")
+    label = answer_span(reference).text
     if not label:
-        raise BadRow(f"no label in the solution {gold!r}")
+        raise BadRow(f"no label in the solution {reference!r}")
     found = _CHOOSE.search(problem)
     choices = None
     if found is not None:
@@ -210,21 +212,21 @@ def _json_cell(value: Any, name: str) -> Any:
         raise BadRow(f"{name} is not JSON: {value[:120]!r}") from error
 
 
-def _boxes_in(gold: Any, none_is_empty: bool) -> list[Box] | None:
-    """The boxes an answer holds; None where it is no box answer. `none_is_empty`: "None" is an empty list of boxes."""
-    if isinstance(gold, list):
-        if not (len(gold) == 4 and all(isinstance(value, int | float) for value in gold)) and not any(
-            isinstance(item, dict | list) for item in gold
+def _boxes_in(reference: Any, none_is_empty: bool) -> list[Box] | None:
+    """The boxes in an answer; None where it is not an answer of boxes. `none_is_empty`: "None" is an empty list of boxes."""
+    if isinstance(reference, list):
+        if not (len(reference) == 4 and all(isinstance(value, int | float) for value in reference)) and not any(
+            isinstance(item, dict | list) for item in reference
         ):
             return None
-        gold = json.dumps(gold)
-    if not isinstance(gold, str):
+        reference = json.dumps(reference)
+    if not isinstance(reference, str):
         return None
-    read = parse_boxes(gold)
+    read = parse_boxes(reference)
     if not isinstance(read, ParsedBoxes) or (read.explicit_none and not none_is_empty):
         return None
     if not read.all_valid or read.truncated:
-        raise BadRow(f"{read.n_pred - len(read.items)} boxes of {read.n_pred} are unusable: {gold[:120]!r}")
+        raise BadRow(f"{read.n_pred - len(read.items)} boxes of {read.n_pred} are unusable: {reference[:120]!r}")
     return list(read.items)
 
 
@@ -246,7 +248,7 @@ def _detection(source: Source, asked: Sequence[str], boxes: Sequence[Box], rewar
         label = asked[0] if box.label is None and len(asked) == 1 else spelling.get(canon(box.label or ""))
         if label is None:
             raise BadRow(f"label {box.label!r} is not among the asked categories {', '.join(asked)}"[:300])
-        items.append({"bbox_2d": _in_picture(box, source), "label": label})
+        items.append({"bbox_2d": _in_image(box, source), "label": label})
     meta = {**source.meta, "categories": asked, "image_size": list(source.sizes_wh[0])}
     meta |= {"rewards": list(rewards)} if rewards else {}
     return Sample(source.sample_id, "detection", ", ".join(asked), items, source.images, meta=meta)
@@ -258,12 +260,13 @@ def _grounding(source: Source, expression: str, boxes: Sequence[Box]) -> Sample:
     if not source.sizes_wh:
         raise BadRow("boxes need an image")
     meta = {**source.meta, "image_size": list(source.sizes_wh[0])}
-    answer = {"bbox_2d": _in_picture(boxes[0], source)}
+    answer = {"bbox_2d": _in_image(boxes[0], source)}
     return Sample(source.sample_id, "grounding", expression.strip().removesuffix("."), answer, source.images, meta=meta)
 
 
-def _in_picture(box: Box, source: Source) -> list[float]:
-    """The box in original pixels, cut at the picture's edge; more than 1 px outside is told to `source.clipped`."""
+def _in_image(box: Box, source: Source) -> list[float]:
+    """The box in original pixels, cut at the edge of the image; `source.clipped` is called where it was more than 1 px
+    outside."""
     width, height = source.sizes_wh[0]
     corners = to_original_px(box.xyxy, source.coords, (width, height))
     problem = box_problem(corners, (width, height))
@@ -281,7 +284,7 @@ def _after(pattern: re.Pattern[str], text: str) -> str | None:
 
 
 def asked_text(problem: str) -> str:
-    """What a problem asks: without image placeholders, and without everything from the first sentence on format on.
+    """The question in a problem: without image placeholders, and cut before the first sentence about the format.
 
     Raises BadRow where nothing is left.
     """

@@ -1,4 +1,4 @@
-"""ReasonSeg (dvlab-research/LISA, arXiv 2308.00692) → grounding samples, one an instruction.
+"""ReasonSeg (dvlab-research/LISA, arXiv 2308.00692) → grounding samples, one per instruction.
 
     python data_prep/reasonseg.py --root ReasonSeg --split train --out reasonseg_train.jsonl
 
@@ -25,7 +25,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from data_prep.fitting import box_counts, fit_box, is_pixel, tidy, usable_size_px
-from data_prep.writing import Report, Target, add_output_options, check_output_options, draw, finish
+from data_prep.writing import Report, Target, add_output_options, check_output_options, draw, finish, need_folder
 from vlrl.schema import Box, Sample
 
 Polygon = list[list[float]]
@@ -33,7 +33,7 @@ Polygon = list[list[float]]
 
 @dataclass(frozen=True)
 class Annotation:
-    """One JSON file. Polygons are lists of [x, y] in original pixels, unchecked against the picture."""
+    """One JSON file. Polygons are lists of [x, y] in original pixels, unchecked against the image."""
 
     instructions: tuple[str, ...]
     is_sentence: bool
@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     n_instructions = Counter(sample.images for sample in samples)
     several = sum(n > 1 for n in n_instructions.values())
     lines = [f"several    {several} images with more than one instruction", *box_counts(report)]
-    return finish(draw(samples, args.limit, args.seed), target, report, lines, f"{len(jpgs)} pictures in {folder}")
+    return finish(draw(samples, args.limit, args.seed), target, report, lines, f"{len(jpgs)} images in {folder}")
 
 
 def _arguments(argv: Sequence[str] | None) -> tuple[argparse.Namespace, Target]:
@@ -68,14 +68,13 @@ def _arguments(argv: Sequence[str] | None) -> tuple[argparse.Namespace, Target]:
     parser.add_argument("--box", choices=("union", "first"), default="union", help="all target points or the first polygon's")
     add_output_options(parser)
     args = parser.parse_args(argv)
-    if not (args.root / args.split).is_dir():
-        parser.error(f"--root: no such folder {args.root / args.split}")
+    need_folder(parser, "--root", args.root / args.split)
     args.dataset = args.dataset or "ReasonSeg"
     return args, check_output_options(args)
 
 
 def samples_of(jpg: Path, path: Path, args: argparse.Namespace, report: Report) -> list[Sample]:
-    """One sample an instruction of the picture; none (reported) when its annotation cannot be used."""
+    """One sample per instruction of the image; none (reported) where its annotation cannot be used."""
     annotation = read_annotation(path)
     if isinstance(annotation, str):
         report.bad(str(path), annotation)

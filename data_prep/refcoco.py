@@ -1,14 +1,14 @@
-"""RefCOCO, RefCOCO+ and RefCOCOg (lichengunc/refer) → grounding samples, one a sentence.
+"""RefCOCO, RefCOCO+ and RefCOCOg (lichengunc/refer) → grounding samples, one per sentence.
 
     python data_prep/refcoco.py --root data --dataset refcoco --split train --images train2014 --out refcoco_train.jsonl
 
-Reads `<root>/<dataset>/refs(<splitBy>).p` and `instances.json`. The pickle is read without running what it may hold. The
-box is the annotation's, [x, y, width, height] counted from 0, and the picture is that of `instances.json`: the file name
-inside a ref carries the annotation's number and names no file.
+Reads `<root>/<dataset>/refs(<splitBy>).p` and `instances.json`. Reading the pickle runs no code of it. The box is the
+annotation's, [x, y, width, height] counted from 0, and the image is that of `instances.json`: the file name inside a ref
+carries the annotation's number and names no file.
 
 Splits: train, val, testA (people) and testB (other) for `--splitBy unc`; train, val, test for `umd` and `google` (there
-the objects were divided, so one picture can be in train and val). Pictures are COCO's train2014 in every split: leave the
-evaluation pictures of one set out of the training file of another with `--exclude_images refcoco_val.jsonl ...`, and out
+the objects were divided, so one image can be in train and val). Images are COCO's train2014 in every split: leave the
+evaluation images of one set out of the training file of another with `--exclude_images refcoco_val.jsonl ...`, and out
 of COCO training files with the same option of `data_prep/coco.py`.
 """
 
@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from data_prep.fitting import box_counts, fit_box, stated_size, usable_size_px, xywh_to_box
 from data_prep.instances import add_exclude_option, check_input_options, image_keys, read_excluded, read_instances
 from data_prep.unpickling import read_pickle
-from data_prep.writing import Report, Target, add_output_options, check_output_options, draw, finish
+from data_prep.writing import Report, Target, add_output_options, check_output_options, draw, finish, need_file
 from vlrl.schema import Box, Sample
 
 SPLIT_BY = {"refcoco": ("unc", "google"), "refcoco+": ("unc",), "refcocog": ("umd", "google")}
@@ -72,7 +72,7 @@ def _arguments(argv: Sequence[str] | None) -> tuple[argparse.Namespace, Target]:
     parser.add_argument("--root", type=Path, help="folder that holds refcoco/, refcoco+/, refcocog/")
     parser.add_argument("--refs", type=Path, help="default: ROOT/DATASET/refs(SPLITBY).p")
     parser.add_argument("--instances", type=Path, help="default: ROOT/DATASET/instances.json")
-    parser.add_argument("--images", type=Path, required=True, help="folder of COCO's train2014 pictures")
+    parser.add_argument("--images", type=Path, required=True, help="folder of COCO's train2014 images")
     add_exclude_option(parser)
     add_output_options(parser, dataset=False)
     args = parser.parse_args(argv)
@@ -84,15 +84,14 @@ def _arguments(argv: Sequence[str] | None) -> tuple[argparse.Namespace, Target]:
             if args.root is None:
                 parser.error("give --root, or both --refs and --instances")
             setattr(args, name, args.root / args.dataset / file)
-    if not args.refs.is_file():
-        parser.error(f"--refs: no such file {args.refs}")
+    need_file(parser, "--refs", args.refs)
     check_input_options(args, parser)
     args.split = list(dict.fromkeys(args.split))
     return args, check_output_options(args)
 
 
 def read_refs(path: Path) -> list[dict[str, Any]]:
-    """The refs of a pickle; ends the program when they are none."""
+    """The refs of a pickle; ends the program where it holds something else."""
     refs = read_pickle(path)
     if not isinstance(refs, list):
         raise SystemExit(f"{path}: a {type(refs).__name__}, not the list of refs")
@@ -104,7 +103,7 @@ def read_refs(path: Path) -> list[dict[str, Any]]:
 
 @dataclass
 class Source:
-    """Refs joined with `instances.json`; each picture is opened once."""
+    """Refs joined with `instances.json`; each image is opened once."""
 
     args: argparse.Namespace
     content: Mapping[str, Any]
@@ -118,7 +117,7 @@ class Source:
         self.excluded = read_excluded(self.args.exclude_images)
 
     def samples_of(self, ref: Mapping[str, Any]) -> list[Sample]:
-        """One sample a sentence of `ref`; none (reported) when its box cannot be used."""
+        """One sample per sentence of `ref`; none (reported) where its box cannot be used."""
         where = f"{self.args.refs}: ref {ref['ref_id']}"
         image = self.images.get(ref["image_id"])
         if image is None:

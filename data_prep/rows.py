@@ -1,8 +1,7 @@
 """Rows of a file as dictionaries, each with its place for reports: JSONL, JSON, CSV, Parquet and saved data sets.
 
-What converters of rows share is here too: ids, picture files, and the check of the finished sample. Nothing is fetched
-from anywhere, except by `hub_rows`, which exists for exactly that. Pictures kept inside a data set are not decoded: their
-cell is `{"bytes": ..., "path": ...}`, as Hugging Face data sets store them.
+Also what converters of rows share: ids, image sizes, and the check of the finished sample. Only `hub_rows` downloads anything.
+Images inside a data set are not decoded: their cell is `{"bytes": ..., "path": ...}`, as Hugging Face data sets store them.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from vlrl.tasks import TASKS
 FILES = (".jsonl", ".json", ".csv", ".parquet")
 _MARKS_OF_A_SAVED_SET = ("state.json", "dataset_dict.json", "dataset_info.json")
 _BATCH = 64
-"""Rows of a Parquet file held at a time; their pictures are in memory."""
+"""Rows of a Parquet file in memory at a time, with their images."""
 
 Row = tuple[str, dict[str, Any]]
 """The place of a row, for reports, and its values by column."""
@@ -32,7 +31,7 @@ class BadRow(ValueError):
 
 
 class Ids:
-    """Sample ids that are unique in a file: the wanted one, numbered where it is taken."""
+    """Makes sample ids unique in a file: an id that is taken gets a number."""
 
     def __init__(self) -> None:
         self._taken: set[str] = set()
@@ -48,9 +47,9 @@ class Ids:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows that can be gone through more than once. `name`: short, for ids. `folder`: what relative paths are relative
-    to, unless the user names another one. `read(report)`: the rows; unreadable ones are reported and left out (None:
-    without a word, when they have been reported before)."""
+    """Rows that can be read more than once. `name`: short, for ids. `folder`: where relative paths start, unless the user names
+    another folder. `read(report)`: the rows; unreadable ones are left out and reported (None: not reported, for a second
+    reading)."""
 
     name: str
     folder: Path
@@ -58,15 +57,15 @@ class Table:
 
 
 def checked(sample: Sample) -> Sample:
-    """`sample`, unless its task refuses it. Raises BadRow."""
+    """`sample` itself. Raises BadRow where its task refuses it."""
     problem = TASKS[sample.task].check(sample)
     if problem is not None:
         raise BadRow(problem)
     return sample
 
 
-def picture_sizes(paths: Sequence[Path]) -> list[tuple[int, int]]:
-    """Width and height of each picture as shown, in pixels. Raises BadRow for one that is missing or unreadable."""
+def image_sizes(paths: Sequence[Path]) -> list[tuple[int, int]]:
+    """Width and height of each image in pixels, EXIF rotation applied. Raises BadRow for a missing or unreadable one."""
     sizes = []
     for path in paths:
         size_wh, problem = image_size_px(path)
@@ -76,10 +75,18 @@ def picture_sizes(paths: Sequence[Path]) -> list[tuple[int, int]]:
     return sizes
 
 
+def read_json(path: Path, object_hook: Callable[[dict[str, Any]], Any] | None = None) -> Any:
+    """The content of a JSON file; ends the program where it is not JSON. `object_hook`: as of `json.loads`."""
+    try:
+        return json.loads(path.read_bytes(), object_hook=object_hook)
+    except (ValueError, RecursionError) as error:
+        raise SystemExit(f"{path}: not JSON: {error}") from error
+
+
 def open_table(path: Path, split: str | None) -> Table:
     """The rows of a local file, of a folder with Parquet files or of a folder saved by `datasets`.
 
-    `split`: which part of a folder to read; None: the only one, or train. Ends the program where there is nothing to read.
+    `split`: which part of a folder to read; None: the only one, or train. Ends the program where no rows are found.
     """
     if path.is_file():
         if path.suffix not in FILES:
@@ -135,12 +142,12 @@ def _jsonl_rows(path: Path, report: Report | None) -> Iterator[Row]:
             try:
                 row = json.loads(raw.decode("utf-8-sig" if number == 1 else "utf-8"), parse_constant=_not_a_number)
             except ValueError as error:
-                _tell(report, where, f"not a line of UTF-8 JSON: {error}")
+                _report(report, where, f"not a line of UTF-8 JSON: {error}")
                 continue
             if isinstance(row, dict):
                 yield where, row
             else:
-                _tell(report, where, f"a row is a JSON object, got {str(row)[:80]}")
+                _report(report, where, f"a row is a JSON object, got {str(row)[:80]}")
 
 
 def _json_rows(path: Path, report: Report | None) -> Iterator[Row]:
@@ -154,7 +161,7 @@ def _json_rows(path: Path, report: Report | None) -> Iterator[Row]:
         if isinstance(row, dict):
             yield f"{path}: row {number}", row
         else:
-            _tell(report, f"{path}: row {number}", f"a row is a JSON object, got {str(row)[:80]}")
+            _report(report, f"{path}: row {number}", f"a row is a JSON object, got {str(row)[:80]}")
 
 
 def _csv_rows(path: Path, report: Report | None) -> Iterator[Row]:
@@ -164,7 +171,7 @@ def _csv_rows(path: Path, report: Report | None) -> Iterator[Row]:
         for row in reader:
             where = f"{path}:{reader.line_num}"
             if None in row:
-                _tell(report, where, f"more cells than the {len(reader.fieldnames or ())} columns of the first line")
+                _report(report, where, f"more cells than the {len(reader.fieldnames or ())} columns of the first line")
             else:
                 yield where, {name: cell for name, cell in row.items() if cell is not None and cell.strip()}
 
@@ -184,10 +191,10 @@ def _parquet_rows(path: Path, report: Report | None) -> Iterator[Row]:
             yield f"{path}: row {number}", row
 
 
-def _tell(report: Report | None, where: str, problem: str) -> None:
+def _report(report: Report | None, where: str, problem: str) -> None:
     if report is not None:
         report.bad(where, problem)
 
 
 def _not_a_number(word: str) -> NoReturn:
-    raise ValueError(f"{word} is no JSON number")
+    raise ValueError(f"{word} is not a JSON number")

@@ -2,8 +2,8 @@
 
     python data_prep/synthetic.py --task detection,qa --n 2000 --out samples.jsonl
 
-Pictures are addresses (`synthetic:detection/train/0/17`) that are drawn when opened; `--export_images` has no use here.
-`--split` names the stream: train and test never share a picture, nor do two seeds.
+Images are addresses (`synthetic:detection/train/0/17`) that are drawn when opened; `--export_images` has no use here.
+`--split` names the stream: train and test never share an image, nor do two seeds.
 """
 
 from __future__ import annotations

@@ -1,15 +1,14 @@
-"""Pascal VOC folders (one XML file a picture) → detection samples.
+"""Pascal VOC folders (one XML file per image) → detection samples.
 
     python data_prep/voc.py --root VOCdevkit/VOC2012 --split ImageSets/Main/train.txt --out voc_train.jsonl
 
-Reads `Annotations/<id>.xml` and `JPEGImages/<id>.<jpg, png, ...>`, or the picture named in the XML where there is none.
+Reads `Annotations/<id>.xml` and `JPEGImages/<id>.<jpg, png, ...>`, or the image named in the XML where there is none.
 
-Coordinates. The official files count pixels from 1 and include the last one, so the default `--voc_offset 1` writes
-[xmin - 1, ymin - 1, xmax, ymax], right and bottom edge exclusive. LabelImg raises 0 to 1 on writing for the same
-reason: boxes at its left and top border are exact with offset 1 and the others begin at most 1 px too early. Use
-`--voc_offset 0` for files that hold corner points counted from 0 (taken as they are); a coordinate of 0 in the files
-gives them away, and is mentioned at the end. An object with xmax <= xmin or ymax <= ymin is an accidental click and
-bad under both.
+Coordinates. The official files count pixels from 1 and include the last one, so the default `--voc_offset 1` writes [xmin - 1,
+ymin - 1, xmax, ymax], right and bottom edge exclusive. LabelImg raises 0 to 1 on writing for the same reason: boxes at its left
+and top border are exact with offset 1 and the others begin at most 1 px too early. Use `--voc_offset 0` for files that hold
+corner points counted from 0 (taken as they are); where a file has a coordinate of 0, a note at the end says so. An object with
+xmax <= xmin or ymax <= ymin is an accidental click and bad under both.
 
 Objects marked difficult leave the answer unless `--keep_difficult`; their category goes to `meta.crowd` and is no
 negative. `<part>` boxes are not read.
@@ -29,15 +28,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from data_prep.detection_set import (
     Annotated,
     add_options,
+    check_images,
     check_options,
-    check_pictures,
     choose_categories,
     finish,
     plan_of,
     spellings,
 )
 from data_prep.fitting import stated_size
-from data_prep.writing import Report, Target
+from data_prep.writing import Report, Target, need_folder
 from vlrl.schema import Box
 
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".JPG", ".JPEG", ".PNG")
@@ -56,25 +55,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     labels = {label for one in annotated for label in (*(box.label or "" for box in one.boxes), *one.crowd, *one.doubtful)}
     spelling = spellings(sorted(labels))
     categories = choose_categories(args.classes, spelling.values())
-    pictures = check_pictures(annotated, spelling, report)
+    images = check_images(annotated, spelling, report)
     if report.counts["from zero"]:
         print(
             f"note: {report.counts['from zero']} objects have an xmin or ymin of 0, which counting from 1 cannot give; "
             "these files may count from 0: look at some boxes and consider --voc_offset 0",
             file=sys.stderr,
         )
-    return finish(pictures, plan_of(args, categories, args.dataset, args.split.stem if args.split else None), target, report)
+    return finish(images, plan_of(args, categories, args.dataset, args.split.stem if args.split else None), target, report)
 
 
 def _arguments(argv: Sequence[str] | None) -> tuple[argparse.Namespace, Target]:
     parser = argparse.ArgumentParser(description="Pascal VOC XML -> detection samples (JSONL)")
     parser.add_argument("--root", type=Path, help="folder with Annotations/ and JPEGImages/")
     parser.add_argument("--annotations", type=Path, help="folder of the XML files (default: ROOT/Annotations)")
-    parser.add_argument("--images", type=Path, help="folder of the pictures (default: ROOT/JPEGImages)")
+    parser.add_argument("--images", type=Path, help="folder of the images (default: ROOT/JPEGImages)")
     parser.add_argument(
         "--split",
         type=Path,
-        help="a name such as train (ROOT/ImageSets/Main/train.txt), or a text file with an id a line; default: every XML file",
+        help="a name such as train (ROOT/ImageSets/Main/train.txt) or a text file with one id per line (default: all files)",
     )
     parser.add_argument("--voc_offset", type=int, choices=(0, 1), default=1, help="number of the first pixel (default 1)")
     parser.add_argument("--keep_difficult", action="store_true", help="objects marked difficult are part of the answer")
@@ -85,8 +84,7 @@ def _arguments(argv: Sequence[str] | None) -> tuple[argparse.Namespace, Target]:
             if args.root is None:
                 parser.error("give --root, or both --annotations and --images")
             setattr(args, name, args.root / folder)
-        if not getattr(args, name).is_dir():
-            parser.error(f"--{name}: no such folder {getattr(args, name)}")
+        need_folder(parser, f"--{name}", getattr(args, name))
     if args.split is not None:
         main_sets = [] if args.root is None else [args.root / "ImageSets" / "Main" / f"{args.split}.txt"]
         below_root = [] if args.root is None else [args.root / args.split]
@@ -100,7 +98,7 @@ def _arguments(argv: Sequence[str] | None) -> tuple[argparse.Namespace, Target]:
 
 
 def _annotation_files(args: argparse.Namespace, report: Report) -> Iterator[Path]:
-    """The XML files to read: those the split names, or all of them by name."""
+    """The XML files to read: those of the split, or all of them sorted by name."""
     if args.split is None:
         yield from sorted(args.annotations.glob("*.xml"))
         return
@@ -109,7 +107,7 @@ def _annotation_files(args: argparse.Namespace, report: Report) -> Iterator[Path
         words = line.split()
         if not words:
             continue
-        # class-wise split files have "id flag" a line; the id alone says which pictures belong to the split
+        # class-wise split files have "id flag" on each line; every id belongs to the split, whatever its flag
         source_id, where = words[0], f"{args.split}:{number}"
         path = args.annotations / f"{source_id}.xml"
         if source_id in line_of:
@@ -190,7 +188,7 @@ def _stated_size(root: ElementTree.Element) -> tuple[int, int] | None:
 
 
 def _image_path(images: Path, source_id: str, filename: str | None) -> Path:
-    """The picture of the annotation's own name: <filename> often keeps the name of before a renaming."""
+    """The image with the name of the XML file: <filename> often keeps an older name."""
     for suffix in _SUFFIXES:
         if (images / f"{source_id}{suffix}").is_file():
             return images / f"{source_id}{suffix}"

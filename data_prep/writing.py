@@ -3,9 +3,9 @@
 A converter adds `add_output_options` to its own, gets a `Target` from `check_output_options`, reports what is wrong in
 its source through `Report`, and hands its samples to `finish`, which writes them and prints the counts.
 
-What is wrong in the source is reported on standard error with its place and left out; `--strict` stops instead. Images
-are opened by header only (a file cut short further down is not noticed) and stay where they are unless
-`--export_images` copies them.
+What is wrong in the source is reported on standard error with its place and left out; `--strict` stops instead. Images stay
+where they are unless `--export_images` copies them. Of an image only the size is read, mostly from the header, so that a file
+cut short further down may pass.
 """
 
 from __future__ import annotations
@@ -18,24 +18,22 @@ import random
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from PIL import Image
-
+from vlrl.data.images import ImageError, image_size
 from vlrl.schema import Sample, read_samples, sample_to_json
 from vlrl.tasks import TASKS
-
-_EXIF_ORIENTATION = 0x0112
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Target:
-    """Where samples go. `export_images`: the folder images are copied to, None to leave them where they are."""
+    """Where samples are written. `export_images`: the folder that images are copied to, None to leave them where they are."""
 
     out: Path
     overwrite: bool = False
@@ -44,7 +42,7 @@ class Target:
 
 @dataclass
 class Report:
-    """What was wrong, on standard error as it is found, and counted. With `strict` the first finding ends the program
+    """Prints what is wrong on standard error as it is found, and counts it. With `strict` the first finding ends the program
     with exit code 1. `counts` may hold a converter's own counts too."""
 
     strict: bool
@@ -55,7 +53,7 @@ class Report:
         self._say("skipped", where, problem)
 
     def clipped(self, where: str, problem: str) -> None:
-        """A box that sticks out of its picture by more than rounding and was cut at the edge."""
+        """A box that sticks out of its image by more than rounding and was cut at the edge."""
         self._say("clipped", where, problem)
 
     def _say(self, kind: str, where: str, problem: str) -> None:
@@ -66,7 +64,8 @@ class Report:
 
 
 def add_output_options(parser: argparse.ArgumentParser, *, dataset: bool = True) -> None:
-    """The options all converters have. `dataset=False`: without `--dataset`, where that means something else."""
+    """The options that all converters have. `dataset=False`: without `--dataset`, for a converter where it means something
+    else."""
     parser.add_argument("--out", type=Path, required=True, help="JSONL file to write; image paths are relative to it")
     parser.add_argument("--overwrite", action="store_true", help="replace --out if it exists")
     parser.add_argument(
@@ -91,8 +90,20 @@ def whole_number(text: str) -> int:
     return int(text)
 
 
+def need_file(parser: argparse.ArgumentParser, flag: str, path: Path) -> None:
+    """Ends the program where the file that `flag` names does not exist."""
+    if not path.is_file():
+        parser.error(f"{flag}: no such file {path}")
+
+
+def need_folder(parser: argparse.ArgumentParser, flag: str, path: Path) -> None:
+    """Ends the program where the folder that `flag` names does not exist."""
+    if not path.is_dir():
+        parser.error(f"{flag}: no such folder {path}")
+
+
 def check_output_options(args: argparse.Namespace) -> Target:
-    """The target of `add_output_options`; ends the program when `--out` exists, before anything is read."""
+    """The target of `add_output_options`; ends the program where `--out` exists, before anything is read."""
     folder = args.export_images
     if folder is True:
         folder = args.out.with_name(f"{args.out.stem}_images")
@@ -107,21 +118,17 @@ def _refuse_existing(target: Target) -> None:
 
 
 def image_size_px(path: Path) -> tuple[tuple[int, int], str | None]:
-    """Width and height as shown (EXIF rotation applied), from the file's header; and what is wrong with the file."""
+    """Width and height in pixels with the EXIF rotation applied, and what is wrong with the file, or None."""
     if not path.is_file():
         return (0, 0), f"no such image {path}"
     try:
-        with Image.open(path) as image:
-            width, height = image.size
-            if "exif" in image.info and image.getexif().get(_EXIF_ORIENTATION) in (5, 6, 7, 8):
-                return (height, width), None
-            return (width, height), None
-    except (OSError, Image.DecompressionBombError) as error:
-        return (0, 0), f"cannot read image {path}: {error}"
+        return image_size(str(path)), None
+    except ImageError as error:
+        return (0, 0), str(error)
 
 
 def draw(items: Sequence[T], limit: int | None, seed: int) -> list[T]:
-    """`limit` of `items` (None: all), drawn by seed, in their order."""
+    """`limit` of `items` (None: all), drawn by `seed`, in their original order."""
     if limit is None or limit >= len(items):
         return list(items)
     return [items[i] for i in sorted(random.Random(f"{seed}:limit").sample(range(len(items)), limit))]
@@ -148,44 +155,49 @@ def write_samples(samples: Sequence[Sample], target: Target) -> None:
             return path
         return Path(os.path.relpath(os.path.abspath(copies.get(path, path)), folder)).as_posix()
 
-    partial = out.with_name(f"{out.name}.partial")
+    unfinished = out.with_name(f"{out.name}.partial")
     try:
-        with partial.open("w", encoding="utf-8", newline="\n") as lines:
+        with unfinished.open("w", encoding="utf-8", newline="\n") as lines:
             for sample in samples:
                 video = None if sample.video is None else written(sample.video)
                 row = sample_to_json(replace(sample, images=tuple(map(written, sample.images)), video=video))
                 lines.write(json.dumps(row, ensure_ascii=False) + "\n")
-        read_samples(partial)
-        partial.replace(out)
+        read_samples(unfinished)
+        unfinished.replace(out)
     finally:
-        partial.unlink(missing_ok=True)
+        unfinished.unlink(missing_ok=True)
 
 
 def _export(samples: Sequence[Sample], folder: Path) -> dict[str, str]:
-    """Copy what `samples` show to `folder`; path of each original → path of its copy.
-
-    A name that another file of the folder has is numbered; an equal file is not copied again.
-    """
+    """Copy the images and videos of `samples` to `folder`; original path → path of its copy. An equal file that is already
+    there is not copied again."""
     folder.mkdir(parents=True, exist_ok=True)
     copies: dict[str, str] = {}
     for path in dict.fromkeys(path for one in samples for path in (*one.images, *([one.video] if one.video else []))):
         if path.startswith("synthetic:"):
             continue
-        original, number = Path(path), 1
-        copy = folder / original.name
-        while copy.exists() and not filecmp.cmp(original, copy, shallow=False):
-            number += 1
-            copy = folder / f"{original.stem}-{number}{original.suffix}"
+        original = Path(path)
+        copy = numbered_path(folder, original.stem, original.suffix, partial(filecmp.cmp, original, shallow=False))
         if not copy.exists():
             shutil.copyfile(original, copy)
         copies[path] = str(copy)
     return copies
 
 
+def numbered_path(folder: Path, stem: str, suffix: str, is_same: Callable[[Path], bool]) -> Path:
+    """`folder/stem.suffix`, or `stem-2.suffix` and so on where other content has the name. An existing file for which
+    `is_same` holds is returned."""
+    path, number = folder / f"{stem}{suffix}", 1
+    while path.exists() and not is_same(path):
+        number += 1
+        path = folder / f"{stem}-{number}{suffix}"
+    return path
+
+
 def finish(samples: Sequence[Sample], target: Target, report: Report, lines: Sequence[str] = (), none_why: str = "") -> int:
     """Write and print the counts (`lines`: the converter's own); returns the exit code. The last line is the file.
 
-    Without samples nothing is written and the exit code is 1; `none_why` says more.
+    Without samples nothing is written, `none_why` is printed and the exit code is 1.
     """
     if not samples:
         print(f"no samples{': ' if none_why else ''}{none_why}; nothing written", file=sys.stderr)

@@ -134,14 +134,14 @@ BAD = [
     (alphadrive(solution="KEEP, STOP, STRAIGHT"), "is not one of KEEP"),
     (alphadrive(solution="<answer>KEEP, STRAIGHT</answer><answer>STOP, STRAIGHT</answer>"), "2 answer blocks"),
     (alphadrive(solution=None), "must be texts"),
-    (alphadrive(navigation="{'100m': Straight}"), "is no object"),
+    (alphadrive(navigation="{'100m': Straight}"), "is not an object"),
     (alphadrive(image="gone.jpg"), "no such image"),
     (alphadrive(image=None), "'image' must be a path"),
     (ours(speed="FLY"), "is not one of KEEP"),
     (ours(speed_mps="fast"), "speed_mps must be a finite number, got 'fast'"),
     (ours(navigation=3), "navigation must be a text or an object, got 3"),
     ("{", "not a line of UTF-8 JSON"),
-    ('{"speed_mps": NaN}', "NaN is no JSON number"),
+    ('{"speed_mps": NaN}', "NaN is not a JSON number"),
     ("[1]", "a row is a JSON object"),
 ]
 

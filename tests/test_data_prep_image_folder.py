@@ -175,7 +175,7 @@ def test_k_shot_draws_by_seed_and_class(pets, capsys):
     assert drawn("--seed", 1, "--half", "new") == first[6:]
     capsys.readouterr()
     drawn("--shots", "9")
-    assert "note: pug: only 6 of 9 pictures" in capsys.readouterr().err
+    assert "note: pug: only 6 of 9 images" in capsys.readouterr().err
 
 
 def test_an_unreadable_picture_is_replaced_by_the_next_of_its_class(pets, capsys):
@@ -279,8 +279,8 @@ def test_empty_folders(tmp_path, capsys):
     (tmp_path / "root/cat").mkdir()
     assert runner.run("--root", tmp_path / "root") == 1
     captured = capsys.readouterr()
-    assert "cat: no picture inside" in captured.err
-    assert "no samples: 0 pictures of 0 classes" in captured.err
+    assert "cat: no image inside" in captured.err
+    assert "no samples: 0 images of 0 classes" in captured.err
     assert not runner.out.exists()
 
 

@@ -196,7 +196,7 @@ BAD_VLM_R1 = [
     (turns("Q", True), "a row needs a question"),
     (turns("<image>", "cat"), "asks nothing besides a format"),
     (turns("Q", "cat", image="gone.jpg"), "no such image"),
-    (turns("Q", "cat", image=7), "an image is a path or a picture, got '7'"),
+    (turns("Q", "cat", image=7), "an image is a path or the bytes of a file, got '7'"),
     (turns("Q", "cat", accu_reward_method="best"), "unknown accu_reward_method 'best'"),
     (turns("Q", "cat", accu_reward_method="mcq"), "mcq: no choice in the answer: 'cat'"),
     (turns("Q", "maybe", accu_reward_method="yes_no"), "yes_no: neither yes nor no: 'maybe'"),

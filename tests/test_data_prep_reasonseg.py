@@ -135,5 +135,5 @@ def test_reasonseg_files_without_their_partner(folder, capsys):
 def test_reasonseg_without_samples_is_an_error(folder, capsys):
     folder.add("a", shape(SQUARE, "flag"))
     assert folder.run() == 1
-    assert "no samples: 1 pictures in" in capsys.readouterr().err
+    assert "no samples: 1 images in" in capsys.readouterr().err
     assert not folder.out.exists()

@@ -1,5 +1,6 @@
 """What every converter shares: rows are checked by their own task, written whole or not at all, images copied on request."""
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -10,6 +11,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from data_prep import writing
 from vlrl.schema import Sample, SampleError, read_samples
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def save_image(path, size=(64, 48)):
@@ -98,3 +101,27 @@ def test_finish_prints_counts_and_ends_with_the_path(tmp_path, capsys):
     assert not (tmp_path / "p.jsonl").exists()
     with pytest.raises(SystemExit, match=r"a\.txt:4: no label"):
         writing.Report(strict=True).bad("a.txt:4", "no label")
+
+
+SHOW_HELP_OF_EACH = """
+import os, runpy, sys
+import vlrl.tasks, vlrl.data.images  # once for all; no script is on this process's path
+
+for script in sys.argv[1:]:
+    child = os.fork()
+    if not child:
+        sys.argv, sys.path[0] = [script, "--help"], os.path.dirname(script)
+        runpy.run_path(script, run_name="__main__")
+    if os.waitpid(child, 0)[1]:
+        sys.exit(f"{script} failed")
+"""
+
+
+def test_every_script_runs_from_any_folder(tmp_path):
+    scripts = [path for path in sorted((ROOT / "data_prep").glob("*.py")) if "def main(" in path.read_text()]
+    assert len(scripts) >= 12
+    command = [sys.executable, "-c", SHOW_HELP_OF_EACH, *map(str, scripts)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("usage: ") == len(scripts)
+    assert done.stdout.count("--out OUT") >= len(scripts)
