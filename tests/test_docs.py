@@ -10,7 +10,8 @@ from vlrl import bench
 from vlrl.rewards import REWARDS
 from vlrl.tasks import KNOWN
 from vlrl.training.config import parse
-from vlrl.training.prm import options as prm_options
+from vlrl.training.prm.config import parse_prm
+from vlrl.training.prm.options import is_requested as is_prm
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -82,7 +83,7 @@ def test_every_training_command_parses(words, tmp_path, monkeypatch):
         elif word.endswith((".jsonl", ".json")):
             Path(word).write_text("")
     words += ["--use_cpu", "--bf16", "false"]
-    assert (prm_options.parse if prm_options.is_asked(words) else parse)(words)
+    assert (parse_prm if is_prm(words) else parse)(words)
 
 
 @pytest.mark.parametrize("words", BENCH)

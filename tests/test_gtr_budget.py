@@ -11,8 +11,9 @@ from vlrl.envs.cards import GAMES, write_reply
 from vlrl.gtr import RemoteCorrector, RemoteOptions, StepRequest
 from vlrl.gtr.budget import LimitReached, Spending, share_of
 from vlrl.gtr.options import read_options
-from vlrl.training.config import ConfigError, parse
+from vlrl.training.config import parse
 from vlrl.training.correctors import make_corrector
+from vlrl.training.options import ConfigError
 
 POINTS24 = GAMES["points24"]
 YES = {"evaluation": "YES", "possible_solution": "YES", "target_formula": "4*6*1*1", "correction": None}

@@ -17,8 +17,9 @@ from vlrl.models.names import ModelError
 from vlrl.models.value_head import Encoder, StepValueModel, hidden_size, load_prm, save_head, score_solutions
 from vlrl.models.value_head_files import HEAD_CONFIG, has_head
 from vlrl.schema import SampleError
-from vlrl.training.config import CONFIGS, ConfigError
-from vlrl.training.prm.options import is_asked, parse
+from vlrl.training.options import CONFIGS, ConfigError
+from vlrl.training.prm.config import parse_prm
+from vlrl.training.prm.options import is_requested
 from vlrl.training.prm.recipe import in_order, load_data
 from vlrl.training.prm.trainer import Records, pairwise_loss, value_loss
 
@@ -206,17 +207,19 @@ def test_it_overfits_32_records():
 
 
 def test_options():
-    assert is_asked(["--task", "prm"])
-    assert is_asked(["--task=prm", "--max-steps", "3"])
-    assert is_asked(["--config", str(CONFIGS / "prm.yaml")])
-    assert not is_asked(["--task", "qa"])
-    tiny = parse(["--task", "prm"])
-    assert (tiny.model.model_name_or_path, tiny.training.loss_type) == ("tiny", "bce")
-    other = parse(["--task", "prm", "--model_name_or_path", "Qwen/Qwen2.5-VL-3B-Instruct", "--use_cpu", "--bf16", "false"])
-    assert (other.training.loss_type, other.training.learning_rate, other.model.lora_r) == ("mse", 1e-4, 32)
+    assert is_requested(["--task", "prm"])
+    assert is_requested(["--task=prm", "--max_steps", "3"])
+    assert is_requested(["--config", str(CONFIGS / "prm.yaml")])
+    assert not is_requested(["--task", "qa"])
+    tiny = parse_prm(["--task", "prm"])
+    assert (tiny.model.model_name_or_path, tiny.prm.loss_type) == ("tiny", "bce")
+    other = parse_prm(["--task", "prm", "--model_name_or_path", "Qwen/Qwen2.5-VL-3B-Instruct", "--use_cpu", "--bf16", "false"])
+    assert (other.prm.loss_type, other.training.learning_rate, other.model.lora_r) == ("mse", 1e-4, 32)
     assert other.run.freeze_vision
     assert other.training.per_device_train_batch_size * other.training.gradient_accumulation_steps == 64
-    full = parse(["--task", "prm", "--model_name_or_path", "some/model", "--use_peft", "false", "--use_cpu", "--bf16", "false"])
+    full = parse_prm(
+        ["--task", "prm", "--model_name_or_path", "some/model", "--use_peft", "false", "--use_cpu", "--bf16", "false"]
+    )
     assert full.training.learning_rate == 1e-5
 
 
@@ -235,7 +238,7 @@ def test_options():
 )
 def test_options_that_cannot_work(words, said):
     with pytest.raises(ConfigError, match=said):
-        parse(["--task", "prm", *words])
+        parse_prm(["--task", "prm", *words])
 
 
 def test_a_run_leaves_an_ordinary_folder_and_goes_on(tmp_path, run_train):
@@ -293,7 +296,7 @@ def test_items_of_an_evaluation_are_left_out(tmp_path):
     write(tmp_path / "r.json", rows_of(tmp_path))
     item = {"id": "1", "source": "MMStar", "image": None, "question": "what is 3", "answer": "red"}
     (tmp_path / "items.jsonl").write_text(json.dumps(item) + "\n")
-    config = parse(["--task", "prm", "--data", str(tmp_path / "r.json"), "--exclude_items", str(tmp_path / "items.jsonl")])
+    config = parse_prm(["--task", "prm", "--data", str(tmp_path / "r.json"), "--exclude_items", str(tmp_path / "items.jsonl")])
     data = load_data(config)
     left = {r.question for r in data.train}
     held = {r.question for r in data.held_out}

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from vlrl.training.config import CONFIGS
+from vlrl.training.options import CONFIGS
 
 GAMES = ("numberline", "ezpoints", "points24", "blackjack")
 RECIPES = sorted({path.stem for path in CONFIGS.glob("*.yaml")} - {"cards", "prm", "vilreward_prm", *GAMES})

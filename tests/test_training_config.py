@@ -3,9 +3,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from vlrl.training.config import CONFIGS, ConfigError, parse
-from vlrl.training.prm.options import is_asked as is_prm
-from vlrl.training.prm.options import parse as parse_prm
+from vlrl.training.config import parse
+from vlrl.training.options import CONFIGS, ConfigError
+from vlrl.training.prm.config import parse_prm
+from vlrl.training.prm.options import is_requested as is_prm
 
 
 def test_defaults_of_the_embedded_run():
@@ -142,7 +143,7 @@ def test_several_tasks_take_turns():
 def test_our_own_options_stay_few():
     import dataclasses
 
-    from vlrl.training.config import RunConfig
+    from vlrl.training.options import RunConfig
 
     assert len(dataclasses.fields(RunConfig)) <= 20
 
@@ -155,9 +156,9 @@ def test_weights_of_the_default_rewards_do_not_leak_to_named_ones():
 
 def test_asking_for_the_defaults_asks_for_nothing():
     """A saved `config.yaml` repeats its run: its supervised stage is the shipped start again."""
-    assert "sft_steps" not in parse(["--config", str(CONFIGS / "classification.yaml")]).asked
-    assert "sft_steps" in parse(["--config", str(CONFIGS / "alphadrive.yaml")]).asked
-    assert "sft_steps" in parse(["--task", "qa", "--sft_steps", "400"]).asked
+    assert "sft_steps" not in parse(["--config", str(CONFIGS / "classification.yaml")]).chosen
+    assert "sft_steps" in parse(["--config", str(CONFIGS / "alphadrive.yaml")]).chosen
+    assert "sft_steps" in parse(["--task", "qa", "--sft_steps", "400"]).chosen
 
 
 def test_a_bare_off_in_yaml_is_no_truth_value(tmp_path):

@@ -9,7 +9,7 @@ from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from vlrl.schema import Sample
-from vlrl.training.config import ConfigError
+from vlrl.training.options import ConfigError
 from vlrl.training.run_folder import hold_out
 
 

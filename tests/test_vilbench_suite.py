@@ -167,4 +167,4 @@ def test_it_is_listed(capsys):
     assert run("list") == 0
     assert "vilbench/candidates" in capsys.readouterr().out
     assert random_choice([True, False]) == 0.5
-    assert Item("1", "s", "q", "a").asked == "q"
+    assert Item("1", "s", "q", "a").chosen == "q"

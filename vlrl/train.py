@@ -15,6 +15,11 @@ from pathlib import Path
 # As a script, Python puts this folder first on the path, where our module names would hide libraries.
 if sys.path and Path(sys.path[0]).resolve() == Path(__file__).resolve().parent:
     sys.path.pop(0)
+if __name__ == "__main__":  # a wrong flag is answered before the libraries below load
+    from vlrl.training.console import check_flags
+
+    if (exit_code := check_flags(sys.argv[1:])) is not None:
+        sys.exit(exit_code)
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))))
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
@@ -46,11 +51,15 @@ from vlrl.training import benchmark_after as before_after
 from vlrl.training import report
 from vlrl.training import run_folder as run
 from vlrl.training.checkpoints import RunStopped, disk_is_full
-from vlrl.training.config import Config, ConfigError, parse
+from vlrl.training.config import Config, parse
+from vlrl.training.console import refuse
 from vlrl.training.correctors import make_corrector, make_probe
+from vlrl.training.flags import with_underscores
 from vlrl.training.grpo import Curriculum, Guide, Trainer
-from vlrl.training.prm import options as prm_options
+from vlrl.training.options import ConfigError
 from vlrl.training.prm import recipe as prm_recipe
+from vlrl.training.prm.config import parse_prm
+from vlrl.training.prm.options import is_requested as is_prm
 from vlrl.training.sft import supervise
 
 
@@ -59,32 +68,25 @@ def main(argv: list[str] | None = None) -> int:
     first = os.environ.get("LOCAL_RANK", "0") == "0"
     words = sys.argv[1:] if argv is None else argv
     try:
-        if prm_options.is_asked(words):
-            prm_recipe.train(prm_options.parse(words), print if first else _silent)
+        if is_prm(with_underscores(words)):
+            prm_recipe.train(parse_prm(words), print if first else _silent)
         else:
             around = train(parse(words))
             finish()
             return benchmark(around) if around is not None and first else 0
         finish()
     except (ConfigError, SampleError, ModelError, NotShared) as error:
-        if first:
-            print(f"error: {error}", file=sys.stderr, flush=True)
-        return 2
+        return refuse(f"error: {error}", 2)
     except (RunStopped, ImageError) as error:
-        if first:
-            print(f"stopped: {error}", file=sys.stderr, flush=True)
-        return 1
+        return refuse(f"stopped: {error}", 1)
     except Exception as error:
         if not disk_is_full(error, Path.cwd()):
             raise
-        if first:
-            print(
-                f"stopped: no space left: {error}\nWhat was written before is safe; free some space, then go on with"
-                " --resume_from_checkpoint true and the same --output_dir",
-                file=sys.stderr,
-                flush=True,
-            )
-        return 1
+        return refuse(
+            f"stopped: no space left: {error}\nWhat was written before is safe; free some space, then go on with"
+            " --resume_from_checkpoint true and the same --output_dir",
+            1,
+        )
     return 0
 
 

@@ -10,7 +10,6 @@ from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 from vlrl.schema import Box
 
@@ -76,6 +75,8 @@ def best_pairs(pairs: list[Pair]) -> list[Pair]:
     chosen = _without_rivals(pairs)
     if chosen is not None:
         return chosen
+    from scipy.optimize import linear_sum_assignment  # half a second, which a misspelt flag need not wait for
+
     rows = {i: k for k, i in enumerate(sorted({pair[0] for pair in pairs}))}
     columns = {j: k for k, j in enumerate(sorted({pair[1] for pair in pairs}))}
     gain = np.zeros((len(rows), len(columns)))

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 from vlrl.answers.boxes import BOX_KEYS, LABEL_KEYS, MAX_CHARS, ParsedBoxes, parse_boxes
 from vlrl.answers.geometry import best_pairs, giou, overlaps
@@ -163,6 +162,8 @@ def _released(text: str, sample: Sample, pay: Callable[[Sequence[float], int], f
         return Score(value, [] if value else None, f"{sets}: the release sees no boxes")
     if not sets.predicted or not sets.true:
         return _score(float(not sets.predicted and not sets.true), sets, "one side is empty")
+    from scipy.optimize import linear_sum_assignment  # half a second, which a misspelt flag need not wait for
+
     quality = np.array([[giou(p.xyxy, t.xyxy) for t in sets.true] for p in sets.predicted])
     same = np.array([[float(p.label is not None and p.label == t.label) for t in sets.true] for p in sets.predicted])
     corners, targets = (np.array([box.xyxy for box in side]) for side in (sets.predicted, sets.true))

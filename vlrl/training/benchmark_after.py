@@ -21,7 +21,8 @@ from typing import Any
 from vlrl.models.names import TINY_NAMES
 from vlrl.tasks.evaluate import write_json
 from vlrl.training.benchmark_flags import BENCHMARKS, folder_name
-from vlrl.training.config import Config, ConfigError
+from vlrl.training.config import Config
+from vlrl.training.options import ConfigError
 
 SIDES = ("before", "after")
 EMBEDDED_TOKENS, EMBEDDED_TASK_TOKENS = 32, 96

@@ -20,7 +20,8 @@ from vlrl.models.inputs import prepare_sample
 from vlrl.models.load import LoadedModel, load_model
 from vlrl.models.names import ModelError
 from vlrl.rewards.chat_client import DEFAULT_BASE, base_url
-from vlrl.training.config import Config, ConfigError
+from vlrl.training.config import Config
+from vlrl.training.options import ConfigError
 
 AT_ONCE = 64
 """How many thoughts a checkpoint writes side by side."""

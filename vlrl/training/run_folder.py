@@ -32,7 +32,8 @@ from vlrl.schema import Prediction, Sample, Task, read_samples
 from vlrl.tasks.rubric import Payment, with_planned_steps
 from vlrl.tasks.rubric import choose as payment_for
 from vlrl.training.checkpoints import last_checkpoint
-from vlrl.training.config import Config, ConfigError
+from vlrl.training.config import Config
+from vlrl.training.options import ConfigError
 from vlrl.training.report import versions
 
 N_SYNTHETIC_TRAIN = 20_000
@@ -277,7 +278,7 @@ def sft_samples(config: Config, loaded: LoadedModel, train: Samples, n_processes
 def is_shipped_start(config: Config) -> bool:
     """Whether the supervised stage of this run is the shipped cold start itself: nobody asked for more steps of it."""
     embedded = config.model.model_name_or_path in EMBEDDED and config.run.stage == "sft+grpo" and config.run.data is None
-    return embedded and "sft_steps" not in config.asked
+    return embedded and "sft_steps" not in config.chosen
 
 
 def start_folder(loaded: LoadedModel, folder: Path) -> str:

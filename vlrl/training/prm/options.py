@@ -1,37 +1,31 @@
-"""The options of `--task prm`: transformers' own, ours that make sense here, and three of the loss and the data.
+"""The options of `--task prm` that no library has, and the files they come from, checked. No torch.
 
 Order: class defaults < `configs/prm.yaml` (embedded model only) < `--config` < command line, as for every task.
 """
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-from transformers import TrainingArguments
-from trl import ModelConfig, TrlParser  # type: ignore[attr-defined]
-
 from vlrl.models.names import TINY_NAMES
-from vlrl.training.config import CONFIGS, ConfigError, RunConfig, flag_value, nearest, read_yaml, refuse, without
-from vlrl.training.flags import with_underscores
-from vlrl.training.prm.trainer import LOSSES
+from vlrl.training import options
+from vlrl.training.library_options import Option, read_options
+from vlrl.training.options import CONFIGS, ConfigError, FileValues, RunConfig, check_file, flag_value, read_yaml
 
 TASK = "prm"
+LOSSES = ("mse", "bce")
 USED = {
     "task", "data", "eval_data", "image_root", "limit", "eval_limit", "min_pixels", "max_pixels", "freeze_vision", "dry_run",
 }  # fmt: skip
-"""Those of our options that mean something here."""
-BASE_MODEL = "Qwen/Qwen2.5-VL-3B-Instruct"
-FULL_LEARNING_RATE, ADAPTER_LEARNING_RATE = 1e-5, 1e-4
+"""The options of every run that mean something here."""
 
 
 @dataclass
-class PrmConfig(TrainingArguments):
-    """transformers' `TrainingArguments` with the defaults of reward-model training, and what only it has."""
+class PrmOptions:
+    """The options that only reward-model training has."""
 
     loss_type: str = field(default="mse", metadata={"help": "Of step values: mse, or bce (value as soft target)."})
     pairwise_weight: float = field(
@@ -39,12 +33,12 @@ class PrmConfig(TrainingArguments):
     )
     exclude_items: str | None = field(
         default=None,
-        metadata={"help": "Items of an evaluation (JSONL): rows with their picture or question are not trained on."},
+        metadata={"help": "Items of an evaluation (JSONL): rows with their image or question are not trained on."},
     )
     trust_remote_code: bool = field(default=False, metadata={"help": "Run model code that a hub repository holds."})
 
 
-DEFAULTS: dict[str, Any] = {
+BASE_DEFAULTS: dict[str, Any] = {
     "num_train_epochs": 1,
     "per_device_train_batch_size": 8,
     "gradient_accumulation_steps": 8,
@@ -64,21 +58,14 @@ DEFAULTS: dict[str, Any] = {
 """For models other than the embedded one; ours, the published recipe of ViLPRM not being known."""
 
 
-@dataclass(frozen=True)
-class PrmRun:
-    """One resolved run; `training` stands where other tasks have GRPO's arguments."""
-
-    run: RunConfig
-    training: PrmConfig
-    model: ModelConfig
-    sources: tuple[str, ...]
-    values: dict[str, Any]
-    """Everything that was set, by a file or on the command line; as YAML it gives the same run again."""
+def our_options() -> dict[str, Option]:
+    """Our options that a command line of this task may hold; the others of a run are refused with a reason."""
+    found = read_options(Path(str(options.__file__)), "RunConfig") | read_options(Path(__file__), "PrmOptions")
+    return {**found, "config": Option("config", "str | None", help="YAML file of options; the command line is stronger.")}
 
 
-def is_asked(argv: Sequence[str]) -> bool:
+def is_requested(words: Sequence[str]) -> bool:
     """Whether a command line is for this task."""
-    words = with_underscores(argv)
     named = flag_value(words, "task")
     path = flag_value(words, "config")
     if named is None and path is not None and Path(path).is_file():
@@ -86,76 +73,38 @@ def is_asked(argv: Sequence[str]) -> bool:
     return named == TASK
 
 
-def parse(argv: Sequence[str]) -> PrmRun:
-    """Resolve a command line. Raises ConfigError."""
-    kinds: Any = (RunConfig, PrmConfig, ModelConfig)
-    parser: Any = TrlParser(kinds, allow_abbrev=False)
-    parser.error = refuse
-    known = sorted({action.dest for action in parser._actions if action.dest != "help"})
-    words = with_underscores(argv)
-    values, sources = _read_files(words)
-    for key in values:
-        if key not in known:
-            raise ConfigError(f"unknown option {key!r} in {sources[-1]}{nearest(key, known)}")
-    parser.set_defaults_with_config(**{"output_dir": "", **values})
-    try:
-        run, training, model, rest = parser.parse_args_into_dataclasses(
-            args=without(words, "config"), return_remaining_strings=True
-        )
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
-    for word in rest:
-        name = word[2:].partition("=")[0]
-        if word.startswith("--bench"):
-            how = "python -m vlrl.bench run --task vilbench --model_name_or_path RUN/final"
-            raise ConfigError(f"--task {TASK} measures itself before and after and has no {word}; afterwards: {how}")
-        raise ConfigError(f"--task {TASK} has no option {word}{nearest(name, known) if word.startswith('--') else ''}")
-    flags = {word[2:].partition("=")[0] for word in words if word.startswith("--")} & set(known)
-    for name in flags:
-        value = getattr(next(part for part in (run, training, model) if hasattr(part, name)), name)
-        values[name] = value.value if isinstance(value, enum.Enum) else value
-    resolved = PrmRun(run, training, model, sources, values)
-    if "learning_rate" not in values:
-        training.learning_rate = ADAPTER_LEARNING_RATE if model.use_peft else FULL_LEARNING_RATE
-    _check(resolved)
-    return resolved
+def hint(name: str) -> str:
+    """What to do instead of an option that this task does not have."""
+    if not name.startswith("bench"):
+        return ""
+    how = "python -m vlrl.bench run --task vilbench --model_name_or_path RUN/final"
+    return f": it measures itself before and after; afterwards: {how}"
 
 
-def _read_files(words: list[str]) -> tuple[dict[str, Any], tuple[str, ...]]:
+def read_files(words: Sequence[str]) -> FileValues:
+    """`configs/prm.yaml` for the embedded model, else `BASE_DEFAULTS`, then `--config`."""
     path = flag_value(words, "config")
     explicit = read_yaml(Path(path)) if path else {}
     own = explicit.pop("tiny", None) or {}
     model = str(flag_value(words, "model_name_or_path") or explicit.get("model_name_or_path") or "tiny")
-    if model in TINY_NAMES:
-        defaults, sources = read_yaml(CONFIGS / "prm.yaml"), ["configs/prm.yaml"]
-        explicit |= own
-    else:
-        defaults, sources = dict(DEFAULTS), ["ours for reward models"]
-        if not torch.accelerator.is_available():
-            defaults |= {"use_cpu": True, "bf16": False}
-            sources.append("float32 on the CPU (no accelerator found)")
-    values = {**defaults, **explicit, "task": TASK, "model_name_or_path": model}
-    return values, (*sources, *([path] if path else []))
+    embedded = model in TINY_NAMES
+    defaults = read_yaml(CONFIGS / "prm.yaml") if embedded else BASE_DEFAULTS
+    explicit |= own if embedded else {}
+    sources = ("configs/prm.yaml" if embedded else "defaults for reward models", *([path] if path else []))
+    return FileValues(defaults, explicit, {"task": TASK, "model_name_or_path": model}, sources, is_embedded=embedded)
 
 
-def _check(config: PrmRun) -> None:
-    run, training = config.run, config.training
+def check(run: RunConfig, prm: PrmOptions) -> None:
+    """Our own options of this task. Raises ConfigError."""
     fresh = RunConfig()
     for name in vars(fresh):
         if name not in USED and getattr(run, name) != getattr(fresh, name):
             raise ConfigError(f"--{name} has no meaning for --task {TASK}; leave it out")
-    if training.loss_type not in LOSSES:
-        raise ConfigError(f"--loss_type {training.loss_type}: must be one of {', '.join(LOSSES)}")
-    if training.pairwise_weight < 0:
-        raise ConfigError(f"--pairwise_weight {training.pairwise_weight}: must be 0 or more")
-    for name, path in (("data", run.data), ("eval_data", run.eval_data), ("exclude_items", training.exclude_items)):
-        if path is not None and not Path(path).is_file():
-            raise ConfigError(f"--{name} {path}: no such file")
-    if (run.eval_data or training.exclude_items) and not run.data:
+    if prm.loss_type not in LOSSES:
+        raise ConfigError(f"--loss_type {prm.loss_type}: must be one of {', '.join(LOSSES)}")
+    if prm.pairwise_weight < 0:
+        raise ConfigError(f"--pairwise_weight {prm.pairwise_weight}: must be 0 or more")
+    check_file("exclude_items", prm.exclude_items)
+    if (run.eval_data or prm.exclude_items) and not run.data:
         raise ConfigError("--eval_data and --exclude_items are for --data; synthetic rows have their own held-out ones")
-    for name in ("limit", "eval_limit", "min_pixels", "max_pixels"):
-        value = getattr(run, name)
-        if value is not None and value < 1:
-            raise ConfigError(f"--{name} {value}: must be at least 1")
-    if training.load_best_model_at_end:
-        raise ConfigError("--load_best_model_at_end is not supported: the last weights are measured and kept")
+    options.check_run(run)

@@ -29,9 +29,10 @@ from vlrl.models.names import TINY_NAMES
 from vlrl.models.value_head import Encoder, StepValueModel, hidden_size, save_head
 from vlrl.models.vision_encoder import freeze_vision, with_targets
 from vlrl.training import report
+from vlrl.training.prm.config import PrmRun
 from vlrl.training.prm.drawing import draw_curves, draw_samples
 from vlrl.training.prm.measuring import Measured, measure
-from vlrl.training.prm.options import TASK, PrmRun
+from vlrl.training.prm.options import TASK
 from vlrl.training.prm.trainer import PrmTrainer, Records
 from vlrl.training.run_folder import RunFolder, open_run, write_values
 from vlrl.training.sft import MuonWithAdamW
@@ -100,8 +101,8 @@ def describe(config: PrmRun) -> str:
     lines = [
         f"task      {TASK}, seed {training.seed}, {PartialState().num_processes} process(es)",
         f"defaults  {', '.join(config.sources)}",
-        f"loss      {training.loss_type}"
-        + (f" + {training.pairwise_weight:g} x pairwise" if training.pairwise_weight else "")
+        f"loss      {config.prm.loss_type}"
+        + (f" + {config.prm.pairwise_weight:g} x pairwise" if config.prm.pairwise_weight else "")
         + ", every question with the same weight",
         "set       " + " ".join(f"{key}={value}" for key, value in sorted(config.values.items())),
     ]
@@ -116,7 +117,7 @@ def _load(config: PrmRun) -> LoadedModel:
         dtype=model.dtype,
         attn_implementation=model.attn_implementation,
         revision=model.model_revision,
-        trust_remote_code=config.training.trust_remote_code,
+        trust_remote_code=config.prm.trust_remote_code,
         coords="px",
         min_pixels=config.run.min_pixels,
         max_pixels=config.run.max_pixels,
@@ -146,8 +147,8 @@ def load_data(config: PrmRun) -> Data:
         rows, held_out = split(file.records)
         held_out = held_out[: run.eval_limit]
     excluded = None
-    if config.training.exclude_items:
-        rows, excluded = without_items(rows, Path(config.training.exclude_items), root)
+    if config.prm.exclude_items:
+        rows, excluded = without_items(rows, Path(config.prm.exclude_items), root)
     rows = in_order(merge_partial_solutions(rows), seed)
     told = f"{len(rows)} solutions of {path}, {len(held_out)} rows held out (no question in both)"
     lines = [f"data      {told}", *(f"          {line}" for line in file.describe())]
@@ -225,9 +226,9 @@ def make_trainer(
         data_collator=dataset.collate,
         processing_class=loaded.processor,
         optimizers=(optimizer, None),
-        loss_kind=training.loss_type,
-        pairwise_weight=training.pairwise_weight,
-        told={"base": loaded.name, "loss": training.loss_type, "data": config.run.data or "synthetic", "seed": training.seed},
+        loss_kind=config.prm.loss_type,
+        pairwise_weight=config.prm.pairwise_weight,
+        told={"base": loaded.name, "loss": config.prm.loss_type, "data": config.run.data or "synthetic", "seed": training.seed},
     )
 
 

@@ -18,7 +18,6 @@ from vlrl.data.step_values import StepRecord, weights
 from vlrl.models.value_head import Encoded, Encoder, StepValueModel, load_backbone, load_head, save_head
 from vlrl.training.checkpoints import WholeCheckpoints
 
-LOSSES = ("mse", "bce")
 MIN_GAP = 0.25
 """The least difference in value of two steps of one question that counts as a preference."""
 

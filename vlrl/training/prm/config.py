@@ -1,0 +1,42 @@
+"""A resolved run of `--task prm`: our options beside transformers' `TrainingArguments` and TRL's `ModelConfig`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import TrainingArguments
+from trl import ModelConfig  # type: ignore[attr-defined]
+
+from vlrl.training.command_line import read_prm_words
+from vlrl.training.config import parse_words, refuse_best_model
+from vlrl.training.flags import with_underscores
+from vlrl.training.options import RunConfig
+from vlrl.training.prm.options import PrmOptions
+
+FULL_LEARNING_RATE, ADAPTER_LEARNING_RATE = 1e-5, 1e-4
+
+
+@dataclass(frozen=True)
+class PrmRun:
+    """One resolved run; `training` stands where other tasks have GRPO's arguments."""
+
+    run: RunConfig
+    prm: PrmOptions
+    training: TrainingArguments
+    model: ModelConfig
+    sources: tuple[str, ...]
+    values: dict[str, Any]
+    """Everything that was set, by a file or on the command line; as YAML it gives the same run again."""
+
+
+def parse_prm(argv: Sequence[str]) -> PrmRun:
+    """Resolve a command line. Raises ConfigError."""
+    words = with_underscores(argv)
+    parsed = parse_words(words, read_prm_words(words), (RunConfig, PrmOptions, TrainingArguments, ModelConfig))
+    run, prm, training, model = parsed.parts
+    if "learning_rate" not in parsed.values:
+        training.learning_rate = ADAPTER_LEARNING_RATE if model.use_peft else FULL_LEARNING_RATE
+    refuse_best_model(training)
+    return PrmRun(run, prm, training, model, parsed.files.sources, parsed.values)
