@@ -82,6 +82,8 @@ def test_every_training_command_parses(words, tmp_path, monkeypatch):
             words[i] = f"{ROOT / own}.py:{function}"
         elif word.endswith((".jsonl", ".json")):
             Path(word).write_text("")
+        elif words[i - 1] == "--image_root":
+            Path(word).mkdir()
     words += ["--use_cpu", "--bf16", "false"]
     assert (parse_prm if is_prm(words) else parse)(words)
 
