@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from vlrl.envs import CardEnv
-from vlrl.envs.cards import read_action, thought_fields, write_reply
-from vlrl.gtr import Correction, OracleCorrector, claims
+from vlrl.envs.cards import claims, read_action, thought_fields, write_reply
+from vlrl.gtr import Correction, OracleCorrector
 from vlrl.gtr.credit import Credit
 from vlrl.gtr.episodes import Episode
 from vlrl.gtr.named_moves import correctors_move

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vlrl.envs.cards import GAMES, game, read_action, thought_fields, write_reply
+from vlrl.envs.cards import GAMES, claims, game, read_action, thought_fields, write_reply
 from vlrl.envs.cards.wording import BLACKJACK_THOUGHTS, NUMBERLINE_THOUGHTS, POINTS_THOUGHTS
-from vlrl.gtr import CheckpointCorrector, Correction, OracleCorrector, SampleRequest, StepRequest, claims
+from vlrl.gtr import CheckpointCorrector, Correction, OracleCorrector, SampleRequest, StepRequest
 from vlrl.gtr.masks import thought_span
 from vlrl.gtr.named_moves import correctors_move
 from vlrl.tasks import TASKS

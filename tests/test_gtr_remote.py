@@ -17,6 +17,8 @@ from vlrl.gtr import RemoteCorrector, RemoteOptions, SampleRequest, StepRequest
 from vlrl.gtr import corrector_prompts as questions
 from vlrl.tasks import TASKS
 
+SOLVER = "formulas_that_make_24"
+
 POINTS24 = GAMES["points24"]
 KEY = "key-for-tests"
 POOR = {"cards": [4, 6, 1, 2], "formula": "4 *", "thoughts": "next is +"}
@@ -58,7 +60,7 @@ def step(fields=POOR, action="+", name="points24", state=None, image=None, **req
     return StepRequest(played, state, write_reply(fields, action), image=image, **request)
 
 
-def calling(*hands, name=questions.SOLVER_NAME):
+def calling(*hands, name=SOLVER):
     calls = [
         {"id": f"c{i}", "type": "function", "function": {"name": name, "arguments": json.dumps(dict(zip(["card1", "card2", "card3", "card4"], hand, strict=False)))}}
         for i, hand in enumerate(hands)
@@ -202,11 +204,11 @@ def test_agreeing_parallel_calls_are_each_answered_and_no_solution_is_said(serve
     ("message", "why"),
     [
         (calling(["4", "6", "A", "A"], ["4", "6", "A", "2"]), "disagree"),
-        (calling(["4", "6", "A"]), "without four ranks"),
-        (calling(["4", "6", "A", "0"]), "without four ranks"),
+        (calling(["4", "6", "A"]), "without ranks for card1, card2"),
+        (calling(["4", "6", "A", "0"]), "without ranks for card1, card2"),
         (calling(["4", "6", "A", "A"], name="delete_everything"), "no function"),
-        ({"content": None, "tool_calls": [{"id": 1}]}, "without four ranks"),
-        ({"content": None, "tool_calls": "x"}, "without four ranks"),
+        ({"content": None, "tool_calls": [{"id": 1}]}, "without ranks for card1, card2"),
+        ({"content": None, "tool_calls": "x"}, "without ranks for card1, card2"),
     ],
 )
 def test_broken_calls_are_failed_tries(serve, message, why):
@@ -223,7 +225,7 @@ def test_without_the_solver_it_is_neither_offered_nor_mentioned(serve):
     assert "not offered" in found.why
     body = server.seen[0][1]
     assert "tools" not in body
-    assert questions.SOLVER_NAME not in json.dumps(body)
+    assert SOLVER not in json.dumps(body)
 
 
 # ---- failures

@@ -13,7 +13,6 @@ import numpy as np
 from PIL import Image
 
 from vlrl.envs.cards import random_action, read_action, thought_fields
-from vlrl.envs.cards.points import PointsGame, PointsState
 from vlrl.envs.environment import CardEnv
 from vlrl.gtr.corrector import Correction, StepRequest
 
@@ -109,11 +108,9 @@ class Episode:
             return False
         if reward <= CUT_REWARD:
             return True
-        if self.truncation == "reward" or not isinstance(self.env.game, PointsGame) or self.env.game.n_cards != 4:
+        if self.truncation == "reward" or not self.env.game.follows_target:
             return False
         if correction is not None and correction.status == "unsolvable":
             return True
         # A target that is still open cuts nothing. differs: there, a right thought left it missing, and missing cut.
-        state: PointsState = self.env.state
-        written = "".join(entry for entry in state.formula if entry.strip())
-        return self.target is not None and not "".join(self.target.split()).startswith(written)
+        return self.target is not None and self.env.game.leaves_target(self.env.state, self.target)

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from vlrl.envs.cards import Game, thought_fields, write_reply
 from vlrl.envs.cards.deals import deal_of
-from vlrl.gtr import claims
 from vlrl.gtr.corrector import Correction
 from vlrl.schema import Sample
 
@@ -13,7 +12,7 @@ from vlrl.schema import Sample
 def named_in(reply: str, game: Game) -> str | None:
     """The move named by the thought of a reply; None where it is not valid or names none."""
     fields = thought_fields(reply, game)
-    return None if fields is None else claims.named_move(str(fields.get("thoughts", "")), game)
+    return None if fields is None else game.named_move(str(fields.get("thoughts", "")))
 
 
 def correctors_move(reply: str, verdict: Correction, game: Game) -> str | None:

@@ -16,7 +16,7 @@ import random
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,7 +27,6 @@ from PIL import Image
 from vlrl.answers.span import END_THINK, THINK
 from vlrl.envs.cards import thought_fields, write_reply
 from vlrl.envs.cards.deck import rank_of
-from vlrl.envs.cards.points import PointsGame
 from vlrl.envs.cards.replies import last_object
 from vlrl.gtr import corrector_prompts as questions
 from vlrl.gtr.budget import Counts, LimitReached, Spending
@@ -155,9 +154,9 @@ class RemoteCorrector:
 
     def _body(self, request: Request, fields: dict[str, Any]) -> dict[str, Any]:
         """The first request of an exchange; its hash is the key of the cache."""
-        solver = self.options.solver and isinstance(request, StepRequest) and request.game.name == "points24"
+        tool = request.game.brief.solver if self.options.solver and isinstance(request, StepRequest) else None
         if isinstance(request, StepRequest):
-            system, text = questions.step_texts(request, fields, solver)
+            system, text = questions.step_texts(request, fields, tool is not None)
             images = [] if request.image is None else [request.image]
         else:
             gold = json.dumps(request.sample.answer, ensure_ascii=False) if self.options.gold else None
@@ -173,7 +172,7 @@ class RemoteCorrector:
                 {"role": "user", "content": [*content, {"type": "text", "text": text}]},
             ],
         }
-        return {**body, "tools": [questions.SOLVER_TOOL]} if solver else {**body, **_JSON_REPLY}
+        return {**body, "tools": [tool]} if tool is not None else {**body, **_JSON_REPLY}
 
     def _ask(self, body: dict[str, Any], request: Request) -> tuple[dict[str, Any] | None, int, str]:
         """A checked reply or None, the number of tries, and why there is none."""
@@ -204,10 +203,10 @@ class RemoteCorrector:
         calls = reply.message.get("tool_calls")
         if not calls:
             return reply.text
-        if "tools" not in body or not isinstance(request, StepRequest) or not isinstance(request.game, PointsGame):
+        if "tools" not in body or not isinstance(request, StepRequest):
             raise EndpointError("a call of a function that was not offered")
-        cards, ids = _called_cards(calls)
-        answer = questions.solver_reply(request.game, cards)
+        ranks, ids = _called_ranks(calls, body["tools"][0]["function"])
+        answer = questions.solver_reply(request.game, ranks)
         said = {"role": "assistant", "content": reply.message.get("content") or "", "tool_calls": calls}
         results = [{"role": "tool", "tool_call_id": call_id, "content": answer} for call_id in ids]
         further = {key: value for key, value in body.items() if key != "tools"}
@@ -295,18 +294,19 @@ def _data_url(image: Image.Image) -> str:
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def _called_cards(calls: Any) -> tuple[tuple[str, ...], list[str]]:
-    """The four ranks all calls agree on (in any order), and the calls' ids. Raises EndpointError."""
+def _called_ranks(calls: Any, solver: Mapping[str, Any]) -> tuple[tuple[str, ...], list[str]]:
+    """The ranks all calls of the solver agree on (in any order), and the calls' ids. Raises EndpointError."""
     found, ids = [], []
     try:
         for call in calls:
             arguments = json.loads(call["function"]["arguments"])
-            if call["function"]["name"] != questions.SOLVER_NAME:
+            if call["function"]["name"] != solver["name"]:
                 raise ValueError(f"no function {call['function']['name']!r}")
-            found.append(tuple(sorted(rank_of(arguments[f"card{i}"]) for i in range(1, 5))))
+            found.append(tuple(sorted(rank_of(arguments[card]) for card in solver["parameters"]["required"])))
             ids.append(str(call["id"]))
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise EndpointError(f"a call of the solver without four ranks: {error}") from error
+        names = ", ".join(solver["parameters"]["required"])
+        raise EndpointError(f"a call of the solver without ranks for {names}: {error}") from error
     if len(set(found)) != 1:
         raise EndpointError(f"calls of the solver disagree: {sorted(set(found))}")
     return found[0], ids
@@ -321,7 +321,8 @@ def _checked(text: str, request: Request) -> dict[str, Any]:
     evaluation = str(reply.get("evaluation")).strip().upper()
     if evaluation not in ("YES", "NO"):
         raise EndpointError(f"a reply whose evaluation is {reply.get('evaluation')!r:.40}, not YES or NO")
-    unsolvable = _is_no(reply.get("possible_solution")) and isinstance(request, StepRequest) and request.game.name == "points24"
+    follows_target = isinstance(request, StepRequest) and request.game.follows_target
+    unsolvable = follows_target and _is_no(reply.get("possible_solution"))
     keys = request.game.thought_keys if isinstance(request, StepRequest) else ("thoughts",)
     correction = reply.get("correction")
     if evaluation == "NO" and not unsolvable:
@@ -346,12 +347,12 @@ def _verdict(request: Request, reply: dict[str, Any]) -> Correction:
         before, after = ("", "") if span is None else (request.completion[: span[0]], request.completion[span[1] :])
         text = before + thought + after
         return Correction("corrected", text=text, why=str(reply.get("answer1", ""))[:200])
-    points24 = request.game.name == "points24"
-    named = reply.get("target_formula") if points24 else None
+    follows_target = request.game.follows_target
+    named = reply.get("target_formula") if follows_target else None
     target = " ".join(_tokens(named)) if isinstance(named, str) and _tokens(named) else request.target
     if reply["evaluation"] == "YES":
         return Correction("ok", target=request.target or target)
-    if points24 and _is_no(reply.get("possible_solution")):
+    if follows_target and _is_no(reply.get("possible_solution")):
         return Correction("unsolvable", target=request.target, why="the corrector sees no solution")
     corrected = {key: reply["correction"][key] for key in request.game.thought_keys}
     found = last_object(request.completion)

@@ -12,7 +12,6 @@ from typing import Any
 
 from vlrl.envs.cards import Game, write_reply
 from vlrl.envs.cards.deals import Deal, deal_of
-from vlrl.envs.cards.points import PointsGame
 from vlrl.envs.cards.transcripts import Play, PlayedTurn, Turn, read_transcript, replay
 from vlrl.metrics.accuracy import share
 from vlrl.metrics.bootstrap import bootstrap_mean, bootstrap_ratio, wilson
@@ -128,6 +127,6 @@ def episode_row(first: Any, game: Game, played: Sequence[PlayedTurn]) -> Episode
         n_recognised=sum(bool(turn.recognised) for turn in played),
         n_open=len(still_open),
         n_right=sum(turn.action is not None and game.right(turn.state, turn.action) for turn in still_open),
-        solvable=game.solvable(first) if isinstance(game, PointsGame) else None,
-        pressed_equals=bool(played) and played[-1].token == "=" if isinstance(game, PointsGame) else None,
+        solvable=game.solvable(first),
+        pressed_equals=None if game.formula(first) is None else bool(played) and played[-1].token == "=",
     )

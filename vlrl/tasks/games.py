@@ -10,10 +10,8 @@ import dataclasses
 from functools import partial
 
 from vlrl.data.synthetic.deals import game_sample
-from vlrl.envs.cards import GAMES, own_rng, write_reply, written
+from vlrl.envs.cards import GAMES, own_rng, write_reply
 from vlrl.envs.cards.deals import Deal, answer_problem, deal_of
-from vlrl.envs.cards.formula import BLANK
-from vlrl.envs.cards.points import PointsGame
 from vlrl.envs.cards.transcripts import Play, Turn, write_transcript
 from vlrl.envs.cards.wording import word_thought
 from vlrl.metrics.cards import game_metrics
@@ -47,7 +45,8 @@ def prompt(sample: Sample) -> str:
     """The user turn of a state (of an episode: its first)."""
     deal = deal_of(sample)
     rules = RULES[deal.game.name].replace("{faces}", FACES[getattr(deal.game, "face_as_ten", True)])
-    formula = f"\nFormula: {written(deal.state().formula)}" if isinstance(deal.game, PointsGame) else ""
+    entries = deal.game.formula(deal.state())
+    formula = "" if entries is None else f"\nFormula: {' '.join(entries)}"
     pattern = f'{{{SHOWN[deal.game.name]}"thoughts": "reasoning", "action": "token"}}'
     return f"{rules}{formula}\nReply with one JSON object.\n{pattern}"
 
@@ -56,13 +55,9 @@ def right_reply(deal: Deal) -> str:
     """A true thought about the state of a deal, and a best action."""
     rules, state = deal.game, deal.state()
     move = rules.best(state)
-    formula: tuple[str, ...] = ()
-    if isinstance(rules, PointsGame):
-        found = rules.plan(state)
-        if found is not None:
-            formula = found
-        elif rules.right(state, "="):  # only by Python's reading
-            formula = tuple(entry for entry in state.formula if entry != BLANK)
+    formula = rules.plan(state) or ()
+    if not formula and rules.right(state, "="):  # only by Python's reading
+        formula = rules.formula(state) or ()
     rng = own_rng(deal.seed, state.step, purpose=_WORDS)
     return write_reply({**rules.shown(state), "thoughts": word_thought(rules, state, move, rng, formula)}, move)
 

@@ -16,9 +16,9 @@ from PIL import Image
 from vlrl.data.synthetic.items import item_rng
 from vlrl.envs.cards import Game, game, write_reply
 from vlrl.envs.cards.deals import Deal, deal_of, episode_sample, state_sample
-from vlrl.envs.cards.points import PointsGame
+from vlrl.envs.cards.deck import pick
 from vlrl.envs.cards.transcripts import read_moves, state_after
-from vlrl.envs.cards.wording import pick, word_thought
+from vlrl.envs.cards.wording import word_thought
 from vlrl.envs.frames import draw as draw_state
 from vlrl.schema import Sample
 
@@ -52,13 +52,13 @@ def game_sample(name: str, seed: int, split: str, index: int) -> Sample:
 def noisy_reply(rules: Game, state: Any, plan: tuple[str, ...], step: int, rng: np.random.Generator) -> str:
     """The reply of the noisy player at step `step` of its plan."""
     move = plan[step]
-    formula = plan[:-1] if isinstance(rules, PointsGame) else ()
+    formula = () if rules.formula(state) is None else plan[:-1]
     return write_reply({**rules.shown(state), "thoughts": word_thought(rules, state, move, rng, formula)}, move)
 
 
 def _plan(deal: Deal, rng: np.random.Generator) -> tuple[str, ...]:
     """The moves of the noisy player. The game ends with the last move and not before."""
-    if isinstance(deal.game, PointsGame):
+    if deal.game.name in RIGHT_FORMULAS:
         return (*_formula(deal.game, deal.state(), rng), "=")
     moves: list[str] = []
     while True:
@@ -69,15 +69,8 @@ def _plan(deal: Deal, rng: np.random.Generator) -> tuple[str, ...]:
             return tuple(moves)
 
 
-def _formula(rules: PointsGame, state: Any, rng: np.random.Generator) -> tuple[str, ...]:
+def _formula(rules: Game, state: Any, rng: np.random.Generator) -> tuple[str, ...]:
     """The cards in random order with random operators between them, or a right formula."""
     if rng.random() < RIGHT_FORMULAS[rules.name] and (right := rules.plan(state)) is not None:
         return right
-    numbers = [str(state.numbers[i]) for i in rng.permutation(len(state.numbers))]
-    tokens = [numbers[0]]
-    for number in numbers[1:]:
-        tokens += [pick(rng, rules.operators), number]
-    if rules.brackets and rng.random() < 0.3:
-        start = 2 * int(rng.integers(len(numbers) - 1))
-        tokens[start : start + 3] = ["(", *tokens[start : start + 3], ")"]
-    return tuple(tokens)
+    return rules.random_formula(state, rng)

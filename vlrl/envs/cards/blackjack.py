@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
 
+from vlrl.envs.cards.briefs import BLACKJACK, Brief
+from vlrl.envs.cards.claims import NOT_STATED, dealer_value, decision, move_problem
 from vlrl.envs.cards.deck import FACES, Card, Outcome, random_suit, rank_of
+from vlrl.envs.cards.no_formula import NoFormula
 
 VALUES = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 10, 10, 10)
 DEALER_STANDS = 17
@@ -52,7 +55,7 @@ def _drawn(value: int, rng: np.random.Generator) -> Card:
 
 
 @dataclass(frozen=True)
-class BlackjackGame:
+class BlackjackGame(NoFormula):
     name: str = "blackjack"
     env_id: str = "vlrl/Blackjack-v0"
     thought_keys: tuple[str, ...] = ("thoughts",)
@@ -119,6 +122,24 @@ class BlackjackGame:
         """Whether the thought says the hand's total, as in "total is 17" or "total 17", and says no other."""
         said = {int(number) for number in _SAID_TOTAL.findall(str(fields.get("thoughts", "")).lower())}
         return said == {state.total}
+
+    @property
+    def brief(self) -> Brief:
+        return BLACKJACK
+
+    def named_move(self, thought: str) -> str | None:
+        return decision(thought)
+
+    def problem(self, state: BlackjackState, fields: Mapping[str, Any]) -> str | None:
+        thought = str(fields["thoughts"])
+        if not self.recognised(fields, state):
+            return NOT_STATED
+        if dealer_value(thought) not in (None, state.up_card.value):
+            return f"the dealer shows {state.up_card.face}"
+        return move_problem(self.named_move(thought), self.good(state))
+
+    def move_towards(self, state: BlackjackState, formula: Sequence[str]) -> str:
+        return self.best(state)
 
     def info(self, state: BlackjackState) -> dict[str, Any]:
         """Privileged facts under the published names; `Dealer Card` holds the hole card too."""

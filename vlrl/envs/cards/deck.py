@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
@@ -71,6 +71,11 @@ def rank_of(written: object) -> str:
 
 def random_suit(rng: np.random.Generator) -> str:
     return SUITS[int(rng.integers(len(SUITS)))]
+
+
+def pick(rng: np.random.Generator, options: Sequence[Any]) -> Any:
+    """One of the options, each as likely."""
+    return options[int(rng.integers(len(options)))]
 
 
 def own_rng(*numbers: int, purpose: int) -> np.random.Generator:

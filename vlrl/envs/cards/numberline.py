@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from vlrl.envs.cards.briefs import NUMBERLINE, Brief
+from vlrl.envs.cards.claims import NOT_STATED, direction, move_problem
 from vlrl.envs.cards.deck import Outcome
+from vlrl.envs.cards.no_formula import NoFormula
 
 MAX_STEPS = 10
 
@@ -21,7 +24,7 @@ class NumberLineState:
 
 
 @dataclass(frozen=True)
-class NumberLineGame:
+class NumberLineGame(NoFormula):
     name: str = "numberline"
     env_id: str = "vlrl/NumberLine-v0"
     max_position: int = 5
@@ -72,6 +75,21 @@ class NumberLineGame:
     def recognised(self, fields: Mapping[str, Any], state: NumberLineState) -> bool:
         """Whether both numbers of the thought are those of the state, as numbers or as their text."""
         return all(str(fields.get(key)).strip() == str(value) for key, value in self.shown(state).items())
+
+    @property
+    def brief(self) -> Brief:
+        return NUMBERLINE
+
+    def named_move(self, thought: str) -> str | None:
+        return direction(thought)
+
+    def problem(self, state: NumberLineState, fields: Mapping[str, Any]) -> str | None:
+        if not self.recognised(fields, state):
+            return NOT_STATED
+        return move_problem(self.named_move(str(fields["thoughts"])), self.good(state))
+
+    def move_towards(self, state: NumberLineState, formula: Sequence[str]) -> str:
+        return self.best(state)
 
     def info(self, state: NumberLineState) -> dict[str, Any]:
         """Privileged facts under the published names."""

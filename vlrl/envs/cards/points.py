@@ -7,15 +7,17 @@ and computes with fractions; there, Python evaluates the joined text (`exact=Fal
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
-from vlrl.envs.cards.deck import RANKS, Card, Outcome, random_suit, rank_of, stated_ranks_match
+from vlrl.envs.cards.briefs import EZPOINTS, Brief, points24
+from vlrl.envs.cards.claims import announced_formula, next_token
+from vlrl.envs.cards.deck import RANKS, Card, Outcome, pick, random_suit, rank_of, stated_ranks_match
 from vlrl.envs.cards.formula import BLANK, equals
-from vlrl.envs.cards.solver import Formula, completions, solvable
+from vlrl.envs.cards.solver import Formula, completions, formulas, solvable
 
 SUCCESS, FAILURE = 10.0, -1.0
 
@@ -40,6 +42,7 @@ class PointsState:
 class PointsGame:
     """`max_entries`: a formula with more cuts the episode. `face_as_ten=False`: values 1 to 13, number tokens 1 to 13."""
 
+    follows_target: ClassVar[bool] = True
     name: str = "points24"
     env_id: str = "vlrl/Points24-v0"
     target: int = 24
@@ -133,9 +136,12 @@ class PointsGame:
 
     def best(self, state: PointsState) -> str:
         """A best move: along `plan`, or `=` at once where there is none (it costs least)."""
-        entries = tuple(entry for entry in state.formula if entry != BLANK)
-        found = self.plan(state)
+        found, entries = self.plan(state), self.formula(state)
         return "=" if found is None or found == entries else found[len(entries)]
+
+    def formula(self, state: PointsState) -> Formula:
+        """The entries of the formula so far, blanks dropped."""
+        return tuple(entry for entry in state.formula if entry != BLANK)
 
     def shown(self, state: PointsState) -> dict[str, Any]:
         """What a true thought states of the picture: ranks as written on the cards, and the formula."""
@@ -145,6 +151,87 @@ class PointsGame:
         """Whether the thought's `cards` are those of the state, in any order."""
         cards = fields.get("cards")
         return isinstance(cards, list) and stated_ranks_match(cards, state.cards)
+
+    @property
+    def brief(self) -> Brief:
+        return points24("10" if self.face_as_ten else "11, 12 and 13")
+
+    def named_move(self, thought: str) -> str | None:
+        return next_token(thought)
+
+    def announced_formula(self, thought: str) -> Formula | None:
+        return announced_formula(thought, self.n_cards)
+
+    def problem(self, state: PointsState, fields: Mapping[str, Any]) -> str | None:
+        thought, entries = str(fields["thoughts"]), self.formula(state)
+        if not self.recognised(fields, state):
+            return f"the cards are {[card.face for card in state.cards]}, not {fields.get('cards')!r:.60}"
+        if not _is_written(fields, entries):
+            return f"the formula is {written(state.formula)!r}, not {fields['formula']!r:.60}"
+        announced = self.announced_formula(thought)
+        if announced is not None and not self._leads_on(state, announced):
+            return f"the formula it is heading for, {' '.join(announced)!r:.80}, is not right"
+        named = self.named_move(thought)
+        if named is None:
+            return "no next token is named"
+        if not self.right(state, named):
+            return f"the next token is not {named!r}"
+        if announced is not None and (*entries, named) != announced[: len(entries) + 1] and named != "=":
+            return f"{named!r} is not how {' '.join(announced)!r:.80} goes on"
+        return None
+
+    def _leads_on(self, state: PointsState, formula: Formula) -> bool:
+        """Whether a whole formula uses the cards, equals the goal and goes on from the state's."""
+        numbers = sorted(int(token) for token in formula if token.isdecimal())
+        entries = self.formula(state)
+        fits = len(formula) - len(entries) <= self.max_entries - len(state.formula)
+        return numbers == sorted(state.numbers) and formula[: len(entries)] == entries and fits and self.reaches(formula)
+
+    def target_formula(self, state: PointsState, wanted: Sequence[Formula | None]) -> Formula:
+        """The first of `wanted` that leads on from the state, else `plan`; the formula so far where that is complete, and right
+        only by Python's reading."""
+        fitting = (formula for formula in wanted if formula is not None and self._leads_on(state, formula))
+        return next(fitting, None) or self.plan(state) or self.formula(state)
+
+    def move_towards(self, state: PointsState, formula: Formula) -> str:
+        return "=" if self.right(state, "=") else formula[len(self.formula(state))]
+
+    def leaves_target(self, state: PointsState, target: str) -> bool:
+        return not "".join(target.split()).startswith("".join(self.formula(state)))
+
+    def solutions(self, ranks: Sequence[str]) -> list[str]:
+        numbers = [RANKS.index(rank_of(rank)) + 1 for rank in ranks]
+        values = tuple(sorted(min(number, 10) if self.face_as_ten else number for number in numbers))
+        return ["".join(formula) for formula in formulas(values, self.target, self.operators, self.exact)]
+
+    def stated_formula(self, state: PointsState, fields: Mapping[str, Any]) -> Formula | None:
+        thought, entries = str(fields["thoughts"]), self.formula(state)
+        announced = self.announced_formula(thought)
+        if announced is None or not (self.recognised(fields, state) and _is_written(fields, entries)):
+            return None
+        if sorted(token for token in announced if token.isdecimal()) != sorted(map(str, state.numbers)):
+            return None
+        further = (*announced, "=")
+        goes_on = further[: len(entries)] == entries and self.named_move(thought) == further[len(entries)]
+        return announced if goes_on else None
+
+    def random_formula(self, state: PointsState, rng: np.random.Generator) -> Formula:
+        numbers = [str(state.numbers[i]) for i in rng.permutation(len(state.numbers))]
+        tokens = [numbers[0]]
+        for number in numbers[1:]:
+            tokens += [pick(rng, self.operators), number]
+        if self.brackets and rng.random() < 0.3:
+            start = 2 * int(rng.integers(len(numbers) - 1))
+            tokens[start : start + 3] = ["(", *tokens[start : start + 3], ")"]
+        return tuple(tokens)
+
+    def random_completion(self, state: PointsState, rng: np.random.Generator) -> Formula:
+        formula = list(self.formula(state))
+        for number in rng.permutation(list(state.left.elements())):
+            if formula and (formula[-1].isdecimal() or formula[-1] == ")"):
+                formula.append(pick(rng, self.operators))
+            formula.append(str(number))
+        return (*formula, *[")"] * max(0, formula.count("(") - formula.count(")")))
 
     def info(self, state: PointsState) -> dict[str, Any]:
         """Privileged facts under the published names. Only the formula may enter a prompt."""
@@ -170,6 +257,7 @@ class PointsGame:
 class EZPointsGame(PointsGame):
     """Two cards, 12, `+` and `*` alone; every deal can be won."""
 
+    follows_target: ClassVar[bool] = False
     name: str = "ezpoints"
     env_id: str = "vlrl/EZPoints-v0"
     target: int = 12
@@ -182,6 +270,10 @@ class EZPointsGame(PointsGame):
         if not self.face_as_ten:
             raise ValueError("ezpoints has no deals with face_as_ten=False; its cards count at most ten")
 
+    @property
+    def brief(self) -> Brief:
+        return EZPOINTS
+
     def _random_ranks(self, rng: np.random.Generator) -> list[str]:
         first = Card("H", RANKS[int(rng.integers(1, 13))])
         times = first.value in (2, 3, 4, 6) and rng.random() < 0.5
@@ -193,3 +285,8 @@ class EZPointsGame(PointsGame):
 def written(formula: tuple[str, ...]) -> str:
     """A formula as prompts and thoughts write it: entries joined by single spaces, blanks dropped."""
     return " ".join(entry for entry in formula if entry != BLANK)
+
+
+def _is_written(fields: Mapping[str, Any], entries: Formula) -> bool:
+    """Whether the `formula` of a thought is these entries, whatever the spaces."""
+    return "".join(str(fields["formula"]).split()) == "".join(entries)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from vlrl.envs.cards.blackjack import BlackjackGame
+from vlrl.envs.cards.deck import pick
 from vlrl.envs.cards.games import Game
 from vlrl.envs.cards.numberline import NumberLineGame
 from vlrl.envs.cards.points import PointsGame, written
@@ -46,10 +47,6 @@ BLACKJACK_THOUGHTS = (
     "A total of {total} when the dealer has {up} means {token}",
     "The total is {total}, the dealer card is {up}; I {token}",
 )
-
-
-def pick(rng: np.random.Generator, options: Sequence[Any]) -> Any:
-    return options[int(rng.integers(len(options)))]
 
 
 def word_thought(game: Game, state: Any, move: str, rng: np.random.Generator, formula: Sequence[str] = ()) -> str:

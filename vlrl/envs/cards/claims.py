@@ -1,17 +1,16 @@
-"""What a thought's words claim: a formula, a next token, a direction, a decision, the dealer's card. Read from text alone.
+"""What the words of a thought claim: a formula, a next token, a direction, a decision, the dealer's card. Read from text alone.
 
-A claim that is not made is None. Not here: whether a claim is true (`vlrl.gtr.oracle`).
+A claim that is not made is None. Not here: whether a claim is true (`Game.problem`).
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 
-from vlrl.envs.cards import Game
-from vlrl.envs.cards.blackjack import BlackjackGame
 from vlrl.envs.cards.deck import Card, rank_of
-from vlrl.envs.cards.numberline import NumberLineGame
 
+NOT_STATED = "the state is not stated, or wrongly"
 _ARITHMETIC = re.compile(r"[0-9(](?:[0-9()+\-*/ ]*[0-9)])?")
 _EQUALS = re.compile(r"\s*(?:=|makes|gives|is|equals)\s*([0-9]+)\b")
 _TOKEN = re.compile(r"[0-9]+|[-+*/()]")
@@ -68,13 +67,6 @@ def decision(thought: str) -> str | None:
     return found[-1] if found else None
 
 
-def named_move(thought: str, game: Game) -> str | None:
-    """The move of a game that the thought names last."""
-    if isinstance(game, NumberLineGame):
-        return direction(thought)
-    return decision(thought) if isinstance(game, BlackjackGame) else next_token(thought)
-
-
 def dealer_value(thought: str) -> int | None:
     """The value of the dealer's open card, aces 1: the last one named."""
     found = _DEALER.findall(thought.lower())
@@ -86,3 +78,10 @@ def dealer_value(thought: str) -> int | None:
     except ValueError:
         return None
     return Card("S", rank).value
+
+
+def move_problem(named: str | None, right: Collection[str]) -> str | None:
+    """What is wrong with the move that a thought names, or None. `right`: the moves that are right."""
+    if named is None:
+        return "no move is named"
+    return None if named in right else f"{named!r} is not right"
