@@ -2,12 +2,39 @@ import contextlib
 import io
 import os
 
-# Before torch starts: two cores, and tests beside each other must not fight for them.
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+# Before torch starts: the models are so small that a second thread costs more than it gives, and tests run beside each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("usual", max_examples=200, deadline=None)
+settings.register_profile("thorough", max_examples=3000, deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "usual"))
+
+SLOWEST = ["distributed", "end_to_end", "grpo_dynamic_sampling", "recipes", "grpo_resume", "bench_speed", "prm", "demo_browser"]
+"""Files that take longest start first, so that no process is left alone with one at the end (`-n`, `--dist loadfile`)."""
+
+
+def pytest_xdist_auto_num_workers(config):
+    """Two processes for all tests; for single files or tests one, as each process imports for ten seconds."""
+    if config.args_source is config.ArgsSource.ARGS or "quick" in config.option.markexpr:
+        return 0
+    return 2
+
+
+def pytest_collection_modifyitems(items):
+    place = {f"test_{name}": i for i, name in enumerate(SLOWEST)}
+    items.sort(key=lambda item: place.get(item.module.__name__, len(place)))
+
+
+def pytest_ignore_collect(collection_path, config):
+    """With `-m quick`, files without a quick test are not even read: most import torch."""
+    if config.option.markexpr == "quick" and collection_path.name.startswith("test_"):
+        return "mark.quick" not in collection_path.read_text() or None
+    return None
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,8 @@ from scipy.optimize import linear_sum_assignment
 from vlrl.answers.geometry import best_matching, from_original_px, giou, iou, to_original_px
 from vlrl.schema import Box
 
+pytestmark = pytest.mark.quick
+
 SIZE, INPUT = (640, 480), (644, 476)  # the specification's worked example: sides no multiple of 28
 TRUE = (100, 100, 300, 300)
 

@@ -27,6 +27,8 @@ from vlrl.answers.text import (
 )
 from vlrl.schema import Sample
 
+pytestmark = pytest.mark.quick
+
 
 def qa(answer, choices=None, **meta):
     return Sample("q", "qa", "what is it?", answer, choices=choices, meta=meta)
@@ -343,7 +345,7 @@ def test_right_choices_by_letter_or_text():
     assert gold_letters(qa("maybe")) == set()
 
 
-@settings(max_examples=2000, deadline=None)
+@settings(max_examples=1000, deadline=None)
 @given(st.text())
 def test_nothing_raises(text):
     assert choice_letter(text, CHOICES)[0] in {*"ABC", None}

@@ -13,6 +13,8 @@ from vlrl.bench.autotrust.questions import Question, QuestionFile
 from vlrl.bench.autotrust.scoring import f1s, judge
 from vlrl.schema import Metric
 
+pytestmark = pytest.mark.quick
+
 DRIVELM = "What is the moving status of the bus? Please select the correct answer from the following options: A. Reverse parking. B. Back up. C. Stopped. D. Going ahead."
 NUSCENES = "There is a parked thing to the front of me; what is it? Please select the correct answer from the following options: A. barrier B. car C. bicycle D. bus"
 COVLA = "How many pedestrians are present in the driving scene? Choices: A. 0 B. 2 C. 4 D. 6"

@@ -16,6 +16,8 @@ from vlrl.bench.autotrust.summary import drop, gaps, metrics_of
 from vlrl.metrics.bootstrap import wilson
 from vlrl.schema import Metric
 
+pytestmark = pytest.mark.quick
+
 
 def question(
     text="Is it red?", answer="Yes", kind="yes-or-no", picture="a.jpg", index=0, file="trustfulness/drivelm.json", **extra

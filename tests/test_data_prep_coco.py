@@ -12,6 +12,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from data_prep import coco
 from vlrl.schema import read_samples
 
+pytestmark = pytest.mark.quick
+
 
 class CocoFile:
     """A COCO instances file in the making; category ids have a gap, as in the official one."""

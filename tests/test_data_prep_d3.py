@@ -14,6 +14,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from data_prep import d3, unpickling
 from vlrl.schema import read_samples
 
+pytestmark = pytest.mark.quick
+
 SENTENCES = {1: "a dog on a leash", 2: "a dog without a leash", 3: "a red hat", 4: "a person not wearing a hat"}
 
 

@@ -16,6 +16,8 @@ from data_prep.meta_actions import Thresholds, Trajectory, meta_action, trajecto
 from vlrl.schema import read_samples
 from vlrl.tasks import TASKS
 
+pytestmark = pytest.mark.quick
+
 PROBLEM = (
     "You are an expert driving assistant. Your current speed is {speed}m/s, the navigation command is {navigation}, based on "
     "the understanding of the driving scene and the navigation information, what is your driving plan for the next three "

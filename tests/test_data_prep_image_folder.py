@@ -15,6 +15,8 @@ from data_prep import image_folder
 from vlrl.schema import read_samples
 from vlrl.tasks import TASKS
 
+pytestmark = pytest.mark.quick
+
 
 def save_image(path, size=(32, 24)):
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -12,6 +12,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from data_prep import lvis
 from vlrl.schema import read_samples
 
+pytestmark = pytest.mark.quick
+
 NAMES = {1: "acorn", 4: "stop_sign", 9: "horse_buggy", 12: "die", 1203: "zucchini"}
 
 

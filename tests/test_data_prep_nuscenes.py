@@ -15,6 +15,8 @@ from data_prep import nuscenes
 from vlrl.schema import read_samples
 from vlrl.tasks import TASKS
 
+pytestmark = pytest.mark.quick
+
 START_US = 1532402927612460
 
 

@@ -12,6 +12,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from data_prep import ovdeval
 from vlrl.schema import read_samples
 
+pytestmark = pytest.mark.quick
+
 NAMES = ("computer without screen on", "computer with screen on", "man without hat")
 
 

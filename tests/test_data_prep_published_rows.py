@@ -9,6 +9,8 @@ from published_files import Published, detect, turns
 from data_prep import published_rows
 from vlrl.rewards import load_reward
 
+pytestmark = pytest.mark.quick
+
 
 @pytest.fixture
 def files(tmp_path):

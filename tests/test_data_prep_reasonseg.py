@@ -13,6 +13,8 @@ from data_prep import reasonseg
 from vlrl.schema import read_samples
 from vlrl.tasks import TASKS
 
+pytestmark = pytest.mark.quick
+
 SQUARE = [[10, 10], [20, 10.5], [20, 20], [10, 20]]
 SLOPE = [[30.25, 5], [40, 30], [35, 44]]
 

@@ -14,6 +14,8 @@ from data_prep import coco, refcoco
 from vlrl.schema import read_samples
 from vlrl.tasks import TASKS
 
+pytestmark = pytest.mark.quick
+
 
 class Python2Pickler(pickle._Pickler):
     """Writes text as Python 2's byte strings, as the published pickles have it."""

@@ -6,6 +6,8 @@ from data_prep import synthetic
 from vlrl.schema import read_samples
 from vlrl.tasks import TASKS
 
+pytestmark = pytest.mark.quick
+
 
 def test_tasks_in_turn_the_same_bytes_and_splits_apart(tmp_path, capsys):
     words = ["--task", ",".join(TASKS), "--n", "50", "--seed", "3"]

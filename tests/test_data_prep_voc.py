@@ -15,6 +15,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from data_prep import detection_set, voc, writing
 from vlrl.schema import read_samples
 
+pytestmark = pytest.mark.quick
+
 ROOT = Path(__file__).resolve().parents[1]
 OBJECT = """
   <object>

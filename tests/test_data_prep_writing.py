@@ -13,6 +13,7 @@ from data_prep import writing
 from vlrl.schema import Sample, SampleError, read_samples
 
 ROOT = Path(__file__).resolve().parents[1]
+pytestmark = pytest.mark.quick
 
 
 def save_image(path, size=(64, 48)):

@@ -6,6 +6,8 @@ from vlrl.data.synthetic.driving import plan, planning_sample, road
 from vlrl.data.synthetic.scenes import COLOURS, SHAPE_NAMES, loosen, scene
 from vlrl.data.synthetic.shapes import classification_sample, detection_sample, grounding_sample, qa_sample
 
+pytestmark = pytest.mark.quick
+
 MAKERS = {
     "detection": detection_sample,
     "grounding": grounding_sample,

@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from vlrl.envs.cards import GAMES, completions
 from vlrl.envs.cards.formula import equals, evaluate, evaluate_as_python, read, read_token, value_of
 
+pytestmark = pytest.mark.quick
+
 POINTS24 = GAMES["points24"]
 
 
@@ -45,7 +47,6 @@ def test_well_formed_formulas_have_pythons_value(tokens):
 
 @pytest.mark.filterwarnings("ignore::SyntaxWarning")
 @given(st.lists(st.sampled_from((*POINTS24.tokens[:-1], " ")), max_size=21))
-@settings(max_examples=300)
 def test_pythons_arithmetic_without_eval_agrees_with_it(tokens):
     text = "".join(tokens)
     small = "**" not in text

@@ -2,13 +2,15 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from vlrl.envs.cards import GAMES, random_action, read_action, thought_fields, write_reply
 from vlrl.envs.cards.deck import Card, stated_ranks_match
 from vlrl.envs.cards.replies import key_position, last_object
 from vlrl.envs.cards.transcripts import Play, Turn
+
+pytestmark = pytest.mark.quick
 
 POINTS24, NUMBERLINE, BLACKJACK = (GAMES[name] for name in ("points24", "numberline", "blackjack"))
 
@@ -64,7 +66,6 @@ HOSTILE = st.one_of(
 
 
 @given(HOSTILE)
-@settings(max_examples=300, deadline=2000)
 def test_no_text_makes_a_parser_raise(text):
     for played in GAMES.values():
         for parser, layout in (("strict", "json"), ("strict", "tags"), ("compat", "json")):

@@ -5,7 +5,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from vlrl.data.synthetic import draw
@@ -63,7 +63,6 @@ def test_a_transcript_played_again_is_the_environment_s_episode(name):
         assert len(replay(rules, seed, [*turns, *turns])) == len(turns), "what comes after the end is not played"
 
 
-@settings(max_examples=200, deadline=None)
 @given(st.text() | st.recursive(st.none() | st.booleans() | st.integers() | st.text(), lambda x: st.lists(x) | st.dictionaries(st.text(), x)).map(json.dumps))  # fmt: skip
 def test_any_text_is_no_transcript_or_one(text):
     turns = read_transcript(text)

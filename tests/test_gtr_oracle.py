@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from vlrl.envs.cards import GAMES, claims, game, read_action, thought_fields, write_reply
@@ -13,6 +13,8 @@ from vlrl.gtr import CheckpointCorrector, Correction, OracleCorrector, SampleReq
 from vlrl.gtr.masks import thought_span
 from vlrl.gtr.named_moves import correctors_move
 from vlrl.tasks import TASKS
+
+pytestmark = pytest.mark.quick
 
 ORACLE, BLIND = OracleCorrector(), OracleCorrector(see_action=False)
 
@@ -273,7 +275,6 @@ def test_published_arithmetic_has_its_own_right_moves():
 
 
 @given(st.text(max_size=80), st.sampled_from(list(GAMES)))
-@settings(max_examples=150, deadline=None)
 def test_no_thought_makes_the_oracle_raise(text, name):
     played, state = deal(name, seed=1)
     fields = dict.fromkeys(played.thought_keys, text)

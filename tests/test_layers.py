@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.quick
+
 ROOT = Path(__file__).resolve().parent.parent
 ORDER = ["schema", "answers", "envs", "data", "rewards", "metrics", "tasks", "models", "gtr", "training", "train", "bench"]
 MODULES = sorted((ROOT / "vlrl").rglob("*.py"))

@@ -9,6 +9,8 @@ from vlrl.metrics.bootstrap import wilson
 from vlrl.rewards import REWARDS, load_reward
 from vlrl.schema import Metric, Prediction, Reward, Sample, Score
 
+pytestmark = pytest.mark.quick
+
 
 def label(name, i, images=None, **meta):
     return Sample(f"c{i}", "classification", "what", name, images or (f"{i}.jpg",), meta=meta)

@@ -8,6 +8,8 @@ import pytest
 from vlrl.metrics import bootstrap as stats
 from vlrl.schema import Metric
 
+pytestmark = pytest.mark.quick
+
 
 def width(metric: Metric) -> float:
     assert metric.ci95 is not None

@@ -6,6 +6,8 @@ import pytest
 
 from vlrl.metrics.calibration import bin_number, calibration_error, reliability, stated_confidence
 
+pytestmark = pytest.mark.quick
+
 
 @pytest.mark.parametrize(
     ("text", "value"),

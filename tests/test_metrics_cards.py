@@ -8,6 +8,8 @@ from vlrl.envs.cards.transcripts import PlayedTurn, Turn
 from vlrl.metrics.bootstrap import wilson
 from vlrl.metrics.cards import EpisodeRow, card_metrics, episode_row
 
+pytestmark = pytest.mark.quick
+
 
 def test_metrics_of_episodes_counted_by_hand():
     rows = [

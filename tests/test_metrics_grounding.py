@@ -8,6 +8,8 @@ from vlrl.metrics.bootstrap import wilson
 from vlrl.metrics.grounding import grounding_metrics, mask_counts, rasterised
 from vlrl.schema import Prediction, Sample
 
+pytestmark = pytest.mark.quick
+
 TRUE = [100, 100, 200, 200]
 
 

@@ -9,6 +9,8 @@ from vlrl.metrics.bootstrap import wilson
 from vlrl.metrics.planning import confusions, planning_metrics
 from vlrl.schema import Metric, Prediction, Sample
 
+pytestmark = pytest.mark.quick
+
 
 def plan(i, speed, path):
     return Sample(f"p{i}", "planning", "plan", {"speed": speed, "path": path}, (f"{i}.jpg",))

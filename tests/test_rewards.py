@@ -4,7 +4,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from vlrl.answers.read import read_boxes
@@ -12,6 +12,8 @@ from vlrl.rewards import REWARDS, as_trl, load_reward, score_rows
 from vlrl.rewards.detection import iou_f1
 from vlrl.rewards.grading import grade_case, options_in
 from vlrl.schema import Reward, Sample, Score
+
+pytestmark = pytest.mark.quick
 
 CASES = Path(__file__).parent / "cases"
 
@@ -86,7 +88,6 @@ def test_scores_stay_in_range_and_never_raise(name):
         pytest.skip("asks an endpoint; tested with a local one")
     samples = [s for task, several in OF_TASK.items() if not reward.tasks or task in reward.tasks for s in several]
 
-    @settings(max_examples=2000, deadline=None)
     @given(ANY)
     def check(text):
         for sample in samples:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from scipy.optimize import linear_sum_assignment
@@ -19,6 +19,8 @@ from vlrl.rewards.grading import grade_case, options_in
 from vlrl.rewards.vlm_r1 import THRESHOLDS
 from vlrl.schema import Box, Sample
 from vlrl.tasks import TASKS
+
+pytestmark = pytest.mark.quick
 
 CASES = Path(__file__).parent / "cases"
 SETS = ["iou_f1", "visual_rft_iou", "visual_rft_confidence", "vlm_r1_map", "vlm_r1_map50", "vlm_r1_odlength", "vlm_r1_weighted", "vision_r1_precision", "vision_r1_recall", "vision_r1_recall:quality=giou", "vision_r1_precision:adaptive=true,stage_step=100", "vision_r1_recall:adaptive=true,stage_step=5"]  # fmt: skip
@@ -304,7 +306,6 @@ def test_released_variants_never_raise(name):
     reward = load_reward(f"{name}:variant=released")
     staged = {"step": 1500} if "step" in reward.needs else {}
 
-    @settings(max_examples=2000, deadline=None)
     @given(ANY)
     def check(text):
         for sample in OF_TASK["detection"]:

@@ -13,6 +13,8 @@ import pytest
 from vlrl.rewards import chat_client as endpoint
 from vlrl.rewards.chat_client import EndpointError, base_url, chat, with_tries
 
+pytestmark = pytest.mark.quick
+
 BODY = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 HELLO = b'{"choices": [{"message": {"content": "hello"}}]}'
 

@@ -10,6 +10,8 @@ from vlrl.rewards import load_reward, score_rows
 from vlrl.rewards.planning import WEIGHTS, alphadrive_format, alphadrive_path, alphadrive_speed
 from vlrl.schema import Sample
 
+pytestmark = pytest.mark.quick
+
 PLANS = list(itertools.product(SPEEDS, PATHS))
 
 

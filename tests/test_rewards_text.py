@@ -17,6 +17,8 @@ from vlrl.rewards.mathematics import last_boxed, math_equal
 from vlrl.rewards.text import exact_match, fuzzy_match, longest_common_subsequence, mcq, yes_no
 from vlrl.schema import Sample
 
+pytestmark = pytest.mark.quick
+
 MATH = pytest.mark.skipif(not mathematics.has_math_verify(), reason="needs the extra [math]")
 
 

@@ -4,6 +4,8 @@ import pytest
 
 from vlrl.schema import SampleError, box_problem, is_there, read_samples, sample_to_json
 
+pytestmark = pytest.mark.quick
+
 
 @pytest.fixture
 def write(tmp_path):

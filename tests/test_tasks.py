@@ -4,7 +4,7 @@ import dataclasses
 import json
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from vlrl.answers.span import is_in_format, is_think_answer
@@ -12,6 +12,8 @@ from vlrl.data.synthetic import IMAGE_SIDE_PX
 from vlrl.rewards import REWARDS, load_reward, score_rows
 from vlrl.schema import ANSWER_FORMATS, BOX_FORMATS, Prediction, sample_from_json, sample_to_json
 from vlrl.tasks import TASKS, load_task
+
+pytestmark = pytest.mark.quick
 
 SIDES = {"image_size": [IMAGE_SIDE_PX] * 2, "input_size": [IMAGE_SIDE_PX] * 2}
 SAMPLES = {
@@ -92,7 +94,6 @@ def test_any_text_is_scored_and_measured(name):
     task = TASKS[name]
     sample = next(s for s in SAMPLES[name] if s.answer)
 
-    @settings(max_examples=300, deadline=None)
     @given(st.text())
     def check(text):
         assert 0 <= earned(task, text, sample) < full(task, sample)

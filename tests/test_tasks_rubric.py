@@ -6,6 +6,8 @@ from vlrl.schema import Reward, Sample, Score
 from vlrl.tasks import TASKS
 from vlrl.tasks.rubric import choose, own_rewards, with_planned_steps
 
+pytestmark = pytest.mark.quick
+
 BOX = [{"bbox_2d": [1, 2, 30, 40], "label": "dog"}]
 DETECTION = Sample("d", "detection", "dog", BOX, ("a.jpg",))
 GROUNDING = Sample("g", "grounding", "the dog", {"bbox_2d": [1, 2, 30, 40]}, ("a.jpg",))

@@ -7,6 +7,8 @@ from vlrl.tasks import KNOWN, TASKS
 from vlrl.tasks.evaluate import evaluate
 from vlrl.tasks.sample_rows import before_and_after
 
+pytestmark = pytest.mark.quick
+
 
 def said(samples, texts):
     return [Prediction(sample.id, text, 5, False) for sample, text in zip(samples, texts, strict=True)]

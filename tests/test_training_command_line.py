@@ -78,7 +78,9 @@ def test_a_cause_is_left_where_torchrun_looks_for_it(tmp_path, monkeypatch, caps
     assert ProcessFailure(0, 1, 2, str(tmp_path / "error.json")).message["message"] == "error: why"
 
 
-@pytest.mark.parametrize("name", ["tiny", "tiny-cards-random", "org/name", "Qwen/Qwen2.5-VL-3B-Instruct", "vlrl/models/assets/tiny"])
+@pytest.mark.parametrize(
+    "name", ["tiny", "tiny-cards-random", "org/name", "Qwen/Qwen2.5-VL-3B-Instruct", "vlrl/models/assets/tiny"]
+)
 def test_models_that_could_exist_pass(name):
     read_grpo_words(["--model_name_or_path", name])
 

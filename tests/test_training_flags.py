@@ -1,4 +1,8 @@
+import pytest
+
 from vlrl.training.flags import with_underscores
+
+pytestmark = pytest.mark.quick
 
 
 def test_dashes_inside_flags_are_underscores_and_values_stay():

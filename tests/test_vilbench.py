@@ -21,6 +21,8 @@ from vlrl.metrics.selection import baselines, best, headroom, majority, subsets
 from vlrl.metrics.step_aggregation import AGGREGATIONS, aggregate
 from vlrl.schema import SampleError
 
+pytestmark = pytest.mark.quick
+
 # ---- steps
 
 
