@@ -341,9 +341,17 @@ def test_an_own_function_that_is_no_reward_is_refused_when_it_is_named(own, name
         load_reward(f"{own}:{name}")
 
 
+def len_of(text, sample):
+    return len(text)
+
+
 def test_own_options_are_read_by_annotation_or_default(own):
     (score,) = score_rows(load_reward(f"{own}:option:power=0.5,exact=true,word=a=b"), ["x"], [SAMPLE], None, None)
     assert score == Score(0.5, [True, "a=b"])
+    assert load_reward(len_of).name == "len_of"
+    assert score_rows(load_reward(len_of), ["xyz"], [SAMPLE], None, None) == [Score(3.0, 3)]
+    with pytest.raises(ValueError, match="reward test_own_options_are_read_by_annotation_or_default: it takes"):
+        load_reward(test_own_options_are_read_by_annotation_or_default)
     for name in ("called", "anything", "option"):
         assert score_rows(load_reward(f"{own}:{name}"), ["x"], [SAMPLE], None, None)[0].value in (1, 2)
 

@@ -6,7 +6,9 @@ A reward is a pure function of text and sample; what it needs besides is named i
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from vlrl.data.name_values import nearest
 from vlrl.rewards.cards import card_move, card_recognition, card_success
@@ -19,13 +21,13 @@ from vlrl.rewards.options import options_of, with_options
 from vlrl.rewards.planning import alphadrive_format, alphadrive_path, alphadrive_speed
 from vlrl.rewards.scoring import as_trl, score_rows
 from vlrl.rewards.text import exact_match, fuzzy_match, math_equal, mcq, yes_no
-from vlrl.rewards.user_functions import reward_from_file
+from vlrl.rewards.user_functions import reward_from_file, reward_of_function
 from vlrl.rewards.vision_r1 import vision_r1_format, vision_r1_precision, vision_r1_recall
 from vlrl.rewards.visual_rft import visual_rft_confidence, visual_rft_giou, visual_rft_iou
 from vlrl.rewards.vlm_r1 import vlm_r1_iou, vlm_r1_map, vlm_r1_map50, vlm_r1_odlength, vlm_r1_weighted
 from vlrl.schema import CARD_TASKS, Reward
 
-__all__ = ["REWARDS", "as_trl", "load_reward", "options_of", "score_rows"]
+__all__ = ["REWARDS", "as_trl", "load_reward", "options_of", "reward_name", "score_rows"]
 
 NOTHING, TAGS, GROUP, STEP = frozenset[str](), frozenset({"tags"}), frozenset({"group"}), frozenset({"step"})
 BOXES, ONE_BOX, ANY_BOXES = frozenset({"detection"}), frozenset({"grounding"}), frozenset({"detection", "grounding"})
@@ -69,18 +71,29 @@ REWARDS: dict[str, Reward] = {
 }
 
 
-def load_reward(spec: str) -> Reward:
-    """A reward by name, or a user's function by `path/to/file.py:function` (`(text, sample) -> float | bool | Score | None`).
+def reward_name(spec: str | Callable[..., Any]) -> str:
+    """The name of the reward that `load_reward` makes of this."""
+    if not isinstance(spec, str):
+        return str(getattr(spec, "__name__", type(spec).__name__))
+    _, own, rest = spec.partition(".py:")
+    return (rest if own else spec).partition(":")[0]
+
+
+def load_reward(spec: str | Callable[..., Any]) -> Reward:
+    """A reward by name, or a user's function `(text, sample) -> float | bool | Score | None`: itself, or as
+    `path/to/file.py:function`.
 
     Options follow a colon: `vision_r1_recall:adaptive=true,stage_step=300`, `my.py:mine:power=2`. Raises ValueError naming
-    the nearest known reward or option, or what is wrong with the file.
+    the nearest known reward or option, or what is wrong with the file or the function.
     """
-    name, _, options = spec.partition(":")
-    if name in REWARDS:
-        return with_options(REWARDS[name], options)
+    name = reward_name(spec)
+    if not isinstance(spec, str):
+        return reward_of_function(spec, name, f"reward {name}")
+    first, _, options = spec.partition(":")
+    if first in REWARDS:
+        return with_options(REWARDS[first], options)
     path, colon, rest = spec.partition(".py:")
     if not colon:
         known = ", ".join(REWARDS)
-        raise ValueError(f"unknown reward {name!r}{nearest(name, REWARDS)} (known: {known}, or path/to/file.py:function)")
-    function, _, options = rest.partition(":")
-    return with_options(reward_from_file(Path(path + ".py"), function), options)
+        raise ValueError(f"unknown reward {first!r}{nearest(first, REWARDS)} (known: {known}, or path/to/file.py:function)")
+    return with_options(reward_from_file(Path(path + ".py"), name), rest.partition(":")[2])

@@ -17,6 +17,7 @@ import numbers
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -81,7 +82,8 @@ def score_rows(
             raise
         except Exception as error:
             raise RuntimeError(
-                f"reward {reward.name} failed on sample {samples[rows[0]].id!r}, completion {texts[rows[0]]!r}: {error!r}"
+                f"reward {reward.name} failed on sample {samples[rows[0]].id!r}, completion {texts[rows[0]]!r:.500}:"
+                f" {described(error)}"
             ) from error
 
     if "network" in reward.needs:
@@ -101,17 +103,25 @@ def as_score(name: str, found: Any, sample: Sample) -> Score:
 
     Raises RewardError for anything else, NaN and the infinities included.
     """
-    if isinstance(found, Score):
-        value = found.value
-        if value is None or (type(value) is float and math.isfinite(value)):
-            return found
-        return dataclasses.replace(found, value=_number(name, value, sample, "a Score whose value is "))
-    if found is None:
-        return Score(None)
-    return Score(_number(name, found, sample), found.item() if isinstance(found, np.generic) else found)
+    try:
+        if isinstance(found, Score):
+            value = found.value
+            if value is None or (type(value) is float and math.isfinite(value)):
+                return found
+            return dataclasses.replace(found, value=number_of(value))
+        if found is None:
+            return Score(None)
+        return Score(number_of(found), found.item() if isinstance(found, np.generic) else found)
+    except TypeError as error:
+        of = " a Score whose value is" if isinstance(found, Score) else ""
+        raise RewardError(
+            f"reward {name} returned{of} {error} for sample {sample.id!r}; return a finite number, a bool, a Score or None"
+        ) from None
 
 
-def _number(name: str, value: Any, sample: Sample, of: str = "") -> float:
+def number_of(value: Any) -> float:
+    """A finite number or a bool that a user's function returned, NumPy's included. Raises TypeError for anything else; the
+    message is what it is, as in "the text 'good'" or "a torch.Tensor of shape (2,)"."""
     if isinstance(value, numbers.Real | np.bool_):
         try:
             number = float(value)
@@ -119,21 +129,26 @@ def _number(name: str, value: Any, sample: Sample, of: str = "") -> float:
             number = math.inf
         if math.isfinite(number):
             return number
-        what = f"{number}"
-    elif isinstance(value, str):
-        what = f"the text {value!r:.60}"
-    elif inspect.isawaitable(value):
+        raise TypeError(f"{number}")
+    if isinstance(value, str):
+        raise TypeError(f"the text {value!r:.60}")
+    if inspect.isawaitable(value):
         if inspect.iscoroutine(value):
-            value.close()  # or Python warns that it was never awaited
-        what = f"a {type(value).__name__} (async functions are not supported)"
-    else:
-        kind, shape = type(value), getattr(value, "shape", None)
-        module = kind.__module__.partition(".")[0]
-        what = f"a {kind.__name__}" if module in ("builtins", "__main__") else f"a {module}.{kind.__name__}"
-        what += "" if shape is None else f" of shape {tuple(shape)} (take float(...) of one element)"
-    raise RewardError(
-        f"reward {name} returned {of}{what} for sample {sample.id!r}; return a finite number, a bool, None or a Score"
-    )
+            value.close()  # or Python warns that nobody awaited it
+        raise TypeError(f"a {type(value).__name__} (async functions are not supported)")
+    kind, shape = type(value), getattr(value, "shape", None)
+    module = kind.__module__.partition(".")[0]
+    what = f"a {kind.__name__}" if module in ("builtins", "__main__") else f"a {module}.{kind.__name__}"
+    raise TypeError(what if shape is None else f"{what} of shape {tuple(shape)} (take float(...) of one element)")
+
+
+def described(error: BaseException) -> str:
+    """An error in one line, with the file and the line that raised it."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    where = "" if trace is None else f" ({Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno})"
+    return " ".join(f"{type(error).__name__}: {error}".split()) + where
 
 
 def as_trl(

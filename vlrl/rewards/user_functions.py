@@ -27,6 +27,11 @@ def reward_from_file(path: Path, name: str) -> Reward:
     if function is None:
         defined = [key for key, value in vars(module).items() if inspect.isfunction(value)]
         raise ValueError(f"{what}: the file defines no function {name!r}{nearest(name, defined)}")
+    return reward_of_function(function, name, what)
+
+
+def reward_of_function(function: Any, name: str, what: str) -> Reward:
+    """A user's function as a reward of any range. `what` begins the message of the ValueError for what is no such function."""
     problem = _problem(function)
     if problem is not None:
         raise ValueError(f"{what}: {problem}")
