@@ -45,13 +45,18 @@ def tiny():
 
 
 @pytest.fixture
-def run_train(capfd):
-    """Run `vlrl/train.py` in this process; returns exit code, standard output and standard error."""
+def run_train(capfd, monkeypatch):
+    """Run `vlrl/train.py` in this process; returns exit code, standard output and standard error. A run of two steps spends a
+    third of its time on `curves.png`, so that is drawn only where a test asks for it."""
 
-    def run(*argv):
+    def run(*argv, curves=False):
         from vlrl.train import main
+        from vlrl.training import report
 
-        code = main([str(word) for word in argv])
+        with monkeypatch.context() as patch:
+            if not curves:
+                patch.setattr(report, "draw_curves", lambda _metrics, _out: None)
+            code = main([str(word) for word in argv])
         out, err = capfd.readouterr()
         return code, out, err
 

@@ -12,7 +12,8 @@ RECIPES = sorted({path.stem for path in CONFIGS.glob("*.yaml")} - {"cards", "prm
 
 @pytest.mark.parametrize("name", GAMES)
 def test_a_game_runs(name, tmp_path, run_train, small):
-    code, out, err = run_train("--config", CONFIGS / f"{name}.yaml", *small, "--output_dir", tmp_path / "run")
+    flags = [*small, "--steps_per_generation", "2"]  # of the recipe's 4 or 8: sixteen episodes
+    code, out, err = run_train("--config", CONFIGS / f"{name}.yaml", *flags, "--output_dir", tmp_path / "run")
     assert code == 0, err
     assert "WARNING" not in out
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
