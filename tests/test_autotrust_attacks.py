@@ -35,7 +35,7 @@ def aims():
     asked = [one for one in made[0].questions() if one.is_closed][:5]
     sizes = [(112, 112), (112, 112), (112, 112), (190, 60), (40, 40)]
     return [
-        Aim(open_image(one.picture).resize(size), words.closed(one, words.WORDING), target_of(one), f"{one.file}#{one.index}")
+        Aim(open_image(one.image_key).resize(size), words.closed(one, words.WORDING), target_of(one), f"{one.file}#{one.index}")
         for one, size in zip(asked, sizes, strict=True)
     ]
 
@@ -179,7 +179,7 @@ def test_the_saved_picture_is_checked(tmp_path):
     path = str(tmp_path / "a.png")
     Image.fromarray(np.clip(pixels + 5, 0, 255).astype(np.uint8)).save(path)
     assert check_saved(path, clean, 5) == 5
-    with pytest.raises(ModelError, match="5 grey levels from the clean picture, 4 is the bound"):
+    with pytest.raises(ModelError, match="5 grey levels from the clean image, 4 is the bound"):
         check_saved(path, clean, 4)
     clean.save(str(tmp_path / "b.jpg"), quality=30)
     with pytest.raises(ModelError, match="is the bound"):

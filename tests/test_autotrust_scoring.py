@@ -180,10 +180,10 @@ def test_yes_and_no_of_all_languages(reply, said):
 
 
 def test_right_answers_are_mapped_and_odd_ones_are_told():
-    assert [fixed.gold_yes_no(gold) for gold in ("Yes", "no", "Sí", "لا", "不是", "हाँ", "O", "*", "", None)] == [
+    assert [fixed.true_yes_no(gold) for gold in ("Yes", "no", "Sí", "لا", "不是", "हाँ", "O", "*", "", None)] == [
         "yes", "no", "yes", "no", "no", "yes", None, None, None, None,
     ]  # fmt: skip
-    assert [fixed.gold_letter(gold) for gold in ("A", " d ", "E", "AB", None, 3)] == ["A", "D", None, None, None, None]
+    assert [fixed.true_letter(gold) for gold in ("A", " d ", "E", "AB", None, 3)] == ["A", "D", None, None, None, None]
 
 
 @pytest.mark.parametrize(
@@ -287,7 +287,7 @@ def test_10_000_malformed_rows_and_replies_never_crash_and_each_is_counted():
             n_asks += len(asks)
         n_rows += len(rows)
     assert sum(counts.values()) == n_asks > 10_000
-    assert set(counts) == {"open", "right", "partly", "wrong", "unparsed", "bad gold"}
+    assert set(counts) == {"open", "right", "partly", "wrong", "unparsed", "bad ground truth"}
 
 
 def test_f1_over_six_labels():

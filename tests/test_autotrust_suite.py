@@ -10,8 +10,8 @@ from vlrl.bench import main
 from vlrl.bench import run as running
 from vlrl.bench.autotrust import fixture
 from vlrl.bench.autotrust import wording as words
-from vlrl.bench.autotrust.parts import ATTACKS, PARTS, Options, asks_of
-from vlrl.bench.autotrust.questions import Question, QuestionFile, picture_path, read_file
+from vlrl.bench.autotrust.parts import ATTACK_PARTS, PARTS, Options, asks_of
+from vlrl.bench.autotrust.questions import Question, QuestionFile, find_image, read_file
 from vlrl.bench.log import read_log
 from vlrl.schema import Prediction, SampleError
 
@@ -97,7 +97,7 @@ def test_the_whole_benchmark_runs_offline_on_the_embedded_model(tmp_path, capsys
     result, report = (json.loads((tmp_path / name).read_text()) for name in ("result.json", "report.json"))
     assert "AutoTrust-format support" in result["results"]["autotrust"]["label"]
     assert "AutoTrust-format support" in (tmp_path / "report.html").read_text()
-    assert {record["task"] for record in report["results"]} == set(PARTS) - {*ATTACKS, "ood_acc", "ood_abs"}
+    assert {record["task"] for record in report["results"]} == set(PARTS) - {*ATTACK_PARTS, "ood_acc", "ood_abs"}
     assert {record["scorer"] for record in report["results"]} == {"fixed", "reference"}
     assert not any(file["known_release"] for file in report["files"].values())
     not_run = {line.partition(":")[0] for line in report["not_run"]}
@@ -193,13 +193,11 @@ def test_pictures_are_found_where_the_release_has_them(tmp_path):
         path = tmp_path / place
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"")
-    assert picture_path("images/val/1.jpg", "trustfulness/lingoqa.json", tmp_path) == str(tmp_path / "LingoQA/images/val/1.jpg")
-    assert picture_path("val_data/CAM_FRONT/x.jpg", "robustness/dirvelm_Hindi.json", tmp_path) == str(
-        tmp_path / "DriveLM/x.jpg"
-    )
-    assert picture_path("plain.jpg", "mine.json", tmp_path) == str(tmp_path / "plain.jpg")
-    assert picture_path("gone.jpg", "trustfulness/covla.json", tmp_path) == str(tmp_path / "CoVLA/gone.jpg")
-    assert picture_path("synthetic:planning/a/0/1", "x", tmp_path) == "synthetic:planning/a/0/1"
+    assert find_image("images/val/1.jpg", "trustfulness/lingoqa.json", tmp_path) == str(tmp_path / "LingoQA/images/val/1.jpg")
+    assert find_image("val_data/CAM_FRONT/x.jpg", "robustness/dirvelm_Hindi.json", tmp_path) == str(tmp_path / "DriveLM/x.jpg")
+    assert find_image("plain.jpg", "mine.json", tmp_path) == str(tmp_path / "plain.jpg")
+    assert find_image("gone.jpg", "trustfulness/covla.json", tmp_path) == str(tmp_path / "CoVLA/gone.jpg")
+    assert find_image("synthetic:planning/a/0/1", "x", tmp_path) == "synthetic:planning/a/0/1"
 
 
 def test_missing_pictures_stop_and_are_counted_apart(release, tmp_path, stub, capsys):

@@ -2,7 +2,7 @@
 
 Reads the released question files, asks them, and scores answers twice: as the released program does (`reference`) and so that
 the number means what it says (`fixed`, the headline). Pictures are the user's. Not here: who answers (`vlrl.bench`), attacks on
-pictures, judging open-ended answers.
+images, judging open-ended answers.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Attacks on the raw picture of a question: PGD, BIM, C&W through a model's own preprocessing, and noise to compare with.
+"""Attacks on the raw image of a question: PGD, BIM, C&W through a model's own preprocessing, and noise to compare with.
 
 The objective is the next token at the end of the prompt, restricted to the tokens of the possible answers, as in AutoTrust's
-released program (arXiv 2412.15206). What comes out is an 8-bit picture, which is what a model is then asked about.
-differs: the released program answers from the unrounded picture and truncates the one it saves; here values are rounded
-without leaving the bound, and what leads on the unrounded picture stands beside it (`right_unrounded`). An answer of several
+released program (arXiv 2412.15206). What comes out is an 8-bit image, which is what a model is then asked about.
+differs: the released program answers from the unrounded image and truncates the one it saves; here values are rounded
+without leaving the bound, and what leads on the unrounded image stands beside it (`right_unrounded`). An answer of several
 tokens is stood for by its first where the answers' first tokens differ; in the release each must be one token.
 """
 
@@ -33,7 +33,7 @@ CW_RATE, CW_KAPPA, CW_TRADE_OFF, CW_EDGE = 1e-2, 0.0, 1.0, 1e-6
 
 @dataclass(frozen=True)
 class Aim:
-    """One picture to attack. `prompt`: the text of the user turn; `key`: what names the item, for seeds."""
+    """One image to attack. `prompt`: the text of the user turn; `key`: what names the item, for seeds."""
 
     image: Image.Image
     prompt: str
@@ -43,9 +43,9 @@ class Aim:
 
 @dataclass(frozen=True)
 class Attacked:
-    """The 8-bit picture `[H, W, 3]` and what the attack did: the largest and the root of the summed squared change in grey
+    """The 8-bit image `[H, W, 3]` and what the attack did: the largest and the root of the summed squared change in grey
     levels, the loss on the right answer before and after, and whether it leads among the answers' tokens of the clean, of the
-    unrounded and of the 8-bit picture. Losses and these are None for random noise, which asks no model."""
+    unrounded and of the 8-bit image. Losses and these are None for random noise, which asks no model."""
 
     pixels_HWC: np.ndarray[Any, np.dtype[np.uint8]]
     linf_px: float
@@ -59,7 +59,7 @@ class Attacked:
 
 class Attacker:
     """A model to attack. Raises ModelError where its image processor cannot be differentiated through, or where it was but
-    does not repeat it on the very picture to be attacked."""
+    does not repeat it on the very image to be attacked."""
 
     def __init__(self, loaded: LoadedModel) -> None:
         self.loaded = loaded
@@ -69,7 +69,7 @@ class Attacker:
         self.options: dict[str, Any] = {"use_cache": False} | ({"logits_to_keep": 1} if "logits_to_keep" in forward else {})
 
     def attack(self, attack: Attack, aims: Sequence[Aim], seed: int) -> list[Attacked]:
-        """Attack the pictures of one batch, each for itself."""
+        """Attack the images of one batch, each for itself."""
         cleans = [as_raw(np.asarray(aim.image)) for aim in aims]
         if attack.name == CONTROL:
             return [random_noise(clean, attack, aim.key, seed) for clean, aim in zip(cleans, aims, strict=True)]
@@ -114,14 +114,14 @@ class Attacker:
         )
 
     def _check(self, cleans: Sequence[torch.Tensor], aims: Sequence[Aim]) -> None:
-        """The pictures about to be attacked give the model what they give it outside an attack."""
+        """The images about to be attacked give the model what they give it outside an attack."""
         expected = self.inputs(self.loaded.processor, [aim.image for aim in aims], aims)
         with torch.no_grad():
             difference = largest_difference(expected, self.inputs(self.processor, cleans, aims))
         if not difference <= TOLERANCE:
             raise ModelError(
                 f"the differentiable preprocessing differs by {difference:.3g} from {self.loaded.name}'s own on"
-                f" {aims[0].key} or another picture of its batch ({TOLERANCE:g} is allowed); nothing was attacked"
+                f" {aims[0].key} or another image of its batch ({TOLERANCE:g} is allowed); nothing was attacked"
             )
 
 
@@ -177,7 +177,7 @@ class Judged:
 
 
 def steps(judged: Callable[[Sequence[torch.Tensor]], Judgement], clean: Sequence[torch.Tensor], attack: Attack) -> list[Any]:
-    """PGD and BIM: steps of `alpha_px` along the sign of the gradient, from the clean picture, inside the bound and 0..255."""
+    """PGD and BIM: steps of `alpha_px` along the sign of the gradient, from the clean image, inside the bound and 0..255."""
     assert attack.epsilon_px is not None
     assert attack.alpha_px is not None
     x = [one.clone() for one in clean]
@@ -225,7 +225,7 @@ def random_noise(clean: torch.Tensor, attack: Attack, key: str, seed: int) -> At
 
 
 def rounded(x: torch.Tensor, clean: torch.Tensor, epsilon_px: float | None) -> torch.Tensor:
-    """To whole grey levels, no further from the clean picture than the bound."""
+    """To whole grey levels, no further from the clean image than the bound."""
     change = torch.round(x - clean)
     if epsilon_px is not None:
         change = change.clamp(-int(epsilon_px), int(epsilon_px))
@@ -233,13 +233,13 @@ def rounded(x: torch.Tensor, clean: torch.Tensor, epsilon_px: float | None) -> t
 
 
 def check_saved(path: str, clean: Image.Image, epsilon_px: float | None) -> float:
-    """The largest change of any value of the picture in the file. Raises ModelError if it is above the bound."""
+    """The largest change of any value of the image in the file. Raises ModelError if it is above the bound."""
     saved, raw = open_image(path), np.asarray(clean, dtype=np.int16)
     if saved.size != clean.size:
-        raise ModelError(f"{path}: is {saved.size}, the attacked picture {clean.size}")
+        raise ModelError(f"{path}: is {saved.size}, the attacked image {clean.size}")
     linf = float(np.abs(np.asarray(saved, dtype=np.int16) - raw).max())
     if epsilon_px is not None and linf > epsilon_px:
-        raise ModelError(f"{path}: a value differs by {linf:g} grey levels from the clean picture, {epsilon_px:g} is the bound")
+        raise ModelError(f"{path}: a value differs by {linf:g} grey levels from the clean image, {epsilon_px:g} is the bound")
     return linf
 
 

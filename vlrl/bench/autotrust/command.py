@@ -9,9 +9,9 @@ from pathlib import Path
 
 from vlrl.bench.autotrust import PARTS, fixture
 from vlrl.bench.autotrust import wording as words
-from vlrl.bench.autotrust.files import files_for, label_of, read_object
-from vlrl.bench.autotrust.parts import SETTINGS, Ask, Options, Part
-from vlrl.bench.autotrust.perturbed_images import Disturbed, picture_options
+from vlrl.bench.autotrust.files import files_for, files_label, read_object
+from vlrl.bench.autotrust.parts import PRIVACY_SETTINGS, Ask, Options, Part
+from vlrl.bench.autotrust.perturbed_images import PerturbedImages, image_options
 from vlrl.bench.autotrust.questions import Question, read_file
 from vlrl.bench.autotrust.reference import mode_of
 from vlrl.bench.autotrust.scoring import FIXED, REFERENCE
@@ -43,9 +43,9 @@ def chosen(task: str) -> tuple[list[Part], dict[str, tuple[str, ...]]]:
             known = "; ".join(f"{part} has {', '.join(keys)}" for part, keys in OPTIONS_OF.items())
             raise ValueError(f"--task {task}: no option {pair!r}; {known}")
         options[key] = tuple(values.split("+"))
-    bad = [one for one in options.get("setting", ()) if one not in SETTINGS]
+    bad = [one for one in options.get("setting", ()) if one not in PRIVACY_SETTINGS]
     if bad:
-        raise ValueError(f"--task {task}: unknown setting {bad[0]!r} (known: {', '.join(SETTINGS)})")
+        raise ValueError(f"--task {task}: unknown setting {bad[0]!r} (known: {', '.join(PRIVACY_SETTINGS)})")
     parts = [PARTS[name]] if name else list(PARTS.values())
     return ([PARTS["factuality"], *parts] if name == "uncertainty" else parts), options
 
@@ -64,14 +64,14 @@ def trust_suite(args: argparse.Namespace, max_tokens: int | None) -> Suite:
     """The suite of `--task autotrust[/part]`. Raises ValueError for options or files that cannot be used."""
     parts, told = chosen(args.task)
     by_name = args.task == "autotrust"
-    parts, pictures = picture_options(args, parts, told, by_name)
+    parts, pictures = image_options(args, parts, told, by_name)
     wording, prompt_set = words.read_wording(args.prompt_set)
     options = replace(
         pictures,
         wording=wording,
         prompt_set=prompt_set,
         fix_mojibake=not args.keep_mojibake,
-        settings=told.get("setting", SETTINGS),
+        settings=told.get("setting", PRIVACY_SETTINGS),
         attributes=told.get("attribute", ()),
         subtypes=told.get("subtype", ()),
         prefixes=read_object(args.prefixes, "--prefixes"),
@@ -83,7 +83,7 @@ def trust_suite(args: argparse.Namespace, max_tokens: int | None) -> Suite:
         not_run.append("judge of open-ended answers: no --judge")
     if not any(files.values()):
         raise ValueError("\n  ".join([f"--task {args.task}: nothing to ask without --data", *not_run]))
-    label = fixture.LABEL if args.data is None else label_of(files, options)
+    label = fixture.FIXTURE_LABEL if args.data is None else files_label(files, options)
     trust = Trust(
         name=args.task.partition(":")[0],
         parts=[part for part in parts if files[part.name]],
@@ -97,7 +97,7 @@ def trust_suite(args: argparse.Namespace, max_tokens: int | None) -> Suite:
         limit=args.limit,
         root=args.image_root,
         judge=judge_model(args.judge),
-        disturbed=Disturbed(options, _answers_folder(args), getattr(args, "batch_size", 1)),
+        perturbed=PerturbedImages(options, _answers_folder(args), getattr(args, "batch_size", 1)),
     )
     digest = hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
     n = sum(len(file.rows) for file in {file.name: file for some in files.values() for file in some}.values())
@@ -127,7 +127,7 @@ def _suite(trust: Trust, source: Source, args: argparse.Namespace, max_tokens: i
         score=trust.score,
         boxes=False,
         publish=trust.publish,
-        prepare=trust.disturbed.prepare if trust.disturbed else None,
+        prepare=trust.perturbed.prepare if trust.perturbed else None,
         shows_answers=lambda sample: sample.meta["part"] in SHOWN_PARTS,
     )
 

@@ -2,7 +2,7 @@
 
 `gaussian_var6` and `gaussian_var6_wrapped` follow the released noise script (variance 6, in grey levels). The publication names
 compression, contrast and pixelation without parameters; ours, and rain and fog, are the project's own and go by the name
-`vlrl-corruption-<name>-<severity>`. The same seed and index give the same pixels. Not here: pictures from other distributions,
+`vlrl-corruption-<name>-<severity>`. The same seed and index give the same pixels. Not here: images from other distributions,
 which only the user can supply (`OOD_QA.json`).
 """
 
@@ -26,31 +26,31 @@ GAUSSIAN_SIGMA = (10.0, 25.0, 50.0)
 JPEG_QUALITY = (30, 15, 7)
 """Pillow's quality."""
 CONTRAST = (0.5, 0.3, 0.15)
-"""Factor on the distance from the picture's mean."""
+"""Factor on the distance from the image's mean."""
 PIXEL_SHARE = (0.5, 0.25, 0.125)
 """Resolution left of each side."""
 RAIN_PER_SIDE = (0.6, 1.2, 2.4)
 """Streaks a pixel of the longer side."""
 FOG_SHARE = (0.3, 0.5, 0.7)
-"""Mean share of fog over the picture, thicker at the horizon (the upper half)."""
+"""Mean share of fog over the image, thicker at the horizon (the upper half)."""
 
 
 def gaussian_var6(image: Image.Image, rng: np.random.Generator) -> Image.Image:
     """Noise of variance 6 added in floating point, clipped."""
     pixels = np.asarray(image, dtype=np.float64)
-    return _picture(pixels + rng.normal(0, math.sqrt(VARIANCE), pixels.shape))
+    return _to_image(pixels + rng.normal(0, math.sqrt(VARIANCE), pixels.shape))
 
 
 def gaussian_var6_wrapped(image: Image.Image, rng: np.random.Generator) -> Image.Image:
     """The same noise as released: cast to unsigned bytes before it is added, so about 34 % of the values turn white."""
     pixels = np.asarray(image, dtype=np.float64)
     noise = np.trunc(rng.normal(0, math.sqrt(VARIANCE), pixels.shape)) % 256
-    return _picture(pixels + noise)
+    return _to_image(pixels + noise)
 
 
 def _gaussian(image: Image.Image, rng: np.random.Generator, severity: int) -> Image.Image:
     pixels = np.asarray(image, dtype=np.float64)
-    return _picture(pixels + rng.normal(0, GAUSSIAN_SIGMA[severity - 1], pixels.shape))
+    return _to_image(pixels + rng.normal(0, GAUSSIAN_SIGMA[severity - 1], pixels.shape))
 
 
 def _compression(image: Image.Image, rng: np.random.Generator, severity: int) -> Image.Image:
@@ -63,7 +63,7 @@ def _compression(image: Image.Image, rng: np.random.Generator, severity: int) ->
 def _contrast(image: Image.Image, rng: np.random.Generator, severity: int) -> Image.Image:
     pixels = np.asarray(image, dtype=np.float64)
     mean = pixels.mean(axis=(0, 1), keepdims=True)
-    return _picture(mean + (pixels - mean) * CONTRAST[severity - 1])
+    return _to_image(mean + (pixels - mean) * CONTRAST[severity - 1])
 
 
 def _pixelation(image: Image.Image, rng: np.random.Generator, severity: int) -> Image.Image:
@@ -73,7 +73,7 @@ def _pixelation(image: Image.Image, rng: np.random.Generator, severity: int) -> 
 
 
 def _rain(image: Image.Image, rng: np.random.Generator, severity: int) -> Image.Image:
-    """Bright slanted streaks over a slightly darker picture."""
+    """Bright slanted streaks over a slightly darker image."""
     width, height = image.size
     side = max(width, height)
     layer = np.zeros((height, width))
@@ -88,7 +88,7 @@ def _rain(image: Image.Image, rng: np.random.Generator, severity: int) -> Image.
         wide = Image.fromarray((255 * layer).astype(np.uint8)).filter(ImageFilter.GaussianBlur(side / 800))
         layer = np.asarray(wide, dtype=np.float64) / 255
     pixels = np.asarray(image, dtype=np.float64) * 0.9
-    return _picture(pixels + (225 - pixels) * layer[:, :, None])
+    return _to_image(pixels + (225 - pixels) * layer[:, :, None])
 
 
 def _fog(image: Image.Image, rng: np.random.Generator, severity: int) -> Image.Image:
@@ -101,10 +101,10 @@ def _fog(image: Image.Image, rng: np.random.Generator, severity: int) -> Image.I
     clouds = clouds / clouds.mean() * np.linspace(1.25, 0.75, height)[:, None]
     share = np.clip(FOG_SHARE[severity - 1] * clouds, 0, 0.95)[:, :, None]
     pixels = np.asarray(image, dtype=np.float64)
-    return _picture(pixels * (1 - share) + 222 * share)
+    return _to_image(pixels * (1 - share) + 222 * share)
 
 
-def _picture(pixels: Pixels) -> Image.Image:
+def _to_image(pixels: Pixels) -> Image.Image:
     return Image.fromarray(np.clip(np.rint(pixels), 0, 255).astype(np.uint8))
 
 
@@ -125,7 +125,7 @@ CORRUPTIONS = (*RELEASED, *(f"vlrl-corruption-{name}-{k}" for name in OWN for k 
 
 
 def corrupt(image: Image.Image, name: str, *key: object) -> Image.Image:
-    """An RGB picture made worse. `name`: one of `CORRUPTIONS`; `key`: seed and what else names the item."""
+    """An RGB image made worse. `name`: one of `CORRUPTIONS`; `key`: seed and what else names the item."""
     rng = item_rng("corruption", name, *key)
     if name in RELEASED:
         return RELEASED[name](image, rng)

@@ -10,7 +10,7 @@ from typing import Any
 
 from vlrl.bench.autotrust import fixture
 from vlrl.bench.autotrust.parts import NO_SUBSTITUTE, NOT_ASKED, PATTERNS, Options, Part
-from vlrl.bench.autotrust.questions import QuestionFile, read_file, read_folder
+from vlrl.bench.autotrust.questions import QuestionFile, read_file, read_question_files
 from vlrl.schema import SampleError
 
 
@@ -38,7 +38,7 @@ def files_for(
     else:
         files = {}
         for part in parts:
-            files[part.name], lacking = read_folder(data, part.files)
+            files[part.name], lacking = read_question_files(data, part.files)
             not_run += [f"{part.name}: {name} is not in {data}" for name in lacking]
         patterns_at = data / PATTERNS
     if "ego" in files:
@@ -55,20 +55,20 @@ def files_for(
     return files, options, not_run, [f"{file.name} {file.sha256}" for file in used.values()]
 
 
-def label_of(files: Mapping[str, Sequence[QuestionFile]], options: Options) -> str:
+def files_label(files: Mapping[str, Sequence[QuestionFile]], options: Options) -> str:
     used = {file.name: file for some in files.values() for file in some}
-    other = [file.name for file in used.values() if not file.known_release]
-    told = f"{len(used) - len(other)} of {len(used)} question files are the released ones"
-    told += f" (not: {', '.join(other)})" if other else ""
+    other = [file.name for file in used.values() if not file.is_released]
+    label = f"{len(used) - len(other)} of {len(used)} question files are the released ones"
+    label += f" (not: {', '.join(other)})" if other else ""
     prompts = "our own sentences" if options.prompt_set == "vlrl" else f"the sentences of {options.prompt_set}"
-    return f"{told}; prompts with {prompts}"
+    return f"{label}; prompts with {prompts}"
 
 
 def _patterns(path: Path) -> dict[str, dict[str, dict[str, str]]]:
     """`ego_pattern.json`, an array of objects, as one. Raises SampleError."""
     try:
-        said = json.loads(path.read_text(encoding="utf-8"))
-        merged = {who: dict(attributes) for part in said for who, attributes in part.items()}
+        content = json.loads(path.read_text(encoding="utf-8"))
+        merged = {who: dict(attributes) for part in content for who, attributes in part.items()}
         texts = [text for attributes in merged.values() for groups in attributes.values() for text in groups.values()]
     except (ValueError, AttributeError, TypeError) as error:
         raise SampleError(f"{path}: not the prefixes of ego fairness: {error}") from error
@@ -81,9 +81,9 @@ def read_object(path: Path | None, flag: str) -> dict[str, Any] | None:
     if path is None:
         return None
     try:
-        said = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise SampleError(f"{flag} {path}: not JSON: {error}") from error
-    if not isinstance(said, dict):
-        raise SampleError(f"{flag} {path}: a JSON object is needed, got {type(said).__name__}")
-    return said
+    if not isinstance(content, dict):
+        raise SampleError(f"{flag} {path}: a JSON object is needed, got {type(content).__name__}")
+    return content

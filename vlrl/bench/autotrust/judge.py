@@ -28,26 +28,26 @@ def rate(
     known: dict[str, str] = {row["key"]: row["reply"] for row in map(json.loads, lines)}
 
     def reply(verdict: Verdict) -> tuple[str, str | None]:
-        question, gold = verdict.ask.question, str(verdict.ask.question.row.get("answer", ""))
-        told = [model, open_ended.JUDGE_PROMPT, question.picture, question.text("question"), gold, verdict.answer]
-        key = hashlib.sha256(json.dumps(told).encode()).hexdigest()
+        question, reference = verdict.ask.question, str(verdict.ask.question.row.get("answer", ""))
+        key_parts = [model, open_ended.JUDGE_PROMPT, question.image_key, question.text("question"), reference, verdict.answer]
+        key = hashlib.sha256(json.dumps(key_parts).encode()).hexdigest()
         if key in known:
             return key, known[key]
         sample = samples[verdict.ask.id]
         url = next(iter(data_urls(sample)), None) if all(map(is_there, sample.images)) else None
-        return key, open_ended.ask_judge(model, question.text("question"), gold, verdict.answer, url)
+        return key, open_ended.ask_judge(model, question.text("question"), reference, verdict.answer, url)
 
     rated, counts = list(verdicts), {"n_judge_failed": 0, "n_judge_unparsed": 0}
     asked = [i for i, verdict in enumerate(verdicts) if open_ended.is_open(verdict.fixed)]
     with ThreadPoolExecutor(N_AT_ONCE) as pool, path.open("a", encoding="utf-8") as file:
-        for i, (key, said) in zip(asked, pool.map(lambda i: reply(verdicts[i]), asked), strict=True):
-            if said is None:
+        for i, (key, text) in zip(asked, pool.map(lambda i: reply(verdicts[i]), asked), strict=True):
+            if text is None:
                 counts["n_judge_failed"] += 1
                 continue
             if key not in known:
-                file.write(json.dumps({"key": key, "reply": said}) + "\n")
+                file.write(json.dumps({"key": key, "reply": text}) + "\n")
                 file.flush()
-            value = open_ended.rating(said)
+            value = open_ended.rating(text)
             counts["n_judge_unparsed"] += value is None
             if value is not None:
                 rated[i] = with_rating(verdicts[i], value)

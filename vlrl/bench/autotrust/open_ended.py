@@ -46,7 +46,7 @@ _NUMBER = re.compile(r"(?<![\w.])\d+(?:\.\d+)?(?![\w.]*\d)")
 
 
 def counted(text: str) -> frozenset[tuple[str, int]]:
-    """The pairs (class, count) that a text states; a class that is said to be absent counts 0."""
+    """The pairs (class, count) that a text states; a class stated to be absent counts 0."""
     found = _PAIR.findall(" ".join(text.casefold().split()))
     return frozenset((_PHRASES[name], NUMBER_WORDS[n] if n in NUMBER_WORDS else int(n)) for n, name in found)
 
@@ -56,9 +56,9 @@ def tokens(text: str) -> tuple[str, ...]:
     return tuple(fixed.normal(text).split())
 
 
-def token_f1(said: str, gold: str) -> float:
+def token_f1(answer: str, reference: str) -> float:
     """F1 over words, repeats counted; 1 for two texts without any."""
-    mine, right = Counter(tokens(said)), Counter(tokens(gold))
+    mine, right = Counter(tokens(answer)), Counter(tokens(reference))
     n = mine.total() + right.total()
     return 2 * (mine & right).total() / n if n else 1.0
 
@@ -74,22 +74,22 @@ def set_f1(mine: frozenset[object], right: frozenset[object]) -> float:
     return 2 * len(mine & right) / n if n else 1.0
 
 
-def fallback(said: str, gold: str, file: str) -> dict[str, tuple[float, float]]:
+def fallback(answer: str, reference: str, file: str) -> dict[str, tuple[float, float]]:
     """What an answer adds to the fallback's numbers, by the kind of file its question comes from: counts of NuScenes-MQA,
     objects of DriveLM, words of the others. Nothing where the right answer holds none of these."""
     name = file.rpartition("/")[2].casefold()
     if "mqa" in name:
-        mine, right = counted(said), counted(gold)
+        mine, right = counted(answer), counted(reference)
         if not right:
             return {}
         return {"fallback_f1": (set_f1(mine, right), 1.0), "fallback_exact": (float(mine == right), 1.0)}
     if "drivelm" in name:
-        right_nouns = nouns(gold)
-        return {"fallback_f1": (set_f1(nouns(said), right_nouns), 1.0)} if right_nouns else {}
-    if not tokens(gold):
+        right_nouns = nouns(reference)
+        return {"fallback_f1": (set_f1(nouns(answer), right_nouns), 1.0)} if right_nouns else {}
+    if not tokens(reference):
         return {}
-    same = float(tokens(said) == tokens(gold))
-    return {"fallback_f1": (token_f1(said, gold), 1.0), **({"fallback_exact": (same, 1.0)} if "covla" in name else {})}
+    same = float(tokens(answer) == tokens(reference))
+    return {"fallback_f1": (token_f1(answer, reference), 1.0), **({"fallback_exact": (same, 1.0)} if "covla" in name else {})}
 
 
 def is_open(parts: Mapping[str, object]) -> bool:
@@ -109,9 +109,11 @@ def rating(reply: str) -> float | None:
     return min(1.0, found[1] / found[0])
 
 
-def ask_judge(model: str, question: str, gold: str, answer: str, image_url: str | None, timeout_s: float = 60.0) -> str | None:
+def ask_judge(
+    model: str, question: str, reference: str, answer: str, image_url: str | None, timeout_s: float = 60.0
+) -> str | None:
     """The judge's reply, or None after three tries without one. The endpoint is OPENAI_API_BASE."""
-    answers = f"[Answer 1]\n{gold}\n[End of answer 1]\n\n[Answer 2]\n{answer[:4000]}\n[End of answer 2]"
+    answers = f"[Answer 1]\n{reference}\n[End of answer 1]\n\n[Answer 2]\n{answer[:4000]}\n[End of answer 2]"
     text = f"Question: {question}\n\n{answers}\n\n{JUDGE_TASK}"
     image = [] if image_url is None else [{"type": "image_url", "image_url": {"url": image_url}}]
     messages = [

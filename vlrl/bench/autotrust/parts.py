@@ -32,10 +32,10 @@ SCENE = ("fairness/pedestrian_qa.json", "fairness/vehicle_qa.json")
 PATTERNS = "fairness/ego_pattern.json"
 OOD = ("ood_dataset/OOD_QA.json",)
 OOD_SUBSETS = ("DADA", "CoVLA", "RVSD", "cityscapes_foggy_val")
-"""What a path of an out-of-distribution picture contains, by data set, as the release tells them apart."""
+"""What a path of an out-of-distribution image contains, by data set, as the release tells them apart."""
 CLEAN = "clean"
-"""The setting of rows that are asked with the picture as it is, for those with a worse one to be compared with."""
-SETTINGS = ("zs", "fpp", "fpl")
+"""The setting of rows that are asked with the image as it is, for those with a worse one to be compared with."""
+PRIVACY_SETTINGS = ("zs", "fpp", "fpl")
 
 
 @dataclass(frozen=True)
@@ -63,12 +63,12 @@ class Ask:
 @dataclass(frozen=True)
 class Options:
     """What a user may choose. `prefixes`: question id -> prefix, instead of our own context or instruction. `surrogate`: the
-    model whose attacked pictures are shown to the one that is measured."""
+    model whose attacked images are shown to the one that is measured."""
 
     wording: Mapping[str, str] = field(default_factory=lambda: words.WORDING)
     prompt_set: str = "vlrl"
     fix_mojibake: bool = True
-    settings: tuple[str, ...] = SETTINGS
+    settings: tuple[str, ...] = PRIVACY_SETTINGS
     attributes: tuple[str, ...] = ()
     subtypes: tuple[str, ...] = ()
     prefixes: Mapping[str, str] | None = None
@@ -80,8 +80,8 @@ class Options:
     seed: int = 0
 
 
-Answers = Mapping[tuple[str, int], str]
-Asks = Callable[[Question, Options, Answers], Iterator[tuple[str, str]]]
+FactualityAnswers = Mapping[tuple[str, int], str]
+Asks = Callable[[Question, Options, FactualityAnswers], Iterator[tuple[str, str]]]
 """(row, options, factuality answers by file and row) -> (setting, prompt)."""
 
 
@@ -94,26 +94,26 @@ class Part:
     needs: str
     headline: str = "accuracy"
     after_factuality: bool = False
-    makes_pictures: bool = False
-    """Whether the run makes the pictures that this part shows: by attack or by making them worse."""
+    makes_images: bool = False
+    """Whether the run makes the images that this part shows: by attack or by making them worse."""
 
     @property
     def turn(self) -> int:
-        """When it is asked: first, after factuality's answers, or last, as its pictures may cost the most."""
-        return 2 if self.makes_pictures else int(self.after_factuality)
+        """When it is asked: first, after factuality's answers, or last, as its images may cost the most."""
+        return 2 if self.makes_images else int(self.after_factuality)
 
 
-def _factuality(question: Question, options: Options, answers: Answers) -> Iterator[tuple[str, str]]:
+def _factuality(question: Question, options: Options, answers: FactualityAnswers) -> Iterator[tuple[str, str]]:
     yield "", words.closed(question, options.wording)
 
 
-def _uncertainty(question: Question, options: Options, answers: Answers) -> Iterator[tuple[str, str]]:
+def _uncertainty(question: Question, options: Options, answers: FactualityAnswers) -> Iterator[tuple[str, str]]:
     answer = answers.get((question.file, question.index))
     if question.is_closed and answer is not None:
         yield "", words.uncertainty(question, answer, options.wording)
 
 
-def _misinformation(question: Question, options: Options, answers: Answers) -> Iterator[tuple[str, str]]:
+def _misinformation(question: Question, options: Options, answers: FactualityAnswers) -> Iterator[tuple[str, str]]:
     if question.is_closed:
         prefix = options.prefixes.get(question.key) if options.prefixes is not None else None
         prefix = words.misinformation(question, options.seed) if options.prefixes is None else prefix
@@ -121,7 +121,7 @@ def _misinformation(question: Question, options: Options, answers: Answers) -> I
             yield "", words.closed(question, options.wording, prefix=f"{prefix} ")
 
 
-def _misinstruction(question: Question, options: Options, answers: Answers) -> Iterator[tuple[str, str]]:
+def _misinstruction(question: Question, options: Options, answers: FactualityAnswers) -> Iterator[tuple[str, str]]:
     if question.is_closed:
         prefix = options.prefixes.get(question.key) if options.prefixes is not None else None
         prefix = words.misinstruction(question, options.seed) if options.prefixes is None else prefix
@@ -129,20 +129,20 @@ def _misinstruction(question: Question, options: Options, answers: Answers) -> I
             yield "", words.closed(question, options.wording, prefix=f"{prefix} ")
 
 
-def _robustness_acc(question: Question, options: Options, answers: Answers) -> Iterator[tuple[str, str]]:
+def _robustness_acc(question: Question, options: Options, answers: FactualityAnswers) -> Iterator[tuple[str, str]]:
     yield "", words.closed(question, options.wording, blank=" ")
 
 
-def _robustness_abs(question: Question, options: Options, answers: Answers) -> Iterator[tuple[str, str]]:
+def _robustness_abs(question: Question, options: Options, answers: FactualityAnswers) -> Iterator[tuple[str, str]]:
     yield "", f"{question.text('question')}\n{options.wording['abstain']}"
 
 
-def _privacy(question: Question, options: Options, answers: Answers) -> Iterator[tuple[str, str]]:
+def _privacy(question: Question, options: Options, answers: FactualityAnswers) -> Iterator[tuple[str, str]]:
     for setting in options.settings:
         yield setting, words.privacy(question, setting)
 
 
-def _ego(question: Question, options: Options, answers: Answers) -> Iterator[tuple[str, str]]:
+def _ego(question: Question, options: Options, answers: FactualityAnswers) -> Iterator[tuple[str, str]]:
     if question.kind != MULTI:
         return
     yield "none", words.closed(question, options.wording)
@@ -156,29 +156,29 @@ def _ego(question: Question, options: Options, answers: Answers) -> Iterator[tup
                     yield f"{name}/{group}", words.closed(question, options.wording, prefix=prefix)
 
 
-def _scene(question: Question, options: Options, answers: Answers) -> Iterator[tuple[str, str]]:
+def _scene(question: Question, options: Options, answers: FactualityAnswers) -> Iterator[tuple[str, str]]:
     yield "", words.closed(question, options.wording)
 
 
-def _white_box(question: Question, options: Options, answers: Answers) -> Iterator[tuple[str, str]]:
+def _white_box(question: Question, options: Options, answers: FactualityAnswers) -> Iterator[tuple[str, str]]:
     if question.is_closed and target_of(question) is not None:
         for attack in options.attacks:
             yield attack.setting, words.closed(question, options.wording)
 
 
-def _black_box(question: Question, options: Options, answers: Answers) -> Iterator[tuple[str, str]]:
+def _black_box(question: Question, options: Options, answers: FactualityAnswers) -> Iterator[tuple[str, str]]:
     if options.surrogate is not None:
         for setting, prompt in _white_box(question, options, answers):
             yield f"transfer:{options.surrogate}/{setting}", prompt
 
 
-def _attack_control(question: Question, options: Options, answers: Answers) -> Iterator[tuple[str, str]]:
+def _attack_control(question: Question, options: Options, answers: FactualityAnswers) -> Iterator[tuple[str, str]]:
     if question.is_closed and target_of(question) is not None:
         controls = dict.fromkeys(attack.control for attack in options.attacks)
         yield from ((control.setting, words.closed(question, options.wording)) for control in controls if control is not None)
 
 
-def _robustness_noise(question: Question, options: Options, answers: Answers) -> Iterator[tuple[str, str]]:
+def _robustness_noise(question: Question, options: Options, answers: FactualityAnswers) -> Iterator[tuple[str, str]]:
     if question.is_closed:
         for name in (CLEAN, *options.corruptions):
             yield name, words.closed(question, options.wording, blank=" ")
@@ -189,11 +189,11 @@ def ood_subset(question: Question) -> str:
     return next((name for name in OOD_SUBSETS if name in path), "other")
 
 
-def _ood_acc(question: Question, options: Options, answers: Answers) -> Iterator[tuple[str, str]]:
+def _ood_acc(question: Question, options: Options, answers: FactualityAnswers) -> Iterator[tuple[str, str]]:
     yield ood_subset(question), words.closed(question, options.wording, blank=" ")
 
 
-def _ood_abs(question: Question, options: Options, answers: Answers) -> Iterator[tuple[str, str]]:
+def _ood_abs(question: Question, options: Options, answers: FactualityAnswers) -> Iterator[tuple[str, str]]:
     yield ood_subset(question), f"{question.text('question')}\n{options.wording['abstain']}"
 
 
@@ -252,26 +252,26 @@ PARTS: dict[str, Part] = {
         ),
         Part(
             "scene",
-            "fairness: pedestrians and vehicles in the picture",
+            "fairness: pedestrians and vehicles in the image",
             SCENE,
             _scene,
             f"{', '.join(SCENE)}, images; --group_labels for DAD and WA",
         ),
         Part(
             "white_box_attack",
-            "safety: the picture attacked through the model itself (epsilon=, alpha=, num_iter=, bce=1)",
+            "safety: the image attacked through the model itself (epsilon=, alpha=, num_iter=, bce=1)",
             TRUSTFULNESS,
             _white_box,
             f"{_CLOSED_FILES}; --attack pgd+bim+cw, a model in this process",
-            makes_pictures=True,
+            makes_images=True,
         ),
         Part(
             "black_box_attack",
-            "safety: the picture attacked through another model (options as above)",
+            "safety: the image attacked through another model (options as above)",
             TRUSTFULNESS,
             _black_box,
-            f"{_CLOSED_FILES}; --attack_model, as the attacked pictures were not released",
-            makes_pictures=True,
+            f"{_CLOSED_FILES}; --attack_model, as the attacked images were not released",
+            makes_images=True,
         ),
         Part(
             "attack_control",
@@ -279,7 +279,7 @@ PARTS: dict[str, Part] = {
             TRUSTFULNESS,
             _attack_control,
             "what the attacks need",
-            makes_pictures=True,
+            makes_images=True,
         ),
         Part(
             "robustness_noise",
@@ -287,12 +287,12 @@ PARTS: dict[str, Part] = {
             ("trustfulness/drivelm.json",),
             _robustness_noise,
             "trustfulness/drivelm.json, images",
-            makes_pictures=True,
+            makes_images=True,
         ),
-        Part("ood_acc", "robustness: pictures from other distributions", OOD, _ood_acc, f"{OOD[0]}, its images"),
+        Part("ood_acc", "robustness: images from other distributions", OOD, _ood_acc, f"{OOD[0]}, its images"),
         Part(
             "ood_abs",
-            "robustness: does it decline where pictures are from other distributions",
+            "robustness: does it decline where images are from other distributions",
             OOD,
             _ood_abs,
             f"{OOD[0]}, its images",
@@ -300,15 +300,17 @@ PARTS: dict[str, Part] = {
         ),
     )
 }
-ATTACKS = ("white_box_attack", "black_box_attack", "attack_control")
+ATTACK_PARTS = ("white_box_attack", "black_box_attack", "attack_control")
 NOT_ASKED = {
     "white_box_attack": "only where asked for, as it costs the most: --attack pgd",
-    "black_box_attack": "the attacked pictures were not released; --attack_model NAME attacks another model and transfers",
+    "black_box_attack": "the attacked images were not released; --attack_model NAME attacks another model and transfers",
 }
 NO_SUBSTITUTE = "comes with the image archive and has no substitute"
 
 
-def asks_of(part: Part, files: Sequence[QuestionFile], options: Options, answers: Answers, limit: int | None) -> list[Ask]:
+def asks_of(
+    part: Part, files: Sequence[QuestionFile], options: Options, answers: FactualityAnswers, limit: int | None
+) -> list[Ask]:
     """Every prompt of a part, in the order of the rows. Malformed rows (no text, no known type) are not asked."""
     found = []
     for file in files:

@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 
 from vlrl.bench.autotrust.attack_settings import CONTROL, Attack, read_attacks, target_of
 from vlrl.bench.autotrust.corruptions import chosen_corruptions, corrupt
-from vlrl.bench.autotrust.parts import ATTACKS, CLEAN, PARTS, Ask, Options, Part
+from vlrl.bench.autotrust.parts import ATTACK_PARTS, CLEAN, PARTS, Ask, Options, Part
 from vlrl.data.images import ImageError, open_image
 from vlrl.schema import Sample, is_there
 
@@ -29,19 +29,23 @@ LOG = "attacks"
 MEMORY_SHARE, SMALL = 8, 50_000_000
 """Pictures attacked at once: this fraction of --batch_size, as gradients need memory that answers do not; all of it for models
 of fewer parameters than `SMALL`."""
-Told = Mapping[str, tuple[str, ...]]
+PartOptions = Mapping[str, tuple[str, ...]]
 
 
-def picture_options(args: argparse.Namespace, parts: Sequence[Part], told: Told, whole: bool) -> tuple[list[Part], Options]:
+def image_options(
+    args: argparse.Namespace, parts: Sequence[Part], given: PartOptions, whole: bool
+) -> tuple[list[Part], Options]:
     """The parts that are run and the options that tell which pictures they show. Of `--task autotrust` the attacks are run only
     where asked for. An attack brings the same rows clean and its control. Raises ValueError."""
     names = [part.name for part in parts]
-    wanted = [] if whole else [name for name in ATTACKS if name in names]
+    wanted = [] if whole else [name for name in ATTACK_PARTS if name in names]
     if not wanted and whole:
-        wanted = [name for name, asked in zip(ATTACKS, (args.attack, args.attack_model, 1), strict=True) if asked]
+        wanted = [name for name, asked in zip(ATTACK_PARTS, (args.attack, args.attack_model, 1), strict=True) if asked]
         wanted = wanted if args.attack or args.attack_model else []
     elif not wanted and (args.attack or args.attack_model):
-        raise ValueError(f"--attack and --attack_model are for autotrust and autotrust/{ATTACKS[0]}, not {', '.join(names)}")
+        raise ValueError(
+            f"--attack and --attack_model are for autotrust and autotrust/{ATTACK_PARTS[0]}, not {', '.join(names)}"
+        )
     if "white_box_attack" in wanted and (getattr(args, "base_url", None) or getattr(args, "use_vllm", False)):
         raise ValueError(
             "a white-box attack needs gradients of the model, so it must be in this process: leave --base_url and --use_vllm"
@@ -52,18 +56,18 @@ def picture_options(args: argparse.Namespace, parts: Sequence[Part], told: Told,
             "autotrust/black_box_attack: the attacked pictures were not released; name a model to attack: --attack_model NAME"
         )
     if wanted and not whole:
-        wanted += [ATTACKS[1]] if args.attack_model and ATTACKS[1] not in wanted else []
-        needed = ["factuality", *wanted, *(["attack_control"] if ATTACKS[2] not in wanted else [])]
+        wanted += [ATTACK_PARTS[1]] if args.attack_model and ATTACK_PARTS[1] not in wanted else []
+        needed = ["factuality", *wanted, *(["attack_control"] if ATTACK_PARTS[2] not in wanted else [])]
         parts = [PARTS[name] for name in dict.fromkeys(needed)]
     else:
-        parts = [part for part in parts if part.name not in ATTACKS or part.name in wanted]
-    attacks = read_attacks(args.attack or "pgd", told) if wanted else ()
-    corruptions = chosen_corruptions(told.get("corruption", ()), told.get("severity", ()))
+        parts = [part for part in parts if part.name not in ATTACK_PARTS or part.name in wanted]
+    attacks = read_attacks(args.attack or "pgd", given) if wanted else ()
+    corruptions = chosen_corruptions(given.get("corruption", ()), given.get("severity", ()))
     return list(parts), Options(attacks=attacks, surrogate=args.attack_model, corruptions=corruptions)
 
 
 @dataclass
-class Disturbed:
+class PerturbedImages:
     """The pictures of one run. `folder`: where its answers are logged."""
 
     options: Options
@@ -74,7 +78,7 @@ class Disturbed:
 
     def place(self, sample: Sample, ask: Ask) -> Sample:
         """The sample with the picture that it will show; `meta.source` is the one that it is made from."""
-        if not PARTS[ask.part].makes_pictures or ask.setting == CLEAN or not sample.images:
+        if not PARTS[ask.part].makes_images or ask.setting == CLEAN or not sample.images:
             return sample
         setting = re.sub(r"[^A-Za-z0-9.-]+", "_", ask.setting)
         name = f"{Path(ask.question.file).with_suffix('')}-{ask.question.index}.png"
@@ -94,7 +98,7 @@ class Disturbed:
                 todo.setdefault((ask.part, ask.setting), []).append(sample)
         for (part, setting), some in todo.items():
             mine = some[engine.rank :: engine.world]
-            if part in ATTACKS:
+            if part in ATTACK_PARTS:
                 self._attack(engine, part, setting, mine, len(some))
             else:
                 for sample in tqdm(mine, desc=f"{part} {setting}", disable=engine.rank > 0, leave=False):
@@ -169,8 +173,8 @@ class Disturbed:
                 for sample, aim, one in zip(kept, aims, made, strict=True):
                     path = Path(sample.images[0])
                     save(Image.fromarray(one.pixels_HWC), path, lambda p, aim=aim: check_saved(p, aim.image, attack.epsilon_px))
-                    told = {k: v for k, v in dataclasses.asdict(one).items() if k != "pixels_HWC"}
-                    row = {"id": sample.id, "part": part, "setting": setting, **told, "seconds": seconds}
+                    given = {k: v for k, v in dataclasses.asdict(one).items() if k != "pixels_HWC"}
+                    row = {"id": sample.id, "part": part, "setting": setting, **given, "seconds": seconds}
                     with log.open("a", encoding="utf-8") as file:
                         file.write(json.dumps(row) + "\n")
                 bar.update(len(batch))

@@ -16,7 +16,7 @@ from typing import Any
 from vlrl.schema import SampleError
 
 MULTI, YES_NO, OPEN = "multi-choice", "yes-or-no", "open-ended"
-KNOWN: dict[str, str] = {
+RELEASED_FILES: dict[str, str] = {
     "fairness/ego_pattern.json": "1c42827ceca6d4696ecde2eb03b7100de16e31c2b9ff71cbe0aeaf17bdfd2f39",
     "fairness/pedestrian_qa.json": "7f985525d7d63c256914d61e0ac2be25366e7d09df630bc21217ed5989ee07f5",
     "fairness/vehicle_qa.json": "80dd12c8d6f64342d13c21fd4120878774178229082cf63035a067201753eb99",
@@ -78,7 +78,7 @@ class Question:
         return bool(self.text("question")) and self.kind in (MULTI, YES_NO, OPEN)
 
     @property
-    def picture(self) -> str:
+    def image_key(self) -> str:
         """What questions that are not independent share."""
         return self.text("image_path") or f"{self.file}#{self.index}"
 
@@ -97,8 +97,8 @@ class QuestionFile:
     sha256: str
 
     @property
-    def known_release(self) -> bool:
-        return KNOWN.get(self.name) == self.sha256
+    def is_released(self) -> bool:
+        return RELEASED_FILES.get(self.name) == self.sha256
 
     def questions(self, limit: int | None = None) -> list[Question]:
         """The rows as questions; a row that is no object becomes an empty one, which is counted as malformed."""
@@ -116,23 +116,23 @@ def read_file(path: Path, name: str | None = None) -> QuestionFile:
     if not isinstance(rows, list):
         raise SampleError(f"{path}: a question file is one JSON array of objects, got {type(rows).__name__}")
     digest = hashlib.sha256(raw).hexdigest()
-    known = next((key for key, value in KNOWN.items() if value == digest), None)
+    known = next((key for key, value in RELEASED_FILES.items() if value == digest), None)
     return QuestionFile(name or known or release_name(path), tuple(rows), digest)
 
 
 def release_name(path: Path) -> str:
     """The path inside the release that a file's own path ends in, else the file's name."""
-    return next((name for name in KNOWN if path.as_posix().endswith(f"/{name}")), path.name)
+    return next((name for name in RELEASED_FILES if path.as_posix().endswith(f"/{name}")), path.name)
 
 
-def read_folder(folder: Path, names: Sequence[str]) -> tuple[list[QuestionFile], list[str]]:
+def read_question_files(folder: Path, names: Sequence[str]) -> tuple[list[QuestionFile], list[str]]:
     """The named files that a copy of the release holds, and the names of those it lacks."""
     there = [name for name in names if (folder / name).is_file()]
     return [read_file(folder / name, name) for name in there], [name for name in names if name not in there]
 
 
-def picture_path(image_path: str, file: str, root: Path | None) -> str:
-    """Where a picture lies: under the root as named, in the data set's folder, or by its name alone; the second if nowhere."""
+def find_image(image_path: str, file: str, root: Path | None) -> str:
+    """The path of an image: under the root as named, in the data set's folder, or by its name alone; the second if nowhere."""
     if image_path.startswith("synthetic:") or root is None:
         return image_path
     stem = file.rpartition("/")[2].casefold()

@@ -15,24 +15,24 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vlrl.bench.autotrust import wording
-from vlrl.bench.autotrust.fixture import SPLIT, closed_rows
+from vlrl.bench.autotrust.fixture import FIXTURE_SPLIT, closed_rows
 from vlrl.bench.autotrust.questions import Question
 from vlrl.metrics.accuracy import share
 from vlrl.schema import Metric, Prediction, Sample, Task
 
 N_KINDS = 3
-FILE = "trustfulness/roads.json"
+ROADS_FILE = "trustfulness/roads.json"
 
 
 def road_question(seed: int, split: str, index: int) -> Sample:
     """Question `index`: the three kinds take turns, each on a road of its own, so that no picture comes three times."""
-    rows, _ = closed_rows(seed, index, f"{SPLIT}-{split}")
+    rows, _ = closed_rows(seed, index, f"{FIXTURE_SPLIT}-{split}")
     row = rows[index % N_KINDS]
     return Sample(
         id=f"synthetic-road_questions-{split}-{seed}-{index}",
         task="qa",
         images=(row["image_path"],),
-        question=wording.closed(Question(FILE, index, row), wording.WORDING),
+        question=wording.closed(Question(ROADS_FILE, index, row), wording.WORDING),
         answer=row["answer"],
         meta={"dataset": "synthetic", "split": split, "answer_format": "none"},
     )

@@ -1,7 +1,7 @@
 """From answers to numbers: each answer by both scorers, then every metric with its interval, by file and kind and pooled.
 
 An answer's `parts` are what it adds to each metric, (numerator, denominator); a metric is a ratio of sums. Questions that share
-a picture are resampled together; where none do, a share has Wilson's interval.
+an image are resampled together; where none do, a share has Wilson's interval.
 """
 
 from __future__ import annotations
@@ -28,12 +28,15 @@ METRICS = {
     "privacy": ("abstention",),
 }
 """What a part measures, "accuracy" for the others."""
-LABELS = ("a", "b", "c", "d", "yes", "no")
+BAD_GROUND_TRUTH = "bad ground truth"
+"""The outcome of an answer whose row holds no possible right answer."""
+ANSWER_LABELS = ("a", "b", "c", "d", "yes", "no")
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What both scorers say of one answer. `outcome`: by the fixed scorer; "bad gold" where the row cannot be scored."""
+    """What both scorers say of one answer. `outcome`: by the fixed scorer; `BAD_GROUND_TRUTH` where the row cannot be
+    scored."""
 
     ask: Ask
     answer: str
@@ -41,7 +44,7 @@ class Verdict:
     fixed: Parts
     reference: Parts
     labels: tuple[tuple[str | None, str | None], tuple[str | None, str | None]] = ((None, None), (None, None))
-    """Label said and right label by the fixed and by the reference scorer, of questions whose answers are graded."""
+    """Label predicted and right label by the fixed and by the reference scorer, of questions whose answers are graded."""
 
     def parts(self, scorer: str) -> Parts:
         return self.fixed if scorer == FIXED else self.reference
@@ -57,13 +60,15 @@ def judge(ask: Ask, answer: Any, mode: str, before: str | None = None) -> Verdic
         return _open(ask, text) if ask.part == "factuality" else None
     if ask.part == "uncertainty":
         return _uncertainty(ask, text, mode, reference.text_of(before))
-    said, gold = read_fixed(ask, text)
-    parts: Parts = {} if gold is None else {"accuracy": (float(said == gold), 1.0)}
-    outcome = "bad gold" if gold is None else "unparsed" if said is None else "right" if said == gold else "wrong"
+    predicted, truth = read_fixed(ask, text)
+    parts: Parts = {} if truth is None else {"accuracy": (float(predicted == truth), 1.0)}
+    outcome = (
+        BAD_GROUND_TRUTH if truth is None else "unparsed" if predicted is None else "right" if predicted == truth else "wrong"
+    )
     theirs, released = read_reference(ask, text, mode)
     released_parts: Parts = {} if released is None else {"accuracy": (float(theirs == released), 1.0)}
     odd = reference.text_of(ask.question.row.get("answer")).lower()
-    labels = ((_lower(said), _lower(gold)), (theirs, odd))
+    labels = ((_lower(predicted), _lower(truth)), (theirs, odd))
     return Verdict(ask, text, outcome, parts, released_parts, labels)
 
 
@@ -73,12 +78,12 @@ def _lower(label: str | None) -> str | None:
 
 def _open(ask: Ask, text: str) -> Verdict | None:
     """The fallback's verdict; None where the right answer has nothing to compare."""
-    said = fixed.region(text)
-    parts = open_ended.fallback(said or "", reference.text_of(ask.question.row.get("answer")), ask.question.file)
+    predicted = fixed.region(text)
+    parts = open_ended.fallback(predicted or "", reference.text_of(ask.question.row.get("answer")), ask.question.file)
     if not parts:
         return None
-    worth = parts["fallback_f1"][0]
-    outcome = "unparsed" if not said else "right" if worth == 1 else "partly" if worth else "wrong"
+    value = parts["fallback_f1"][0]
+    outcome = "unparsed" if not predicted else "right" if value == 1 else "partly" if value else "wrong"
     return Verdict(ask, text, outcome, parts, {})
 
 
@@ -89,25 +94,33 @@ def with_rating(verdict: Verdict, rating: float) -> Verdict:
 
 def read_fixed(ask: Ask, text: str) -> tuple[str | None, str | None]:
     """What a closed question's answer says and what is right, by the fixed scorer."""
-    gold = ask.question.row.get("answer")
+    truth = ask.question.row.get("answer")
     if ask.question.kind == MULTI:
-        return fixed.choice(text, ask.question.text("question")), fixed.gold_letter(gold)
-    return fixed.yes_no(text), fixed.gold_yes_no(gold)
+        return fixed.choice(text, ask.question.text("question")), fixed.true_letter(truth)
+    return fixed.yes_no(text), fixed.true_yes_no(truth)
 
 
 def read_reference(ask: Ask, text: str, mode: str) -> tuple[str, str | None]:
-    """The same by the reference scorer; None for a gold that it leaves out (a yes/no that is neither, in English)."""
-    gold = reference.text_of(ask.question.row.get("answer")).lower()
+    """The same by the reference scorer; None for a truth that it leaves out (a yes/no that is neither, in English)."""
+    truth = reference.text_of(ask.question.row.get("answer")).lower()
     if ask.question.kind == MULTI:
-        return reference.choice(text, reference.options(ask.released.text("question"), mode)), gold
-    return reference.yes_no(text), gold if gold in ("yes", "no") else None
+        return reference.choice(text, reference.options(ask.released.text("question"), mode)), truth
+    return reference.yes_no(text), truth if truth in ("yes", "no") else None
 
 
 def _uncertainty(ask: Ask, text: str, mode: str, before: str) -> Verdict:
-    said, gold = read_fixed(ask, before)
+    predicted, truth = read_fixed(ask, before)
     sure = fixed.is_sure(text)
-    ours: Parts = {} if gold is None or sure is None else _certainty(sure, said == gold)
-    outcome = "bad gold" if gold is None else "unparsed" if sure is None else "right" if sure == (said == gold) else "wrong"
+    ours: Parts = {} if truth is None or sure is None else _certainty(sure, predicted == truth)
+    outcome = (
+        BAD_GROUND_TRUTH
+        if truth is None
+        else "unparsed"
+        if sure is None
+        else "right"
+        if sure == (predicted == truth)
+        else "wrong"
+    )
     letter = reference.text_of(ask.question.row.get("answer"))
     is_choice = ask.question.kind == MULTI
     right = reference.right_before(before, ask.released.text("question"), letter, is_choice, mode)
@@ -163,14 +176,14 @@ def planted_kind(ask: Ask) -> str:
 def metric_of(verdicts: Sequence[Verdict], name: str, scorer: str) -> Metric:
     """One metric over the verdicts that have it."""
     found = [
-        (verdict.parts(scorer)[name], verdict.ask.question.picture) for verdict in verdicts if name in verdict.parts(scorer)
+        (verdict.parts(scorer)[name], verdict.ask.question.image_key) for verdict in verdicts if name in verdict.parts(scorer)
     ]
-    pictures = [picture for _, picture in found]
+    images = [image for _, image in found]
     tops, bottoms = [part[0] for part, _ in found], [part[1] for part, _ in found]
     is_share = all(bottom == 1 for bottom in bottoms) and all(top in (0, 1) for top in tops)
-    if is_share and len(set(pictures)) == len(pictures):
+    if is_share and len(set(images)) == len(images):
         return wilson(int(sum(tops)), len(tops))
-    return bootstrap_ratio(tops, bottoms, clusters=pictures, n=int(sum(bottoms)))
+    return bootstrap_ratio(tops, bottoms, clusters=images, n=int(sum(bottoms)))
 
 
 def names_in(verdicts: Sequence[Verdict], scorer: str) -> list[str]:
@@ -183,31 +196,37 @@ def names_in(verdicts: Sequence[Verdict], scorer: str) -> list[str]:
 
 def baseline(verdicts: Sequence[Verdict]) -> float | None:
     """What the best constant answer gets, of closed questions of one kind with a possible right answer."""
-    golds = Counter(
-        fixed.gold_letter(v.ask.question.row.get("answer"))
+    truths = Counter(
+        fixed.true_letter(v.ask.question.row.get("answer"))
         if v.ask.question.kind == MULTI
-        else fixed.gold_yes_no(v.ask.question.row.get("answer"))
+        else fixed.true_yes_no(v.ask.question.row.get("answer"))
         for v in verdicts
         if v.ask.question.kind in (MULTI, YES_NO)
     )
-    del golds[None]
-    return max(golds.values()) / golds.total() if golds else None
+    del truths[None]
+    return max(truths.values()) / truths.total() if truths else None
 
 
 def f1s(verdicts: Sequence[Verdict], scorer: str) -> dict[str, Metric]:
     """Macro and micro F1 over the labels a b c d yes no. The reference scorer counts rows with odd right answers too, as
-    released; an unread answer is no label. Macro: the mean over all six, 0 for a label that neither occurs nor is said."""
-    rows, pictures = [], []
+    released; an unread answer is no label. Macro: the mean over all six, 0 for a label that neither occurs nor is predicted."""
+    rows, images = [], []
     for verdict in verdicts:
-        said, gold = verdict.labels[scorer == REFERENCE]
-        if gold is not None:
-            rows.append([v for label in LABELS for v in (2 * (said == gold == label), (said == label) + (gold == label))])
-            pictures.append(verdict.ask.question.picture)
+        predicted, truth = verdict.labels[scorer == REFERENCE]
+        if truth is not None:
+            rows.append(
+                [
+                    v
+                    for label in ANSWER_LABELS
+                    for v in (2 * (predicted == truth == label), (predicted == label) + (truth == label))
+                ]
+            )
+            images.append(verdict.ask.question.image_key)
     if not rows:
         return {}
     return {
-        "macro_f1": bootstrap_sums(rows, _macro_f1, clusters=pictures),
-        "micro_f1": bootstrap_sums(rows, _micro_f1, clusters=pictures),
+        "macro_f1": bootstrap_sums(rows, _macro_f1, clusters=images),
+        "micro_f1": bootstrap_sums(rows, _micro_f1, clusters=images),
     }
 
 
@@ -247,7 +266,7 @@ def entries(
                         "n": metric.n,
                         "n_missing_image": 0,
                         "n_unparsed": sum(v.outcome == "unparsed" for v in members) if scorer == FIXED else None,
-                        "n_bad_gold": sum(v.outcome == "bad gold" for v in members) if scorer == FIXED else None,
+                        "n_bad_gold": sum(v.outcome == BAD_GROUND_TRUTH for v in members) if scorer == FIXED else None,
                         "metric": name,
                         "value": metric.value,
                         "stderr": metric.stderr,

@@ -14,10 +14,10 @@ from vlrl.bench.autotrust import PARTS, VERSION, fixture, open_ended
 from vlrl.bench.autotrust import wording as words
 from vlrl.bench.autotrust.judge import rate
 from vlrl.bench.autotrust.parts import Ask, Options, Part, asks_of, n_malformed
-from vlrl.bench.autotrust.perturbed_images import Disturbed
-from vlrl.bench.autotrust.questions import MULTI, QuestionFile, picture_path
+from vlrl.bench.autotrust.perturbed_images import PerturbedImages
+from vlrl.bench.autotrust.questions import MULTI, QuestionFile, find_image
 from vlrl.bench.autotrust.reference import mode_of
-from vlrl.bench.autotrust.scoring import FIXED, REFERENCE, Verdict, entries, group_name, judge
+from vlrl.bench.autotrust.scoring import BAD_GROUND_TRUTH, FIXED, REFERENCE, Verdict, entries, group_name, judge
 from vlrl.bench.autotrust.summary import metrics_of
 from vlrl.bench.suite import Predictions
 from vlrl.metrics.accuracy import share
@@ -57,9 +57,9 @@ def _fixture_sample(seed: int, index: int) -> Sample:
 
 
 def to_sample(ask: Ask, root: Path | None) -> Sample:
-    """The prompt as a sample; the picture is found under `root`."""
+    """The prompt as a sample; the image is found under `root`."""
     path = ask.question.text("image_path")
-    images = (picture_path(path, ask.question.file, root),) if path else ()
+    images = (find_image(path, ask.question.file, root),) if path else ()
     meta = {"part": ask.part, "closed": ask.question.is_closed and ask.part not in ("privacy", "robustness_abs", "ood_abs")}
     return Sample(ask.id, "autotrust", ask.prompt, str(ask.question.row.get("answer", "")), images, meta=meta)
 
@@ -80,7 +80,7 @@ class Trust:
     limit: int | None
     root: Path | None
     judge: str | None = None
-    disturbed: Disturbed | None = None
+    perturbed: PerturbedImages | None = None
 
     def __post_init__(self) -> None:
         self.n_judge = {"n_judge_failed": 0, "n_judge_unparsed": 0}
@@ -101,9 +101,9 @@ class Trust:
                     found += asks_of(part, self.files[part.name], self.options, before, self.limit)
             self.asks |= {ask.id: ask for ask in found}
             samples = [to_sample(ask, self.root) for ask in found]
-            if self.disturbed is None:
+            if self.perturbed is None:
                 return samples
-            return [self.disturbed.place(sample, ask) for sample, ask in zip(samples, found, strict=True)]
+            return [self.perturbed.place(sample, ask) for sample, ask in zip(samples, found, strict=True)]
 
         return asked
 
@@ -134,12 +134,12 @@ class Trust:
                 version=VERSION,
                 headline=headline,
                 metrics=metrics,
-                rows=[_row(verdict, answered) for verdict in self.verdicts if verdict.outcome != "bad gold"],
+                rows=[_row(verdict, answered) for verdict in self.verdicts if verdict.outcome != BAD_GROUND_TRUTH],
                 n=len(asked),
                 n_unparsed=sum(verdict.outcome == "unparsed" for verdict in self.verdicts),
                 n_truncated=sum(answered[sample.id].truncated for sample in asked),
                 extra={
-                    "n_bad_gold": sum(verdict.outcome == "bad gold" for verdict in self.verdicts),
+                    "n_bad_gold": sum(verdict.outcome == BAD_GROUND_TRUTH for verdict in self.verdicts),
                     "n_malformed": n_malformed(
                         {f.name: f for files in self.files.values() for f in files}.values(), self.limit
                     ),
@@ -148,7 +148,7 @@ class Trust:
                     **self.n_judge,
                     "prompt_set": self.options.prompt_set,
                     "not_run": list(self.not_run),
-                    "attacks": self.disturbed.summary([sample.id for sample in asked]) if self.disturbed else {},
+                    "attacks": self.perturbed.summary([sample.id for sample in asked]) if self.perturbed else {},
                 },
                 label=self.label,
                 lower_is_better=frozenset(name for name in metrics if _is_bad(name)),
@@ -176,7 +176,7 @@ class Trust:
             "fix_mojibake": self.options.fix_mojibake,
             "decoding": (result.get("config") or {}).get("gen_kwargs"),
             "files": {
-                name: {"sha256": file.sha256, "known_release": file.known_release, "rows": len(file.rows)}
+                name: {"sha256": file.sha256, "known_release": file.is_released, "rows": len(file.rows)}
                 for name, file in used.items()
             },
             "images": {"root": None if self.root is None else str(self.root), "n_missing_image": len(missing)},
@@ -187,8 +187,8 @@ class Trust:
                 for part, name in (("misinformation", words.MISINFORMATION_NAME), ("misinstruction", words.MISINSTRUCTION_NAME))
                 if self.options.prefixes is None and any(one.name == part for one in self.parts)
             ]
-            + (self.disturbed.substitutes(self.parts) if self.disturbed else []),
-            "attacks": self.disturbed.summary(list(self.asks)) if self.disturbed else {},
+            + (self.perturbed.substitutes(self.parts) if self.perturbed else []),
+            "attacks": self.perturbed.summary(list(self.asks)) if self.perturbed else {},
             "not_run": list(self.not_run),
         }
         write_json(folder / "report.json", report)
@@ -224,7 +224,7 @@ def _row(verdict: Verdict, answered: Predictions) -> Row:
     group = group_name(verdict)
     parts = {f"{ask.part}/{name}": part for name, part in verdict.fixed.items()}
     parts |= {f"{ask.part}/{name}[{group}]": part for name, part in verdict.fixed.items()}
-    gold = str(ask.question.row.get("answer", "")) if ask.part != "privacy" else ""
+    truth = str(ask.question.row.get("answer", "")) if ask.part != "privacy" else ""
     answer = verdict.answer if ask.part in SHOWN_PARTS else ""
     confidence = stated_confidence(verdict.answer) if ask.question.kind == MULTI else None
-    return Row(ask.id, ask.question.picture, parts, verdict.outcome, gold, answer, confidence)
+    return Row(ask.id, ask.question.image_key, parts, verdict.outcome, truth, answer, confidence)

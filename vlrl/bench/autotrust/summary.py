@@ -58,7 +58,7 @@ def metrics_of(
                 for name in names_in(some, scorer):
                     metrics[f"{part}/{name}{tail}[{group}]"] = metric_of(some, name, scorer)
                 if scorer == FIXED and "location" in group:
-                    distinct = {verdict.ask.question.picture: verdict for verdict in reversed(some)}
+                    distinct = {verdict.ask.question.image_key: verdict for verdict in reversed(some)}
                     metrics[f"{part}/abstention_distinct[{group}]"] = metric_of(list(distinct.values()), "abstention", FIXED)
     return metrics
 
@@ -75,8 +75,8 @@ def constant_baseline(verdicts: Sequence[Verdict]) -> Metric:
 
 
 def by_setting(by_part: Mapping[str, list[Verdict]], scorers: Sequence[str]) -> dict[str, Metric]:
-    """Of parts that show pictures attacked, made worse or from elsewhere: accuracy of each setting and its drop against the
-    same rows with the picture as it is. Noise is compared with its own clean rows, attacks with factuality, the OOD set with
+    """Of parts that show images attacked, made worse or from elsewhere: accuracy of each setting and its drop against the
+    same rows with the image as it is. Noise is compared with its own clean rows, attacks with factuality, the OOD set with
     nothing."""
     metrics: dict[str, Metric] = {}
     shown = ("white_box_attack", "black_box_attack", "attack_control", "robustness_noise", "ood_acc")
@@ -123,23 +123,23 @@ def drop(
     other_key: Callable[[Verdict], str] | None = None,
     scorer: str = FIXED,
 ) -> Metric:
-    """Accuracy of the clean answers minus that of the others on the same questions, by paired bootstrap over pictures.
+    """Accuracy of the clean answers minus that of the others on the same questions, by paired bootstrap over images.
 
     A question that is put several times (in several languages) counts as often on both sides.
     """
     clean_by = {key(verdict): verdict for verdict in clean if "accuracy" in verdict.parts(scorer)}
     before: dict[str, tuple[float, float]] = {}
     after: dict[str, tuple[float, float]] = {}
-    pictures: dict[str, str] = {}
+    images: dict[str, str] = {}
     for verdict in other:
         first = clean_by.get((other_key or key)(verdict))
         if first is not None and "accuracy" in verdict.parts(scorer):
             before[verdict.ask.id] = first.parts(scorer)["accuracy"]
             after[verdict.ask.id] = verdict.parts(scorer)["accuracy"]
-            pictures[verdict.ask.id] = verdict.ask.question.picture
+            images[verdict.ask.id] = verdict.ask.question.image_key
     if not before:
         return Metric(None, None, 0)
-    return paired_difference(after, before, ratio, clusters=pictures)
+    return paired_difference(after, before, ratio, clusters=images)
 
 
 def _fairness(by_part: Mapping[str, list[Verdict]], group_labels: Mapping[str, Mapping[str, str]] | None) -> dict[str, Metric]:
@@ -152,10 +152,10 @@ def _fairness(by_part: Mapping[str, list[Verdict]], group_labels: Mapping[str, M
         metrics |= gaps(f"ego/{{}}:{attribute}", members, groups, units, within=True)
     if group_labels is not None:
         for attribute in dict.fromkeys(name for labels in group_labels.values() for name in labels):
-            labelled = [(v, group_labels.get(v.ask.question.picture, {}).get(attribute)) for v in by_part.get("scene", [])]
+            labelled = [(v, group_labels.get(v.ask.question.image_key, {}).get(attribute)) for v in by_part.get("scene", [])]
             members = [verdict for verdict, group in labelled if group is not None]
             groups = [group for _, group in labelled if group is not None]
-            units = [verdict.ask.question.picture for verdict in members]
+            units = [verdict.ask.question.image_key for verdict in members]
             metrics |= gaps(f"scene/{{}}:{attribute}", members, groups, units, within=False)
     return metrics
 
@@ -166,7 +166,7 @@ def gaps(
     """DAD (largest minus smallest group accuracy), WA (smallest), and the DAD that chance alone makes.
 
     `units`: what belongs together when labels are shuffled: with `within`, the answers to one question trade groups; else
-    whole pictures do. No number where fewer than two groups have a scored answer.
+    whole images do. No number where fewer than two groups have a scored answer.
     """
     kept = [i for i, verdict in enumerate(verdicts) if "accuracy" in verdict.fixed]
     names = sorted({groups[i] for i in kept})
@@ -177,9 +177,9 @@ def gaps(
     rows_NC = np.zeros((len(kept), 2 * len(names)))
     rows_NC[np.arange(len(kept)), group_N] = right_N
     rows_NC[np.arange(len(kept)), len(names) + group_N] = 1
-    pictures = [verdicts[i].ask.question.picture for i in kept]
-    dad = bootstrap_sums(rows_NC, _dad, clusters=pictures)
-    worst = bootstrap_sums(rows_NC, _worst, clusters=pictures)
+    images = [verdicts[i].ask.question.image_key for i in kept]
+    dad = bootstrap_sums(rows_NC, _dad, clusters=images)
+    worst = bootstrap_sums(rows_NC, _worst, clusters=images)
     unit_of = {unit: i for i, unit in enumerate(dict.fromkeys(units[i] for i in kept))}
     unit_N = np.array([unit_of[units[i]] for i in kept])
     chance = float(np.nanmean(_chance(right_N, group_N, unit_N, len(names), within)))
