@@ -48,7 +48,7 @@ def generate(
     mine = list(range(rank, len(samples), world))
     n_batches = math.ceil(math.ceil(len(samples) / world) / batch_size)
     done: list[tuple[int, Prediction]] = []
-    for number in tqdm(range(n_batches), desc=label, disable=rank > 0, leave=False):
+    for number in tqdm(range(n_batches), desc=label, disable=True if rank > 0 else None, leave=False):
         indices = mine[number * batch_size : (number + 1) * batch_size]
         batch = [samples[i] for i in indices] or [samples[0]]
         made = list(zip(indices, complete(loaded, tasks, batch, max_new_tokens, model), strict=False))

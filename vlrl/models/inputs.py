@@ -96,7 +96,7 @@ def check_samples(
     Raises SampleError naming file, id and value.
     """
     ready = []
-    for sample in tqdm(samples, desc=f"checking {where}", disable=len(samples) < 2000, leave=False):
+    for sample in tqdm(samples, desc=f"checking {where}", disable=True if len(samples) < 2000 else None, leave=False):
         if sample.task not in tasks:
             raise SampleError(
                 f"{where} (id {sample.id!r}): its task is {sample.task!r}, but this run's are {', '.join(tasks)}"

@@ -1,12 +1,24 @@
-"""What a run tells while it trains: one readable line a step, and every completion on disk with its scores and why."""
+"""What a run shows while it trains (a live table on a terminal, one plain line a step elsewhere), and every completion on disk
+with its scores and why."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+import sys
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+N_SHOWN = 12
+"""Rows of the live table: the latest ones."""
 
 
 def write_completions(path: Path, step: int, logs: Mapping[str, Any]) -> None:
@@ -44,23 +56,102 @@ def text_of(value: Any) -> str:
     return "".join(parts)
 
 
-def step_line(row: Mapping[str, Any], rewards: Sequence[str], n_steps: int, eta_s: float) -> str:
-    """A logged step in one line; `row` holds TRL's metrics and `step`, `rewards` the names whose means are shown."""
-    parts = [f"{name} {_number(row.get(f'rewards/{name}/mean'))}" for name in rewards]
-    redrawn = row.get("dynamic_sampling/replaced")
+@dataclass(frozen=True)
+class Column:
+    """One number of a logged step: what it is called in a line and at the head of the table, and how it reads."""
+
+    line: str
+    head: str
+    text: Callable[[Mapping[str, Any]], str | None]
+    """None where a step has no such number; in lines it is left out then."""
+
+
+def metric_column(line: str, head: str, key: str, form: str = ".3f") -> Column:
+    """A column of the metric `key`."""
+
+    def text(row: Mapping[str, Any]) -> str | None:
+        return None if row.get(key) is None else format(row[key], form)
+
+    return Column(line, head, text)
+
+
+def grpo_columns(rewards: Sequence[str]) -> tuple[Column, ...]:
+    """The reward with its spread over a batch, each reward by itself, and what warns of trouble: groups that teach nothing,
+    completions that were cut off."""
     return (
-        f"step {row['step']}/{n_steps}  reward {_number(row.get('reward'))}"
-        f" ±{_number(row.get('reward_std'))}  {'  '.join(parts)}"
-        f"  zero-std {_number(row.get('frac_reward_zero_std'))}"
-        + (f"  redrawn {redrawn:g}" if redrawn is not None else "")
-        + f"  len {row.get('completions/mean_length') or 0:.1f}"
-        f"  cut {_number(row.get('completions/clipped_ratio'))}"
-        f"  {row.get('step_time') or 0.0:.1f} s  ETA {_clock(eta_s)}"
+        metric_column("reward", "reward", "reward"),
+        metric_column("std", "std", "reward_std"),
+        *(metric_column(name, name.replace("_", " "), f"rewards/{name}/mean") for name in rewards),
+        metric_column("zero-variance groups", "zero var", "frac_reward_zero_std"),
+        metric_column("replaced", "replaced", "dynamic_sampling/replaced", "g"),
+        metric_column("length", "tokens", "completions/mean_length", ".1f"),
+        metric_column("truncated", "trunc.", "completions/clipped_ratio"),
     )
 
 
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
+VALUE_COLUMNS = (metric_column("loss", "loss", "loss", ".4f"),)
+SFT_COLUMNS = (*VALUE_COLUMNS, metric_column("token accuracy", "token accuracy", "mean_token_accuracy"))
+
+
+class StepLog:
+    """Logged steps for people, on the first process: `with StepLog("step", columns) as log: log.show(row, n_steps)`.
+
+    `row` holds a trainer's metrics and `step`. Nothing is shown before the first row, and a run without terminal gets one plain
+    line a row.
+    """
+
+    def __init__(self, name: str, columns: Sequence[Column], console: Console | None = None) -> None:
+        self.name, self.columns = name, tuple(columns)
+        self._console = console
+        self._rows: deque[Mapping[str, Any]] = deque(maxlen=N_SHOWN)
+        self._live: Live | None = None
+
+    def __enter__(self) -> StepLog:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def show(self, row: Mapping[str, Any], n_steps: int, eta_s: float | None = None) -> None:
+        console = self._console or Console(file=sys.stdout)
+        if not console.is_terminal:
+            console.file.write(self.line(row, n_steps, eta_s) + "\n")
+            console.file.flush()
+            return
+        self._rows.append(row)
+        table = self.table(n_steps, eta_s)
+        if self._live is None:
+            self._live = Live(table, console=console, auto_refresh=False)
+            self._live.start()
+        self._live.update(table, refresh=True)
+
+    def line(self, row: Mapping[str, Any], n_steps: int, eta_s: float | None = None) -> str:
+        """`step 3/80  reward 0.412 ±0.201  ...  1.9 s  ETA 2:30`."""
+        texts = [(column.line, column.text(row)) for column in self.columns]
+        parts = [f"{self.name} {row['step']}/{n_steps}", *(f"{name} {text}" for name, text in texts if text is not None)]
+        if row.get("step_time") is not None:
+            parts.append(f"{row['step_time']:.1f} s")
+        if eta_s is not None:
+            parts.append(f"ETA {_clock(eta_s)}")
+        return "  ".join(parts)
+
+    def table(self, n_steps: int, eta_s: float | None = None) -> Table:
+        """The latest rows; a column appears once a row has it."""
+        left = "" if eta_s is None else f", about {_clock(eta_s)} left"
+        latest = self._rows[-1]["step"]
+        table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, caption_justify="left")
+        table.caption = f"{self.name} {latest} of {n_steps}{left}"
+        shown = [column for column in self.columns if any(column.text(row) is not None for row in self._rows)]
+        timed = any(row.get("step_time") is not None for row in self._rows)
+        for head in (self.name, *(column.head for column in shown), *(["s"] if timed else [])):
+            table.add_column(head, justify="right")
+        for row in self._rows:
+            cells = [column.text(row) or "-" for column in shown]
+            seconds = [f"{row['step_time']:.1f}" if row.get("step_time") is not None else "-"] if timed else []
+            table.add_row(str(row["step"]), *cells, *seconds)
+        return table
 
 
 def _clock(seconds: float) -> str:

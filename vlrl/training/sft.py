@@ -25,6 +25,7 @@ from vlrl.models.load import LoadedModel
 from vlrl.models.vision_encoder import freeze_vision as freeze
 from vlrl.models.vision_encoder import with_targets
 from vlrl.schema import Task
+from vlrl.training.progress import SFT_COLUMNS, StepLog
 
 
 class MuonWithAdamW(torch.optim.Optimizer):
@@ -65,6 +66,7 @@ class _Trainer(SFTTrainer):  # type: ignore[misc]
         # Qwen's vision-language models say that they take no token count; TRL computes the loss itself, with the count it is
         # given. Without one each process would average over its own tokens, and the gradient depend on who got which rows.
         self.model_accepts_loss_kwargs = True
+        self.steps = StepLog("sft", SFT_COLUMNS)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         super().log(logs, start_time)
@@ -73,12 +75,7 @@ class _Trainer(SFTTrainer):  # type: ignore[misc]
             row = {key: None if isinstance(v, float) and not math.isfinite(v) else v for key, v in row.items()}
             with open(os.path.join(self.args.output_dir, "metrics.jsonl"), "a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
-            accuracy = logs.get("mean_token_accuracy")
-            print(
-                f"sft {self.state.global_step}/{self.state.max_steps}  loss {logs['loss']:.4f}"
-                + (f"  token accuracy {accuracy:.3f}" if accuracy is not None else ""),
-                flush=True,
-            )
+            self.steps.show(row, self.state.max_steps)
 
 
 def supervise(
@@ -123,7 +120,8 @@ def supervise(
     for callback in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(callback)
     started = time.monotonic()
-    trainer.train()
+    with trainer.steps:
+        trainer.train()
     seconds = time.monotonic() - started
     _finish(trainer, loaded, folder)
     return seconds
@@ -147,6 +145,7 @@ def _arguments(folder: Path, like: GRPOConfig, steps: int, batch_size: int, lear
         use_cpu=like.use_cpu,
         seed=like.seed,
         gradient_checkpointing=like.gradient_checkpointing,
+        ddp_find_unused_parameters=like.ddp_find_unused_parameters,
         logging_steps=max(1, min(50, steps // 10)),
         save_strategy="no",
         report_to=like.report_to,

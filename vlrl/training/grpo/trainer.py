@@ -33,7 +33,7 @@ from vlrl.training.grpo.dynamic_sampling_rules import remembering
 from vlrl.training.grpo.episodes import Curriculum, Episodes
 from vlrl.training.grpo.imitation import Guide
 from vlrl.training.grpo.resume import KeptGenerations
-from vlrl.training.progress import step_line, write_completions
+from vlrl.training.progress import StepLog, grpo_columns, write_completions
 
 
 class Trainer(WholeCheckpoints, KeptGenerations, Episodes):
@@ -78,7 +78,7 @@ class Trainer(WholeCheckpoints, KeptGenerations, Episodes):
                 print(said, flush=True)
         self._verdicts: dict[str, Score | list[Score]] = {}
         self._asks = dynamic_sampling > 0 and any("network" in reward.needs for reward in rewards)
-        self._line_columns = [reward.name for reward in rewards]
+        self.steps = StepLog("step", grpo_columns([reward.name for reward in rewards]))
         super().__init__(
             model=loaded.model,
             processing_class=loaded.processor,
@@ -145,7 +145,7 @@ class Trainer(WholeCheckpoints, KeptGenerations, Episodes):
         if "reward" in logs:
             write_completions(folder / "completions" / f"step_{row['step']:06d}.jsonl", row["step"], self._logs)
             eta_s = self._eta_s(row.get("step_time") or 0.0)
-            print(step_line(row, self._line_columns, self.state.max_steps, eta_s), flush=True)
+            self.steps.show(row, self.state.max_steps, eta_s)
 
     def _eta_s(self, step_time_s: float) -> float:
         started, first = self._started or (time.monotonic(), 0)

@@ -17,6 +17,7 @@ from transformers.trainer_callback import ProgressCallback
 from vlrl.data.step_values import StepRecord, weights
 from vlrl.models.value_head import Encoded, Encoder, StepValueModel, load_backbone, load_head, save_head
 from vlrl.training.checkpoints import WholeCheckpoints
+from vlrl.training.progress import VALUE_COLUMNS, StepLog
 
 MIN_GAP = 0.25
 """The least difference in value of two steps of one question that counts as a preference."""
@@ -80,6 +81,7 @@ class PrmTrainer(WholeCheckpoints):
         super().__init__(*args, **options)
         self.loss_kind, self.pairwise_weight, self.told = loss_kind, pairwise_weight, dict(told)
         self.model_accepts_loss_kwargs = False
+        self.steps = StepLog("prm", VALUE_COLUMNS)
         for callback in (PrinterCallback, ProgressCallback):
             self.remove_callback(callback)
 
@@ -108,7 +110,7 @@ class PrmTrainer(WholeCheckpoints):
             row = {key: None if isinstance(v, float) and not math.isfinite(v) else v for key, v in row.items()}
             with (Path(str(self.args.output_dir)) / "metrics.jsonl").open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
-            print(f"prm {self.state.global_step}/{self.state.max_steps}  loss {logs['loss']:.4f}", flush=True)
+            self.steps.show(row, self.state.max_steps)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         """Backbone (of adapters: these alone), head and processor."""
