@@ -32,7 +32,9 @@ def data(tmp_path):
 @pytest.mark.quick
 def test_a_run_on_own_data_leaves_what_the_design_says(data, tmp_path, run_train, small):
     folder = tmp_path / "run"
-    code, out, err = run_train("--data", data, "--output_dir", folder, *small, "--stage", "grpo", "--save_steps", "2", curves=True)
+    code, out, err = run_train(
+        "--data", data, "--output_dir", folder, *small, "--stage", "grpo", "--save_steps", "2", curves=True
+    )
     assert code == 0, err
     assert out.rstrip().splitlines()[-1] == str(folder / "summary.json")
     assert "11 samples" in out

@@ -20,4 +20,4 @@ def text_table(header: Sequence[str], rows: Iterable[Sequence[str]], *, markdown
         table.add_row(*(Text(cell) for cell in row))
     written = io.StringIO()
     Console(file=written, width=100_000, color_system=None, legacy_windows=False).print(table, soft_wrap=True)
-    return "\n".join(line.rstrip() for line in written.getvalue().strip("\n").split("\n"))
+    return "\n".join(line.rstrip() for line in written.getvalue().split("\n")).strip("\n")

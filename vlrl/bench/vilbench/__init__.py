@@ -1,15 +1,15 @@
 """ViLBench's protocol: reward models choose among N solutions, and what they chose is graded. No torch, no network.
 
-Source: ViLBench, EMNLP 2025, https://arxiv.org/abs/2503.20271. The released set is used where the user has it; what its
-authors did not publish is chosen here, named in every report (`UNKNOWN`) and printed. Not here: who scores
-(`vlrl.training.prm` a trained process reward model, `vlrl.bench` a model that is asked) and the command line.
+Source: ViLBench, EMNLP 2025, https://arxiv.org/abs/2503.20271. The released set is used where the user has it. What its authors
+did not publish is listed in `UNKNOWN` and in every report; our choices for it are `CHOICES`. Not here: training a process
+reward model (`vlrl.training.prm`), the engines that run a model (`vlrl.bench.engines`).
 """
 
 from __future__ import annotations
 
-VERSION = "1"
-SPLIT = {"MMStar": 150, "MathVista": 150, "MathVerse": 100, "MMMU-Pro": 100, "RealWorldQA": 100}
-"""Items by source of the released set."""
+VILBENCH_VERSION = "1"
+RELEASED_ITEMS = {"MMStar": 150, "MathVista": 150, "MathVerse": 100, "MMMU-Pro": 100, "RealWorldQA": 100}
+"""Source -> number of items in the released set."""
 UNKNOWN = (
     "schema of the released items, and whether they carry candidates",
     "threshold of the selection of items",
@@ -30,6 +30,6 @@ CHOICES = {
 SELECTION_BIAS = "The set was selected where process rewards beat outcome rewards: it favours process reward models by design."
 
 
-def label_of(sources: dict[str, int], is_release: bool) -> str:
-    """What a report may call itself: "ViLBench" only for the 600 released items with their split by source."""
-    return "ViLBench" if is_release and sources == SPLIT else "ViLBench protocol, own items"
+def benchmark_name(sources: dict[str, int], is_release: bool) -> str:
+    """The name of the benchmark in reports: "ViLBench" only for the 600 released items with their numbers by source."""
+    return "ViLBench" if is_release and sources == RELEASED_ITEMS else "ViLBench protocol, own items"

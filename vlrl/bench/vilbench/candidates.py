@@ -1,4 +1,7 @@
-"""`--task vilbench/candidates`: any model writes N solutions of every item, step by step, for a reward model to choose from."""
+"""`--task vilbench/candidates`: any model writes N solutions of every item, step by step, for a reward model to choose from.
+
+Not here: choosing among them (`vlrl.bench.vilbench.suite`).
+"""
 
 from __future__ import annotations
 
@@ -11,9 +14,9 @@ from typing import Any
 
 from vlrl.answers.steps import split_steps
 from vlrl.bench.suite import Predictions, Source, Suite
-from vlrl.bench.vilbench import VERSION
+from vlrl.bench.vilbench import VILBENCH_VERSION
 from vlrl.data.best_of_n import Candidate, Item, read_items
-from vlrl.data.files import sha256_of
+from vlrl.data.files import sha256_of, write_json_lines
 from vlrl.data.synthetic import best_of_n as fixture
 from vlrl.metrics.answer_grading import grade
 from vlrl.metrics.best_of_n import pools_of
@@ -23,10 +26,12 @@ from vlrl.schema import Prediction, Sample, Task
 from vlrl.tasks.evaluate import Row, Scored
 from vlrl.training.benchmark_flags import CANDIDATES
 
-FILE = "candidates.jsonl"
-INSTRUCTION = 'Solve it step by step, each step on a line of its own ("Step 1: ..."), and end with "The answer is ...".'
+CANDIDATES_FILE = "candidates.jsonl"
+SOLUTION_INSTRUCTION = (
+    'Solve it step by step, each step on a line of its own ("Step 1: ..."), and end with "The answer is ...".'
+)
 N_FIXTURE = 20
-SOLUTION_TOKENS, TINY_TOKENS = 1024, 64
+SOLUTION_TOKENS, TINY_SOLUTION_TOKENS = 1024, 64
 TEMPERATURE = 1.0
 
 TASK = Task(
@@ -45,31 +50,37 @@ TASK = Task(
 def _sample(item: Item, number: int) -> Sample:
     key = json.dumps([item.id, number])
     return Sample(
-        key, CANDIDATES, f"{item.question_with_choices}\n{INSTRUCTION}", item.answer, (item.image,) if item.image else ()
+        key,
+        CANDIDATES,
+        f"{item.question_with_choices}\n{SOLUTION_INSTRUCTION}",
+        item.answer,
+        (item.image,) if item.image else (),
     )
 
 
 class Solutions:
-    """The items of a run and who solves them."""
+    """The items of a run, `n` solutions of each, and the `generator` that writes them."""
 
     def __init__(self, items: Sequence[Item], n: int, generator: str, temperature: float, label: str) -> None:
         self.items, self.n, self.generator, self.temperature, self.label = items, n, generator, temperature, label
 
     def stage(self, answered: Predictions) -> list[Sample]:
+        """The only stage of the suite: every item `n` times."""
         return [_sample(item, number) for item in self.items for number in range(self.n)]
 
     def candidates(self, answered: Mapping[str, Prediction]) -> list[Candidate]:
+        """The solutions that were answered, in the order of the items."""
         found = []
         for item in self.items:
             for number in range(self.n):
-                said = answered.get(json.dumps([item.id, number]))
-                if said is not None:
-                    steps = split_steps(said.completion)
-                    found.append(Candidate(item.id, self.generator, number, said.completion, steps))
+                prediction = answered.get(json.dumps([item.id, number]))
+                if prediction is not None:
+                    steps = split_steps(prediction.completion)
+                    found.append(Candidate(item.id, self.generator, number, prediction.completion, steps))
         return found
 
-    def score(self, asked: Sequence[Sample], answered: Predictions) -> list[Scored]:
-        """Rows that need no reward model, and how many answers could not be read."""
+    def score(self, samples: Sequence[Sample], answered: Predictions) -> list[Scored]:
+        """The metrics that need no reward model, and the number of solutions without a readable answer."""
         pools = pools_of(self.items, self.candidates(answered))
         columns: dict[str, list[float]] = {}
         rows = []
@@ -90,28 +101,29 @@ class Solutions:
         return [
             Scored(
                 name=CANDIDATES,
-                version=VERSION,
+                version=VILBENCH_VERSION,
                 headline="random",
                 metrics={name: bootstrap_mean(values) for name, values in columns.items()},
                 rows=rows,
-                n=len(asked),
+                n=len(samples),
                 n_unparsed=sum(one.answer is None for one in grades),
-                n_truncated=sum(answered[sample.id].truncated for sample in asked),
+                n_truncated=sum(answered[sample.id].truncated for sample in samples),
                 label=self.label,
             )
         ]
 
     def publish(self, answered: Predictions, folder: Path, result: Mapping[str, Any], missing: Sequence[str]) -> list[Path]:
         """`candidates.jsonl`."""
-        sampling = {"temperature": self.temperature, "top_p": 1.0, "seed": result.get("seed"), "prompt": INSTRUCTION}
+        sampling = {"temperature": self.temperature, "top_p": 1.0, "seed": result.get("seed"), "prompt": SOLUTION_INSTRUCTION}
         rows = [{**one.to_json(), "sampling": sampling} for one in self.candidates(answered)]
-        path = folder / FILE
-        path.write_text("".join(json.dumps(row, ensure_ascii=True) + "\n" for row in rows), encoding="utf-8")
+        path = folder / CANDIDATES_FILE
+        write_json_lines(path, rows)
         return [path]
 
 
 def solutions_suite(args: argparse.Namespace, max_tokens: int | None, fields: Mapping[str, str] | None) -> Suite:
-    """Raises SampleError for items that cannot be read, ValueError without a model to ask."""
+    """The suite of `--task vilbench/candidates`. Raises SampleError for items that cannot be read, ValueError without a
+    model."""
     generator = getattr(args, "model_name_or_path", None)
     if generator is None:
         raise ValueError(f"--task {CANDIDATES} asks a model: `run`, not `score`")
@@ -127,7 +139,7 @@ def solutions_suite(args: argparse.Namespace, max_tokens: int | None, fields: Ma
         source = Source(str(args.data), sha256_of(args.data), len(items), str(args.data))
         label = f"candidates of {generator}, own wording, temperature {args.temperature:g}"
     made = Solutions(items, args.n_candidates, str(generator), args.temperature, label)
-    limit = max_tokens or (TINY_TOKENS if str(generator).startswith("tiny") else SOLUTION_TOKENS)
+    limit = max_tokens or (TINY_SOLUTION_TOKENS if str(generator).startswith("tiny") else SOLUTION_TOKENS)
     return Suite(
         name=CANDIDATES,
         tasks={CANDIDATES: TASK},

@@ -11,19 +11,19 @@ from typing import Any
 
 from vlrl.bench.log import SETTINGS
 from vlrl.bench.suite import Source, Suite
-from vlrl.bench.vilbench import SELECTION_BIAS, label_of
+from vlrl.bench.vilbench import SELECTION_BIAS, benchmark_name
 from vlrl.bench.vilbench.candidates import solutions_suite
 from vlrl.bench.vilbench.suite import NAME, NAME_OF_RELEASE, STEPS, TASK, BestOfN
 from vlrl.data.best_of_n import read_candidates, read_items, read_scores
-from vlrl.data.files import sha256_of
+from vlrl.data.files import read_json_object, sha256_of
 from vlrl.data.synthetic import best_of_n as fixture
 from vlrl.models.value_head_files import has_head
 from vlrl.schema import SampleError
 from vlrl.training.benchmark_flags import CANDIDATES
 
 N_FIXTURE_ASKED = 20
-"""Items of the built-in set that a model which is asked rates, unless --limit says otherwise: each costs 35 prompts."""
-JUDGE_TOKENS, TINY_TOKENS = 256, 32
+"""Items of the built-in set that a language model rates unless --limit is given: each takes 35 prompts."""
+JUDGE_TOKENS, TINY_JUDGE_TOKENS = 256, 32
 
 
 def best_of_n_suite(args: argparse.Namespace, max_tokens: int | None) -> Suite:
@@ -34,13 +34,14 @@ def best_of_n_suite(args: argparse.Namespace, max_tokens: int | None) -> Suite:
         raise ValueError(f"--task {args.task}: known are {NAME} and {CANDIDATES}")
     rm, trained = _reward_model(args)
     asked = getattr(args, "predictions", None) is None and not trained
-    run = load(args, rm, trained, N_FIXTURE_ASKED if asked else fixture.N_ITEMS)
+    run = load_best_of_n(args, rm, trained, N_FIXTURE_ASKED if asked else fixture.N_ITEMS)
     tiny = rm.startswith("tiny")
-    return _suite(run, args, max_tokens or (TINY_TOKENS if tiny else JUDGE_TOKENS))
+    return _suite(run, args, max_tokens or (TINY_JUDGE_TOKENS if tiny else JUDGE_TOKENS))
 
 
 def _reward_model(args: argparse.Namespace) -> tuple[str, bool]:
-    """Name of the reward model, and whether it is a trained one; of a log, as the settings beside it say."""
+    """Name of the reward model, and whether it is a trained one. For a log both come from the log and the settings beside
+    it."""
     name = getattr(args, "model_name_or_path", None)
     predictions = getattr(args, "predictions", None)
     if predictions is None:
@@ -54,11 +55,11 @@ def _reward_model(args: argparse.Namespace) -> tuple[str, bool]:
     return f"prm:{name}" if trained else name, trained
 
 
-def load(args: argparse.Namespace, rm: str, trained: bool, n_fixture: int) -> BestOfN:
+def load_best_of_n(args: argparse.Namespace, rm: str, trained: bool, n_fixture: int) -> BestOfN:
     """Items and candidates: from files, or the built-in set. Raises SampleError, ValueError."""
     candidates_at = args.candidates
     if (args.data is None) != (candidates_at is None):
-        raise ValueError("--data (items) and --candidates go together; give both, or neither for the built-in set")
+        raise ValueError("--data (items) and --candidates belong together; give both, or neither for the built-in set")
     if args.data is None or candidates_at is None:
         n = args.limit or n_fixture
         items, candidates = fixture.items(args.seed or 0, n), fixture.candidates(args.seed or 0, n)
@@ -69,7 +70,7 @@ def load(args: argparse.Namespace, rm: str, trained: bool, n_fixture: int) -> Be
         items = read_items(args.data, args.image_root, args.limit, read_fields(args.fields))
         candidates = read_candidates(candidates_at, items)
         digests = [sha256_of(args.data), sha256_of(candidates_at)]
-        benchmark = label_of(dict(Counter(item.source for item in items)), args.released_items)
+        benchmark = benchmark_name(dict(Counter(item.source for item in items)), args.released_items)
         label = f"{benchmark}; candidates of {candidates_at}" + (f". {SELECTION_BIAS}" if benchmark == NAME_OF_RELEASE else "")
     hashes = {"items_sha256": digests[0], "candidates_sha256": digests[1]}
     others = read_scores(args.other_scores) if args.other_scores else []
@@ -77,13 +78,13 @@ def load(args: argparse.Namespace, rm: str, trained: bool, n_fixture: int) -> Be
 
 
 def read_fields(path: Path | None) -> dict[str, str] | None:
-    """The field map of `--fields`. Raises SampleError."""
+    """The field map of `--fields`: our name -> the file's. Raises SampleError."""
     if path is None:
         return None
-    told = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(told, dict) or not all(isinstance(value, str) for value in told.values()):
-        raise SampleError(f"--fields {path}: a JSON object of our names to the file's is needed")
-    return told
+    fields = read_json_object(path, "--fields")
+    if not all(isinstance(value, str) for value in fields.values()):
+        raise SampleError(f"--fields {path}: a JSON object that maps our names to the file's is needed")
+    return fields
 
 
 def _suite(run: BestOfN, args: argparse.Namespace, max_tokens: int) -> Suite:
@@ -124,7 +125,7 @@ def score_file(args: argparse.Namespace) -> int:
     from vlrl.bench.run import conclude
 
     scores = read_scores(args.predictions)
-    run = load(args, "", False, fixture.N_ITEMS)
+    run = load_best_of_n(args, "", False, fixture.N_ITEMS)
     known = {one.key for one in run.candidates}
     unknown = [one for one in scores if one.key not in known]
     if unknown:

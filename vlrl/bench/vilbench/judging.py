@@ -1,7 +1,7 @@
-"""A vision-language model asked for a score from 1 to 5: the rubric in our own words, and how the reply is read.
+"""The prompts that ask a vision-language model for a score from 1 to 5, and the reader of its reply.
 
-Source: the rubric's five grades and its four aspects are those of ViLBench's appendix; the wording is ours. What the judge sees
-of the other steps is not published: `context="prefix"` shows the steps so far, `"step"` the step alone.
+Source: the five grades and four aspects of the rubric are those of ViLBench's appendix; the wording is ours. It is not
+published whether the judge sees the steps before the rated one: `context="prefix"` shows them, `"step"` does not.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _SCORE = re.compile(
 
 
 def step_prompt(question: str, steps: Sequence[str], number: int, context: str = "prefix") -> str:
-    """What is asked about step `number` (from 0) of a solution. Raises ValueError for an unknown context."""
+    """The prompt for step `number` (from 0) of a solution. Raises ValueError for an unknown context."""
     if context not in CONTEXTS:
         raise ValueError(f"context {context!r} is unknown (known: {', '.join(CONTEXTS)})")
     before = "\n".join(steps[:number]) if context == "prefix" else ""
@@ -36,7 +36,7 @@ def step_prompt(question: str, steps: Sequence[str], number: int, context: str =
 
 
 def outcome_prompt(question: str, response: str) -> str:
-    """What is asked about a whole solution."""
+    """The prompt for a whole solution."""
     return (
         "You see a picture, a question about it, and a whole solution.\n"
         f"Question: {question}\n\nSolution to rate:\n{response}\n\n{_RUBRIC}"
@@ -44,8 +44,8 @@ def outcome_prompt(question: str, response: str) -> str:
 
 
 def read_score(reply: str) -> int | None:
-    """The last "Overall Score" that is followed by a number; None unless that is one whole number from 1 to 5. A scale behind
-    it ("4/5", "4 out of 5") is allowed, a range or a choice ("3-4", "3 or 4") is no score."""
+    """The number after the last "Overall Score"; None unless it is one whole number from 1 to 5. A scale after it ("4/5",
+    "4 out of 5") is allowed; a range or a choice ("3-4", "3 or 4") is not a score."""
     found = next(iter(list(_SCORE.finditer(reply))[::-1]), None)
     if found is None or "." in found["number"]:
         return None

@@ -11,7 +11,7 @@ from vlrl.schema import Prediction, Sample, Task
 
 
 class PrmEngine:
-    """The model in this process; under torchrun each process holds one and scores its share."""
+    """The engine with its model in this process; under torchrun each process loads one and scores its share of the samples."""
 
     def __init__(self, args: argparse.Namespace) -> None:
         import torch
@@ -42,13 +42,14 @@ class PrmEngine:
         return sample
 
     def answers(self, tasks: Mapping[str, Task], samples: Sequence[Sample], limit: Limit) -> Answers:
-        """Candidates of an item stay together: they share picture and prompt."""
+        """Batches of step values, in the order of `samples`: candidates of an item follow each other and share image and
+        prompt."""
         from vlrl.models.value_head import score_solutions
 
         for start in range(0, len(samples), self.batch_size):
             batch = samples[start : start + self.batch_size]
-            asked = [(next(iter(one.images), None), one.question, one.meta["steps"]) for one in batch]
-            values = score_solutions(self.model, self.encoder, asked, self.batch_size)
+            solutions = [(next(iter(one.images), None), one.question, one.meta["steps"]) for one in batch]
+            values = score_solutions(self.model, self.encoder, solutions, self.batch_size)
             yield [
                 Prediction(one.id, json.dumps([round(value, 9) for value in found]), 0, False)
                 for one, found in zip(batch, values, strict=True)

@@ -1,9 +1,9 @@
-"""ViLBench's protocol as a suite: the model that is run is the reward model, what it says of each candidate is logged.
+"""ViLBench's protocol as a suite: the model of the run is the reward model, and its rating of each candidate is logged.
 
-A model that is asked rates every step and the whole solution by itself, a prompt each; a trained process reward model
-(`--model_name_or_path runs/.../final` with its value head) says the values of all steps of a candidate at once. Both are kept
-in `predictions.jsonl`, so that a run goes on where it stopped, and are scored again without a model. Not here: which files and
-flags (`vlrl.bench.vilbench.command`).
+A language model rates every step and the whole solution, with one prompt each. A trained process reward model
+(`--model_name_or_path runs/.../final` with its value head) scores all steps of a candidate at once. `predictions.jsonl` keeps
+the ratings, so that a run can resume and be scored again without a model. Not here: files and flags
+(`vlrl.bench.vilbench.command`).
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from typing import Any
 
 from vlrl.answers.steps import statistics
 from vlrl.bench.suite import Predictions
-from vlrl.bench.vilbench import CHOICES, SELECTION_BIAS, UNKNOWN, VERSION
+from vlrl.bench.vilbench import CHOICES, SELECTION_BIAS, UNKNOWN, VILBENCH_VERSION
 from vlrl.bench.vilbench.judging import RUBRIC_VERSION, outcome_prompt, read_score, step_prompt
 from vlrl.bench.vilbench.summary import (
+    BASELINE_RULES,
     OUTCOME,
-    RULES,
     Column,
     column,
     differences,
@@ -29,12 +29,13 @@ from vlrl.bench.vilbench.summary import (
     picks,
     pool_key,
     results,
+    results_table,
     reward_models,
     rule_values,
     sizes_of,
-    table,
 )
 from vlrl.data.best_of_n import Candidate, CandidateScore, Item
+from vlrl.data.files import write_json_lines
 from vlrl.data.synthetic import best_of_n as fixture
 from vlrl.metrics.accuracy import share
 from vlrl.metrics.best_of_n import Pool, pools_of
@@ -45,12 +46,12 @@ from vlrl.training.benchmark_flags import VILBENCH
 
 NAME = VILBENCH
 NAME_OF_RELEASE = "ViLBench"
-SCORES = "step_scores.jsonl"
+STEP_SCORES_FILE = "step_scores.jsonl"
 STEPS = "steps"
 
 
 def _metrics(samples: Sequence[Sample], predictions: Sequence[Prediction]) -> tuple[dict[str, Metric], int]:
-    """Share of completions that can be read; the benchmark's own numbers are `vlrl.bench.vilbench.summary`'s."""
+    """Share of completions that can be read; the benchmark's own numbers are in `vlrl.bench.vilbench.summary`."""
     read = [float(read_score(p.completion) is not None) for p in predictions]
     return {"read": share(read, samples)}, 0
 
@@ -74,11 +75,12 @@ def _fixture_sample(seed: int, index: int) -> Sample:
 
 
 def sample_id(candidate: Candidate, what: str) -> str:
+    """The id of the sample that asks for `what` of a candidate: "prm/0", "orm" or "steps"."""
     return json.dumps([candidate.id, candidate.generator, candidate.index, what])
 
 
 def judge_samples(item: Item, candidate: Candidate, context: str) -> list[Sample]:
-    """A prompt for each step of a candidate and one for the whole."""
+    """One sample for each step of a candidate and one for the whole solution. `context`: see `step_prompt`."""
     steps = candidate.steps.steps
     prompts = [(f"prm/{i}", step_prompt(item.question_with_choices, steps, i, context)) for i in range(len(steps))]
     prompts.append((OUTCOME, outcome_prompt(item.question_with_choices, candidate.response)))
@@ -86,7 +88,7 @@ def judge_samples(item: Item, candidate: Candidate, context: str) -> list[Sample
 
 
 def prm_sample(item: Item, candidate: Candidate) -> Sample:
-    """All steps of a candidate at once, for a trained reward model."""
+    """One sample with all steps of a candidate, for a trained reward model."""
     sample = _sample(item, sample_id(candidate, STEPS), item.question_with_choices)
     return Sample(sample.id, NAME, sample.question, "", sample.images, meta={"steps": list(candidate.steps.steps)})
 
@@ -97,8 +99,8 @@ def _sample(item: Item, key: str, prompt: str) -> Sample:
 
 @dataclass
 class BestOfN:
-    """The items and candidates of a run. `rm`: the reward model's name; `trained`: whether it says values by itself; `others`:
-    scores of further reward models, from a file."""
+    """The items and candidates of a run. `rm`: the reward model's name; `trained`: whether it is a process reward model with a
+    value head; `others`: scores of further reward models, from a file."""
 
     items: Sequence[Item]
     candidates: Sequence[Candidate]
@@ -113,20 +115,21 @@ class BestOfN:
     found: dict[str, Any] = field(default_factory=dict)
 
     def stage(self, answered: Predictions) -> list[Sample]:
+        """The only stage of the suite: the samples of all candidates."""
         known = {item.id: item for item in self.items}
         if self.trained:
             return [prm_sample(known[one.id], one) for one in self.candidates]
         return [sample for one in self.candidates for sample in judge_samples(known[one.id], one, self.context)]
 
     def scores(self, answered: Predictions) -> list[CandidateScore]:
-        """What the log says of each candidate; steps without a reply have no score."""
+        """The scores in the log; None for a step without a reply."""
         made: list[CandidateScore] = []
         for one in self.candidates:
             key, n = (one.id, one.generator, one.index, self.rm), len(one.steps.steps)
             if self.trained:
-                said = answered.get(sample_id(one, STEPS))
-                if said is not None:
-                    made.append(CandidateScore(*key, "prm", tuple(_values(said.completion, n))))
+                prediction = answered.get(sample_id(one, STEPS))
+                if prediction is not None:
+                    made.append(CandidateScore(*key, "prm", tuple(_values(prediction.completion, n))))
                 continue
             replies = [answered.get(sample_id(one, f"prm/{i}")) for i in range(n)]
             whole = answered.get(sample_id(one, OUTCOME))
@@ -163,7 +166,7 @@ class BestOfN:
         return [
             Scored(
                 name=NAME,
-                version=VERSION,
+                version=VILBENCH_VERSION,
                 headline=headline,
                 metrics=metrics,
                 rows=_rows(columns, pools, sizes[-1]),
@@ -176,7 +179,8 @@ class BestOfN:
         ]
 
     def _metrics(self, columns: Sequence[Column], pools: Sequence[Pool], n: int) -> tuple[dict[str, Metric], str]:
-        """Numbers at the largest N, over all pools that have as many; the headline is the first process reward model's mean."""
+        """Metrics at the largest N, over the pools that have so many candidates, and the name of the headline: the mean
+        aggregation of the first process reward model."""
         whole = [pool for pool in pools if len(pool.candidates) >= n]
         keys = [pool_key(pool) for pool in whole]
         several = len({one.rm.name for one in columns}) > 1
@@ -186,7 +190,7 @@ class BestOfN:
                 name = f"best_of_{n}" + ("" if one.how == HEADLINE else f"/{one.how}")
                 metrics[f"{name} {one.rm.name}" if several else name] = mean_over(one.accuracy, keys)
         rules = {key: rule_values(pool, n) for key, pool in zip(keys, whole, strict=True)}
-        for rule in ("greedy", *RULES):
+        for rule in ("greedy", *BASELINE_RULES):
             some = [key for key in keys if rule in rules[key]]
             if some:
                 metrics[rule] = mean_over({key: rules[key][rule] for key in some}, some)
@@ -211,18 +215,18 @@ class BestOfN:
             "n_missing_image": len(missing),
         }
         write_json(folder / "report.json", report)
-        write_lines(folder / "picks.jsonl", self.found["picks"])
-        write_lines(folder / SCORES, [one.to_json() for one in self.found["scores"]])
+        write_json_lines(folder / "picks.jsonl", self.found["picks"])
+        write_json_lines(folder / STEP_SCORES_FILE, [one.to_json() for one in self.found["scores"]])
         text = f"# {self.label}\n\nN = {self.found['n']}, 95 % bootstrap intervals over items\n\n"
-        text += table(self.found["records"], self.found["n"]) + "\n"
+        text += results_table(self.found["records"], self.found["n"]) + "\n"
         if self.benchmark == NAME_OF_RELEASE:
             text += f"\n{SELECTION_BIAS}\n"
         (folder / "tables.md").write_text(text, encoding="utf-8")
-        print(table(self.found["records"], self.found["n"]))
-        return [folder / name for name in ("report.json", "picks.jsonl", SCORES, "tables.md")]
+        print(results_table(self.found["records"], self.found["n"]))
+        return [folder / name for name in ("report.json", "picks.jsonl", STEP_SCORES_FILE, "tables.md")]
 
     def _checklist(self) -> dict[str, Any]:
-        """What a claim to have evaluated on ViLBench needs, and whether this run has it."""
+        """The conditions for calling a result ViLBench's, and whether this run meets them."""
         sampling = sorted({one.generator for one in self.candidates})
         return {
             "all 600 released items": self.benchmark == NAME_OF_RELEASE,
@@ -241,7 +245,7 @@ def _score(reply: Prediction) -> float | None:
 
 
 def _values(completion: str, n: int) -> list[float | None]:
-    """The values a trained model logged; None for each where the text is not `n` numbers."""
+    """The values that a trained model logged; `n` times None where the text is not a list of `n` numbers."""
     try:
         values = json.loads(completion)
     except ValueError:
@@ -252,7 +256,7 @@ def _values(completion: str, n: int) -> list[float | None]:
 
 
 def _rows(columns: Sequence[Column], pools: Sequence[Pool], n: int) -> list[Row]:
-    """A row a pool, for `diff`: whether the headline's pick is right."""
+    """One row per pool: whether the pick of the headline is right."""
     head = next(one for one in columns if one.n == n)
     others = [one for one in columns if one.n == n and one.rm is head.rm and one is not head]
     rows = []
@@ -267,7 +271,3 @@ def _rows(columns: Sequence[Column], pools: Sequence[Pool], n: int) -> list[Row]
         text = pool.candidates[head.chosen[key][0]].response
         rows.append(Row(json.dumps(key[:2]), picture, parts, outcome, pool.item.answer, chosen.answer or "", None, text))
     return rows
-
-
-def write_lines(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    path.write_text("".join(json.dumps(row, ensure_ascii=True) + "\n" for row in rows), encoding="utf-8")

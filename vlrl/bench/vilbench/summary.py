@@ -1,6 +1,7 @@
 """Numbers of a best-of-N evaluation: a record for each reward model, generator, source, N and aggregation, with its intervals.
 
-Accuracies are expectations over ties, means over pools (an item by a generator); what is resampled is items.
+An accuracy is a mean over pools (the candidates of one generator for one item), ties counted by their expectation. Intervals
+resample items. Not here: grading and picking in one pool (`vlrl.metrics.best_of_n`, `vlrl.metrics.selection`).
 """
 
 from __future__ import annotations
@@ -14,16 +15,17 @@ from vlrl.metrics.best_of_n import Key, Pool
 from vlrl.metrics.bootstrap import bootstrap_mean, paired_test
 from vlrl.metrics.selection import SIZES, baselines, headroom, subsets
 from vlrl.metrics.step_aggregation import AGGREGATIONS, HEADLINE
+from vlrl.metrics.tables import text_table
 from vlrl.schema import Metric
 
-ALL = "all"
+ALL_GROUPS = "all"
 OUTCOME = "orm"
-RULES = ("random", "majority", "oracle", "first", "shortest", "longest", "fewest_steps")
+BASELINE_RULES = ("random", "majority", "oracle", "first", "shortest", "longest", "fewest_steps")
 
 
 @dataclass(frozen=True)
 class RewardModel:
-    """The scores of one reward model in one mode. `aggregations`: how its steps become one score (`orm`: there is one)."""
+    """The scores of one reward model in one mode (`prm` or `orm`), by candidate."""
 
     name: str
     mode: str
@@ -32,6 +34,7 @@ class RewardModel:
 
     @property
     def aggregations(self) -> tuple[str, ...]:
+        """The ways to make one score of the scores of the steps; `product` only for scores in 0..1."""
         if self.mode == OUTCOME:
             return (OUTCOME,)
         known = [value for values in self.scores.values() for value in values if value is not None]
@@ -39,7 +42,7 @@ class RewardModel:
         return tuple(how for how in AGGREGATIONS if how != "product" or in_0_1)
 
     def rule(self, how: str) -> str:
-        """The aggregation behind a name: an outcome score is one number."""
+        """The aggregation to compute for a name: any serves for an outcome score, which is one number."""
         return HEADLINE if how == OUTCOME else how
 
 
@@ -53,14 +56,14 @@ def reward_models(scores: Sequence[CandidateScore]) -> list[RewardModel]:
 
 
 def sizes_of(pools: Sequence[Pool]) -> list[int]:
-    """The N that some pool has candidates for; at least the largest number there is."""
+    """The numbers of candidates to report: those of `SIZES` that some pool has, else the size of the largest pool."""
     most = max(len(pool.candidates) for pool in pools)
     return [n for n in SIZES if n <= most] or [most]
 
 
 @dataclass(frozen=True)
 class Column:
-    """What one reward model and aggregation chose at one N, pool by pool."""
+    """The picks of one reward model and aggregation at one N, by pool."""
 
     rm: RewardModel
     how: str
@@ -73,6 +76,7 @@ class Column:
 
 
 def pool_key(pool: Pool) -> Key:
+    """(item, generator, 0): the key of a pool."""
     return (pool.item.id, pool.generator, 0)
 
 
@@ -93,7 +97,8 @@ def column(rm: RewardModel, how: str, n: int, pools: Sequence[Pool]) -> Column:
 
 
 def rule_values(pool: Pool, n: int) -> dict[str, float]:
-    """The rows that need no reward model, over the first `n` candidates; `greedy` where the generator's is there."""
+    """Accuracies of the rules that need no reward model, over the first `n` candidates; `greedy` where the generator has a
+    greedy answer."""
     some, grades = pool.candidates[:n], pool.grades[:n]
     texts, steps = [len(one.response) for one in some], [len(one.steps.steps) for one in some]
     values = baselines([one.answer for one in grades], [one.correct for one in grades], texts, steps)
@@ -101,17 +106,18 @@ def rule_values(pool: Pool, n: int) -> dict[str, float]:
 
 
 def groups_of(pools: Sequence[Pool]) -> Iterator[tuple[str, str, list[Pool]]]:
-    """(generator, source, pools): each alone and, where there are several, together."""
+    """(generator, source, pools) for each generator and source, and for all together where there are several."""
     generators = sorted({pool.generator for pool in pools})
     sources = list(dict.fromkeys(pool.item.source for pool in pools))
-    for generator in [*generators, *([ALL] if len(generators) > 1 else [])]:
-        for source in [*(sources if len(sources) > 1 else []), ALL]:
-            some = [p for p in pools if generator in (ALL, p.generator) and source in (ALL, p.item.source)]
+    for generator in [*generators, *([ALL_GROUPS] if len(generators) > 1 else [])]:
+        for source in [*(sources if len(sources) > 1 else []), ALL_GROUPS]:
+            some = [p for p in pools if generator in (ALL_GROUPS, p.generator) and source in (ALL_GROUPS, p.item.source)]
             if some:
                 yield generator, source, some
 
 
 def mean_over(values: Mapping[Key, float], keys: Sequence[Key]) -> Metric:
+    """The mean over these pools, its interval by bootstrap over items."""
     return bootstrap_mean([values[key] for key in keys], clusters=[key[0] for key in keys])
 
 
@@ -161,8 +167,8 @@ def _means(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 
 def differences(columns: Sequence[Column], pools: Sequence[Pool], n: int) -> list[dict[str, Any]]:
-    """Paired differences at N = `n` of the headline aggregations: each against random and majority, and reward models against
-    each other, on the same candidates."""
+    """Paired differences at N = `n` of the headline aggregations: reward models against random and majority, and against each
+    other, on the same candidates."""
     heads = [one for one in columns if one.n == n and one.how in (HEADLINE, OUTCOME)]
     rules = {pool_key(pool): rule_values(pool, n) for pool in pools if len(pool.candidates) >= n}
     sides: list[tuple[str, Mapping[Key, float]]] = [
@@ -189,11 +195,12 @@ def _difference(a: str, values_a: Mapping[Key, float], b: str, values_b: Mapping
 
 
 def name_of(one: Column) -> str:
+    """The name of a column in reports: "model (aggregation, context)"."""
     return f"{one.rm.name} ({one.how}{', ' + one.rm.context if one.rm.context else ''})"
 
 
 def picks(columns: Sequence[Column]) -> list[dict[str, Any]]:
-    """The rows of `picks.jsonl`: what was chosen among the first N, ties in full."""
+    """The rows of `picks.jsonl`: the candidate picked among the first N, and all that tied with it."""
     return [
         {
             "item": key[0],
@@ -212,21 +219,21 @@ def picks(columns: Sequence[Column]) -> list[dict[str, Any]]:
     ]
 
 
-def table(records: Sequence[Mapping[str, Any]], n: int) -> str:
-    """Markdown: a row a generator and source, the headline aggregations beside the rules, at N = `n`."""
+def results_table(records: Sequence[Mapping[str, Any]], n: int) -> str:
+    """A Markdown table at N = `n`: one row per generator and source, with the headline aggregations beside the baseline
+    rules."""
     heads = [row for row in records if row["N"] == n and row["aggregation"] in (HEADLINE, OUTCOME)]
     rms = list(dict.fromkeys((row["rm"], row["mode"], row["context"]) for row in heads))
     several = len({rm for rm, _, _ in rms}) > 1
     names = [f"{rm} {mode}" if several else mode for rm, mode, _ in rms]
-    rules = [rule for rule in ("greedy", *RULES) if any(rule in row for row in heads)]
-    lines = ["| generator | source | items | " + " | ".join([*names, *rules]) + " |"]
-    lines.append("|" + "---|" * (3 + len(names) + len(rules)))
+    rules = [rule for rule in ("greedy", *BASELINE_RULES) if any(rule in row for row in heads)]
+    lines = []
     for place in dict.fromkeys((row["generator"], row["source"]) for row in heads):
         some = {(r["rm"], r["mode"], r["context"]): r for r in heads if (r["generator"], r["source"]) == place}
         first = next(iter(some.values()))
         cells = [_cell(some.get(rm)) for rm in rms] + [f"{first[rule]:.3f}" if rule in first else "" for rule in rules]
-        lines.append(f"| {place[0]} | {place[1]} | {first['n_items']} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        lines.append([*place, str(first["n_items"]), *cells])
+    return text_table(["generator", "source", "items", *names, *rules], lines, markdown=True)
 
 
 def _cell(row: Mapping[str, Any] | None) -> str:
