@@ -42,9 +42,7 @@ def test_a_wrong_flag_is_answered_in_one_line_within_two_seconds(words, right):
     assert seconds < 2
 
 
-@pytest.mark.parametrize(
-    "words", [["vlrl/train.py", "--help"], ["-m", "vlrl.training.console", "train", "--task", "prm", "-h"]]
-)
+@pytest.mark.parametrize("words", [["vlrl/train.py", "--help"], ["-m", "vlrl.bench.console", "train", "--task", "prm", "-h"]])
 def test_help_takes_no_library(words):
     done, seconds = cpu_seconds(words)
     assert done.returncode == 0, done.stderr
@@ -56,7 +54,7 @@ def test_help_takes_no_library(words):
 
 @pytest.mark.parametrize("words", [["--help"], ["bench", "list"], ["train", "--task", "detectoin"], ["run"]])
 def test_the_console_script_imports_no_torch_before_it_must(words):
-    code = "import sys; from vlrl.training.console import main; main(sys.argv[1:]); sys.exit('torch' in sys.modules)"
+    code = "import sys; from vlrl.bench.console import main; main(sys.argv[1:]); sys.exit('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code, *words], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 

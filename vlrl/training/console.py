@@ -1,47 +1,14 @@
-"""`vlrl train | bench | demo`: one word, then that program's own flags. Imports nothing heavy before it must."""
+"""The console side of a training run: flags are checked before any library loads, and an error is one line."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import os
-import runpy
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-
-USAGE = """usage: vlrl train | bench | demo [flags]
-
-  vlrl train --task detection        GRPO fine-tuning on one process; `torchrun vlrl/train.py` for several
-  vlrl bench list | run | diff ...   evaluate models and files of answers
-  vlrl demo                          a page to try a model, grade a text and look at runs
-
-`vlrl train --help`, `vlrl bench --help` and `vlrl demo --help` list the flags."""
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run a sub-command. Returns its exit code: 0 done, 1 stopped on the way, 2 could not start."""
-    words = list(sys.argv[1:] if argv is None else argv)
-    if not words or words[0] in ("-h", "--help"):
-        print(USAGE, file=sys.stdout if words else sys.stderr)
-        return 0 if words else 2
-    programs: dict[str, Callable[[list[str]], int]] = {"train": train, "bench": bench, "demo": demo}
-    if words[0] not in programs:
-        from vlrl.data.name_values import nearest
-
-        print(f"error: vlrl has no command {words[0]!r}{nearest(words[0], programs)}\n\n{USAGE}", file=sys.stderr)
-        return 2
-    return programs[words[0]](words[1:])
-
-
-def train(words: list[str]) -> int:
-    """`vlrl train`: flags first, then the libraries, then the run."""
-    if (code := check_flags(words)) is not None:
-        return code
-    from vlrl.train import main as run
-
-    return run(words)
 
 
 def check_flags(words: Sequence[str]) -> int | None:
@@ -72,25 +39,3 @@ def refuse(message: str, code: int) -> int:
             cause = {"message": message, "extraInfo": {"py_callstack": message, "timestamp": str(int(time.time()))}}
             Path(file).write_text(json.dumps({"message": cause}), encoding="utf-8")
     return code
-
-
-def bench(words: list[str]) -> int:
-    """`vlrl bench`: the same as `python -m vlrl.bench`."""
-    from vlrl.bench import main as run
-
-    return run(words)
-
-
-def demo(words: list[str]) -> int:
-    """`vlrl demo`: the same as `python demos/app.py`, which lies beside the package in the repository."""
-    app = Path(__file__).resolve().parents[2] / "demos" / "app.py"
-    if not app.is_file():
-        print(f"error: {app} does not exist; the demo is part of the repository, not of the package", file=sys.stderr)
-        return 2
-    sys.argv = [str(app), *words]
-    runpy.run_path(str(app), run_name="__main__")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
