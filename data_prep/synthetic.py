@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def made(task: str, seed: int, split: str, index: int, open_label: bool) -> Sample:
     """Sample `index` of a stream; `open_label`: a class is asked for without candidates."""
-    sample = TASKS[task].synthetic(seed, split, index)
+    sample = TASKS[task].draw(seed, split, index)
     return replace(sample, choices=None) if open_label and task == "classification" else sample
 
 

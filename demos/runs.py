@@ -170,7 +170,7 @@ def held_out(folder: Path, chosen: str) -> Table:
         [
             str(row["id"]),
             str(row["question"]),
-            str(row["gold"]),
+            str(row["ground_truth"]),
             *(f"{_number(row[side]['value'])}  {row[side]['answer']}" for side in ("before", "after")),
             _number(row["change"], "+.2f"),
         ]

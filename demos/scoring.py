@@ -13,6 +13,7 @@ from typing import Any
 
 from PIL import Image, ImageDraw
 
+from vlrl.answers.kind import answer_kinds
 from vlrl.answers.read import read_boxes, read_span, true_boxes
 from vlrl.data.images import image_size, open_image
 from vlrl.rewards import load_reward, score_rows
@@ -39,7 +40,7 @@ class Scored:
 
 def example(task: str, index: int) -> Sample:
     """A held-out synthetic sample, as a file would hold it, boxes asked for in plain pixels."""
-    sample = TASKS[task].synthetic(0, "heldout", index)
+    sample = TASKS[task].draw(0, "heldout", index)
     meta = {**sample.meta, "coords": "px"}
     if sample.images:
         meta["image_size"] = list(image_size(sample.images[0]))
@@ -89,7 +90,7 @@ def score(sample: Sample, texts: Sequence[str], names: Sequence[str] | None = No
     columns = []
     for name in chosen:
         reward = load_reward(name)
-        if reward.needs & {"network", "base"} or (reward.tasks and sample.task not in reward.tasks):
+        if reward.needs & {"network", "base"} or (reward.answers and not reward.answers & answer_kinds(sample)):
             continue
         made = score_rows(reward, list(texts), [sample] * len(texts), 0, [len(text) // 4 for text in texts])
         columns.append([Scored(reward.name, one.value, one.answer, one.why, reward.low, reward.high) for one in made])

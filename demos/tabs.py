@@ -187,7 +187,7 @@ def grade_tab() -> None:
 
     def fill(task: str, reward: str) -> Any:
         chosen = scoring.example(task, 0)
-        written, said = scoring.as_text(chosen), TASKS[task].oracle(scoring.nearly(chosen))
+        written, said = scoring.as_text(chosen), TASKS[task].reference(scoring.nearly(chosen))
         return written, said, *grade(written, said, reward)
 
     def grade(sample_text: str | None, text: str | None, reward: str) -> Any:

@@ -35,15 +35,15 @@ class Scripted(Trainer):
 config = parse(sys.argv[1:])
 loaded = load_model("tiny-random")
 data = run.load_data(config, loaded)
-payment = run.choose_payment(config, data)
+rubric = run.choose_rubric(config, data)
 trainer = Scripted(
     loaded,
     config.tasks,
-    payment.rewards,
+    rubric.rewards,
     data.train,
     config.grpo,
-    base=payment.base,
-    applies=payment.applies,
+    base=rubric.base,
+    applies=rubric.applies,
     dynamic_sampling=config.run.dynamic_sampling,
 )
 trainer.train()

@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vlrl.answers import text as words
 from vlrl.answers.text import (
     choice_letter,
     classification_problem,
@@ -18,14 +17,14 @@ from vlrl.answers.text import (
     number,
     plan_words,
     planning_problem,
-    qa_problem,
-    qa_reward,
     read_plan,
     read_text,
-    reward_problem,
     yes_or_no,
 )
+from vlrl.rewards import mathematics
 from vlrl.schema import Sample
+from vlrl.tasks.qa import check as qa_problem
+from vlrl.tasks.qa import qa_reward
 
 pytestmark = pytest.mark.quick
 
@@ -304,9 +303,9 @@ def test_usable_questions(sample):
 
 
 def test_latex_without_its_library_is_a_problem(monkeypatch):
-    monkeypatch.setattr(words, "find_spec", lambda name: None)
-    assert "pip install 'vlrl[math]'" in reward_problem("math_equal", qa("$\\frac{1}{2}$"))
-    assert reward_problem("math_equal", qa("0.5")) is None
+    monkeypatch.setattr(mathematics, "find_spec", lambda name: None)
+    assert "pip install 'vlrl[math]'" in mathematics.math_problem(qa("$\\frac{1}{2}$"))
+    assert mathematics.math_problem(qa("0.5")) is None
     assert is_latex("$\\frac{1}{2}$")
 
 

@@ -70,9 +70,9 @@ def test_grade_takes_groups_steps_and_options(tmp_path):
         ("{", "cases.jsonl:1: not a line of JSON"),
         ("[]", "cases.jsonl:1: a case is a JSON object"),
         (json.dumps({"sample": SAMPLE}), "cases.jsonl:1: a case is"),
-        (json.dumps({"sample": {**SAMPLE, "task": "x"}, "completion": ""}), "unknown task 'x'"),
+        (json.dumps({"sample": {**SAMPLE, "task": ""}, "completion": ""}), "'task' must be a non-empty string"),
         (json.dumps({"sample": SAMPLE, "completion": 3}), "completions must be text"),
-        (json.dumps({"sample": SAMPLE, "completion": "", "power": 2}), "no option 'power=2'"),
+        (json.dumps({"sample": SAMPLE, "completion": "", "power": 2}), "no option 'power'"),
     ],
 )
 def test_a_malformed_case_stops_with_its_line(tmp_path, capsys, line, words):

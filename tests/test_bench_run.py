@@ -21,7 +21,7 @@ from vlrl.bench.suite import json_round_trip
 from vlrl.data.synthetic import draw
 from vlrl.schema import Prediction, SampleError, sample_to_json
 from vlrl.tasks import KNOWN, TASKS
-from vlrl.tasks.sample_rows import rows_of
+from vlrl.tasks.evaluate import measure, numbers
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -280,9 +280,9 @@ def test_rows_add_up_to_the_headline(name):
     if name != "planning":
         texts = [task.oracle(samples[i]) if i % 5 == 1 else text for i, text in enumerate(texts)]
     predictions = [Prediction(s.id, text, 3, False) for s, text in zip(samples, texts, strict=True)]
-    metrics, n_unparsed = task.metrics(samples, predictions)
-    rows = rows_of(task, samples, predictions)
-    assert sum(row.outcome == "unparsed" for row in rows) == n_unparsed > 0
+    rows = measure(task, samples, predictions)
+    metrics = numbers(task, rows)
+    assert any(row.outcome == "unparsed" for row in rows)
     for metric in rows[0].parts:
         parts = [row.parts[metric] for row in rows]
         assert metrics[metric].value == pytest.approx(sum(top for top, _ in parts) / sum(bottom for _, bottom in parts))
@@ -292,10 +292,9 @@ def test_rows_add_up_to_the_headline(name):
 def test_a_task_of_the_users_own(tmp_path):
     path = tmp_path / "shouting.py"
     path.write_text(
-        "import dataclasses\nfrom vlrl.metrics.bootstrap import bootstrap_mean\nfrom vlrl.tasks.qa import TASK as QA\n"
-        "def metrics(samples, predictions):\n"
-        "    return {'loud': bootstrap_mean([float('!' in p.completion) for p in predictions])}, 0\n"
-        "TASK = dataclasses.replace(QA, name='qa', metrics=metrics, headline='loud')\n"
+        "import dataclasses\nfrom vlrl.tasks.qa import TASK as QA\n"
+        "def loud(sample, prediction):\n    return '!' in prediction.completion\n"
+        "TASK = dataclasses.replace(QA, metric=loud, headline='loud', aggregate=None)\n"
     )
     log = tmp_path / "p.jsonl"
     log.write_text(

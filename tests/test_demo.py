@@ -134,7 +134,7 @@ def test_held_out_answers_stand_before_and_after(tmp_path):
     values = {"s0": (0.5, 0.6), "s1": (1.0, 0.0), "s2": (None, 0.2)}
     rows = [
         {
-            "id": key, "question": "dog", "gold": "a box", "change": None if before is None else after - before,
+            "id": key, "question": "dog", "ground_truth": "a box", "change": None if before is None else after - before,
             "before": {"value": before, "outcome": "unparsed" if before is None else "partly", "answer": "A"},
             "after": {"value": after, "outcome": "partly", "answer": "B"},
         }

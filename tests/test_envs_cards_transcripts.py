@@ -27,6 +27,7 @@ from vlrl.models.generate import play
 from vlrl.rewards import load_reward, score_rows
 from vlrl.schema import Prediction, sample_from_json, sample_to_json
 from vlrl.tasks import load_task
+from vlrl.tasks.evaluate import measure, numbers
 from vlrl.tasks.games import GAME_TASKS
 
 NAMES = sorted(GAMES)
@@ -111,7 +112,8 @@ def test_right_play_wins_what_can_be_won(name):
     task = GAME_TASKS[name]
     samples = [task.synthetic(1, "heldout", i) for i in range(40)]
     made = [Prediction(s.id, task.oracle(s), 1, False) for s in samples]
-    metrics, n_unparsed = task.metrics(samples, made)
+    rows = measure(task, samples, made)
+    metrics, n_unparsed = numbers(task, rows), sum(row.outcome == "unparsed" for row in rows)
     assert n_unparsed == 0
     assert metrics["valid"].value == metrics["legal"].value == metrics["recognised"].value == 1
     assert metrics["success_oracle"] == metrics["success"], "the yardstick plays as the right replies do"
@@ -136,7 +138,8 @@ def test_right_play_wins_what_can_be_won(name):
 def test_no_completion_at_all_is_a_failure_in_every_metric():
     task = GAME_TASKS["points24"]
     samples = [task.synthetic(1, "heldout", i) for i in range(4)]
-    metrics, n_unparsed = task.metrics(samples, [Prediction(s.id, "", 0, False) for s in samples])
+    rows = measure(task, samples, [Prediction(s.id, "", 0, False) for s in samples])
+    metrics, n_unparsed = numbers(task, rows), sum(row.outcome == "unparsed" for row in rows)
     assert n_unparsed == 4
     assert metrics["success"].value == 0
 
@@ -186,4 +189,4 @@ def test_episodes_are_played_side_by_side_to_their_ends():
     assert [one.n_tokens for one in made] == [7 * len(read_transcript(one.completion)) for one in made]
     cut = play(samples, lambda states: [Prediction(s.id, "{", 7, truncated=True) for s in states])
     assert all(one.truncated for one in cut)
-    assert task.metrics(samples, cut)[0]["valid"].value == 0
+    assert numbers(task, measure(task, samples, cut))["valid"].value == 0

@@ -4,10 +4,13 @@ import dataclasses
 
 import pytest
 
-from vlrl.metrics.accuracy import classification_metrics, half_of, qa_metrics
+from vlrl.metrics import accuracy
+from vlrl.metrics.accuracy import half_of
 from vlrl.metrics.bootstrap import wilson
 from vlrl.rewards import REWARDS, load_reward
 from vlrl.schema import Metric, Prediction, Reward, Sample, Score
+from vlrl.tasks import TASKS, qa
+from vlrl.tasks.evaluate import measure
 
 pytestmark = pytest.mark.quick
 
@@ -18,6 +21,21 @@ def label(name, i, images=None, **meta):
 
 def said(samples, texts):
     return [Prediction(sample.id, text, len(text), False) for sample, text in zip(samples, texts, strict=True)]
+
+
+def measured(task, samples, predictions):
+    rows = measure(task, samples, predictions)
+    return task.aggregate(rows), sum(row.outcome == "unparsed" for row in rows)
+
+
+def classification_metrics(samples, predictions):
+    return measured(TASKS["classification"], samples, predictions)
+
+
+def qa_metrics(samples, predictions, reward_of):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(qa, "reward_of", reward_of)
+        return measured(TASKS["qa"], samples, predictions)
 
 
 def test_strict_and_lenient_accuracy():
@@ -82,8 +100,8 @@ def test_shared_pictures_widen_the_interval():
 
 
 def test_nothing_to_measure():
-    assert classification_metrics([], [])[0]["accuracy"] == Metric(None, None, 0)
-    assert qa_metrics([], [], lambda sample: REWARDS["mcq"])[0] == {"accuracy": Metric(None, None, 0)}
+    assert accuracy.classification_metrics([])["accuracy"] == Metric(None, None, 0)
+    assert accuracy.qa_metrics([]) == {"accuracy": Metric(None, None, 0)}
 
 
 QUESTIONS = [

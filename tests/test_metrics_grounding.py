@@ -5,8 +5,10 @@ import pytest
 from pycocotools import mask as rle
 
 from vlrl.metrics.bootstrap import wilson
-from vlrl.metrics.grounding import grounding_metrics, mask_counts, rasterised
+from vlrl.metrics.grounding import mask_counts, rasterised
 from vlrl.schema import Prediction, Sample
+from vlrl.tasks import TASKS
+from vlrl.tasks.evaluate import measure, numbers
 
 pytestmark = pytest.mark.quick
 
@@ -20,7 +22,9 @@ def one(i, image=None, **meta):
 
 def measured(samples, texts, masks=None):
     metas = [{} if mask is MISSING else {"mask": mask} for mask in masks or [MISSING] * len(samples)]
-    return grounding_metrics(samples, [Prediction(s.id, t, 1, False, m) for s, t, m in zip(samples, texts, metas, strict=True)])
+    predictions = [Prediction(s.id, t, 1, False, m) for s, t, m in zip(samples, texts, metas, strict=True)]
+    rows = measure(TASKS["grounding"], samples, predictions)
+    return numbers(TASKS["grounding"], rows), sum(row.outcome == "unparsed" for row in rows)
 
 
 MISSING = object()

@@ -6,8 +6,10 @@ import pytest
 
 from vlrl.answers.text import PATHS, SPEEDS
 from vlrl.metrics.bootstrap import wilson
-from vlrl.metrics.planning import confusions, planning_metrics
+from vlrl.metrics.planning import confusions
 from vlrl.schema import Metric, Prediction, Sample
+from vlrl.tasks import TASKS
+from vlrl.tasks.evaluate import measure, numbers
 
 pytestmark = pytest.mark.quick
 
@@ -19,7 +21,8 @@ def plan(i, speed, path):
 def measured(truths, texts):
     samples = [plan(i, *truth) for i, truth in enumerate(truths)]
     predictions = [Prediction(s.id, t, 1, False) for s, t in zip(samples, texts, strict=True)]
-    return *planning_metrics(samples, predictions), confusions(samples, predictions)
+    rows = measure(TASKS["planning"], samples, predictions)
+    return numbers(TASKS["planning"], rows), sum(row.outcome == "unparsed" for row in rows), confusions(rows)
 
 
 TRUTHS = [("KEEP", "STRAIGHT")] * 3 + [("STOP", "LEFT_TURN"), ("ACCELERATE", "STRAIGHT")]

@@ -7,7 +7,7 @@ import pytest
 from vlrl.training.options import CONFIGS
 
 GAMES = ("numberline", "ezpoints", "points24", "blackjack")
-RECIPES = sorted({path.stem for path in CONFIGS.glob("*.yaml")} - {"cards", "prm", "vilreward_prm", *GAMES})
+RECIPES = sorted({path.stem for path in CONFIGS.glob("*.yaml")} - {"cards", "own_task", "prm", "vilreward_prm", *GAMES})
 
 
 @pytest.mark.parametrize("name", GAMES)

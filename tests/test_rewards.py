@@ -7,11 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vlrl.answers.kind import answer_kinds
 from vlrl.answers.read import read_boxes
 from vlrl.rewards import REWARDS, as_trl, load_reward, score_rows
 from vlrl.rewards.detection import iou_f1
 from vlrl.rewards.grading import grade_case, options_in
-from vlrl.schema import Reward, Sample, Score
+from vlrl.schema import Reward, Sample, Score, TaskError
 
 pytestmark = pytest.mark.quick
 
@@ -86,7 +87,9 @@ def test_scores_stay_in_range_and_never_raise(name):
     reward = REWARDS[name]
     if "network" in reward.needs:
         pytest.skip("asks an endpoint; tested with a local one")
-    samples = [s for task, several in OF_TASK.items() if not reward.tasks or task in reward.tasks for s in several]
+    samples = [
+        s for task, several in OF_TASK.items() for s in several if not reward.answers or reward.answers & answer_kinds(s)
+    ]
 
     @given(ANY)
     def check(text):
@@ -197,7 +200,7 @@ def test_a_bug_in_a_grader_stops_the_run_and_names_the_sample():
     def broken(text, sample):
         return 1 / 0
 
-    with pytest.raises(RuntimeError, match=r"broken.*'s'.*some text.*ZeroDivisionError"):
+    with pytest.raises(TaskError, match=r"broken.*'s'.*some text.*ZeroDivisionError"):
         score_rows(Reward("broken", broken, 0, 1), ["some text"], [SAMPLE], None, None)
 
 
@@ -358,5 +361,5 @@ def test_own_options_are_read_by_annotation_or_default(own):
 
 def test_a_group_reward_returns_one_score_a_completion():
     short = Reward("short", lambda texts, samples: [Score(1.0, "x")], 0, 1, frozenset({"group"}))
-    with pytest.raises(RuntimeError, match="1 scores for 2 completions"):
+    with pytest.raises(TaskError, match="1 scores for 2 completions"):
         score_rows(short, ["a", "b"], [SAMPLE, SAMPLE], None, None)

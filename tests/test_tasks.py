@@ -12,6 +12,7 @@ from vlrl.data.synthetic import IMAGE_SIDE_PX
 from vlrl.rewards import REWARDS, load_reward, score_rows
 from vlrl.schema import ANSWER_FORMATS, BOX_FORMATS, Prediction, sample_from_json, sample_to_json
 from vlrl.tasks import TASKS, load_task
+from vlrl.tasks.evaluate import measure, numbers
 
 pytestmark = pytest.mark.quick
 
@@ -24,6 +25,11 @@ SAMPLES = {
     ]
     for name, task in TASKS.items()
 }
+
+
+def measured(task, samples, predictions):
+    rows = measure(task, samples, predictions)
+    return numbers(task, rows), sum(row.outcome == "unparsed" for row in rows)
 
 
 def value(name, text, sample):
@@ -71,7 +77,7 @@ def test_every_form_is_asked_for_written_and_read(name, layout, box):
         assert is_in_format(right, layout), right
         assert is_in_format(task.sft_target(sample), layout)
         assert value("think_answer_format", right, sample) == 1
-        metrics, n_unparsed = task.metrics([sample], [Prediction(sample.id, right, 1, False)])
+        metrics, n_unparsed = measured(task, [sample], [Prediction(sample.id, right, 1, False)])
         assert n_unparsed == 0
         found = metrics[task.headline].value
         assert found is None or found == 1 or (sample.answer == [] and metrics["negatives_accuracy"].value == 1), right
@@ -101,7 +107,7 @@ def test_any_text_is_scored_and_measured(name):
     check()
     texts = ["", "<answer>", "[" * 5000, "\ud800", task.oracle(sample)]
     samples = [dataclasses.replace(sample, id=str(i)) for i in range(len(texts))]
-    metrics, n_unparsed = task.metrics(samples, [Prediction(str(i), t, 1, False) for i, t in enumerate(texts)])
+    metrics, n_unparsed = measured(task, samples, [Prediction(str(i), t, 1, False) for i, t in enumerate(texts)])
     # Bare text is an answer where a name or a short text is asked for, only a wrong one.
     assert n_unparsed == 4 if name in ("detection", "grounding", "planning") else 1 <= n_unparsed <= 4
     assert 0 < metrics[task.headline].value < 1
@@ -116,7 +122,7 @@ def test_any_text_is_scored_and_measured(name):
 def test_all_right_is_one_on_the_headline(name):
     task = TASKS[name]
     samples = [s for s in SAMPLES[name] if s.meta["coords"] in ("px", "resized_px")]
-    metrics, n_unparsed = task.metrics(samples, [Prediction(s.id, task.oracle(s), 1, False) for s in samples])
+    metrics, n_unparsed = measured(task, samples, [Prediction(s.id, task.oracle(s), 1, False) for s in samples])
     assert n_unparsed == 0
     assert metrics[task.headline].value == 1
     if name == "detection":
@@ -143,7 +149,7 @@ def test_boxes_may_refer_to_a_video_but_not_to_nothing(name):
     sample = SAMPLES[name][0]
     film = dataclasses.replace(sample, images=(), video="a.mp4")
     assert task.check(film) is None
-    metrics, n_unparsed = task.metrics([film], [Prediction(film.id, task.oracle(film), 1, False)])
+    metrics, n_unparsed = measured(task, [film], [Prediction(film.id, task.oracle(film), 1, False)])
     assert n_unparsed == 0
     assert metrics[task.headline].n == 1
     assert "needs an image or a video" in task.check(dataclasses.replace(sample, images=()))

@@ -16,40 +16,40 @@ YES = Sample("q2", "qa", "is it", "yes")
 ALL = [DETECTION, GROUNDING, LETTER, YES]
 
 
-def paying(payment, sample):
-    return [reward.name for reward in payment.rewards if payment.applies(reward, sample)]
+def scoring(rubric, sample):
+    return [reward.name for reward in rubric.rewards if rubric.applies(reward, sample)]
 
 
-def test_each_row_is_paid_by_its_own_tasks_rewards():
-    payment = choose(None, ALL, TASKS)
-    assert payment.rewards[-1].name == "think_answer_format", "form comes last"
+def test_each_row_is_scored_by_its_own_tasks_rewards():
+    rubric = choose(None, ALL, TASKS)
+    assert rubric.rewards[-1].name == "think_answer_format", "form comes last"
     for sample in ALL:
-        assert sorted(paying(payment, sample)) == sorted(TASKS[sample.task].rewards(sample))
+        assert sorted(scoring(rubric, sample)) == sorted(TASKS[sample.task].rewards(sample))
 
 
-def test_a_named_reward_that_is_some_rows_own_pays_only_those():
-    payment = choose(["mcq", "yes_no", "repetition"], [LETTER, YES], TASKS)
-    assert paying(payment, LETTER) == ["mcq", "repetition"]
-    assert paying(payment, YES) == ["yes_no", "repetition"]
+def test_a_named_reward_that_is_some_rows_own_scores_only_those():
+    rubric = choose(["mcq", "yes_no", "repetition"], [LETTER, YES], TASKS)
+    assert scoring(rubric, LETTER) == ["mcq", "repetition"]
+    assert scoring(rubric, YES) == ["yes_no", "repetition"]
 
 
 def test_a_row_may_name_its_rewards():
     named = Sample("n", "qa", "which", "B", choices=("x", "y"), meta={"rewards": ["exact_match", "fuzzy_match:min_ratio=0.5"]})
     assert own_rewards(named, TASKS) == ("exact_match", "fuzzy_match")
-    payment = choose(None, [named, YES], TASKS)
-    assert set(paying(payment, named)) == {"exact_match", "fuzzy_match"}
-    assert payment.rewards[[r.name for r in payment.rewards].index("fuzzy_match")].function.keywords == {"min_ratio": 0.5}
+    rubric = choose(None, [named, YES], TASKS)
+    assert set(scoring(rubric, named)) == {"exact_match", "fuzzy_match"}
+    assert rubric.rewards[[r.name for r in rubric.rewards].index("fuzzy_match")].function.keywords == {"min_ratio": 0.5}
 
 
-def test_a_row_that_nothing_pays_is_an_error():
-    with pytest.raises(ValueError, match=r"no reward of this run \(iou_f1\) pays sample 'q1'"):
+def test_a_row_that_no_reward_applies_to_is_an_error():
+    with pytest.raises(ValueError, match=r"no reward of this run \(iou_f1\) applies to sample 'q1'"):
         choose(["iou_f1"], [DETECTION, LETTER], TASKS)
 
 
 def test_rewards_that_build_on_another_take_the_first_that_judges_the_answer():
-    payment = choose(["think_answer_format", "cosine_length", "vlm_r1_weighted"], [DETECTION], TASKS)
-    assert payment.base is not None
-    assert payment.base.name == "vlm_r1_weighted"
+    rubric = choose(["think_answer_format", "cosine_length", "vlm_r1_weighted"], [DETECTION], TASKS)
+    assert rubric.base is not None
+    assert rubric.base.name == "vlm_r1_weighted"
     with pytest.raises(ValueError, match="cosine_length builds on another"):
         choose(["cosine_length", "think_answer_format"], [DETECTION], TASKS)
 

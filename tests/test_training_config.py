@@ -66,7 +66,7 @@ def test_resolved_config_gives_the_same_run(tmp_path):
         (["--taks", "detection"], ["--taks", "'task'"]),
         (["--learning_rat", "1"], ["'learning_rate'"]),
         (["--task", "detectoin"], ["unknown task 'detectoin'", "'detection'"]),
-        (["--task", "gone.py"], ["gone.py", "no such file"]),
+        (["--task", "gone.py"], ["gone.py", "does not exist"]),
         (
             ["--per_device_train_batch_size", "12", "--num_generations", "8"],
             ["12", "num_generations=8", "8 or 16", "groups must be whole"],
@@ -77,7 +77,7 @@ def test_resolved_config_gives_the_same_run(tmp_path):
         (["--data", "gone.jsonl"], ["gone.jsonl", "no such file"]),
         (["--eval_data", "pyproject.toml"], ["without --data"]),
         (["--limit", "0"], ["--limit 0"]),
-        (["--rewards", "iou_f1:power=2"], ["iou_f1", "no option 'power=2'"]),
+        (["--rewards", "iou_f1:power=2"], ["iou_f1", "no option 'power'"]),
         (["--rewards", "iou_f1", "iou_f1"], ["iou_f1 twice"]),
         (["--task", "qa", "--rewards", "iou_f1"], ["iou_f1 cannot score qa", "detection"]),
         (["--answer_format", "thinkanswer"], ["'thinkanswer'", "'think_answer'"]),

@@ -69,7 +69,8 @@ def test_pictures(tmp_path, samples):
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     draw_curves(path, tmp_path / "curves.png")
     assert Image.open(tmp_path / "curves.png").width > 800
-    draw_samples(samples, predictions(samples, "?"), predictions(samples), tmp_path / "samples.png")
+    made = predictions(samples, "?"), predictions(samples)
+    draw_samples(DETECTION, samples, made, [evaluate(DETECTION, samples, one) for one in made], tmp_path / "samples.png")
     sheet = Image.open(tmp_path / "samples.png").convert("RGB")
     colours = {colour for _, colour in sheet.getcolors(10**7)}
     assert (31, 119, 180) in colours, "boxes after training"
@@ -97,7 +98,8 @@ def test_several_tasks_are_measured_side_by_side_and_drawn(tiny, tmp_path):
     assert headline(TASKS) == "detection/f1@0.5"
     assert headline({"qa": TASKS["qa"]}) == "accuracy"
     wrong = [Prediction(s.id, "no idea", 5, False) for s in samples]
-    draw_samples(samples, wrong, right, tmp_path / "samples.png", n=len(samples))
+    scores = evaluate(TASKS, samples, wrong), found
+    draw_samples(TASKS, samples, (wrong, right), scores, tmp_path / "samples.png", n=len(samples))
     assert Image.open(tmp_path / "samples.png").height > 5 * 300
 
 
@@ -112,6 +114,7 @@ def test_a_video_is_drawn_by_its_first_frame(tiny, tmp_path):
         open_image(sample.images[0]).save(tmp_path / "film" / f"{number}.png")
     film = prepare_sample(replace(sample, images=(), video=str(tmp_path / "film")), tiny)
     made = [Prediction(film.id, TASKS["grounding"].oracle(film), 5, False)]
-    draw_samples([film], made, made, tmp_path / "samples.png")
+    scores = evaluate({"grounding": TASKS["grounding"]}, [film], made)
+    draw_samples(TASKS, [film], (made, made), (scores, scores), tmp_path / "samples.png")
     colours = {colour for _, colour in Image.open(tmp_path / "samples.png").convert("RGB").getcolors(10**7)}
     assert (31, 119, 180) in colours

@@ -13,8 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-CARD_TASKS = ("cards", "numberline", "ezpoints", "points24", "blackjack")
-TASKS_IN_SCHEMA = ("detection", "grounding", "classification", "planning", "qa", *CARD_TASKS)
 COORDS = ("px", "resized_px", "norm1000", "norm1")
 ANSWER_FORMATS = ("think_answer", "answer", "none", "answer_think")
 """How a completion is laid out: thought then answer, answer tags only, the bare answer, answer then thought."""
@@ -46,7 +44,7 @@ class Sample:
     `images` hold absolute paths once read from a file (or `synthetic:` addresses, drawn when opened). `answer` depends on
     `task`: detection: a list of `{"bbox_2d": [x1, y1, x2, y2], "label": str}` in ORIGINAL image pixels; grounding: one
     `{"bbox_2d": [...]}`; classification: the label; planning: `{"speed": str, "path": str}`; qa: a string, a number, or a
-    list of strings any of which is right; card games: see `vlrl.envs.cards.deals`.
+    list of strings any of which is right; card games: see `vlrl.envs.cards.deals`; a task of the user's: any JSON value.
     """
 
     id: str
@@ -93,6 +91,55 @@ class Metric:
     stderr: float | None = field(default=None, compare=False)
 
 
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a task's `metric` says of one sample's prediction.
+
+    `parts`: metric name -> (numerator, denominator), the headline first; over a set a metric is the ratio of its sums.
+    `answer`: what was read, as text for people. `is_read=False`: no answer could be read. `data`: whatever the task's own
+    `aggregate` and `extra` need.
+    """
+
+    parts: Mapping[str, tuple[float, float]]
+    answer: str | None = None
+    is_read: bool = True
+    data: Any = None
+
+
+OUTCOMES = ("right", "partly", "wrong", "unparsed")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One sample's result, as `scores.jsonl` holds it (`data` apart).
+
+    `image`: what the sample shares with others that are not independent of it. `parts`: see `Result`. `outcome`: one of
+    `OUTCOMES`; right means a headline of 1 or more, wrong of 0 or less. `ground_truth` and `answer` are texts for people.
+    """
+
+    id: str
+    image: str
+    parts: Mapping[str, tuple[float, float]]
+    outcome: str
+    ground_truth: str = ""
+    answer: str = ""
+    confidence: float | None = None
+    completion: str = ""
+    data: Any = field(default=None, compare=False)
+
+    @property
+    def value(self) -> float:
+        """The sample's share of the headline; 1 where it adds nothing (an empty truth answered by none)."""
+        numerator, denominator = next(iter(self.parts.values()))
+        return numerator / denominator if denominator else 1.0
+
+    def to_json(self) -> dict[str, Any]:
+        row: dict[str, Any] = {key: getattr(self, key) for key in ("id", "image", "outcome", "ground_truth", "answer")}
+        row["parts"] = {name: list(part) for name, part in self.parts.items()}
+        row |= {} if self.confidence is None else {"confidence": self.confidence}
+        return row | ({"completion": self.completion} if self.completion else {})
+
+
 @dataclass(frozen=True)
 class Reward:
     """A named scoring function. `function` is `(text, sample) -> Score`, or, when `needs` holds `"group"`,
@@ -101,7 +148,8 @@ class Reward:
     `vlrl.rewards.score_rows`). `"tags"` marks rewards that require answer tags; `"network"` and `"processes"` those
     that are worth waiting for side by side. Keyword-only parameters of `function` beyond these are the reward's options.
 
-    `tasks`: the tasks whose samples it can score (empty: any); it does not apply to other rows of a mixed file.
+    `answers`: the kinds of answers that it can score (`vlrl.answers.kind`; empty: any); it does not apply to other samples.
+    `problem`: why it cannot score a sample of such a kind, or None.
     """
 
     name: str
@@ -109,35 +157,112 @@ class Reward:
     low: float
     high: float
     needs: frozenset[str] = frozenset()
-    tasks: frozenset[str] = frozenset()
+    answers: frozenset[str] = frozenset()
+    problem: Callable[[Sample], str | None] | None = None
+
+
+RewardLike = str | Callable[..., Any]
+"""A reward's name, `path/to/file.py:function`, or a function `(text, sample) -> float | bool | Score | None`."""
+Boxes = tuple[Sequence[Box], Sequence[Box] | None]
+"""True and predicted boxes in original pixels; no predicted ones (None) where the completion could not be read."""
+
+
+def _no_problem(sample: Sample) -> str | None:
+    return None
+
+
+def _never(sample: Sample) -> bool:
+    return False
+
+
+def _itself(sample: Sample) -> Sample:
+    return sample
 
 
 @dataclass(frozen=True)
 class Task:
-    """Everything that makes a task: how it is asked, answered, paid and measured."""
+    """Everything that makes a task: its prompt, its rewards and its metric. The first four fields are required."""
 
     name: str
     prompt: Callable[[Sample], str]
     """The user turn's text, without image placeholders. Training, SFT and evaluation all use this one function."""
-    oracle: Callable[[Sample], str]
+    rewards: Callable[[Sample], Sequence[RewardLike]] | Sequence[RewardLike]
+    """The rewards of a sample unless a run names its own."""
+    metric: Callable[[Sample, Prediction], Any]
+    """The result of one prediction: a number in 0..1 (1: right), a truth value, a `Result`, or None to leave it out."""
+    headline: str = ""
+    """The metric a run is judged by; default: the name of the function `metric`."""
+    aggregate: Callable[[Sequence[Row]], dict[str, Metric]] | None = None
+    """The numbers over a set; default: the mean of each part of the results, with intervals."""
+    oracle: Callable[[Sample], str] | None = None
     """A completion that earns full marks, in the forms that `sample.meta` asks for (`coords`, `answer_format`,
     `box_format`)."""
-    sft_target: Callable[[Sample], str]
-    """The completion the supervised stage imitates."""
-    check: Callable[[Sample], str | None]
-    """What is wrong with this sample's answer, or None."""
-    rewards: Callable[[Sample], tuple[str, ...]]
-    """The rewards that pay this sample unless a run names its own."""
-    metrics: Callable[[Sequence[Sample], Sequence[Prediction]], tuple[dict[str, Metric], int]]
-    """Metrics by name, and how many completions could not be parsed."""
-    headline: str
-    synthetic: Callable[[int, str, int], Sample]
-    """`(seed, split, index) -> Sample`; equal arguments give equal samples and pixels."""
-    is_episode: Callable[[Sample], bool] = lambda sample: False
+    sft_target: Callable[[Sample], str] | None = None
+    """The completion the supervised stage imitates; default: that of `oracle`."""
+    synthetic: Callable[[int, str, int], Sample] | None = None
+    """`(seed, split, index) -> Sample`; equal arguments give equal samples and pixels. Without it a run needs a file."""
+    check: Callable[[Sample], str | None] = _no_problem
+    """What is wrong with a sample's answer, or None."""
+    is_episode: Callable[[Sample], bool] = _never
     """Whether a sample is a game to be played, one reply a step, whose completion is the transcript of all replies."""
     thought_format: str = "tags"
     """Where a completion's thought is: "tags", between `<think>` and `</think>`; "json", the fields before `action` of a JSON
     object, as in games."""
+    boxes: Callable[[Sample, Prediction], Boxes | None] | None = None
+    """The boxes to draw on the image."""
+    shown_as: Callable[[Sample], Sample] = _itself
+    """The sample whose image stands for this one in pictures (of an episode, its first state)."""
+    default_model: str = "tiny"
+    """The embedded model of a run that names none: "tiny" or "tiny-cards"."""
+    extra: Callable[[Sequence[Row]], dict[str, Any]] | None = None
+    """What is no single number (confusion matrices), as JSON."""
+    parallel: Callable[[Sample], bool] = _never
+    """Whether `metric` waits for a network: such samples are measured side by side."""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name.strip():
+            raise ValueError(f"Task: name must be a non-empty string, got {self.name!r}")
+        for key in ("prompt", "metric", "check", "is_episode", "shown_as", "parallel"):
+            if not callable(getattr(self, key)):
+                raise ValueError(f"Task {self.name!r}: {key} must be a function, got {getattr(self, key)!r:.60}")
+        for key in ("aggregate", "oracle", "sft_target", "synthetic", "boxes", "extra"):
+            if getattr(self, key) is not None and not callable(getattr(self, key)):
+                raise ValueError(f"Task {self.name!r}: {key} must be a function or None, got {getattr(self, key)!r:.60}")
+        if isinstance(self.rewards, str) or not (callable(self.rewards) or isinstance(self.rewards, Sequence)):
+            raise ValueError(
+                f"Task {self.name!r}: rewards must be a list of reward names and functions, or a function of the sample that"
+                f" returns one, got {self.rewards!r:.60}"
+            )
+        if self.thought_format not in ("tags", "json"):
+            raise ValueError(f"Task {self.name!r}: thought_format must be tags or json, got {self.thought_format!r}")
+        if not self.headline:
+            named = getattr(self.metric, "__name__", "<lambda>")
+            object.__setattr__(self, "headline", "metric" if named == "<lambda>" else named)
+        if self.sft_target is None:
+            object.__setattr__(self, "sft_target", self.oracle)
+
+    def draw(self, seed: int, split: str, index: int) -> Sample:
+        """A synthetic sample. Raises ValueError for a task that draws none."""
+        if self.synthetic is None:
+            raise ValueError(f"task {self.name} draws no samples of its own; give a file of samples (--data)")
+        return self.synthetic(seed, split, index)
+
+    def reference(self, sample: Sample) -> str:
+        """The reference answer, that of `oracle`. Raises ValueError for a task without one."""
+        if self.oracle is None:
+            raise ValueError(f"task {self.name} has no oracle, so the reference answer of {sample.id!r} is not known")
+        return self.oracle(sample)
+
+    def rewards_for(self, sample: Sample) -> tuple[RewardLike, ...]:
+        """The rewards of one sample. Raises ValueError where they are no list of names and functions."""
+        found = self.rewards(sample) if callable(self.rewards) else self.rewards
+        if isinstance(found, str) or not isinstance(found, Sequence):
+            raise ValueError(f"task {self.name!r}: the rewards of sample {sample.id!r} must be a list, got {found!r:.60}")
+        return tuple(found)
+
+
+class TaskError(ValueError):
+    """A task or a reward that does not work; the message names it, the sample and what it did."""
 
 
 class SampleError(ValueError):
@@ -159,11 +284,9 @@ def sample_from_json(row: Any, where: str, root: Path) -> Sample:
         if key not in row:
             raise SampleError(f"{where}: missing key {key!r}")
     where = f"{where} (id {row['id']!r})"
-    for key in ("id", "question"):
+    for key in ("id", "task", "question"):
         if not isinstance(row[key], str) or not row[key]:
             raise SampleError(f"{where}: {key!r} must be a non-empty string, got {row[key]!r}")
-    if row["task"] not in TASKS_IN_SCHEMA:
-        raise SampleError(f"{where}: unknown task {row['task']!r}; known: {', '.join(TASKS_IN_SCHEMA)}")
     images, video = row.get("images") or [], row.get("video")
     if not isinstance(images, list) or not all(isinstance(path, str) and path for path in images):
         raise SampleError(f"{where}: 'images' must be a list of paths, got {images!r}")

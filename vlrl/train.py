@@ -45,8 +45,8 @@ from vlrl.models.load import LoadedModel, load_model
 from vlrl.models.names import TINY_NAMES, ModelError
 from vlrl.models.prefix_sharing.groups import NotShared
 from vlrl.schema import Prediction, Sample, SampleError
-from vlrl.tasks.rubric import Payment
-from vlrl.tasks.sample_rows import before_and_after
+from vlrl.tasks.evaluate import before_and_after
+from vlrl.tasks.rubric import Rubric
 from vlrl.training import benchmark_after as before_after
 from vlrl.training import report
 from vlrl.training import run_folder as run
@@ -153,7 +153,7 @@ class Job:
     opened: run.RunFolder
     loaded: LoadedModel
     data: run.Data
-    payment: Payment
+    rubric: Rubric
     around: before_after.Around | None = None
     corrector: Corrector | None = None
     predictions: dict[str, list[Prediction]] = field(default_factory=dict)
@@ -199,14 +199,14 @@ def prepare(config: Config, say: Callable[..., None]) -> Job:
     say(f"boxes     {loaded.coords} (from {loaded.coords_reason})")
     say(f"data      {data.description}")
     say(f"length    {run.fit_length(config, loaded, data)}")
-    payment = run.choose_payment(config, data)
-    say("rewards   " + ", ".join(reward.name for reward in payment.rewards))
+    rubric = run.choose_rubric(config, data)
+    say("rewards   " + ", ".join(reward.name for reward in rubric.rewards))
     say(_example(config, data.held_out[0]))
     around = _around(config, opened.path, loaded)
     corrector = make_corrector(config, opened.path, say)
     if PartialState().is_main_process and not opened.resuming:
         run.write_config(config, opened.path)
-    return Job(config, say, opened, loaded, data, payment, around, corrector)
+    return Job(config, say, opened, loaded, data, rubric, around, corrector)
 
 
 def _around(config: Config, folder: Path, loaded: LoadedModel) -> before_after.Around | None:
@@ -253,12 +253,12 @@ def grpo_stage(job: Job) -> None:
     trainer = Trainer(
         job.loaded,
         config.tasks,
-        job.payment.rewards,
+        job.rubric.rewards,
         job.data.train,
         config.grpo,
         get_peft_config(config.model),
-        base=job.payment.base,
-        applies=job.payment.applies,
+        base=job.rubric.base,
+        applies=job.rubric.applies,
         dynamic_sampling=config.run.dynamic_sampling,
         freeze_vision=config.run.freeze_vision,
         group_shared=config.run.group_shared,
@@ -304,7 +304,7 @@ def conclude(job: Job) -> str:
         "n_unparsed": after.n_unparsed,
         "n_truncated": after.n_truncated,
         "n_unreadable_images": len(data.train.unreadable),
-        "rewards": [reward.name for reward in job.payment.rewards],
+        "rewards": [reward.name for reward in job.rubric.rewards],
         "coords": job.loaded.coords,
     }
     if (thoughts := report.thoughts_of(rows)) is not None:
@@ -312,10 +312,11 @@ def conclude(job: Job) -> str:
     if asked := report.asked_of(rows):
         summary["corrector"] = asked
     report.write_json(folder / "summary.json", summary)
-    answers = before_and_after(config.tasks, data.held_out, predictions["before"], predictions["after"])
+    made, evaluations = (predictions["before"], predictions["after"]), (scores["before"], scores["after"])
+    answers = before_and_after(data.held_out, *evaluations, made)
     run.write_rows(folder / "held_out.jsonl", answers)
     report.draw_curves(folder / "metrics.jsonl", folder / "curves.png")
-    report.draw_samples(data.held_out, predictions["before"], predictions["after"], folder / "samples.png")
+    report.draw_samples(config.tasks, data.held_out, made, evaluations, folder / "samples.png")
     lines = [
         "",
         f"{after.n} held-out samples, greedy decoding, 95 % bootstrap intervals; trained for {sum(seconds.values()):.0f} s",
@@ -346,7 +347,8 @@ def describe(config: Config, n_processes: int) -> str:
 
 def _example(config: Config, sample: Sample) -> str:
     task = config.tasks[sample.task]
-    return f"example   {sample.id}\n  asked   {task.prompt(sample)!r}\n  answer  {task.oracle(sample)!r}"
+    answer = f"the task has no oracle; ground truth {sample.answer!r}" if task.oracle is None else repr(task.oracle(sample))
+    return f"example   {sample.id}\n  asked   {task.prompt(sample)!r}\n  answer  {answer}"
 
 
 def _load(config: Config, name: str) -> LoadedModel:

@@ -22,7 +22,7 @@ def read_span(text: str, sample: Sample) -> Span:
 def asked_categories(sample: Sample) -> list[str]:
     """What a detection sample asks for, in order: `meta.categories`, else the labels of its answer."""
     asked = sample.meta.get("categories")
-    return list(asked) if asked else list(dict.fromkeys(item["label"] for item in sample.answer))
+    return list(asked) if asked else list(dict.fromkeys(item["label"] for item in sample.answer if item.get("label")))
 
 
 def true_boxes(sample: Sample) -> tuple[Box, ...]:
@@ -54,7 +54,7 @@ def read_boxes(text: str, sample: Sample, *, tags: bool = False) -> tuple[Parsed
     if tags and not span.tagged:
         return None, "no answer tags"
     x, y = px_per_unit(sample.meta.get("coords", "px"), sample.meta.get("image_size"), sample.meta.get("input_size"))
-    asked = asked_categories(sample) if sample.task == "detection" else []
+    asked = asked_categories(sample) if isinstance(sample.answer, list) else []
     parsed = parse_boxes(span.text, Frame(x, y, asked[0] if len(asked) == 1 else None))
     if isinstance(parsed, str):
         return None, parsed

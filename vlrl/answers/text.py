@@ -1,6 +1,6 @@
 """From the text of an answer to a typed one: a choice's letter, yes or no, a number, a plan. None with a reason, never a guess.
 
-Also here: which kind of answer a sample of the text tasks asks for, and what is wrong with it when a file is loaded. Not here:
+Also here: what is wrong with the answers of classification and planning samples when a file is loaded. Not here:
 what an answer is worth (`vlrl.rewards`), formulas beyond plain numbers (`vlrl.rewards.text`).
 """
 
@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
-from importlib.util import find_spec
 from typing import Any
 
 from vlrl.answers.boxes import MAX_CHARS, MAX_NUMBER_CHARS
@@ -24,8 +23,6 @@ from vlrl.schema import Sample
 SPEEDS = ("KEEP", "ACCELERATE", "DECELERATE", "STOP")
 PATHS = ("STRAIGHT", "RIGHT_CHANGE", "LEFT_CHANGE", "RIGHT_TURN", "LEFT_TURN")
 LETTERS = string.ascii_uppercase
-MATH_EXTRA = "math_verify"
-"""The library of the extra `[math]`; without it only plain numbers are compared."""
 
 
 def read_text(text: str, sample: Sample, *, tags: bool = False) -> tuple[str | None, str]:
@@ -258,21 +255,8 @@ def read_plan(text: str, sample: Sample) -> tuple[Plan | None, str]:
 # ---- what a sample asks for, and what is wrong with it
 
 
-def qa_reward(sample: Sample) -> str:
-    """The reward that a question's answer asks for: `mcq` with choices, `yes_no`, `math_equal` for a number or LaTeX, else
-    `exact_match`. Of several right answers all must be of that kind."""
-    if sample.choices:
-        return "mcq"
-    golds = gold_texts(sample)
-    if golds and all(without_full_stop(gold) in ("yes", "no") for gold in golds):
-        return "yes_no"
-    given = given_answers(sample)
-    if given and all(_is_number(gold) or number(str(gold)) is not None or is_latex(str(gold)) for gold in given):
-        return "math_equal"
-    return "exact_match"
-
-
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """Whether a JSON value is a number; truth values are none."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
@@ -298,58 +282,6 @@ def gold_yes_no(sample: Sample) -> str | None:
     return words.pop() if len(words) == 1 else None
 
 
-def qa_problem(sample: Sample) -> str | None:
-    """What is wrong with a question's answer for the reward that grades it (its own, `meta.rewards`, or its kind's)."""
-    given = given_answers(sample)
-    if not given:
-        return "the list of right answers is empty"
-    for gold in given:
-        if not isinstance(gold, str) and not _is_number(gold):
-            return f"a qa answer is a string, a number or a list of strings, got {sample.answer!r}"
-        if isinstance(gold, float) and not math.isfinite(gold):
-            return f"the answer {gold} is not a finite number"
-        if isinstance(gold, str) and not canon(gold):
-            return "an empty answer matches nothing"
-    named = sample.meta.get("rewards")
-    if named is not None and not (isinstance(named, list | tuple) and all(isinstance(one, str) for one in named)):
-        return f"meta.rewards must be a list of reward names, got {named!r}"
-    rewards = [spec.partition(":")[0] for spec in named] if named else [qa_reward(sample)]
-    return next((problem for reward in rewards if (problem := reward_problem(reward, sample)) is not None), None)
-
-
-def reward_problem(reward: str, sample: Sample) -> str | None:
-    """Why the reward of this name cannot grade a question's answer, or None."""
-    if reward == "mcq":
-        return _mcq_problem(sample)
-    if reward == "yes_no" and gold_yes_no(sample) is None:
-        return f"a yes/no question's answer holds the word yes or the word no, got {sample.answer!r}"
-    if reward == "math_equal":
-        for gold in gold_texts(sample):
-            if not is_mathematical(gold):
-                return f"math_equal grades numbers and LaTeX, not {gold!r}; use exact_match"
-            if is_latex(gold) and find_spec(MATH_EXTRA) is None:
-                return f"the answer {gold!r} is LaTeX, which needs math-verify: pip install 'vlrl[math]'"
-    return None
-
-
-def _mcq_problem(sample: Sample) -> str | None:
-    if len(sample.choices or ()) > len(LETTERS):
-        return f"{len(sample.choices or ())} choices, but letters for {len(LETTERS)}"
-    if len({canon(choice) for choice in sample.choices or ()}) != len(sample.choices or ()):
-        return f"two choices are the same: {list(sample.choices or ())}"
-    for gold in gold_texts(sample):
-        letter = gold.strip().upper()
-        texts = [canon(choice) for choice in sample.choices or ()]
-        if len(letter) == 1 and letter in LETTERS[: len(texts) or None]:
-            at = LETTERS.index(letter)
-            if canon(gold) in texts and texts.index(canon(gold)) != at:
-                return f"the answer {gold!r} is one choice's letter and another's text; give the letter's text or rename"
-        elif canon(gold) not in texts:
-            known = ", ".join(f"{LETTERS[i]}: {choice}" for i, choice in enumerate(sample.choices or ())) or "a letter A..Z"
-            return f"the answer {gold!r} is not among the choices ({known})"
-    return None
-
-
 def classification_problem(sample: Sample) -> str | None:
     """What is wrong with a classification sample's label."""
     if not isinstance(sample.answer, str) or not canon(sample.answer):
@@ -369,7 +301,7 @@ def planning_problem(sample: Sample) -> str | None:
         if plan[key] not in vocabulary:
             return f"{key} {plan[key]!r} is not one of {', '.join(vocabulary)}"
     speed = sample.meta.get("speed_mps")
-    if speed is not None and not (_is_number(speed) and math.isfinite(speed)):
+    if speed is not None and not (is_number(speed) and math.isfinite(speed)):
         return f"meta.speed_mps must be a number of metres a second, got {speed!r}"
     navigation = sample.meta.get("navigation")
     if navigation is not None and not isinstance(navigation, str | Mapping):

@@ -60,6 +60,7 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     graded.add_argument("--out", required=True, type=Path, help="JSONL of scores, one line a case; replaced if it exists")
     checked = command("check", "check", "check_file", "check every row of a data file: its right answer earns full marks")
     checked.add_argument("--data", required=True, type=Path)
+    checked.add_argument("--task", help="path/to/my_task.py of rows whose task is your own")
     checked.add_argument("--image_root", type=Path)
     checked.add_argument("--coords", choices=["norm1", "norm1000", "px"], default="px")
     commands.add_parser("speed", help="steps of the trainer against stock TRL; --what rewards | games: how many a second")

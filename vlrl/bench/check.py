@@ -1,49 +1,57 @@
-"""`check`: every row of a data file is valid, its images open, and its right answer earns full marks."""
+"""`check`: every row of a data file is valid, its images open, and its reference answer earns full marks."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import math
 import sys
 from collections import Counter
+from collections.abc import Mapping
 
 from vlrl.rewards import load_reward
 from vlrl.rewards.scoring import score_rows
-from vlrl.schema import Sample, read_samples
-from vlrl.tasks import KNOWN
-from vlrl.tasks.rubric import own_rewards
+from vlrl.schema import Prediction, Sample, Task, read_samples
+from vlrl.tasks import KNOWN, is_built_in, load_tasks
+from vlrl.tasks.evaluate import measure
+from vlrl.tasks.rubric import choose, own_specs, try_once
 
 ROUNDING = {"px": 1e-3, "norm1000": 0.05, "norm1": 0.01}
-"""What writing the right answer in a dialect may cost of a reward."""
+"""What writing the reference answer in a coordinate convention may cost of a reward."""
+
+FULL_MARKS = "the reference answer earns full marks"
 
 
 def check_file(args: argparse.Namespace) -> int:
     bad: list[str] = []
     counts: Counter[str] = Counter()
     sizes: Counter[str] = Counter()
+    tasks = {**KNOWN, **{task.name: task for task in load_tasks(args.task)}} if args.task else KNOWN
     samples = read_samples(args.data, args.image_root)
     for sample in samples:
         counts[sample.task] += 1
-        problem = row_problem(sample, args.coords, sizes)
+        problem = row_problem(sample, tasks, args.coords, sizes)
         if problem:
             bad.append(f"{args.data} (id {sample.id!r}): {problem}")
-    for task, n in counts.items():
-        print(f"{task:16} {n} rows")
+    for name, n in counts.items():
+        print(f"{name:16} {n} rows")
     if sizes:
         (commonest, n), n_sizes = sizes.most_common(1)[0], len(sizes)
         print(f"{'images':16} {sum(sizes.values())} in {n_sizes} sizes, most often {commonest} ({n})")
     for line in bad:
         print(f"bad: {line}", file=sys.stderr)
-    print(f"{len(samples) - len(bad)} of {len(samples)} rows are good: valid, images open, the right answer earns full marks")
+    without = [name for name in counts if name in tasks and tasks[name].oracle is None]
+    marks = f"{', '.join(without)} has no oracle, so no reference answer was scored" if without else FULL_MARKS
+    print(f"{len(samples) - len(bad)} of {len(samples)} rows are good: valid, images open, {marks}")
     print(args.data)
     return 1 if bad else 0
 
 
-def row_problem(sample: Sample, coords: str, sizes: Counter[str]) -> str | None:
+def row_problem(sample: Sample, tasks: Mapping[str, Task], coords: str, sizes: Counter[str]) -> str | None:
     """What is wrong with one row, or None. `sizes` counts the sizes of the images seen."""
-    task = KNOWN.get(sample.task)
+    task = tasks.get(sample.task)
     if task is None:
-        return f"task {sample.task!r} has no rewards here"
+        return f"no task is named {sample.task!r}; give the file that defines it: --task my_task.py"
     meta = {**sample.meta, "coords": sample.meta.get("coords", coords)}
     for index, path in enumerate(sample.images):
         try:
@@ -56,7 +64,13 @@ def row_problem(sample: Sample, coords: str, sizes: Counter[str]) -> str | None:
             if list(stated) != [width, height]:
                 return f"meta.image_size is {list(stated)}, but {path} is {[width, height]}"
     sample = dataclasses.replace(sample, meta=meta)
-    return task.check(sample) or _oracle_problem(sample)
+    try:
+        problem = task.check(sample)
+        if problem is None and not is_built_in(task):
+            try_once(choose(None, [sample], tasks), [sample])
+    except ValueError as error:
+        return str(error)
+    return problem or _oracle_problem(sample, task)
 
 
 def _image_size(path: str) -> tuple[int, int]:
@@ -70,23 +84,28 @@ def _image_size(path: str) -> tuple[int, int]:
         return ImageOps.exif_transpose(image).size
 
 
-def _oracle_problem(sample: Sample) -> str | None:
-    """Whether the right answer, written and read again, earns full marks with the row's own rewards."""
-    task = KNOWN[sample.task]
-    if task.is_episode(sample):
+def _oracle_problem(sample: Sample, task: Task) -> str | None:
+    """Whether the reference answer, written and read again, is right by the task's metric and earns full marks with the row's
+    own rewards; of a reward without an upper bound, more than nothing."""
+    if task.oracle is None or task.is_episode(sample):
         return None  # right play does not win every deal
     text = task.oracle(sample)
-    if sample.task == "planning":
-        from vlrl.answers.text import read_plan
-
-        plan, why = read_plan(text, sample)
-        right = plan is not None and (plan.speed, plan.path) == (sample.answer["speed"], sample.answer["path"])
-        return None if right else f"the right plan is not read back from {text!r}: {why or plan}"
-    for name in own_rewards(sample, KNOWN):
-        reward = load_reward(name)
+    rewards = [load_reward(spec) for spec in own_specs(sample, {sample.task: task})]
+    compares = any("group" in reward.needs for reward in rewards)
+    if (compares or not is_built_in(task)) and not task.parallel(sample):
+        rows = measure(task, [sample], [Prediction(sample.id, text, 1, False)])
+        if rows and rows[0].outcome != "right":
+            return (
+                f"the reference answer {text!r} is not right by the task's metric: {rows[0].outcome}, read {rows[0].answer!r}"
+            )
+    if compares:
+        return None  # what a completion earns depends on the others of its group
+    for reward in rewards:
         if reward.needs & {"network", "base", "n_tokens"} or reward.high <= 0:
             continue
         score = score_rows(reward, [text], [sample], 0, None)[0]
-        if score.value is None or score.value < reward.high - ROUNDING[str(sample.meta["coords"])]:
-            return f"the right answer {text!r} earns {score.value} of {reward.high:g} from {name}: {score.why}"
+        least = reward.high - ROUNDING[str(sample.meta["coords"])] if math.isfinite(reward.high) else 1e-9
+        if score.value is None or score.value < least:
+            most = f" of {reward.high:g}" if math.isfinite(reward.high) else ""
+            return f"the reference answer {text!r} earns {score.value}{most} from {reward.name}: {score.why}"
     return None

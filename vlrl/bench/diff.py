@@ -73,7 +73,7 @@ def compare(rows_a: Rows, rows_b: Rows) -> list[dict[str, Any]]:
     if not common:
         raise SampleError(f"the runs share no sample ({len(rows_a)} and {len(rows_b)} rows); compare runs on the same data")
     for key in sorted(common):
-        if rows_a[key]["gold"] != rows_b[key]["gold"]:
+        if rows_a[key]["ground_truth"] != rows_b[key]["ground_truth"]:
             raise SampleError(f"sample {key[1]!r} has another right answer in B than in A; score both on the same data")
     found = []
     for task, name in dict.fromkeys((key[0], name) for key in sorted(common) for name in rows_a[key]["parts"]):
@@ -81,7 +81,7 @@ def compare(rows_a: Rows, rows_b: Rows) -> list[dict[str, Any]]:
         if not keys:
             continue
         parts = [{k[1]: rows[k]["parts"][name] for k in keys} for rows in (rows_a, rows_b)]
-        pictures = {k[1]: rows_a[k]["picture"] for k in keys}
+        pictures = {k[1]: rows_a[k]["image"] for k in keys}
         metric, p_value = paired_test(parts[0], parts[1], ratio, clusters=pictures)
         values = [float(ratio(np.array([list(part.values())]).sum(axis=1))[0]) for part in parts]
         found.append(
@@ -109,7 +109,7 @@ def changed(rows_a: Rows, rows_b: Rows) -> dict[str, list[dict[str, Any]]]:
         a, b = rows_a[key], rows_b[key]
         gap = _worth(b) - _worth(a)
         if gap:
-            told = {"task": key[0], "id": key[1], "gold": a["gold"], "a": a["answer"], "b": b["answer"]}
+            told = {"task": key[0], "id": key[1], "ground_truth": a["ground_truth"], "a": a["answer"], "b": b["answer"]}
             told |= {f"completion_{side}": row.get("completion", "") for side, row in (("a", a), ("b", b))}
             found["better" if gap > 0 else "worse"].append({**told, "was": a["outcome"], "is": b["outcome"], "gap": gap})
     for rows in found.values():

@@ -111,7 +111,7 @@ def merge(runs: Sequence[Rows], seeds: Sequence[Any] | None) -> Rows:
     exchanged. Samples that not every run has are left out; with `seeds`, samples of different seeds are different ones."""
     if seeds is not None:
         return {
-            (task, f"{key} (seed {seed})"): {**row, "picture": f"{row['picture']} (seed {seed})"}
+            (task, f"{key} (seed {seed})"): {**row, "image": f"{row['image']} (seed {seed})"}
             for rows, seed in zip(runs, seeds, strict=True)
             for (task, key), row in rows.items()
         }
@@ -122,7 +122,7 @@ def merge(runs: Sequence[Rows], seeds: Sequence[Any] | None) -> Rows:
         if len(same) < len(others):
             continue
         for other in same:
-            if other["gold"] != row["gold"]:
+            if other["ground_truth"] != row["ground_truth"]:
                 raise SampleError(f"sample {key[1]!r} has another right answer in another run; score all on the same data")
         names = [name for name in row["parts"] if all(name in other["parts"] for other in same)]
         parts = {name: [sum(one["parts"][name][i] for one in (row, *same)) / len(runs) for i in (0, 1)] for name in names}

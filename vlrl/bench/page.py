@@ -15,11 +15,10 @@ from typing import Any
 import matplotlib
 from PIL import Image, ImageDraw
 
-from vlrl.answers.read import read_boxes, true_boxes
 from vlrl.bench.results import shown
 from vlrl.bench.suite import Suite, as_answered
 from vlrl.data.images import ImageError, open_images
-from vlrl.schema import Prediction, Sample, is_there
+from vlrl.schema import Prediction, Sample, Task, is_there
 from vlrl.tasks.evaluate import OUTCOMES, Row, Scored
 
 matplotlib.use("Agg")
@@ -218,18 +217,18 @@ def _cards(suite: Suite, one: Scored, by_id: Mapping[str, Sample], answered: Map
 
 
 def _card(row: Row, sample: Sample, prediction: Prediction, suite: Suite) -> str:
-    picture = _picture(as_answered(sample, prediction), prediction)
+    picture = _picture(suite.tasks[sample.task], as_answered(sample, prediction), prediction)
     asked = suite.tasks[sample.task].prompt(sample)
     return (
         f'<div class="card" data-outcome="{row.outcome}" style="border-top-color:{COLOUR_OF[row.outcome]}">{picture}'
         f"<b>{row.outcome}</b> · {_e(row.id)}<pre>{_e(asked[:1500])}</pre>"
-        f"<div>true: {_e(row.gold[:600])}</div><div>answer: {_e(row.answer[:600]) or '(none)'}</div>"
+        f"<div>true: {_e(row.ground_truth[:600])}</div><div>answer: {_e(row.answer[:600]) or '(none)'}</div>"
         f"<details><summary>completion{', cut off' if prediction.truncated else ''}</summary>"
         f"<pre>{_e(prediction.completion[:4000])}</pre></details></div>"
     )
 
 
-def _picture(sample: Sample, prediction: Prediction) -> str:
+def _picture(task: Task, sample: Sample, prediction: Prediction) -> str:
     """The sample's pictures side by side, true boxes in green, the answer's in red."""
     pictures = [*sample.images, *([sample.video] if sample.video else [])]
     if not pictures:
@@ -246,17 +245,19 @@ def _picture(sample: Sample, prediction: Prediction) -> str:
         small = image.resize(
             (max(1, round(image.width * scale)), max(1, round(image.height * scale))), Image.Resampling.BILINEAR
         )
-        if sample.task in ("detection", "grounding") and number == int(sample.meta.get("image_index", 0)):
-            _draw_boxes(small, sample, prediction, scale)
+        if number == int(sample.meta.get("image_index", 0)):
+            _draw_boxes(small, task, sample, prediction, scale)
         buffer = io.BytesIO()
         small.save(buffer, format="JPEG", quality=85)
         found.append(f'<img alt="" src="data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}">')
     return "".join(found)
 
 
-def _draw_boxes(image: Image.Image, sample: Sample, prediction: Prediction, scale: float) -> None:
+def _draw_boxes(image: Image.Image, task: Task, sample: Sample, prediction: Prediction, scale: float) -> None:
+    found = None if task.boxes is None else task.boxes(sample, prediction)
+    if found is None:
+        return
     draw = ImageDraw.Draw(image)
-    parsed, _ = read_boxes(prediction.completion, sample)
-    for boxes, colour in ((true_boxes(sample), TRUE_COLOUR), (() if parsed is None else parsed.items, ANSWER_COLOUR)):
+    for boxes, colour in ((found[0], TRUE_COLOUR), (found[1] or (), ANSWER_COLOUR)):
         for box in boxes:
             draw.rectangle([scale * v for v in box.xyxy], outline=colour, width=2)

@@ -63,7 +63,7 @@ def _redacted() -> list[str]:
 def closed_forms(rows: Sequence[Row], name: str) -> dict[str, float]:
     """Standard errors of a mean over rows without resampling: `stderr_clt` takes rows for independent, `stderr_clustered`
     takes rows of one picture together. Nothing for numbers that are no means of rows."""
-    found = [(row.parts[name], row.picture) for row in rows if name in row.parts]
+    found = [(row.parts[name], row.image) for row in rows if name in row.parts]
     if len(found) < 2 or any(bottom != 1 for (_, bottom), _ in found):
         return {}
     values_N = np.array([top for (top, _), _ in found])

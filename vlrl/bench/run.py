@@ -25,7 +25,8 @@ from vlrl.bench.results import counts_line, table, write_results
 from vlrl.bench.suite import SITUATED, Suite, own_suite
 from vlrl.bench.vilbench.command import best_of_n_suite, is_score_file, score_file
 from vlrl.data.images import ImageError
-from vlrl.schema import CARD_TASKS, Prediction, Sample, SampleError, is_there
+from vlrl.schema import Prediction, Sample, SampleError, is_there
+from vlrl.tasks import default_model, load_tasks
 from vlrl.tasks.evaluate import Scored
 from vlrl.training.benchmark_flags import is_vilbench
 
@@ -83,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _embedded_model(names: str) -> str:
     """Who answers where no model is named, as in training."""
-    return "tiny-cards" if set(names.split(",")) <= set(CARD_TASKS) else "tiny"
+    return "tiny" if is_autotrust(names) or is_vilbench(names) else default_model(load_tasks(names))
 
 
 def finish(job: Job, started: float) -> None:
@@ -262,7 +263,7 @@ def score(args: argparse.Namespace) -> int:
     present = [sample for sample in asked if sample.id in answered]
     if not present:
         raise SampleError(f"{args.predictions}: holds no predictions")
-    answered = _as_told(present, answered, args)
+    answered = _as_told(suite, present, answered, args)
     if len(present) < len(asked):
         print(f"{len(asked) - len(present)} of {len(asked)} samples have no prediction and are left out")
     about = {**about_settings(settings), "seed": args.seed, "predictions": str(args.predictions)}
@@ -270,7 +271,9 @@ def score(args: argparse.Namespace) -> int:
     return 0
 
 
-def _as_told(asked: Sequence[Sample], answered: Mapping[str, Prediction], args: argparse.Namespace) -> dict[str, Prediction]:
+def _as_told(
+    suite: Suite, asked: Sequence[Sample], answered: Mapping[str, Prediction], args: argparse.Namespace
+) -> dict[str, Prediction]:
     """The predictions, read as the flags say rather than as the log does; says so, and where nothing tells how boxes are
     written."""
     told = {name: value for name in ("coords", "answer_format") if (value := getattr(args, name)) is not None}
@@ -280,7 +283,7 @@ def _as_told(asked: Sequence[Sample], answered: Mapping[str, Prediction], args: 
         for other, n in logged.items():
             print(f"{n} answers were logged with {name} {other}; they are read as {value}", file=sys.stderr)
     read = {key: dataclasses.replace(one, meta={**one.meta, **told}) for key, one in read.items()}
-    boxes = [sample for sample in asked if sample.task in ("detection", "grounding")]
+    boxes = [sample for sample in asked if suite.tasks[sample.task].boxes is not None]
     n_untold = sum("coords" not in sample.meta and "coords" not in read[sample.id].meta for sample in boxes)
     if n_untold:
         told_so = f"boxes of {n_untold} answers are read as pixels of the original image; say otherwise with --coords"

@@ -17,11 +17,9 @@ from typing import Any
 from vlrl.data.files import sha256_of
 from vlrl.metrics.bootstrap import bootstrap_mean
 from vlrl.metrics.calibration import calibration_error, reliability
-from vlrl.metrics.planning import confusions
 from vlrl.schema import Metric, Prediction, Sample, SampleError, Task, read_samples, sample_to_json
-from vlrl.tasks import load_task
-from vlrl.tasks.evaluate import Scored
-from vlrl.tasks.sample_rows import rows_of
+from vlrl.tasks import load_tasks
+from vlrl.tasks.evaluate import Scored, measure, numbers
 
 TASK_VERSION = "1"
 """Of all own tasks: raised when a prompt, a parser or a metric changes what a number means."""
@@ -69,11 +67,11 @@ def own_suite(
     names: str, data: Path | None, *, image_root: Path | None, limit: int | None, seed: int, max_tokens: int, need_images: bool
 ) -> Suite:
     """The suite of one or several tasks (`detection`, `detection,qa`, `path/to/my_task.py`). Raises ValueError."""
-    tasks = {task.name: task for task in map(load_task, names.split(","))}
+    tasks = {task.name: task for task in load_tasks(names)}
     loaded = list(tasks.values())
     if data is None:
         n = limit or N_SYNTHETIC * len(tasks)
-        samples = [loaded[i % len(loaded)].synthetic(seed, "heldout", i // len(loaded)) for i in range(n)]
+        samples = [loaded[i % len(loaded)].draw(seed, "heldout", i // len(loaded)) for i in range(n)]
         samples = [json_round_trip(sample) for sample in samples]
         text = "\n".join(json.dumps(sample_to_json(sample), sort_keys=True) for sample in samples)
         digest = hashlib.sha256(text.encode()).hexdigest()
@@ -94,7 +92,7 @@ def own_suite(
         stages=(lambda answered: samples,),
         limit=lambda sample: max_tokens,
         score=lambda asked, answered: score_tasks(tasks, asked, answered, source.description if data is None else ""),
-        boxes=bool({"detection", "grounding"} & {sample.task for sample in samples}),
+        boxes=any(tasks[sample.task].boxes is not None for sample in samples),
     )
 
 
@@ -130,17 +128,14 @@ def score_tasks(tasks: Mapping[str, Task], asked: Sequence[Sample], answered: Pr
             continue
         predictions = [answered[sample.id] for sample in samples]
         samples = [as_answered(sample, prediction) for sample, prediction in zip(samples, predictions, strict=True)]
-        metrics, n_unparsed = task.metrics(samples, predictions)
-        rows = rows_of(task, samples, predictions)
-        metrics = {**metrics, "n_tokens": bootstrap_mean([float(p.n_tokens) for p in predictions])}
-        extra: dict[str, Any] = {}
-        if name == "planning":
-            extra["confusion"] = confusions(samples, predictions)
+        rows = measure(task, samples, predictions)
+        metrics = {**numbers(task, rows), "n_tokens": bootstrap_mean([float(p.n_tokens) for p in predictions])}
+        extra = {} if task.extra is None else dict(task.extra(rows))
         stated = [row for row in rows if row.confidence is not None]
         if stated:
             confidences = [row.confidence for row in stated if row.confidence is not None]
             rights = [float(row.outcome == "right") for row in stated]
-            metrics["calibration_error"] = calibration_error(confidences, rights, [row.picture for row in stated])
+            metrics["calibration_error"] = calibration_error(confidences, rights, [row.image for row in stated])
             extra["reliability"] = reliability(confidences, rights)
         found.append(
             Scored(
@@ -150,7 +145,7 @@ def score_tasks(tasks: Mapping[str, Task], asked: Sequence[Sample], answered: Pr
                 metrics=with_headline_first(metrics, task.headline),
                 rows=rows,
                 n=len(samples),
-                n_unparsed=n_unparsed,
+                n_unparsed=sum(row.outcome == "unparsed" for row in rows),
                 n_truncated=sum(p.truncated for p in predictions),
                 extra=extra,
                 label=label,

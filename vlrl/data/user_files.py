@@ -10,7 +10,7 @@ from types import ModuleType
 
 
 def load_file(path: str | Path, what: str) -> ModuleType:
-    """The module in `path`, run once per process and file. `what` begins the message, as in "--task my_task.py".
+    """The module in `path`, run once per process and content of the file. `what` begins the message, as in "--task my_task.py".
 
     Raises ValueError in one line for a file that does not exist, is not Python, or fails while it is imported (with the line
     that failed).
@@ -19,7 +19,7 @@ def load_file(path: str | Path, what: str) -> ModuleType:
     if place.suffix != ".py" or not place.is_file():
         raise ValueError(f"{what}: {place} {'is not a .py file' if place.exists() else 'does not exist'}")
     place = place.resolve()
-    name = f"vlrl_user_{place.stem}_{hashlib.sha256(str(place).encode()).hexdigest()[:8]}"
+    name = f"vlrl_user_{place.stem}_{hashlib.sha256(str(place).encode() + place.read_bytes()).hexdigest()[:8]}"
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, place)

@@ -194,7 +194,7 @@ def read_curriculum(text: str | None, tasks: Sequence[Task]) -> tuple[Task, floa
 
 def _is_game(task: Task) -> bool:
     """Whether a task's drawn training samples are episodes."""
-    return task.is_episode(task.synthetic(0, "train", 0))
+    return task.synthetic is not None and task.is_episode(task.synthetic(0, "train", 0))
 
 
 def read_options(words: Sequence[str], corrector_url: str | None = None, **flags: Any) -> GuideOptions:

@@ -107,7 +107,7 @@ def _correct_sample(request: SampleRequest, correct_invalid: bool) -> Correction
         return Correction("invalid", why="no thought between tags, or the completion did not end")
     if span is not None and request.is_right:
         return Correction("ok")
-    right = request.task.oracle(request.sample)
+    right = request.task.reference(request.sample)
     known = thought_span(right, "tags")
     if known is None:
         return Correction("failed", why=f"the right completion of task {request.task.name} has no thought")

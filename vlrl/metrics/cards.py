@@ -8,15 +8,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import takewhile
-from typing import Any
+from typing import Any, NamedTuple
 
 from vlrl.envs.cards import Game, write_reply
-from vlrl.envs.cards.deals import Deal, deal_of
-from vlrl.envs.cards.transcripts import Play, PlayedTurn, Turn, read_transcript, replay
-from vlrl.metrics.accuracy import share
+from vlrl.envs.cards.deals import Deal
+from vlrl.envs.cards.transcripts import Play, PlayedTurn, Turn
+from vlrl.metrics.accuracy import means
 from vlrl.metrics.bootstrap import bootstrap_mean, bootstrap_ratio, wilson
-from vlrl.rewards.cards import card_move, card_recognition
-from vlrl.schema import Metric, Prediction, Sample
+from vlrl.schema import Metric, Row
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,29 +73,22 @@ def card_metrics(rows: Sequence[EpisodeRow]) -> dict[str, Metric]:
     return metrics
 
 
-def game_metrics(samples: Sequence[Sample], predictions: Sequence[Prediction]) -> tuple[dict[str, Metric], int]:
-    """`card_metrics` of the episodes among the samples, played again from their transcripts, with `yardsticks` of their
-    deals; of single states "single_step" (the action is right) and "single_step_recognised". Also how many completions hold
-    no transcript, or no action."""
-    rows, deals, states, n_unparsed = [], [], [], 0
-    for sample, prediction in zip(samples, predictions, strict=True):
-        if not deal_of(sample).is_episode:
-            states.append((sample, prediction.completion))
-            continue
-        turns = read_transcript(prediction.completion)
-        n_unparsed += turns is None
-        deal = deal_of(sample)
-        deals.append(deal)
-        rows.append(episode_row(deal.state(), deal.game, replay(deal.game, deal.seed, turns or [])))
-    metrics = {**card_metrics(rows), **yardsticks(deals)} if rows else {}
-    if states:
-        shown = [sample for sample, _ in states]
-        moves = [card_move(text, sample) for sample, text in states]
-        n_unparsed += sum(score.answer is None for score in moves)
-        metrics["single_step"] = share([score.value or 0.0 for score in moves], shown)
-        stated = [card_recognition(text, sample).value or 0.0 for sample, text in states]
-        metrics["single_step_recognised"] = share(stated, shown)
-    return metrics, n_unparsed
+class Played(NamedTuple):
+    """What the row of an episode adds."""
+
+    episode: EpisodeRow
+    deal: Deal
+
+
+def game_metrics(rows: Sequence[Row]) -> dict[str, Metric]:
+    """`card_metrics` of the episodes among the rows (those with `Played`), with `yardsticks` of their deals; of single states
+    "single_step" (the action is right) and "single_step_recognised"."""
+    played: list[Played] = [row.data for row in rows if row.data is not None]
+    metrics = {}
+    if played:
+        metrics = {**card_metrics([one.episode for one in played]), **yardsticks([one.deal for one in played])}
+    states = [row for row in rows if row.data is None]
+    return metrics | means(states)
 
 
 def yardsticks(deals: Sequence[Deal]) -> dict[str, Metric]:

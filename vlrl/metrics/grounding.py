@@ -1,6 +1,6 @@
 """Numbers on one box a question: accuracy at IoU 0.5 and 0.75, mean IoU, and mask IoU where masks are given.
 
-Questions about one picture are resampled together. Not here: making masks from boxes (a segmentation model prompted with the
+Questions about one image are resampled together. Not here: making masks from boxes (a segmentation model prompted with the
 box does that; its masks come in `Prediction.meta`).
 """
 
@@ -13,43 +13,31 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as rle
 
-from vlrl.answers.geometry import iou
-from vlrl.answers.read import read_box, true_boxes
-from vlrl.metrics.accuracy import picture, share
+from vlrl.metrics.accuracy import mean_of
 from vlrl.metrics.bootstrap import bootstrap_mean, bootstrap_ratio
-from vlrl.schema import Metric, Prediction, Sample
+from vlrl.schema import Metric, Row, Sample
 
 Mask = NDArray[np.bool_]
 
 
-def grounding_metrics(samples: Sequence[Sample], predictions: Sequence[Prediction]) -> tuple[dict[str, Metric], int]:
-    """All numbers of a set in 0..1, and how many completions hold no box (those count as IoU 0).
+def grounding_metrics(rows: Sequence[Row]) -> dict[str, Metric]:
+    """All numbers of a set in 0..1. A completion without a box counts as IoU 0. `data` of a row: its `mask_counts`, or None.
 
     - "acc@0.5", "acc@0.75": share of samples whose box has IoU above 0.5, 0.75 with the true one.
     - "mean_iou": mean IoU of the boxes (of ReasonSeg: its box mIoU).
     - "giou", "ciou": mask IoU, mean over samples and total intersection over total union, over the samples whose
       `meta.polygons` and whose prediction's `meta["mask"]` are there; absent where there are none. See `mask_counts`.
     """
-    overlaps, n_unparsed = [], 0
-    counts, with_masks = [], []
-    for sample, prediction in zip(samples, predictions, strict=True):
-        box, _ = read_box(prediction.completion, sample)
-        n_unparsed += box is None
-        overlaps.append(0.0 if box is None else iou(box.xyxy, true_boxes(sample)[0].xyxy))
-        if sample.meta.get("polygons") is not None and "mask" in prediction.meta:
-            counts.append(mask_counts(sample, prediction.meta["mask"]))
-            with_masks.append(sample)
-    metrics = {
-        "acc@0.5": share([float(overlap > 0.5) for overlap in overlaps], samples),
-        "acc@0.75": share([float(overlap > 0.75) for overlap in overlaps], samples),
-        "mean_iou": bootstrap_mean(overlaps, clusters=[picture(sample) for sample in samples]),
-    }
-    if counts:
-        clusters = [picture(sample) for sample in with_masks]
+    images = [row.image for row in rows]
+    metrics = {name: mean_of(rows, name) for name in ("acc@0.5", "acc@0.75")}
+    metrics["mean_iou"] = bootstrap_mean([row.parts["mean_iou"][0] for row in rows], clusters=images)
+    masked = [row for row in rows if row.data is not None]
+    if masked:
+        counts, clusters = [row.data for row in masked], [row.image for row in masked]
         # Nothing to find and nothing claimed is right, as in LISA's script.
         metrics["giou"] = bootstrap_mean([inside / union if union else 1.0 for inside, union in counts], clusters=clusters)
         metrics["ciou"] = bootstrap_ratio(*(list(column) for column in zip(*counts, strict=True)), clusters=clusters)
-    return metrics, n_unparsed
+    return metrics
 
 
 def mask_counts(sample: Sample, predicted: Any) -> tuple[int, int]:

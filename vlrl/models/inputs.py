@@ -178,6 +178,8 @@ def target(sample: Sample, task: Task, kind: str = SFT_TARGETS[0]) -> str:
     """What the supervised stage imitates: the whole completion, or ("answer") without its thought, whatever the prompt asks."""
     if kind == "answer" and sample.meta.get("answer_format", "think_answer") != "none":
         sample = dataclasses.replace(sample, meta={**sample.meta, "answer_format": "answer"})
+    if task.sft_target is None:
+        raise SampleError(f"task {task.name} has no oracle and no sft_target to imitate")
     return task.sft_target(sample)
 
 

@@ -177,11 +177,11 @@ def project_texts(variant: Variant = VARIANTS["tiny"]) -> list[str]:
     texts = []
     for task in variant.tasks.values():
         for index in range(N_TEXTS):
-            sample = task.synthetic(0, "coldstart-tokenizer", index)
+            sample = task.draw(0, "coldstart-tokenizer", index)
             size = [synthetic.IMAGE_SIDE_PX, synthetic.IMAGE_SIDE_PX]
             meta = {**sample.meta, "coords": "resized_px", "image_size": size, "input_size": size}
             sample = dataclasses.replace(sample, meta=meta)
-            texts += [f"user\n{task.prompt(sample)}", f"assistant\n{task.oracle(sample)}"]
+            texts += [f"user\n{task.prompt(sample)}", f"assistant\n{task.reference(sample)}"]
     return texts
 
 

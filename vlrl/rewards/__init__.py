@@ -6,10 +6,9 @@ A reward is a pure function of text and sample; what it needs besides is named i
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
+from vlrl.answers import kind
 from vlrl.data.name_values import nearest
 from vlrl.rewards.cards import card_move, card_recognition, card_success
 from vlrl.rewards.classification import cls_rl_accuracy, cls_rl_no_think, visual_rft_classification
@@ -20,20 +19,27 @@ from vlrl.rewards.length import cosine_length, repetition
 from vlrl.rewards.options import options_of, with_options
 from vlrl.rewards.planning import alphadrive_format, alphadrive_path, alphadrive_speed
 from vlrl.rewards.scoring import as_trl, score_rows
-from vlrl.rewards.text import exact_match, fuzzy_match, math_equal, mcq, yes_no
+from vlrl.rewards.text import (
+    exact_match,
+    fuzzy_match,
+    math_equal,
+    math_problem,
+    mcq,
+    mcq_problem,
+    yes_no,
+    yes_no_problem,
+)
 from vlrl.rewards.user_functions import reward_from_file, reward_of_function
 from vlrl.rewards.vision_r1 import vision_r1_format, vision_r1_precision, vision_r1_recall
 from vlrl.rewards.visual_rft import visual_rft_confidence, visual_rft_giou, visual_rft_iou
 from vlrl.rewards.vlm_r1 import vlm_r1_iou, vlm_r1_map, vlm_r1_map50, vlm_r1_odlength, vlm_r1_weighted
-from vlrl.schema import CARD_TASKS, Reward
+from vlrl.schema import Reward, RewardLike
 
 __all__ = ["REWARDS", "as_trl", "load_reward", "options_of", "reward_name", "score_rows"]
 
 NOTHING, TAGS, GROUP, STEP = frozenset[str](), frozenset({"tags"}), frozenset({"group"}), frozenset({"step"})
-BOXES, ONE_BOX, ANY_BOXES = frozenset({"detection"}), frozenset({"grounding"}), frozenset({"detection", "grounding"})
-LABELS, PLANS = frozenset({"classification"}), frozenset({"planning"})
-CARDS = frozenset(CARD_TASKS)
-QUESTIONS, TEXTS = frozenset({"qa"}), frozenset({"qa", "classification"})
+BOXES, ONE_BOX, ANY_BOXES = frozenset({kind.BOXES}), frozenset({kind.BOX}), frozenset({kind.BOXES, kind.BOX})
+LABELS, PLANS, TEXTS, CARDS = (frozenset({one}) for one in (kind.LABEL, kind.PLAN, kind.TEXT, kind.GAME))
 
 REWARDS: dict[str, Reward] = {
     "iou_f1": Reward("iou_f1", iou_f1, 0.0, 1.0, NOTHING, BOXES),
@@ -54,11 +60,11 @@ REWARDS: dict[str, Reward] = {
     "cls_rl_accuracy": Reward("cls_rl_accuracy", cls_rl_accuracy, 0.0, 1.0, NOTHING, LABELS),
     "cls_rl_no_think": Reward("cls_rl_no_think", cls_rl_no_think, 0.0, 1.0, NOTHING, LABELS),
     "visual_rft_classification": Reward("visual_rft_classification", visual_rft_classification, 0.0, 1.0, TAGS, LABELS),
-    "mcq": Reward("mcq", mcq, 0.0, 1.0, NOTHING, QUESTIONS),
-    "yes_no": Reward("yes_no", yes_no, 0.0, 1.0, NOTHING, QUESTIONS),
+    "mcq": Reward("mcq", mcq, 0.0, 1.0, NOTHING, TEXTS, mcq_problem),
+    "yes_no": Reward("yes_no", yes_no, 0.0, 1.0, NOTHING, TEXTS, yes_no_problem),
     "exact_match": Reward("exact_match", exact_match, 0.0, 1.0, NOTHING, TEXTS),
     "fuzzy_match": Reward("fuzzy_match", fuzzy_match, 0.0, 1.0, NOTHING, TEXTS),
-    "math_equal": Reward("math_equal", math_equal, 0.0, 1.0, NOTHING, QUESTIONS),
+    "math_equal": Reward("math_equal", math_equal, 0.0, 1.0, NOTHING, TEXTS, math_problem),
     "llm_judge": Reward("llm_judge", llm_judge, 0.0, 1.0, frozenset({"network"}), TEXTS),
     "cosine_length": Reward("cosine_length", cosine_length, -0.5, 1.0, frozenset({"n_tokens", "base"})),
     "repetition": Reward("repetition", repetition, -1.0, 0.0),
@@ -71,7 +77,7 @@ REWARDS: dict[str, Reward] = {
 }
 
 
-def reward_name(spec: str | Callable[..., Any]) -> str:
+def reward_name(spec: RewardLike) -> str:
     """The name of the reward that `load_reward` makes of this."""
     if not isinstance(spec, str):
         return str(getattr(spec, "__name__", type(spec).__name__))
@@ -79,7 +85,7 @@ def reward_name(spec: str | Callable[..., Any]) -> str:
     return (rest if own else spec).partition(":")[0]
 
 
-def load_reward(spec: str | Callable[..., Any]) -> Reward:
+def load_reward(spec: RewardLike) -> Reward:
     """A reward by name, or a user's function `(text, sample) -> float | bool | Score | None`: itself, or as
     `path/to/file.py:function`.
 

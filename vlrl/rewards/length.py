@@ -6,6 +6,7 @@ import math
 from collections.abc import Hashable, Sequence
 
 from vlrl.answers.boxes import MAX_CHARS, parse_boxes
+from vlrl.answers.kind import BOX, BOXES, answer_kinds
 from vlrl.answers.read import read_span
 from vlrl.schema import Sample, Score
 
@@ -40,7 +41,7 @@ def repetition(text: str, sample: Sample) -> Score:
 
 
 def _units(text: str, sample: Sample) -> tuple[Sequence[Hashable], str]:
-    if sample.task in ("detection", "grounding"):
+    if answer_kinds(sample) & {BOX, BOXES}:
         span = read_span(text, sample)
         parsed = None if span.text is None else parse_boxes(span.text)
         if parsed is not None and not isinstance(parsed, str):

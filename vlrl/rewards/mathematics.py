@@ -19,13 +19,25 @@ from functools import cache, lru_cache
 from importlib.util import find_spec
 
 from vlrl.answers.span import canon
-from vlrl.answers.text import MATH_EXTRA, gold_texts, has_exponent, is_mathematical, number, read_text
+from vlrl.answers.text import gold_texts, has_exponent, is_latex, is_mathematical, number, read_text
 from vlrl.schema import Sample, Score
 
+MATH_EXTRA = "math_verify"
+"""The library of the extra `[math]`; without it only plain numbers are compared."""
 MAX_FORMULA_CHARS = 512
 LIMIT_S = 3.0
 """Seconds for one comparison, after the worker has started. Most take milliseconds; a tower of powers never ends."""
 START_S = 120.0
+
+
+def math_problem(sample: Sample) -> str | None:
+    """Why `math_equal` cannot grade a sample's answer, or None."""
+    for answer in gold_texts(sample):
+        if not is_mathematical(answer):
+            return f"math_equal grades numbers and LaTeX, not {answer!r}; use exact_match"
+        if is_latex(answer) and find_spec(MATH_EXTRA) is None:
+            return f"the answer {answer!r} is LaTeX, which needs math-verify: pip install 'vlrl[math]'"
+    return None
 
 
 def math_equal(text: str, sample: Sample) -> Score:

@@ -22,14 +22,15 @@ from typing import Any
 
 import numpy as np
 
-from vlrl.schema import Reward, Sample, Score
+from vlrl.answers.kind import answer_kinds
+from vlrl.schema import Reward, Sample, Score, TaskError
 
 N_REQUESTS = 16
 """Network rewards asked at the same time."""
 DOES_NOT_APPLY = Score(None, None, "does not apply to this row")
 
 
-class RewardError(ValueError):
+class RewardError(TaskError):
     """A reward returned something other than a score; the message is one line that names the reward and the sample."""
 
 
@@ -58,8 +59,8 @@ def score_rows(
     """
     groups = [list(rows) for _, rows in groupby(range(len(samples)), key=lambda i: samples[i].id)]
     scores: list[Score] = [DOES_NOT_APPLY] * len(samples)
-    if reward.tasks:
-        groups = [group for group in groups if samples[group[0]].task in reward.tasks]
+    if reward.answers:
+        groups = [group for group in groups if reward.answers & answer_kinds(samples[group[0]])]
     units = groups if "group" in reward.needs else [[row] for group in groups for row in group]
 
     def score(rows: list[int]) -> list[Score]:
@@ -78,10 +79,10 @@ def score_rows(
             if len(found) != len(rows):
                 raise ValueError(f"{len(found)} scores for {len(rows)} completions")
             return [as_score(reward.name, one, samples[i]) for i, one in zip(rows, found, strict=True)]
-        except RewardError:
-            raise
+        except RewardError as error:
+            raise RewardError(f"{error} (completion {texts[rows[0]]!r:.200})") from error
         except Exception as error:
-            raise RuntimeError(
+            raise RewardError(
                 f"reward {reward.name} failed on sample {samples[rows[0]].id!r}, completion {texts[rows[0]]!r:.500}:"
                 f" {described(error)}"
             ) from error

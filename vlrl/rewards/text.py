@@ -4,20 +4,46 @@ from __future__ import annotations
 
 from vlrl.answers.span import canon
 from vlrl.answers.text import (
+    LETTERS,
     choice_letter,
     gold_letters,
     gold_texts,
     gold_yes_no,
     number,
     read_text,
-    reward_problem,
     without_full_stop,
     yes_or_no,
 )
-from vlrl.rewards.mathematics import math_equal
+from vlrl.rewards.mathematics import math_equal, math_problem
 from vlrl.schema import Sample, Score
 
-__all__ = ["exact_match", "fuzzy_match", "math_equal", "mcq", "yes_no"]
+__all__ = ["exact_match", "fuzzy_match", "math_equal", "math_problem", "mcq", "mcq_problem", "yes_no", "yes_no_problem"]
+
+
+def mcq_problem(sample: Sample) -> str | None:
+    """Why `mcq` cannot grade a sample's answer, or None."""
+    if len(sample.choices or ()) > len(LETTERS):
+        return f"{len(sample.choices or ())} choices, but letters for {len(LETTERS)}"
+    if len({canon(choice) for choice in sample.choices or ()}) != len(sample.choices or ()):
+        return f"two choices are the same: {list(sample.choices or ())}"
+    for answer in gold_texts(sample):
+        letter = answer.strip().upper()
+        texts = [canon(choice) for choice in sample.choices or ()]
+        if len(letter) == 1 and letter in LETTERS[: len(texts) or None]:
+            at = LETTERS.index(letter)
+            if canon(answer) in texts and texts.index(canon(answer)) != at:
+                return f"the answer {answer!r} is one choice's letter and another's text; give the letter's text or rename"
+        elif canon(answer) not in texts:
+            known = ", ".join(f"{LETTERS[i]}: {choice}" for i, choice in enumerate(sample.choices or ())) or "a letter A..Z"
+            return f"the answer {answer!r} is not among the choices ({known})"
+    return None
+
+
+def yes_no_problem(sample: Sample) -> str | None:
+    """Why `yes_no` cannot grade a sample's answer, or None."""
+    if gold_yes_no(sample) is None:
+        return f"a yes/no question's answer holds the word yes or the word no, got {sample.answer!r}"
+    return None
 
 
 def mcq(text: str, sample: Sample) -> Score:
@@ -46,7 +72,7 @@ def yes_no(text: str, sample: Sample) -> Score:
     """
     gold = gold_yes_no(sample)
     if gold is None:
-        return Score(None, None, reward_problem("yes_no", sample) or "")
+        return Score(None, None, yes_no_problem(sample) or "")
     answer, why = read_text(text, sample)
     if answer is None:
         return Score(0.0, None, why)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
-import importlib.util
-from pathlib import Path
+import re
+from collections.abc import Iterable
 
+from vlrl.data.name_values import nearest
+from vlrl.data.user_files import load_file
 from vlrl.schema import Task
 from vlrl.tasks import classification, detection, grounding, planning, qa
 from vlrl.tasks.games import GAME_TASKS
@@ -19,25 +20,42 @@ TASKS: dict[str, Task] = {
 }
 KNOWN = {**TASKS, **GAME_TASKS}
 """Single questions, and games that are played step by step."""
+_NAME = re.compile(r"\w[\w .-]{0,63}")
 
 
 def load_task(name: str) -> Task:
-    """A task by name or from `path/to/file.py`. Raises ValueError naming the nearest known task."""
+    """A task by name or from `path/to/file.py`. Raises ValueError naming the nearest known task, or what is wrong with the
+    file."""
     if name in KNOWN:
         return KNOWN[name]
     if not name.endswith(".py"):
-        close = difflib.get_close_matches(name, KNOWN, n=1, cutoff=0.5)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise ValueError(f"unknown task {name!r}{hint} (known: {', '.join(KNOWN)}, or path/to/my_task.py)")
-    path = Path(name)
-    if not path.is_file():
-        raise ValueError(f"--task {name}: no such file")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    if spec is None or spec.loader is None:
-        raise ValueError(f"--task {name}: not a Python file")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    task = getattr(module, "TASK", None)
+        known = f"(known: {', '.join(KNOWN)}, or path/to/my_task.py)"
+        raise ValueError(f"unknown task {name!r}{nearest(name, KNOWN)} {known}")
+    task = getattr(load_file(name, f"--task {name}"), "TASK", None)
     if not isinstance(task, Task):
-        raise ValueError(f"--task {name}: defines no TASK of type vlrl.schema.Task")
+        raise ValueError(f"--task {name}: defines no TASK of type vlrl.schema.Task (TASK = Task(name=..., ...))")
+    if not _NAME.fullmatch(task.name):
+        raise ValueError(f"--task {name}: a name holds letters, digits, blanks and _ . - (64 at most), got {task.name!r}")
     return task
+
+
+def load_tasks(names: str) -> tuple[Task, ...]:
+    """The tasks of `--task a,b,path/to/my_task.py`, in order; one named twice stands twice. Raises ValueError as `load_task`
+    does, and for two different tasks of one name."""
+    tasks = tuple(load_task(name) for name in names.split(","))
+    by_name: dict[str, Task] = {}
+    for task in tasks:
+        if by_name.setdefault(task.name, task) is not task:
+            raise ValueError(f"--task {names}: two different tasks are named {task.name!r}; rows could be either's, rename one")
+    return tasks
+
+
+def is_built_in(task: Task) -> bool:
+    """Whether this is a task of the package, and no user's of the same name."""
+    return KNOWN.get(task.name) is task
+
+
+def default_model(tasks: Iterable[Task]) -> str:
+    """The embedded model of a run on these tasks that names none: theirs if they share one, else "tiny"."""
+    names = {task.default_model for task in tasks}
+    return names.pop() if len(names) == 1 else "tiny"

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from vlrl.answers.geometry import from_original_px
-from vlrl.schema import Sample
+from vlrl.answers.read import read_boxes, true_boxes
+from vlrl.schema import Boxes, Prediction, Sample
 
 LEADS = {
     "think_answer": "First think, then answer with",
@@ -63,13 +64,19 @@ def no_object(sample: Sample) -> str:
 
 
 def write_boxes(items: Sequence[dict[str, Any]], sample: Sample, several: bool = True) -> str:
-    """Boxes in original pixels -> the answer's text, in the sample's dialect and form. `several=False`: one bare object."""
+    """Boxes in original pixels -> the answer's text, in the sample's coordinates and form. `several=False`: one bare object."""
     if not items:
         return no_object(sample)
     meta = sample.meta
-    dialect = (meta.get("coords", "px"), meta.get("image_size"), meta.get("input_size"))
-    written = [{**item, "bbox_2d": list(from_original_px(item["bbox_2d"], *dialect))} for item in items]
+    convention = (meta.get("coords", "px"), meta.get("image_size"), meta.get("input_size"))
+    written = [{**item, "bbox_2d": list(from_original_px(item["bbox_2d"], *convention))} for item in items]
     return _write(written, meta.get("box_format", "json"), several, None)
+
+
+def drawn_boxes(sample: Sample, prediction: Prediction) -> Boxes:
+    """True and predicted boxes for the page and for pictures of samples."""
+    parsed, _ = read_boxes(prediction.completion, sample)
+    return true_boxes(sample), None if parsed is None else parsed.items
 
 
 def _write(items: Sequence[dict[str, Any]], kind: str, several: bool, confidence: str | None) -> str:

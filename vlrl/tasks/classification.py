@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from vlrl.answers.text import classification_problem
+from vlrl.answers.read import read_span
+from vlrl.answers.span import canon
+from vlrl.answers.text import classification_problem, read_text
 from vlrl.data.synthetic.shapes import classification_sample
-from vlrl.metrics.accuracy import classification_metrics
-from vlrl.schema import Sample, Task
+from vlrl.metrics.accuracy import Label, classification_metrics, half_of
+from vlrl.rewards.classification import cls_rl_accuracy
+from vlrl.schema import Prediction, Result, Sample, Task
 from vlrl.tasks.answer_format import instruction, lay_out
 
 
@@ -23,8 +26,17 @@ def oracle(sample: Sample) -> str:
 
 
 def sft_target(sample: Sample) -> str:
-    """What the supervised stage imitates: `meta.loose_answer` (careless labels) where a sample has one."""
+    """What the supervised stage imitates: `meta.loose_answer` (noisy labels) where a sample has one."""
     return completion(sample, sample.meta.get("loose_answer", sample.answer))
+
+
+def metric(sample: Sample, prediction: Prediction) -> Result:
+    text = prediction.completion
+    answer, _ = read_text(text, sample)
+    right = cls_rl_accuracy(text, sample).value or 0.0
+    lenient = float(answer is not None and "" != canon(sample.answer) in canon(answer))
+    said = read_span(text, sample).text
+    return Result({"accuracy": (right, 1.0)}, said, answer is not None, Label(lenient, half_of(sample)))
 
 
 TASK = Task(
@@ -34,7 +46,8 @@ TASK = Task(
     sft_target=sft_target,
     check=classification_problem,
     rewards=lambda sample: ("cls_rl_accuracy", "think_answer_format"),
-    metrics=classification_metrics,
+    metric=metric,
     headline="accuracy",
+    aggregate=classification_metrics,
     synthetic=classification_sample,
 )

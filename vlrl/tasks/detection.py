@@ -1,6 +1,6 @@
-"""Detection: every box of the asked categories, or an explicit None.
+"""Detection: every box of the requested categories, or an explicit None.
 
-Not here: reading completions (`vlrl.answers.read`) and paying them (`vlrl.rewards`).
+Not here: reading completions (`vlrl.answers.read`) and rewarding them (`vlrl.rewards`).
 """
 
 from __future__ import annotations
@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from vlrl.answers.read import asked_categories, read_boxes, true_boxes
+from vlrl.answers.read import asked_categories, read_boxes, read_span, true_boxes
 from vlrl.answers.span import canon
 from vlrl.data.synthetic.shapes import detection_sample
-from vlrl.metrics.coco import DetectionRow, detection_metrics
-from vlrl.schema import Metric, Prediction, Sample, Task, box_problem
-from vlrl.tasks.answer_format import box_instruction, lay_out, no_object, write_boxes
+from vlrl.metrics.coco import DetectionRow, detection_metrics, f1_parts
+from vlrl.schema import Prediction, Result, Sample, Task, box_problem
+from vlrl.tasks.answer_format import box_instruction, drawn_boxes, lay_out, no_object, write_boxes
 
 
 def prompt(sample: Sample) -> str:
@@ -68,9 +68,10 @@ def detection_row(sample: Sample, prediction: Prediction) -> DetectionRow:
     )
 
 
-def metrics(samples: Sequence[Sample], predictions: Sequence[Prediction]) -> tuple[dict[str, Metric], int]:
-    rows = [detection_row(sample, prediction) for sample, prediction in zip(samples, predictions, strict=True)]
-    return detection_metrics(rows), sum(row.predicted is None for row in rows)
+def metric(sample: Sample, prediction: Prediction) -> Result:
+    row = detection_row(sample, prediction)
+    parts = {"f1@0.5": f1_parts(row)}
+    return Result(parts, read_span(prediction.completion, sample).text, row.predicted is not None, row)
 
 
 TASK = Task(
@@ -80,7 +81,9 @@ TASK = Task(
     sft_target=sft_target,
     check=check,
     rewards=lambda sample: ("iou_f1", "think_answer_format"),
-    metrics=metrics,
+    metric=metric,
     headline="f1@0.5",
+    aggregate=lambda rows: detection_metrics([row.data for row in rows]),
+    boxes=drawn_boxes,
     synthetic=detection_sample,
 )

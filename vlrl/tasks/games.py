@@ -10,12 +10,13 @@ import dataclasses
 from functools import partial
 
 from vlrl.data.synthetic.deals import game_sample
-from vlrl.envs.cards import GAMES, own_rng, write_reply
-from vlrl.envs.cards.deals import Deal, answer_problem, deal_of
-from vlrl.envs.cards.transcripts import Play, Turn, write_transcript
+from vlrl.envs.cards import GAMES, own_rng, read_action, write_reply
+from vlrl.envs.cards.deals import Deal, answer_problem, deal_of, state_sample
+from vlrl.envs.cards.transcripts import Play, Turn, read_transcript, replay, write_transcript
 from vlrl.envs.cards.wording import word_thought
-from vlrl.metrics.cards import game_metrics
-from vlrl.schema import CARD_TASKS, Sample, Task
+from vlrl.metrics.cards import Played, episode_row, game_metrics
+from vlrl.rewards.cards import card_move, card_recognition
+from vlrl.schema import Prediction, Result, Sample, Task
 
 RULES = {
     "numberline": "The image shows a target number and a current number. The action + adds one to the current number,"
@@ -74,7 +75,7 @@ def oracle(sample: Sample) -> str:
 
 
 def sft_target(sample: Sample) -> str:
-    """What the supervised stage imitates in a state: `meta.loose_reply` (a careless player's) where a sample has one."""
+    """What the supervised stage imitates in a state: `meta.loose_reply` (a noisy player's) where a sample has one."""
     deal = deal_of(sample)
     if deal.is_episode:
         raise ValueError(f"sample {sample.id!r} is an episode; the supervised stage needs states (meta.moves)")
@@ -83,6 +84,22 @@ def sft_target(sample: Sample) -> str:
 
 def is_episode(sample: Sample) -> bool:
     return deal_of(sample).is_episode
+
+
+def metric(sample: Sample, prediction: Prediction) -> Result:
+    """Of an episode, played again from its transcript: success, return, legal and right moves; of a state: its one move."""
+    text, deal = prediction.completion, deal_of(sample)
+    if not deal.is_episode:
+        move, stated = card_move(text, sample), card_recognition(text, sample).value or 0.0
+        parts = {"single_step": (move.value or 0.0, 1.0), "single_step_recognised": (stated, 1.0)}
+        return Result(parts, read_action(text, deal.game), move.answer is not None)
+    turns = read_transcript(text)
+    played = replay(deal.game, deal.seed, turns or [])
+    row = episode_row(deal.state(), deal.game, played)
+    parts = {"success": (float(row.won), 1.0), "return": (row.total, 1.0), "legal": (row.n_legal, row.n_steps)}
+    parts |= {"right_moves": (row.n_right, row.n_open)} if row.n_open else {}
+    moves = None if turns is None else " ".join(turn.token for turn in played)
+    return Result(parts, moves, turns is not None, Played(row, deal))
 
 
 def _rewards(sample: Sample) -> tuple[str, ...]:
@@ -106,12 +123,15 @@ def _task(name: str) -> Task:
         sft_target=sft_target,
         check=answer_problem,
         rewards=_rewards,
-        metrics=game_metrics,
+        metric=metric,
         headline="success",
+        aggregate=game_metrics,
+        shown_as=lambda sample: sample if sample.images else state_sample(sample, (), good=False),
+        default_model="tiny-cards",
         synthetic=_any_game if name == "cards" else partial(game_sample, name),
         is_episode=is_episode,
         thought_format="json",
     )
 
 
-GAME_TASKS = {name: _task(name) for name in CARD_TASKS}
+GAME_TASKS = {name: _task(name) for name in ("cards", "numberline", "ezpoints", "points24", "blackjack")}

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from vlrl.answers.geometry import iou
+from vlrl.answers.read import read_box, read_span, true_boxes
 from vlrl.data.synthetic.shapes import grounding_sample
-from vlrl.metrics.grounding import grounding_metrics
-from vlrl.schema import Sample, Task, box_problem
-from vlrl.tasks.answer_format import box_instruction, lay_out, write_boxes
+from vlrl.metrics.grounding import grounding_metrics, mask_counts
+from vlrl.schema import Prediction, Result, Sample, Task, box_problem
+from vlrl.tasks.answer_format import box_instruction, drawn_boxes, lay_out, write_boxes
 
 
 def prompt(sample: Sample) -> str:
@@ -35,6 +37,16 @@ def check(sample: Sample) -> str | None:
     return box_problem(sample.answer["bbox_2d"], tuple(size) if size else None)
 
 
+def metric(sample: Sample, prediction: Prediction) -> Result:
+    text = prediction.completion
+    box, _ = read_box(text, sample)
+    overlap = 0.0 if box is None else iou(box.xyxy, true_boxes(sample)[0].xyxy)
+    parts = {"acc@0.5": (float(overlap > 0.5), 1.0), "acc@0.75": (float(overlap > 0.75), 1.0), "mean_iou": (overlap, 1.0)}
+    has_masks = sample.meta.get("polygons") is not None and "mask" in prediction.meta
+    masks = mask_counts(sample, prediction.meta["mask"]) if has_masks else None
+    return Result(parts, read_span(text, sample).text, box is not None, masks)
+
+
 TASK = Task(
     name="grounding",
     prompt=prompt,
@@ -42,7 +54,9 @@ TASK = Task(
     sft_target=sft_target,
     check=check,
     rewards=lambda sample: ("vlm_r1_iou", "think_answer_format"),
-    metrics=grounding_metrics,
+    metric=metric,
     headline="acc@0.5",
+    aggregate=grounding_metrics,
+    boxes=drawn_boxes,
     synthetic=grounding_sample,
 )

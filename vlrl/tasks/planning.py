@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from vlrl.answers.text import planning_problem
+from vlrl.answers.read import read_span
+from vlrl.answers.text import planning_problem, read_plan
 from vlrl.data.synthetic.driving import planning_sample
-from vlrl.metrics.planning import planning_metrics
-from vlrl.schema import Sample, Task
+from vlrl.metrics.planning import PlanPair, confusions, planning_metrics
+from vlrl.schema import Prediction, Result, Sample, Task
 from vlrl.tasks.answer_format import instruction, lay_out
 
 VOCABULARY = (
@@ -37,8 +38,22 @@ def oracle(sample: Sample) -> str:
 
 
 def sft_target(sample: Sample) -> str:
-    """What the supervised stage imitates: `meta.loose_answer` (careless logs) where a sample has one."""
+    """What the supervised stage imitates: `meta.loose_answer` (noisy logs) where a sample has one."""
     return completion(sample, sample.meta.get("loose_answer", sample.answer))
+
+
+def metric(sample: Sample, prediction: Prediction) -> Result:
+    text = prediction.completion
+    plan, _ = read_plan(text, sample)
+    speed, path = (None, None) if plan is None else (plan.speed, plan.path)
+    right = (speed == sample.answer["speed"], path == sample.answer["path"])
+    parts = {
+        "plan_accuracy": (float(all(right)), 1.0),
+        "speed_accuracy": (float(right[0]), 1.0),
+        "path_accuracy": (float(right[1]), 1.0),
+    }
+    pair = PlanPair((speed, path), (sample.answer["speed"], sample.answer["path"]))
+    return Result(parts, read_span(text, sample).text, None not in (speed, path), pair)
 
 
 TASK = Task(
@@ -48,7 +63,9 @@ TASK = Task(
     sft_target=sft_target,
     check=planning_problem,
     rewards=lambda sample: ("alphadrive_speed", "alphadrive_path", "alphadrive_format"),
-    metrics=planning_metrics,
+    metric=metric,
     headline="plan_accuracy",
+    aggregate=planning_metrics,
+    extra=lambda rows: {"confusion": confusions(rows)},
     synthetic=planning_sample,
 )

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
-from vlrl.answers.text import qa_problem, qa_reward
+from vlrl.answers.read import read_span
+from vlrl.answers.span import canon
+from vlrl.answers.text import given_answers, gold_texts, is_latex, is_number, number, without_full_stop
 from vlrl.data.synthetic.shapes import qa_sample
 from vlrl.metrics.accuracy import qa_metrics
-from vlrl.rewards import load_reward
-from vlrl.schema import Reward, Sample, Task
+from vlrl.rewards import REWARDS, load_reward, reward_name
+from vlrl.rewards.scoring import score_rows
+from vlrl.schema import Prediction, Result, Reward, Sample, Task
 from vlrl.tasks.answer_format import instruction, lay_out
 
 ASKED = {
@@ -37,8 +40,42 @@ def oracle(sample: Sample) -> str:
 
 
 def sft_target(sample: Sample) -> str:
-    """What the supervised stage imitates: `meta.loose_answer` (careless answers) where a sample has one."""
+    """What the supervised stage imitates: `meta.loose_answer` (noisy answers) where a sample has one."""
     return completion(sample, sample.meta.get("loose_answer", sample.answer))
+
+
+def qa_reward(sample: Sample) -> str:
+    """The reward that a question's answer asks for: `mcq` with choices, `yes_no`, `math_equal` for a number or LaTeX, else
+    `exact_match`. Of several right answers all must be of that kind."""
+    if sample.choices:
+        return "mcq"
+    texts = gold_texts(sample)
+    if texts and all(without_full_stop(text) in ("yes", "no") for text in texts):
+        return "yes_no"
+    given = given_answers(sample)
+    if given and all(is_number(one) or number(str(one)) is not None or is_latex(str(one)) for one in given):
+        return "math_equal"
+    return "exact_match"
+
+
+def check(sample: Sample) -> str | None:
+    """What is wrong with a question's answer for the reward that grades it (its own, `meta.rewards`, or its kind's)."""
+    given = given_answers(sample)
+    if not given:
+        return "the list of right answers is empty"
+    for answer in given:
+        if not isinstance(answer, str) and not is_number(answer):
+            return f"a qa answer is a string, a number or a list of strings, got {sample.answer!r}"
+        if isinstance(answer, float) and not math.isfinite(answer):
+            return f"the answer {answer} is not a finite number"
+        if isinstance(answer, str) and not canon(answer):
+            return "an empty answer matches nothing"
+    named = sample.meta.get("rewards")
+    if named is not None and not (isinstance(named, list | tuple) and all(isinstance(one, str) for one in named)):
+        return f"meta.rewards must be a list of reward names, got {named!r}"
+    rewards = [REWARDS.get(reward_name(spec)) for spec in named or (qa_reward(sample),)]
+    problems = (reward.problem(sample) for reward in rewards if reward is not None and reward.problem is not None)
+    return next(filter(None, problems), None)
 
 
 def reward_of(sample: Sample) -> Reward:
@@ -47,14 +84,26 @@ def reward_of(sample: Sample) -> Reward:
     return load_reward(named[0] if named else qa_reward(sample))
 
 
+def metric(sample: Sample, prediction: Prediction) -> Result | None:
+    """The value of the sample's own reward; None where it does not apply, or its judge did not reply."""
+    reward, text = reward_of(sample), prediction.completion
+    score = score_rows(reward, [text], [sample], None, [prediction.n_tokens])[0]
+    if score.value is None:
+        return None
+    said = read_span(text, sample).text
+    return Result({"accuracy": (score.value, 1.0)}, said, score.answer is not None, reward.name)
+
+
 TASK = Task(
     name="qa",
     prompt=prompt,
     oracle=oracle,
     sft_target=sft_target,
-    check=qa_problem,
+    check=check,
     rewards=lambda sample: (qa_reward(sample), "think_answer_format"),
-    metrics=partial(qa_metrics, reward_of=reward_of),
+    metric=metric,
     headline="accuracy",
+    aggregate=qa_metrics,
+    parallel=lambda sample: "network" in reward_of(sample).needs,
     synthetic=qa_sample,
 )

@@ -79,6 +79,7 @@ def read_grpo_words(words: Sequence[str]) -> GrpoWords:
     turns = options.load_tasks(str(values.get("task", RunConfig.task)))
     run, guide, bench = _filled(RunConfig, values), _filled(GuideConfig, values), _filled(BenchConfig, values)
     options.check_run(run)
+    options.check_tasks(run, turns)
     options.check_rewards(run, {task.name: task for task in turns}, values.get("reward_weights"))
     options.check_groups(values)
     try:

@@ -19,6 +19,7 @@ from vlrl.data.name_values import nearest
 from vlrl.gtr.options import NOT_GUIDED, GuideConfig, GuideOptions
 from vlrl.models.names import TINY_NAMES
 from vlrl.schema import Task
+from vlrl.tasks import is_built_in
 from vlrl.training.benchmark_flags import NO_BENCH, BenchConfig, Benches
 from vlrl.training.command_line import read_grpo_words
 from vlrl.training.flags import with_underscores
@@ -69,7 +70,8 @@ def parse(argv: Sequence[str]) -> Config:
     parsed = parse_words(words, named.files, (RunConfig, GuideConfig, BenchConfig, GRPOConfig, ModelConfig))
     run, _, _, grpo, model = parsed.parts
     if run.stage is None:
-        run.stage = "sft+grpo" if model.model_name_or_path in TINY_NAMES else "grpo"
+        is_ours = all(map(is_built_in, named.turns))
+        run.stage = "sft+grpo" if is_ours and model.model_name_or_path in TINY_NAMES else "grpo"
     if grpo.save_only_model and grpo.resume_from_checkpoint:
         raise ConfigError("--save_only_model leaves no optimizer state: such a run cannot --resume_from_checkpoint")
     refuse_best_model(grpo)

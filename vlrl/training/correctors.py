@@ -95,7 +95,7 @@ def make_probe(config: Config, loaded: LoadedModel, plays: bool) -> Callable[[An
     split = "coldstart-probe" if plays else "probe"
     layout, box_format = config.layout
     samples = [
-        prepare_sample(task.synthetic(0, split, i), loaded, answer_format=layout, box_format=box_format)
+        prepare_sample(task.draw(0, split, i), loaded, answer_format=layout, box_format=box_format)
         for i in range(n * len(config.tasks))
     ]
     samples = [sample for sample in samples if sample.images and sample.task == task.name][:n]

@@ -7,18 +7,20 @@ Order: class defaults < `configs/<task>.yaml` (embedded model only) < `--config`
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 
+from vlrl import tasks as task_files
+from vlrl.answers.kind import answer_kinds
 from vlrl.data.name_values import nearest
 from vlrl.models.names import TINY_NAMES
 from vlrl.rewards import load_reward
-from vlrl.schema import ANSWER_FORMATS, BOX_FORMATS, CARD_TASKS, Reward, Task
-from vlrl.tasks import load_task
+from vlrl.schema import ANSWER_FORMATS, BOX_FORMATS, Reward, Task
+from vlrl.tasks import default_model, is_built_in
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 GROUP_SHARED = ("auto", "on", "off")
@@ -103,7 +105,7 @@ def read_answer_format(words: str | None) -> tuple[str | None, str | None]:
 def load_tasks(names: str) -> tuple[Task, ...]:
     """The tasks of `--task a,b`, in their order. Raises ConfigError."""
     try:
-        return tuple(load_task(name) for name in names.split(","))
+        return task_files.load_tasks(names)
     except ValueError as error:
         raise ConfigError(str(error)) from error
 
@@ -177,10 +179,12 @@ def read_files(words: Sequence[str]) -> FileValues:
     path = flag_value(words, "config")
     explicit = read_yaml(Path(path)) if path else {}
     task_names = str(flag_value(words, "task") or explicit.get("task") or RunConfig.task)
-    names = [task.name for task in load_tasks(task_names)]
-    embedded_model = "tiny-cards" if set(names) <= set(CARD_TASKS) else "tiny"
+    tasks = load_tasks(task_names)
+    names = [task.name for task in tasks]
+    embedded_model = default_model(tasks)
     model_name = str(flag_value(words, "model_name_or_path") or explicit.get("model_name_or_path") or embedded_model)
-    embedded = CONFIGS / f"{names[0] if len(set(names)) == 1 else 'mixed'}.yaml"
+    kind = "own_task" if not all(map(is_built_in, tasks)) else names[0] if len(set(names)) == 1 else "mixed"
+    embedded = CONFIGS / f"{kind}.yaml"
     own = explicit.pop("tiny", None) or {}
     defaults: dict[str, Any] = {}
     sources: list[str] = []
@@ -242,6 +246,15 @@ def check_run(run: RunConfig) -> None:
     read_answer_format(run.answer_format)
 
 
+def check_tasks(run: RunConfig, tasks: Iterable[Task]) -> None:
+    """A run without a file needs tasks that draw samples, a supervised stage needs something to imitate. Raises ConfigError."""
+    for task in tasks:
+        if task.synthetic is None and run.data is None:
+            raise ConfigError(f"task {task.name} draws no samples of its own; give a file of samples: --data samples.jsonl")
+        if task.sft_target is None and "sft" in (run.stage or ""):
+            raise ConfigError(f"--stage {run.stage}: task {task.name} has no oracle and no sft_target to imitate; use grpo")
+
+
 def check_file(name: str, path: str | None) -> None:
     """Raises ConfigError where `--name path` was given and is not a file."""
     if path is not None and not Path(path).is_file():
@@ -253,6 +266,9 @@ def check_rewards(run: RunConfig, tasks: Mapping[str, Task], weights: Sequence[f
     layout, _ = read_answer_format(run.answer_format)
     names = list(run.rewards or ())
     loaded: list[Reward] = []
+    drawn = [task.draw(0, "heldout", i) for task in tasks.values() for i in range(4) if names and task.synthetic is not None]
+    is_known = all(task.synthetic is not None for task in tasks.values())
+    kinds = {kind for sample in drawn for kind in answer_kinds(sample)} if is_known else set()
     for name in names:
         try:
             loaded.append(load_reward(name))
@@ -266,9 +282,10 @@ def check_rewards(run: RunConfig, tasks: Mapping[str, Task], weights: Sequence[f
                 f"reward {reward.name} reads answer tags, which --answer_format none asks completions not to have;"
                 " use another layout or another reward"
             )
-        if reward.tasks and not reward.tasks & tasks.keys():
+        if reward.answers and kinds and not reward.answers & kinds:
             raise ConfigError(
-                f"reward {reward.name} cannot score {', '.join(tasks)} (it scores {', '.join(sorted(reward.tasks))})"
+                f"reward {reward.name} cannot score {', '.join(tasks)}: it scores answers of the kind"
+                f" {' or '.join(sorted(reward.answers))}, these are {', '.join(sorted(kinds))}"
             )
     if weights is not None and names and len(weights) != len(names):
         raise ConfigError(f"{len(weights)} reward_weights for {len(names)} rewards ({', '.join(names)})")

@@ -11,14 +11,10 @@ from typing import Any
 import matplotlib
 from PIL import Image, ImageDraw, ImageFont
 
-from vlrl.answers.read import read_boxes, read_span, true_boxes
 from vlrl.data.images import open_images
-from vlrl.envs.cards import read_action
-from vlrl.envs.cards.deals import deal_of, state_sample
-from vlrl.envs.cards.transcripts import Turn, read_transcript, replay
 from vlrl.gtr.diagnostics import CollapseRule
-from vlrl.schema import CARD_TASKS, Prediction, Sample
-from vlrl.tasks.evaluate import Evaluation, evaluate, git_revision, headline, table, versions, write_json
+from vlrl.schema import Boxes, Prediction, Row, Sample, Task
+from vlrl.tasks.evaluate import Evaluation, as_text, evaluate, git_revision, headline, table, versions, write_json
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -120,10 +116,20 @@ def draw_curves(metrics: Path, out: Path) -> None:
 
 
 def draw_samples(
-    samples: Sequence[Sample], before: Sequence[Prediction], after: Sequence[Prediction], out: Path, n: int = 8
+    tasks: Mapping[str, Task],
+    samples: Sequence[Sample],
+    predictions: tuple[Sequence[Prediction], Sequence[Prediction]],
+    evaluations: tuple[Evaluation, Evaluation],
+    out: Path,
+    n: int = 8,
 ) -> None:
-    """The first `n` samples with true (black), before (red) and after (blue) boxes; answers without boxes as text."""
-    tiles = [_tile(sample, first, last) for sample, first, last in zip(samples[:n], before[:n], after[:n], strict=True)]
+    """The first `n` samples with true (black), before (red) and after (blue) boxes; answers without boxes as text.
+    `predictions` and `evaluations`: before and after training."""
+    rows = [evaluation.by_id for evaluation in evaluations]
+    tiles = [
+        _tile(tasks[sample.task], sample, (first, last), [some.get(sample.id) for some in rows])
+        for sample, first, last in zip(samples[:n], predictions[0][:n], predictions[1][:n], strict=True)
+    ]
     if not tiles:
         return
     per_row = 4
@@ -146,42 +152,32 @@ def _font(size: int) -> Any:
     return ImageFont.load_default(size)
 
 
-def _tile(sample: Sample, before: Prediction, after: Prediction, side: int = 300) -> Image.Image:
-    """One sample as a picture of `side` px, its question and, for answers without boxes, the true and both given ones below."""
-    boxes = sample.task in ("detection", "grounding")
+def _tile(
+    task: Task, sample: Sample, predictions: tuple[Prediction, Prediction], rows: Sequence[Row | None], side: int = 300
+) -> Image.Image:
+    """One sample's image at `side` px, its question and, for answers without boxes, the true and both given ones below."""
+    found = [None if task.boxes is None else task.boxes(sample, prediction) for prediction in predictions]
+    boxes = [one for one in found if one is not None]
     tile = Image.new("RGB", (side + 8, side + (44 if boxes else 64)), "white")
     draw = ImageDraw.Draw(tile)
     caption = sample.question
-    if sample.task in CARD_TASKS:
-        return _game_tile(tile, draw, sample, (before, after), side)
-    found = _shown(sample, side)
-    if found is not None:
-        shown, scale = found
-        tile.paste(shown, (4, 4))
+    shown = _shown(task.shown_as(sample), side)
+    if shown is not None:
+        image, scale = shown
+        tile.paste(image, (4, 4))
         if boxes:
-            caption += ": " + _draw_boxes(draw, sample, (before, after), scale)
+            caption += ": " + _draw_boxes(draw, boxes, scale)
     draw.text((6, side + 6), caption[:48], fill=(0, 0, 0), font=_font(15))
-    if not boxes:
-        said = [read_span(prediction.completion, sample).text or "unread" for prediction in (before, after)]
-        draw.text((6, side + 26), f"true: {_plain(sample.answer)[:40]}", fill=TRUE_COLOUR, font=_font(13))
-        draw.text((6, side + 44), f"{said[0][:22]} -> {said[1][:22]}", fill=AFTER_COLOUR, font=_font(13))
-    return tile
-
-
-def _game_tile(
-    tile: Image.Image, draw: ImageDraw.ImageDraw, sample: Sample, predictions: Sequence[Prediction], side: int
-) -> Image.Image:
-    """The first state of an episode (or the one state), with the moves that were played before and after training."""
-    deal = deal_of(sample)
-    shown = sample if sample.images else state_sample(sample, (), good=False)
-    tile.paste(open_images(shown)[0].resize((side, side)), (4, 4))
-    draw.text((6, side + 6), sample.question[:48], fill=(0, 0, 0), font=_font(15))
-    for line, (prediction, colour) in enumerate(zip(predictions, (BEFORE_COLOUR, AFTER_COLOUR), strict=True)):
-        turns = read_transcript(prediction.completion) if deal.is_episode else [Turn(prediction.completion)]
-        played = replay(deal.game, deal.seed, turns or []) if deal.is_episode else []
-        said = " ".join(turn.token for turn in played) or str(read_action(prediction.completion, deal.game))
-        earned = f"{sum(turn.reward for turn in played):+g}: " if played else ""
-        draw.text((6, side + 26 + 18 * line), f"{earned}{said}"[:44], fill=colour, font=_font(13))
+    if boxes:
+        return tile
+    answers = [(None if row is None else row.answer) or "unread" for row in rows]
+    if task.is_episode(sample):
+        for line, (row, answer, colour) in enumerate(zip(rows, answers, (BEFORE_COLOUR, AFTER_COLOUR), strict=True)):
+            earned = "" if row is None or "return" not in row.parts else f"{row.parts['return'][0]:+g}: "
+            draw.text((6, side + 26 + 18 * line), f"{earned}{answer}"[:44], fill=colour, font=_font(13))
+    else:
+        draw.text((6, side + 26), f"true: {as_text(sample.answer)[:40]}", fill=TRUE_COLOUR, font=_font(13))
+        draw.text((6, side + 44), f"{answers[0][:22]} -> {answers[1][:22]}", fill=AFTER_COLOUR, font=_font(13))
     return tile
 
 
@@ -195,23 +191,15 @@ def _shown(sample: Sample, side: int) -> tuple[Image.Image, float] | None:
     return image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale)))), scale
 
 
-def _draw_boxes(draw: ImageDraw.ImageDraw, sample: Sample, predictions: Sequence[Prediction], scale: float) -> str:
+def _draw_boxes(draw: ImageDraw.ImageDraw, found: Sequence[Boxes], scale: float) -> str:
     """Draw true and predicted boxes; returns how many there are."""
-    true = [box.xyxy for box in true_boxes(sample)]
-    drawn = [(true, TRUE_COLOUR, 3)]
-    found = []
-    for prediction, colour in zip(predictions, (BEFORE_COLOUR, AFTER_COLOUR), strict=True):
-        parsed, _ = read_boxes(prediction.completion, sample)
-        drawn.append(([] if parsed is None else [box.xyxy for box in parsed.items], colour, 2))
-        found.append("unread" if parsed is None else str(len(parsed.items)))
+    drawn = [(found[0][0], TRUE_COLOUR, 3)]
+    drawn += [
+        (predicted or (), colour, 2) for (_, predicted), colour in zip(found, (BEFORE_COLOUR, AFTER_COLOUR), strict=False)
+    ]
     for boxes, colour, width in drawn:
-        for x1, y1, x2, y2 in boxes:
-            corners = (4 + x1 * scale, 4 + y1 * scale, 4 + x2 * scale, 4 + y2 * scale)
+        for box in boxes:
+            corners = tuple(4 + scale * v for v in box.xyxy)
             draw.rectangle(corners, outline=colour, width=width)
-    return f"{len(true)} true, found {' -> '.join(found)}"
-
-
-def _plain(answer: Any) -> str:
-    return ", ".join(
-        map(str, answer.values() if isinstance(answer, Mapping) else answer if isinstance(answer, list) else [answer])
-    )
+    counts = ["unread" if predicted is None else str(len(predicted)) for _, predicted in found]
+    return f"{len(found[0][0])} true, found {' -> '.join(counts)}"

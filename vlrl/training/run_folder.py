@@ -29,8 +29,8 @@ from vlrl.models.inputs import Samples, check_samples, prepare_sample
 from vlrl.models.load import LoadedModel
 from vlrl.models.names import EMBEDDED, TINY_NAMES
 from vlrl.schema import Prediction, Sample, Task, read_samples
-from vlrl.tasks.rubric import Payment, with_planned_steps
-from vlrl.tasks.rubric import choose as payment_for
+from vlrl.tasks.rubric import Rubric, try_once, with_planned_steps
+from vlrl.tasks.rubric import choose as rubric_for
 from vlrl.training.checkpoints import last_checkpoint
 from vlrl.training.config import Config
 from vlrl.training.options import ConfigError
@@ -131,7 +131,7 @@ def draw(config: Config, loaded: LoadedModel, seed: int, split: str, index: int)
     name = config.turns[place]
     number = turn * config.turns.count(name) + config.turns[:place].count(name)
     layout, box_format = config.layout
-    sample = config.tasks[name].synthetic(seed, split, number)
+    sample = config.tasks[name].draw(seed, split, number)
     return prepare_sample(sample, loaded, answer_format=layout, box_format=box_format)
 
 
@@ -186,6 +186,9 @@ def fit_length(config: Config, loaded: LoadedModel, data: Data) -> str:
     """
     samples = [data.train.get(i) for i in range(n_known(config, data))] + data.held_out
     texts = [reply for sample in samples for reply in _replies(sample, config.tasks[sample.task])]
+    if not texts:
+        missing = f"{', '.join(config.tasks)} has no reference answers (oracle)"
+        return f"completions may take {config.grpo.max_completion_length} tokens; {missing} to compare with"
     lengths = [len(ids) + 1 for ids in loaded.tokenizer(texts).input_ids]
     longest = max(lengths)
     if "max_completion_length" not in config.values and config.model.model_name_or_path in TINY_NAMES:
@@ -199,7 +202,9 @@ def fit_length(config: Config, loaded: LoadedModel, data: Data) -> str:
 
 
 def _replies(sample: Sample, task: Task) -> list[str]:
-    """The right completion of a sample: of an episode, each reply of it."""
+    """The reference answer of a sample, if its task has one: of an episode, each reply of it."""
+    if task.oracle is None:
+        return []
     text = task.oracle(sample)
     turns = read_transcript(text) if task.is_episode(sample) else None
     return [text] if turns is None else [turn.reply for turn in turns]
@@ -210,25 +215,26 @@ def n_known(config: Config, data: Data) -> int:
     return data.train.n if config.run.data else min(data.train.n, 500 * len(config.tasks))
 
 
-def choose_payment(config: Config, data: Data) -> Payment:
+def choose_rubric(config: Config, data: Data) -> Rubric:
     """The rewards of this run. Raises ConfigError where rows and rewards do not fit, or weights and rewards."""
     samples = [data.train.get(i) for i in range(n_known(config, data))]
     try:
-        payment = payment_for(config.rewards, samples, config.tasks)
+        rubric = rubric_for(config.rewards, samples, config.tasks)
+        try_once(rubric, samples)
     except ValueError as error:
         raise ConfigError(str(error)) from error
     grpo = config.grpo
     weights = grpo.reward_weights
-    names = [reward.name for reward in payment.rewards]
+    names = [reward.name for reward in rubric.rewards]
     if weights is not None and len(weights) != len(names):
         raise ConfigError(f"{len(weights)} reward_weights for {len(names)} rewards ({', '.join(names)})")
-    if any("tags" in reward.needs and config.layout[0] == "none" for reward in payment.rewards):
+    if any("tags" in reward.needs and config.layout[0] == "none" for reward in rubric.rewards):
         raise ConfigError(f"--answer_format none asks for no tags, which one of {', '.join(names)} needs; name --rewards")
     steps = grpo.max_steps
     if steps <= 0:
         per_step = grpo.per_device_train_batch_size * PartialState().num_processes * grpo.gradient_accumulation_steps
         steps = math.ceil(grpo.num_train_epochs * data.train.n * grpo.num_generations / per_step)
-    return dataclasses.replace(payment, rewards=tuple(with_planned_steps(reward, steps) for reward in payment.rewards))
+    return dataclasses.replace(rubric, rewards=tuple(with_planned_steps(reward, steps) for reward in rubric.rewards))
 
 
 def hold_out(samples: Sequence[Sample], seed: int, at_most: int) -> tuple[list[Sample], list[Sample]]:

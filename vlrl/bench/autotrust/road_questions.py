@@ -17,8 +17,7 @@ from pathlib import Path
 from vlrl.bench.autotrust import wording
 from vlrl.bench.autotrust.fixture import FIXTURE_SPLIT, closed_rows
 from vlrl.bench.autotrust.questions import Question
-from vlrl.metrics.accuracy import share
-from vlrl.schema import Metric, Prediction, Sample, Task
+from vlrl.schema import Prediction, Result, Sample, Task
 
 N_KINDS = 3
 ROADS_FILE = "trustfulness/roads.json"
@@ -38,21 +37,18 @@ def road_question(seed: int, split: str, index: int) -> Sample:
     )
 
 
-def _metrics(samples: Sequence[Sample], predictions: Sequence[Prediction]) -> tuple[dict[str, Metric], int]:
-    right = [float(p.completion.strip() == s.answer) for s, p in zip(samples, predictions, strict=True)]
-    n_unparsed = sum(p.completion.strip() not in ("A", "B", "C", "D", "Yes", "No") for p in predictions)
-    return {"accuracy": share(right, samples)}, n_unparsed
+def accuracy(sample: Sample, prediction: Prediction) -> Result:
+    answer = prediction.completion.strip()
+    is_read = answer in ("A", "B", "C", "D", "Yes", "No")
+    return Result({"accuracy": (float(answer == sample.answer), 1.0)}, answer, is_read)
 
 
 TASK = Task(
     name="qa",
     prompt=lambda sample: sample.question,
     oracle=lambda sample: str(sample.answer),
-    sft_target=lambda sample: str(sample.answer),
-    check=lambda sample: None,
-    rewards=lambda sample: ("exact_match",),
-    metrics=_metrics,
-    headline="accuracy",
+    rewards=("exact_match",),
+    metric=accuracy,
     synthetic=road_question,
 )
 

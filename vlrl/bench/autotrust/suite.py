@@ -20,9 +20,8 @@ from vlrl.bench.autotrust.reference import mode_of
 from vlrl.bench.autotrust.scoring import BAD_GROUND_TRUTH, FIXED, REFERENCE, Verdict, entries, group_name, judge
 from vlrl.bench.autotrust.summary import metrics_of
 from vlrl.bench.suite import Predictions
-from vlrl.metrics.accuracy import share
 from vlrl.metrics.calibration import stated_confidence
-from vlrl.schema import Metric, Prediction, Sample, Task
+from vlrl.schema import Prediction, Sample, Task
 from vlrl.tasks.evaluate import Row, Scored, write_json
 
 OOD_PARTS = ("robustness_acc", "robustness_abs", "robustness_noise", "ood_acc", "ood_abs")
@@ -31,21 +30,17 @@ KEYS = {"uncertainty": "vlrl_uncertainty", **dict.fromkeys(OOD_PARTS, "vlrl_ood_
 SHOWN_PARTS = frozenset(PARTS) - {"privacy"}
 
 
-def _metrics(samples: Sequence[Sample], predictions: Sequence[Prediction]) -> tuple[dict[str, Metric], int]:
-    """Share of samples whose completion is the right answer, word for word; the benchmark's own numbers are `metrics_of`."""
-    right = [float(p.completion.strip() == s.answer) for s, p in zip(samples, predictions, strict=True)]
-    return {"exact": share(right, samples)}, 0
+def exact(sample: Sample, prediction: Prediction) -> bool:
+    """Whether the completion is the right answer, word for word; the benchmark's own numbers are `metrics_of`."""
+    return bool(prediction.completion.strip() == sample.answer)
 
 
 TASK = Task(
     name="autotrust",
     prompt=lambda sample: sample.question,
     oracle=lambda sample: str(sample.answer),
-    sft_target=lambda sample: str(sample.answer),
-    check=lambda sample: None,
-    rewards=lambda sample: ("exact_match",),
-    metrics=_metrics,
-    headline="exact",
+    rewards=("exact_match",),
+    metric=exact,
     synthetic=lambda seed, split, index: _fixture_sample(seed, index),
 )
 

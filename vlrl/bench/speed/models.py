@@ -132,13 +132,8 @@ def speed_task(prompt_tokens: int, seed: int) -> Task:
     return Task(
         name="speed",
         prompt=prompt,
-        oracle=nothing,
-        sft_target=nothing,
-        check=lambda sample: None,
-        rewards=lambda sample: (),
-        metrics=nothing,
-        headline="",
-        synthetic=nothing,
+        rewards=(),
+        metric=nothing,
     )
 
 

@@ -10,10 +10,12 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from vlrl.answers.kind import BOXES, answer_kinds
 from vlrl.rewards import REWARDS, load_reward
 from vlrl.rewards.scoring import score_rows
 from vlrl.schema import Sample
 from vlrl.tasks import KNOWN
+from vlrl.tasks.rubric import own_rewards
 
 N_BOXES, N_REPEATS, N_TEXTS = 5, 5, 400
 
@@ -89,14 +91,13 @@ def _speed_cases() -> list[tuple[str, Any, Sample, list[str]]]:
     for name, reward in REWARDS.items():
         if name == "iou_f1" or "network" in reward.needs:
             continue
-        if not reward.tasks or "detection" in reward.tasks:
+        if not reward.answers or BOXES in reward.answers:
             found.append((f"{name}, 5 boxes against 5", reward, sample, texts))
             continue
-        task = KNOWN[sorted(reward.tasks)[0]]
-        samples = [s for s in (task.synthetic(0, "speed", i) for i in range(40)) if name in task.rewards(s)] or [
-            task.synthetic(0, "speed", 0)
-        ]
-        found.append((f"{name}, the right answer", reward, samples[0], [task.oracle(samples[0])] * N_TEXTS))
+        drawn = [(task, task.draw(0, "speed", i)) for task in KNOWN.values() for i in range(8)]
+        scored = [(task, sample) for task, sample in drawn if reward.answers & answer_kinds(sample)]
+        task, sample = next(((task, one) for task, one in scored if name in own_rewards(one, KNOWN)), scored[0])
+        found.append((f"{name}, the right answer", reward, sample, [task.reference(sample)] * N_TEXTS))
     return found
 
 

@@ -38,10 +38,8 @@ TASK = Task(
     name=CANDIDATES,
     prompt=lambda sample: sample.question,
     oracle=lambda sample: f"The answer is {sample.answer}.",
-    sft_target=lambda sample: f"The answer is {sample.answer}.",
-    check=lambda sample: None,
-    rewards=lambda sample: ("exact_match",),
-    metrics=lambda samples, predictions: ({}, 0),
+    rewards=("exact_match",),
+    metric=lambda sample, prediction: None,
     headline="random",
     synthetic=lambda seed, split, index: _sample(fixture.items(seed, index + 1)[-1], 0),
 )

@@ -37,7 +37,6 @@ from vlrl.bench.vilbench.summary import (
 from vlrl.data.best_of_n import Candidate, CandidateScore, Item
 from vlrl.data.files import write_json_lines
 from vlrl.data.synthetic import best_of_n as fixture
-from vlrl.metrics.accuracy import share
 from vlrl.metrics.best_of_n import Pool, pools_of
 from vlrl.metrics.step_aggregation import HEADLINE
 from vlrl.schema import Metric, Prediction, Sample, SampleError, Task
@@ -50,21 +49,17 @@ STEP_SCORES_FILE = "step_scores.jsonl"
 STEPS = "steps"
 
 
-def _metrics(samples: Sequence[Sample], predictions: Sequence[Prediction]) -> tuple[dict[str, Metric], int]:
-    """Share of completions that can be read; the benchmark's own numbers are in `vlrl.bench.vilbench.summary`."""
-    read = [float(read_score(p.completion) is not None) for p in predictions]
-    return {"read": share(read, samples)}, 0
+def read(sample: Sample, prediction: Prediction) -> bool:
+    """Whether the completion can be read; the benchmark's own numbers are in `vlrl.bench.vilbench.summary`."""
+    return read_score(prediction.completion) is not None
 
 
 TASK = Task(
     name=NAME,
     prompt=lambda sample: sample.question,
     oracle=lambda sample: "Reasoning: it is right.\nOverall Score: 5",
-    sft_target=lambda sample: "Reasoning: it is right.\nOverall Score: 5",
-    check=lambda sample: None,
-    rewards=lambda sample: ("exact_match",),
-    metrics=_metrics,
-    headline="read",
+    rewards=("exact_match",),
+    metric=read,
     synthetic=lambda seed, split, index: _fixture_sample(seed, index),
 )
 

@@ -133,7 +133,7 @@ class Episodes(StepBatches):
         sample: Sample = row["sample"]
         now = self._curriculum
         if now is not None and self.state.global_step < now.share * self.state.max_steps:
-            sample = now.task.synthetic(self.args.seed, "train", int(row["index"]))
+            sample = now.task.draw(self.args.seed, "train", int(row["index"]))
         deal, options = deal_of(sample), self._guide.options
         env = CardEnv(deal.game.name, **sample.meta.get("game", {}))
         episode = Episode(env, deal.seed, number, illegal=options.illegal, truncation=options.cut)
