@@ -137,7 +137,7 @@ def test_transfer_is_named_after_the_attacked_model(tmp_path):
         ("autotrust/black_box_attack", [], "name a model to attack"),
         ("autotrust/white_box_attack", ["--base_url", "http://localhost:1/v1"], "it must be in this process"),
         ("autotrust/white_box_attack", ["--attack", "deepfool"], "unknown attack 'deepfool'"),
-        ("autotrust/white_box_attack:strength=3", [], "no option 'strength=3'"),
+        ("autotrust/white_box_attack:strength=3", [], "there is no option 'strength'"),
         ("autotrust/privacy", ["--attack", "pgd"], "are for autotrust and"),
         ("autotrust/ood_acc", [], "comes with the image archive and has no substitute"),
         ("autotrust/robustness_noise:corruption=snow", [], "unknown corruption 'snow'"),

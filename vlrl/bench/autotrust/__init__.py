@@ -1,17 +1,17 @@
-"""AutoTrust: how trustworthy a vision-language model is that answers questions on driving (arXiv 2412.15206).
+"""AutoTrust: the trustworthiness of a vision-language model that answers questions on driving (arXiv 2412.15206).
 
-Reads the released question files, asks them, and scores answers twice: as the released program does (`reference`) and so that
-the number means what it says (`fixed`, the headline). Pictures are the user's. Not here: who answers (`vlrl.bench`), attacks on
-images, judging open-ended answers.
+Reads the released question files, asks the questions, and scores every answer twice: as the released program does
+(`reference`), and without its faults (`fixed`, the headline). The user brings the images. Not here: the engines that answer
+(`vlrl.bench.engines`).
 """
 
 from __future__ import annotations
 
 from vlrl.bench.autotrust.parts import PARTS
 
-__all__ = ["PARTS", "VERSION", "is_autotrust"]
-VERSION = "1"
-"""Raised when prompts, scorers or metrics change what a number means."""
+__all__ = ["AUTOTRUST_VERSION", "PARTS", "is_autotrust"]
+AUTOTRUST_VERSION = "1"
+"""Increased when a change of prompts, scorers or metrics changes the meaning of a number."""
 
 
 def is_autotrust(task: str) -> bool:

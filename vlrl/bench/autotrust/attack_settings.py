@@ -1,7 +1,7 @@
-"""Which attack on an image and how strong: names, published defaults, what an attack aims at. Needs no torch.
+"""The settings of attacks on an image: names, published defaults, strengths, and the answer an attack aims at. No torch.
 
-The attacks themselves are in `vlrl.bench.autotrust.attacks`. Strengths are in grey levels of the raw 8-bit image (0..255).
-Source: AutoTrust (arXiv 2412.15206), its released attack program.
+Strengths are in grey levels of the raw 8-bit image (0..255). Source: AutoTrust (arXiv 2412.15206), its released attack program.
+Not here: the attacks themselves (`vlrl.bench.autotrust.attacks`).
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from vlrl.bench.autotrust.fixed import OPTION_LETTERS, true_letter, true_yes_no
 from vlrl.bench.autotrust.questions import MULTI, YES_NO, Question
 
 CONTROL = "random"
-"""Every value moved by the same strength, up or down by a coin: what an attack of that strength must beat."""
+"""Random noise that moves every value by the whole strength, up or down: the baseline of an attack of that strength."""
 ATTACK_DEFAULTS: Mapping[str, tuple[float | None, float | None, int]] = {
     "pgd": (16.0, 2.0, 10),
     "bim": (8.0, 0.8, 10),
     "cw": (None, None, 100),
     CONTROL: (16.0, None, 0),
 }
-"""Strength and step in grey levels, number of steps. C&W has no bound, its step is Adam's (0.01 in tanh space)."""
+"""Attack -> (strength and step in grey levels, number of steps). C&W has no bound; its step is Adam's (0.01 in tanh space)."""
 ATTACK_NAMES = ("pgd", "bim", "cw")
 
 
@@ -38,7 +38,7 @@ class Attack:
 
     @property
     def setting(self) -> str:
-        """How reports name it, all of it: `pgd-eps16-alpha2-steps10`."""
+        """The full name in reports: `pgd-eps16-alpha2-steps10`."""
         parts = [self.name]
         parts += [] if self.epsilon_px is None else [f"eps{self.epsilon_px:g}"]
         parts += [] if self.alpha_px is None else [f"alpha{self.alpha_px:g}"]
@@ -47,13 +47,13 @@ class Attack:
 
     @property
     def control(self) -> Attack | None:
-        """Random noise of the same strength."""
+        """Random noise of the same strength; None for an attack without a bound."""
         return None if self.epsilon_px is None else Attack(CONTROL, self.epsilon_px, None, 0)
 
 
 def read_attacks(text: str, options: Mapping[str, tuple[str, ...]]) -> tuple[Attack, ...]:
-    """The attacks of `--attack pgd+bim` with the options `epsilon`, `alpha`, `num_iter` and `bce` of the part, which hold for
-    all of them. BIM's step is a tenth of its strength unless stated. Raises ValueError."""
+    """The attacks of `--attack pgd+bim`. `options`: `epsilon`, `alpha`, `num_iter` and `bce` of the part, which hold for all of
+    them. BIM's step is a tenth of its strength unless `alpha` is given. Raises ValueError."""
     names = text.replace(",", "+").split("+")
     unknown = [name for name in names if name not in ATTACK_NAMES]
     if unknown:
@@ -91,18 +91,18 @@ def _number(options: Mapping[str, tuple[str, ...]], key: str) -> float | None:
 
 @dataclass(frozen=True)
 class Target:
-    """What an image is attacked for: words of which each stands for an answer, and the right one's place."""
+    """The answers that an attack tells apart: one word for each, and `right`, the index of the right one."""
 
     words: tuple[str, ...]
     right: int
     positive: tuple[str, ...] = ()
-    """For `bce` on yes or no: the spellings of the right answer, the others' are `negative`."""
+    """For `bce` on yes or no: the spellings of the right answer; `negative` holds those of the other."""
     negative: tuple[str, ...] = ()
 
 
 def target_of(question: Question, lower: bool = False) -> Target | None:
-    """The answer words of a closed question, None where no right answer is known. Yes and no are spelt as the right answer is
-    (`lower`: in lower case, as C&W does)."""
+    """The target of a closed question, None where no right answer is known. Yes and no have the case of the right answer
+    (`lower`: lower case, which C&W uses)."""
     truth: Any = question.row.get("answer")
     if question.kind == MULTI:
         letter = true_letter(truth)

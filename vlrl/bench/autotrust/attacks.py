@@ -1,10 +1,11 @@
 """Attacks on the raw image of a question: PGD, BIM, C&W through a model's own preprocessing, and noise to compare with.
 
-The objective is the next token at the end of the prompt, restricted to the tokens of the possible answers, as in AutoTrust's
-released program (arXiv 2412.15206). What comes out is an 8-bit image, which is what a model is then asked about.
-differs: the released program answers from the unrounded image and truncates the one it saves; here values are rounded
-without leaving the bound, and what leads on the unrounded image stands beside it (`right_unrounded`). An answer of several
-tokens is stood for by its first where the answers' first tokens differ; in the release each must be one token.
+The objective is the next token after the prompt, restricted to the tokens of the possible answers, as in AutoTrust's released
+program (arXiv 2412.15206). The result is an 8-bit image, which the measured model then sees. differs: the released program
+answers from the unrounded image and truncates the one it saves; here values are rounded within the bound, and the answer to the
+unrounded image is reported beside it (`right_unrounded`). An answer of several tokens is represented by its first, where the
+first tokens of the answers differ; in the release each answer must be one token. Not here: which samples are attacked, and the
+files (`vlrl.bench.autotrust.perturbed_images`).
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ CW_RATE, CW_KAPPA, CW_TRADE_OFF, CW_EDGE = 1e-2, 0.0, 1.0, 1e-6
 
 @dataclass(frozen=True)
 class Aim:
-    """One image to attack. `prompt`: the text of the user turn; `key`: what names the item, for seeds."""
+    """One image to attack. `prompt`: the text of the user turn; `key`: names the item, for seeds and messages."""
 
     image: Image.Image
     prompt: str
@@ -43,9 +44,9 @@ class Aim:
 
 @dataclass(frozen=True)
 class Attacked:
-    """The 8-bit image `[H, W, 3]` and what the attack did: the largest and the root of the summed squared change in grey
-    levels, the loss on the right answer before and after, and whether it leads among the answers' tokens of the clean, of the
-    unrounded and of the 8-bit image. Losses and these are None for random noise, which asks no model."""
+    """An attacked 8-bit image `[H, W, 3]`. `linf_px`, `l2_px`: the largest and the Euclidean change in grey levels; `loss_*`:
+    of the right answer before and after; `right_*`: whether the right answer has the highest logit among the answers for the
+    clean, the unrounded and the 8-bit image. Losses and the latter are None for random noise, which runs no model."""
 
     pixels_HWC: np.ndarray[Any, np.dtype[np.uint8]]
     linf_px: float
@@ -58,8 +59,8 @@ class Attacked:
 
 
 class Attacker:
-    """A model to attack. Raises ModelError where its image processor cannot be differentiated through, or where it was but
-    does not repeat it on the very image to be attacked."""
+    """A model to attack. Raises ModelError where its image processor has no differentiable form, and in `attack` where that
+    form gives other inputs than the processor for an image of the batch."""
 
     def __init__(self, loaded: LoadedModel) -> None:
         self.loaded = loaded
@@ -69,7 +70,7 @@ class Attacker:
         self.options: dict[str, Any] = {"use_cache": False} | ({"logits_to_keep": 1} if "logits_to_keep" in forward else {})
 
     def attack(self, attack: Attack, aims: Sequence[Aim], seed: int) -> list[Attacked]:
-        """Attack the images of one batch, each for itself."""
+        """Attack the images of one batch independently of each other. Raises ModelError."""
         cleans = [as_raw(np.asarray(aim.image)) for aim in aims]
         if attack.name == CONTROL:
             return [random_noise(clean, attack, aim.key, seed) for clean, aim in zip(cleans, aims, strict=True)]
@@ -99,6 +100,7 @@ class Attacker:
         ]
 
     def inputs(self, processor: Any, images: Sequence[Any], aims: Sequence[Aim]) -> Any:
+        """The model inputs of these images with the prompts of `aims`, padded on the left."""
         texts = []
         for aim in aims:
             content = [{"type": "image"}, {"type": "text", "text": aim.prompt}]
@@ -114,7 +116,7 @@ class Attacker:
         )
 
     def _check(self, cleans: Sequence[torch.Tensor], aims: Sequence[Aim]) -> None:
-        """The images about to be attacked give the model what they give it outside an attack."""
+        """Raises ModelError unless the differentiable processor gives the inputs of the model's own for these images."""
         expected = self.inputs(self.loaded.processor, [aim.image for aim in aims], aims)
         with torch.no_grad():
             difference = largest_difference(expected, self.inputs(self.processor, cleans, aims))
@@ -127,7 +129,7 @@ class Attacker:
 
 @dataclass(frozen=True)
 class Judgement:
-    """`loss_B`: what an attack raises; `margin_B`: the right answer's logit minus the largest other one's."""
+    """`loss_B`: the loss that an attack increases; `margin_B`: the right answer's logit minus the largest other one."""
 
     loss_B: torch.Tensor
     margin_B: torch.Tensor
@@ -169,7 +171,7 @@ class Judged:
         return ids
 
     def _signed_ids(self, target: Target) -> tuple[list[int], torch.Tensor]:
-        """Tokens and 1 for those of the right answer: four letters, or both spellings of yes and of no."""
+        """Answer tokens, and 1 for those of the right answer, else 0: four letters, or both spellings of yes and of no."""
         if not target.positive:
             return self._first_ids(target.words), functional.one_hot(torch.tensor(target.right), len(target.words))
         ids = self._first_ids((*target.positive, *target.negative))
@@ -177,7 +179,8 @@ class Judged:
 
 
 def steps(judged: Callable[[Sequence[torch.Tensor]], Judgement], clean: Sequence[torch.Tensor], attack: Attack) -> list[Any]:
-    """PGD and BIM: steps of `alpha_px` along the sign of the gradient, from the clean image, inside the bound and 0..255."""
+    """PGD and BIM: steps of `alpha_px` along the sign of the gradient from the clean image, clipped to the bound and to
+    0..255."""
     assert attack.epsilon_px is not None
     assert attack.alpha_px is not None
     x = [one.clone() for one in clean]
@@ -194,8 +197,8 @@ def steps(judged: Callable[[Sequence[torch.Tensor]], Judgement], clean: Sequence
 
 
 def cw(judged: Callable[[Sequence[torch.Tensor]], Judgement], clean: Sequence[torch.Tensor], attack: Attack) -> list[Any]:
-    """Carlini and Wagner: least squared distance (of values in 0..1) plus the right answer's lead, by Adam in tanh space;
-    the last iterate counts."""
+    """Carlini and Wagner: minimizes the squared distance (of values in 0..1) plus the right answer's margin, by Adam in tanh
+    space; returns the last iterate."""
     if not attack.n_steps:
         return [one.clone() for one in clean]
     start = [(one / 255).clamp(CW_EDGE, 1 - CW_EDGE) for one in clean]
@@ -225,7 +228,7 @@ def random_noise(clean: torch.Tensor, attack: Attack, key: str, seed: int) -> At
 
 
 def rounded(x: torch.Tensor, clean: torch.Tensor, epsilon_px: float | None) -> torch.Tensor:
-    """To whole grey levels, no further from the clean image than the bound."""
+    """`x` in whole grey levels, no further from the clean image than the bound."""
     change = torch.round(x - clean)
     if epsilon_px is not None:
         change = change.clamp(-int(epsilon_px), int(epsilon_px))
@@ -233,7 +236,8 @@ def rounded(x: torch.Tensor, clean: torch.Tensor, epsilon_px: float | None) -> t
 
 
 def check_saved(path: str, clean: Image.Image, epsilon_px: float | None) -> float:
-    """The largest change of any value of the image in the file. Raises ModelError if it is above the bound."""
+    """The largest change of any value, in grey levels, of the image in the file. Raises ModelError where it exceeds the
+    bound."""
     saved, raw = open_image(path), np.asarray(clean, dtype=np.int16)
     if saved.size != clean.size:
         raise ModelError(f"{path}: is {saved.size}, the attacked image {clean.size}")
@@ -245,7 +249,7 @@ def check_saved(path: str, clean: Image.Image, epsilon_px: float | None) -> floa
 
 @contextmanager
 def _frozen(model: Any) -> Iterator[None]:
-    """The model in evaluation, its weights without gradients; afterwards as before."""
+    """Within the block the model is in evaluation mode and its weights have no gradients."""
     was_training, wanted = model.training, [p for p in model.parameters() if p.requires_grad]
     model.eval()
     for parameter in wanted:

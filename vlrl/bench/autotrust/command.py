@@ -1,4 +1,5 @@
-"""AutoTrust from the command line: parts and options of `--task autotrust[/part]`, its files, and arrays of other programs."""
+"""AutoTrust from the command line: parts and options of `--task autotrust[/part]`, and question files with answers of
+others."""
 
 from __future__ import annotations
 
@@ -17,6 +18,7 @@ from vlrl.bench.autotrust.reference import mode_of
 from vlrl.bench.autotrust.scoring import FIXED, REFERENCE
 from vlrl.bench.autotrust.suite import KEYS, SHOWN_PARTS, TASK, Trust, to_sample
 from vlrl.bench.suite import Source, Suite
+from vlrl.data.name_values import split_pairs
 from vlrl.schema import Prediction, Sample, SampleError
 
 CLOSED_TOKENS, OPEN_TOKENS = 64, 512
@@ -32,17 +34,14 @@ OPTIONS_OF = {
 
 
 def chosen(task: str) -> tuple[list[Part], dict[str, tuple[str, ...]]]:
-    """The parts that `--task` names, and its options (`autotrust/ego:attribute=driver_race+driver_age`). Raises ValueError."""
-    name, _, told = task.removeprefix("autotrust").removeprefix("/").partition(":")
+    """The parts and options of `--task`, as in `autotrust/ego:attribute=driver_race+driver_age`. Raises ValueError."""
+    name, _, written = task.removeprefix("autotrust").removeprefix("/").partition(":")
     if name and name not in PARTS:
         raise ValueError(f"unknown part {name!r} of AutoTrust (known: {', '.join(PARTS)})")
-    options = {}
-    for pair in filter(None, told.split(",")):
-        key, _, values = pair.partition("=")
-        if key not in OPTIONS_OF.get(name, ()) or not values:
-            known = "; ".join(f"{part} has {', '.join(keys)}" for part, keys in OPTIONS_OF.items())
-            raise ValueError(f"--task {task}: no option {pair!r}; {known}")
-        options[key] = tuple(values.split("+"))
+    pairs = split_pairs(filter(None, written.split(",")), f"--task autotrust/{name}", OPTIONS_OF.get(name, ()))
+    for key in (key for key, value in pairs.items() if not value):
+        raise ValueError(f"--task {task}: {key} has no value")
+    options = {key: tuple(value.split("+")) for key, value in pairs.items()}
     bad = [one for one in options.get("setting", ()) if one not in PRIVACY_SETTINGS]
     if bad:
         raise ValueError(f"--task {task}: unknown setting {bad[0]!r} (known: {', '.join(PRIVACY_SETTINGS)})")
@@ -50,30 +49,30 @@ def chosen(task: str) -> tuple[list[Part], dict[str, tuple[str, ...]]]:
     return ([PARTS["factuality"], *parts] if name == "uncertainty" else parts), options
 
 
-def judge_model(told: str | None) -> str | None:
+def judge_model(judge: str | None) -> str | None:
     """The model of `--judge openai:<model>`. Raises ValueError for another form."""
-    if told is None:
+    if judge is None:
         return None
-    kind, _, model = told.partition(":")
+    kind, _, model = judge.partition(":")
     if kind != "openai" or not model:
-        raise ValueError(f"--judge {told}: give openai:<model>; the endpoint is OPENAI_API_BASE, the key OPENAI_API_KEY")
+        raise ValueError(f"--judge {judge}: give openai:<model>; the endpoint is OPENAI_API_BASE, the key OPENAI_API_KEY")
     return model
 
 
 def trust_suite(args: argparse.Namespace, max_tokens: int | None) -> Suite:
     """The suite of `--task autotrust[/part]`. Raises ValueError for options or files that cannot be used."""
-    parts, told = chosen(args.task)
+    parts, values = chosen(args.task)
     by_name = args.task == "autotrust"
-    parts, pictures = image_options(args, parts, told, by_name)
+    parts, of_images = image_options(args, parts, values, by_name)
     wording, prompt_set = words.read_wording(args.prompt_set)
     options = replace(
-        pictures,
+        of_images,
         wording=wording,
         prompt_set=prompt_set,
         fix_mojibake=not args.keep_mojibake,
-        settings=told.get("setting", PRIVACY_SETTINGS),
-        attributes=told.get("attribute", ()),
-        subtypes=told.get("subtype", ()),
+        settings=values.get("setting", PRIVACY_SETTINGS),
+        attributes=values.get("attribute", ()),
+        subtypes=values.get("subtype", ()),
         prefixes=read_object(args.prefixes, "--prefixes"),
         group_labels=read_object(args.group_labels, "--group_labels"),
         seed=args.seed,
@@ -106,9 +105,9 @@ def trust_suite(args: argparse.Namespace, max_tokens: int | None) -> Suite:
 
 
 def _answers_folder(args: argparse.Namespace) -> Path:
-    """Where the run that is asked or scored keeps its answers and pictures."""
-    told = getattr(args, "predictions", None)
-    folder: Path = args.output_path if told is None else told.parent
+    """The folder of the run that is made or scored, which holds its answers and images."""
+    predictions = getattr(args, "predictions", None)
+    folder: Path = args.output_path if predictions is None else predictions.parent
     return folder
 
 
@@ -136,7 +135,7 @@ def _suite(trust: Trust, source: Source, args: argparse.Namespace, max_tokens: i
 
 
 def score_array(args: argparse.Namespace) -> int:
-    """Score an array of questions with answers of any origin, those of the released program included."""
+    """Score a question file with answers of any origin, such as the released program."""
     from vlrl.bench.run import conclude
 
     parts, _ = chosen(args.task)

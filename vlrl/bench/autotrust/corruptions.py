@@ -1,9 +1,9 @@
-"""Pictures made worse without a model: noise, compression, contrast, pixels, rain and fog, in stated severities.
+"""Image corruptions without a model: noise, compression, contrast, pixelation, rain and fog, in three severities.
 
 `gaussian_var6` and `gaussian_var6_wrapped` follow the released noise script (variance 6, in grey levels). The publication names
-compression, contrast and pixelation without parameters; ours, and rain and fog, are the project's own and go by the name
-`vlrl-corruption-<name>-<severity>`. The same seed and index give the same pixels. Not here: images from other distributions,
-which only the user can supply (`OOD_QA.json`).
+compression, contrast and pixelation without parameters: these, and rain and fog, are our own, named
+`vlrl-corruption-<name>-<severity>`. Equal seed and key give equal pixels. Not here: images from other distributions, which only
+the user can supply (`OOD_QA.json`).
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ SEVERITIES = (1, 2, 3)
 GAUSSIAN_SIGMA = (10.0, 25.0, 50.0)
 """Standard deviation in grey levels."""
 JPEG_QUALITY = (30, 15, 7)
-"""Pillow's quality."""
+"""Pillow's `quality`."""
 CONTRAST = (0.5, 0.3, 0.15)
-"""Factor on the distance from the image's mean."""
+"""Factor on the distance from the mean of the image."""
 PIXEL_SHARE = (0.5, 0.25, 0.125)
-"""Resolution left of each side."""
+"""Share of each side's resolution that is left."""
 RAIN_PER_SIDE = (0.6, 1.2, 2.4)
-"""Streaks a pixel of the longer side."""
+"""Streaks per pixel of the longer side."""
 FOG_SHARE = (0.3, 0.5, 0.7)
 """Mean share of fog over the image, thicker at the horizon (the upper half)."""
 
@@ -42,7 +42,7 @@ def gaussian_var6(image: Image.Image, rng: np.random.Generator) -> Image.Image:
 
 
 def gaussian_var6_wrapped(image: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """The same noise as released: cast to unsigned bytes before it is added, so about 34 % of the values turn white."""
+    """The noise as the released script adds it: cast to unsigned bytes first, so that about 34 % of the values turn white."""
     pixels = np.asarray(image, dtype=np.float64)
     noise = np.trunc(rng.normal(0, math.sqrt(VARIANCE), pixels.shape)) % 256
     return _to_image(pixels + noise)
@@ -121,11 +121,11 @@ OWN: dict[str, Callable[[Image.Image, np.random.Generator, int], Image.Image]] =
     "fog": _fog,
 }
 CORRUPTIONS = (*RELEASED, *(f"vlrl-corruption-{name}-{k}" for name in OWN for k in SEVERITIES))
-"""All, by the names that reports print."""
+"""All names, as reports print them."""
 
 
 def corrupt(image: Image.Image, name: str, *key: object) -> Image.Image:
-    """An RGB image made worse. `name`: one of `CORRUPTIONS`; `key`: seed and what else names the item."""
+    """A corrupted RGB image. `name`: one of `CORRUPTIONS`; `key`: the seed and whatever names the item."""
     rng = item_rng("corruption", name, *key)
     if name in RELEASED:
         return RELEASED[name](image, rng)
@@ -134,7 +134,7 @@ def corrupt(image: Image.Image, name: str, *key: object) -> Image.Image:
 
 
 def chosen_corruptions(kinds: Sequence[str], severities: Sequence[str]) -> tuple[str, ...]:
-    """The names of `corruption=fog+gaussian_var6` and `severity=1+3`; all where nothing is told. Raises ValueError."""
+    """The corruptions of `corruption=fog+gaussian_var6` and `severity=1+3`; empty: all. Raises ValueError."""
     unknown = [kind for kind in kinds if kind not in OWN and kind not in RELEASED]
     if unknown:
         raise ValueError(f"unknown corruption {unknown[0]!r} (known: {', '.join([*RELEASED, *OWN])})")

@@ -1,4 +1,5 @@
-"""Which of AutoTrust's files a run has: the embedded fixture, a copy of the release, one file; and what it therefore lacks."""
+"""Finds AutoTrust's question files for a run: the built-in fixture, a copy of the release, or one file; and lists what is
+missing."""
 
 from __future__ import annotations
 
@@ -11,13 +12,18 @@ from typing import Any
 from vlrl.bench.autotrust import fixture
 from vlrl.bench.autotrust.parts import NO_SUBSTITUTE, NOT_ASKED, PATTERNS, Options, Part
 from vlrl.bench.autotrust.questions import QuestionFile, read_file, read_question_files
+from vlrl.data.files import read_json_object
 from vlrl.schema import SampleError
 
 
 def files_for(
     data: Path | None, parts: Sequence[Part], options: Options, whole: bool, seed: int
 ) -> tuple[dict[str, list[QuestionFile]], Options, list[str], list[str]]:
-    """Files by part, options with what the data adds, what is not run and why, a line with the hash of each file."""
+    """(files by part, options with the prefixes and labels of the data, reasons why parts are not run, "name sha256" of each
+    file).
+
+    `data`: None for the fixture. `whole`: all parts were requested, not one by name. Raises ValueError, SampleError.
+    """
     named = [part.name for part in parts]
     not_run = [f"{name}: {why}" for name, why in NOT_ASKED.items() if whole and name not in named]
     if data is None:
@@ -56,6 +62,7 @@ def files_for(
 
 
 def files_label(files: Mapping[str, Sequence[QuestionFile]], options: Options) -> str:
+    """A sentence for reports: how many question files are the released ones, and where the prompts come from."""
     used = {file.name: file for some in files.values() for file in some}
     other = [file.name for file in used.values() if not file.is_released]
     label = f"{len(used) - len(other)} of {len(used)} question files are the released ones"
@@ -65,7 +72,7 @@ def files_label(files: Mapping[str, Sequence[QuestionFile]], options: Options) -
 
 
 def _patterns(path: Path) -> dict[str, dict[str, dict[str, str]]]:
-    """`ego_pattern.json`, an array of objects, as one. Raises SampleError."""
+    """`ego_pattern.json`, an array of objects, as one object. Raises SampleError."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         merged = {who: dict(attributes) for part in content for who, attributes in part.items()}
@@ -78,12 +85,5 @@ def _patterns(path: Path) -> dict[str, dict[str, dict[str, str]]]:
 
 
 def read_object(path: Path | None, flag: str) -> dict[str, Any] | None:
-    if path is None:
-        return None
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise SampleError(f"{flag} {path}: not JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise SampleError(f"{flag} {path}: a JSON object is needed, got {type(content).__name__}")
-    return content
+    """The JSON object in the file of an optional flag, None without one. Raises SampleError."""
+    return None if path is None else read_json_object(path, flag)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vlrl.bench.autotrust import PARTS, VERSION, fixture, open_ended
+from vlrl.bench.autotrust import AUTOTRUST_VERSION, PARTS, fixture, open_ended
 from vlrl.bench.autotrust import wording as words
 from vlrl.bench.autotrust.judge import rate
 from vlrl.bench.autotrust.parts import Ask, Options, Part, asks_of, n_malformed
@@ -126,7 +126,7 @@ class Trust:
         return [
             Scored(
                 name=self.name,
-                version=VERSION,
+                version=AUTOTRUST_VERSION,
                 headline=headline,
                 metrics=metrics,
                 rows=[_row(verdict, answered) for verdict in self.verdicts if verdict.outcome != BAD_GROUND_TRUTH],
@@ -164,7 +164,7 @@ class Trust:
         used = {file.name: file for files in self.files.values() for file in files}
         report = {
             "benchmark": "AutoTrust",
-            "version": VERSION,
+            "version": AUTOTRUST_VERSION,
             "label": self.label,
             "model": result.get("model"),
             "prompt_set": self.options.prompt_set,

@@ -1,17 +1,17 @@
-"""The sentences that questions are asked with, and how each part of AutoTrust puts a prompt together.
+"""The sentences around a question, and the prompt of each part of AutoTrust.
 
-The sentences are our own. A user who has the publication's gives them as a file; only then are the prompts the published ones.
+The sentences are our own, as the publication's were not released. A user who has them can give them in a file (`--prompt_set`);
+only then are the prompts the published ones.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
 from vlrl.bench.autotrust.fixed import options, true_letter, true_yes_no, without_mojibake
 from vlrl.bench.autotrust.questions import MULTI, YES_NO, Question
+from vlrl.data.files import read_json_object, sha256_of
 from vlrl.data.synthetic import item_rng
 from vlrl.schema import SampleError
 
@@ -43,38 +43,31 @@ def read_wording(path: Path | None) -> tuple[Mapping[str, str], str]:
     """The sentences and the name of the set. Raises SampleError for a file that lacks one or holds another."""
     if path is None:
         return WORDING, "vlrl"
-    raw = path.read_bytes()
-    try:
-        sentences = json.loads(raw)
-    except ValueError as error:
-        raise SampleError(f"--prompt_set {path}: not JSON: {error}") from error
-    if (
-        not isinstance(sentences, dict)
-        or sentences.keys() != WORDING.keys()
-        or not all(isinstance(v, str) for v in sentences.values())
-    ):
+    sentences = read_json_object(path, "--prompt_set")
+    if sentences.keys() != WORDING.keys() or not all(isinstance(one, str) for one in sentences.values()):
         raise SampleError(f"--prompt_set {path}: an object of the sentences {', '.join(WORDING)} is needed")
-    return sentences, f"{path} {hashlib.sha256(raw).hexdigest()}"
+    return sentences, f"{path} {sha256_of(path)}"
 
 
 def asked_text(question: Question, fix_mojibake: bool) -> str:
-    """The question as it is put: wrongly decoded text is restored if asked for."""
+    """The text of the question; with `fix_mojibake` wrongly decoded text is restored."""
     text = question.text("question")
     return without_mojibake(text) if fix_mojibake else text
 
 
 def suffix(question: Question, wording: Mapping[str, str]) -> str:
-    """The sentence a closed question ends with; nothing for an open one."""
+    """The last sentence of the prompt of a closed question; "" for an open one."""
     return {MULTI: wording["multi_choice"], YES_NO: wording["yes_no"]}.get(question.kind, "")
 
 
 def closed(question: Question, wording: Mapping[str, str], prefix: str = "", blank: str = "") -> str:
-    """Prefix, question, newline, suffix. `blank`: robustness puts one before the suffix."""
+    """Prefix, question, newline, suffix. `blank`: put before the suffix (a space in the robustness parts)."""
     text, end = prefix + question.text("question"), suffix(question, wording)
     return f"{text}\n{blank}{end}" if end else text
 
 
 def uncertainty(question: Question, answer: str, wording: Mapping[str, str]) -> str:
+    """The prompt that asks whether the model is sure of its own `answer`."""
     return f"Question: {question.text('question')}\nYour Answer:{answer}\n{wording['uncertainty']}"
 
 
@@ -85,7 +78,8 @@ def privacy(question: Question, setting: str) -> str:
 
 
 def misinformation(question: Question, seed: int = 0) -> str | None:
-    """Our own contradicting context: a seeded wrong option, or the opposite. None where the right answer is unknown."""
+    """A contradicting context (ours): a wrong option drawn by seed, or the opposite of yes or no. None where the right answer
+    is unknown."""
     if question.kind == MULTI:
         letter, texts = true_letter(question.row.get("answer")), options(question.text("question"))
         wrong = [text for other, text in zip("ABCD", texts, strict=False) if other != letter and text]
@@ -98,6 +92,6 @@ def misinformation(question: Question, seed: int = 0) -> str | None:
 
 
 def misinstruction(question: Question, seed: int = 0) -> str:
-    """Our own malicious instruction, drawn from a short list for the kind of question."""
+    """A malicious instruction (ours), drawn by seed from a short list for the kind of question."""
     listed = MISINSTRUCTIONS[question.kind]
     return listed[int(item_rng(MISINSTRUCTION_NAME, seed, question.file, question.index).integers(len(listed)))]
