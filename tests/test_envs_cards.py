@@ -10,7 +10,7 @@ import pytest
 from vlrl.envs.cards import GAMES, formulas, game, solvable
 from vlrl.envs.cards.blackjack import bounds, total
 from vlrl.envs.cards.deck import RANKS
-from vlrl.envs.cards.formula import equals, evaluate
+from vlrl.envs.cards.formula import equals, exact_value
 
 pytestmark = pytest.mark.quick
 
@@ -198,7 +198,7 @@ def test_every_formula_uses_the_numbers_and_reaches_the_target(numbers):
     assert len(set(found)) == len(found) > 0
     for tokens in found:
         assert sorted(int(token) for token in tokens if token.isdecimal()) == sorted(numbers)
-        assert evaluate(tokens) == 24
+        assert exact_value(tokens) == 24
 
 
 def test_best_blackjack_is_what_dynamic_programming_says():

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vlrl.envs.cards import GAMES, completions
-from vlrl.envs.cards.formula import equals, evaluate, evaluate_as_python, read, read_token, value_of
+from vlrl.envs.cards.formula import equals, evaluate_as_python, exact_value, read, read_token, value_of
 
 pytestmark = pytest.mark.quick
 
@@ -18,12 +18,12 @@ POINTS24 = GAMES["points24"]
 
 
 def test_exact_reading():
-    assert evaluate(["8", "/", "(", "3", "-", "8", "/", "3", ")"]) == 24
-    assert evaluate(["1", "-", "2", "-", "3", "*", "4", "/", "6"]) == -3
-    assert evaluate(["2", "/", "4"]) == Fraction(1, 2)
-    assert evaluate(["(", "(", "4", ")", ")", " "]) == 4
+    assert exact_value(["8", "/", "(", "3", "-", "8", "/", "3", ")"]) == 24
+    assert exact_value(["1", "-", "2", "-", "3", "*", "4", "/", "6"]) == -3
+    assert exact_value(["2", "/", "4"]) == Fraction(1, 2)
+    assert exact_value(["(", "(", "4", ")", ")", " "]) == 4
     for broken in ("", "4 4", "4 +", "+ 4", "( 4", "4 )", "( )", "4 ( 4 )", "4 / ( 2 - 2 )", "4 * * 2", "4 / / 2", "4 ="):
-        assert evaluate(broken.split()) is None, broken
+        assert exact_value(broken.split()) is None, broken
 
 
 NUMBER = st.integers(1, 10).map(str)
@@ -42,7 +42,7 @@ def test_well_formed_formulas_have_pythons_value(tokens):
         expected = eval("".join(f"Fraction({token})" if token.isdecimal() else token for token in tokens))  # our own text
     except ZeroDivisionError:
         expected = None
-    assert evaluate(tokens) == expected
+    assert exact_value(tokens) == expected
 
 
 @pytest.mark.filterwarnings("ignore::SyntaxWarning")
@@ -56,7 +56,7 @@ def test_pythons_arithmetic_without_eval_agrees_with_it(tokens):
         expected = None
     if small and not isinstance(expected, tuple):
         assert evaluate_as_python(tokens) == expected
-    assert equals(tokens, 24, exact=True) == (evaluate(tokens) == 24)
+    assert equals(tokens, 24, exact=True) == (exact_value(tokens) == 24)
 
 
 def test_huge_powers_are_refused_quickly():
@@ -102,7 +102,7 @@ def test_completions_are_empty_exactly_where_a_plain_search_finds_none(numbers, 
     assert bool(found) == plainly_completable(tuple(prefix), tuple(left), 24, 20 - len(prefix))
     for tokens in found:
         assert list(tokens[: len(prefix)]) == prefix
-        assert evaluate(tokens) == 24
+        assert exact_value(tokens) == 24
         assert sorted(int(token) for token in tokens if token.isdecimal()) == sorted(numbers)
         assert len(tokens) <= 20
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from vlrl.envs.cards import GAMES, random_action, read_action, thought_fields, write_reply
 from vlrl.envs.cards.deck import Card, stated_ranks_match
 from vlrl.envs.cards.replies import key_position, last_object
-from vlrl.envs.cards.transcripts import Play, Turn
+from vlrl.envs.cards.transcripts import Playthrough, Turn
 
 pytestmark = pytest.mark.quick
 
@@ -107,9 +107,9 @@ def test_random_play_wins_as_often_as_computed(name, low, high):
     """0.283 on the number line, 0.281 in blackjack: the actions do not follow from the deal's own draws."""
     won = 0
     for seed in range(4000):
-        play = Play(GAMES[name], seed)
+        play = Playthrough(GAMES[name], seed)
         while not play.done:
-            play.play(Turn(""))
+            play.step(Turn(""))
         won += sum(one.reward for one in play.played) > 0
     assert low <= won / 4000 <= high
 

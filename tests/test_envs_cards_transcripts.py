@@ -13,7 +13,7 @@ from vlrl.envs import CardEnv
 from vlrl.envs.cards import GAMES, game, write_reply
 from vlrl.envs.cards.deals import answer_problem, deal_of, episode_sample, state_sample
 from vlrl.envs.cards.transcripts import (
-    Play,
+    Playthrough,
     Turn,
     read_moves,
     read_transcript,
@@ -23,7 +23,7 @@ from vlrl.envs.cards.transcripts import (
     write_transcript,
 )
 from vlrl.gtr.episodes import Episode
-from vlrl.models.generate import play
+from vlrl.models.generate import play_episodes
 from vlrl.rewards import load_reward, score_rows
 from vlrl.schema import Prediction, sample_from_json, sample_to_json
 from vlrl.tasks import load_task
@@ -51,7 +51,7 @@ def test_a_transcript_played_again_is_the_environment_s_episode(name):
         turns = []
         while not episode.done:
             turns.append(Turn(a_reply(rules, episode.env.state, rng), bool(rng.integers(5))))
-            episode.play(turns[-1].reply, turns[-1].ended)
+            episode.step(turns[-1].reply, turns[-1].ended)
         text = write_transcript(turns)
         played = replay(rules, seed, read_transcript(text))
         assert [one.token for one in played] == [step.token for step in episode.steps]
@@ -81,11 +81,11 @@ def test_an_episode_that_is_not_over_earns_nothing():
     if len(turns) > 1:
         assert reward(write_transcript(turns[:-1]), sample).value == 0
     assert "not over" in reward("[]", sample).why
-    finished = Play(game("numberline"), 1)
+    finished = Playthrough(game("numberline"), 1)
     for turn in turns:
-        finished.play(turn)
+        finished.step(turn)
     with pytest.raises(RuntimeError, match="over after"):
-        finished.play(turns[-1])
+        finished.step(turns[-1])
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -183,10 +183,10 @@ def test_episodes_are_played_side_by_side_to_their_ends():
         batches.append(len(states))
         return [Prediction(s.id, task.oracle(s), 7, truncated=False) for s in states]
 
-    made = play(samples, ask)
+    made = play_episodes(samples, ask)
     assert [one.completion for one in made] == [task.oracle(sample) for sample in samples]
     assert batches == sorted(batches, reverse=True)
     assert [one.n_tokens for one in made] == [7 * len(read_transcript(one.completion)) for one in made]
-    cut = play(samples, lambda states: [Prediction(s.id, "{", 7, truncated=True) for s in states])
+    cut = play_episodes(samples, lambda states: [Prediction(s.id, "{", 7, truncated=True) for s in states])
     assert all(one.truncated for one in cut)
     assert numbers(task, measure(task, samples, cut))["valid"].value == 0

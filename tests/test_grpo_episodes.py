@@ -18,7 +18,7 @@ from vlrl.rewards import load_reward
 from vlrl.schema import Task
 from vlrl.tasks import load_task
 from vlrl.training.grpo import Curriculum, Guide, Trainer
-from vlrl.training.grpo.dynamic_sampling import Row
+from vlrl.training.grpo.dynamic_sampling import GeneratedRow
 
 REWARDS = [load_reward(name) for name in ("card_success", "card_recognition")]
 
@@ -38,7 +38,7 @@ def trainer_of(folder, task="numberline", corrector=None, curriculum=None, args=
         options.setdefault("corrector", "oracle")
     made = Trainer(
         loaded, {task: known}, REWARDS, samples, arguments(folder, **(args or {})),
-        guide=Guide(GuideOptions(**options), corrector), plays=True, curriculum=curriculum,
+        guide=Guide(GuideOptions(**options), corrector), episodes=True, curriculum=curriculum,
     )  # fmt: skip
     made.model.train()
     made.current_gradient_accumulation_steps = 1
@@ -58,7 +58,7 @@ def scripted(trainer, reply):
             ids = tokenizer(reply(deal.game, deal.state(), calls[key])).input_ids
             text = trainer.processing_class.apply_chat_template(row["prompt"], add_generation_prompt=True, tokenize=False)
             prompt = trainer.processing_class(text=text, images=row["images"])["input_ids"][0]
-            written.append(Row(list(prompt), [*ids, tokenizer.eos_token_id], None))
+            written.append(GeneratedRow(list(prompt), [*ids, tokenizer.eos_token_id], None))
         return written
 
     trainer._write = write
@@ -83,13 +83,13 @@ def rows_of(trainer):
 def test_a_step_is_worth_what_its_episode_earned_and_thoughts_weigh_half(tmp_path):
     trainer = trainer_of(tmp_path)
     scripted(trainer, mixed_play)
-    seats = []
-    play = trainer._play
-    trainer._play = lambda found: (play(found), seats.extend(found))
+    trajectories = []
+    play = trainer._run_episodes
+    trainer._run_episodes = lambda found: (play(found), trajectories.extend(found))
     batch = trainer._generate_and_score_completions(rows_of(trainer))
     expected = []
-    for group in (seats[:4], seats[4:]):
-        steps = [seat.episode.steps for seat in group]
+    for group in (trajectories[:4], trajectories[4:]):
+        steps = [trajectory.episode.steps for trajectory in group]
         rewards, valid = [[s.reward for s in one] for one in steps], [[s.valid for s in one] for one in steps]
         assert len({tuple(one) for one in rewards}) > 1, "some episodes are won and some cut"
         expected += [value for episode in Credit().advantages(rewards, valid) for value in episode]
@@ -98,13 +98,13 @@ def test_a_step_is_worth_what_its_episode_earned_and_thoughts_weigh_half(tmp_pat
     decode = trainer._decode
     for row, value in enumerate(expected):
         ids = batch["completion_ids"][row].tolist()
-        mask = trainer._thought_mask(seats[0].rows[0]["sample"], ids)
+        mask = trainer._thought_mask(trajectories[0].rows[0]["sample"], ids)
         text = "".join(decode([token]) for token, kept in zip(ids, mask, strict=True) if kept)
         assert text.startswith('{"current number"')
         assert '"action"' not in text
         weights = torch.tensor([0.5 if kept else 1.0 for kept in mask])
         torch.testing.assert_close(advantages[row], value * weights)
-    assert trainer._metrics["train"]["episodes/success"][-1] == sum(s.episode.total > 0 for s in seats) / 8
+    assert trainer._metrics["train"]["episodes/success"][-1] == sum(s.episode.total > 0 for s in trajectories) / 8
     assert batch["num_items_in_batch"] == batch["completion_mask"].sum()
 
 
@@ -274,19 +274,26 @@ def test_led_episodes_are_imitated_and_are_no_part_of_the_policy_term(tmp_path):
 
     trainer = trainer_of(tmp_path, corrector=OracleCorrector(), gate="always", led=0.25)
     scripted(trainer, second_wins)
-    seats = []
-    play = trainer._play
-    trainer._play = lambda found: (play(found), seats.extend(found))
+    trajectories = []
+    play = trainer._run_episodes
+    trainer._run_episodes = lambda found: (play(found), trajectories.extend(found))
     batch = trainer._generate_and_score_completions(rows_of(trainer))
-    led, own = [seat for seat in seats if seat.led], [seat for seat in seats if not seat.led]
-    assert [seats.index(seat) for seat in led] == [0, 4], "one of each group"
-    assert all(seat.episode.total == 1 for seat in led), "won by the corrector's moves"
-    assert [seat.episode.total > 0 for seat in own] == [True, False, False] * 2
-    assert len(batch["completion_ids"]) == sum(len(seat.rows) for seat in own)
-    assert len(trainer._set) == trainer._metrics["train"]["episodes/moves"][-1] == sum(len(seat.rows) for seat in seats)
+    led, own = (
+        [trajectory for trajectory in trajectories if trajectory.guided],
+        [trajectory for trajectory in trajectories if not trajectory.guided],
+    )
+    assert [trajectories.index(trajectory) for trajectory in led] == [0, 4], "one of each group"
+    assert all(trajectory.episode.total == 1 for trajectory in led), "won by the corrector's moves"
+    assert [trajectory.episode.total > 0 for trajectory in own] == [True, False, False] * 2
+    assert len(batch["completion_ids"]) == sum(len(trajectory.rows) for trajectory in own)
+    assert (
+        len(trainer._set)
+        == trainer._metrics["train"]["episodes/moves"][-1]
+        == sum(len(trajectory.rows) for trajectory in trajectories)
+    )
     expected = []
     for group in (own[:3], own[3:]):
-        steps = [seat.episode.steps for seat in group]
+        steps = [trajectory.episode.steps for trajectory in group]
         found = Credit().advantages([[s.reward for s in one] for one in steps], [[s.valid for s in one] for one in steps])
         expected += [value for episode in found for value in episode]
     torch.testing.assert_close(batch["advantages"][:, -1].cpu(), torch.tensor(expected))
@@ -312,8 +319,8 @@ def test_a_curriculum_begins_with_the_easier_game(tmp_path):
     trainer.state.max_steps = 10
     games = []
     for trainer.state.global_step in (0, 4, 5, 9):
-        seat = trainer._seat(trainer.train_dataset[0], 0)
-        games.append(seat.episode.env.game.name)
+        trajectory = trainer._new_trajectory(trainer.train_dataset[0], 0)
+        games.append(trajectory.episode.env.game.name)
     assert games == ["ezpoints", "ezpoints", "points24", "points24"]
 
 

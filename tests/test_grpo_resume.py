@@ -38,7 +38,7 @@ def train(folder, task="detection", resume=None, freeze=False, sharing="auto", o
         freeze_vision=freeze,
         group_shared=sharing,
         guide=Guide(GuideOptions(**options), OracleCorrector()) if options else Guide(),
-        plays=played,
+        episodes=played,
     )
     trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
     return trainer

@@ -30,25 +30,25 @@ def test_an_episode_plays_replies_and_keeps_what_the_policy_saw():
     played = episode.env.game
     while not episode.done:
         frame, state = np.asarray(episode.observation), episode.env.state
-        step = episode.play(reply(played.shown(state), played.best(state)), ended=True)
+        step = episode.step(reply(played.shown(state), played.best(state)), ended=True)
         assert (step.frame == frame).all()
         assert (step.state, step.valid, step.recognised, step.cut) == (state, True, True, False)
         assert step.action == step.token == played.best(state)
     assert episode.total == 1
     assert [step.t for step in episode.steps] == list(range(len(episode.steps)))
     with pytest.raises(RuntimeError, match="is over"):
-        episode.play("", True)
+        episode.step("", True)
 
 
 def test_unreadable_actions_are_random_but_repeatable_or_end_the_episode():
     def tokens(number):
         episode = Episode(CardEnv("points24"), seed=3, number=number)
-        return [episode.play("gibberish", True).token for _ in range(3) if not episode.done]
+        return [episode.step("gibberish", True).token for _ in range(3) if not episode.done]
 
     assert tokens(0) == tokens(0)
     assert len({tuple(tokens(number)) for number in range(5)}) > 1
     ended = Episode(CardEnv("points24"), seed=3, illegal="end")
-    step = ended.play("gibberish", True)
+    step = ended.step("gibberish", True)
     assert (step.action, step.token, step.reward, step.done, step.valid, step.recognised) == (None, None, -1, True, False, None)
     with pytest.raises(ValueError, match="illegal='skip'"):
         Episode(CardEnv("points24"), seed=3, illegal="skip")
@@ -63,8 +63,8 @@ def points_episode(truncation, numbers=(4, 6, 1, 1)):
 def test_training_cuts_episodes_as_asked():
     wrong = reply({"cards": [4, 6, 1, 1], "formula": ""}, "9")
     plain = points_episode("none")
-    assert plain.play(wrong, True).done is False
-    step = points_episode("reward").play(wrong, True)
+    assert plain.step(wrong, True).done is False
+    step = points_episode("reward").step(wrong, True)
     assert (step.reward, step.done, step.cut) == (-1, True, True)
     four = reply({"cards": [4, 6, 1, 1], "formula": ""}, "4")
     leaving = Correction("corrected", text="x", target="6 * 4 * 1 * 1")
@@ -78,13 +78,13 @@ def test_training_cuts_episodes_as_asked():
         ("target", lost, True),
         ("reward", lost, False),
     ]:
-        step = points_episode(truncation).play(four, True, correction)
+        step = points_episode(truncation).step(four, True, correction)
         assert (step.cut, step.reward) == (cut, -1 if cut else 0), (truncation, correction)
     kept = points_episode("target")
-    kept.play(four, True, heading)
+    kept.step(four, True, heading)
     assert kept.request("", True).target == "4 * 6 * 1 * 1"
     plus = reply({"cards": [4, 6, 1, 1], "formula": "4"}, "+")
-    assert kept.play(plus, True, Correction("failed")).cut, "a failed verdict keeps the target, which `4 +` leaves"
+    assert kept.step(plus, True, Correction("failed")).cut, "a failed verdict keeps the target, which `4 +` leaves"
 
 
 def test_plain_episodes_with_the_oracles_thoughts_and_its_moves_are_won():
@@ -97,7 +97,7 @@ def test_plain_episodes_with_the_oracles_thoughts_and_its_moves_are_won():
                 correction = ORACLE.correct(episode.request(poor, True))
                 assert correction.status == "corrected"
                 move = claims.next_token(json.loads(correction.text)["thoughts"]) or read_action(poor, played)
-                episode.play(write_reply(thought_fields(correction.text, played), move), True, correction)
+                episode.step(write_reply(thought_fields(correction.text, played), move), True, correction)
             assert episode.total == played.success_reward
             row = episode_row(episode.steps[0].state, played, episode.steps)
             assert (row.n_steps, row.n_legal, row.n_valid, row.n_recognised, row.n_open, row.n_right) == (row.n_steps,) * 6
@@ -115,7 +115,7 @@ def test_where_the_corrector_leads_poor_thoughts_and_wrong_moves_win(name):
             wrong = next(token for token in game.tokens if token not in game.good(state))
             poor = write_reply(dict.fromkeys(game.thought_keys, "?"), wrong)
             verdict = ORACLE.correct(episode.request(poor, True))
-            step = episode.play(poor, True, verdict, correctors_move(poor, verdict, game))
+            step = episode.step(poor, True, verdict, correctors_move(poor, verdict, game))
             assert step.action == wrong, "what the policy chose stays on record"
         winnable = name != "points24" or game.solvable(episode.steps[0].state)
         assert (episode.total == game.success_reward) == winnable
@@ -138,12 +138,12 @@ def test_a_corrector_wants_no_move_where_it_names_none():
 
 def test_so_many_of_a_group_are_led():
     guided = GuideOptions(corrector="oracle", led=0.25)
-    assert [guided.n_led(group) for group in (4, 8, 16)] == [1, 2, 4]
-    assert GuideOptions(led=0.25).n_led(2) == 0, "nobody leads without a corrector"
-    assert GuideOptions(corrector="oracle", led=0.25, judge_reward=1.0).n_led(4) == 0, "nothing would be imitated"
+    assert [guided.n_guided(group) for group in (4, 8, 16)] == [1, 2, 4]
+    assert GuideOptions(led=0.25).n_guided(2) == 0, "nobody leads without a corrector"
+    assert GuideOptions(corrector="oracle", led=0.25, judge_reward=1.0).n_guided(4) == 0, "nothing would be imitated"
     for led, group in ((0.25, 2), (0.1, 4), (0.75, 4)):
         with pytest.raises(ValueError, match="leave two to compare"):
-            GuideOptions(corrector="oracle", led=led).n_led(group)
+            GuideOptions(corrector="oracle", led=led).n_guided(group)
     with pytest.raises(ValueError, match=r"outside 0..1"):
         GuideOptions(corrector="oracle", led=1.0)
 

@@ -13,11 +13,11 @@ from vlrl.training.grpo.mixed_modality import MixedBatches
 def test_steps_in_one_state_are_a_group_and_others_are_not(tmp_path):
     trainer = trainer_of(tmp_path)
     scripted(trainer, mixed_play)
-    seats = []
-    play = trainer._play
-    trainer._play = lambda found: (play(found), seats.extend(found))
+    trajectories = []
+    play = trainer._run_episodes
+    trainer._run_episodes = lambda found: (play(found), trajectories.extend(found))
     _, ids, mask, n_keep, fields = batch_of(trainer)
-    states = [seat.episode.steps[t].frame.tobytes() for seat in seats for t in range(len(seat.rows))]
+    states = [trajectory.episode.steps[t].frame.tobytes() for trajectory in trajectories for t in range(len(trajectory.rows))]
     plan = plan_rows(trainer.model, ids, mask, n_keep, fields)
     assert sorted(row for group in plan.groups for row in group.rows) == list(range(len(ids)))
     assert {group.rows for group in plan.groups} == {

@@ -263,7 +263,7 @@ def grpo_stage(job: Job) -> None:
         freeze_vision=config.run.freeze_vision,
         group_shared=config.run.group_shared,
         guide=Guide(config.guide, job.corrector, make_probe(config, job.loaded, job.data.plays)),
-        plays=job.data.plays,
+        episodes=job.data.plays,
         curriculum=None if config.curriculum is None else Curriculum(*config.curriculum),
     )
     if opened.resuming and PartialState().is_main_process:

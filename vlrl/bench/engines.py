@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from vlrl.data.images import image_size, open_images
-from vlrl.envs.cards.playing import play
+from vlrl.envs.cards.playing import play_episodes
 from vlrl.rewards.chat_client import EndpointError, chat, with_tries, without_secrets
 from vlrl.schema import Prediction, Sample, SampleError, Task
 
@@ -183,7 +183,7 @@ class Server(_Alone):
         """The answer to a sample, of an episode all its replies."""
         try:
             if tasks[sample.task].is_episode(sample):
-                return play([sample], lambda states: [self._reply(tasks, state, limit) for state in states])[0]
+                return play_episodes([sample], lambda states: [self._reply(tasks, state, limit) for state in states])[0]
             return self._reply(tasks, sample, limit)
         except EndpointError as error:
             return Failure(sample.id, str(error))
@@ -226,7 +226,10 @@ class Vllm(_Alone):
             batch = samples[start : start + 256]
             games = [sample for sample in batch if tasks[sample.task].is_episode(sample)]
             single = [sample for sample in batch if not tasks[sample.task].is_episode(sample)]
-            yield [*self._replies(tasks, single, limit), *play(games, lambda states: self._replies(tasks, states, limit))]
+            yield [
+                *self._replies(tasks, single, limit),
+                *play_episodes(games, lambda states: self._replies(tasks, states, limit)),
+            ]
 
     def _replies(self, tasks: Mapping[str, Task], batch: Sequence[Sample], limit: Limit) -> list[Prediction]:
         options = [

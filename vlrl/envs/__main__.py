@@ -39,16 +39,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ValueError as error:
         parser.error(str(error))
     print(f"{env.game.env_id}, seed {seed}. Moves: {' '.join(env.game.tokens)}. Also: hint, quit.")
-    play(env, frame, sys.stdin, args.frames)
+    play_in_terminal(env, frame, sys.stdin, args.frames)
     return 0
 
 
-def play(env: CardEnv, frame: np.ndarray, lines: TextIO, folder: Path | None) -> float:
+def play_in_terminal(env: CardEnv, frame: np.ndarray, lines: TextIO, folder: Path | None) -> float:
     """Plays until the game ends or the lines do, several moves a line allowed; returns the sum of rewards."""
     total, done, words = 0.0, False, moves(lines)
     while not done:
         _keep(frame, env, folder)
-        print(f"\n{describe(env)}")
+        print(f"\n{state_in_words(env)}")
         print("> ", end="", flush=True)
         word = next(words, "quit")
         if not lines.isatty():
@@ -77,7 +77,7 @@ def moves(lines: TextIO) -> Iterator[str]:
         yield from line.split()
 
 
-def describe(env: CardEnv) -> str:
+def state_in_words(env: CardEnv) -> str:
     """What the picture shows, in words."""
     state = env.state
     if env.game.name == "numberline":

@@ -85,7 +85,7 @@ def share_of(total: int, rank: int, n: int) -> int:
     return (total + n - 1 - rank) // n
 
 
-def totals(counts: Sequence[float]) -> dict[str, float]:
+def summed_counts(counts: Sequence[float]) -> dict[str, float]:
     """Log entries of the numbers of `as_numbers`, summed over processes."""
     return {f"corrector/{name}": value for name, value in zip(("calls", "cached", "failed", "cost"), counts, strict=True)}
 

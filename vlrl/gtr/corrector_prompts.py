@@ -14,7 +14,7 @@ from vlrl.envs.cards import Game
 from vlrl.envs.cards.briefs import Brief
 from vlrl.gtr.corrector import SampleRequest, StepRequest
 
-VERSION = "1"
+PROMPT_VERSION = "1"
 UNDETERMINED = "NOT DETERMINED"
 MAX_FORMULAS = 200
 

@@ -77,7 +77,7 @@ class Episode:
         seed = self.seed * 1009 + self.number
         return StepRequest(self.env.game, self.env.state, completion, ended, self.observation, self.target, seed)
 
-    def play(self, completion: str, ended: bool, correction: Correction | None = None, instead: str | None = None) -> Step:
+    def step(self, completion: str, ended: bool, correction: Correction | None = None, instead: str | None = None) -> Step:
         """Plays a reply. `correction`: the corrector's verdict on it, whose target formula is kept. `instead`: a token to play
         whatever the reply's action. Raises RuntimeError once the episode is over."""
         if self.done:

@@ -14,14 +14,14 @@ from vlrl.envs.cards.replies import key_position, last_object
 
 IGNORED = -100
 """The label that cross-entropy skips."""
-Span = tuple[int, int]
+CharSpan = tuple[int, int]
 
 
 class MaskError(ValueError):
     """A record with nothing to imitate, or whose mask would cover an action token: a bug, never data."""
 
 
-def thought_span(text: str, layout: str = "json") -> Span | None:
+def thought_span(text: str, layout: str = "json") -> CharSpan | None:
     """Characters of the thought, or None. "json": from the opening brace of the last object up to its `action` key.
     "tags": from `<think>` to `</think>`, both included. Raises ValueError for other layouts."""
     if layout == "json":
@@ -36,7 +36,7 @@ def thought_span(text: str, layout: str = "json") -> Span | None:
     return (start, end + len(END_THINK))
 
 
-def token_spans(ids: Sequence[int], decode: Callable[[Sequence[int]], str]) -> list[Span]:
+def token_spans(ids: Sequence[int], decode: Callable[[Sequence[int]], str]) -> list[CharSpan]:
     """The characters each token stands for in `decode(ids)`; a token that is only part of a character has an empty span at
     its place, the last part has the character.
 
@@ -61,7 +61,7 @@ def _common(beginning: str, whole: str) -> int:
     return next(n for n, (a, b) in enumerate(zip(beginning, whole + "\0" * len(beginning), strict=False)) if a != b)
 
 
-def thought_mask(spans: Sequence[Span], thought: Span | None) -> list[bool]:
+def thought_mask(spans: Sequence[CharSpan], thought: CharSpan | None) -> list[bool]:
     """Per token: whether it lies wholly inside the thought. Without a thought (invalid format) all are False, so that all
     tokens weigh one."""
     if thought is None:

@@ -97,7 +97,7 @@ class GuideOptions:
         """`truncation`; without a corrector there is no target formula to be left, and a reward below 0 cuts alone."""
         return "reward" if self.truncation == "target" and not self.corrects else self.truncation
 
-    def n_led(self, group: int) -> int:
+    def n_guided(self, group: int) -> int:
         """Episodes of a group that the corrector leads. Raises ValueError where fewer than two of the policy's own are left."""
         if not self.imitates or self.led == 0:
             return 0

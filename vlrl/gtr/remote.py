@@ -34,7 +34,7 @@ from vlrl.gtr.corrector import Correction, Request, SampleRequest, StepRequest
 from vlrl.gtr.masks import thought_span
 from vlrl.rewards.chat_client import ChatReply, EndpointError, base_url, chat
 
-N_TRIES = 3
+MAX_TRIES = 3
 RECENT = 200
 MIN_RECENT = 10
 MAX_INVALID_CHARS = 2_000
@@ -177,17 +177,17 @@ class RemoteCorrector:
     def _ask(self, body: dict[str, Any], request: Request) -> tuple[dict[str, Any] | None, int, str]:
         """A checked reply or None, the number of tries, and why there is none."""
         why = ""
-        for attempt in range(1, N_TRIES + 1):
+        for attempt in range(1, MAX_TRIES + 1):
             if self.clock() < self._paused_until:
                 return None, attempt - 1, why or "asking is paused after too many failures"
             try:
                 reply = _checked(self._exchange(body, request), request)
             except LimitReached as reached:
-                self._say_once(f"corrector {self.tier}: {reached}; no more corrections", key="limit")
+                self._report_once(f"corrector {self.tier}: {reached}; no more corrections", key="limit")
                 return None, attempt - 1, str(reached)
             except EndpointError as error:
                 why = f"try {attempt}: {error}"
-                if attempt == N_TRIES or not error.again:
+                if attempt == MAX_TRIES or not error.again:
                     self._note(failed=True, why=why)
                     return None, attempt, why
                 low, high = self.options.backoff_s
@@ -224,7 +224,7 @@ class RemoteCorrector:
                 raise
             with self._lock:
                 self._refused.add(refused)
-            self._say_once(f"corrector {self.tier}: asked without {refused} from here on ({error})", key=refused)
+            self._report_once(f"corrector {self.tier}: asked without {refused} from here on ({error})", key=refused)
             return self._call(body)
         self.spending.pay(reply.usage)
         return reply
@@ -242,7 +242,7 @@ class RemoteCorrector:
         """Keeps the recent outcomes and pauses when too many of them are failures. The first failure after a pause brings
         the next one, twice as long."""
         if failed:
-            self._say_once(f"corrector {self.tier}: {why}; such steps are not corrected", key="first failure")
+            self._report_once(f"corrector {self.tier}: {why}; such steps are not corrected", key="first failure")
         with self._lock:
             self._recent.append(failed)
             n_failed, n = sum(self._recent), len(self._recent)
@@ -259,7 +259,7 @@ class RemoteCorrector:
             f"corrector {self.tier}: {n_failed} of the last {n} requests failed ({why}); asking pauses for {pause_s:g} s"
         )
 
-    def _say_once(self, line: str, key: str = "") -> None:
+    def _report_once(self, line: str, key: str = "") -> None:
         with self._lock:
             if (key or line) in self._said:
                 return
@@ -269,7 +269,9 @@ class RemoteCorrector:
     def _cache_path(self, body: dict[str, Any]) -> Path | None:
         if self.options.cache is None:
             return None
-        key = hashlib.sha256(json.dumps([questions.VERSION, self.options.model, body], sort_keys=True).encode()).hexdigest()
+        key = hashlib.sha256(
+            json.dumps([questions.PROMPT_VERSION, self.options.model, body], sort_keys=True).encode()
+        ).hexdigest()
         return self.options.cache / key[:2] / f"{key}.json"
 
 

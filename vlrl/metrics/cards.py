@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from vlrl.envs.cards import Game, write_reply
 from vlrl.envs.cards.deals import Deal
-from vlrl.envs.cards.transcripts import Play, PlayedTurn, Turn
+from vlrl.envs.cards.transcripts import PlayedTurn, Playthrough, Turn
 from vlrl.metrics.accuracy import means
 from vlrl.metrics.bootstrap import bootstrap_mean, bootstrap_ratio, wilson
 from vlrl.schema import Metric, Row
@@ -98,9 +98,9 @@ def yardsticks(deals: Sequence[Deal]) -> dict[str, Metric]:
     for name, best in (("success_random", False), ("success_oracle", True)):
         n_won = 0
         for deal in deals:
-            play = Play(deal.game, deal.seed)
+            play = Playthrough(deal.game, deal.seed)
             while not play.done:
-                play.play(Turn(write_reply({}, deal.game.best(play.state)) if best else ""))
+                play.step(Turn(write_reply({}, deal.game.best(play.state)) if best else ""))
             n_won += sum(turn.reward for turn in play.played) > 0
         found[name] = wilson(n_won, len(deals))
     return found

@@ -12,7 +12,7 @@ from accelerate.utils import gather_object
 from tqdm.auto import tqdm
 from transformers import GenerationConfig, PreTrainedModel
 
-from vlrl.envs.cards.playing import play
+from vlrl.envs.cards.playing import play_episodes
 from vlrl.models.inputs import messages, open_images
 from vlrl.models.load import LoadedModel, vision_token_ids
 from vlrl.schema import Prediction, Sample, Task
@@ -88,7 +88,7 @@ def complete(
     if single:
         made |= zip(single, ask([batch[i] for i in single]), strict=True)
     if games:
-        made |= zip(games, play([batch[i] for i in games], ask), strict=True)
+        made |= zip(games, play_episodes([batch[i] for i in games], ask), strict=True)
     return [made[i] for i in range(len(batch))]
 
 

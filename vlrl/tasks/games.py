@@ -12,7 +12,7 @@ from functools import partial
 from vlrl.data.synthetic.deals import game_sample
 from vlrl.envs.cards import GAMES, own_rng, read_action, write_reply
 from vlrl.envs.cards.deals import Deal, answer_problem, deal_of, state_sample
-from vlrl.envs.cards.transcripts import Play, Turn, read_transcript, replay, write_transcript
+from vlrl.envs.cards.transcripts import Playthrough, Turn, read_transcript, replay, write_transcript
 from vlrl.envs.cards.wording import word_thought
 from vlrl.metrics.cards import Played, episode_row, game_metrics
 from vlrl.rewards.cards import card_move, card_recognition
@@ -68,9 +68,9 @@ def oracle(sample: Sample) -> str:
     deal = deal_of(sample)
     if not deal.is_episode:
         return right_reply(deal)
-    play = Play(deal.game, deal.seed)
+    play = Playthrough(deal.game, deal.seed)
     while not play.done:
-        play.play(Turn(right_reply(dataclasses.replace(deal, moves=play.moves))))
+        play.step(Turn(right_reply(dataclasses.replace(deal, moves=play.moves))))
     return write_transcript(one.turn for one in play.played)
 
 

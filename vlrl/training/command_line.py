@@ -84,7 +84,7 @@ def read_grpo_words(words: Sequence[str]) -> GrpoWords:
     options.check_groups(values)
     try:
         guided, curriculum = read_guide(guide), read_curriculum(guide.curriculum, turns)
-        guided.n_led(int(values.get("num_generations") or 8))
+        guided.n_guided(int(values.get("num_generations") or 8))
         benches = read_benches(bench)
     except ValueError as error:
         raise ConfigError(str(error)) from error

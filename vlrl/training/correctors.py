@@ -86,13 +86,13 @@ def checkpoint_writer(config: Config, name: str) -> Callable[[Sequence[Request]]
     return write
 
 
-def make_probe(config: Config, loaded: LoadedModel, plays: bool) -> Callable[[Any], float] | None:
+def make_probe(config: Config, loaded: LoadedModel, episodes: bool) -> Callable[[Any], float] | None:
     """How much a model's greedy thoughts follow the image, on states (or samples) that training does not draw; None for a run
     whose thoughts nobody corrects, or whose samples come from a file."""
-    if config.run.data is not None or not (plays or config.guide.corrects):
+    if config.run.data is not None or not (episodes or config.guide.corrects):
         return None
     n, task = config.guide.probes, config.task
-    split = "coldstart-probe" if plays else "probe"
+    split = "coldstart-probe" if episodes else "probe"
     layout, box_format = config.layout
     samples = [
         prepare_sample(task.draw(0, split, i), loaded, answer_format=layout, box_format=box_format)
@@ -106,14 +106,14 @@ def make_probe(config: Config, loaded: LoadedModel, plays: bool) -> Callable[[An
         def thoughts_for(images: Sequence[int]) -> list[str]:
             shown = [replace(one, images=samples[i].images) for one, i in zip(samples, images, strict=True)]
             made = complete(loaded, config.tasks, shown, config.grpo.max_completion_length or 256, model)
-            return [_thought(one.completion, plays) for one in made]
+            return [_thought(one.completion, episodes) for one in made]
 
         return probe_sensitivity(thoughts_for, len(samples))
 
     return probe
 
 
-def _thought(completion: str, plays: bool) -> str:
+def _thought(completion: str, episodes: bool) -> str:
     """The thought of a completion, or all of it where none can be told apart."""
-    span = thought_span(completion, "json" if plays else "tags")
+    span = thought_span(completion, "json" if episodes else "tags")
     return completion if span is None else completion[slice(*span)]

@@ -86,7 +86,7 @@ def value_of(reading: Reading | None) -> Fraction | None:
     return reading[0].total + reading[0].term
 
 
-def evaluate(tokens: Iterable[str]) -> Fraction | None:
+def exact_value(tokens: Iterable[str]) -> Fraction | None:
     """The exact value of a formula: binary `+ - * /`, brackets, every number one token. None: malformed or a division by
     zero. Blanks are skipped; neighbouring numbers, `**`, `//`, signs and empty brackets are malformed."""
     return value_of(read(tokens))
@@ -139,4 +139,4 @@ def _power(base: Any, exponent: Any) -> Any:
 
 def equals(tokens: Iterable[str], target: int, exact: bool) -> bool:
     """Whether the formula's value is the target: exactly, or by Python's arithmetic and `==`."""
-    return bool((evaluate(tokens) if exact else evaluate_as_python(tokens)) == target)
+    return bool((exact_value(tokens) if exact else evaluate_as_python(tokens)) == target)

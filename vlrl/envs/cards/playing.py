@@ -5,21 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from vlrl.envs.cards.deals import deal_of, state_sample
-from vlrl.envs.cards.transcripts import Play, Turn, write_transcript
+from vlrl.envs.cards.transcripts import Playthrough, Turn, write_transcript
 from vlrl.schema import Prediction, Sample
 
 
-def play(episodes: Sequence[Sample], ask: Callable[[Sequence[Sample]], list[Prediction]]) -> list[Prediction]:
+def play_episodes(episodes: Sequence[Sample], ask: Callable[[Sequence[Sample]], list[Prediction]]) -> list[Prediction]:
     """Play episodes side by side to their ends on the plain rules; `ask` answers the states they are in."""
-    plays = [Play(deal.game, deal.seed) for deal in map(deal_of, episodes)]
-    n_tokens, n_cut = [0] * len(plays), [0] * len(plays)
-    while live := [i for i, one in enumerate(plays) if not one.done]:
-        states = [state_sample(episodes[i], plays[i].moves, good=False) for i in live]
+    playthroughs = [Playthrough(deal.game, deal.seed) for deal in map(deal_of, episodes)]
+    n_tokens, n_cut = [0] * len(playthroughs), [0] * len(playthroughs)
+    while live := [i for i, one in enumerate(playthroughs) if not one.done]:
+        states = [state_sample(episodes[i], playthroughs[i].moves, good=False) for i in live]
         for i, reply in zip(live, ask(states), strict=True):
-            plays[i].play(Turn(reply.completion, ended=not reply.truncated))
+            playthroughs[i].step(Turn(reply.completion, ended=not reply.truncated))
             n_tokens[i] += reply.n_tokens
             n_cut[i] += reply.truncated
     return [
         Prediction(sample.id, write_transcript(turn.turn for turn in one.played), n_tokens[i], truncated=n_cut[i] > 0)
-        for i, (sample, one) in enumerate(zip(episodes, plays, strict=True))
+        for i, (sample, one) in enumerate(zip(episodes, playthroughs, strict=True))
     ]

@@ -62,7 +62,7 @@ def read_transcript(text: str) -> list[Turn] | None:
     return turns
 
 
-class Play:
+class Playthrough:
     """An episode under way by the plain rules: nothing is cut short, and an unreadable action becomes the random one that the
     same step always gets (`number`: which episode of the deal)."""
 
@@ -80,7 +80,7 @@ class Play:
     def moves(self) -> tuple[str, ...]:
         return tuple(turn.token for turn in self.played)
 
-    def play(self, turn: Turn) -> PlayedTurn:
+    def step(self, turn: Turn) -> PlayedTurn:
         """Plays a reply. Raises RuntimeError once the episode is over."""
         if self.done:
             raise RuntimeError(f"{self.game.name}, seed {self.seed}: over after {len(self.played)} steps")
@@ -96,12 +96,12 @@ class Play:
 
 
 def replay(game: Game, seed: int, turns: Sequence[Turn], number: int = 0, parser: str = "strict") -> list[PlayedTurn]:
-    """Plays the turns from the deal of `seed` (see `Play`). Turns after the end are not played."""
-    under_way = Play(game, seed, number, parser)
+    """Plays the turns from the deal of `seed` (see `Playthrough`). Turns after the end are not played."""
+    under_way = Playthrough(game, seed, number, parser)
     for turn in turns:
         if under_way.done:
             break
-        under_way.play(turn)
+        under_way.step(turn)
     return under_way.played
 
 

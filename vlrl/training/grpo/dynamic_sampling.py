@@ -17,7 +17,7 @@ from vlrl.training.grpo.shared_logprobs import SharedGroups
 
 
 @dataclass(frozen=True)
-class Row:
+class GeneratedRow:
     """One generated completion. `logprobs`: the sampler's own, from backends that tell them."""
 
     prompt_ids: list[int]
@@ -28,16 +28,16 @@ class Row:
 class FreshGroups(SharedGroups):
     """`SharedGroups` that replaces groups of equal rewards, for at most `_max_rounds` more rounds of generation a batch.
 
-    `_verdicts` is what rewards that ask others said, shared by all processes while `_asks` is true.
+    `_verdicts` is what rewards that ask others said, shared by all processes while `_shares_verdicts` is true.
     """
 
     _max_rounds = 0
-    _asks = False
+    _shares_verdicts = False
 
     def _start_sampling(self, max_rounds: int) -> None:
         self._max_rounds = max_rounds
         self._draws = (-1, 0)
-        self._handed: list[tuple[dict[str, Any], Row]] | None = None
+        self._handed: list[tuple[dict[str, Any], GeneratedRow]] | None = None
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         """TRL's own, on a batch in which groups without spread have been replaced."""
@@ -85,7 +85,7 @@ class FreshGroups(SharedGroups):
         self._handed = list(zip(inputs, rows, strict=True))
         return inputs
 
-    def _draw(self, inputs: list[dict[str, Any]]) -> tuple[list[Row], np.ndarray]:
+    def _draw(self, inputs: list[dict[str, Any]]) -> tuple[list[GeneratedRow], np.ndarray]:
         """One completion for each row, and the rewards of all processes' rows; leaves no trace in metrics and logs."""
         self._agree_on_images(inputs)
         self._rows = inputs
@@ -97,11 +97,11 @@ class FreshGroups(SharedGroups):
         self.state.num_input_tokens_seen, self._metrics = n_tokens, metrics
         self._pending_extra_logs.clear()
         self._pending_metrics.clear()
-        if self._asks:
+        if self._shares_verdicts:
             for verdicts in gather_object([dict(self._verdicts)]):
                 self._verdicts.update(verdicts)
         rows = zip(prompt_ids, ids, logprobs or [None] * len(ids), strict=True)
-        return [Row(*row) for row in rows], rewards_BR.cpu().double().numpy()
+        return [GeneratedRow(*row) for row in rows], rewards_BR.cpu().double().numpy()
 
     def _groups_without_spread(self, rewards_BR: np.ndarray) -> list[int]:
         each = self.multi_objective_aggregation == "normalize_then_sum"

@@ -18,7 +18,7 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 from trl.data_utils import prepare_multimodal_messages
 
-from vlrl.gtr.budget import as_numbers, totals
+from vlrl.gtr.budget import as_numbers, summed_counts
 from vlrl.gtr.correction_set import CorrectionSet, Record
 from vlrl.gtr.corrector import Correction, Corrector, Request, SampleRequest
 from vlrl.gtr.diagnostics import StepNote, Window
@@ -96,7 +96,7 @@ class GuidedThoughts(FreshGroups):
             )
             knows = ", knows the right answers (privileged)" if guide.corrector.privileged else ""
             does = f"imitates the {options.clone}, weight {options.coef:g}" if options.imitates else "imitates nothing"
-            self._say(f"corrector {guide.corrector.tier}{knows}; {does}")
+            self._log_line(f"corrector {guide.corrector.tier}{knows}; {does}")
 
     def _task(self, name: str) -> Task:
         """A task of the run, or a built-in one: a resumed run may hold corrections of a curriculum that it no longer has."""
@@ -336,7 +336,7 @@ class GuidedThoughts(FreshGroups):
                 logs["thoughts/sensitivity"] = self._guide.probe(self.accelerator.unwrap_model(self.model))
             if isinstance(self._guide.corrector, RemoteCorrector):
                 own = torch.tensor([as_numbers(self._guide.corrector.counts)], device=self.accelerator.device)
-                logs |= totals(self.accelerator.gather(own).sum(0).tolist())
+                logs |= summed_counts(self.accelerator.gather(own).sum(0).tolist())
         super().log(logs, start_time)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:

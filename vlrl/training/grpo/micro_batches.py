@@ -21,13 +21,13 @@ WHOLE_BATCH = ("dapo", "cispo", "vespo")
 class StepBatches(GuidedThoughts):
     """`GuidedThoughts` whose rows may be steps of episodes, as many as were played."""
 
-    _plays = False
+    _has_episodes = False
     _filled = 1.0
     """Rows a generation of all processes has for each step that was played."""
 
     def _prepare_inputs(self, generation_batch: Any) -> Any:
         """TRL's own; of episodes, their steps in random order in equal parts, one for each micro-step of a generation."""
-        if not self._plays or not self.model.training:
+        if not self._has_episodes or not self.model.training:
             return super()._prepare_inputs(generation_batch)
         steps = self.args.steps_per_generation
         if self._step % (steps * self.num_iterations) == 0 or self._buffered_inputs is None:

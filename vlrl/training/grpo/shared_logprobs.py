@@ -60,10 +60,10 @@ class SharedGroups(MixedBatches):
         self._rows: list[dict[str, Any]] = []
         self._prepared: dict[int, Prompt] = {}
         self._compared: set[tuple[int, bool]] = set()
-        self._said: set[str] = set()
-        self._say(self._sharing.line(by_row))
+        self._logged: set[str] = set()
+        self._log_line(self._sharing.line(by_row))
 
-    def _say(self, words: str) -> None:
+    def _log_line(self, words: str) -> None:
         if self.accelerator.is_main_process:
             print(words, flush=True)
 
@@ -71,9 +71,9 @@ class SharedGroups(MixedBatches):
         """Said once for each reason, and an error where sharing was demanded."""
         if self._must_share:
             raise RunStopped(f"--group_shared on: {why}")
-        if why not in self._said:
-            self._said.add(why)
-            self._say(f"warning: {what}: {why}")
+        if why not in self._logged:
+            self._logged.add(why)
+            self._log_line(f"warning: {what}: {why}")
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         """TRL's own; the processor answers its second question, about all rows, with what one of each group gave."""

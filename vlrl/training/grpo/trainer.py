@@ -2,7 +2,7 @@
 every completion on disk with its score and why, and what TRL lacks: prompts and images run once a group, dynamic sampling,
 batches that mix text and images, guided thoughts, episodes of many steps.
 
-The only chapter that subclasses TRL's trainer, in a class for each of these. The mathematics (advantages, loss, KL) is TRL's,
+The only room that subclasses TRL's trainer, in a class for each of these. The mathematics (advantages, loss, KL) is TRL's,
 untouched.
 """
 
@@ -37,13 +37,13 @@ from vlrl.training.progress import StepLog, grpo_columns, write_completions
 
 
 class Trainer(WholeCheckpoints, KeptGenerations, Episodes):
-    """`GRPOTrainer` fed with `Samples`, each asked as its own task asks, paid by vlrl's rewards.
+    """`GRPOTrainer` on `Samples`, each with the prompt of its own task, scored by vlrl's rewards.
 
-    `base`: whose value the rewards that need one build on. `applies`: which reward pays which sample (default: each one
+    `base`: the reward whose value those that need one build on. `applies`: which reward scores which sample (default: each one
     every sample it can score). `dynamic_sampling`: at most so many more rounds of generation a batch, in which groups of
     equal rewards are replaced (0: off). `freeze_vision`: train the language model only. `group_shared`: run prompts and images
     once a group where that is possible ("auto"), or refuse to run otherwise ("on", raises NotShared), or never ("off").
-    `guide`: how thoughts are corrected, imitated and weighed. `plays`: the samples are episodes; `curriculum`: on easier deals
+    `guide`: how thoughts are corrected, imitated and weighed. `episodes`: the samples are episodes. `curriculum`: easier deals
     first.
     """
 
@@ -62,7 +62,7 @@ class Trainer(WholeCheckpoints, KeptGenerations, Episodes):
         freeze_vision: bool = False,
         group_shared: str = "auto",
         guide: Guide = Guide(),  # noqa: B008 (frozen)
-        plays: bool = False,
+        episodes: bool = False,
         curriculum: Curriculum | None = None,
     ) -> None:
         self._banned = vision_token_ids(loaded)
@@ -73,11 +73,11 @@ class Trainer(WholeCheckpoints, KeptGenerations, Episodes):
             kwargs.setdefault("suppress_tokens", self._banned)
         args.generation_kwargs = kwargs
         if freeze_vision:
-            said = freeze(loaded.model)
+            frozen = freeze(loaded.model)
             if PartialState().is_main_process:
-                print(said, flush=True)
+                print(frozen, flush=True)
         self._verdicts: dict[str, Score | list[Score]] = {}
-        self._asks = dynamic_sampling > 0 and any("network" in reward.needs for reward in rewards)
+        self._shares_verdicts = dynamic_sampling > 0 and any("network" in reward.needs for reward in rewards)
         self.steps = StepLog("step", grpo_columns([reward.name for reward in rewards]))
         super().__init__(
             model=loaded.model,
@@ -91,17 +91,17 @@ class Trainer(WholeCheckpoints, KeptGenerations, Episodes):
         self._banned_set = frozenset(self._banned)
         self._started: tuple[float, int] | None = None
         self._start_sampling(dynamic_sampling)
-        self._start_sharing(group_shared, by_row=plays)
+        self._start_sharing(group_shared, by_row=episodes)
         self._start_guiding(guide, tasks, rewards)
-        if plays:
+        if episodes:
             self._start_playing(curriculum)
         for callback in (PrinterCallback, ProgressCallback):
             self.remove_callback(callback)
 
     def _as_trl(self, reward: Reward, base: Reward | None, applies: Callable[[Reward, Sample], bool] | None) -> Any:
-        scoring = remembering(reward, self._verdicts) if self._asks and "network" in reward.needs else reward
-        pays = None if applies is None else partial(applies, reward)
-        return as_trl(scoring, base if "base" in reward.needs else None, pays)
+        scoring = remembering(reward, self._verdicts) if self._shares_verdicts and "network" in reward.needs else reward
+        scores = None if applies is None else partial(applies, reward)
+        return as_trl(scoring, base if "base" in reward.needs else None, scores)
 
     # -- scoring -------------------------------------------------------------------------------------------------------
 
