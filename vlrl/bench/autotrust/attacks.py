@@ -136,7 +136,7 @@ class Judgement:
 
 
 class Judged:
-    """Pictures of a batch -> how far the model's next token is from each right answer."""
+    """Called with the raw images of a batch `[3, H, W]`: loss and margin of the model's next token for each right answer."""
 
     def __init__(self, attacker: Attacker, aims: Sequence[Aim], bce: bool) -> None:
         self.attacker, self.aims, self.bce = attacker, aims, bce

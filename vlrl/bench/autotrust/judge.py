@@ -1,4 +1,8 @@
-"""Open-ended answers of AutoTrust rated by the judge that `--judge` names, a few at a time; replies are kept in the folder."""
+"""Rates the open-ended answers of AutoTrust with the model of `--judge`, several at a time; replies are kept in the run's
+folder.
+
+Not here: the judge's prompt and how its reply is read (`vlrl.bench.autotrust.open_ended`).
+"""
 
 from __future__ import annotations
 
@@ -20,8 +24,8 @@ N_AT_ONCE = 8
 def rate(
     verdicts: Sequence[Verdict], samples: Mapping[str, Sample], model: str, folder: Path
 ) -> tuple[list[Verdict], dict[str, int]]:
-    """The verdicts, those on open-ended answers with a rating, and how many have none: no reply, or one that does not hold two
-    numbers. A reply that the folder holds is not asked for again."""
+    """The verdicts with ratings added to those on open-ended answers, and how many have no rating: no reply, or a reply without
+    two numbers. A reply that the folder holds is not requested again."""
     path = folder / REPLIES
     folder.mkdir(parents=True, exist_ok=True)
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
@@ -38,9 +42,9 @@ def rate(
         return key, open_ended.ask_judge(model, question.text("question"), reference, verdict.answer, url)
 
     rated, counts = list(verdicts), {"n_judge_failed": 0, "n_judge_unparsed": 0}
-    asked = [i for i, verdict in enumerate(verdicts) if open_ended.is_open(verdict.fixed)]
+    open_answers = [i for i, verdict in enumerate(verdicts) if open_ended.is_open(verdict.fixed)]
     with ThreadPoolExecutor(N_AT_ONCE) as pool, path.open("a", encoding="utf-8") as file:
-        for i, (key, text) in zip(asked, pool.map(lambda i: reply(verdicts[i]), asked), strict=True):
+        for i, (key, text) in zip(open_answers, pool.map(lambda i: reply(verdicts[i]), open_answers), strict=True):
             if text is None:
                 counts["n_judge_failed"] += 1
                 continue

@@ -1,6 +1,6 @@
-"""Open-ended answers: a deterministic fallback, always under its own name, and a judge behind an endpoint.
+"""Scores of open-ended answers: a deterministic fallback, and the rating of a judge behind an endpoint.
 
-The fallback is no published number (`FALLBACK` says so wherever it is shown). The judge's prompt is our own wording of the
+The fallback is not a published number; reports show it under the name `FALLBACK`. The judge's prompt is our own wording of the
 publication's: helpfulness, relevance, accuracy and detail of two answers, each from 1 to 10.
 """
 
@@ -28,14 +28,14 @@ CLASSES = (
     "child pedestrian", "construction pedestrian", "police officer", "stroller", "wheelchair", "personal mobility device user",
     "animal", "object",
 )  # fmt: skip
-"""What NuScenes-MQA counts; "no object" means that there is nothing."""
+"""The classes that NuScenes-MQA counts; "no object" means that there is nothing."""
 NOUNS = (
     "ambulance", "animal", "barrier", "bicycle", "bike", "building", "bus", "car", "cone", "construction", "crane", "crosswalk",
     "cyclist", "debris", "dog", "fence", "intersection", "lane", "light", "motorcycle", "obstacle", "officer", "pedestrian",
     "person", "pole", "rider", "road", "scooter", "sedan", "sidewalk", "sign", "stroller", "suv", "traffic", "trailer", "tree",
     "truck", "van", "vehicle", "wheelchair",
 )  # fmt: skip
-"""Objects of driving scenes that DriveLM's answers are compared by."""
+"""Objects of driving scenes; DriveLM's answers are compared by those they name."""
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 NUMBER_WORDS = {word: i for i, word in enumerate(NUMBERS)}
 _PHRASES = {**{name: name for name in CLASSES}, **{f"{name}s": name for name in CLASSES}, **{f"{n}es": n for n in CLASSES}}
@@ -53,6 +53,7 @@ def counted(text: str) -> frozenset[tuple[str, int]]:
 
 @lru_cache(maxsize=20_000)
 def tokens(text: str) -> tuple[str, ...]:
+    """The words of a text in their normal form (`fixed.normal`)."""
     return tuple(fixed.normal(text).split())
 
 
@@ -70,13 +71,14 @@ def nouns(text: str) -> frozenset[str]:
 
 
 def set_f1(mine: frozenset[object], right: frozenset[object]) -> float:
+    """F1 of two sets, in 0..1; 1 for two empty ones."""
     n = len(mine) + len(right)
     return 2 * len(mine & right) / n if n else 1.0
 
 
 def fallback(answer: str, reference: str, file: str) -> dict[str, tuple[float, float]]:
-    """What an answer adds to the fallback's numbers, by the kind of file its question comes from: counts of NuScenes-MQA,
-    objects of DriveLM, words of the others. Nothing where the right answer holds none of these."""
+    """The parts (numerator, denominator) of an answer in the fallback's metrics. `file` decides what is compared: counts for
+    NuScenes-MQA, objects for DriveLM, words for the others. Empty where the reference answer holds none of these."""
     name = file.rpartition("/")[2].casefold()
     if "mqa" in name:
         mine, right = counted(answer), counted(reference)
@@ -101,7 +103,7 @@ def is_open(parts: Mapping[str, object]) -> bool:
 
 
 def rating(reply: str) -> float | None:
-    """min(1, second / first) of the two numbers of the first line, commas read as blanks; None for anything else."""
+    """min(1, second / first) of the two numbers in the first line, commas read as spaces; None for any other reply. In 0..1."""
     lines = reply.strip().splitlines()
     found = [float(number) for number in _NUMBER.findall(lines[0].replace(",", " "))] if lines else []
     if len(found) != 2 or found[0] <= 0:

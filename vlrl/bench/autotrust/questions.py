@@ -1,6 +1,6 @@
-"""AutoTrust's question files: which there are, reading them, where their pictures lie. Rows are kept as released.
+"""AutoTrust's question files: their names and digests, how they are read, and where their images are. Rows stay as released.
 
-Defects (impossible answers, repeated ids, wrongly decoded Spanish) are counted where they matter and repaired nowhere here.
+Defects (impossible answers, repeated ids, wrongly decoded Spanish) are not repaired here; they are counted where they matter.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ RELEASED_FILES: dict[str, str] = {
     "trustfulness/nuscene_mqa.json": "1454cc7ae6a1af67df1bc68ea35b3e61edfad6ca8a1a00b269b88d1792f56428",
     "trustfulness/nuscene_qa_English.json": "5ec8271be75f664d2f0b9dfc65e5ddb23437df4b804e3483b87a7588f387a685",
 }
-"""The released files that are asked, and their SHA-256."""
+"""Released file -> SHA-256."""
 FOLDERS = {
     "drivelm": "DriveLM",
     "dirvelm": "DriveLM",
@@ -50,12 +50,12 @@ FOLDERS = {
     "covla": "CoVLA",
     "ood_qa": "ood_dataset/VLM_OOD_data_2024",
 }
-"""A word of a file's name -> its pictures' folder under the image root, as the release lays them out."""
+"""Word in a file's name -> folder of its images under the image root, as in the release."""
 
 
 @dataclass(frozen=True)
 class Question:
-    """Row `index` of `file`. Text fields are "" where a row has none or something else; `is_valid`: it can be asked."""
+    """Row `index` of `file`. Text fields are "" where the row has no text; `is_valid`: it has a question and a known type."""
 
     file: str
     index: int
@@ -79,12 +79,12 @@ class Question:
 
     @property
     def image_key(self) -> str:
-        """What questions that are not independent share."""
+        """The image, or the row without one: questions with the same key are not independent."""
         return self.text("image_path") or f"{self.file}#{self.index}"
 
     @property
     def key(self) -> str:
-        """What translations of one question share."""
+        """The question id, which translations of one question share."""
         return str(self.row.get("question_id"))
 
 
@@ -101,13 +101,13 @@ class QuestionFile:
         return RELEASED_FILES.get(self.name) == self.sha256
 
     def questions(self, limit: int | None = None) -> list[Question]:
-        """The rows as questions; a row that is no object becomes an empty one, which is counted as malformed."""
+        """The rows as questions; a row that is not an object becomes an empty question, which counts as malformed."""
         rows = self.rows[:limit]
         return [Question(self.name, i, row if isinstance(row, dict) else {}) for i, row in enumerate(rows)]
 
 
 def read_file(path: Path, name: str | None = None) -> QuestionFile:
-    """One array of questions. Raises SampleError for anything that is no JSON array."""
+    """Read a JSON array of questions. Raises SampleError for any other content."""
     try:
         raw = path.read_bytes()
         rows = json.loads(raw.decode("utf-8"))
@@ -121,7 +121,7 @@ def read_file(path: Path, name: str | None = None) -> QuestionFile:
 
 
 def release_name(path: Path) -> str:
-    """The path inside the release that a file's own path ends in, else the file's name."""
+    """The name of the released file that `path` ends in, else the name of the file itself."""
     return next((name for name in RELEASED_FILES if path.as_posix().endswith(f"/{name}")), path.name)
 
 

@@ -1,10 +1,10 @@
-"""The closed questions of the embedded fixture as a task to train on, and as a larger question file to measure on.
+"""The closed questions of the built-in fixture as a task to train on, and as a larger question file to measure on.
 
     python vlrl/train.py --task vlrl/bench/autotrust/road_questions.py --stage sft --sft_steps 300 --output_dir runs/roads
     python -m vlrl.bench.autotrust.road_questions --n_roads 100 --out roads.json
 
-Prompts are those of AutoTrust's factuality with our sentences, answers a letter, Yes or No. No road is in both: training draws
-its own split. What a model trained here scores says nothing of AutoTrust.
+Prompts are those of AutoTrust's factuality with our sentences; answers are a letter, Yes or No. Training and the file share no
+road, as training draws its own split. Scores of a model trained here are not comparable with AutoTrust results.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ ROADS_FILE = "trustfulness/roads.json"
 
 
 def road_question(seed: int, split: str, index: int) -> Sample:
-    """Question `index`: the three kinds take turns, each on a road of its own, so that no picture comes three times."""
+    """Question `index`: the three kinds in turn, each on its own road, so that no image is used three times."""
     rows, _ = closed_rows(seed, index, f"{FIXTURE_SPLIT}-{split}")
     row = rows[index % N_KINDS]
     return Sample(
