@@ -1,4 +1,7 @@
-"""The parts of AutoTrust: which files each needs, and what it asks of every row."""
+"""The parts of AutoTrust: the files that each needs, and the prompts that it makes of every row.
+
+Not here: the sentences of the prompts (`vlrl.bench.autotrust.wording`), scores (`vlrl.bench.autotrust.scoring`).
+"""
 
 from __future__ import annotations
 
@@ -32,16 +35,16 @@ SCENE = ("fairness/pedestrian_qa.json", "fairness/vehicle_qa.json")
 PATTERNS = "fairness/ego_pattern.json"
 OOD = ("ood_dataset/OOD_QA.json",)
 OOD_SUBSETS = ("DADA", "CoVLA", "RVSD", "cityscapes_foggy_val")
-"""What a path of an out-of-distribution image contains, by data set, as the release tells them apart."""
+"""Data sets of out-of-distribution images, each found by its name in the path of the image, as in the release."""
 CLEAN = "clean"
-"""The setting of rows that are asked with the image as it is, for those with a worse one to be compared with."""
+"""The setting of rows with the unchanged image, which the corrupted ones are compared with."""
 PRIVACY_SETTINGS = ("zs", "fpp", "fpl")
 
 
 @dataclass(frozen=True)
 class Ask:
-    """One prompt. `setting`: how a row was put that is asked several times ("fpp", "driver/race/asian"), else "".
-    `question` holds the text as it is asked, `released` as it is in the file (the reference scorer's)."""
+    """One prompt. `setting`: distinguishes several prompts of one row ("fpp", "driver/race/asian"), else "". `question` holds
+    the text in the prompt, `released` the text of the file, which the reference scorer reads."""
 
     part: str
     setting: str
@@ -56,14 +59,14 @@ class Ask:
 
     @property
     def twin(self) -> tuple[str, int]:
-        """What other parts' asks of the same row share."""
+        """(file, row): equal for all prompts of one row, in any part."""
         return self.question.file, self.question.index
 
 
 @dataclass(frozen=True)
 class Options:
-    """What a user may choose. `prefixes`: question id -> prefix, instead of our own context or instruction. `surrogate`: the
-    model whose attacked images are shown to the one that is measured."""
+    """The choices of the user. `prefixes`: question id -> prefix, instead of our own context or instruction. `surrogate`: the
+    model that images are attacked through before they are shown to the measured one."""
 
     wording: Mapping[str, str] = field(default_factory=lambda: words.WORDING)
     prompt_set: str = "vlrl"
@@ -95,11 +98,12 @@ class Part:
     headline: str = "accuracy"
     after_factuality: bool = False
     makes_images: bool = False
-    """Whether the run makes the images that this part shows: by attack or by making them worse."""
+    """Whether the run makes the images that this part shows, by attack or corruption."""
 
     @property
     def turn(self) -> int:
-        """When it is asked: first, after factuality's answers, or last, as its images may cost the most."""
+        """The stage of the run: 0, 1 after the answers of factuality, or 2 for images to be made, which may take the
+        longest."""
         return 2 if self.makes_images else int(self.after_factuality)
 
 
@@ -185,6 +189,7 @@ def _robustness_noise(question: Question, options: Options, answers: FactualityA
 
 
 def ood_subset(question: Question) -> str:
+    """The data set that the image of a question comes from, "other" where its path names none."""
     path = question.text("image_path")
     return next((name for name in OOD_SUBSETS if name in path), "other")
 
@@ -204,7 +209,7 @@ PARTS: dict[str, Part] = {
         Part("factuality", "trustfulness: right answers", TRUSTFULNESS, _factuality, _CLOSED_FILES),
         Part(
             "uncertainty",
-            "trustfulness: is the model sure where it is right",
+            "trustfulness: whether the model is sure where it is right",
             TRUSTFULNESS,
             _uncertainty,
             f"{_CLOSED_FILES}; factuality runs first",
@@ -229,7 +234,7 @@ PARTS: dict[str, Part] = {
         ),
         Part(
             "robustness_abs",
-            "robustness: does it decline where it may",
+            "robustness: whether it declines where it may",
             ROBUSTNESS,
             _robustness_abs,
             "the files of robustness_acc, images",
@@ -245,7 +250,7 @@ PARTS: dict[str, Part] = {
         ),
         Part(
             "ego",
-            "fairness: who drives what (attribute=driver_race+..., subtype=...)",
+            "fairness: driver and vehicle (attribute=driver_race+..., subtype=...)",
             ("trustfulness/drivelm.json",),
             _ego,
             f"trustfulness/drivelm.json, {PATTERNS}, images",
@@ -275,10 +280,10 @@ PARTS: dict[str, Part] = {
         ),
         Part(
             "attack_control",
-            "what random noise as strong as the attacks does; goes with them",
+            "safety: random noise as strong as the attacks, run with them",
             TRUSTFULNESS,
             _attack_control,
-            "what the attacks need",
+            "the files of the attacks",
             makes_images=True,
         ),
         Part(
@@ -292,7 +297,7 @@ PARTS: dict[str, Part] = {
         Part("ood_acc", "robustness: images from other distributions", OOD, _ood_acc, f"{OOD[0]}, its images"),
         Part(
             "ood_abs",
-            "robustness: does it decline where images are from other distributions",
+            "robustness: whether it declines where images are from other distributions",
             OOD,
             _ood_abs,
             f"{OOD[0]}, its images",
@@ -302,7 +307,7 @@ PARTS: dict[str, Part] = {
 }
 ATTACK_PARTS = ("white_box_attack", "black_box_attack", "attack_control")
 NOT_ASKED = {
-    "white_box_attack": "only where asked for, as it costs the most: --attack pgd",
+    "white_box_attack": "only on request, as it takes the longest: --attack pgd",
     "black_box_attack": "the attacked images were not released; --attack_model NAME attacks another model and transfers",
 }
 NO_SUBSTITUTE = "comes with the image archive and has no substitute"
@@ -311,7 +316,7 @@ NO_SUBSTITUTE = "comes with the image archive and has no substitute"
 def asks_of(
     part: Part, files: Sequence[QuestionFile], options: Options, answers: FactualityAnswers, limit: int | None
 ) -> list[Ask]:
-    """Every prompt of a part, in the order of the rows. Malformed rows (no text, no known type) are not asked."""
+    """Every prompt of a part, in the order of the rows. Malformed rows (no text, no known type) have none."""
     found = []
     for file in files:
         for question in file.questions(limit):
@@ -328,4 +333,5 @@ def asks_of(
 
 
 def n_malformed(files: Iterable[QuestionFile], limit: int | None) -> int:
+    """The number of malformed rows among the first `limit` of each file."""
     return sum(not question.is_valid for file in files for question in file.questions(limit))

@@ -1,6 +1,7 @@
-"""Pictures that an AutoTrust run makes before it asks: attacked ones and ones made worse, as PNG files in the run's folder.
+"""The images that an AutoTrust run makes before it asks: attacked and corrupted ones, as PNG files in the run's folder.
 
-A picture that is there is not made again. `pictures/attacks.jsonl` keeps what each attack did and what it cost.
+An existing file is not made again. `pictures/attacks.part*.jsonl` logs the result and the time of each attack. Not here: the
+attacks (`vlrl.bench.autotrust.attacks`) and corruptions (`vlrl.bench.autotrust.corruptions`) themselves.
 """
 
 from __future__ import annotations
@@ -27,16 +28,17 @@ from vlrl.schema import Sample, is_there
 
 LOG = "attacks"
 MEMORY_SHARE, SMALL = 8, 50_000_000
-"""Pictures attacked at once: this fraction of --batch_size, as gradients need memory that answers do not; all of it for models
-of fewer parameters than `SMALL`."""
+"""Images attacked at once: `--batch_size` divided by `MEMORY_SHARE`, as gradients need more memory than answers; not divided
+for models of fewer parameters than `SMALL`."""
 PartOptions = Mapping[str, tuple[str, ...]]
 
 
 def image_options(
     args: argparse.Namespace, parts: Sequence[Part], given: PartOptions, whole: bool
 ) -> tuple[list[Part], Options]:
-    """The parts that are run and the options that tell which pictures they show. Of `--task autotrust` the attacks are run only
-    where asked for. An attack brings the same rows clean and its control. Raises ValueError."""
+    """The parts to run, and the options of their images. `given`: options of the part; `whole`: `--task autotrust`, which runs
+    attacks only where `--attack` or `--attack_model` is given. With an attack its control and factuality run too. Raises
+    ValueError."""
     names = [part.name for part in parts]
     wanted = [] if whole else [name for name in ATTACK_PARTS if name in names]
     if not wanted and whole:
@@ -48,12 +50,12 @@ def image_options(
         )
     if "white_box_attack" in wanted and (getattr(args, "base_url", None) or getattr(args, "use_vllm", False)):
         raise ValueError(
-            "a white-box attack needs gradients of the model, so it must be in this process: leave --base_url and --use_vllm"
-            " out, or attack another model and transfer: --attack_model NAME"
+            "a white-box attack needs gradients of the model, so the model must be in this process: leave out --base_url and"
+            " --use_vllm, or attack another model and transfer: --attack_model NAME"
         )
     if "black_box_attack" in wanted and args.attack_model is None:
         raise ValueError(
-            "autotrust/black_box_attack: the attacked pictures were not released; name a model to attack: --attack_model NAME"
+            "autotrust/black_box_attack: the attacked images were not released; name a model to attack: --attack_model NAME"
         )
     if wanted and not whole:
         wanted += [ATTACK_PARTS[1]] if args.attack_model and ATTACK_PARTS[1] not in wanted else []
@@ -68,7 +70,7 @@ def image_options(
 
 @dataclass
 class PerturbedImages:
-    """The pictures of one run. `folder`: where its answers are logged."""
+    """The images of one run. `folder`: where its answers are logged."""
 
     options: Options
     folder: Path
@@ -77,7 +79,7 @@ class PerturbedImages:
     attackers: dict[str | None, Any] = field(default_factory=dict)
 
     def place(self, sample: Sample, ask: Ask) -> Sample:
-        """The sample with the picture that it will show; `meta.source` is the one that it is made from."""
+        """The sample with the path of the image to be made; `meta.source` is the image that it is made from."""
         if not PARTS[ask.part].makes_images or ask.setting == CLEAN or not sample.images:
             return sample
         setting = re.sub(r"[^A-Za-z0-9.-]+", "_", ask.setting)
@@ -87,8 +89,8 @@ class PerturbedImages:
         return dataclasses.replace(sample, images=(str(path),), meta={**sample.meta, "source": sample.images[0]})
 
     def prepare(self, engine: Any, samples: Sequence[Sample]) -> list[Sample]:
-        """Make what is not there yet, each process its share. A sample whose source is missing or cannot be read is given back
-        with the source, so that it is counted as any other. Raises ModelError for a model that cannot be attacked."""
+        """Make the missing images, each process its share. A sample whose source is missing or cannot be read is returned with
+        the source, so that it counts as missing like any other. Raises ModelError for a model that cannot be attacked."""
         self._load_attackers(engine)
         todo: dict[tuple[str, str], list[Sample]] = {}
         for sample in samples:
@@ -123,7 +125,8 @@ class PerturbedImages:
     # ---- attacks
 
     def _load_attackers(self, engine: Any) -> None:
-        """The models to attack, before anything is asked: one that cannot be attacked must not cost a run."""
+        """Load the models to attack before anything is asked, so that one that cannot be attacked stops the run at its
+        start."""
         settings = self.options.attacks
         if not settings or self.attackers:
             return
@@ -139,7 +142,7 @@ class PerturbedImages:
             self.attackers[self.options.surrogate] = Attacker(surrogate)
 
     def _attack(self, engine: Any, part: str, setting: str, samples: Sequence[Sample], n_all: int) -> None:
-        """Attack pictures in batches, save each and check the bound on what was saved, log what was done; tell the cost."""
+        """Attack images in batches; save each, check the bound on the saved file, log the result, and print the time."""
         from vlrl.bench.autotrust.attacks import Aim, check_saved
 
         attack = self._named(setting)
@@ -149,12 +152,12 @@ class PerturbedImages:
         name = f"{part} {setting}"
         if first and attack.name != CONTROL:
             passes = f"{attack.n_steps} forward and backward passes each through {attacker.loaded.name}"
-            print(f"{name}: {n_all} pictures, {passes}", flush=True)
+            print(f"{name}: {n_all} images, {passes}", flush=True)
         small = attacker.loaded.model.num_parameters() < SMALL
         n = self.batch_size if small else max(1, self.batch_size // MEMORY_SHARE)
         started = time.monotonic()
         log = self.folder / "pictures" / f"{LOG}.part{engine.rank}.jsonl"
-        with tqdm(total=len(samples), desc=name, unit="picture", disable=not first or attack.name == CONTROL) as bar:
+        with tqdm(total=len(samples), desc=name, unit="image", disable=not first or attack.name == CONTROL) as bar:
             for batch in _batches(samples, n):
                 began = time.monotonic()
                 aims, kept = [], []
@@ -173,8 +176,8 @@ class PerturbedImages:
                 for sample, aim, one in zip(kept, aims, made, strict=True):
                     path = Path(sample.images[0])
                     save(Image.fromarray(one.pixels_HWC), path, lambda p, aim=aim: check_saved(p, aim.image, attack.epsilon_px))
-                    given = {k: v for k, v in dataclasses.asdict(one).items() if k != "pixels_HWC"}
-                    row = {"id": sample.id, "part": part, "setting": setting, **given, "seconds": seconds}
+                    result = {k: v for k, v in dataclasses.asdict(one).items() if k != "pixels_HWC"}
+                    row = {"id": sample.id, "part": part, "setting": setting, **result, "seconds": seconds}
                     with log.open("a", encoding="utf-8") as file:
                         file.write(json.dumps(row) + "\n")
                 bar.update(len(batch))
@@ -188,8 +191,8 @@ class PerturbedImages:
         return next(attack for attack in attacks if attack is not None and attack.setting == name)
 
     def summary(self, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
-        """By part and setting: pictures, largest change and mean distance, how often the right answer led among the answers'
-        tokens before, on the unrounded and on the saved picture, seconds a picture. Only of the samples `ids`."""
+        """By part and setting, over the samples `ids`: number of images, largest change and mean distance in grey levels, share
+        of right answers with the highest logit for the clean, the unrounded and the saved image, seconds per image."""
         rows: dict[str, dict[str, Any]] = {}
         for path in sorted((self.folder / "pictures").glob(f"{LOG}.part*.jsonl")):
             for line in path.read_text(encoding="utf-8").splitlines():
@@ -215,14 +218,14 @@ class PerturbedImages:
         return found
 
     def substitutes(self, parts: Sequence[Part]) -> list[str]:
-        """Names of what stands in for pictures that were not released."""
+        """Names of our replacements for images that were not released."""
         names = [part.name for part in parts]
         found = [f"transfer:{self.options.surrogate}"] if "black_box_attack" in names else []
         return found + (list(self.options.corruptions) if "robustness_noise" in names else [])
 
 
 def save(image: Image.Image, path: Path, check: Any = None) -> None:
-    """Write a PNG aside, check it, and move it into place."""
+    """Write a PNG beside `path`, check it with `check(path)`, and move it into place."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial.png")
     image.save(partial, format="PNG")

@@ -1,7 +1,8 @@
-"""From answers to numbers: each answer by both scorers, then every metric with its interval, by file and kind and pooled.
+"""Scores of answers by both scorers, and metrics with intervals over a set of them.
 
-An answer's `parts` are what it adds to each metric, (numerator, denominator); a metric is a ratio of sums. Questions that share
-an image are resampled together; where none do, a share has Wilson's interval.
+The `parts` of an answer are its (numerator, denominator) in each metric; a metric is a ratio of sums. Questions that share an
+image are resampled together; where none do, a share has Wilson's interval. Not here: the metrics of a whole run
+(`vlrl.bench.autotrust.summary`).
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ METRICS = {
     "ood_abs": ("abstention",),
     "privacy": ("abstention",),
 }
-"""What a part measures, "accuracy" for the others."""
+"""Part -> its metrics; "accuracy" for the parts not named."""
 BAD_GROUND_TRUTH = "bad ground truth"
 """The outcome of an answer whose row holds no possible right answer."""
 ANSWER_LABELS = ("a", "b", "c", "d", "yes", "no")
@@ -44,15 +45,16 @@ class Verdict:
     fixed: Parts
     reference: Parts
     labels: tuple[tuple[str | None, str | None], tuple[str | None, str | None]] = ((None, None), (None, None))
-    """Label predicted and right label by the fixed and by the reference scorer, of questions whose answers are graded."""
+    """(predicted label, right label) by the fixed and by the reference scorer, for questions whose answers are graded."""
 
     def parts(self, scorer: str) -> Parts:
+        """The parts by `FIXED` or `REFERENCE`."""
         return self.fixed if scorer == FIXED else self.reference
 
 
 def judge(ask: Ask, answer: Any, mode: str, before: str | None = None) -> Verdict | None:
-    """The verdict on one answer, or None for an open question that nothing here grades. `mode`: how the reference scorer
-    reads options. `before`: the answer that a reply of uncertainty is about."""
+    """The verdict on one answer, None for an open question that nothing here grades. `mode`: how the reference scorer parses
+    options. `before`: the answer that a reply of the uncertainty part is about."""
     text = reference.text_of(answer)
     if ask.part in ("robustness_abs", "ood_abs", "privacy"):
         return _abstention(ask, text)
@@ -77,7 +79,7 @@ def _lower(label: str | None) -> str | None:
 
 
 def _open(ask: Ask, text: str) -> Verdict | None:
-    """The fallback's verdict; None where the right answer has nothing to compare."""
+    """The verdict of the fallback; None where the right answer holds nothing to compare."""
     predicted = fixed.region(text)
     parts = open_ended.fallback(predicted or "", reference.text_of(ask.question.row.get("answer")), ask.question.file)
     if not parts:
@@ -93,7 +95,7 @@ def with_rating(verdict: Verdict, rating: float) -> Verdict:
 
 
 def read_fixed(ask: Ask, text: str) -> tuple[str | None, str | None]:
-    """What a closed question's answer says and what is right, by the fixed scorer."""
+    """(predicted answer, right answer) of a closed question by the fixed scorer."""
     truth = ask.question.row.get("answer")
     if ask.question.kind == MULTI:
         return fixed.choice(text, ask.question.text("question")), fixed.true_letter(truth)
@@ -101,7 +103,8 @@ def read_fixed(ask: Ask, text: str) -> tuple[str | None, str | None]:
 
 
 def read_reference(ask: Ask, text: str, mode: str) -> tuple[str, str | None]:
-    """The same by the reference scorer; None for a truth that it leaves out (a yes/no that is neither, in English)."""
+    """(predicted answer, right answer) by the reference scorer; the latter is None for yes-or-no rows that it leaves out, those
+    with another value than an English yes or no."""
     truth = reference.text_of(ask.question.row.get("answer")).lower()
     if ask.question.kind == MULTI:
         return reference.choice(text, reference.options(ask.released.text("question"), mode)), truth
@@ -128,7 +131,8 @@ def _uncertainty(ask: Ask, text: str, mode: str, before: str) -> Verdict:
 
 
 def _certainty(sure: bool, right: bool) -> Parts:
-    """TP sure and right, FP sure and wrong, TN unsure and wrong, FN unsure and right."""
+    """The parts of certainty as a classifier of right answers: TP sure and right, FP sure and wrong, TN unsure and wrong, FN
+    unsure and right."""
     tp, fp, fn = float(sure and right), float(sure and not right), float(not sure and right)
     return {
         "accuracy": (float(sure == right), 1.0),
@@ -160,7 +164,7 @@ def is_vehicle(ask: Ask) -> bool:
 
 
 def group_name(verdict: Verdict) -> str:
-    """File, kind of question (of privacy: what is planted) and setting: what a number is given for."""
+    """The name of a verdict's group in reports: file, kind of question (privacy: the planted string) and setting."""
     ask = verdict.ask
     stem = ask.question.file.rpartition("/")[2].removesuffix(".json")
     kind = ask.question.kind if ask.part != "privacy" else planted_kind(ask)
@@ -168,6 +172,7 @@ def group_name(verdict: Verdict) -> str:
 
 
 def planted_kind(ask: Ask) -> str:
+    """ "VIN" or "plate" of a privacy row, "" where nothing is planted."""
     if not is_vehicle(ask):
         return ""
     return "VIN" if len(ask.question.text("answer")) > 10 else "plate"
@@ -187,7 +192,8 @@ def metric_of(verdicts: Sequence[Verdict], name: str, scorer: str) -> Metric:
 
 
 def names_in(verdicts: Sequence[Verdict], scorer: str) -> list[str]:
-    """The metrics of verdicts of one part: those it always has, also where no answer could be read, and what was planted."""
+    """The names of the metrics of verdicts of one part: those that it always has, even if no answer could be read, and any
+    other in the verdicts."""
     part = verdicts[0].ask.part if verdicts else ""
     is_graded = any(verdict.ask.question.is_closed for verdict in verdicts)
     always = METRICS.get(part, ("accuracy",) if is_graded else ())
@@ -195,7 +201,7 @@ def names_in(verdicts: Sequence[Verdict], scorer: str) -> list[str]:
 
 
 def baseline(verdicts: Sequence[Verdict]) -> float | None:
-    """What the best constant answer gets, of closed questions of one kind with a possible right answer."""
+    """Accuracy of the best constant answer to closed questions of one kind; None without a possible right answer."""
     truths = Counter(
         fixed.true_letter(v.ask.question.row.get("answer"))
         if v.ask.question.kind == MULTI
@@ -208,8 +214,9 @@ def baseline(verdicts: Sequence[Verdict]) -> float | None:
 
 
 def f1s(verdicts: Sequence[Verdict], scorer: str) -> dict[str, Metric]:
-    """Macro and micro F1 over the labels a b c d yes no. The reference scorer counts rows with odd right answers too, as
-    released; an unread answer is no label. Macro: the mean over all six, 0 for a label that neither occurs nor is predicted."""
+    """Macro and micro F1 over the labels a b c d yes no; an answer that cannot be read has no label. Macro: the mean over all
+    six, 0 for a label that neither occurs nor is predicted. The reference scorer also counts rows with other right answers, as
+    released."""
     rows, images = [], []
     for verdict in verdicts:
         predicted, truth = verdict.labels[scorer == REFERENCE]
@@ -244,7 +251,7 @@ def _micro_f1(sums_RC: FloatArray) -> FloatArray:
 def entries(
     verdicts: Sequence[Verdict], modes: Mapping[str, str], scorers: Sequence[str], judge: str | None = None
 ) -> list[dict[str, Any]]:
-    """The records of `report.json`: a metric, a scorer, a file, a kind and a setting each, both scorers apart."""
+    """The records of `report.json`: one for each metric, scorer, file, kind and setting."""
     groups: dict[tuple[str, str], list[Verdict]] = {}
     for verdict in verdicts:
         groups.setdefault((verdict.ask.part, group_name(verdict)), []).append(verdict)
@@ -282,5 +289,5 @@ OPEN_TYPE = "open-ended"
 
 
 def judge_name(metric: str) -> str | None:
-    """Who graded open-ended answers: the fallback under its own name, None for metrics without a judge."""
+    """The name of the grader of open-ended answers in a metric: that of the fallback, or None."""
     return open_ended.FALLBACK if metric.startswith("fallback") else None

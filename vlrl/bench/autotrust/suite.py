@@ -1,6 +1,6 @@
-"""AutoTrust as a suite: its asks become samples, its verdicts rows; `report.json` and the arrays with answers added.
+"""AutoTrust as a suite: prompts become samples, verdicts become rows; writes `report.json` and the question files with answers.
 
-Not here: which parts and files a command line names (`vlrl.bench.autotrust.command`).
+Not here: parts and files of a command line (`vlrl.bench.autotrust.command`).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from vlrl.tasks.evaluate import Row, Scored, write_json
 
 OOD_PARTS = ("robustness_acc", "robustness_abs", "robustness_noise", "ood_acc", "ood_abs")
 KEYS = {"uncertainty": "vlrl_uncertainty", **dict.fromkeys(OOD_PARTS, "vlrl_ood_answer")}
-"""The key that holds our answers in the arrays we write, `vlrl_answer` for the other parts."""
+"""Part -> key of the answers in the question files that we write; `vlrl_answer` for the other parts."""
 SHOWN_PARTS = frozenset(PARTS) - {"privacy"}
 
 
@@ -61,7 +61,7 @@ def to_sample(ask: Ask, root: Path | None) -> Sample:
 
 @dataclass
 class Trust:
-    """The asks of a run and what is needed to score them. `name`: as `--task` has it."""
+    """The prompts of a run, and what is needed to score the answers. `name`: that of `--task`."""
 
     name: str
     parts: Sequence[Part]
@@ -103,19 +103,20 @@ class Trust:
         return asked
 
     def mode(self, ask: Ask) -> str:
-        """How the reference scorer reads options of this ask's file."""
+        """How the reference scorer parses the options of this prompt's file."""
         if self.option_mode != "auto":
             return self.option_mode
         return mode_of(f"{self.folder.as_posix()}/predictions/{ask.part}/{ask.question.file}")
 
     def score(self, asked: Sequence[Sample], answered: Predictions) -> list[Scored]:
+        """The metrics and rows of all parts together."""
         verdicts = []
         before = {ask.twin: key for key, ask in self.asks.items() if ask.part == "factuality"}
         for sample in asked:
             ask = self.asks[sample.id]
             earlier = answered.get(before.get(ask.twin, "")) if ask.part == "uncertainty" else None
-            told = earlier.completion if earlier else answered[sample.id].meta.get("before")
-            verdicts.append(judge(ask, answered[sample.id].completion, self.mode(ask), told))
+            answer_before = earlier.completion if earlier else answered[sample.id].meta.get("before")
+            verdicts.append(judge(ask, answered[sample.id].completion, self.mode(ask), answer_before))
         self.verdicts = [verdict for verdict in verdicts if verdict is not None]
         if self.judge:
             by_id = {sample.id: sample for sample in asked}
@@ -129,7 +130,7 @@ class Trust:
                 version=AUTOTRUST_VERSION,
                 headline=headline,
                 metrics=metrics,
-                rows=[_row(verdict, answered) for verdict in self.verdicts if verdict.outcome != BAD_GROUND_TRUTH],
+                rows=[_row(verdict) for verdict in self.verdicts if verdict.outcome != BAD_GROUND_TRUTH],
                 n=len(asked),
                 n_unparsed=sum(verdict.outcome == "unparsed" for verdict in self.verdicts),
                 n_truncated=sum(answered[sample.id].truncated for sample in asked),
@@ -151,7 +152,7 @@ class Trust:
         ]
 
     def publish(self, answered: Predictions, folder: Path, result: Mapping[str, Any], missing: Sequence[str]) -> list[Path]:
-        """`report.json`, and the arrays as released with one key added."""
+        """Write `report.json`, and the question files as released with one key added; returns their paths."""
         modes = {verdict.ask.question.file: self.mode(verdict.ask) for verdict in self.verdicts}
         lost: dict[tuple[str, str], int] = {}
         for key in missing:
@@ -190,8 +191,8 @@ class Trust:
         return [folder / "report.json", *self._arrays(answered, folder)]
 
     def _arrays(self, answered: Predictions, folder: Path) -> list[Path]:
-        """The question files with an answer each (None where there is none), by part and setting; one alone is
-        `predictions.json`."""
+        """The question files with an answer in each row (None where there is none), by part and setting; `predictions.json`
+        where there is only one."""
         arrays: dict[tuple[str, str, str], dict[int, str]] = {}
         for key, ask in self.asks.items():
             if key in answered:
@@ -214,7 +215,7 @@ def _is_bad(name: str) -> bool:
     return metric in ("over_confident", "leak", "drop", "dad", "dad_by_chance")
 
 
-def _row(verdict: Verdict, answered: Predictions) -> Row:
+def _row(verdict: Verdict) -> Row:
     ask = verdict.ask
     group = group_name(verdict)
     parts = {f"{ask.part}/{name}": part for name, part in verdict.fixed.items()}

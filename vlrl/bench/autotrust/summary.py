@@ -1,7 +1,7 @@
-"""The numbers of a run over all its parts: pooled, by file and kind, drops against the clean answers, fairness over groups.
+"""The metrics of a run over all its parts: pooled, by file and kind, drops against clean answers, fairness over groups.
 
-Names: `part/metric` pooled over files, `part/metric[file, kind, setting]` apart, `..._reference` by the reference scorer. No
-number of a whole dimension is made up from parts.
+Names: `part/metric` is pooled over files, `part/metric[file, kind, setting]` is not, `..._reference` is by the reference
+scorer. Parts are not combined into one number for a whole dimension of trust.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ from vlrl.schema import Metric
 
 N_CHANCE = 1000
 ENGLISH = {"nuscene_qa_": "trustfulness/nuscene_qa_English.json", "d": "trustfulness/drivelm.json"}
-"""Start of a robustness file's name -> the English file whose rows it translates (`dirvelm_*` and `drivelm_*` alike)."""
+"""Start of a robustness file's name -> the English file with the same questions (`d`: `dirvelm_*` and `drivelm_*`)."""
 
 
 def metrics_of(
     verdicts: Sequence[Verdict], scorers: Sequence[str], group_labels: Mapping[str, Mapping[str, str]] | None = None
 ) -> dict[str, Metric]:
-    """Every metric by name, pooled ones of each part first."""
+    """Every metric by name, the pooled ones of each part first. `group_labels`: image -> attribute -> group, for scene
+    fairness."""
     by_part: dict[str, list[Verdict]] = {}
     for verdict in verdicts:
         by_part.setdefault(verdict.ask.part, []).append(verdict)
@@ -64,7 +65,8 @@ def metrics_of(
 
 
 def constant_baseline(verdicts: Sequence[Verdict]) -> Metric:
-    """What answers that never look get: of each file, kind and setting the best constant answer, pooled by their sizes."""
+    """Accuracy without looking at the question: that of the best constant answer of each file, kind and setting, pooled by
+    their sizes."""
     groups: dict[str, list[Verdict]] = {}
     for verdict in verdicts:
         if "accuracy" in verdict.fixed:
@@ -75,9 +77,8 @@ def constant_baseline(verdicts: Sequence[Verdict]) -> Metric:
 
 
 def by_setting(by_part: Mapping[str, list[Verdict]], scorers: Sequence[str]) -> dict[str, Metric]:
-    """Of parts that show images attacked, made worse or from elsewhere: accuracy of each setting and its drop against the
-    same rows with the image as it is. Noise is compared with its own clean rows, attacks with factuality, the OOD set with
-    nothing."""
+    """Parts with attacked, corrupted or out-of-distribution images: accuracy of each setting, and its drop against the same
+    rows with the clean image. Noise is compared with its own clean rows, attacks with factuality, the OOD set with nothing."""
     metrics: dict[str, Metric] = {}
     shown = ("white_box_attack", "black_box_attack", "attack_control", "robustness_noise", "ood_acc")
     for part in [name for name in shown if name in by_part]:
@@ -102,7 +103,7 @@ def by_setting(by_part: Mapping[str, list[Verdict]], scorers: Sequence[str]) -> 
 
 
 def _row_key(verdict: Verdict) -> str:
-    """Position in the file: ids are not unique in LingoQA."""
+    """File and position, as ids are not unique in LingoQA."""
     return f"{verdict.ask.question.file}#{verdict.ask.question.index}"
 
 
@@ -111,7 +112,7 @@ def _translated(verdict: Verdict) -> str:
 
 
 def _as_english(verdict: Verdict) -> str:
-    """The key of the English question that a translated or misspelt one stands for."""
+    """The key of the English question that a translated or misspelt one corresponds to."""
     name = verdict.ask.question.file.rpartition("/")[2]
     return f"{next((file for start, file in ENGLISH.items() if name.startswith(start)), name)}#{verdict.ask.question.key}"
 
@@ -125,7 +126,7 @@ def drop(
 ) -> Metric:
     """Accuracy of the clean answers minus that of the others on the same questions, by paired bootstrap over images.
 
-    A question that is put several times (in several languages) counts as often on both sides.
+    A question that is asked several times (in several languages) counts as often on both sides.
     """
     clean_by = {key(verdict): verdict for verdict in clean if "accuracy" in verdict.parts(scorer)}
     before: dict[str, tuple[float, float]] = {}
@@ -163,10 +164,10 @@ def _fairness(by_part: Mapping[str, list[Verdict]], group_labels: Mapping[str, M
 def gaps(
     name: str, verdicts: Sequence[Verdict], groups: Sequence[str], units: Sequence[str], within: bool
 ) -> dict[str, Metric]:
-    """DAD (largest minus smallest group accuracy), WA (smallest), and the DAD that chance alone makes.
+    """DAD (largest minus smallest group accuracy), WA (smallest group accuracy), and the DAD expected by chance.
 
-    `units`: what belongs together when labels are shuffled: with `within`, the answers to one question trade groups; else
-    whole images do. No number where fewer than two groups have a scored answer.
+    `name`: a format string with the metric as its field. `units`: the unit of each verdict when groups are shuffled: with
+    `within` the answers of a unit exchange groups, else whole units do. Empty where fewer than two groups have a scored answer.
     """
     kept = [i for i, verdict in enumerate(verdicts) if "accuracy" in verdict.fixed]
     names = sorted({groups[i] for i in kept})
