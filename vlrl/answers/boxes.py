@@ -1,8 +1,9 @@
 """From the text of an answer to boxes, or to None with a reason. Never raises, never guesses.
 
-One scan reads every box dialect in use (fenced or bare JSON, Python quotes, corner pairs, bare boxes); nothing is
-evaluated, nothing missing is filled in, and work is linear in the length of the text. Not here: where the answer stands
-in a completion (`vlrl.answers.span`), the sample it answers (`vlrl.answers.read`) and what it is worth (`vlrl.rewards`).
+One scan reads every box format in use (fenced or bare JSON, Python quotes, corner pairs, bare boxes); nothing is evaluated,
+nothing missing is filled in, and work is linear in the length of the text. Not here: literals (`vlrl.answers.literals`), where
+the answer stands in a completion (`vlrl.answers.span`), the sample it answers (`vlrl.answers.read`), its score
+(`vlrl.rewards`).
 """
 
 from __future__ import annotations
@@ -15,22 +16,24 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+from vlrl.answers.literals import MAX_NUMBER_CHARS as MAX_NUMBER_CHARS
+from vlrl.answers.literals import NUMBER, BareWord, CutOff, LiteralReader, Unreadable, decimal
 from vlrl.answers.span import canon
 from vlrl.schema import Box
 
-MAX_CHARS, MAX_DEPTH, MAX_ITEMS, MAX_NUMBER_CHARS, MAX_COORDINATE = 100_000, 32, 300, 400, 1e6
+MAX_CHARS, MAX_ITEMS, MAX_COORDINATE = 100_000, 300, 1e6
 BOX_KEYS = ("bbox_2d", "bbox", "box", "Position", "position")
 LABEL_KEYS = ("label", "Label", "category", "category_name", "name")
 CONFIDENCE_KEYS = ("Confidence", "confidence", "score")
-NO_OBJECT = frozenset({"none", "null", "no object", "no objects", "no target", "no targets", "[]", "[ ]"})
+EXPLICIT_NONES = frozenset({"none", "null", "no object", "no objects", "no target", "no targets", "[]", "[ ]"})
 
 
 @dataclass(frozen=True, slots=True)
 class ParsedBoxes:
     """A box list as written. `items` are the valid boxes (at most 300), `n_pred` counts invalid ones too.
 
-    `unusable`: the labels of the other items, which hold no valid box or stand behind the 300th. `as_objects`: every item was
-    written as an object with keys.
+    `truncated`: the text ends inside the list. `unusable`: the labels of the other items, which hold no valid box or come after
+    the 300th. `as_objects`: every item was written as an object with keys.
     """
 
     items: tuple[Box, ...]
@@ -49,7 +52,7 @@ class ParsedBoxes:
 
 
 class Frame(NamedTuple):
-    """How to take what is written: pixels of one unit along x and y, and the label of items that name none."""
+    """How to convert what is written: pixels for one unit along x and y, and the label of items that name none."""
 
     x: float = 1.0
     y: float = 1.0
@@ -59,127 +62,13 @@ class Frame(NamedTuple):
 AS_WRITTEN = Frame()
 
 
-class _Unreadable(Exception):
-    """Not a box list; the message says why. Never leaves this module."""
-
-
-class _Word(str):
-    """A bare word such as `true`, `NaN` or `...`: never a number, never a label."""
-
-
-_NUMBER = re.compile(r"-?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
-_WORD = re.compile(r"-?[A-Za-z_]+|\.\.\.|…")
-_SPACE = re.compile(r"[ \t\r\n]*")
-_DOUBLE_QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"', re.DOTALL)
-_SINGLE_QUOTED_END = re.compile(r"'(?=[ \t\r\n]*(?:[,:}\])]|$))")
-_POINT = re.compile(rf"\([ \t\r\n]*({_NUMBER.pattern})[ \t\r\n]*,[ \t\r\n]*({_NUMBER.pattern})[ \t\r\n]*\)")
+_POINT = re.compile(rf"\([ \t\r\n]*({NUMBER.pattern})[ \t\r\n]*,[ \t\r\n]*({NUMBER.pattern})[ \t\r\n]*\)")
 _FENCE = re.compile(r"```[ \t]*([A-Za-z]*)[ \t\r]*\n?")
-_OPEN = {"[": "]", "{": "}", "(": ")"}
 _NUMBERS, _OBJECT = frozenset({int, float}), frozenset({dict})
 
 
-@dataclass(slots=True)
-class _Reader:
-    """A tolerant reader of JSON and Python literals. An unclosed list keeps its complete members."""
-
-    text: str
-    truncated: bool = False
-
-    def value(self, at: int, depth: int = 1) -> tuple[Any, int]:
-        """The value that starts at `at` and the position behind it. Raises _Unreadable, or _End at the text's end."""
-        text = self.text
-        if at >= len(text):
-            raise _End
-        head = text[at]
-        if head in "[(":
-            return self._list(at, depth)
-        if head == "{":
-            return self._object(at, depth)
-        if head == '"':
-            found = _DOUBLE_QUOTED.match(text, at)
-            if found is None:
-                raise _End
-            try:
-                return (json.loads(found[0], strict=False) if "\\" in found[1] else found[1]), found.end()
-            except ValueError:
-                return found[1], found.end()
-        if head == "'":
-            closing = _SINGLE_QUOTED_END.search(text, at + 1)
-            if closing is None:
-                raise _End
-            return text[at + 1 : closing.start()].replace("\\'", "'"), closing.end()
-        found = _NUMBER.match(text, at)
-        if found is not None and found.end() > at:
-            if found.end() == len(text) and depth > 1:
-                raise _End
-            return _float(found[0]), found.end()
-        found = _WORD.match(text, at)
-        if found is not None:
-            return _Word(found[0]), found.end()
-        raise _Unreadable(f"unexpected {head!r}")
-
-    def _skip(self, at: int) -> int:
-        found = _SPACE.match(self.text, at)
-        return found.end() if found else at
-
-    def _list(self, at: int, depth: int) -> tuple[list[Any], int]:
-        if depth > MAX_DEPTH:
-            raise _Unreadable(f"brackets nested deeper than {MAX_DEPTH}")
-        close = _OPEN[self.text[at]]
-        items: list[Any] = []
-        at = self._skip(at + 1)
-        try:
-            while True:
-                if self.text[at : at + 1] == close:
-                    return items, at + 1
-                item, at = self.value(at, depth + 1)
-                items.append(item)
-                at = self._skip(at)
-                if self.text[at : at + 1] == ",":
-                    at = self._skip(at + 1)
-                elif at >= len(self.text):
-                    raise _End
-                elif self.text[at] != close:
-                    raise _Unreadable(f"unexpected {self.text[at]!r} in a list")
-        except _End:
-            # Only members with a closing bracket of their own are known to be whole.
-            if depth > 2 or not (items and all(isinstance(item, dict | list) for item in items)):
-                raise
-            self.truncated = True
-            return items, len(self.text)
-
-    def _object(self, at: int, depth: int) -> tuple[dict[str, Any], int]:
-        if depth > MAX_DEPTH:
-            raise _Unreadable(f"brackets nested deeper than {MAX_DEPTH}")
-        found: dict[str, Any] = {}
-        at = self._skip(at + 1)
-        while True:
-            if self.text[at : at + 1] == "}":
-                return found, at + 1
-            key, at = self.value(at, MAX_DEPTH)
-            at = self._skip(at)
-            if at >= len(self.text):
-                raise _End
-            if self.text[at] != ":" or not isinstance(key, str):
-                raise _Unreadable("an object without keys")
-            whole = self.truncated
-            found[key], at = self.value(self._skip(at + 1), max(depth + 1, 3))
-            self.truncated = whole
-            at = self._skip(at)
-            if at >= len(self.text):
-                raise _End
-            if self.text[at] == ",":
-                at = self._skip(at + 1)
-            elif self.text[at] != "}":
-                raise _Unreadable(f"unexpected {self.text[at]!r} in an object")
-
-
-class _End(Exception):
-    """The text ended inside a value. Never leaves this module."""
-
-
 def parse_boxes(text: str, frame: Frame = AS_WRITTEN) -> ParsedBoxes | str:
-    """Read an answer span as a box list, in the units it is written in unless `frame` says otherwise; or the reason why not.
+    """The box list that a text is, converted by `frame`; or the reason why it is none.
 
     Accepts an explicit "none" as the empty list. Two separate arrays, or two fences holding boxes, are no answer.
     """
@@ -188,7 +77,7 @@ def parse_boxes(text: str, frame: Frame = AS_WRITTEN) -> ParsedBoxes | str:
     stripped = text.strip()
     if not stripped:
         return "empty answer"
-    if len(stripped) <= 20 and canon(stripped).removesuffix(".").rstrip() in NO_OBJECT:
+    if len(stripped) <= 20 and canon(stripped).removesuffix(".").rstrip() in EXPLICIT_NONES:
         return ParsedBoxes((), 0)
     if "```" in stripped:
         return _parse_fences(stripped, frame)
@@ -197,7 +86,7 @@ def parse_boxes(text: str, frame: Frame = AS_WRITTEN) -> ParsedBoxes | str:
         return fast
     try:
         return _parse_structures(stripped, frame)
-    except _Unreadable as error:
+    except Unreadable as error:
         return str(error)
 
 
@@ -223,17 +112,13 @@ def _parse_fences(text: str, frame: Frame) -> ParsedBoxes | str:
     return str(read[0]) if read else "an empty fence"
 
 
-def _float(digits: str) -> float:
-    return float(digits) if len(digits) <= MAX_NUMBER_CHARS else math.inf
-
-
-_JSON, _LONG_JSON = json.JSONDecoder(), json.JSONDecoder(parse_float=_float)
+_JSON, _LONG_JSON = json.JSONDecoder(), json.JSONDecoder(parse_float=decimal)
 
 
 def _parse_plain_json(text: str, frame: Frame) -> ParsedBoxes | None:
-    """The common case at C speed: strict JSON, valid boxes in a list or one alone. None: read it the slow way, which reads
-    alike (tested). Python's quotes become JSON's where no other quote and no backslash stands in the text: an apostrophe
-    inside a label is then bad JSON."""
+    """The common case at C speed: strict JSON, valid boxes in a list or one alone. None: `_parse_structures` must read it, with
+    the same result where both can (tested). Python's quotes become JSON's where the text has no other quote and no backslash;
+    an apostrophe inside a label is then bad JSON."""
     if text[0] not in "[{":
         return None
     if '"' not in text and "\\" not in text:
@@ -252,8 +137,8 @@ def _parse_plain_json(text: str, frame: Frame) -> ParsedBoxes | None:
 
 
 def _parse_structures(text: str, frame: Frame) -> ParsedBoxes:
-    """Find the one array, the objects or the corner pairs in a text. Raises _Unreadable."""
-    reader = _Reader(text)
+    """Find the one array, the objects or the corner pairs in a text. Raises Unreadable."""
+    reader = LiteralReader(text)
     lists: list[list[Any]] = []
     objects: list[dict[str, Any]] = []
     gaps: list[str] = []
@@ -263,9 +148,9 @@ def _parse_structures(text: str, frame: Frame) -> ParsedBoxes:
         gaps.append(text[last : found.start()])
         try:
             value, at = reader.value(found.start())
-        except _End:
+        except CutOff:
             if not objects:
-                raise _Unreadable("the list is cut before its first whole item") from None
+                raise Unreadable("the list is cut before its first whole item") from None
             reader.truncated = True
             break
         last = at
@@ -275,20 +160,20 @@ def _parse_structures(text: str, frame: Frame) -> ParsedBoxes:
             objects.append(value)
     outside = gaps if reader.truncated else [*gaps, text[last:]]
     if (lists or objects) and sum(len(_POINT.findall(gap)) for gap in outside) > 1:
-        raise _Unreadable("corner points beside other boxes")
+        raise Unreadable("corner points beside other boxes")
     arrays = [members for members in map(_members, lists) if any(map(_is_box_like, members))]
     if lists and not objects:
         if len(arrays) != 1:
-            raise _Unreadable(f"{len(arrays)} separate arrays" if arrays else "no box in the answer")
+            raise Unreadable(f"{len(arrays)} separate arrays" if arrays else "no box in the answer")
         return _boxes_of(arrays[0], reader.truncated, frame)
     if objects and not lists:
         if any(gap.strip(" \t\r\n,") for gap in gaps[1:]):
-            raise _Unreadable("several objects with text between them")
+            raise Unreadable("several objects with text between them")
         if not any(map(_is_box_like, objects)):
-            raise _Unreadable("no box in the answer")
+            raise Unreadable("no box in the answer")
         return _boxes_of(objects, reader.truncated, frame)
     if lists:
-        raise _Unreadable("arrays and objects mixed")
+        raise Unreadable("arrays and objects mixed")
     return _parse_points(text, frame)
 
 
@@ -311,7 +196,7 @@ def _is_box_like(item: Any) -> bool:
 
 def _without_echo(items: list[Any]) -> list[Any]:
     """The items without the literal `...` of the prompt's example."""
-    if items and isinstance(items[-1], _Word) and items[-1] in ("...", "…"):
+    if items and isinstance(items[-1], BareWord) and items[-1] in ("...", "…"):
         return items[:-1]
     return items
 
@@ -322,17 +207,17 @@ def _parse_points(text: str, frame: Frame) -> ParsedBoxes:
         (float(m[1]), float(m[2]), m.start(), m.end()) for m in _POINT.finditer(text) if len(m[0]) <= 2 * MAX_NUMBER_CHARS
     ]
     if not points:
-        raise _Unreadable("no box in the answer")
+        raise Unreadable("no box in the answer")
     tail = text[points[-1][3] :]
     truncated = tail.rfind("(") > tail.rfind(")")
     if len(points) % 2:
         if not truncated or len(points) == 1:
-            raise _Unreadable("an odd number of corner points")
+            raise Unreadable("an odd number of corner points")
         points.pop()
     boxes = []
     for first, second in zip(points[::2], points[1::2], strict=True):
         if text[first[3] : second[2]].strip(" \t\r\n,"):
-            raise _Unreadable("corner points with text between them")
+            raise Unreadable("corner points with text between them")
         boxes.append([first[0], first[1], second[0], second[1]])
     return _boxes_of(boxes, truncated, frame)
 
@@ -355,9 +240,9 @@ def _number(value: Any) -> float:
     """A coordinate, or NaN for what is none. Decimal strings in ASCII count, booleans and words do not."""
     if type(value) is float or type(value) is int:
         return value
-    if not isinstance(value, str) or isinstance(value, _Word) or len(value) > MAX_NUMBER_CHARS:
+    if not isinstance(value, str) or isinstance(value, BareWord) or len(value) > MAX_NUMBER_CHARS:
         return math.nan
-    return float(value) if _NUMBER.fullmatch(value) else math.nan
+    return float(value) if NUMBER.fullmatch(value) else math.nan
 
 
 @lru_cache(maxsize=64)

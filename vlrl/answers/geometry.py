@@ -1,4 +1,4 @@
-"""Geometry of boxes: overlap, one-to-one matching, and the coordinate dialects models write in.
+"""Geometry of boxes: overlap, one-to-one matching, and the coordinate conventions that models write in (`coords`).
 
 A box here is `(x1, y1, x2, y2)` with exclusive right and bottom edge, so its area is `(x2 - x1) * (y2 - y1)`. Overlaps do
 not depend on the unit as long as both boxes share it. Not here: reading boxes from text (`vlrl.answers.boxes`).
@@ -15,7 +15,7 @@ from vlrl.schema import Box
 
 XYXY = tuple[float, float, float, float]
 Pair = tuple[int, int, float]
-"""Index of a predicted box, index of a true box, and how well they agree."""
+"""Index of a predicted box, index of a true box, and their overlap (or another measure of agreement)."""
 
 
 def iou(a: Sequence[float], b: Sequence[float]) -> float:
@@ -153,7 +153,7 @@ def _augment(start: int, candidates: Mapping[int, Sequence[int]], partner_of: di
 
 
 def px_per_unit(coords: str, image_size: Sequence[int] | None, input_size: Sequence[int] | None) -> tuple[float, float]:
-    """Pixels of the original image for one unit of the dialect, along x and y. Raises ValueError where a size is missing."""
+    """Pixels of the original image for one unit of `coords`, along x and y. Raises ValueError where a size is missing."""
     if coords == "px":
         return 1.0, 1.0
     if image_size is None:

@@ -1,6 +1,6 @@
-"""True and predicted boxes of one sample, side by side: both in original pixels, whatever dialect the model writes in.
+"""True and predicted boxes of one sample, both in original pixels, whatever box format and coordinates the model writes.
 
-Rewards, metrics and pictures all read completions through here, so what is paid is what is measured and drawn.
+Rewards, metrics and drawings all read completions through here, so that what is scored is what is measured and drawn.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from vlrl.schema import Box, Sample
 
 
 def read_span(text: str, sample: Sample) -> Span:
-    """Where a completion's answer stands, in the layout the sample asks for (`meta.answer_format`)."""
+    """Where a completion's answer stands, in the layout that the sample requests (`meta.answer_format`)."""
     return answer_first_span(text) if sample.meta.get("answer_format") == "answer_think" else answer_span(text)
 
 
@@ -46,7 +46,7 @@ def with_canonical_labels(boxes: Iterable[Box]) -> list[Box]:
 def read_boxes(text: str, sample: Sample, *, tags: bool = False) -> tuple[ParsedBoxes | None, str]:
     """A completion's boxes in ORIGINAL pixels, or None and why. With one category asked, a missing label is that one.
 
-    `tags`: answer tags are required. Raises ValueError only where the sample itself lacks the sizes its dialect needs.
+    `tags`: answer tags are required. Raises ValueError only where the sample lacks the sizes that its `meta.coords` needs.
     """
     span = read_span(text, sample)
     if span.text is None:

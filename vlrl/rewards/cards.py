@@ -1,6 +1,6 @@
-"""Card games: whether an episode was won, whether one move was right, whether a thought states the picture right.
+"""Card games: whether an episode was won, whether one move was right, whether a thought states what the image shows.
 
-An episode's text is its transcript (`vlrl.envs.cards.transcripts`), which is played again by the rules. Training pays its
+An episode's text is its transcript (`vlrl.envs.cards.transcripts`), which is played again by the rules. Training rewards
 episodes by the game itself, step by step (`vlrl.gtr.credit`).
 """
 
@@ -44,7 +44,7 @@ def card_move(text: str, sample: Sample) -> Score:
 
 
 def card_recognition(text: str, sample: Sample) -> Score:
-    """1 for a valid reply whose thought states the cards or numbers of the picture, else 0. None for an episode."""
+    """1 for a valid reply whose thought states the cards or numbers of the image, else 0. None for an episode."""
     deal = deal_of(sample)
     if deal.is_episode:
         return Score(None, None, "an episode; its states are judged one by one")
@@ -53,5 +53,5 @@ def card_recognition(text: str, sample: Sample) -> Score:
         return Score(0.0, None, "the reply is not valid")
     state = deal.state()
     if deal.game.recognised(fields, state):
-        return Score(1.0, fields, "the picture is stated right")
-    return Score(0.0, fields, f"the picture shows {deal.game.shown(state) or 'another total'}")
+        return Score(1.0, fields, "states what the image shows")
+    return Score(0.0, fields, f"the image shows {deal.game.shown(state) or 'another total'}")

@@ -45,17 +45,17 @@ def visual_rft_classification(text: str, sample: Sample, *, min_cover: float = 0
     answer, why = read_text(text, sample, tags=True)
     if answer is None:
         return Score(0.0, None, why)
-    said, label = _squeezed(answer), _squeezed(sample.answer)
-    if not said or not label:
+    predicted, label = _squeezed(answer), _squeezed(sample.answer)
+    if not predicted or not label:
         return Score(0.0, answer, "nothing to compare")
     for choice in sample.choices or ():
         other = _squeezed(choice)
-        if other and other != label and (said == other or (other in said and other not in label)):
+        if other and other != label and (predicted == other or (other in predicted and other not in label)):
             return Score(0.0, answer, f"names another choice, {choice!r}")
-    if label in said:
+    if label in predicted:
         return Score(1.0, answer, "the label, or more words around it")
-    if said in label:
-        covered = len(said) / len(label)
+    if predicted in label:
+        covered = len(predicted) / len(label)
         return Score(
             float(covered >= min_cover), answer, f"part of the label: {covered:.2f} of it, at least {min_cover} counts"
         )

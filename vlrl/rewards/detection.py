@@ -1,24 +1,28 @@
-"""Our own reward on boxes, and what all rewards on sets of boxes share: reading both sides, and the rule for empty ones.
+"""`iou_f1`, and what all rewards on sets of boxes share: reading both sides, and the rule for empty ones.
 
-All scores are in original pixels, whatever dialect the completion is written in.
+All scores are in original pixels, whatever box format the completion is written in.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from vlrl.answers.geometry import best_matching
 from vlrl.answers.read import read_boxes, true_boxes, with_canonical_labels
 from vlrl.answers.span import canon
 from vlrl.schema import Box, Sample, Score
 
+BoxVariant = Literal["default", "released"]
+"""`released`: the formula of the published code on a well-formed answer, to reproduce a run."""
+
 
 @dataclass(frozen=True, slots=True)
 class BoxSets:
     """What was predicted and what is true, in original pixels, labels comparable by `==`.
 
-    `n_pred` counts invalid items too; `unusable` are the labels of those, and of the items behind the 300th.
+    `n_pred` counts invalid items too; `unusable` are the labels of those, and of the items after the 300th.
     """
 
     predicted: Sequence[Box]
@@ -41,14 +45,14 @@ def read_sets(text: str, sample: Sample, *, tags: bool = False) -> BoxSets | str
 
 
 def both_sides(text: str, sample: Sample, *, tags: bool = False) -> BoxSets | Score:
-    """Both sides where neither is empty, else the score: 1 for nothing there and nothing claimed, 0 for the rest."""
+    """Both sides where neither is empty, else the score: 1 where nothing is there and nothing is predicted, 0 for the rest."""
     sets = read_sets(text, sample, tags=tags)
     if isinstance(sets, str):
         return Score(0.0, None, sets)
     if sets.n_pred and sets.true:
         return sets
-    said = f"{sets.n_pred} boxes" if sets.n_pred else "says none"
-    return Score(float(sets.n_pred == sets.n_true), as_json(sets.predicted), f"{said}, {sets.n_true} true")
+    predicted = f"{sets.n_pred} boxes" if sets.n_pred else "an explicit none"
+    return Score(float(sets.n_pred == sets.n_true), as_json(sets.predicted), f"{predicted}, {sets.n_true} true")
 
 
 def as_json(boxes: Sequence[Box]) -> list[dict[str, object]]:
@@ -59,8 +63,8 @@ def as_json(boxes: Sequence[Box]) -> list[dict[str, object]]:
 def iou_f1(text: str, sample: Sample) -> Score:
     """2 * (sum of IoU over the best matching at IoU >= 0.5) / (n_pred + n_true), in 0..1.
 
-    The matching is one-to-one, same label, of maximal total IoU. Nothing asked for and nothing claimed scores 1, one of
-    them empty scores 0, unreadable text 0. Invalid items, duplicates and extra boxes only enlarge the denominator; order
+    The matching is one-to-one, same label, of maximal total IoU. Nothing there and nothing predicted scores 1, one of
+    the two empty scores 0, unreadable text 0. Invalid items, duplicates and extra boxes only enlarge the denominator; order
     does not matter; more overlap never lowers the score.
     """
     sets = both_sides(text, sample)

@@ -1,4 +1,4 @@
-"""A reward asked of a language model behind an OpenAI-compatible endpoint, (`vlrl.rewards.chat_client`).
+"""The reward that a language model gives, behind an OpenAI-compatible endpoint (`vlrl.rewards.chat_client`).
 
 The one reward that reads the environment (OPENAI_API_KEY, OPENAI_API_BASE) and the network. Its failures are values of None.
 """
@@ -24,34 +24,34 @@ INSTRUCTION = (
     " Reply with one number between 0 (wrong) and 1 (fully correct) and nothing else."
 )
 _judged: dict[tuple[str, str], Future[float]] = {}
-"""Judgements made or under way, by model and prompt: equal answers of a group are asked once."""
+"""Judgements made or under way, by model and prompt: equal answers of a group are sent once."""
 _judged_lock = threading.Lock()
 
 
 def llm_judge(text: str, sample: Sample, *, judge_model: str = "", timeout_s: float = 60.0, backoff_s: float = 1.0) -> Score:
-    """What the model `judge_model` says the answer is worth, clipped to 0..1; None after three tries without a usable reply.
+    """The score that the model `judge_model` gives the answer, clipped to 0..1; None after three tries without a usable reply.
 
     The judge sees the question, the right answer and the parsed answer (not the thought), at temperature 0; its reply must
     hold one number. Waits `backoff_s`, then twice that, between tries. Replies are kept by model and prompt. An answer that
-    cannot be read is 0 unasked. Raises ValueError without `judge_model`. Source: VLM-R1. differs: a failure there silently
-    became string equality.
+    cannot be read is 0 without a request. Raises ValueError without `judge_model`. Source: VLM-R1. differs: a failure there
+    silently became string equality.
     """
     if not judge_model:
         raise ValueError("llm_judge needs a model; name it: llm_judge:judge_model=<name at the endpoint OPENAI_API_BASE>")
     answer, why = read_text(text, sample)
     if answer is None:
         return Score(0.0, None, why)
-    messages = prompt(answer, sample)
+    messages = judge_messages(answer, sample)
     key = (judge_model, hashlib.sha256(json.dumps(messages).encode()).hexdigest())
     with _judged_lock:
-        is_asked = key in _judged
+        is_sent = key in _judged
         judgement = _judged.setdefault(key, Future())
-    if not is_asked:
+    if not is_sent:
         try:
             judgement.set_result(_ask(judge_model, messages, timeout_s, backoff_s))
         except BaseException as error:
             with _judged_lock:
-                del _judged[key]  # a failure is not kept: a later batch asks again
+                del _judged[key]  # a failure is not kept: a later batch sends it again
             judgement.set_exception(error)
             if not isinstance(error, EndpointError):
                 raise
@@ -59,27 +59,27 @@ def llm_judge(text: str, sample: Sample, *, judge_model: str = "", timeout_s: fl
         value = judgement.result()
     except EndpointError as error:
         return Score(None, answer, f"no judgement: {error}")
-    return Score(value, answer, f"{judge_model} says {value:g}")
+    return Score(value, answer, f"{judge_model} gives {value:g}")
 
 
 def _ask(model: str, messages: list[dict[str, str]], timeout_s: float, backoff_s: float) -> float:
-    """The worth of an answer by up to three tries. Raises the last EndpointError."""
+    """The judge's score by up to three tries. Raises the last EndpointError."""
     body = {"model": model, "messages": messages, "temperature": 0}
-    return with_tries(lambda: _worth(chat(base_url(), body, timeout_s=timeout_s).text), N_TRIES, backoff_s)
+    return with_tries(lambda: _number_in(chat(base_url(), body, timeout_s=timeout_s).text), N_TRIES, backoff_s)
 
 
-def prompt(answer: str, sample: Sample) -> list[dict[str, str]]:
-    """The messages a judge gets. The answer cannot close its own delimiters."""
+def judge_messages(answer: str, sample: Sample) -> list[dict[str, str]]:
+    """The messages that the judge gets. The answer cannot close its own delimiters."""
     shown = answer[:MAX_ANSWER_CHARS].replace("<candidate>", "< candidate>").replace("</candidate>", "< /candidate>")
     choices = f"\nChoices: {json.dumps(list(sample.choices), ensure_ascii=False)}" if sample.choices else ""
-    asked = f"Question: {sample.question}{choices}\nCorrect answer: {' or '.join(gold_texts(sample))}"
+    question = f"Question: {sample.question}{choices}\nCorrect answer: {' or '.join(gold_texts(sample))}"
     return [
         {"role": "system", "content": INSTRUCTION},
-        {"role": "user", "content": f"{asked}\n<candidate>\n{shown}\n</candidate>"},
+        {"role": "user", "content": f"{question}\n<candidate>\n{shown}\n</candidate>"},
     ]
 
 
-def _worth(reply: str) -> float:
+def _number_in(reply: str) -> float:
     numbers = _NUMBER.findall(reply)
     if len(numbers) != 1:
         raise EndpointError(f"a reply with {len(numbers)} numbers: {reply!r:.80}")

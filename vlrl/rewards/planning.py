@@ -1,7 +1,7 @@
-"""AlphaDrive's rewards on driving plans, over a group: the right word, how much it matters, how often the group says it.
+"""AlphaDrive's rewards on driving plans, over a group: the right word, how much it matters, how often the group names it.
 
 Source: AlphaDrive (arXiv 2503.07608). `variant="paper"` is its formula as known second-hand (the frequency is our reading);
-`"released"` is what its code pays, defects included, to reproduce a run. Both use the released weights.
+`"released"` is its published code, defects included, to reproduce a run. Both use the released weights.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from vlrl.answers.span import ANSWER, END_ANSWER, END_THINK, THINK, is_in_format
 from vlrl.answers.text import PATHS, SPEEDS, read_plan
 from vlrl.schema import Sample, Score
 
-Variant = Literal["paper", "released"]
+PlanVariant = Literal["paper", "released"]
 WEIGHTS = {"KEEP": 0.8, "ACCELERATE": 0.9, "DECELERATE": 1.0, "STOP": 1.0}
 WEIGHTS |= {"STRAIGHT": 0.8, "RIGHT_CHANGE": 1.0, "LEFT_CHANGE": 1.0, "RIGHT_TURN": 1.0, "LEFT_TURN": 1.0}
 MAX_CUT = 0.2
@@ -26,7 +26,7 @@ _ONE_LINE = re.compile(r"<answer>(.*?)</answer>")
 _JOINT = re.compile(r"</think>\s*<answer>")
 
 
-def alphadrive_speed(texts: Sequence[str], samples: Sequence[Sample], *, variant: Variant = "paper") -> list[Score]:
+def alphadrive_speed(texts: Sequence[str], samples: Sequence[Sample], *, variant: PlanVariant = "paper") -> list[Score]:
     """The speed words of a group: F1 * weight * (1 - min(0.2, k/G)), in 0..1 (`released`: F1 * weight +- 0.4, -0.4..1.4).
 
     F1 of the set of words named against the true one; weight: mean over the words named; k of G completions name the same
@@ -36,32 +36,34 @@ def alphadrive_speed(texts: Sequence[str], samples: Sequence[Sample], *, variant
     return _score(texts, samples, "speed", SPEEDS, variant)
 
 
-def alphadrive_path(texts: Sequence[str], samples: Sequence[Sample], *, variant: Variant = "paper") -> list[Score]:
+def alphadrive_path(texts: Sequence[str], samples: Sequence[Sample], *, variant: PlanVariant = "paper") -> list[Score]:
     """As `alphadrive_speed`, over the path words."""
     return _score(texts, samples, "path", PATHS, variant)
 
 
-def _score(texts: Sequence[str], samples: Sequence[Sample], key: str, words: Sequence[str], variant: Variant) -> list[Score]:
-    golds = [sample.answer[key] for sample in samples]
+def _score(
+    texts: Sequence[str], samples: Sequence[Sample], key: str, words: Sequence[str], variant: PlanVariant
+) -> list[Score]:
+    true_words = [sample.answer[key] for sample in samples]
     if variant == "released":
-        return _released([[word for word in _released_words(text) if word in words] for text in texts], golds)
+        return _released([[word for word in _released_words(text) if word in words] for text in texts], true_words)
     named: list[frozenset[str] | str] = []
     for text, sample in zip(texts, samples, strict=True):
         plan, why = read_plan(text, sample)
         found = frozenset[str]() if plan is None else plan.speeds if key == "speed" else plan.paths
         named.append(found or why or f"no {key} word")
     counts = Counter(words for words in named if not isinstance(words, str))
-    return [_paper(words, gold, counts, len(texts)) for words, gold in zip(named, golds, strict=True)]
+    return [_paper(words, true, counts, len(texts)) for words, true in zip(named, true_words, strict=True)]
 
 
-def _paper(words: frozenset[str] | str, gold: str, counts: Counter[frozenset[str]], n_group: int) -> Score:
+def _paper(words: frozenset[str] | str, true: str, counts: Counter[frozenset[str]], n_group: int) -> Score:
     if isinstance(words, str):
         return Score(0.0, None, words)
-    f1 = 2 / (len(words) + 1) if gold in words else 0.0
+    f1 = 2 / (len(words) + 1) if true in words else 0.0
     weight = sum(WEIGHTS[word] for word in sorted(words)) / len(words)  # in one order, or the last bit changes
     same = counts[words]
     cut = min(MAX_CUT, same / n_group)
-    why = f"F1 {f1:.3f} against {gold}, weight {weight:.2f}, said by {same} of {n_group}"
+    why = f"F1 {f1:.3f} against {true}, weight {weight:.2f}, named by {same} of {n_group}"
     return Score(f1 * weight * (1 - cut), sorted(words), why)
 
 
@@ -74,22 +76,22 @@ def _released_words(text: str) -> list[str]:
     return list(dict.fromkeys(inside.strip().split(", ")))
 
 
-def _released(named: Sequence[Sequence[str]], golds: Sequence[str]) -> list[Score]:
+def _released(named: Sequence[Sequence[str]], true_words: Sequence[str]) -> list[Score]:
     scores = []
     seen: set[str] = set()
-    for words, gold in zip(named, golds, strict=True):
-        hits = float(gold in words)
+    for words, true in zip(named, true_words, strict=True):
+        hits = float(true in words)
         precision, recall = hits / (len(words) + _EPSILON), hits / (1 + _EPSILON)
         f1 = 2 * precision * recall / (precision + recall + _EPSILON)
         weight = sum(WEIGHTS[word] for word in words) / (len(words) + _EPSILON)
         new = not seen.intersection(words)
         seen.update(words)
-        why = f"F1 {f1:.3f} against {gold}, weight {weight:.2f}, {'first' if new else 'not first'} to say so"
+        why = f"F1 {f1:.3f} against {true}, weight {weight:.2f}, {'first' if new else 'not first'} to name it"
         scores.append(Score(f1 * weight + (0.4 if new else -0.4), list(words) or None, why))
     return scores
 
 
-def alphadrive_format(text: str, sample: Sample, *, variant: Variant = "paper") -> Score:
+def alphadrive_format(text: str, sample: Sample, *, variant: PlanVariant = "paper") -> Score:
     """1 if the whole text is thought and answer in tags, each once (`released`: unstripped, repeats allowed), else 0.
 
     A sample with another `meta.answer_format` is held to that one in the paper form.

@@ -2,7 +2,7 @@
 
 Groups are adjacent rows of one sample. What a reward needs beyond text and sample is handed over here and nowhere else.
 
-Rewards are scored in line, those that ask a network side by side in threads. A pool of processes was measured and left out
+Rewards are scored in line, those that wait for a network side by side in threads. A pool of processes was measured and left out
 (`python -m vlrl.bench speed --what rewards`): 64 completions of the slowest box reward took 6 ms in line and 14 ms in a
 running pool of two, 512 took 38 and 24 ms, beside training steps of seconds.
 """
@@ -26,7 +26,7 @@ from vlrl.answers.kind import answer_kinds
 from vlrl.schema import Reward, Sample, Score, TaskError
 
 N_REQUESTS = 16
-"""Network rewards asked at the same time."""
+"""Requests of network rewards at the same time."""
 DOES_NOT_APPLY = Score(None, None, "does not apply to this row")
 
 
@@ -157,7 +157,7 @@ def as_trl(
 ) -> Callable[..., list[float | None]]:
     """A reward function as TRL's `GRPOTrainer` calls it. The rows' `sample` column holds `Sample`s.
 
-    `base`: the reward whose value this one needs (`"base" in reward.needs`). `applies`: which samples it pays; the others
+    `base`: the reward whose value this one needs (`"base" in reward.needs`). `applies`: which samples it scores; the others
     get None, which TRL leaves out of the sum. Each score's parsed answer and reason go to the completions log; the share of
     completions that could not be read is the metric `rewards/<name>/unparsed`, of those it did not apply to
     `rewards/<name>/none_ratio`.

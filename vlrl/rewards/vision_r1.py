@@ -1,7 +1,7 @@
 """Vision-R1's rewards on box lists (arXiv 2503.18013): precision and recall by the quality of boxes, and the JSON form.
 
 `adaptive` is the paper's curriculum: thresholds that tighten at `stage_step` optimizer steps; the released launcher leaves it
-off. `variant="released"` pays what the released functions pay on a well-formed answer, to reproduce a run.
+off. `variant="released"` is the formula of the released functions on a well-formed answer, to reproduce a run.
 """
 
 from __future__ import annotations
@@ -18,10 +18,9 @@ from vlrl.answers.boxes import BOX_KEYS, LABEL_KEYS, MAX_CHARS, ParsedBoxes, par
 from vlrl.answers.geometry import best_pairs, giou, overlaps
 from vlrl.answers.read import read_span
 from vlrl.answers.span import Span
-from vlrl.rewards.detection import BoxSets, as_json, both_sides, read_sets
+from vlrl.rewards.detection import BoxSets, BoxVariant, as_json, both_sides, read_sets
 from vlrl.schema import Sample, Score
 
-Variant = Literal["default", "released"]
 Quality = Literal["iou", "giou"]
 STAGE_STEP = 1500.0
 """About half of one epoch of 49k samples at 16 prompts a step."""
@@ -29,7 +28,7 @@ STAGE_STEP = 1500.0
 
 @dataclass(frozen=True, slots=True)
 class _Stage:
-    """Quality below the first of a pair of bounds is paid 0, above the second 1; `found` is the quality of a found box."""
+    """Quality below the first of a pair of bounds scores 0, above the second 1; `found` is the quality of a found box."""
 
     precision: tuple[float, float]
     found: float
@@ -49,7 +48,7 @@ def vision_r1_precision(
     adaptive: bool = False,
     stage_step: float = STAGE_STEP,
     quality: Quality = "iou",
-    variant: Variant = "default",
+    variant: BoxVariant = "default",
 ) -> Score:
     """Sum of f(q) over matched boxes / n_pred, in 0..1; f(q) is 0 below the stage's lower bound, 1 above its upper, else q.
 
@@ -66,8 +65,8 @@ def vision_r1_precision(
     sets = both_sides(text, sample)
     if isinstance(sets, Score):
         return sets
-    paid = [_clip(q, stage.precision) for q in _qualities(sets, quality)]
-    return _score(sum(paid) / sets.n_pred, sets, f"{len(paid)} matched")
+    credits = [_clip(q, stage.precision) for q in _qualities(sets, quality)]
+    return _score(sum(credits) / sets.n_pred, sets, f"{len(credits)} matched")
 
 
 def vision_r1_recall(
@@ -78,11 +77,11 @@ def vision_r1_recall(
     adaptive: bool = False,
     stage_step: float = STAGE_STEP,
     quality: Quality = "iou",
-    variant: Variant = "default",
+    variant: BoxVariant = "default",
 ) -> Score:
     """f(share of true boxes found), in 0..1; found: matched with at least the stage's quality. f as in `vision_r1_precision`.
 
-    Matching, options, errors and source as there. differs: same label required, and a box of exactly the quality asked for
+    Matching, options, errors and source as there. differs: same label required, and a box of exactly the required quality
     is found (released: it counts as that quality).
     """
     stage = _stage(step, adaptive, stage_step)
@@ -96,12 +95,12 @@ def vision_r1_recall(
     return _score(_clip(found / sets.n_true, stage.recall), sets, f"{found} found")
 
 
-def vision_r1_format(text: str, sample: Sample, *, variant: Variant = "default") -> Score:
+def vision_r1_format(text: str, sample: Sample, *, variant: BoxVariant = "default") -> Score:
     """1 if the answer, without a fence around it, is a JSON list of objects with four numbers and a label, else 0.
 
-    An empty list and an explicit none are right on any sample. Tags may stand around the answer unless the sample asks for
+    An empty list and an explicit none are right on any sample. Tags may stand around the answer unless the sample requests
     none. Source: Vision-R1. differs: other JSON (`3`, `{"a":1}`, items without the keys) is 0 (released: 1), and samples with
-    nothing to find are not paid for bad JSON. `variant="released"` does both.
+    nothing to find give no credit for bad JSON. `variant="released"` does both.
     """
     span = Span(text.strip()) if sample.meta.get("answer_format") == "none" else read_span(text, sample)
     answer = span.text
@@ -110,10 +109,10 @@ def vision_r1_format(text: str, sample: Sample, *, variant: Variant = "default")
     if variant == "released":
         right = _is_released_json(answer)
         inverted = not sample.answer
-        why = f"{'JSON' if right else 'no JSON'}{', paid the other way round: nothing is there' if inverted else ''}"
+        why = f"{'JSON' if right else 'no JSON'}{', scored the other way round as nothing is there' if inverted else ''}"
         return Score(float(right != inverted), answer[:80], why)
     if _is_none(answer):
-        return Score(1.0, [], "says none")
+        return Score(1.0, [], "an explicit none")
     items = _json(_without_fence(answer))
     if not isinstance(items, list):
         return Score(0.0, None, "not a JSON list")
@@ -153,9 +152,9 @@ def _qualities(sets: BoxSets, quality: Quality) -> list[float]:
     return [q for _, _, q in best_pairs(pairs)]
 
 
-def _released(text: str, sample: Sample, pay: Callable[[Sequence[float], int], float]) -> Score:
-    """`pay(GIoU of each matched pair, n_true)` over the released matching: least L1 distance of the corners in pixels, less 1
-    for the same label, less GIoU; as many pairs as the smaller side has boxes."""
+def _released(text: str, sample: Sample, value_of: Callable[[Sequence[float], int], float]) -> Score:
+    """`value_of(GIoU of each matched pair, n_true)` over the released matching: least L1 distance of the corners in pixels,
+    less 1 for the same label, less GIoU; as many pairs as the smaller side has boxes."""
     sets = read_sets(text, sample)
     if isinstance(sets, str):
         value = float(not sample.answer)
@@ -169,7 +168,7 @@ def _released(text: str, sample: Sample, pay: Callable[[Sequence[float], int], f
     corners, targets = (np.array([box.xyxy for box in side]) for side in (sets.predicted, sets.true))
     distance = np.abs(corners[:, None] - targets[None]).sum(-1)
     chosen = quality[linear_sum_assignment(distance - same - quality)].tolist()
-    return _score(pay(chosen, sets.n_true), sets, f"{len(chosen)} matched")
+    return _score(value_of(chosen, sets.n_true), sets, f"{len(chosen)} matched")
 
 
 def _is_none(answer: str) -> bool:
@@ -189,7 +188,7 @@ def _without_fence(text: str) -> str:
 
 
 def _json(text: str) -> Any:
-    """What the text says in strict JSON, else None."""
+    """The value of a text of strict JSON, else None."""
     try:
         return json.loads(text, parse_int=float)
     except (ValueError, RecursionError):

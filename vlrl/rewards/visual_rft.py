@@ -1,18 +1,17 @@
 """Visual-RFT's rewards on boxes (arXiv 2503.01785): detection with confidences, and the one box of an instruction (LISA).
 
-`variant="released"` pays what the released formulas pay on a well-formed answer, to reproduce a run. Our reader stands before
-both; the symbolic maths check that stood before theirs (it took any right first y1 for the whole answer) before neither.
+`variant="released"` is the released formula on a well-formed answer, to reproduce a run. Both read answers as all our rewards
+do; the released code's symbolic maths check (a right first y1 passed for the whole answer) is in neither.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal
 
 from vlrl.answers.geometry import giou, iou
 from vlrl.answers.read import read_box, read_boxes, true_boxes
-from vlrl.rewards.detection import BoxSets, as_json, both_sides
+from vlrl.rewards.detection import BoxSets, BoxVariant, as_json, both_sides
 from vlrl.schema import Box, Sample, Score
 
 MIN_IOU = 0.5
@@ -24,7 +23,7 @@ def visual_rft_iou(text: str, sample: Sample) -> Score:
 
     Exact duplicates (box and label) count once. From the highest confidence down, each prediction takes the free true box of
     largest IoU if that is above 0.5; labels must agree where both sides have one. Source: Visual-RFT's released code (an
-    earlier form divided by n_pred alone). differs: no maths check, any box dialect is read, boxes without confidence count,
+    earlier form divided by n_pred alone). differs: no maths check, any box format is read, boxes without confidence count,
     and an explicit none is 1 where nothing is there.
     """
     sets = both_sides(text, sample)
@@ -37,7 +36,7 @@ def visual_rft_iou(text: str, sample: Sample) -> Score:
     return Score(total / max(sets.n_true, n_pred), as_json(sets.predicted), why)
 
 
-def visual_rft_confidence(text: str, sample: Sample, *, variant: Literal["default", "released"] = "default") -> Score:
+def visual_rft_confidence(text: str, sample: Sample, *, variant: BoxVariant = "default") -> Score:
     """Mean over predictions of c where matched (as in `visual_rft_iou`), else 1 - c, in 0..1; c = confidence, 0..1.
 
     A prediction without a confidence, or with two (the same box twice), contributes 0. Source: Visual-RFT. differs: nothing
@@ -68,7 +67,7 @@ def visual_rft_confidence(text: str, sample: Sample, *, variant: Literal["defaul
 def visual_rft_giou(text: str, sample: Sample) -> Score:
     """GIoU + 1 of the one box in the tagged answer, in 0..2. Apart, two boxes still earn a little: the published shaping.
 
-    Source: Visual-RFT (LISA). differs: a reversed box is 0 (published: 2.0 against itself), every dialect is read, and two
+    Source: Visual-RFT (LISA). differs: a reversed box is 0 (published: 2.0 against itself), every box format is read, and two
     different boxes are no answer (their first corners were mixed).
     """
     box, why = read_box(text, sample, tags=True)
@@ -116,7 +115,7 @@ def _taken_iou(predicted: Sequence[Box], true: Sequence[Box], in_order: bool = F
 def _released_confidence(text: str, sample: Sample) -> Score:
     parsed, why = read_boxes(text, sample)
     if parsed is None or not parsed.n_pred:
-        return Score(0.0, None, why or "no boxes: the release pays none for them, nothing there or not")
+        return Score(0.0, None, why or "no boxes: the release scores them 0, nothing there or not")
     first: dict[tuple[float, ...], Box] = {}
     for box in parsed.items:
         first.setdefault(box.xyxy, box)

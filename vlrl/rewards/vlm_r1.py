@@ -1,8 +1,8 @@
 """VLM-R1's rewards on boxes (arXiv 2504.07615): IoU of one box, and forms of average precision (AP) for sets.
 
 Completions carry no confidences, so all scores are equal, and COCO's AP then depends on the order of the answer and makes
-wrong boxes at its end free. The default forms do not. `variant="released"` pays what the released formulas pay on a
-well-formed answer, to reproduce a run; it reads boxes in any dialect, as the defaults do.
+wrong boxes at its end free. The default forms do not. `variant="released"` is the released formula on a
+well-formed answer, to reproduce a run; it reads boxes in any format, as the defaults do.
 """
 
 from __future__ import annotations
@@ -11,22 +11,20 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Sequence
 from itertools import accumulate
-from typing import Literal
 
 import numpy as np
 
 from vlrl.answers.boxes import ParsedBoxes
 from vlrl.answers.geometry import Pair, iou, matching_sizes, overlaps
 from vlrl.answers.read import read_box, read_boxes, read_span, true_boxes
-from vlrl.rewards.detection import BoxSets, as_json, both_sides
+from vlrl.rewards.detection import BoxSets, BoxVariant, as_json, both_sides
 from vlrl.schema import Box, Sample, Score
 
-Variant = Literal["default", "released"]
 THRESHOLDS = tuple(np.linspace(0.5, 0.95, 10).tolist())
 """COCO's IoU thresholds .50:.05:.95, to the last bit, so that an IoU on a threshold falls where pycocotools lets it fall."""
 RECALLS = tuple(np.linspace(0.0, 1.0, 101).tolist())
 """COCO's recall points, to the last bit."""
-MAX_DETS = 100
+MAX_PER_LABEL = 100
 """Predictions of one label that COCO's AP looks at."""
 POSITION, COMPLETENESS = 0.7, 0.3
 """Weights in `vlm_r1_weighted`; that of the label's own term is 0."""
@@ -36,7 +34,7 @@ def vlm_r1_iou(text: str, sample: Sample) -> Score:
     """IoU of the one box in the tagged answer with the true one, not thresholded, in 0..1.
 
     Source: VLM-R1's REC reward. differs: floats and negative numbers are read; an overlap of a pixel or less and normalised
-    coordinates count; several boxes are no answer (published: the first); every dialect is converted.
+    coordinates count; several boxes are no answer (published: the first); all coordinates are converted.
     """
     box, why = read_box(text, sample, tags=True)
     if box is None:
@@ -45,25 +43,25 @@ def vlm_r1_iou(text: str, sample: Sample) -> Score:
     return Score(value, as_json([box]), f"IoU {value:.3f}")
 
 
-def vlm_r1_map(text: str, sample: Sample, *, variant: Variant = "default") -> Score:
+def vlm_r1_map(text: str, sample: Sample, *, variant: BoxVariant = "default") -> Score:
     """AP averaged over IoU .50:.05:.95 and labels, the answer taken as one tied group, in 0..1.
 
     Per label (true or predicted) and threshold, with TP = size of a largest one-to-one matching: AP = (floor(100 TP / n_true)
     + 1) / 101 * TP / n_pred, 0 for a label that is not true. Where every prediction is a true positive this is pycocotools'
     value (up to 9 true boxes a label; above, its rounding can move one of 101 points). Source: VLM-R1's od_ap. differs: no
-    dependence on order, no free boxes at the end or of labels that are not true, labels compare by `canon`, any box dialect,
+    dependence on order, no free boxes at the end or of labels that are not true, labels compare by `canon`, any box format,
     and only an explicit none says that nothing is there. `variant="released"`: COCO's AP in the order of the answer, labels
     as written, and an answer without any box is an empty list.
     """
     return _map(text, sample, THRESHOLDS, variant)
 
 
-def vlm_r1_map50(text: str, sample: Sample, *, variant: Variant = "default") -> Score:
+def vlm_r1_map50(text: str, sample: Sample, *, variant: BoxVariant = "default") -> Score:
     """As `vlm_r1_map`, at IoU .50 alone. Source: VLM-R1's od_ap50."""
     return _map(text, sample, THRESHOLDS[:1], variant)
 
 
-def vlm_r1_odlength(text: str, sample: Sample, *, variant: Variant = "default") -> Score:
+def vlm_r1_odlength(text: str, sample: Sample, *, variant: BoxVariant = "default") -> Score:
     """AP * (1 if n_true >= n_pred else n_true / n_pred), in 0..1.
 
     This AP takes the best order, true positives first, (floor(100 TP / n_true) + 1) / 101 averaged over the true labels, as
@@ -81,22 +79,22 @@ def vlm_r1_odlength(text: str, sample: Sample, *, variant: Variant = "default") 
     return Score(precision * factor, as_json(sets.predicted), why)
 
 
-def vlm_r1_weighted(text: str, sample: Sample, *, variant: Variant = "default") -> Score:
+def vlm_r1_weighted(text: str, sample: Sample, *, variant: BoxVariant = "default") -> Score:
     """0.7 * position + 0.3 * completeness, in 0..1.
 
     Pairs are taken from the largest IoU down to 0.5 over ALL labels (same label first among equals); a pair of different
     labels stays matched, with IoU 0. position = sum of IoU / n_true; completeness = 1 - (unmatched true / n_true + unmatched
     predictions / n_pred) / 2. Source: VLM-R1's weighted_sum, whose label term has weight 0. differs: a missing label is a
-    wrong one (released: a crash), small overlaps count, any box dialect and any explicit none are read.
+    wrong one (released: a crash), small overlaps count, any box format and any explicit none are read.
     `variant="released"`: pairs of equal IoU in the order of the answer, overlaps of a pixel or less are none, and `None` is
     the only way to say that nothing is there.
     """
     released = variant == "released"
     sets = both_sides(text, sample)
     if isinstance(sets, Score):
-        said = (read_span(text, sample).text or "").rstrip(".").lower()
-        if released and sets.value and said != "none":
-            return Score(0.0, sets.answer, f"says {said:.20}: the release takes `None` alone")
+        answer = (read_span(text, sample).text or "").rstrip(".").lower()
+        if released and sets.value and answer != "none":
+            return Score(0.0, sets.answer, f"the answer is {answer:.20}: the release takes `None` alone")
         return sets
     matched = _greedy_pairs(sets, released)
     agreeing = [overlap for i, j, overlap in matched if sets.predicted[i].label == sets.true[j].label]
@@ -106,7 +104,7 @@ def vlm_r1_weighted(text: str, sample: Sample, *, variant: Variant = "default") 
     return Score(value, as_json(sets.predicted), why)
 
 
-def _map(text: str, sample: Sample, thresholds: Sequence[float], variant: Variant) -> Score:
+def _map(text: str, sample: Sample, thresholds: Sequence[float], variant: BoxVariant) -> Score:
     if variant == "released":
         return _released_ap(text, sample, thresholds, with_length=False)
     sets = both_sides(text, sample, tags=True)
@@ -174,7 +172,9 @@ def _released_ap(text: str, sample: Sample, thresholds: Sequence[float], with_le
         return Score(value, answer, f"{why}{parsed.n_pred} predicted, {len(true)} true")
     labels = dict.fromkeys(box.label for box in true)
     aps = [
-        _coco_ap([p for p in parsed.items if p.label == label][:MAX_DETS], [t for t in true if t.label == label], threshold)
+        _coco_ap(
+            [p for p in parsed.items if p.label == label][:MAX_PER_LABEL], [t for t in true if t.label == label], threshold
+        )
         for label in labels
         for threshold in thresholds
     ]

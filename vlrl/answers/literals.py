@@ -1,0 +1,133 @@
+"""A tolerant reader of one JSON or Python literal in a text, which may be cut off. Nothing is evaluated, nothing is filled in,
+and work is linear in the length of the text. What the value means is not decided here (`vlrl.answers.boxes`)."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from dataclasses import dataclass
+from typing import Any
+
+MAX_DEPTH, MAX_NUMBER_CHARS = 32, 400
+
+
+class Unreadable(Exception):
+    """Not a literal, or not the one that was looked for; the message says why. Never leaves `vlrl.answers`."""
+
+
+class CutOff(Exception):
+    """The text ends inside a value. Never leaves `vlrl.answers`."""
+
+
+class BareWord(str):
+    """A bare word such as `true`, `NaN` or `...`: never a number, never a label."""
+
+
+NUMBER = re.compile(r"-?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+_WORD = re.compile(r"-?[A-Za-z_]+|\.\.\.|…")
+_SPACE = re.compile(r"[ \t\r\n]*")
+_DOUBLE_QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"', re.DOTALL)
+_SINGLE_QUOTED_END = re.compile(r"'(?=[ \t\r\n]*(?:[,:}\])]|$))")
+_OPEN = {"[": "]", "{": "}", "(": ")"}
+
+
+def decimal(digits: str) -> float:
+    """The number that `digits` write; infinite where they are more than 400 characters."""
+    return float(digits) if len(digits) <= MAX_NUMBER_CHARS else math.inf
+
+
+@dataclass(slots=True)
+class LiteralReader:
+    """A tolerant reader of JSON and Python literals. An unclosed list keeps its complete members."""
+
+    text: str
+    truncated: bool = False
+
+    def value(self, at: int, depth: int = 1) -> tuple[Any, int]:
+        """The value that starts at `at` and the position behind it. Raises Unreadable, or CutOff at the text's end."""
+        text = self.text
+        if at >= len(text):
+            raise CutOff
+        head = text[at]
+        if head in "[(":
+            return self._list(at, depth)
+        if head == "{":
+            return self._object(at, depth)
+        if head == '"':
+            found = _DOUBLE_QUOTED.match(text, at)
+            if found is None:
+                raise CutOff
+            try:
+                return (json.loads(found[0], strict=False) if "\\" in found[1] else found[1]), found.end()
+            except ValueError:
+                return found[1], found.end()
+        if head == "'":
+            closing = _SINGLE_QUOTED_END.search(text, at + 1)
+            if closing is None:
+                raise CutOff
+            return text[at + 1 : closing.start()].replace("\\'", "'"), closing.end()
+        found = NUMBER.match(text, at)
+        if found is not None and found.end() > at:
+            if found.end() == len(text) and depth > 1:
+                raise CutOff
+            return decimal(found[0]), found.end()
+        found = _WORD.match(text, at)
+        if found is not None:
+            return BareWord(found[0]), found.end()
+        raise Unreadable(f"unexpected {head!r}")
+
+    def _skip(self, at: int) -> int:
+        found = _SPACE.match(self.text, at)
+        return found.end() if found else at
+
+    def _list(self, at: int, depth: int) -> tuple[list[Any], int]:
+        if depth > MAX_DEPTH:
+            raise Unreadable(f"brackets nested deeper than {MAX_DEPTH}")
+        close = _OPEN[self.text[at]]
+        items: list[Any] = []
+        at = self._skip(at + 1)
+        try:
+            while True:
+                if self.text[at : at + 1] == close:
+                    return items, at + 1
+                item, at = self.value(at, depth + 1)
+                items.append(item)
+                at = self._skip(at)
+                if self.text[at : at + 1] == ",":
+                    at = self._skip(at + 1)
+                elif at >= len(self.text):
+                    raise CutOff
+                elif self.text[at] != close:
+                    raise Unreadable(f"unexpected {self.text[at]!r} in a list")
+        except CutOff:
+            # Only members with a closing bracket of their own are known to be whole.
+            if depth > 2 or not (items and all(isinstance(item, dict | list) for item in items)):
+                raise
+            self.truncated = True
+            return items, len(self.text)
+
+    def _object(self, at: int, depth: int) -> tuple[dict[str, Any], int]:
+        if depth > MAX_DEPTH:
+            raise Unreadable(f"brackets nested deeper than {MAX_DEPTH}")
+        found: dict[str, Any] = {}
+        at = self._skip(at + 1)
+        while True:
+            if self.text[at : at + 1] == "}":
+                return found, at + 1
+            key, at = self.value(at, MAX_DEPTH)
+            at = self._skip(at)
+            if at >= len(self.text):
+                raise CutOff
+            if self.text[at] != ":" or not isinstance(key, str):
+                raise Unreadable("an object without keys")
+            whole = self.truncated
+            found[key], at = self.value(self._skip(at + 1), max(depth + 1, 3))
+            self.truncated = whole
+            at = self._skip(at)
+            if at >= len(self.text):
+                raise CutOff
+            if self.text[at] == ",":
+                at = self._skip(at + 1)
+            elif self.text[at] != "}":
+                raise Unreadable(f"unexpected {self.text[at]!r} in an object")
