@@ -26,7 +26,7 @@ SMALL = [
     "--prompt_tokens",
     "8",
     "--threads",
-    "2",
+    "1",
 ]
 
 

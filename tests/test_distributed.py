@@ -83,7 +83,7 @@ def test_episodes_on_two_processes_and_their_resumed_half(tmp_path):
     its own corrections, and its own rest of a generation."""
     words = ["vlrl/train.py", "--task", "numberline", "--max_steps", 2, "--per_device_train_batch_size", 8, "--seed", 3]
     words += ["--num_generations", 4, "--eval_limit", 4, "--logging_steps", 1, "--report_to", "none", "--save_steps", 1]
-    words += ["--save_total_limit", 9]
+    words += ["--save_total_limit", 9, "--steps_per_generation", 2]  # saved inside the generation
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     run(2, *words, "--output_dir", whole)
     kept = [

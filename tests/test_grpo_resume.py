@@ -44,6 +44,20 @@ def train(folder, task="detection", resume=None, freeze=False, sharing="auto", o
     return trainer
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """Runs that never stopped, each trained once: `whole(changes)` gives the trainer and its folder, to be copied."""
+    trained = {}
+
+    def of(**changes):
+        if str(changes) not in trained:
+            folder = tmp_path_factory.mktemp("whole")
+            trained[str(changes)] = (train(folder, **changes), folder)
+        return trained[str(changes)]
+
+    return of
+
+
 def same(one, other):
     theirs = dict(other.model.named_parameters())
     return all(torch.equal(value, theirs[name]) for name, value in one.model.named_parameters())
@@ -60,15 +74,14 @@ def same(one, other):
     ],
     ids=str,
 )
-def test_steps_left_of_a_generation_are_the_same_after_a_stop(tmp_path, changes):
-    whole = train(tmp_path / "whole", **changes)
-    kept = tmp_path / "whole" / "checkpoint-3"
-    assert (kept / GENERATION / "rank-0.pt").is_file()
-    assert not (tmp_path / "whole" / "checkpoint-5" / GENERATION).exists(), "a run that is over keeps nothing"
-    again, anew = (shutil.copytree(tmp_path / "whole", tmp_path / name) for name in ("again", "anew"))
-    assert same(whole, train(again, resume=again / "checkpoint-3", **changes))
+def test_steps_left_of_a_generation_are_the_same_after_a_stop(tmp_path, changes, whole):
+    trainer, folder = whole(**changes)
+    assert (folder / "checkpoint-3" / GENERATION / "rank-0.pt").is_file()
+    assert not (folder / "checkpoint-5" / GENERATION).exists(), "a run that is over keeps nothing"
+    again, anew = (shutil.copytree(folder, tmp_path / name) for name in ("again", "anew"))
+    assert same(trainer, train(again, resume=again / "checkpoint-3", **changes))
     shutil.rmtree(anew / "checkpoint-3" / GENERATION)
-    assert not same(whole, train(anew, resume=anew / "checkpoint-3", **changes)), "what the steps are without it"
+    assert not same(trainer, train(anew, resume=anew / "checkpoint-3", **changes)), "what the steps are without it"
 
 
 @pytest.mark.parametrize("changes", [{"steps_per_generation": 1}, {"save_only_model": True}], ids=str)
@@ -78,9 +91,8 @@ def test_between_generations_and_of_weights_alone_nothing_is_kept(tmp_path, chan
     assert not list(tmp_path.glob(f"*/{GENERATION}"))
 
 
-def test_what_cannot_be_taken_up_is_told_and_sampled_anew(tmp_path, capsys):
-    train(tmp_path / "whole")
-    kept = tmp_path / "whole" / "checkpoint-3"
+def test_what_cannot_be_taken_up_is_told_and_sampled_anew(tmp_path, capsys, whole):
+    kept = shutil.copytree(whole()[1], tmp_path / "whole") / "checkpoint-3"
     train(tmp_path / "other", resume=kept, steps_per_generation=2)
     assert "sampled anew: the batch is another one now" in capsys.readouterr().out
     path = kept / GENERATION / "rank-0.pt"
@@ -89,10 +101,9 @@ def test_what_cannot_be_taken_up_is_told_and_sampled_anew(tmp_path, capsys):
     assert "the rest of a generation cannot be taken up" in capsys.readouterr().out
 
 
-def test_only_what_is_left_is_kept(tmp_path):
-    train(tmp_path / "late")
-    train(tmp_path / "early", save_steps=1, max_steps=2)
-    late, early = (tmp_path / run / f"checkpoint-{n}" / GENERATION / "rank-0.pt" for run, n in (("late", 3), ("early", 1)))
+def test_only_what_is_left_is_kept(tmp_path, whole):
+    train(tmp_path, save_steps=1, max_steps=2)
+    late, early = (folder / f"checkpoint-{n}" / GENERATION / "rank-0.pt" for folder, n in ((whole()[1], 3), (tmp_path, 1)))
     rows = torch.load(late, weights_only=False)["rows"]
     assert [row is None for row in rows] == [True, True, True, False]
     assert [row is None for row in torch.load(early, weights_only=False)["rows"]] == [True, False, False, False]
