@@ -79,7 +79,7 @@ def test_resolved_config_gives_the_same_run(tmp_path):
         (["--limit", "0"], ["--limit 0"]),
         (["--rewards", "iou_f1:power=2"], ["iou_f1", "no option 'power'"]),
         (["--rewards", "iou_f1", "iou_f1"], ["iou_f1 twice"]),
-        (["--task", "qa", "--rewards", "iou_f1"], ["iou_f1 cannot score qa", "detection"]),
+        (["--task", "qa", "--rewards", "iou_f1"], ["iou_f1 cannot score qa", "kind boxes"]),
         (["--answer_format", "thinkanswer"], ["'thinkanswer'", "'think_answer'"]),
         (["--answer_format", "none,answer"], ["none and answer exclude"]),
         (["--answer_format", "none", "--rewards", "json_format"], ["json_format reads answer tags"]),

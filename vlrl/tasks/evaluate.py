@@ -93,7 +93,8 @@ def result_of(task: Task, sample: Sample, prediction: Prediction) -> Result | No
         if isinstance(value, Result):
             result = value
         else:
-            result = Result({task.headline: (number_of(value), 1.0)}, read_span(prediction.completion, sample).text)
+            number, answer = number_of(value), read_span(prediction.completion, sample).text
+            result = Result({task.headline: (number, 1.0)}, answer, bool(answer) or number > 0)
     except TaskError:
         raise
     except Exception as error:
