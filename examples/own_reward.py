@@ -1,7 +1,7 @@
 """A reward of your own: short answers. Any function of a completion's text and its sample will do.
 
-    vlrl train --task detection --rewards iou_f1 examples/own_reward.py:short_answer
-    vlrl bench grade --reward examples/own_reward.py:short_answer --cases examples/own_reward.jsonl --out scores.jsonl
+vlrl train --task detection --rewards iou_f1 examples/own_reward.py:short_answer
+vlrl bench grade --reward examples/own_reward.py:short_answer --cases examples/own_reward.jsonl --out scores.jsonl
 """
 
 from vlrl.answers.read import read_span

@@ -1,7 +1,7 @@
 """A task of your own: count the discs of one colour. Its rows (own_task.jsonl) carry the name, `"task": "counting"`.
 
-    vlrl train --task examples/own_task.py --data examples/own_task.jsonl --max_steps 2
-    vlrl bench run --task examples/own_task.py --data examples/own_task.jsonl --output_path results/own
+vlrl train --task examples/own_task.py --data examples/own_task.jsonl --max_steps 2
+vlrl bench run --task examples/own_task.py --data examples/own_task.jsonl --output_path results/own
 """
 
 from vlrl.answers.text import number, read_text

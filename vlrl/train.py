@@ -44,7 +44,7 @@ from vlrl.models.inputs import ImageError
 from vlrl.models.load import LoadedModel, load_model
 from vlrl.models.names import TINY_NAMES, ModelError
 from vlrl.models.prefix_sharing.groups import NotShared
-from vlrl.schema import Prediction, Sample, SampleError
+from vlrl.schema import Prediction, Sample, SampleError, TaskError
 from vlrl.tasks.evaluate import before_and_after
 from vlrl.tasks.rubric import Rubric
 from vlrl.training import benchmark_after as before_after
@@ -77,6 +77,10 @@ def main(argv: list[str] | None = None) -> int:
         finish()
     except (ConfigError, SampleError, ModelError, NotShared) as error:
         return refuse(f"error: {error}", 2)
+    except TaskError as error:  # on any process: another may not have met it
+        if not first:
+            print(f"stopped: {error}", file=sys.stderr, flush=True)
+        return refuse(f"stopped: {error}", 1)
     except (RunStopped, ImageError) as error:
         return refuse(f"stopped: {error}", 1)
     except Exception as error:
@@ -187,7 +191,8 @@ class Job:
 
 
 def prepare(config: Config, say: Callable[..., None]) -> Job:
-    """The run folder, the model, the data and what is paid for, each told and checked before anything is trained."""
+    """The run folder, the model, the data and the rewards, each checked before anything is trained."""
+    run.try_before_loading(config)
     opened = run.open_folder(config)
     finished_sft = opened.path / "sft" / "final"
     go_on = opened.resuming and finished_sft.is_dir()

@@ -14,7 +14,7 @@ from vlrl.rewards.scoring import score_rows
 from vlrl.schema import Prediction, Sample, Task, read_samples
 from vlrl.tasks import KNOWN, is_built_in, load_tasks
 from vlrl.tasks.evaluate import measure
-from vlrl.tasks.rubric import choose, own_specs, try_once
+from vlrl.tasks.rubric import answer_problem_of, choose, own_specs, try_once
 
 ROUNDING = {"px": 1e-3, "norm1000": 0.05, "norm1": 0.01}
 """What writing the reference answer in a coordinate convention may cost of a reward."""
@@ -65,7 +65,7 @@ def row_problem(sample: Sample, tasks: Mapping[str, Task], coords: str, sizes: C
                 return f"meta.image_size is {list(stated)}, but {path} is {[width, height]}"
     sample = dataclasses.replace(sample, meta=meta)
     try:
-        problem = task.check(sample)
+        problem = answer_problem_of(task, sample)
         if problem is None and not is_built_in(task):
             try_once(choose(None, [sample], tasks), [sample])
     except ValueError as error:

@@ -20,6 +20,7 @@ from vlrl.metrics.calibration import calibration_error, reliability
 from vlrl.schema import Metric, Prediction, Sample, SampleError, Task, read_samples, sample_to_json
 from vlrl.tasks import load_tasks
 from vlrl.tasks.evaluate import Scored, measure, numbers
+from vlrl.tasks.rubric import answer_problem_of
 
 TASK_VERSION = "1"
 """Of all own tasks: raised when a prompt, a parser or a metric changes what a number means."""
@@ -82,7 +83,7 @@ def own_suite(
     for sample in samples:
         if sample.task not in tasks:
             raise SampleError(f"{data} (id {sample.id!r}): its task is {sample.task!r}, this run's are {', '.join(tasks)}")
-        problem = tasks[sample.task].check(sample)
+        problem = answer_problem_of(tasks[sample.task], sample)
         if problem:
             raise SampleError(f"{data} (id {sample.id!r}): {problem}")
     return Suite(

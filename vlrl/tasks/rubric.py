@@ -109,6 +109,18 @@ def try_once(rubric: Rubric, samples: Iterable[Sample]) -> None:
                 score_rows(reward, [text], [sample], 0, [1], base)
 
 
+def answer_problem_of(task: Task, sample: Sample) -> str | None:
+    """What `task.check` finds wrong with a sample, or None. Raises TaskError where it fails or returns no text."""
+    try:
+        problem = task.check(sample)
+    except Exception as error:
+        raise TaskError(f"task {task.name}: its check failed on sample {sample.id!r}: {described(error)}") from error
+    if problem is not None and not isinstance(problem, str):
+        returned = f"its check must return what is wrong as text, or None, got {problem!r:.80}"
+        raise TaskError(f"task {task.name}: {returned} for sample {sample.id!r}")
+    return problem
+
+
 def _in_pixels(sample: Sample) -> Sample:
     """The sample with boxes in pixels of its image and, where the image can be read, its size, which a file need not state."""
     meta = {**sample.meta, "coords": "px"}

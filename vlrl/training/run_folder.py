@@ -28,8 +28,8 @@ from vlrl.envs.cards.transcripts import read_transcript
 from vlrl.models.inputs import Samples, check_samples, prepare_sample
 from vlrl.models.load import LoadedModel
 from vlrl.models.names import EMBEDDED, TINY_NAMES
-from vlrl.schema import Prediction, Sample, Task, read_samples
-from vlrl.tasks.rubric import Rubric, try_once, with_planned_steps
+from vlrl.schema import Prediction, Sample, SampleError, Task, read_samples
+from vlrl.tasks.rubric import Rubric, answer_problem_of, try_once, with_planned_steps
 from vlrl.tasks.rubric import choose as rubric_for
 from vlrl.training.checkpoints import last_checkpoint
 from vlrl.training.config import Config
@@ -215,12 +215,32 @@ def n_known(config: Config, data: Data) -> int:
     return data.train.n if config.run.data else min(data.train.n, 500 * len(config.tasks))
 
 
+def try_before_loading(config: Config) -> None:
+    """Check the data's answers and ask every task and reward once, so that what a user's code does wrong is said before a model
+    is loaded. Raises ConfigError or SampleError in one line."""
+    run = config.run
+    if run.data is None:
+        samples = [config.tasks[name].draw(0, "heldout", i) for name in config.tasks for i in range(4)]
+    else:
+        samples = read_samples(run.data, run.image_root, run.limit, need_images=False)
+    if any(sample.task not in config.tasks for sample in samples):
+        return  # said when the samples are loaded
+    try:
+        for sample in samples:
+            if problem := answer_problem_of(config.tasks[sample.task], sample):
+                raise SampleError(f"{run.data} (id {sample.id!r}): {problem}")
+        try_once(rubric_for(config.rewards, samples, config.tasks), samples)
+    except SampleError:
+        raise
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+
+
 def choose_rubric(config: Config, data: Data) -> Rubric:
     """The rewards of this run. Raises ConfigError where rows and rewards do not fit, or weights and rewards."""
     samples = [data.train.get(i) for i in range(n_known(config, data))]
     try:
         rubric = rubric_for(config.rewards, samples, config.tasks)
-        try_once(rubric, samples)
     except ValueError as error:
         raise ConfigError(str(error)) from error
     grpo = config.grpo
