@@ -21,22 +21,14 @@ import argparse
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from data_prep.detection_set import (
-    CheckedImage,
-    add_options,
-    check_images,
-    check_options,
-    choose_categories,
-    finish,
-    plan_of,
-    spellings,
-)
+from data_prep.detection_set import CheckedImage, add_options, check_options, spellings, write_detection
 from data_prep.instances import (
     add_input_options,
     annotated_images,
@@ -65,15 +57,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     content = read_instances(args.instances)
     excluded = read_excluded(args.exclude_images)
     annotated = annotated_images(content, args.images, args.instances, report, excluded)
-    spelling = spellings(category_names(content).values())
-    categories = choose_categories(args.classes, spelling.values(), _named(spelling.values()))
-    images = check_images(annotated, spelling, report)
     if args.exclude_images:
         print(f"excluded   {report.counts['excluded']} images")
-    if args.subset is not None:
-        images = evaluation_subset(images, args.subset)
-    split = re.sub("^instances_", "", args.instances.stem)
-    return finish(images, plan_of(args, categories, args.dataset or "coco", split), target, report)
+    names = category_names(content).values()
+    return write_detection(
+        annotated,
+        names,
+        args,
+        target,
+        report,
+        dataset=args.dataset or "coco",
+        split=re.sub("^instances_", "", args.instances.stem),
+        named={"few8": FEW8, "novel15": NOVEL15, "base65": [name for name in spellings(names).values() if name not in NOVEL15]},
+        keep=None if args.subset is None else partial(evaluation_subset, name=args.subset),
+    )
 
 
 def _arguments(argv: Sequence[str] | None) -> tuple[argparse.Namespace, Target]:
@@ -89,10 +86,6 @@ def _arguments(argv: Sequence[str] | None) -> tuple[argparse.Namespace, Target]:
     args = parser.parse_args(argv)
     check_input_options(args, parser)
     return args, check_options(args, parser)
-
-
-def _named(names: Iterable[str]) -> Mapping[str, Sequence[str]]:
-    return {"few8": FEW8, "novel15": NOVEL15, "base65": [name for name in names if name not in NOVEL15]}
 
 
 def evaluation_subset(images: Sequence[CheckedImage], name: str) -> list[CheckedImage]:

@@ -25,16 +25,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from data_prep.detection_set import (
-    Annotated,
-    add_options,
-    check_images,
-    check_options,
-    choose_categories,
-    finish,
-    plan_of,
-    spellings,
-)
+from data_prep.detection_set import Annotated, add_options, check_options, write_detection
 from data_prep.fitting import stated_size, xywh_to_box
 from data_prep.instances import annotated_images, category_names, read_instances
 from data_prep.unpickling import ARRAYS, read_pickle
@@ -75,13 +66,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         annotated = pickled_images(pickles, args.images, report)
     if pickles is not None and args.scenario == "intra":
         annotated = intra_scenario(annotated, pickles, names, report)
-    spelling = spellings(names.values())
-    categories = choose_categories(args.classes, spelling.values())
+    wanted = None
     if pickles is not None and args.kind is not None:
         wanted = sentences_of_kind(names, pickles, args.kind)
-        categories = tuple(name for name in categories if canon(name) in wanted)
-    images = check_images(annotated, spelling, report)
-    return finish(images, plan_of(args, categories, args.dataset or "d3", args.kind), target, report)
+    dataset = args.dataset or "d3"
+    return write_detection(annotated, names.values(), args, target, report, dataset=dataset, split=args.kind, wanted=wanted)
 
 
 def _arguments(argv: Sequence[str] | None) -> tuple[argparse.Namespace, Target]:

@@ -13,7 +13,7 @@ import argparse
 import random
 import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -124,9 +124,33 @@ def check_options(args: argparse.Namespace, parser: argparse.ArgumentParser) -> 
     return check_output_options(args)
 
 
-def plan_of(args: argparse.Namespace, categories: tuple[str, ...], dataset: str, split: str | None) -> Plan:
-    """The plan of the options of `add_options`."""
-    return Plan(categories, args.per, args.negatives, args.shots, args.limit, args.seed, dataset, split)
+def write_detection(
+    annotated: Iterable[Annotated],
+    labels: Iterable[str],
+    args: argparse.Namespace,
+    target: Target,
+    report: Report,
+    *,
+    dataset: str,
+    split: str | None = None,
+    named: Mapping[str, Sequence[str]] | None = None,
+    wanted: frozenset[str] | None = None,
+    keep: Callable[[Sequence[CheckedImage]], Sequence[CheckedImage]] | None = None,
+) -> int:
+    """Check the images, draw the samples that the options of `add_options` ask for, and write them; returns the exit code.
+
+    `labels`: all category names of the set; the first spelling counts. `named`: lists for `--classes`. `wanted`: the only
+    categories to ask for, in canonical form. `keep`: selects among the checked images.
+    """
+    spelling = spellings(labels)
+    categories = choose_categories(args.classes, spelling.values(), named)
+    if wanted is not None:
+        categories = tuple(name for name in categories if canon(name) in wanted)
+    images: Sequence[CheckedImage] = check_images(annotated, spelling, report)
+    if keep is not None:
+        images = keep(images)
+    plan = Plan(categories, args.per, args.negatives, args.shots, args.limit, args.seed, dataset, split)
+    return finish(images, plan, target, report)
 
 
 def choose_categories(

@@ -21,16 +21,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from data_prep.detection_set import (
-    Annotated,
-    add_options,
-    check_images,
-    check_options,
-    choose_categories,
-    finish,
-    plan_of,
-    spellings,
-)
+from data_prep.detection_set import Annotated, add_options, check_options, write_detection
 from data_prep.instances import (
     add_input_options,
     annotated_images,
@@ -64,14 +55,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         federated(one, row_of[one.source_id], names, report)
         for one in annotated_images(content, args.images, args.instances, report, excluded)
     ]
-    spelling = spellings(names.values())
-    categories = choose_categories(args.classes, spelling.values(), {"few6": FEW6, "open13": OPEN13})
-    images = check_images(annotated, spelling, report)
     if args.exclude_images:
         print(f"excluded   {report.counts['excluded']} images")
     print(f"unasked    {report.counts['not exhaustive']} pairs of image and category that are not annotated in full")
-    plan = plan_of(args, categories, args.dataset or "lvis", args.instances.stem.removeprefix("lvis_v1_"))
-    return finish(images, plan, target, report)
+    return write_detection(
+        annotated,
+        names.values(),
+        args,
+        target,
+        report,
+        dataset=args.dataset or "lvis",
+        split=args.instances.stem.removeprefix("lvis_v1_"),
+        named={"few6": FEW6, "open13": OPEN13},
+    )
 
 
 def _arguments(argv: Sequence[str] | None) -> tuple[argparse.Namespace, Target]:

@@ -21,16 +21,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from data_prep.detection_set import (
-    Annotated,
-    add_options,
-    check_images,
-    check_options,
-    choose_categories,
-    finish,
-    plan_of,
-    spellings,
-)
+from data_prep.detection_set import Annotated, add_options, check_options, write_detection
 from data_prep.instances import add_input_options, annotated_images, category_names, check_input_options, read_instances
 from data_prep.writing import Report, Target
 from vlrl.answers.span import canon
@@ -51,10 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         asked = ((one, own_texts(one, row_of[one.source_id], report)) for one in annotated)
         annotated = [restricted(one, texts, report) for one, texts in asked if texts is not None]
     names += [text for one in annotated for text in sorted(one.absent or ())]
-    spelling = spellings(names)
-    categories = choose_categories(args.classes, spelling.values())
-    images = check_images(annotated, spelling, report)
-    return finish(images, plan_of(args, categories, args.dataset or f"ovdeval-{args.subset}", None), target, report)
+    return write_detection(annotated, names, args, target, report, dataset=args.dataset or f"ovdeval-{args.subset}")
 
 
 def _arguments(argv: Sequence[str] | None) -> tuple[argparse.Namespace, Target]:

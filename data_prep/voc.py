@@ -25,16 +25,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from data_prep.detection_set import (
-    Annotated,
-    add_options,
-    check_images,
-    check_options,
-    choose_categories,
-    finish,
-    plan_of,
-    spellings,
-)
+from data_prep.detection_set import Annotated, add_options, check_options, write_detection
 from data_prep.fitting import stated_size
 from data_prep.writing import Report, Target, need_folder
 from vlrl.schema import Box
@@ -53,16 +44,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         if one is not None:
             annotated.append(one)
     labels = {label for one in annotated for label in (*(box.label or "" for box in one.boxes), *one.crowd, *one.doubtful)}
-    spelling = spellings(sorted(labels))
-    categories = choose_categories(args.classes, spelling.values())
-    images = check_images(annotated, spelling, report)
     if report.counts["from zero"]:
         print(
             f"note: {report.counts['from zero']} objects have an xmin or ymin of 0, which counting from 1 cannot give; "
             "these files may count from 0: look at some boxes and consider --voc_offset 0",
             file=sys.stderr,
         )
-    return finish(images, plan_of(args, categories, args.dataset, args.split.stem if args.split else None), target, report)
+    split = args.split.stem if args.split else None
+    return write_detection(annotated, sorted(labels), args, target, report, dataset=args.dataset, split=split)
 
 
 def _arguments(argv: Sequence[str] | None) -> tuple[argparse.Namespace, Target]:

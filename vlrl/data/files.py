@@ -20,7 +20,7 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def read_text(path: Path) -> str:
+def read_utf8(path: Path) -> str:
     """The text of a UTF-8 file. Raises SampleError for a file that is missing or holds something else."""
     try:
         return path.read_text(encoding="utf-8")
@@ -31,7 +31,7 @@ def read_text(path: Path) -> str:
 def read_json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """(place, object) for each line of a JSONL file, empty lines skipped; the place is `file:line`. Raises SampleError for a
     line that is not a JSON object."""
-    for number, line in enumerate(read_text(path).split("\n"), start=1):
+    for number, line in enumerate(read_utf8(path).split("\n"), start=1):
         if not line.strip():
             continue
         where = f"{path}:{number}"
@@ -52,7 +52,7 @@ def as_object(row: Any, where: str) -> dict[str, Any]:
 def read_json_object(path: Path, flag: str) -> dict[str, Any]:
     """The JSON object in a file that the user names with `flag`, which begins the message. Raises SampleError."""
     try:
-        row = json.loads(read_text(path))
+        row = json.loads(read_utf8(path))
     except ValueError as error:
         raise SampleError(f"{flag} {path}: not JSON: {error}") from error
     return as_object(row, f"{flag} {path}")

@@ -5,6 +5,8 @@ A video becomes a list of images, some of its frames in order. Not here: resizin
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
@@ -31,9 +33,16 @@ def open_image(path: str) -> Image.Image:
     """The RGB image in a file (see `as_rgb`) or behind a `synthetic:` address. Raises ImageError."""
     if path.startswith("synthetic:"):
         return synthetic.draw(path)
+    with _opened(path) as image:
+        return as_rgb(image)
+
+
+@contextmanager
+def _opened(path: str) -> Iterator[Image.Image]:
+    """The image in a file. Raises ImageError where Pillow cannot open the file, or read it inside the block."""
     try:
-        with Image.open(path) as file:
-            return as_rgb(file)
+        with Image.open(path) as image:
+            yield image
     except _UNREADABLE as error:
         raise ImageError(f"cannot read image {path}: {error}") from error
 
@@ -53,11 +62,8 @@ def image_size(path: str) -> tuple[int, int]:
     ImageError."""
     if path.startswith("synthetic:"):
         return synthetic.size_px(path)
-    try:
-        with Image.open(path) as file:
-            return displayed_size(file)
-    except _UNREADABLE as error:
-        raise ImageError(f"cannot read image {path}: {error}") from error
+    with _opened(path) as image:
+        return displayed_size(image)
 
 
 def displayed_size(image: Image.Image) -> tuple[int, int]:

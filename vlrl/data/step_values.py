@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from vlrl.answers.steps import split_steps
-from vlrl.data.files import as_object, read_json_lines, read_text
+from vlrl.data.files import as_object, read_json_lines, read_utf8
 from vlrl.data.synthetic.steps import solution, step_question
 from vlrl.schema import SampleError, is_there
 
@@ -92,7 +92,7 @@ def read_rewards(path: Path, image_root: Path | None = None, limit: int | None =
 
 
 def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    text = read_text(path)
+    text = read_utf8(path)
     if text.lstrip()[:1] != "[":
         yield from read_json_lines(path)
         return

@@ -22,7 +22,7 @@ from vlrl.bench.vilbench.judging import RUBRIC_VERSION, outcome_prompt, read_sco
 from vlrl.bench.vilbench.summary import (
     BASELINE_RULES,
     OUTCOME,
-    Column,
+    PickColumn,
     column,
     differences,
     mean_over,
@@ -49,7 +49,7 @@ STEP_SCORES_FILE = "step_scores.jsonl"
 STEPS = "steps"
 
 
-def read(sample: Sample, prediction: Prediction) -> bool:
+def is_rating(sample: Sample, prediction: Prediction) -> bool:
     """Whether the completion can be read; the benchmark's own numbers are in `vlrl.bench.vilbench.summary`."""
     return read_score(prediction.completion) is not None
 
@@ -59,7 +59,8 @@ TASK = Task(
     prompt=lambda sample: sample.question,
     oracle=lambda sample: "Reasoning: it is right.\nOverall Score: 5",
     rewards=("exact_match",),
-    metric=read,
+    metric=is_rating,
+    headline="read",
     synthetic=lambda seed, split, index: _fixture_sample(seed, index),
 )
 
@@ -173,7 +174,7 @@ class BestOfN:
             )
         ]
 
-    def _metrics(self, columns: Sequence[Column], pools: Sequence[Pool], n: int) -> tuple[dict[str, Metric], str]:
+    def _metrics(self, columns: Sequence[PickColumn], pools: Sequence[Pool], n: int) -> tuple[dict[str, Metric], str]:
         """Metrics at the largest N, over the pools that have so many candidates, and the name of the headline: the mean
         aggregation of the first process reward model."""
         whole = [pool for pool in pools if len(pool.candidates) >= n]
@@ -250,7 +251,7 @@ def _values(completion: str, n: int) -> list[float | None]:
     return [float(v) if isinstance(v, int | float) and not isinstance(v, bool) else None for v in values]
 
 
-def _rows(columns: Sequence[Column], pools: Sequence[Pool], n: int) -> list[Row]:
+def _rows(columns: Sequence[PickColumn], pools: Sequence[Pool], n: int) -> list[Row]:
     """One row per pool: whether the pick of the headline is right."""
     head = next(one for one in columns if one.n == n)
     others = [one for one in columns if one.n == n and one.rm is head.rm and one is not head]

@@ -62,7 +62,7 @@ def sizes_of(pools: Sequence[Pool]) -> list[int]:
 
 
 @dataclass(frozen=True)
-class Column:
+class PickColumn:
     """The picks of one reward model and aggregation at one N, by pool."""
 
     rm: RewardModel
@@ -80,9 +80,9 @@ def pool_key(pool: Pool) -> Key:
     return (pool.item.id, pool.generator, 0)
 
 
-def column(rm: RewardModel, how: str, n: int, pools: Sequence[Pool]) -> Column:
+def column(rm: RewardModel, how: str, n: int, pools: Sequence[Pool]) -> PickColumn:
     """The picks of one reward model among the first `n` candidates of each pool that has as many, and over random subsets."""
-    found = Column(rm, how, n, {}, {}, {}, {}, {})
+    found = PickColumn(rm, how, n, {}, {}, {}, {}, {})
     for number, pool in enumerate(pools):
         if len(pool.candidates) < n:
             continue
@@ -121,7 +121,7 @@ def mean_over(values: Mapping[Key, float], keys: Sequence[Key]) -> Metric:
     return bootstrap_mean([values[key] for key in keys], clusters=[key[0] for key in keys])
 
 
-def results(columns: Sequence[Column], pools: Sequence[Pool]) -> list[dict[str, Any]]:
+def results(columns: Sequence[PickColumn], pools: Sequence[Pool]) -> list[dict[str, Any]]:
     """The records of `report.json`, for every group of pools."""
     found = []
     rules = {n: {pool_key(pool): rule_values(pool, n) for pool in pools if len(pool.candidates) >= n} for n in sizes_of(pools)}
@@ -166,7 +166,7 @@ def _means(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return {name: sum(row[name] for row in rows if name in row) / sum(name in row for row in rows) for name in names}
 
 
-def differences(columns: Sequence[Column], pools: Sequence[Pool], n: int) -> list[dict[str, Any]]:
+def differences(columns: Sequence[PickColumn], pools: Sequence[Pool], n: int) -> list[dict[str, Any]]:
     """Paired differences at N = `n` of the headline aggregations: reward models against random and majority, and against each
     other, on the same candidates."""
     heads = [one for one in columns if one.n == n and one.how in (HEADLINE, OUTCOME)]
@@ -194,12 +194,12 @@ def _difference(a: str, values_a: Mapping[Key, float], b: str, values_b: Mapping
     return {"a": a, "b": b, "N": n, "b_minus_a": metric.value, "ci95": interval, "p_value": p_value, "n": metric.n}
 
 
-def name_of(one: Column) -> str:
+def name_of(one: PickColumn) -> str:
     """The name of a column in reports: "model (aggregation, context)"."""
     return f"{one.rm.name} ({one.how}{', ' + one.rm.context if one.rm.context else ''})"
 
 
-def picks(columns: Sequence[Column]) -> list[dict[str, Any]]:
+def picks(columns: Sequence[PickColumn]) -> list[dict[str, Any]]:
     """The rows of `picks.jsonl`: the candidate picked among the first N, and all that tied with it."""
     return [
         {
