@@ -9,20 +9,19 @@ from hypothesis import strategies as st
 
 from vlrl.answers.text import (
     choice_letter,
-    classification_problem,
-    gold_letters,
-    gold_texts,
     is_latex,
     is_mathematical,
     number,
     plan_words,
-    planning_problem,
     read_plan,
     read_text,
+    reference_letters,
+    reference_texts,
     yes_or_no,
 )
 from vlrl.rewards import mathematics
 from vlrl.schema import Sample
+from vlrl.tasks import classification, planning
 from vlrl.tasks.qa import check as qa_problem
 from vlrl.tasks.qa import qa_reward
 
@@ -225,12 +224,12 @@ def test_a_plan_without_any_word_is_none():
     assert read_plan("<think>KEEP, STRAIGHT</think>", sample)[0] is None
 
 
-def test_gold_texts():
-    assert gold_texts(qa(12)) == ["12"]
-    assert gold_texts(qa(12.0)) == ["12.0", "12"]
-    assert gold_texts(qa(1e-05)) == ["1e-05", "0.00001"]
-    assert gold_texts(qa(1e22)) == ["1e+22", "10000000000000000000000"]
-    assert gold_texts(qa(["a", "b"])) == ["a", "b"]
+def test_reference_texts():
+    assert reference_texts(qa(12)) == ["12"]
+    assert reference_texts(qa(12.0)) == ["12.0", "12"]
+    assert reference_texts(qa(1e-05)) == ["1e-05", "0.00001"]
+    assert reference_texts(qa(1e22)) == ["1e+22", "10000000000000000000000"]
+    assert reference_texts(qa(["a", "b"])) == ["a", "b"]
 
 
 @pytest.mark.parametrize(
@@ -311,16 +310,16 @@ def test_latex_without_its_library_is_a_problem(monkeypatch):
 
 def test_problems_of_labels():
     sample = Sample("c", "classification", "what", "pug", choices=("Pug", "beagle"))
-    assert classification_problem(sample) is None
-    assert classification_problem(dataclasses.replace(sample, choices=None)) is None
-    assert "not among the choices" in classification_problem(dataclasses.replace(sample, answer="cat"))
+    assert classification.check(sample) is None
+    assert classification.check(dataclasses.replace(sample, choices=None)) is None
+    assert "not among the choices" in classification.check(dataclasses.replace(sample, answer="cat"))
     for answer in ("", " _", 3, None, ["pug"]):
-        assert "is a label" in classification_problem(dataclasses.replace(sample, answer=answer, choices=None))
+        assert "is a label" in classification.check(dataclasses.replace(sample, answer=answer, choices=None))
 
 
 def test_problems_of_plans():
     sample = Sample("p", "planning", "plan", {"speed": "KEEP", "path": "STRAIGHT"}, meta={"speed_mps": 4, "navigation": "left"})
-    assert planning_problem(sample) is None
+    assert planning.check(sample) is None
     for answer, said in (
         ("KEEP, STRAIGHT", "is {"),
         ({"speed": "KEEP"}, "is {"),
@@ -328,20 +327,20 @@ def test_problems_of_plans():
         ({"speed": "KEEP", "path": "KEEP"}, "path 'KEEP' is not one of STRAIGHT"),
         ({"speed": ["KEEP"], "path": "STRAIGHT"}, "is not one of"),
     ):
-        assert said in planning_problem(dataclasses.replace(sample, answer=answer))
+        assert said in planning.check(dataclasses.replace(sample, answer=answer))
     for meta, said in (
         ({"speed_mps": "4"}, "speed_mps"),
         ({"speed_mps": float("inf")}, "speed_mps"),
         ({"navigation": 3}, "navigation"),
     ):
-        assert said in planning_problem(dataclasses.replace(sample, meta=meta))
+        assert said in planning.check(dataclasses.replace(sample, meta=meta))
 
 
 def test_right_choices_by_letter_or_text():
-    assert gold_letters(qa("b", ("x", "y"))) == {"B"}
-    assert gold_letters(qa("Y", ("x", "y"))) == {"B"}
-    assert gold_letters(qa(["A", "y"], ("x", "y"))) == {"A", "B"}
-    assert gold_letters(qa("maybe")) == set()
+    assert reference_letters(qa("b", ("x", "y"))) == {"B"}
+    assert reference_letters(qa("Y", ("x", "y"))) == {"B"}
+    assert reference_letters(qa(["A", "y"], ("x", "y"))) == {"A", "B"}
+    assert reference_letters(qa("maybe")) == set()
 
 
 @settings(max_examples=1000, deadline=None)

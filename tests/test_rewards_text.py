@@ -30,7 +30,7 @@ def tagged(answer):
     return f"<think>t</think><answer>{answer}</answer>"
 
 
-def test_an_empty_gold_matches_nothing():
+def test_an_empty_reference_matches_nothing():
     for text in ("", tagged(""), tagged("."), tagged("x"), " "):
         assert exact_match(text, qa("")).value == 0
         assert fuzzy_match(text, qa("")).value == 0
@@ -129,7 +129,7 @@ def test_the_last_box_counts():
 
 
 def test_plain_numbers_and_prose_start_no_process(monkeypatch):
-    monkeypatch.setattr(mathematics, "_own_worker", lambda: pytest.fail("a process was asked for"))
+    monkeypatch.setattr(mathematics, "_own_worker", lambda: pytest.fail("a process was started"))
     rng = random.Random(0)
     for _ in range(300):
         a, b = rng.randint(-50, 50), rng.randint(-50, 50)
@@ -251,7 +251,7 @@ def ask(text, sample=None, model="m"):
     return score_rows(reward, [text], [sample or qa("a red bus")], None, None)[0]
 
 
-def test_the_judge_sees_question_gold_and_answer_but_not_the_thought(endpoint):
+def test_the_judge_sees_question_reference_and_answer_but_not_the_thought(endpoint):
     server = endpoint("0.7")
     score = ask("<think>a secret</think><answer>a bus</answer>")
     assert (score.value, score.answer) == (0.7, "a bus")
@@ -275,7 +275,7 @@ def test_an_answer_cannot_leave_its_delimiters(endpoint):
     assert asked.count("</candidate>") == asked.count("<candidate>") == 1
 
 
-def test_equal_answers_are_asked_once_a_model(endpoint):
+def test_equal_answers_are_sent_once_a_model(endpoint):
     server = endpoint("1", "0", "0.5")
     assert [ask(tagged("bus")).value, ask("<think>other</think><answer>bus</answer>").value] == [1, 1]
     assert ask(tagged("bus"), model="n").value == 0
@@ -326,7 +326,7 @@ def test_a_later_try_may_work_and_a_failure_is_not_kept(endpoint):
     assert ask(tagged("car")).value == 0.4
 
 
-def test_a_refusal_is_not_asked_again(endpoint):
+def test_a_refusal_is_not_sent_again(endpoint):
     server = endpoint(401)
     score = ask(tagged("bus"))
     assert score.value is None
@@ -341,12 +341,12 @@ def test_an_endpoint_that_is_not_there_gives_no_value(endpoint, monkeypatch):
     assert ask(tagged("bus")).value is None
 
 
-def test_unreadable_answers_are_zero_unasked_and_a_model_must_be_named(endpoint):
+def test_unreadable_answers_are_zero_without_a_request_and_a_model_must_be_named(endpoint):
     server = endpoint("1")
     for text in ("", tagged(""), "<think>a red bus</think>", "<answer>bus"):
         assert ask(text).value == 0
     assert not server.seen
-    with pytest.raises(RuntimeError, match="llm_judge:judge_model="):
+    with pytest.raises(ValueError, match="llm_judge:judge_model="):
         score_rows(load_reward("llm_judge"), [tagged("bus")], [qa("x")], None, None)
 
 

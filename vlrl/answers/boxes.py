@@ -16,8 +16,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from vlrl.answers.literals import MAX_NUMBER_CHARS as MAX_NUMBER_CHARS
-from vlrl.answers.literals import NUMBER, BareWord, CutOff, LiteralReader, Unreadable, decimal
+from vlrl.answers.literals import MAX_NUMBER_CHARS, NUMBER, BareWord, CutOff, LiteralReader, Unreadable, decimal
 from vlrl.answers.span import canon
 from vlrl.schema import Box
 

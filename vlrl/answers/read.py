@@ -19,10 +19,10 @@ def read_span(text: str, sample: Sample) -> Span:
     return answer_first_span(text) if sample.meta.get("answer_format") == "answer_think" else answer_span(text)
 
 
-def asked_categories(sample: Sample) -> list[str]:
-    """What a detection sample asks for, in order: `meta.categories`, else the labels of its answer."""
-    asked = sample.meta.get("categories")
-    return list(asked) if asked else list(dict.fromkeys(item["label"] for item in sample.answer if item.get("label")))
+def requested_categories(sample: Sample) -> list[str]:
+    """The categories whose boxes a sample requests, in order: `meta.categories`, else the labels of its answer."""
+    categories = sample.meta.get("categories")
+    return list(categories) if categories else list(dict.fromkeys(item["label"] for item in sample.answer if item.get("label")))
 
 
 def true_boxes(sample: Sample) -> tuple[Box, ...]:
@@ -44,7 +44,7 @@ def with_canonical_labels(boxes: Iterable[Box]) -> list[Box]:
 
 
 def read_boxes(text: str, sample: Sample, *, tags: bool = False) -> tuple[ParsedBoxes | None, str]:
-    """A completion's boxes in ORIGINAL pixels, or None and why. With one category asked, a missing label is that one.
+    """A completion's boxes in ORIGINAL pixels, or None and why. With one category requested, a missing label is that one.
 
     `tags`: answer tags are required. Raises ValueError only where the sample lacks the sizes that its `meta.coords` needs.
     """
@@ -54,8 +54,8 @@ def read_boxes(text: str, sample: Sample, *, tags: bool = False) -> tuple[Parsed
     if tags and not span.tagged:
         return None, "no answer tags"
     x, y = px_per_unit(sample.meta.get("coords", "px"), sample.meta.get("image_size"), sample.meta.get("input_size"))
-    asked = asked_categories(sample) if isinstance(sample.answer, list) else []
-    parsed = parse_boxes(span.text, Frame(x, y, asked[0] if len(asked) == 1 else None))
+    categories = requested_categories(sample) if isinstance(sample.answer, list) else []
+    parsed = parse_boxes(span.text, Frame(x, y, categories[0] if len(categories) == 1 else None))
     if isinstance(parsed, str):
         return None, parsed
     if span.truncated and parsed.explicit_none:

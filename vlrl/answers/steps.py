@@ -20,14 +20,14 @@ _BLANK = re.compile(r"\n[ \t\r]*\n\s*")
 
 
 @dataclass(frozen=True)
-class Steps:
+class SplitSolution:
     """The steps of a solution and how they were found (one of `METHODS`)."""
 
     steps: tuple[str, ...]
     method: str
 
 
-def split_steps(text: str) -> Steps:
+def split_steps(text: str) -> SplitSolution:
     """Split a solution. Text before the first marker joins step 1, whatever follows the last marker stays with it. A step
     shorter than 3 characters joins the one before. An empty text is one empty step."""
     starts = [match.start() for match in _MARKER.finditer(text)]
@@ -39,9 +39,9 @@ def split_steps(text: str) -> Steps:
     elif len(parts := text.strip().splitlines()) > 1:
         method = "lines"
     else:
-        return Steps((text.strip(),), "one step")
+        return SplitSolution((text.strip(),), "one step")
     joined = _join_short([part.strip() for part in parts])
-    return Steps(tuple(joined), method)
+    return SplitSolution(tuple(joined), method)
 
 
 def _join_short(parts: Sequence[str]) -> list[str]:
@@ -54,7 +54,7 @@ def _join_short(parts: Sequence[str]) -> list[str]:
     return joined
 
 
-def statistics(splits: Sequence[Steps]) -> dict[str, Any]:
+def statistics(splits: Sequence[SplitSolution]) -> dict[str, Any]:
     """Number of steps (mean, 10th, 90th percentile), the methods used, the share of solutions left whole."""
     counts = [len(one.steps) for one in splits]
     low, high = np.percentile(counts, [10, 90]) if counts else (0.0, 0.0)

@@ -1,7 +1,7 @@
 """From the text of an answer to a typed one: a choice's letter, yes or no, a number, a plan. None with a reason, never a guess.
 
-Also here: what is wrong with the answers of classification and planning samples when a file is loaded. Not here:
-what an answer is worth (`vlrl.rewards`), formulas beyond plain numbers (`vlrl.rewards.text`).
+Also here: a sample's reference answers in these forms. Not here: an answer's score (`vlrl.rewards`), and formulas beyond plain
+numbers (`vlrl.rewards.mathematics`).
 """
 
 from __future__ import annotations
@@ -9,13 +9,14 @@ from __future__ import annotations
 import math
 import re
 import string
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
-from vlrl.answers.boxes import MAX_CHARS, MAX_NUMBER_CHARS
+from vlrl.answers.boxes import MAX_CHARS
+from vlrl.answers.literals import MAX_NUMBER_CHARS
 from vlrl.answers.read import read_span
 from vlrl.answers.span import canon
 from vlrl.schema import Sample
@@ -44,19 +45,19 @@ def read_text(text: str, sample: Sample, *, tags: bool = False) -> tuple[str | N
     return span.text, ""
 
 
-def gold_texts(sample: Sample) -> list[str]:
-    """The right answers of a text sample, as texts. A float is also right without its exponent or its empty decimals."""
-    golds = []
-    for gold in given_answers(sample):
-        golds.append(str(gold))
-        if isinstance(gold, float) and math.isfinite(gold):
-            plain = format(Decimal(str(gold)), "f")
-            golds.append(plain.removesuffix(".0"))
-    return list(dict.fromkeys(golds))
+def reference_texts(sample: Sample) -> list[str]:
+    """The reference answers of a text sample, as texts. A float is also right without its exponent or its empty decimals."""
+    texts = []
+    for answer in reference_answers(sample):
+        texts.append(str(answer))
+        if isinstance(answer, float) and math.isfinite(answer):
+            plain = format(Decimal(str(answer)), "f")
+            texts.append(plain.removesuffix(".0"))
+    return list(dict.fromkeys(texts))
 
 
-def given_answers(sample: Sample) -> list[Any]:
-    """The right answers as the file has them: the members of a list, or the one that is given."""
+def reference_answers(sample: Sample) -> list[Any]:
+    """The reference answers as the file has them: the members of a list, or the one answer."""
     return list(sample.answer) if isinstance(sample.answer, list | tuple) else [sample.answer]
 
 
@@ -98,7 +99,7 @@ def choice_letter(text: str, choices: Sequence[str] | None) -> tuple[str | None,
     valid = LETTERS[: len(choices)] if choices else LETTERS
     if len(text) == 1 and text.isascii() and text.upper() in valid:
         return text.upper(), ""
-    same = [LETTERS[i] for i, choice in enumerate(choices or ()) if i < len(LETTERS) and canon(choice) == canon(text) != ""]
+    same = [letter for letter, choice in zip(LETTERS, choices or (), strict=False) if canon(choice) == canon(text) != ""]
     if len(same) == 1:
         return same[0], ""
     for rule in (_boxed_letters, _named_letters, _lone_letters):
@@ -252,7 +253,7 @@ def read_plan(text: str, sample: Sample) -> tuple[Plan | None, str]:
     return plan, ""
 
 
-# ---- what a sample asks for, and what is wrong with it
+# ---- what is right
 
 
 def is_number(value: Any) -> bool:
@@ -260,15 +261,14 @@ def is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def gold_letters(sample: Sample) -> set[str]:
+def reference_letters(sample: Sample) -> set[str]:
     """The letters of the right choices, given as letters or as full texts."""
+    choices = sample.choices or ()
+    valid = LETTERS[: len(choices)] if choices else LETTERS
     found = set()
-    for gold in gold_texts(sample):
-        same = [
-            LETTERS[i] for i, choice in enumerate(sample.choices or ()) if i < len(LETTERS) and canon(choice) == canon(gold)
-        ]
-        valid = LETTERS[: len(sample.choices)] if sample.choices else LETTERS
-        text = gold.strip()
+    for reference in reference_texts(sample):
+        text = reference.strip()
+        same = [letter for letter, choice in zip(LETTERS, choices, strict=False) if canon(choice) == canon(reference)]
         if len(text) == 1 and text.upper() in valid:
             found.add(text.upper())
         elif len(same) == 1:
@@ -276,34 +276,7 @@ def gold_letters(sample: Sample) -> set[str]:
     return found
 
 
-def gold_yes_no(sample: Sample) -> str | None:
+def reference_yes_no(sample: Sample) -> str | None:
     """The right word of a yes/no question; None where its answer is neither, or both are given."""
-    words = {yes_or_no(gold)[0] for gold in gold_texts(sample)}
+    words = {yes_or_no(reference)[0] for reference in reference_texts(sample)}
     return words.pop() if len(words) == 1 else None
-
-
-def classification_problem(sample: Sample) -> str | None:
-    """What is wrong with a classification sample's label."""
-    if not isinstance(sample.answer, str) or not canon(sample.answer):
-        return f"a classification answer is a label, got {sample.answer!r}"
-    if sample.choices is not None and canon(sample.answer) not in {canon(choice) for choice in sample.choices}:
-        shown = ", ".join(sample.choices[:10]) + (", ..." if len(sample.choices) > 10 else "")
-        return f"the label {sample.answer!r} is not among the choices ({shown})"
-    return None
-
-
-def planning_problem(sample: Sample) -> str | None:
-    """What is wrong with a planning sample's answer or state."""
-    plan = sample.answer
-    if not isinstance(plan, Mapping) or set(plan) != {"speed", "path"}:
-        return f'a planning answer is {{"speed": "KEEP", "path": "STRAIGHT"}}, got {plan!r}'
-    for key, vocabulary in (("speed", SPEEDS), ("path", PATHS)):
-        if plan[key] not in vocabulary:
-            return f"{key} {plan[key]!r} is not one of {', '.join(vocabulary)}"
-    speed = sample.meta.get("speed_mps")
-    if speed is not None and not (is_number(speed) and math.isfinite(speed)):
-        return f"meta.speed_mps must be a number of metres a second, got {speed!r}"
-    navigation = sample.meta.get("navigation")
-    if navigation is not None and not isinstance(navigation, str | Mapping):
-        return f"meta.navigation must be text or an object, got {navigation!r}"
-    return None

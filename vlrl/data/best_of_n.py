@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vlrl.answers.steps import Steps, split_steps
+from vlrl.answers.steps import SplitSolution, split_steps
 from vlrl.data.files import read_json_lines
 from vlrl.schema import SampleError
 
@@ -53,7 +53,7 @@ class Candidate:
     generator: str
     index: int
     response: str
-    steps: Steps
+    steps: SplitSolution
     is_greedy: bool = False
 
     @property
@@ -169,7 +169,7 @@ def _candidate(row: Mapping[str, Any], where: str) -> Candidate:
         response = "\n".join(steps)
     if not isinstance(response, str):
         raise SampleError(f"{where}: 'response' must be text, got {response!r:.60}")
-    split = Steps(tuple(steps), "given") if steps else split_steps(response)
+    split = SplitSolution(tuple(steps), "given") if steps else split_steps(response)
     sampling = row.get("sampling")
     is_greedy = sampling == GREEDY or (isinstance(sampling, dict) and sampling.get("temperature") == 0)
     return Candidate(str(row["id"]), generator, index, response, split, is_greedy)

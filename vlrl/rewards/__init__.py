@@ -37,43 +37,43 @@ from vlrl.schema import Reward, RewardLike
 
 __all__ = ["REWARDS", "as_trl", "load_reward", "options_of", "reward_name", "score_rows"]
 
-NOTHING, TAGS, GROUP, STEP = frozenset[str](), frozenset({"tags"}), frozenset({"group"}), frozenset({"step"})
-BOXES, ONE_BOX, ANY_BOXES = frozenset({kind.BOXES}), frozenset({kind.BOX}), frozenset({kind.BOXES, kind.BOX})
-LABELS, PLANS, TEXTS, CARDS = (frozenset({one}) for one in (kind.LABEL, kind.PLAN, kind.TEXT, kind.GAME))
+_NOTHING, _TAGS, _GROUP, _STEP = frozenset[str](), frozenset({"tags"}), frozenset({"group"}), frozenset({"step"})
+_BOXES, _ONE_BOX, _ANY_BOXES = frozenset({kind.BOXES}), frozenset({kind.BOX}), frozenset({kind.BOXES, kind.BOX})
+_LABELS, _PLANS, _TEXTS, _CARDS = (frozenset({one}) for one in (kind.LABEL, kind.PLAN, kind.TEXT, kind.GAME))
 
 REWARDS: dict[str, Reward] = {
-    "iou_f1": Reward("iou_f1", iou_f1, 0.0, 1.0, NOTHING, BOXES),
-    "visual_rft_iou": Reward("visual_rft_iou", visual_rft_iou, 0.0, 1.0, NOTHING, ANY_BOXES),
-    "visual_rft_confidence": Reward("visual_rft_confidence", visual_rft_confidence, 0.0, 1.0, NOTHING, ANY_BOXES),
-    "visual_rft_giou": Reward("visual_rft_giou", visual_rft_giou, 0.0, 2.0, TAGS, ONE_BOX),
-    "vlm_r1_iou": Reward("vlm_r1_iou", vlm_r1_iou, 0.0, 1.0, TAGS, ONE_BOX),
-    "vlm_r1_map": Reward("vlm_r1_map", vlm_r1_map, 0.0, 1.0, TAGS, BOXES),
-    "vlm_r1_map50": Reward("vlm_r1_map50", vlm_r1_map50, 0.0, 1.0, TAGS, BOXES),
-    "vlm_r1_odlength": Reward("vlm_r1_odlength", vlm_r1_odlength, 0.0, 1.0, TAGS, BOXES),
-    "vlm_r1_weighted": Reward("vlm_r1_weighted", vlm_r1_weighted, 0.0, 1.0, NOTHING, BOXES),
-    "vision_r1_precision": Reward("vision_r1_precision", vision_r1_precision, 0.0, 1.0, STEP, BOXES),
-    "vision_r1_recall": Reward("vision_r1_recall", vision_r1_recall, 0.0, 1.0, STEP, BOXES),
-    "vision_r1_format": Reward("vision_r1_format", vision_r1_format, 0.0, 1.0, NOTHING, BOXES),
-    "json_format": Reward("json_format", json_format, 0.0, 1.0, TAGS),
+    "iou_f1": Reward("iou_f1", iou_f1, 0.0, 1.0, _NOTHING, _BOXES),
+    "visual_rft_iou": Reward("visual_rft_iou", visual_rft_iou, 0.0, 1.0, _NOTHING, _ANY_BOXES),
+    "visual_rft_confidence": Reward("visual_rft_confidence", visual_rft_confidence, 0.0, 1.0, _NOTHING, _ANY_BOXES),
+    "visual_rft_giou": Reward("visual_rft_giou", visual_rft_giou, 0.0, 2.0, _TAGS, _ONE_BOX),
+    "vlm_r1_iou": Reward("vlm_r1_iou", vlm_r1_iou, 0.0, 1.0, _TAGS, _ONE_BOX),
+    "vlm_r1_map": Reward("vlm_r1_map", vlm_r1_map, 0.0, 1.0, _TAGS, _BOXES),
+    "vlm_r1_map50": Reward("vlm_r1_map50", vlm_r1_map50, 0.0, 1.0, _TAGS, _BOXES),
+    "vlm_r1_odlength": Reward("vlm_r1_odlength", vlm_r1_odlength, 0.0, 1.0, _TAGS, _BOXES),
+    "vlm_r1_weighted": Reward("vlm_r1_weighted", vlm_r1_weighted, 0.0, 1.0, _NOTHING, _BOXES),
+    "vision_r1_precision": Reward("vision_r1_precision", vision_r1_precision, 0.0, 1.0, _STEP, _BOXES),
+    "vision_r1_recall": Reward("vision_r1_recall", vision_r1_recall, 0.0, 1.0, _STEP, _BOXES),
+    "vision_r1_format": Reward("vision_r1_format", vision_r1_format, 0.0, 1.0, _NOTHING, _BOXES),
+    "json_format": Reward("json_format", json_format, 0.0, 1.0, _TAGS),
     "think_answer_format": Reward("think_answer_format", think_answer_format, 0.0, 1.0),
-    "rec_format": Reward("rec_format", rec_format, 0.0, 1.0, TAGS, ONE_BOX),
-    "cls_rl_accuracy": Reward("cls_rl_accuracy", cls_rl_accuracy, 0.0, 1.0, NOTHING, LABELS),
-    "cls_rl_no_think": Reward("cls_rl_no_think", cls_rl_no_think, 0.0, 1.0, NOTHING, LABELS),
-    "visual_rft_classification": Reward("visual_rft_classification", visual_rft_classification, 0.0, 1.0, TAGS, LABELS),
-    "mcq": Reward("mcq", mcq, 0.0, 1.0, NOTHING, TEXTS, mcq_problem),
-    "yes_no": Reward("yes_no", yes_no, 0.0, 1.0, NOTHING, TEXTS, yes_no_problem),
-    "exact_match": Reward("exact_match", exact_match, 0.0, 1.0, NOTHING, TEXTS),
-    "fuzzy_match": Reward("fuzzy_match", fuzzy_match, 0.0, 1.0, NOTHING, TEXTS),
-    "math_equal": Reward("math_equal", math_equal, 0.0, 1.0, NOTHING, TEXTS, math_problem),
-    "llm_judge": Reward("llm_judge", llm_judge, 0.0, 1.0, frozenset({"network"}), TEXTS),
+    "rec_format": Reward("rec_format", rec_format, 0.0, 1.0, _TAGS, _ONE_BOX),
+    "cls_rl_accuracy": Reward("cls_rl_accuracy", cls_rl_accuracy, 0.0, 1.0, _NOTHING, _LABELS),
+    "cls_rl_no_think": Reward("cls_rl_no_think", cls_rl_no_think, 0.0, 1.0, _NOTHING, _LABELS),
+    "visual_rft_classification": Reward("visual_rft_classification", visual_rft_classification, 0.0, 1.0, _TAGS, _LABELS),
+    "mcq": Reward("mcq", mcq, 0.0, 1.0, _NOTHING, _TEXTS, mcq_problem),
+    "yes_no": Reward("yes_no", yes_no, 0.0, 1.0, _NOTHING, _TEXTS, yes_no_problem),
+    "exact_match": Reward("exact_match", exact_match, 0.0, 1.0, _NOTHING, _TEXTS),
+    "fuzzy_match": Reward("fuzzy_match", fuzzy_match, 0.0, 1.0, _NOTHING, _TEXTS),
+    "math_equal": Reward("math_equal", math_equal, 0.0, 1.0, _NOTHING, _TEXTS, math_problem),
+    "llm_judge": Reward("llm_judge", llm_judge, 0.0, 1.0, frozenset({"network"}), _TEXTS),
     "cosine_length": Reward("cosine_length", cosine_length, -0.5, 1.0, frozenset({"n_tokens", "base"})),
     "repetition": Reward("repetition", repetition, -1.0, 0.0),
-    "alphadrive_speed": Reward("alphadrive_speed", alphadrive_speed, -0.4, 1.4, GROUP, PLANS),
-    "alphadrive_path": Reward("alphadrive_path", alphadrive_path, -0.4, 1.4, GROUP, PLANS),
-    "alphadrive_format": Reward("alphadrive_format", alphadrive_format, 0.0, 1.0, NOTHING, PLANS),
-    "card_success": Reward("card_success", card_success, 0.0, 1.0, NOTHING, CARDS),
-    "card_move": Reward("card_move", card_move, 0.0, 1.0, NOTHING, CARDS),
-    "card_recognition": Reward("card_recognition", card_recognition, 0.0, 1.0, NOTHING, CARDS),
+    "alphadrive_speed": Reward("alphadrive_speed", alphadrive_speed, -0.4, 1.4, _GROUP, _PLANS),
+    "alphadrive_path": Reward("alphadrive_path", alphadrive_path, -0.4, 1.4, _GROUP, _PLANS),
+    "alphadrive_format": Reward("alphadrive_format", alphadrive_format, 0.0, 1.0, _NOTHING, _PLANS),
+    "card_success": Reward("card_success", card_success, 0.0, 1.0, _NOTHING, _CARDS),
+    "card_move": Reward("card_move", card_move, 0.0, 1.0, _NOTHING, _CARDS),
+    "card_recognition": Reward("card_recognition", card_recognition, 0.0, 1.0, _NOTHING, _CARDS),
 }
 
 

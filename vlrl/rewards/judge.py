@@ -11,7 +11,7 @@ import re
 import threading
 from concurrent.futures import Future
 
-from vlrl.answers.text import gold_texts, read_text
+from vlrl.answers.text import read_text, reference_texts
 from vlrl.rewards.chat_client import EndpointError, base_url, chat, with_tries
 from vlrl.schema import Sample, Score
 
@@ -72,7 +72,7 @@ def judge_messages(answer: str, sample: Sample) -> list[dict[str, str]]:
     """The messages that the judge gets. The answer cannot close its own delimiters."""
     shown = answer[:MAX_ANSWER_CHARS].replace("<candidate>", "< candidate>").replace("</candidate>", "< /candidate>")
     choices = f"\nChoices: {json.dumps(list(sample.choices), ensure_ascii=False)}" if sample.choices else ""
-    question = f"Question: {sample.question}{choices}\nCorrect answer: {' or '.join(gold_texts(sample))}"
+    question = f"Question: {sample.question}{choices}\nCorrect answer: {' or '.join(reference_texts(sample))}"
     return [
         {"role": "system", "content": INSTRUCTION},
         {"role": "user", "content": f"{question}\n<candidate>\n{shown}\n</candidate>"},

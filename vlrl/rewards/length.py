@@ -1,4 +1,4 @@
-"""Rewards on how long and how repetitive a completion is. They shape what another reward says is right."""
+"""Rewards on how long and how repetitive a completion is. They adjust what another reward scores."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ N_GRAM = 6
 
 
 def cosine_length(text: str, sample: Sample, *, n_tokens: int | None, base: float | None, max_tokens: int = 1024) -> Score:
-    """Right answers (`base` >= 0.7) are paid 1 when short down to 0.5 at `max_tokens`, wrong ones -0.5 up to 0; in -0.5..1.
+    """Right answers (`base` >= 0.7) score 1 when short down to 0.5 at `max_tokens`, wrong ones -0.5 up to 0; in -0.5..1.
 
     r(L) = a + (b - a) * (1 - cos(pi * min(L, Lmax) / Lmax)) / 2 with L = `n_tokens`; None without the length or the base
     reward's value. Source: arXiv 2502.03373, as in VLM-R1. differs: its true `base` decides (VLM-R1 took all for right), and

@@ -19,20 +19,20 @@ from functools import cache, lru_cache
 from importlib.util import find_spec
 
 from vlrl.answers.span import canon
-from vlrl.answers.text import gold_texts, has_exponent, is_latex, is_mathematical, number, read_text
+from vlrl.answers.text import has_exponent, is_latex, is_mathematical, number, read_text, reference_texts
 from vlrl.schema import Sample, Score
 
 MATH_EXTRA = "math_verify"
 """The library of the extra `[math]`; without it only plain numbers are compared."""
 MAX_FORMULA_CHARS = 512
 LIMIT_S = 3.0
-"""Seconds for one comparison, after the worker has started. Most take milliseconds; a tower of powers never ends."""
+"""Seconds for one comparison, after the worker has started. Most take milliseconds; a nested power may never end."""
 START_S = 120.0
 
 
 def math_problem(sample: Sample) -> str | None:
     """Why `math_equal` cannot grade a sample's answer, or None."""
-    for answer in gold_texts(sample):
+    for answer in reference_texts(sample):
         if not is_mathematical(answer):
             return f"math_equal grades numbers and LaTeX, not {answer!r}; use exact_match"
         if is_latex(answer) and find_spec(MATH_EXTRA) is None:
@@ -48,8 +48,8 @@ def math_equal(text: str, sample: Sample) -> Score:
     in a million), a percentage also equals its number and its hundredth however they are written, a number with an exponent
     only its own letters; never applied to labels, boxes, dates or part numbers; a time-out is 0.
     """
-    golds = gold_texts(sample)
-    if not golds or not all(is_mathematical(gold) for gold in golds):
+    references = reference_texts(sample)
+    if not references or not all(is_mathematical(reference) for reference in references):
         return Score(None, None, f"neither a number nor LaTeX: {sample.answer!r}")
     answer, why = read_text(text, sample)
     if answer is None:
@@ -59,14 +59,14 @@ def math_equal(text: str, sample: Sample) -> Score:
         return Score(0.0, None, "a box that is not closed")
     if len(candidate) > MAX_FORMULA_CHARS:
         return Score(0.0, None, f"longer than {MAX_FORMULA_CHARS} characters")
-    if not _may_be_mathematical(candidate, golds):
+    if not _may_be_mathematical(candidate, references):
         return Score(0.0, None, "no number and no formula")
     whys = []
-    for gold in golds:
-        equal, why = _equal(gold, candidate)
+    for reference in references:
+        equal, why = _equal(reference, candidate)
         if equal:
-            return Score(1.0, candidate, f"{why} {gold}")
-        whys.append(f"{why} {gold}")
+            return Score(1.0, candidate, f"{why} {reference}")
+        whys.append(f"{why} {reference}")
     return Score(0.0, candidate, "; ".join(whys)[:200])
 
 
@@ -88,22 +88,22 @@ _NUMERIC = re.compile(r"[0-9\\√π½¼¾]")
 _FORMAL = re.compile(r"[0-9\\√π½¼¾$=^∞∅]|\b[A-Za-z]\b", re.ASCII)
 
 
-def _may_be_mathematical(text: str, golds: list[str]) -> bool:
+def _may_be_mathematical(text: str, references: list[str]) -> bool:
     """Whether a text can equal a right answer at all; prose is turned away here, without a process."""
-    return (_NUMERIC if all(_plain_value(gold) for gold in golds) else _FORMAL).search(text) is not None
+    return (_NUMERIC if all(_plain_value(reference) for reference in references) else _FORMAL).search(text) is not None
 
 
-def _equal(gold: str, candidate: str) -> tuple[bool, str]:
-    if canon(gold) == canon(candidate):
+def _equal(reference: str, candidate: str) -> tuple[bool, str]:
+    if canon(reference) == canon(candidate):
         return True, "the same as"
-    wanted, said = _plain_value(gold), _plain_value(candidate)
-    if has_exponent(gold) or has_exponent(candidate):
+    true, predicted = _plain_value(reference), _plain_value(candidate)
+    if has_exponent(reference) or has_exponent(candidate):
         return False, "a number with an exponent compares by its letters only, against"
-    if wanted is not None and said is not None:
-        return _same_number(wanted, said), "as numbers, against"
+    if true is not None and predicted is not None:
+        return _same_number(true, predicted), "as numbers, against"
     if not has_math_verify():
         return False, "no plain number (math-verify is not installed), against"
-    return verified(gold, candidate)
+    return verified(reference, candidate)
 
 
 @cache
@@ -125,9 +125,9 @@ def _plain_value(text: str) -> tuple[Fraction, bool] | None:
     return None if value is None else (value, percent is not None)
 
 
-def _same_number(wanted: tuple[Fraction, bool], said: tuple[Fraction, bool]) -> bool:
+def _same_number(true: tuple[Fraction, bool], predicted: tuple[Fraction, bool]) -> bool:
     """Equal, or for fractions of decimals within one part in a million. One percentage is also read as its number."""
-    (a, a_percent), (b, b_percent) = wanted, said
+    (a, a_percent), (b, b_percent) = true, predicted
     if _near(a, b):
         return True
     return a_percent != b_percent and _near(a / 100 if a_percent else a, b / 100 if b_percent else b)
@@ -153,8 +153,8 @@ from math_verify import parse, verify
 answer, sys.stdout = sys.stdout, sys.stderr
 print("ready", file=answer, flush=True)
 for line in sys.stdin:
-    gold, candidate = json.loads(line)
-    sides = [parse(text, parsing_timeout=None) for text in (gold, candidate)]
+    reference, candidate = json.loads(line)
+    sides = [parse(text, parsing_timeout=None) for text in (reference, candidate)]
     print(json.dumps([bool(verify(*sides, timeout_seconds=None)), bool(sides[0]), bool(sides[1])]), file=answer, flush=True)
 """
 
@@ -167,14 +167,14 @@ class _Worker:
         self.process: subprocess.Popen[str] | None = None
         self.pid = os.getpid()
 
-    def ask(self, gold: str, candidate: str, limit_s: float) -> list[bool] | None:
-        """Equal, gold parsed, candidate parsed; None after `limit_s` seconds or where the comparison ended the worker
+    def ask(self, reference: str, candidate: str, limit_s: float) -> list[bool] | None:
+        """Equal, reference parsed, candidate parsed; None after `limit_s` seconds or where the comparison ended the worker
         (out of its 2 GiB of memory, out of stack)."""
         with self.lock:
             process = self._running()
             assert process.stdin is not None
             try:
-                process.stdin.write(json.dumps([gold, candidate]) + "\n")
+                process.stdin.write(json.dumps([reference, candidate]) + "\n")
                 process.stdin.flush()
                 line = self._line(process, limit_s)
             except BrokenPipeError:
@@ -234,9 +234,9 @@ def _stop_worker() -> None:
 
 
 @lru_cache(maxsize=4096)
-def verified(gold: str, candidate: str, limit_s: float = LIMIT_S) -> tuple[bool, str]:
-    """math-verify's `verify(gold, candidate)` with our time limit, and how it came about."""
-    found = _own_worker().ask(gold, candidate, limit_s)
+def verified(reference: str, candidate: str, limit_s: float = LIMIT_S) -> tuple[bool, str]:
+    """math-verify's `verify(reference, candidate)` with our time limit, and how it came about."""
+    found = _own_worker().ask(reference, candidate, limit_s)
     if found is None:
         return False, f"math-verify gave up or took longer than {limit_s:g} s, against"
     if not found[1]:

@@ -31,7 +31,7 @@ DOES_NOT_APPLY = Score(None, None, "does not apply to this row")
 
 
 class RewardError(TaskError):
-    """A reward returned something other than a score; the message is one line that names the reward and the sample."""
+    """A reward raised an error or returned no score; the message is one line that names the reward and the sample."""
 
 
 def completion_text(completion: Any) -> str:
@@ -54,8 +54,8 @@ def score_rows(
 ) -> list[Score]:
     """Score a batch whose groups are adjacent. `base`: each row's value of the reward this one builds on, if it needs one.
 
-    Rows of tasks that the reward cannot score get a value of None. Raises RuntimeError naming reward, sample and
-    completion if the reward raises, RewardError if it returns no score.
+    Rows with answers of a kind that the reward cannot score get a value of None. Raises RewardError naming reward, sample and
+    completion where the reward raises, or returns something other than a score.
     """
     groups = [list(rows) for _, rows in groupby(range(len(samples)), key=lambda i: samples[i].id)]
     scores: list[Score] = [DOES_NOT_APPLY] * len(samples)

@@ -6,11 +6,11 @@ from vlrl.answers.span import canon
 from vlrl.answers.text import (
     LETTERS,
     choice_letter,
-    gold_letters,
-    gold_texts,
-    gold_yes_no,
     number,
     read_text,
+    reference_letters,
+    reference_texts,
+    reference_yes_no,
     without_full_stop,
     yes_or_no,
 )
@@ -26,7 +26,7 @@ def mcq_problem(sample: Sample) -> str | None:
         return f"{len(sample.choices or ())} choices, but letters for {len(LETTERS)}"
     if len({canon(choice) for choice in sample.choices or ()}) != len(sample.choices or ()):
         return f"two choices are the same: {list(sample.choices or ())}"
-    for answer in gold_texts(sample):
+    for answer in reference_texts(sample):
         letter = answer.strip().upper()
         texts = [canon(choice) for choice in sample.choices or ()]
         if len(letter) == 1 and letter in LETTERS[: len(texts) or None]:
@@ -41,19 +41,19 @@ def mcq_problem(sample: Sample) -> str | None:
 
 def yes_no_problem(sample: Sample) -> str | None:
     """Why `yes_no` cannot grade a sample's answer, or None."""
-    if gold_yes_no(sample) is None:
+    if reference_yes_no(sample) is None:
         return f"a yes/no question's answer holds the word yes or the word no, got {sample.answer!r}"
     return None
 
 
 def mcq(text: str, sample: Sample) -> Score:
-    """1 if the answer chooses a right letter (or writes out its choice), else 0. How it is read: `words.choice_letter`.
+    """1 if the answer chooses a right letter (or writes out its choice), else 0. Reader: `vlrl.answers.text.choice_letter`.
 
     None where the sample's answer is no choice. Source: VLM-R1. differs: `(B)`, `**B**`, `B) a cat`, `\\boxed{B}` and
     "B is right" are read; "A. or B." is no answer.
     """
-    golds = gold_letters(sample)
-    if not golds:
+    right_letters = reference_letters(sample)
+    if not right_letters:
         return Score(None, None, f"no choice: {sample.answer!r}")
     answer, why = read_text(text, sample)
     if answer is None:
@@ -61,23 +61,23 @@ def mcq(text: str, sample: Sample) -> Score:
     letter, why = choice_letter(answer, sample.choices)
     if letter is None:
         return Score(0.0, None, why)
-    return Score(float(letter in golds), letter, f"chose {letter}, right: {', '.join(sorted(golds))}")
+    return Score(float(letter in right_letters), letter, f"chose {letter}, right: {', '.join(sorted(right_letters))}")
 
 
 def yes_no(text: str, sample: Sample) -> Score:
     """1 if exactly one of the words yes and no occurs in the answer and it is the right one, else 0.
 
     None where the sample's answer is neither. Source: VLM-R1. differs: whole words ("I know" was a no); neither word on both
-    sides paid 1.
+    sides scored 1.
     """
-    gold = gold_yes_no(sample)
-    if gold is None:
+    right = reference_yes_no(sample)
+    if right is None:
         return Score(None, None, yes_no_problem(sample) or "")
     answer, why = read_text(text, sample)
     if answer is None:
         return Score(0.0, None, why)
-    said, why = yes_or_no(answer)
-    return Score(float(said == gold), said, why or f"says {said}, right: {gold}")
+    word, why = yes_or_no(answer)
+    return Score(float(word == right), word, why or f"the answer is {word}, right: {right}")
 
 
 def exact_match(text: str, sample: Sample) -> Score:
@@ -88,8 +88,8 @@ def exact_match(text: str, sample: Sample) -> Score:
     answer, why = read_text(text, sample)
     if answer is None:
         return Score(0.0, None, why)
-    said = without_full_stop(answer)
-    right = said != "" and said in {without_full_stop(gold) for gold in gold_texts(sample)}
+    predicted = without_full_stop(answer)
+    right = predicted != "" and predicted in {without_full_stop(reference) for reference in reference_texts(sample)}
     return Score(float(right), answer, "equal" if right else f"not {_shown(sample)}")
 
 
@@ -103,19 +103,19 @@ def fuzzy_match(text: str, sample: Sample, *, min_ratio: float = 0.0) -> Score:
     answer, why = read_text(text, sample)
     if answer is None:
         return Score(0.0, None, why)
-    ratio = max((_similarity(answer, gold) for gold in gold_texts(sample)), default=0.0)
+    ratio = max((_similarity(answer, reference) for reference in reference_texts(sample)), default=0.0)
     return Score(ratio if ratio >= min_ratio else 0.0, answer, f"similarity {ratio:.3f} to {_shown(sample)}")
 
 
 def _shown(sample: Sample) -> str:
-    return " or ".join(repr(gold) for gold in gold_texts(sample))[:120]
+    return " or ".join(repr(reference) for reference in reference_texts(sample))[:120]
 
 
-def _similarity(answer: str, gold: str) -> float:
-    value, wanted = number(answer), number(gold)
+def _similarity(answer: str, reference: str) -> float:
+    value, wanted = number(answer), number(reference)
     if value is not None and wanted is not None:
         return float(value == wanted)
-    a, b = canon(answer), canon(gold)
+    a, b = canon(answer), canon(reference)
     return 2 * longest_common_subsequence(a, b) / (len(a) + len(b)) if a and b else 0.0
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from vlrl.answers.read import read_span
 from vlrl.answers.span import canon
-from vlrl.answers.text import classification_problem, read_text
+from vlrl.answers.text import read_text
 from vlrl.data.synthetic.shapes import classification_sample
 from vlrl.metrics.accuracy import Label, classification_metrics, half_of
 from vlrl.rewards.classification import cls_rl_accuracy
@@ -39,12 +39,22 @@ def metric(sample: Sample, prediction: Prediction) -> Result:
     return Result({"accuracy": (right, 1.0)}, said, answer is not None, Label(lenient, half_of(sample)))
 
 
+def check(sample: Sample) -> str | None:
+    """What is wrong with a sample's label, or None."""
+    if not isinstance(sample.answer, str) or not canon(sample.answer):
+        return f"a classification answer is a label, got {sample.answer!r}"
+    if sample.choices is not None and canon(sample.answer) not in {canon(choice) for choice in sample.choices}:
+        shown = ", ".join(sample.choices[:10]) + (", ..." if len(sample.choices) > 10 else "")
+        return f"the label {sample.answer!r} is not among the choices ({shown})"
+    return None
+
+
 TASK = Task(
     name="classification",
     prompt=prompt,
     oracle=oracle,
     sft_target=sft_target,
-    check=classification_problem,
+    check=check,
     rewards=lambda sample: ("cls_rl_accuracy", "think_answer_format"),
     metric=metric,
     headline="accuracy",

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from vlrl.answers.read import asked_categories, read_boxes, read_span, true_boxes
+from vlrl.answers.read import read_boxes, read_span, requested_categories, true_boxes
 from vlrl.answers.span import canon
 from vlrl.data.synthetic.shapes import detection_sample
 from vlrl.metrics.coco import DetectionRow, detection_metrics, f1_parts
@@ -18,12 +18,12 @@ from vlrl.tasks.answer_format import box_instruction, drawn_boxes, lay_out, no_o
 
 def prompt(sample: Sample) -> str:
     what = f"a box for each one in the image, or with {no_object(sample)} if there is none"
-    return f"Find every: {', '.join(asked_categories(sample))}\n{box_instruction(sample, what, several=True)}"
+    return f"Find every: {', '.join(requested_categories(sample))}\n{box_instruction(sample, what, several=True)}"
 
 
 def completion(sample: Sample, items: Sequence[dict[str, Any]]) -> str:
     """A thought and an answer stating `items` (boxes in original pixels), in the sample's forms."""
-    thought = f"{len(items) or 'no'} {', '.join(asked_categories(sample))}"
+    thought = f"{len(items) or 'no'} {', '.join(requested_categories(sample))}"
     return lay_out(sample.meta.get("thinking", thought), write_boxes(items, sample), sample)
 
 
@@ -40,7 +40,7 @@ def check(sample: Sample) -> str | None:
     if not isinstance(sample.answer, list):
         return f"a detection answer is a list of boxes, got {sample.answer!r}"
     size = sample.meta.get("image_size")
-    asked = {canon(name) for name in asked_categories(sample)} if sample.answer or sample.meta.get("categories") else set()
+    asked = {canon(name) for name in requested_categories(sample)} if sample.answer or sample.meta.get("categories") else set()
     if not asked:
         return "an empty answer needs meta.categories: nothing is asked for"
     for item in sample.answer:

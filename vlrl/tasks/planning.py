@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from vlrl.answers.read import read_span
-from vlrl.answers.text import planning_problem, read_plan
+from vlrl.answers.text import PATHS, SPEEDS, is_number, read_plan
 from vlrl.data.synthetic.driving import planning_sample
 from vlrl.metrics.planning import PlanPair, confusions, planning_metrics
 from vlrl.schema import Prediction, Result, Sample, Task
@@ -56,12 +57,29 @@ def metric(sample: Sample, prediction: Prediction) -> Result:
     return Result(parts, read_span(text, sample).text, None not in (speed, path), pair)
 
 
+def check(sample: Sample) -> str | None:
+    """What is wrong with a sample's plan, speed or navigation, or None."""
+    plan = sample.answer
+    if not isinstance(plan, Mapping) or set(plan) != {"speed", "path"}:
+        return f'a planning answer is {{"speed": "KEEP", "path": "STRAIGHT"}}, got {plan!r}'
+    for key, vocabulary in (("speed", SPEEDS), ("path", PATHS)):
+        if plan[key] not in vocabulary:
+            return f"{key} {plan[key]!r} is not one of {', '.join(vocabulary)}"
+    speed = sample.meta.get("speed_mps")
+    if speed is not None and not (is_number(speed) and math.isfinite(speed)):
+        return f"meta.speed_mps must be a number of metres a second, got {speed!r}"
+    navigation = sample.meta.get("navigation")
+    if navigation is not None and not isinstance(navigation, str | Mapping):
+        return f"meta.navigation must be text or an object, got {navigation!r}"
+    return None
+
+
 TASK = Task(
     name="planning",
     prompt=prompt,
     oracle=oracle,
     sft_target=sft_target,
-    check=planning_problem,
+    check=check,
     rewards=lambda sample: ("alphadrive_speed", "alphadrive_path", "alphadrive_format"),
     metric=metric,
     headline="plan_accuracy",

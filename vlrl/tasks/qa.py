@@ -8,7 +8,7 @@ from typing import Any
 
 from vlrl.answers.read import read_span
 from vlrl.answers.span import canon
-from vlrl.answers.text import given_answers, gold_texts, is_latex, is_number, number, without_full_stop
+from vlrl.answers.text import is_latex, is_number, number, reference_answers, reference_texts, without_full_stop
 from vlrl.data.synthetic.shapes import qa_sample
 from vlrl.metrics.accuracy import qa_metrics
 from vlrl.rewards import REWARDS, load_reward, reward_name
@@ -49,10 +49,10 @@ def qa_reward(sample: Sample) -> str:
     `exact_match`. Of several right answers all must be of that kind."""
     if sample.choices:
         return "mcq"
-    texts = gold_texts(sample)
+    texts = reference_texts(sample)
     if texts and all(without_full_stop(text) in ("yes", "no") for text in texts):
         return "yes_no"
-    given = given_answers(sample)
+    given = reference_answers(sample)
     if given and all(is_number(one) or number(str(one)) is not None or is_latex(str(one)) for one in given):
         return "math_equal"
     return "exact_match"
@@ -60,7 +60,7 @@ def qa_reward(sample: Sample) -> str:
 
 def check(sample: Sample) -> str | None:
     """What is wrong with a question's answer for the reward that grades it (its own, `meta.rewards`, or its kind's)."""
-    given = given_answers(sample)
+    given = reference_answers(sample)
     if not given:
         return "the list of right answers is empty"
     for answer in given:
