@@ -216,7 +216,7 @@ def test_a_game_is_played_from_piped_lines(tmp_path):
     root = Path(vlrl.envs.__file__).parents[2]
     done = subprocess.run(command, input=lines, capture_output=True, text=True, cwd=root, check=False, timeout=120)
     assert done.returncode == 0, done.stderr
-    assert "'six' is no move" in done.stdout
+    assert "'six' is not a move" in done.stdout
     assert "Right moves: 1 6 (" in done.stdout
     assert done.stdout.rstrip().endswith("Return +10: won.")
     frames = sorted((tmp_path / "f").iterdir())

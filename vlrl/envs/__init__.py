@@ -1,4 +1,4 @@
-"""The card games with pictures, as `gymnasium` environments. Importing this registers them:
+"""The card games with images, as `gymnasium` environments. Importing this registers them:
 
     import gymnasium, vlrl.envs
     env = gymnasium.make("vlrl/Points24-v0")

@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, help="which deal; a random one is drawn and printed without it")
     parser.add_argument("--cards", nargs="+", metavar="CARD", help="a deal of Points24 or EZPoints: A 2 .. 10 J Q K")
     parser.add_argument("--published", action="store_true", help="judge formulas as the published games do (exact=False)")
-    parser.add_argument("--frames", type=Path, help="folder that gets the picture of every step")
+    parser.add_argument("--frames", type=Path, help="folder that gets the image of every step")
     args = parser.parse_args(argv)
     if args.game not in ("points24", "ezpoints") and (args.cards or args.published):
         parser.error(f"--cards and --published are for points24 and ezpoints, not {args.game}")
@@ -60,7 +60,7 @@ def play_in_terminal(env: CardEnv, frame: np.ndarray, lines: TextIO, folder: Pat
             print("Right moves: " + (" ".join(env.game.good(env.state)) or "none, this deal is lost"))
             continue
         if word not in env.game.tokens:
-            print(f"{word!r} is no move; moves: {' '.join(env.game.tokens)}")
+            print(f"{word!r} is not a move; moves: {' '.join(env.game.tokens)}")
             continue
         frame, reward, terminated, truncated, _ = env.step(env.game.tokens.index(word))
         total, done = total + reward, terminated or truncated
@@ -78,7 +78,7 @@ def moves(lines: TextIO) -> Iterator[str]:
 
 
 def state_in_words(env: CardEnv) -> str:
-    """What the picture shows, in words."""
+    """What the image shows, in words."""
     state = env.state
     if env.game.name == "numberline":
         return f"Target: {state.target}   Current: {state.current}"

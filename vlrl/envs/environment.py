@@ -1,4 +1,4 @@
-"""One card game as a `gymnasium.Env`: pictures in, token indices out. The rules are in `vlrl.envs.cards`."""
+"""One card game as a `gymnasium.Env`: images out, token indices in. The rules are in `vlrl.envs.cards`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A state as the picture a policy sees: `[300, 300, 3]` uint8.
+"""A state as the image a policy sees: `[300, 300, 3]` uint8.
 
 Places and sizes follow RL4VLM's code. differs: own card faces; `layout="fixed"` breaks a long formula into two lines and keeps
 every card of a Blackjack hand visible; `layout="compat"` keeps the published places.
@@ -104,7 +104,7 @@ DRAW: dict[str, Callable[[Any, str], np.ndarray]] = {
 
 
 def draw(name: str, state: Any, layout: str = "fixed") -> np.ndarray:
-    """The picture of a game's state; a new array each time. Raises ValueError for an unknown layout."""
+    """The image of a game's state; a new array each time. Raises ValueError for an unknown layout."""
     if layout not in LAYOUTS:
         raise ValueError(f"layout={layout!r}; give {' or '.join(LAYOUTS)}")
     return DRAW[name](state, layout)

@@ -1,4 +1,4 @@
-"""What a corrector is asked and what it says. Which correctors there are is in `oracle`, `remote` and `checkpoint`."""
+"""Requests to correctors and their verdicts. The correctors are in `oracle`, `remote` and `checkpoint`."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ class StepRequest:
 
 @dataclass(frozen=True)
 class SampleRequest:
-    """One completion of a single-turn sample. `is_right`: what the reward says of its answer (correctors may use it only
-    to tell a right thought from a wrong one; it is never put into words)."""
+    """One completion of a single-turn sample. `is_right`: whether the reward finds its answer right (correctors may use
+    it only to know a right thought from a wrong one; no prompt contains it)."""
 
     task: Task
     sample: Sample

@@ -1,5 +1,5 @@
-"""What a model that corrects thoughts is told and asked: rules, numbered questions, the form of its reply, and the solver it
-may call. The version enters every record and cache key; change it with any wording.
+"""The prompt to a model that corrects thoughts: rules, numbered questions, the form of its reply, the solver it may call.
+The version enters every record and cache key; change it with any wording.
 
 Follows the published contract (what is seen, what is asked, keys of the reply) in words of our own.
 """
@@ -49,13 +49,13 @@ def step_texts(request: StepRequest, fields: Mapping[str, Any], solver: bool) ->
     return _texts(game.brief, facts, fields, game.thought_keys, solver)
 
 
-def sample_texts(request: SampleRequest, thought: str, gold: str | None) -> tuple[str, str]:
-    """As `step_texts`, of a single-turn sample. `gold`: the right answer where the corrector may know it."""
+def sample_texts(request: SampleRequest, thought: str, reference: str | None) -> tuple[str, str]:
+    """As `step_texts`, of a single-turn sample. `reference`: the right answer where the corrector may know it."""
     facts = [f"Question: {request.sample.question}"]
     if request.sample.choices:
         facts.append(f"Choices: {json.dumps(list(request.sample.choices), ensure_ascii=False)}")
-    if gold is not None:
-        facts.append(f"Right answer: {gold}")
+    if reference is not None:
+        facts.append(f"Right answer: {reference}")
     return _texts(_SAMPLE, facts, {"thoughts": thought}, ("thoughts",), False)
 
 

@@ -1,6 +1,6 @@
-"""What the steps of a group of episodes are worth: the advantages of GRPO where a completion is one step of many.
+"""Advantages of the steps of a group of episodes, for GRPO where a completion is one step of many.
 
-A group is G episodes from the same deal. Rewards come in units of the environment and are divided by what success pays.
+A group is G episodes from the same deal. Rewards come in units of the environment and are divided by the reward of success.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ EPSILON = 1e-4
 class Credit:
     """`kind`: "episode" gives every step its episode's return; "return_to_go" the discounted sum from that step on, compared
     within the group; "same_state" the same, compared among steps of the exact same state where two or more share it (after
-    GiGPO, arXiv 2505.10978). `format_weight` is paid at a step whose reply is valid, to that step alone."""
+    GiGPO, arXiv 2505.10978). `format_weight` is added at each step whose reply is valid, to that step alone."""
 
     kind: str = "episode"
     gamma: float = 0.9
@@ -36,8 +36,8 @@ class Credit:
         states: Sequence[Sequence[Hashable]] | None = None,
         extras: Sequence[Sequence[float]] | None = None,
     ) -> list[list[float]]:
-        """Per episode and step of one group. `states` is needed for "same_state" alone; `extras` are paid as validity is, each
-        at its step, undiscounted. Without variance all are 0.
+        """Per episode and step of one group. `states` is needed for "same_state" alone; `extras` are added as
+        `format_weight` is, each at its step, undiscounted. Without variance all are 0.
 
         The standard deviation is that of a sample, as in TRL. "episode" compares episodes, so that long ones do not weigh
         more; the others compare steps.

@@ -1,7 +1,7 @@
 """One episode of a card game, driven by a policy's replies: what it sees, what its reply plays, and when training cuts it.
 
-The caller asks for `observation`, lets the policy write, and hands the reply to `play`. Many run side by side. Not here:
-the prompt's words and the correction (asked between the two, with `request`).
+The caller shows `observation` to the policy and hands its reply to `step`. Many episodes run side by side. Not here:
+the words of the prompt, and the correction (made between the two, from `request`).
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ CUT_REWARD = -1.0
 @dataclass(frozen=True, slots=True)
 class Step:
     """One step as it was played. `action=None`: the reply played nothing, `token` stood for it (None: the episode ended).
-    In an episode that a corrector leads, `token` is what it had played.
-    `recognised`: whether the thought states the picture right (None: invalid). `cut`: training ended the episode here."""
+    In a guided episode `token` is the corrector's move.
+    `recognised`: whether the thought states the image right (None: invalid). `cut`: training ended the episode here."""
 
     t: int
     state: Any
@@ -64,7 +64,7 @@ class Episode:
 
     @property
     def observation(self) -> Image.Image:
-        """The picture of the state to act on."""
+        """The image of the state to act on."""
         return Image.fromarray(self.frame)
 
     @property
@@ -73,7 +73,7 @@ class Episode:
         return sum(step.reward for step in self.steps)
 
     def request(self, completion: str, ended: bool) -> StepRequest:
-        """What a corrector is asked about a reply, before it is played."""
+        """The request to a corrector about a reply, before it is played."""
         seed = self.seed * 1009 + self.number
         return StepRequest(self.env.game, self.env.state, completion, ended, self.observation, self.target, seed)
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 import typing
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from vlrl.data.name_values import split_pairs
 from vlrl.gtr.credit import Credit
 from vlrl.gtr.remote import RemoteOptions
 from vlrl.schema import Task
@@ -22,19 +22,19 @@ CORRECTORS = ("none", "oracle", "model:NAME", "checkpoint:FOLDER")
 class GuideOptions:
     """Defaults are the published choices where there is one.
 
-    `endpoint`: how a corrector `model:NAME` is asked (None: as `RemoteOptions` has it). `coef`: weight of the imitation term;
-    `schedule` "linear_to_zero" takes it away over the run. `thought_weight`: of thought tokens in the policy term, 0..1 (None:
-    0.5 in card games, 1 elsewhere). `per_group`: corrections asked for a group (None: every step of an episode, one completion
-    of a single question; 0: none). `clone`: imitate the thought, or the "full" reply
-    with the action that the corrected thought names. `draws`: records drawn for each row of the policy term (published: 1; the
-    memory of a step grows with it). `aggregate`, `gate`, `cap`: see `CorrectionSet`. `policy=False`: imitation alone.
+    `endpoint`: settings of the requests to a corrector `model:NAME` (None: those of `RemoteOptions`). `coef`: weight of the
+    imitation term; `schedule` "linear_to_zero" takes it away over the run. `thought_weight`: of thought tokens in the policy
+    term, 0..1 (None: 0.5 in card games, 1 elsewhere). `per_group`: corrections per group (None: every step of an episode, one
+    completion of a single question; 0: none). `clone`: imitate the thought, or the "full" reply with the action that the
+    corrected thought names. `draws`: records drawn for each row of the policy term (published: 1; the memory of a step grows
+    with it). `aggregate`, `gate`, `cap`: see `CorrectionSet`. `policy=False`: imitation alone.
     `solver`: whether a corrector may use one. `invalid`: leave a reply that is not valid alone, as published, or have it
     rewritten as one that is, so that a policy learns the form from corrections too. `credit`, `gamma`, `format_weight`: see
     `Credit`. `truncation`, `illegal`: see `Episode` (and `cut`). `step_weight`: every step counts the same, or every
-    episode. `led`: the share of each group's episodes in which the corrector's moves are played instead of the policy's, so
-    that what is corrected holds states that the policy does not reach yet; they are no part of the policy term, nor of the
-    group it is normalised in (the mixture of DAgger, arXiv 1011.0686, an episode at a time; not in GTR). Baselines of card
-    games, instead of imitation: `judge_reward` is paid at each step whose thought the corrector finds right,
+    episode. `led`: the share of each group's episodes that are guided: the corrector's moves are played instead of the
+    policy's, so that states that the policy does not reach yet are corrected too; they are no part of the policy term, nor of
+    the group it is normalised in (the mixture of DAgger, arXiv 1011.0686, an episode at a time; not in GTR). Baselines of card
+    games, instead of imitation: `judge_reward` is added at each step whose thought the corrector finds right,
     `length_reward` for a valid thought as long as a completion may be, shorter ones in proportion.
     """
 
@@ -68,7 +68,7 @@ class GuideOptions:
         if self.corrector not in ("none", "oracle") and (kind not in ("model", "checkpoint") or not name):
             raise ValueError(f"corrector {self.corrector!r}: give {', '.join(CORRECTORS)}")
         if self.endpoint is not None and (kind, self.endpoint.model) != ("model", name):
-            raise ValueError(f"corrector {self.corrector!r} asks no endpoint of the model {self.endpoint.model!r}")
+            raise ValueError(f"corrector {self.corrector!r} has no endpoint of the model {self.endpoint.model!r}")
         if self.thought_weight is not None and not 0 <= self.thought_weight <= 1:
             raise ValueError(f"thought_weight {self.thought_weight} is outside 0..1")
         if self.coef < 0 or (self.cap is not None and self.cap < 1) or (self.per_group is not None and self.per_group < 0):
@@ -98,14 +98,14 @@ class GuideOptions:
         return "reward" if self.truncation == "target" and not self.corrects else self.truncation
 
     def n_guided(self, group: int) -> int:
-        """Episodes of a group that the corrector leads. Raises ValueError where fewer than two of the policy's own are left."""
+        """How many episodes of a group the corrector guides. Raises ValueError where fewer than two others are left."""
         if not self.imitates or self.led == 0:
             return 0
         n = round(self.led * group)
         if not 1 <= n <= group - 2:
             raise ValueError(
-                f"--gtr led={self.led:g} of {group} episodes a group is {n}: lead at least one and leave two to compare,"
-                " or lead none (led=0)"
+                f"--gtr led={self.led:g} of {group} episodes a group is {n}: guide at least one and leave two to compare,"
+                " or guide none (led=0)"
             )
         return n
 
@@ -198,24 +198,17 @@ def _is_game(task: Task) -> bool:
 
 
 def read_options(words: Sequence[str], corrector_url: str | None = None, **flags: Any) -> GuideOptions:
-    """Options from `name=value` words, the endpoint's address and the fields with flags. Raises ValueError naming the nearest
-    option."""
+    """Options from `name=value` words, the endpoint's address and the fields with flags. Raises ValueError; of an unknown name
+    it names the nearest option."""
     types = typing.get_type_hints(GuideOptions) | {name: typing.get_type_hints(RemoteOptions)[name] for name in OF_ENDPOINT}
     known = [field.name for field in dataclasses.fields(GuideOptions) if field.name not in OWN_FLAGS] + list(OF_ENDPOINT)
-    found: dict[str, Any] = {}
-    for word in words:
-        name, equals, text = word.partition("=")
-        if name not in known or not equals:
-            close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-            hint = f"; did you mean {close[0]!r}?" if close else ""
-            raise ValueError(f"--gtr {word}: give name=value with one of {', '.join(known)}{hint}")
-        found[name] = _typed(name, text, types[name])
+    found = {name: _typed(name, text, types[name]) for name, text in split_pairs(words, "--gtr", known).items()}
     given = {name: value for name, value in flags.items() if value is not None}
     endpoint = {name: found.pop(name) for name in OF_ENDPOINT if name in found}
     kind, _, model = str(given.get("corrector", "none")).partition(":")
     if kind != "model" and (endpoint or corrector_url):
-        asked = "--corrector_url" if corrector_url else f"--gtr {next(iter(endpoint))}"
-        raise ValueError(f"corrector {given.get('corrector', 'none')!r} asks no endpoint; {asked} is for model:NAME")
+        option = "--corrector_url" if corrector_url else f"--gtr {next(iter(endpoint))}"
+        raise ValueError(f"corrector {given.get('corrector', 'none')!r} has no endpoint; {option} is for model:NAME")
     if kind == "model" and model:
         given["endpoint"] = RemoteOptions(model, corrector_url or "", **endpoint)
     return GuideOptions(**given, **found)

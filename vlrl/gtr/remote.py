@@ -105,7 +105,7 @@ class RemoteCorrector:
         self._slots = threading.BoundedSemaphore(options.n_parallel)
         self._recent: deque[bool] = deque(maxlen=RECENT)
         self._paused_until, self._pause_s, self._is_trying = -math.inf, options.pause_s, False
-        self._said: set[str] = set()
+        self._reported: set[str] = set()
         self._refused: set[str] = set()
         if options.cache is not None:
             options.cache.mkdir(parents=True, exist_ok=True)
@@ -159,8 +159,8 @@ class RemoteCorrector:
             system, text = questions.step_texts(request, fields, tool is not None)
             images = [] if request.image is None else [request.image]
         else:
-            gold = json.dumps(request.sample.answer, ensure_ascii=False) if self.options.gold else None
-            system, text = questions.sample_texts(request, fields["thoughts"], gold)
+            reference = json.dumps(request.sample.answer, ensure_ascii=False) if self.options.gold else None
+            system, text = questions.sample_texts(request, fields["thoughts"], reference)
             images = list(request.images)
         content = [{"type": "image_url", "image_url": {"url": _data_url(image)}} for image in images]
         body: dict[str, Any] = {
@@ -207,13 +207,13 @@ class RemoteCorrector:
             raise EndpointError("a call of a function that was not offered")
         ranks, ids = _called_ranks(calls, body["tools"][0]["function"])
         answer = questions.solver_reply(request.game, ranks)
-        said = {"role": "assistant", "content": reply.message.get("content") or "", "tool_calls": calls}
+        called = {"role": "assistant", "content": reply.message.get("content") or "", "tool_calls": calls}
         results = [{"role": "tool", "tool_call_id": call_id, "content": answer} for call_id in ids]
         further = {key: value for key, value in body.items() if key != "tools"}
-        return self._call({**further, **_JSON_REPLY, "messages": [*body["messages"], said, *results]}).text
+        return self._call({**further, **_JSON_REPLY, "messages": [*body["messages"], called, *results]}).text
 
     def _call(self, body: dict[str, Any]) -> ChatReply:
-        """One request; a setting that the endpoint refuses by name is left out from then on, and told."""
+        """One request; a setting that the endpoint refuses by name is left out from then on, which is reported."""
         sent = self._taken(body)
         self.spending.take_call()
         try:
@@ -261,9 +261,9 @@ class RemoteCorrector:
 
     def _report_once(self, line: str, key: str = "") -> None:
         with self._lock:
-            if (key or line) in self._said:
+            if (key or line) in self._reported:
                 return
-            self._said.add(key or line)
+            self._reported.add(key or line)
         self.report(line)
 
     def _cache_path(self, body: dict[str, Any]) -> Path | None:

@@ -1,4 +1,4 @@
-"""The corrector that a run names, and the probe of how much its thoughts follow the image: made here, asked by the trainer."""
+"""The corrector that a run names, and the probe of how much its thoughts follow the image: made here, used by the trainer."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ AT_ONCE = 64
 
 def make_corrector(config: Config, folder: Path, say: Callable[[str], None] = print) -> Corrector | None:
     """The corrector of `--corrector`, or None. Raises ConfigError for a checkpoint that cannot be loaded and for an
-    endpoint that nobody named."""
+    endpoint without an address."""
     options = config.guide
     if not options.corrects or "grpo" not in config.stages:
         return None
@@ -38,8 +38,8 @@ def make_corrector(config: Config, folder: Path, say: Callable[[str], None] = pr
     if kind == "oracle":
         return OracleCorrector(solver=options.solver, correct_invalid=willing)
     if kind == "model":
-        asked = replace(options.endpoint or RemoteOptions(name), solver=options.solver, correct_invalid=willing)
-        return _remote(asked, folder / "corrections", say)
+        endpoint = replace(options.endpoint or RemoteOptions(name), solver=options.solver, correct_invalid=willing)
+        return _remote(endpoint, folder / "corrections", say)
     return CheckpointCorrector(name, checkpoint_writer(config, name), correct_invalid=willing)
 
 
@@ -66,7 +66,7 @@ def _remote(options: RemoteOptions, folder: Path, say: Callable[[str], None]) ->
 
 
 def checkpoint_writer(config: Config, name: str) -> Callable[[Sequence[Request]], list[str]]:
-    """A frozen model in this process that answers the prompts and pictures of requests; "" for a reply that did not end."""
+    """A frozen model in this process that answers the prompts and images of requests; "" for a reply that did not end."""
     try:
         frozen = load_model(name, dtype=config.model.dtype, coords=config.run.coords)
     except (ModelError, OSError, ValueError) as error:
@@ -114,6 +114,6 @@ def make_probe(config: Config, loaded: LoadedModel, episodes: bool) -> Callable[
 
 
 def _thought(completion: str, episodes: bool) -> str:
-    """The thought of a completion, or all of it where none can be told apart."""
+    """The thought of a completion, or all of it where it has no separate thought."""
     span = thought_span(completion, "json" if episodes else "tags")
     return completion if span is None else completion[slice(*span)]

@@ -5,7 +5,7 @@
     state = game.deal(np.random.default_rng(17))
     outcome = game.step(state, game.best(state), rng)
 
-Not here: pictures and gymnasium (`vlrl.envs`), correctors of thoughts (`vlrl.gtr`).
+Not here: images and gymnasium (`vlrl.envs`), correctors of thoughts (`vlrl.gtr`).
 """
 
 from vlrl.envs.cards.deck import Card, Outcome, own_rng

@@ -119,9 +119,9 @@ class BlackjackGame(NoFormula):
         return {}
 
     def recognised(self, fields: Mapping[str, Any], state: BlackjackState) -> bool:
-        """Whether the thought says the hand's total, as in "total is 17" or "total 17", and says no other."""
-        said = {int(number) for number in _SAID_TOTAL.findall(str(fields.get("thoughts", "")).lower())}
-        return said == {state.total}
+        """Whether the thought states the hand's total, as in "total is 17" or "total 17", and no other."""
+        stated = {int(number) for number in _STATED_TOTAL.findall(str(fields.get("thoughts", "")).lower())}
+        return stated == {state.total}
 
     @property
     def brief(self) -> Brief:
@@ -146,7 +146,7 @@ class BlackjackGame(NoFormula):
         return {"Dealer Card": [triple(card) for card in state.dealer], "Player Card": [triple(card) for card in state.player]}
 
     def answer(self, state: BlackjackState) -> dict[str, Any]:
-        """The state as the answer of a single-turn sample: what the picture shows, never the hole card."""
+        """The state as the answer of a single-turn sample: what the image shows, never the hole card."""
         return {
             "player": [triple(card) for card in state.player],
             "dealer_up": [triple(state.up_card)],
@@ -154,7 +154,7 @@ class BlackjackGame(NoFormula):
         }
 
 
-_SAID_TOTAL = re.compile(r"\btotals?\s*(?:is|of|are|:|=|to|stands at)?\s*([0-9]{1,2})\b")
+_STATED_TOTAL = re.compile(r"\btotals?\s*(?:is|of|are|:|=|to|stands at)?\s*([0-9]{1,2})\b")
 
 
 def triple(card: Card) -> list[Any]:
@@ -171,8 +171,8 @@ def _forced(cards: Any, rng: np.random.Generator) -> tuple[Card, ...]:
 # ---- best play
 
 
-Worth = Callable[[int, int], float]
-"""(player's points, dealer's points or 0) -> what the end is worth."""
+EndValue = Callable[[int, int], float]
+"""(player's points, dealer's points or 0) -> the value of that end."""
 
 
 def _return(ours: int, theirs: int) -> float:
@@ -206,18 +206,18 @@ def _dealer_ends(hard: int, ace: bool) -> tuple[tuple[int, float], ...]:
 
 
 @cache
-def _stand_value(points: int, up: int, worth: Worth) -> float:
-    return sum(share * worth(points, end) for end, share in _dealer_ends(up, up == 1))
+def _stand_value(points: int, up: int, end_value: EndValue) -> float:
+    return sum(share * end_value(points, end) for end, share in _dealer_ends(up, up == 1))
 
 
 @cache
-def _action_values(hard: int, ace: bool, up: int, worth: Worth) -> dict[str, float]:
-    """Value of both actions in a hand that is not bust, if play is best afterwards. Best play is by `worth`."""
+def _action_values(hard: int, ace: bool, up: int, end_value: EndValue) -> dict[str, float]:
+    """Value of both actions in a hand that is not bust, if play is best afterwards. Best play is by `end_value`."""
     hit = 0.0
     for value in VALUES:
         after = (hard + value, ace or value == 1)
-        hit += worth(0, 1) if after[0] > 21 else max(_action_values(*after, up, worth).values())
-    return {"stand": _stand_value(_points(hard, ace), up, worth), "hit": hit / len(VALUES)}
+        hit += end_value(0, 1) if after[0] > 21 else max(_action_values(*after, up, end_value).values())
+    return {"stand": _stand_value(_points(hard, ace), up, end_value), "hit": hit / len(VALUES)}
 
 
 @lru_cache(maxsize=1)
@@ -227,13 +227,13 @@ def bounds() -> dict[str, float]:
 
     def both(policy: Callable[[int, bool, int], Mapping[str, float]]) -> tuple[float, float]:
         @cache
-        def value(hard: int, ace: bool, up: int, worth: Worth) -> float:
+        def value(hard: int, ace: bool, up: int, end_value: EndValue) -> float:
             if hard > 21:
-                return worth(0, 1)
+                return end_value(0, 1)
             shares = policy(hard, ace, up)
-            found = shares.get("stand", 0.0) * _stand_value(_points(hard, ace), up, worth)
+            found = shares.get("stand", 0.0) * _stand_value(_points(hard, ace), up, end_value)
             if shares.get("hit"):
-                draws = [value(hard + card, ace or card == 1, up, worth) for card in VALUES]
+                draws = [value(hard + card, ace or card == 1, up, end_value) for card in VALUES]
                 found += shares["hit"] * sum(draws) / len(draws)
             return found
 
@@ -243,9 +243,9 @@ def bounds() -> dict[str, float]:
             sum(value(*deal, _win) for deal in deals) / len(deals),
         )
 
-    def best_by(worth: Worth) -> Callable[[int, bool, int], Mapping[str, float]]:
+    def best_by(end_value: EndValue) -> Callable[[int, bool, int], Mapping[str, float]]:
         def policy(hard: int, ace: bool, up: int) -> Mapping[str, float]:
-            values = _action_values(hard, ace, up, worth)
+            values = _action_values(hard, ace, up, end_value)
             return {max(values, key=lambda token: values[token]): 1.0}
 
         return policy

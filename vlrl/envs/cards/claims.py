@@ -33,20 +33,20 @@ _NAMES = {"ace": "A", "jack": "J", "queen": "Q", "king": "K", "ten": "10", "t": 
 
 def announced_formula(thought: str, n_numbers: int) -> tuple[str, ...] | None:
     """The tokens of the formula a thought is heading for: the last arithmetic over `n_numbers` numbers, or, failing that,
-    one that is said to equal something. What one says to "have" so far is none."""
+    one that is stated to equal something. What a thought says to "have" so far does not count."""
     text = thought.replace("×", "*").replace("÷", "/").replace("−", "-")
-    whole, said = None, None
+    whole, stated = None, None
     for found in _ARITHMETIC.finditer(text):
         tokens = tuple(_TOKEN.findall(found[0]))
         if not any(token in "+-*/" for token in tokens):
             continue
-        is_said = _EQUALS.match(text, found.end()) is not None
+        is_stated = _EQUALS.match(text, found.end()) is not None
         is_played = text[max(0, found.start() - 8) : found.start()].lower().split()[-1:] == ["have"]
-        if sum(token.isdecimal() for token in tokens) == n_numbers and (is_said or not is_played):
+        if sum(token.isdecimal() for token in tokens) == n_numbers and (is_stated or not is_played):
             whole = tokens
-        elif is_said:
-            said = tokens
-    return whole or said
+        elif is_stated:
+            stated = tokens
+    return whole or stated
 
 
 def next_token(thought: str) -> str | None:

@@ -1,6 +1,6 @@
 """Card games as samples: an episode to be played (`{"env", "seed"}`), or one state with one decision to make.
 
-`answer` of an episode holds the environment's id and the seed of the deal; of a state also what the picture shows and `good`,
+`answer` of an episode holds the environment's id and the seed of the deal; of a state also what the image shows and `good`,
 the tokens that are right there. `meta.game` may set the rules' options (`exact`, `face_as_ten`, `max_position`).
 """
 
@@ -58,7 +58,7 @@ def episode_sample(identity: str, task: str, rules: Game, seed: int) -> Sample:
 
 def state_sample(episode: Sample, moves: Sequence[str], *, identity: str | None = None, good: bool = True) -> Sample:
     """The decision after `moves` of an episode. `good=False` leaves out which tokens are right, which takes the solver's
-    time; such samples are asked and looked at, not scored."""
+    time; such samples are prompts to play from, and are not scored."""
     deal = deal_of(episode)
     state = state_after(deal.game, deal.seed, moves)
     written = write_moves(deal.game, moves)

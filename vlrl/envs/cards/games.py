@@ -57,7 +57,7 @@ class Game(Protocol):
 
     @property
     def brief(self) -> Brief:
-        """What a model that corrects thoughts is told of the game."""
+        """What the prompt to a model that corrects thoughts says of the game."""
         ...
 
     def named_move(self, thought: str) -> str | None:
@@ -76,7 +76,7 @@ class Game(Protocol):
 
     @property
     def follows_target(self) -> bool:
-        """Whether an episode heads for a target formula, which correctors are told and training may cut an episode by."""
+        """Whether an episode heads for a target formula, which corrector prompts state and training may cut an episode by."""
         ...
 
     def formula(self, state: Any) -> Formula | None:

@@ -69,7 +69,7 @@ class NumberLineGame(NoFormula):
         return "+" if state.target > state.current else "-"
 
     def shown(self, state: NumberLineState) -> dict[str, Any]:
-        """What a true thought states of the picture."""
+        """What a true thought states of the image."""
         return {"current number": state.current, "target number": state.target}
 
     def recognised(self, fields: Mapping[str, Any], state: NumberLineState) -> bool:

@@ -1,4 +1,4 @@
-"""Playing whole episodes with somebody who answers one state at a time: a model here, a server, a rule."""
+"""Playing whole episodes with a policy that answers one state at a time: a model, a server, a rule."""
 
 from __future__ import annotations
 

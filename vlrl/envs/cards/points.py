@@ -144,7 +144,7 @@ class PointsGame:
         return tuple(entry for entry in state.formula if entry != BLANK)
 
     def shown(self, state: PointsState) -> dict[str, Any]:
-        """What a true thought states of the picture: ranks as written on the cards, and the formula."""
+        """What a true thought states of the image: ranks as written on the cards, and the formula."""
         return {"cards": [card.face for card in state.cards], "formula": written(state.formula)}
 
     def recognised(self, fields: Mapping[str, Any], state: PointsState) -> bool:

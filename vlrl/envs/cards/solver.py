@@ -150,7 +150,7 @@ def formulas(numbers: tuple[int, ...], target: int = 24, operators: str = OPERAT
     with np.errstate(divide="ignore", invalid="ignore"):
         for operator, left, right in nodes:
             values.append(_NUMPY[operator](values[left], values[right]))
-        # Within rounding of the target: what is worth an exact look.
+        # Within rounding of the target: computed exactly below.
         near = np.argwhere(np.abs(np.stack(values) - target) < 1e-6).tolist()
     found: list[Formula] = []
     for node, order in near:

@@ -1,5 +1,5 @@
 """A whole episode as one text: the replies in order. With the deal's seed it can be played again, so that a logged episode is
-scored like any other completion, without a model and without pictures.
+scored like any other completion, without a model and without images.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ def state_after(game: Game, seed: int, tokens: Sequence[str]) -> Any:
 
 
 def write_moves(game: Game, tokens: Sequence[str]) -> str:
-    """Moves as indices of tokens with dots between them, "-" for none: fit for the address of a picture."""
+    """Moves as indices of tokens with dots between them, "-" for none: fit for the address of an image."""
     return ".".join(str(game.tokens.index(token)) for token in tokens) or "-"
 
 

@@ -1,4 +1,4 @@
-"""Dynamic sampling (DAPO, arXiv 2503.14476): groups whose completions all earn the same teach nothing and are replaced."""
+"""Dynamic sampling (DAPO, arXiv 2503.14476): zero-variance groups (equal rewards, no gradient) are replaced."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from vlrl.training.grpo.shared_logprobs import SharedGroups
 
 @dataclass(frozen=True)
 class GeneratedRow:
-    """One generated completion. `logprobs`: the sampler's own, from backends that tell them."""
+    """One generated completion. `logprobs`: the sampler's own, from backends that report them."""
 
     prompt_ids: list[int]
     ids: list[int]
@@ -28,7 +28,7 @@ class GeneratedRow:
 class FreshGroups(SharedGroups):
     """`SharedGroups` that replaces groups of equal rewards, for at most `_max_rounds` more rounds of generation a batch.
 
-    `_verdicts` is what rewards that ask others said, shared by all processes while `_shares_verdicts` is true.
+    `_verdicts`: the scores of rewards that wait for a network, shared by all processes while `_shares_verdicts` is true.
     """
 
     _max_rounds = 0

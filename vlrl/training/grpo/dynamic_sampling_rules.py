@@ -1,5 +1,5 @@
-"""Dynamic sampling (DAPO, https://arxiv.org/abs/2503.14476, section 3.2): which groups teach nothing, and what is drawn in
-their place.
+"""Dynamic sampling (DAPO, https://arxiv.org/abs/2503.14476, section 3.2): which groups have zero variance, and what is
+drawn in their place.
 
 Pure decisions on numbers, the same on every process. Generating, scoring and exchanging are the trainer's
 (`vlrl.training.grpo`). differs: DAPO draws until a batch is full; here the rounds are bounded, so a step's cost is too.
@@ -23,7 +23,7 @@ EQUAL = 1e-6
 
 
 def without_spread(rewards_BR: np.ndarray, weights_R: np.ndarray, group_size: int, each: bool = False) -> list[int]:
-    """The groups whose completions all earn the same, so that every advantage is 0.
+    """The zero-variance groups: their completions have equal rewards, so that every advantage is 0.
 
     `rewards_BR`: completions (groups adjacent) by rewards, NaN where a reward did not apply. What counts is the weighted sum,
     as in TRL's default; with `each`, any weighted reward by itself (`multi_objective_aggregation: normalize_then_sum`).
@@ -59,7 +59,7 @@ def fresh_indices(n_samples: int, used: Collection[int], n: int, *key: int) -> l
 
 
 def remembering(reward: Reward, verdicts: dict[str, Score | list[Score]]) -> Reward:
-    """A reward that looks up in `verdicts` what it said before of the same completion: judges over a network are slow and
+    """A reward that looks up in `verdicts` its earlier score of the same completion: judges over a network are slow and
     may change their mind, and every completion of a step is scored twice."""
 
     def function(text: Any, sample: Sample | Sequence[Sample], **passed: Any) -> Score | list[Score]:

@@ -1,7 +1,7 @@
 """Guided thoughts: a corrector judges thoughts, corrected ones are imitated beside the policy term, thought tokens may weigh
 less in it, and how alike thoughts become is watched in every run that has them.
 
-Source: GTR (arXiv 2503.08525); what differs is said in `vlrl.gtr`.
+Source: GTR (arXiv 2503.08525); differences are listed in `vlrl.gtr`.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Guide:
 
 @dataclass(frozen=True)
 class ScoredRows:
-    """This process' completions of a generation batch. `values`: what the first reward pays each (NaN: nothing)."""
+    """This process' completions of a generation batch. `values`: the first reward of each (NaN: it does not apply)."""
 
     rows: list[dict[str, Any]]
     texts: list[str]
@@ -175,7 +175,7 @@ class GuidedThoughts(FreshGroups):
     # -- corrections of single questions -------------------------------------------------------------------------------
 
     def _correct_samples(self, scored: ScoredRows) -> dict[int, Correction]:
-        """Ask for corrections of some completions of each group, wrong answers first; returns verdicts by row."""
+        """Verdicts by row on `per_group` completions of each group, wrong answers first."""
         per_group = self._guide.options.per_group
         wanted, group = 1 if per_group is None else per_group, self.num_generations
         chosen: list[int] = []
@@ -214,7 +214,7 @@ class GuidedThoughts(FreshGroups):
         return self._guide.corrector.correct_many(requests)
 
     def _store(self, identity: str, row: Mapping[str, Any], verdict: Correction, **fields: Any) -> None:
-        """Add what a corrector said of one row to the set, empty where nothing may be imitated."""
+        """Add the verdict on one row to the set, without a target where nothing may be imitated."""
         assert self._set is not None
         sample, target = row["sample"], verdict.text
         thought_format = self._task(sample.task).thought_format

@@ -1,5 +1,5 @@
-"""The steps of many episodes as batches of an optimizer step: in random order, in parts that fit the device, without those that
-teach nothing. Not here: how episodes are played and credited (`vlrl.training.grpo.episodes`)."""
+"""The steps of many episodes as batches of an optimizer step: in random order, in parts that fit the device, without
+those that have no gradient. Not here: how episodes are played and credited (`vlrl.training.grpo.episodes`)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Batches in which some rows have images and others do not, which TRL's trainer takes for a mistake."""
+"""Batches in which some rows have images and others do not, which TRL's trainer does not expect."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from trl import GRPOTrainer
 from vlrl.training.checkpoints import RunStopped
 
 ROW_FIELDS = ("token_type_ids", "mm_token_type_ids")
-"""What a processor says of tokens; everything else that it adds to ids and mask is about images."""
+"""What a processor returns per token; everything else that it adds to ids and mask is about images."""
 
 
 class MixedBatches(GRPOTrainer):  # type: ignore[misc]
@@ -36,7 +36,7 @@ class MixedBatches(GRPOTrainer):  # type: ignore[misc]
         """What must be known of all processes before some of them see images and others do not.
 
         TRL gathers images for its log only where there are some: a process without would never answer. Where weights are
-        sharded, the tower itself is such a question, so that such batches are refused.
+        sharded, the vision encoder itself is such a question, so that such batches are refused.
         """
         seeing = gather_object([[bool(row["images"]) for row in inputs]])
         self.log_multimodal = self.args.log_multimodal and all(map(any, seeing))

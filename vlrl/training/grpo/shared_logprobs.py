@@ -68,7 +68,7 @@ class SharedGroups(MixedBatches):
             print(words, flush=True)
 
     def _fall_back(self, why: str, what: str = "a batch is computed TRL's way, which is slower") -> None:
-        """Said once for each reason, and an error where sharing was demanded."""
+        """Logged once for each reason; an error where sharing was demanded."""
         if self._must_share:
             raise RunStopped(f"--group_shared on: {why}")
         if why not in self._logged:
@@ -170,7 +170,7 @@ class SharedGroups(MixedBatches):
             return whole({}, num_generations, *args)
 
     def _fields_of(self, prompt_ids: list[list[int]]) -> dict[str, Any]:
-        """What TRL's tokenization would have said of all rows about images."""
+        """The fields about images that TRL's tokenization of all rows would have returned."""
         fields = self._plain_fields(torch.empty(0))
         if fields:
             image = self._image_token_id
