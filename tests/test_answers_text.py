@@ -199,7 +199,7 @@ def plan(text):
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "expected"),
     [
         ("KEEP, STRAIGHT", ("KEEP", "STRAIGHT")),
         ("straight,keep", ("KEEP", "STRAIGHT")),
@@ -213,8 +213,8 @@ def plan(text):
         ("", (None, None)),
     ],
 )
-def test_plans(text, said):
-    assert plan(text) == said
+def test_plans(text, expected):
+    assert plan(text) == expected
 
 
 def test_a_plan_without_any_word_is_none():
@@ -320,20 +320,20 @@ def test_problems_of_labels():
 def test_problems_of_plans():
     sample = Sample("p", "planning", "plan", {"speed": "KEEP", "path": "STRAIGHT"}, meta={"speed_mps": 4, "navigation": "left"})
     assert planning.check(sample) is None
-    for answer, said in (
+    for answer, message in (
         ("KEEP, STRAIGHT", "is {"),
         ({"speed": "KEEP"}, "is {"),
         ({"speed": "keep", "path": "STRAIGHT"}, "'keep' is not one of KEEP"),
         ({"speed": "KEEP", "path": "KEEP"}, "path 'KEEP' is not one of STRAIGHT"),
         ({"speed": ["KEEP"], "path": "STRAIGHT"}, "is not one of"),
     ):
-        assert said in planning.check(dataclasses.replace(sample, answer=answer))
-    for meta, said in (
+        assert message in planning.check(dataclasses.replace(sample, answer=answer))
+    for meta, message in (
         ({"speed_mps": "4"}, "speed_mps"),
         ({"speed_mps": float("inf")}, "speed_mps"),
         ({"navigation": 3}, "navigation"),
     ):
-        assert said in planning.check(dataclasses.replace(sample, meta=meta))
+        assert message in planning.check(dataclasses.replace(sample, meta=meta))
 
 
 def test_right_choices_by_letter_or_text():

@@ -100,10 +100,10 @@ def coco_ap(true, predicted, thresholds):
     if not rows(predicted):
         return 0.0
     with contextlib.redirect_stdout(io.StringIO()):
-        gold = COCO()
-        gold.dataset = {"images": [{"id": 1}], "annotations": rows(true), "categories": [{"id": k} for k in names.values()]}
-        gold.createIndex()
-        evaluation = COCOeval(gold, gold.loadRes(rows(predicted)), "bbox")
+        truth = COCO()
+        truth.dataset = {"images": [{"id": 1}], "annotations": rows(true), "categories": [{"id": k} for k in names.values()]}
+        truth.createIndex()
+        evaluation = COCOeval(truth, truth.loadRes(rows(predicted)), "bbox")
         evaluation.params.areaRng, evaluation.params.areaRngLbl = [[0, 1e10]], ["all"]
         evaluation.params.maxDets = [100]
         evaluation.evaluate()
@@ -202,10 +202,10 @@ def test_vision_r1_pays_the_matching_of_best_total_quality(quality):
             (",adaptive=true", 0.5, 0.75, 0.5, 0.5, 0.75),
             (",adaptive=true,stage_step=7", 0.75, 0.9, 0.75, 0.5, 0.75),
         ):
-            paid = np.where(best < low, 0, np.where(best > high, 1, best)).sum() / len(predicted)
+            expected = np.where(best < low, 0, np.where(best > high, 1, best)).sum() / len(predicted)
             recall = (best >= least).sum() / len(true)
             recall = 0 if recall < recall_low else 1 if recall > recall_high else recall
-            assert score(f"vision_r1_precision:quality={quality}{options}", text, sample) == pytest.approx(paid)
+            assert score(f"vision_r1_precision:quality={quality}{options}", text, sample) == pytest.approx(expected)
             assert score(f"vision_r1_recall:quality={quality}{options}", text, sample) == pytest.approx(recall)
 
 

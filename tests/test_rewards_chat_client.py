@@ -229,7 +229,7 @@ def test_what_is_no_reply_says_why(server, raw, message, again):
 
 
 @pytest.mark.parametrize(
-    ("body", "said"),
+    ("body", "message"),
     [
         (b'{"error": {"message": "max_tokens is not\\n supported", "code": 3}}', ": max_tokens is not supported"),
         (b'{"object": "error", "message": "no model m"}', ": no model m"),
@@ -242,10 +242,10 @@ def test_what_is_no_reply_says_why(server, raw, message, again):
         (b'{"error": {"message": "wrong key secret-key"}}', ": wrong key ***"),
     ],
 )
-def test_a_refusal_says_what_the_endpoint_says(server, body, said):
+def test_a_refusal_says_what_the_endpoint_says(server, body, message):
     with pytest.raises(EndpointError) as error:
         chat(server(answering(reply(body, "400 Bad"))), BODY, timeout_s=5, api_key="secret-key")
-    assert str(error.value).endswith("/v1" + said)
+    assert str(error.value).endswith("/v1" + message)
     assert not error.value.again
 
 

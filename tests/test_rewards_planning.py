@@ -44,8 +44,8 @@ def test_position_in_the_group_decides_nothing_by_default():
         texts = [tagged(*rng.choice(PLANS)) if rng.random() < 0.8 else "prose" for _ in range(6)]
         order = rng.sample(range(6), 6)
         for function in (alphadrive_speed, alphadrive_path):
-            paid = values(function, texts)
-            assert values(function, [texts[i] for i in order]) == [paid[i] for i in order]
+            found = values(function, texts)
+            assert values(function, [texts[i] for i in order]) == [found[i] for i in order]
     twice = [tagged("ACCELERATE", "STRAIGHT")] * 2
     assert len(set(values(alphadrive_speed, twice))) == 1
     assert values(alphadrive_speed, twice, variant="released")[0] - values(alphadrive_speed, twice, variant="released")[
@@ -57,13 +57,13 @@ def test_more_words_never_pay_more():
     rng = random.Random(1)
     for _ in range(500):
         one = sample(*rng.choice(PLANS))
-        said = [one.answer["speed"], one.answer["path"]] if rng.random() < 0.5 else list(rng.choice(PLANS))
+        words = [one.answer["speed"], one.answer["path"]] if rng.random() < 0.5 else list(rng.choice(PLANS))
         group = [tagged(*rng.choice(PLANS)) for _ in range(rng.randint(0, 7))]
         spam = rng.choice([*SPEEDS, *PATHS, "x", "go"])
         if spam in (one.answer["speed"], one.answer["path"]):
             continue
         for function in (alphadrive_speed, alphadrive_path):
-            before, after = (values(function, [text, *group], one)[0] for text in (tagged(*said), tagged(*said, spam)))
+            before, after = (values(function, [text, *group], one)[0] for text in (tagged(*words), tagged(*words, spam)))
             assert after <= before + 1e-12
 
 
@@ -81,8 +81,8 @@ def test_groups_are_separate_and_speed_and_path_are_counted_apart():
     right = tagged("ACCELERATE", "STRAIGHT")
     reward = load_reward("alphadrive_speed")
     same_speed = [right, *(tagged("ACCELERATE", path) for path in PATHS[1:])]
-    paid = [score.value for score in score_rows(reward, [right, *same_speed], [a] + [b] * 5, None, None)]
-    assert paid == [pytest.approx(0.72)] * 6
+    found = [score.value for score in score_rows(reward, [right, *same_speed], [a] + [b] * 5, None, None)]
+    assert found == [pytest.approx(0.72)] * 6
     assert values(alphadrive_path, [right, *[tagged("ACCELERATE", "LEFT_TURN")] * 7])[0] == pytest.approx(0.7)
 
 

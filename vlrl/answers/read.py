@@ -73,5 +73,5 @@ def read_box(text: str, sample: Sample, *, tags: bool = False) -> tuple[Box | No
     if parsed.n_pred != len(parsed.items):
         return None, "not a valid box"
     if len(distinct) != 1:
-        return None, f"{len(distinct)} different boxes, one was asked for"
+        return None, f"{len(distinct)} different boxes, one was requested"
     return next(iter(distinct.values())), ""

@@ -1,7 +1,7 @@
 """A request to an OpenAI-compatible chat endpoint: the reply's message, or an `EndpointError` that says why there is none.
 
-Bounded whatever the server does: the whole request in seconds, the reply in bytes, the requests in number. Not here: what is
-asked and what a reply means (`vlrl.rewards.judge`, `vlrl.gtr.remote`, `vlrl.bench.engines`).
+Bounded whatever the server does: the whole request in seconds, the reply in bytes, the requests in number. Not here: the
+messages and what a reply means (`vlrl.rewards.judge`, `vlrl.gtr.remote`, `vlrl.bench.engines`).
 
 Connections are reused. Proxies come from the environment (HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY), as they stand at the
 first request of the process; certificates are the system's. The API key goes to the given address only: redirects are not
@@ -14,6 +14,7 @@ import asyncio
 import email.utils
 import functools
 import json
+import logging
 import math
 import os
 import ssl
@@ -208,6 +209,7 @@ class _Client:
     def __init__(self) -> None:
         import httpx
 
+        logging.getLogger("httpx").setLevel(logging.WARNING)  # its INFO lines show addresses with their secrets
         try:
             self._http = httpx.AsyncClient(
                 verify=ssl.create_default_context(),

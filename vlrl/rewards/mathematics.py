@@ -108,6 +108,7 @@ def _equal(reference: str, candidate: str) -> tuple[bool, str]:
 
 @cache
 def has_math_verify() -> bool:
+    """Whether the extra `[math]` is installed."""
     return find_spec(MATH_EXTRA) is not None
 
 
