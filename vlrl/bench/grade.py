@@ -31,7 +31,7 @@ def grade_file(args: argparse.Namespace) -> int:
         if extra:
             spec += ("," if spec.count(":") > spec.count(".py:") else ":") + extra
         scores = grade_case(load_reward(spec), case, where, args.cases.parent)
-        lines.append(json.dumps(_as_json(scores, "completions" in case), ensure_ascii=True))
+        lines.append(json.dumps(_as_json(scores, "completions" in case), ensure_ascii=True, default=str))
     partial = args.out.with_suffix(args.out.suffix + ".partial")
     partial.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
     partial.replace(args.out)

@@ -111,8 +111,11 @@ def with_tries(ask: Callable[[], T], n_tries: int, backoff_s: float) -> T:
 
 
 def without_secrets(base: str) -> str:
-    """The address without user, password and query. Raises ValueError for text that is no address."""
-    parts = urllib.parse.urlsplit(base)
+    """The address without user, password and query, to be shown."""
+    try:
+        parts = urllib.parse.urlsplit(base)
+    except ValueError:
+        return "(an address that cannot be read)"
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
@@ -123,7 +126,7 @@ def _address(base: str) -> tuple[str, str]:
         shown = without_secrets(base.strip())
         is_port = parts.port is None or parts.port > 0
     except ValueError as error:
-        raise EndpointError(f"the endpoint's address cannot be read: {error}", again=False) from error
+        raise EndpointError(f"the address of the endpoint cannot be read: {error}", again=False) from error
     if parts.scheme not in ("http", "https") or not parts.hostname or not is_port:
         raise EndpointError(f"{shown} is not an address; write http://host:port/v1 or https://host/v1", again=False)
     return parts._replace(path=f"{parts.path.rstrip('/')}/chat/completions", fragment="").geturl(), shown

@@ -1,4 +1,4 @@
-"""Rewards on the name of a class. Labels compare whole; only the reward named for it looks at parts of words."""
+"""Rewards on the name of a class. Labels are compared whole; only `visual_rft_classification` accepts a part."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def cls_rl_accuracy(text: str, sample: Sample) -> Score:
 
 
 def cls_rl_no_think(text: str, sample: Sample) -> Score:
-    """1 if the whole completion is the label, letter by letter, white space around it aside, else 0.
+    """1 if the whole completion is exactly the label, apart from white space around it, else 0.
 
     Source: CLS-RL's no-thinking reward. differs: white space around the completion is allowed.
     """
@@ -32,7 +32,7 @@ def cls_rl_no_think(text: str, sample: Sample) -> Score:
     if not answer:
         return Score(0.0, None, "empty completion")
     right = answer == sample.answer.strip()
-    return Score(float(right), answer, "the label" if right else f"not the label {sample.answer!r}, letter by letter")
+    return Score(float(right), answer, "the label" if right else f"not the label {sample.answer!r} exactly")
 
 
 def visual_rft_classification(text: str, sample: Sample, *, min_cover: float = 0.5) -> Score:

@@ -17,8 +17,8 @@ def cosine_length(text: str, sample: Sample, *, n_tokens: int | None, base: floa
     """Right answers (`base` >= 0.7) score 1 when short down to 0.5 at `max_tokens`, wrong ones -0.5 up to 0; in -0.5..1.
 
     r(L) = a + (b - a) * (1 - cos(pi * min(L, Lmax) / Lmax)) / 2 with L = `n_tokens`; None without the length or the base
-    reward's value. Source: arXiv 2502.03373, as in VLM-R1. differs: its true `base` decides (VLM-R1 took all for right), and
-    the length is clamped.
+    reward's value. Source: arXiv 2502.03373, as in VLM-R1. differs: its true `base` decides (VLM-R1: every
+    answer is right), and the length is clamped.
     """
     if n_tokens is None or base is None:
         return Score(None, None, "needs the length in tokens and the value of another reward")
@@ -30,7 +30,7 @@ def cosine_length(text: str, sample: Sample, *, n_tokens: int | None, base: floa
 def repetition(text: str, sample: Sample) -> Score:
     """-(1 - unique / total), in -1..0: over boxes with their labels where the answer is a box list, else over word 6-grams.
 
-    The words are those of the whole completion in lower case; fewer than 6 are 0. Source: VLM-R1.
+    The words are those of the whole completion in lower case; fewer than 6 score 0. Source: VLM-R1.
     """
     units, kind = _units(text, sample)
     if not units:

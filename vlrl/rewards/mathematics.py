@@ -1,7 +1,7 @@
 """Equality of numbers and formulas. Plain numbers are compared here, formulas by math-verify in a process of its own.
 
-math-verify (the extra `[math]`) bounds its work by `signal.alarm`, which works in a main thread only; our limit is a worker
-process that is ended when it takes too long.
+math-verify (the extra `[math]`) bounds its work by `signal.alarm`, which works in a main thread only; here a worker
+process is killed when it takes too long.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def math_equal(text: str, sample: Sample) -> Score:
     Read: the content of the last `\\boxed{}`, else the whole answer; at most 512 characters. Without math-verify only plain
     numbers compare. Source: VLM-R1's math reward. differs: plain numbers compare exactly (fractions of decimals to one part
     in a million), a percentage also equals its number and its hundredth however they are written, a number with an exponent
-    only its own letters; never applied to labels, boxes, dates or part numbers; a time-out is 0.
+    only the same characters; never applied to labels, boxes, dates or part numbers; a time-out is 0.
     """
     references = reference_texts(sample)
     if not references or not all(is_mathematical(reference) for reference in references):
@@ -98,7 +98,7 @@ def _equal(reference: str, candidate: str) -> tuple[bool, str]:
         return True, "the same as"
     true, predicted = _plain_value(reference), _plain_value(candidate)
     if has_exponent(reference) or has_exponent(candidate):
-        return False, "a number with an exponent compares by its letters only, against"
+        return False, "a number with an exponent equals only the same characters, against"
     if true is not None and predicted is not None:
         return _same_number(true, predicted), "as numbers, against"
     if not has_math_verify():
@@ -236,10 +236,10 @@ def _stop_worker() -> None:
 
 @lru_cache(maxsize=4096)
 def verified(reference: str, candidate: str, limit_s: float = LIMIT_S) -> tuple[bool, str]:
-    """math-verify's `verify(reference, candidate)` with our time limit, and how it came about."""
+    """math-verify's `verify(reference, candidate)` within `limit_s` seconds, and the reason in words."""
     found = _own_worker().ask(reference, candidate, limit_s)
     if found is None:
         return False, f"math-verify gave up or took longer than {limit_s:g} s, against"
     if not found[1]:
-        return False, "math-verify cannot read the right answer"
+        return False, "math-verify cannot read the reference answer"
     return found[0], "by math-verify, against" if found[2] else "math-verify cannot read the answer, against"

@@ -97,7 +97,7 @@ def fuzzy_match(text: str, sample: Sample, *, min_ratio: float = 0.0) -> Score:
     """Indel similarity to the nearest right answer, 2 * LCS(a, b) / (len a + len b) on canonical strings, in 0..1.
 
     Where both are plain numbers, 1 for equal ones, else 0. Below `min_ratio` the value is 0; at its default, unrelated
-    words earn part of the credit, which is this reward's known price. Source: VLM-R1's default. differs: no maths check
+    words score above 0, a known weakness of this reward. Source: VLM-R1's default. differs: no maths check
     first, which took "2024-01" for "2024-02".
     """
     answer, why = read_text(text, sample)

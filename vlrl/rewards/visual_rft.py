@@ -15,7 +15,7 @@ from vlrl.rewards.detection import BoxSets, BoxVariant, as_json, both_sides
 from vlrl.schema import Box, Sample, Score
 
 MIN_IOU = 0.5
-"""A pair agrees above this, not at it."""
+"""A pair matches above this IoU, not at it."""
 
 
 def visual_rft_iou(text: str, sample: Sample) -> Score:
@@ -41,7 +41,7 @@ def visual_rft_confidence(text: str, sample: Sample, *, variant: BoxVariant = "d
 
     A prediction without a confidence, or with two (the same box twice), contributes 0. Source: Visual-RFT. differs: nothing
     matched is 0, however unsure (released: 1.0 for one wrong box at 0.0); an unmatched prediction counts only where it lowers
-    the mean, so that unsure wrong boxes cannot be added for profit; none where nothing is there is 1 (released: 0).
+    the mean, so that adding unsure wrong boxes never raises it; an explicit none where nothing is there is 1 (released: 0).
     `variant="released"`: the plain mean, 0 if any confidence is missing, the first of two for one box, 0 without boxes.
     """
     if variant == "released":
@@ -65,7 +65,7 @@ def visual_rft_confidence(text: str, sample: Sample, *, variant: BoxVariant = "d
 
 
 def visual_rft_giou(text: str, sample: Sample) -> Score:
-    """GIoU + 1 of the one box in the tagged answer, in 0..2. Apart, two boxes still earn a little: the published shaping.
+    """GIoU + 1 of the one box in the tagged answer, in 0..2. Boxes that do not overlap score above 0 too, as published.
 
     Source: Visual-RFT (LISA). differs: a reversed box is 0 (published: 2.0 against itself), every box format is read, and two
     different boxes are no answer (their first corners were mixed).
@@ -89,8 +89,8 @@ def _distinct(sets: BoxSets) -> tuple[list[Box], int]:
 
 
 def _taken_iou(predicted: Sequence[Box], true: Sequence[Box], in_order: bool = False) -> list[float]:
-    """For each prediction its IoU with the true box it takes, 0 if it takes none. `in_order`: equal confidences go by their
-    order in the answer, as released, instead of by IoU and place."""
+    """For each prediction its IoU with the true box it takes, 0 if it takes none. `in_order`: equal confidences are taken in
+    the order of the answer, as released, instead of by IoU and coordinates."""
 
     def overlap(p: Box, t: Box) -> float:
         return iou(p.xyxy, t.xyxy) if p.label == t.label or p.label is None or t.label is None else 0.0

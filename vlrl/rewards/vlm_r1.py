@@ -1,8 +1,8 @@
 """VLM-R1's rewards on boxes (arXiv 2504.07615): IoU of one box, and forms of average precision (AP) for sets.
 
-Completions carry no confidences, so all scores are equal, and COCO's AP then depends on the order of the answer and makes
-wrong boxes at its end free. The default forms do not. `variant="released"` is the released formula on a
-well-formed answer, to reproduce a run; it reads boxes in any format, as the defaults do.
+Completions carry no confidences, so all scores are equal. COCO's AP then depends on the order of the answer, and wrong boxes at
+its end cost nothing; neither is so in the default forms. `variant="released"` is the released formula on a well-formed answer,
+to reproduce a run; it reads boxes in any format, as the defaults do.
 """
 
 from __future__ import annotations
