@@ -242,22 +242,25 @@ class Task:
             object.__setattr__(self, "sft_target", self.oracle)
 
     def draw(self, seed: int, split: str, index: int) -> Sample:
-        """A synthetic sample. Raises ValueError for a task that draws none."""
+        """A synthetic sample. Raises TaskError for a task that draws none, or not those of its name."""
         if self.synthetic is None:
-            raise ValueError(f"task {self.name} draws no samples of its own; give a file of samples (--data)")
-        return self.synthetic(seed, split, index)
+            raise TaskError(f"task {self.name} draws no samples of its own; give a file of samples (--data)")
+        sample = self.synthetic(seed, split, index)
+        if not isinstance(sample, Sample) or sample.task != self.name:
+            raise TaskError(f"task {self.name}: synthetic must return a Sample with task={self.name!r}, got {sample!r:.120}")
+        return sample
 
     def reference(self, sample: Sample) -> str:
-        """The reference answer, that of `oracle`. Raises ValueError for a task without one."""
+        """The reference answer, that of `oracle`. Raises TaskError for a task without one."""
         if self.oracle is None:
-            raise ValueError(f"task {self.name} has no oracle, so the reference answer of {sample.id!r} is not known")
+            raise TaskError(f"task {self.name} has no oracle, so the reference answer of {sample.id!r} is not known")
         return self.oracle(sample)
 
     def rewards_for(self, sample: Sample) -> tuple[RewardLike, ...]:
-        """The rewards of one sample. Raises ValueError where they are no list of names and functions."""
+        """The rewards of one sample. Raises TaskError where they are no list of names and functions."""
         found = self.rewards(sample) if callable(self.rewards) else self.rewards
         if isinstance(found, str) or not isinstance(found, Sequence):
-            raise ValueError(f"task {self.name!r}: the rewards of sample {sample.id!r} must be a list, got {found!r:.60}")
+            raise TaskError(f"task {self.name}: the rewards of sample {sample.id!r} must be a list, got {found!r:.60}")
         return tuple(found)
 
 

@@ -95,9 +95,7 @@ def _oracle_problem(sample: Sample, task: Task) -> str | None:
     if (compares or not is_built_in(task)) and not task.parallel(sample):
         rows = measure(task, [sample], [Prediction(sample.id, text, 1, False)])
         if rows and rows[0].outcome != "right":
-            return (
-                f"the reference answer {text!r} is not right by the task's metric: {rows[0].outcome}, read {rows[0].answer!r}"
-            )
+            return f"the reference answer {text!r} is {rows[0].outcome} by the task's metric (read: {rows[0].answer!r})"
     if compares:
         return None  # what a completion earns depends on the others of its group
     for reward in rewards:

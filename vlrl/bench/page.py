@@ -19,7 +19,7 @@ from vlrl.bench.results import shown
 from vlrl.bench.suite import Suite, as_answered
 from vlrl.data.images import ImageError, open_images
 from vlrl.schema import Prediction, Sample, Task, is_there
-from vlrl.tasks.evaluate import OUTCOMES, Row, Scored
+from vlrl.tasks.evaluate import OUTCOMES, Row, Scored, boxes_of
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -254,7 +254,7 @@ def _picture(task: Task, sample: Sample, prediction: Prediction) -> str:
 
 
 def _draw_boxes(image: Image.Image, task: Task, sample: Sample, prediction: Prediction, scale: float) -> None:
-    found = None if task.boxes is None else task.boxes(sample, prediction)
+    found = boxes_of(task, sample, prediction)
     if found is None:
         return
     draw = ImageDraw.Draw(image)

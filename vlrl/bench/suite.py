@@ -19,7 +19,7 @@ from vlrl.metrics.bootstrap import bootstrap_mean
 from vlrl.metrics.calibration import calibration_error, reliability
 from vlrl.schema import Metric, Prediction, Sample, SampleError, Task, read_samples, sample_to_json
 from vlrl.tasks import load_tasks
-from vlrl.tasks.evaluate import Scored, measure, numbers
+from vlrl.tasks.evaluate import Scored, extra_of, measure, numbers
 from vlrl.tasks.rubric import answer_problem_of
 
 TASK_VERSION = "1"
@@ -131,7 +131,7 @@ def score_tasks(tasks: Mapping[str, Task], asked: Sequence[Sample], answered: Pr
         samples = [as_answered(sample, prediction) for sample, prediction in zip(samples, predictions, strict=True)]
         rows = measure(task, samples, predictions)
         metrics = {**numbers(task, rows), "n_tokens": bootstrap_mean([float(p.n_tokens) for p in predictions])}
-        extra = {} if task.extra is None else dict(task.extra(rows))
+        extra = extra_of(task, rows)
         stated = [row for row in rows if row.confidence is not None]
         if stated:
             confidences = [row.confidence for row in stated if row.confidence is not None]

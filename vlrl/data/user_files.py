@@ -27,6 +27,8 @@ def load_file(path: str | Path, what: str) -> ModuleType:
         raise ValueError(f"{what}: {place} is not a Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses and pickle look their module up there
+    if str(place.parent) not in sys.path:
+        sys.path.append(str(place.parent))  # files beside it; last, so that none of them hides a library
     try:
         spec.loader.exec_module(module)
     except Exception as error:

@@ -24,7 +24,7 @@ from vlrl.metrics.bootstrap import bootstrap_mean
 from vlrl.metrics.calibration import stated_confidence
 from vlrl.metrics.tables import text_table
 from vlrl.rewards.scoring import N_REQUESTS, described, number_of
-from vlrl.schema import OUTCOMES, Metric, Prediction, Result, Row, Sample, Task, TaskError
+from vlrl.schema import OUTCOMES, Box, Boxes, Metric, Prediction, Result, Row, Sample, Task, TaskError
 
 __all__ = ["OUTCOMES", "Evaluation", "Row", "Scored", "evaluate", "measure", "numbers"]
 
@@ -136,6 +136,36 @@ def numbers(task: Task, rows: Sequence[Row]) -> dict[str, Metric]:
         raise TaskError(f"task {task.name}: its aggregate failed on {len(rows)} rows: {described(error)}") from error
     if not isinstance(found, dict) or not all(isinstance(metric, Metric) for metric in found.values()):
         raise TaskError(f"task {task.name}: aggregate must return {{name: Metric}}, got {found!r:.120}")
+    return found
+
+
+def extra_of(task: Task, rows: Sequence[Row]) -> dict[str, Any]:
+    """What the task's `extra` says of a set of rows, as JSON. Raises TaskError."""
+    if task.extra is None:
+        return {}
+    try:
+        found = task.extra(rows)
+        json.dumps(found)
+    except Exception as error:
+        raise TaskError(f"task {task.name}: its extra failed on {len(rows)} rows: {described(error)}") from error
+    if not isinstance(found, dict):
+        raise TaskError(f"task {task.name}: extra must return an object of JSON values, got {found!r:.120}")
+    return found
+
+
+def boxes_of(task: Task, sample: Sample, prediction: Prediction) -> Boxes | None:
+    """The true and predicted boxes to draw, or None for a task or sample without any. Raises TaskError."""
+    if task.boxes is None:
+        return None
+    try:
+        found = task.boxes(sample, prediction)
+    except Exception as error:
+        raise TaskError(f"task {task.name}: its boxes failed on sample {sample.id!r}: {described(error)}") from error
+    if found is None:
+        return None
+    if not isinstance(found, tuple) or len(found) != 2 or not all(isinstance(b, Box) for side in found for b in side or ()):
+        wanted = "(true boxes, predicted boxes or None) of vlrl.schema.Box"
+        raise TaskError(f"task {task.name}: boxes must return {wanted}, got {found!r:.120} for sample {sample.id!r}")
     return found
 
 

@@ -13,7 +13,8 @@ from vlrl.data.images import ImageError, image_size
 from vlrl.rewards import REWARDS, load_reward, reward_name
 from vlrl.rewards.scoring import described, score_rows
 from vlrl.schema import Prediction, Reward, RewardLike, Sample, Task, TaskError
-from vlrl.tasks.evaluate import measure, numbers
+from vlrl.tasks import is_built_in
+from vlrl.tasks.evaluate import boxes_of, extra_of, measure, numbers
 
 FORMS = ("json_format", "think_answer_format", "rec_format", "vision_r1_format", "alphadrive_format")
 """Rewards on form alone come last, so that `--reward_weights` reads: what is right, then how it is written."""
@@ -49,7 +50,13 @@ def own_rewards(sample: Sample, tasks: Mapping[str, Task]) -> tuple[str, ...]:
 def own_specs(sample: Sample, tasks: Mapping[str, Task]) -> Sequence[RewardLike]:
     """As `own_rewards`, in the form that `vlrl.rewards.load_reward` takes."""
     named: Sequence[RewardLike] | None = sample.meta.get("rewards")
-    return named or tasks[sample.task].rewards_for(sample)
+    task = tasks[sample.task]
+    try:
+        return named or task.rewards_for(sample)
+    except TaskError:
+        raise
+    except Exception as error:
+        raise TaskError(f"task {task.name}: its rewards failed on sample {sample.id!r}: {described(error)}") from error
 
 
 def choose(named: Sequence[str] | None, samples: Iterable[Sample], tasks: Mapping[str, Task]) -> Rubric:
@@ -89,19 +96,24 @@ def choose(named: Sequence[str] | None, samples: Iterable[Sample], tasks: Mappin
 
 
 def try_once(rubric: Rubric, samples: Iterable[Sample]) -> None:
-    """Ask each task of these samples for a prompt, a reference answer and a measured result once, and each reward for a score,
-    so that what a user's code does wrong is known before a model is loaded. Rewards and metrics that ask a network are not
-    asked. Raises TaskError in one line, naming the task or the reward and the sample."""
+    """Ask each task of these samples once for a prompt, a reference answer and a measured result, and each reward for a score,
+    so that what a user's code does wrong is known before a model is loaded; of a user's task, all prompts and answers.
+    Rewards and metrics that ask a network are left out. Raises TaskError in one line, naming the task or the reward and the
+    sample."""
     tried: set[str] = set()
     for sample in samples:
         task = rubric.tasks[sample.task]
         waiting = [reward for reward in rubric.rewards if reward.name not in tried and rubric.applies(reward, sample)]
-        if task.name in tried and not waiting:
+        if task.name in tried and not waiting and is_built_in(task):
             continue
         sample = _in_pixels(sample)
         text = _tried_text(task, sample)
         if task.name not in tried and not task.parallel(sample):
-            numbers(task, measure(task, [sample], [Prediction(sample.id, text, 1, False)]))
+            prediction = Prediction(sample.id, text, 1, False)
+            rows = measure(task, [sample], [prediction])
+            numbers(task, rows)
+            extra_of(task, rows)
+            boxes_of(task, sample, prediction)
         tried |= {task.name, *(reward.name for reward in waiting)}
         for reward in waiting:
             if "network" not in reward.needs:

@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 from vlrl.data.images import open_images
 from vlrl.gtr.diagnostics import CollapseRule
 from vlrl.schema import Boxes, Prediction, Row, Sample, Task
-from vlrl.tasks.evaluate import Evaluation, as_text, evaluate, git_revision, headline, table, versions, write_json
+from vlrl.tasks.evaluate import Evaluation, as_text, boxes_of, evaluate, git_revision, headline, table, versions, write_json
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -156,7 +156,7 @@ def _tile(
     task: Task, sample: Sample, predictions: tuple[Prediction, Prediction], rows: Sequence[Row | None], side: int = 300
 ) -> Image.Image:
     """One sample's image at `side` px, its question and, for answers without boxes, the true and both given ones below."""
-    found = [None if task.boxes is None else task.boxes(sample, prediction) for prediction in predictions]
+    found = [boxes_of(task, sample, prediction) for prediction in predictions]
     boxes = [one for one in found if one is not None]
     tile = Image.new("RGB", (side + 8, side + (44 if boxes else 64)), "white")
     draw = ImageDraw.Draw(tile)

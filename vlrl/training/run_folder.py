@@ -205,7 +205,7 @@ def _replies(sample: Sample, task: Task) -> list[str]:
     """The reference answer of a sample, if its task has one: of an episode, each reply of it."""
     if task.oracle is None:
         return []
-    text = task.oracle(sample)
+    text = task.reference(sample)
     turns = read_transcript(text) if task.is_episode(sample) else None
     return [text] if turns is None else [turn.reply for turn in turns]
 

@@ -1,0 +1,130 @@
+"""The examples of the README: each runs as shown there, is short, and its mistakes would be one line."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from vlrl.bench import main
+
+EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
+TASK, ROWS = EXAMPLES / "own_task.py", EXAMPLES / "own_task.jsonl"
+OWN = ["--task", str(TASK), "--data", str(ROWS)]
+REWARD = f"{EXAMPLES / 'own_reward.py'}:short_answer"
+
+
+@pytest.mark.quick
+def test_examples_are_short_and_their_images_small():
+    for path in EXAMPLES.glob("*.py"):
+        assert len(path.read_text().splitlines()) <= 40, path
+    for path in (EXAMPLES / "images").iterdir():
+        assert path.stat().st_size < 3000, path
+    assert 12 <= len(ROWS.read_text().splitlines()) <= 16
+
+
+@pytest.mark.quick
+def test_the_rows_of_the_own_task_are_good(capsys):
+    assert main(["check", *OWN]) == 0
+    assert "12 of 12 rows are good" in capsys.readouterr().out
+    assert main(["check", "--data", str(ROWS)]) == 1
+    assert "no task is named 'counting'; give the file that defines it" in capsys.readouterr().err
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize(("reward", "values"), [(REWARD, [1, 1, 0]), ("exact_match", [None, 1, 0])])
+def test_completions_of_any_task_are_graded_by_own_and_built_in_rewards(tmp_path, reward, values):
+    out = tmp_path / "scores.jsonl"
+    assert main(["grade", "--reward", reward, "--cases", str(EXAMPLES / "own_reward.jsonl"), "--out", str(out)]) == 0
+    assert [json.loads(line)["value"] for line in out.read_text().splitlines()] == values
+
+
+@pytest.fixture(scope="module")
+def benched(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("own") / "bench"
+    assert main(["run", *OWN, "--limit", "6", "--output_path", str(folder)]) == 0
+    return folder
+
+
+def test_the_own_task_is_trained(tmp_path, run_train, small):
+    folder = tmp_path / "run"
+    code, out, err = run_train(*OWN, "--rewards", "think_answer_format", REWARD, *small, "--output_dir", folder, curves=True)
+    assert code == 0, err
+    assert "defaults  configs/own_task.yaml" in out
+    summary = json.loads((folder / "summary.json").read_text())
+    assert (summary["task"], summary["stage"], summary["headline"]) == ("counting", "grpo", "exact")
+    assert summary["rewards"] == ["think_answer_format", "short_answer"]
+    assert set(summary["after"]) == {"exact", "n_tokens"}
+    held_out = [json.loads(line) for line in (folder / "held_out.jsonl").read_text().splitlines()]
+    assert all(row["task"] == "counting" and row["change"] is not None for row in held_out)
+    for name in ("samples.png", "curves.png", "final/config.json"):
+        assert (folder / name).is_file()
+
+
+BAD = """
+from vlrl.schema import Task
+def later(text, sample):
+    return 1.0 if "I count" in text else text
+def sooner(text, sample):
+    return {}["x"]
+def prompt(sample):
+    return 3
+def exact(sample, prediction):
+    return True
+"""
+
+
+@pytest.mark.parametrize(
+    ("flags", "code", "words"),
+    [
+        (["--rewards", "bad.py:sooner"], 2, "error: reward sooner failed on sample '0-red', completion '<think>"),
+        (["--task", "no_prompt.py"], 2, "error: task counting: its prompt must return text, got 3 for sample '0-red'"),
+        (["--task", "bare.py", "--stage", "sft+grpo"], 2, "error: --stage sft+grpo: task counting has no oracle"),
+        (["--task", "bare.py", "--data", "detection.jsonl"], 2, "detection.jsonl (id 'd'): its task is 'detection'"),
+        (["--rewards", "bad.py:later"], 1, "stopped: reward later returned the text"),
+    ],
+)
+def test_what_goes_wrong_is_one_line(tmp_path, run_train, small, monkeypatch, flags, code, words):
+    """Before a model is loaded (2), or in the first step (1)."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bad.py").write_text(BAD)
+    for name, prompt in (("no_prompt", "prompt"), ("bare", "lambda sample: 'count'")):
+        task = f"TASK = Task('counting', {prompt}, ['think_answer_format'], exact)\n"
+        (tmp_path / f"{name}.py").write_text(BAD + task)
+    row = {"id": "d", "task": "detection", "question": "dog", "answer": [], "meta": {"categories": ["dog"]}}
+    (tmp_path / "detection.jsonl").write_text(json.dumps(row) + "\n")
+    if code == 2 and "detection" not in flags[-1]:
+        monkeypatch.setattr("vlrl.train._load", lambda *_: pytest.fail("a model was loaded"))
+    found, _, err = run_train(*OWN, *flags, *small, "--output_dir", tmp_path / "run")
+    lines = [line for line in err.splitlines() if line.startswith(("error", "stopped"))]
+    assert (found, len(lines)) == (code, 1), err
+    assert words in lines[0]
+    assert "Traceback" not in err
+
+
+def test_rows_of_an_own_task_and_a_built_in_one_are_mixed(tmp_path, capsys):
+    row = {"id": "c", "task": "classification", "question": "what is it?", "answer": "a disc"}
+    own = json.loads(ROWS.read_text().splitlines()[0])
+    own["images"] = [str(EXAMPLES / own["images"][0])]
+    data = tmp_path / "mixed.jsonl"
+    data.write_text(json.dumps(row) + "\n" + json.dumps(own) + "\n")
+    task, out = f"classification,{TASK}", tmp_path / "out"
+    assert main(["check", "--task", str(TASK), "--data", str(data)]) == 0
+    assert main(["run", "--task", task, "--data", str(data), "--output_path", str(out)]) == 0
+    result = json.loads((out / "result.json").read_text())
+    assert result["headline"] == {"classification": "accuracy", "counting": "exact"}
+
+
+def test_the_own_task_is_measured_scored_again_and_compared(benched, tmp_path, capsys):
+    result = json.loads((benched / "result.json").read_text())
+    assert result["headline"] == {"counting": "exact"}
+    assert result["results"]["counting"]["exact_n,none"] == 6
+    rows = [json.loads(line) for line in (benched / "scores.jsonl").read_text().splitlines()]
+    assert [row["ground_truth"] for row in rows[:2]] == ["2", "1"]
+    assert "How many red discs" in (benched / "report.html").read_text()
+    again = tmp_path / "again"
+    log = str(benched / "predictions.jsonl")
+    assert main(["score", "--predictions", log, *OWN, "--limit", "6", "--output_path", str(again)]) == 0
+    assert (again / "scores.jsonl").read_text() == (benched / "scores.jsonl").read_text()
+    capsys.readouterr()
+    assert main(["diff", str(benched), str(again)]) == 0
+    assert "| counting | exact " in capsys.readouterr().out
