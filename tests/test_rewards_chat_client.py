@@ -317,6 +317,15 @@ def test_it_is_asked_again_until_it_answers_or_the_tries_are_used():
     assert len(left) == 2
 
 
+def test_a_proxy_of_the_environment_is_used(server, monkeypatch):
+    heads = []
+    monkeypatch.setenv("HTTP_PROXY", server(recording(reply(HELLO), heads)).removesuffix("/v1"))
+    monkeypatch.setenv("NO_PROXY", "")
+    response, body = endpoint._Client().post("http://nowhere.invalid/v1", b"{}", {}, 5)
+    assert (response.status_code, body) == (200, HELLO)
+    assert heads[0][0][0] == "http://nowhere.invalid/v1"
+
+
 def test_the_wait_is_the_longer_of_ours_and_the_endpoints(monkeypatch):
     waits = []
     monkeypatch.setattr(time, "sleep", waits.append)
