@@ -12,6 +12,7 @@ import numpy as np
 from accelerate.utils import gather_object
 from trl.data_utils import prepare_multimodal_messages
 
+from vlrl.schema import Score
 from vlrl.training.grpo.dynamic_sampling_rules import fresh_indices, n_fresh, totals, without_spread
 from vlrl.training.grpo.shared_logprobs import SharedGroups
 
@@ -32,6 +33,7 @@ class FreshGroups(SharedGroups):
     """
 
     _max_rounds = 0
+    _verdicts: dict[str, Score | list[Score]]
     _shares_verdicts = False
 
     def _start_sampling(self, max_rounds: int) -> None:

@@ -308,7 +308,7 @@ class GuidedThoughts(FreshGroups):
         follows = pad_sequence([torch.ones(len(ids), dtype=torch.long) for ids in targets], True, 0)
         is_target = pad_sequence([torch.tensor(row) for row in kept], True, False)
         ids_BT, mask_BT = torch.cat([before, after], 1).to(device), torch.cat([seen, follows], 1).to(device)
-        given = {name: self._fitted(name, value, before.shape, after.shape) for name, value in fields.items()}
+        given: dict[str, Any] = {name: self._fitted(name, value, before.shape, after.shape) for name, value in fields.items()}
         if "pixel_values" in given:
             given["num_images"] = [len(images) for images in shown]
         return ids_BT, mask_BT, is_target.to(device), given
@@ -349,7 +349,7 @@ class GuidedThoughts(FreshGroups):
             folder.mkdir(parents=True, exist_ok=True)
             (folder / "thoughts.json").write_text(json.dumps(self._window.state()), encoding="utf-8")
 
-    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
         """TRL's own; a resumed run goes on with the corrections and thoughts of its checkpoint."""
         if isinstance(resume_from_checkpoint, str):
             folder = Path(resume_from_checkpoint) / CORRECTIONS
@@ -366,4 +366,4 @@ class GuidedThoughts(FreshGroups):
                     raise RunStopped(str(error)) from error
             if (folder / "thoughts.json").is_file():
                 self._window.restore(json.loads((folder / "thoughts.json").read_text(encoding="utf-8")))
-        return super().train(resume_from_checkpoint, **kwargs)
+        return super().train(resume_from_checkpoint, *args, **kwargs)

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate.utils import gather_object
-from trl.trainer.utils import split_pixel_values_by_grid, unsplit_pixel_values_by_grid
 
 from vlrl.training.grpo.imitation import GuidedThoughts
+from vlrl.training.grpo.trl_surface import split_pixel_values_by_grid, unsplit_pixel_values_by_grid
 
 WHOLE_BATCH = ("dapo", "cispo", "vespo")
 """Losses that TRL divides by all tokens of a generation."""
@@ -76,7 +76,9 @@ class StepBatches(GuidedThoughts):
         others = self.beta or self._entropy_bonus_enabled or self.aux_loss_enabled or self.top_entropy_quantile < 1
         if others or self.is_deepspeed_enabled or self._is_sharded:
             return rows
-        return rows[(batch["advantages"][rows].reshape(len(rows), -1) != 0).any(dim=1).cpu().numpy()]
+        has_advantage: np.ndarray = (batch["advantages"][rows].reshape(len(rows), -1) != 0).any(dim=1).cpu().numpy()
+        taught: np.ndarray = rows[has_advantage]
+        return taught
 
     def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """The loss of all parts; all but the last are differentiated at once, so that one part's activations are held."""
@@ -96,7 +98,7 @@ class StepBatches(GuidedThoughts):
 def _picked(batch: dict[str, Any], rows: Iterable[int]) -> dict[str, Any]:
     """These rows of a batch whose images are split by row."""
     rows, n = [int(row) for row in rows], len(batch["completion_ids"])
-    found = {}
+    found: dict[str, Any] = {}
     for name, value in batch.items():
         if isinstance(value, torch.Tensor) and value.ndim and len(value) == n:
             found[name] = value[rows]

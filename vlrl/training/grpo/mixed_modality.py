@@ -6,15 +6,15 @@ from typing import Any
 
 import torch
 from accelerate.utils import gather_object
-from trl import GRPOTrainer
 
 from vlrl.training.checkpoints import RunStopped
+from vlrl.training.grpo.trl_surface import TRLTrainer
 
 ROW_FIELDS = ("token_type_ids", "mm_token_type_ids")
 """What a processor returns per token; everything else that it adds to ids and mask is about images."""
 
 
-class MixedBatches(GRPOTrainer):  # type: ignore[misc]
+class MixedBatches(TRLTrainer):
     """`GRPOTrainer` for text and images in one batch."""
 
     @property
@@ -59,12 +59,12 @@ class MixedBatches(GRPOTrainer):  # type: ignore[misc]
         **fields: Any,
     ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
         """TRL's own, which hands the model an empty tensor where a part of a batch has no image: such rows go apart."""
-        n, num_images = len(input_ids), fields.get("num_images")
+        n, num_images = len(input_ids), list[int](fields.get("num_images") or ())
         size = batch_size or n
         pixels = fields.get("pixel_values")
         split = num_images and pixels is not None and pixels.ndim < 5  # 5: padded to equally many images a row
         if not split or all(any(num_images[i : i + size]) for i in range(0, n, size)):
-            return super()._get_per_token_logps_and_entropies(  # type: ignore[no-any-return]
+            return super()._get_per_token_logps_and_entropies(
                 model, input_ids, attention_mask, logits_to_keep, batch_size, **fields
             )
         seeing = [i for i in range(n) if num_images[i]]

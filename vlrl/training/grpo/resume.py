@@ -13,19 +13,21 @@ from typing import Any
 
 import torch
 from accelerate.utils import gather_object
-from trl import GRPOTrainer
 
 from vlrl.models.prefix_sharing.groups import Group, ImageBatch
-from vlrl.models.prefix_sharing.step import BatchPlan
+from vlrl.models.prefix_sharing.step import BatchPlan, Sharing
+from vlrl.training.grpo.trl_surface import TRLTrainer
 
 GENERATION = "generation"
 """The folder, in a checkpoint, of what is left of a generation."""
-_HELD = [BatchPlan, Group, ImageBatch]
+_HELD: list[Any] = [BatchPlan, Group, ImageBatch]
 """Classes beside tensors and plain values that rows may hold; features of a frozen vision encoder are made again."""
 
 
-class KeptGenerations(GRPOTrainer):  # type: ignore[misc]
-    """`GRPOTrainer` whose checkpoints fall where they may."""
+class KeptGenerations(TRLTrainer):
+    """`GRPOTrainer` whose checkpoints may fall inside a generation."""
+
+    _sharing: Sharing
 
     @property
     def _n_micro_steps(self) -> int:
@@ -47,11 +49,11 @@ class KeptGenerations(GRPOTrainer):  # type: ignore[misc]
         kept = {"rows": rows, "done": done, "of": self._n_micro_steps, "processes": self.accelerator.num_processes}
         torch.save(kept, folder / f"rank-{self.accelerator.process_index}.pt")
 
-    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
         """TRL's own; a resumed run goes on with the generation of its checkpoint."""
         if isinstance(resume_from_checkpoint, str):
             self._take_up(Path(resume_from_checkpoint) / GENERATION)
-        return super().train(resume_from_checkpoint, **kwargs)
+        return super().train(resume_from_checkpoint, *args, **kwargs)
 
     def _take_up(self, folder: Path) -> None:
         """What a checkpoint holds of a generation, if every process can go on with its part."""

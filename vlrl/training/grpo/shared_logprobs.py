@@ -8,12 +8,6 @@ from typing import Any
 
 import torch
 from accelerate.utils import gather_object
-from trl.trainer.utils import (
-    shuffle_sequence_dict,
-    split_pixel_values_by_grid,
-    split_tensor_dict,
-    unsplit_pixel_values_by_grid,
-)
 
 from vlrl.models.prefix_sharing.groups import NotShared
 from vlrl.models.prefix_sharing.rollout import rollout_problem
@@ -29,6 +23,12 @@ from vlrl.models.prefix_sharing.step import (
 )
 from vlrl.training.checkpoints import RunStopped
 from vlrl.training.grpo.mixed_modality import MixedBatches
+from vlrl.training.grpo.trl_surface import (
+    shuffle_sequence_dict,
+    split_pixel_values_by_grid,
+    split_tensor_dict,
+    unsplit_pixel_values_by_grid,
+)
 
 
 class SharedGroups(MixedBatches):
@@ -128,7 +128,7 @@ class SharedGroups(MixedBatches):
             if self._plan is not None:
                 shown = [one.images for one in unique for _ in range(group)]
                 return [one.ids for one in unique for _ in range(group)], shown if any(shown) else None, {}
-        return super()._tokenize_prompts(prompts)  # type: ignore[no-any-return]
+        return super()._tokenize_prompts(prompts)
 
     def _may_share(self) -> bool:
         return self._sharing.off is None and not self._by_row and self.model.training
@@ -207,7 +207,7 @@ class SharedGroups(MixedBatches):
             self._compared.add(trains)
             self._compare(model, input_ids, attention_mask, logits_to_keep, plan, plain)
         if self._sharing.off is not None or "packed" in self._sharing.without:
-            own = {name: fields[name] for name in ("compute_entropy", "compute_aux_loss") if name in fields}
+            own: dict[str, Any] = {name: fields[name] for name in ("compute_entropy", "compute_aux_loss") if name in fields}
             own |= self._plain_fields(input_ids, plan)
             return plain(model, input_ids, attention_mask, logits_to_keep, batch_size, **own)
         entropy = bool(fields.get("compute_entropy"))
@@ -227,7 +227,8 @@ class SharedGroups(MixedBatches):
         if plan is None or "packed" in self._sharing.without:
             plain = super()._get_per_token_logps_and_entropies
             return plain(model, ids_BT, mask_BT, n_keep, **fields)[0]
-        return self._sharing.logps(model, ids_BT, mask_BT, n_keep, plan, False)[0]  # type: ignore[no-any-return]
+        logps_BT: torch.Tensor = self._sharing.logps(model, ids_BT, mask_BT, n_keep, plan, False)[0]
+        return logps_BT
 
     def _plan_of_rows(self, ids_BT: torch.Tensor, mask_BT: torch.Tensor, n_keep: int, fields: Any) -> BatchPlan | None:
         """A plan for rows as TRL lays them out, or None where there can be none."""

@@ -20,7 +20,7 @@ import torch
 from accelerate import PartialState
 from transformers import PrinterCallback
 from transformers.trainer_callback import ProgressCallback
-from trl import GRPOConfig
+from trl.trainer.grpo_config import GRPOConfig
 
 from vlrl.models.inputs import Samples, dataset
 from vlrl.models.load import LoadedModel, vision_token_ids
@@ -66,7 +66,7 @@ class Trainer(WholeCheckpoints, KeptGenerations, Episodes):
         curriculum: Curriculum | None = None,
     ) -> None:
         self._banned = vision_token_ids(loaded)
-        kwargs = dict(args.generation_kwargs or {})
+        kwargs: dict[str, Any] = dict(args.generation_kwargs or {})  # type: ignore[arg-type]  # a str only before it is parsed
         if args.use_vllm:
             kwargs.setdefault("logit_bias", dict.fromkeys(self._banned, -100.0))
         else:
@@ -137,7 +137,7 @@ class Trainer(WholeCheckpoints, KeptGenerations, Episodes):
         super().log(logs, start_time)
         if not self.accelerator.is_main_process:
             return
-        row = {"step": self.state.global_step, **logs}
+        row: dict[str, Any] = {"step": self.state.global_step, **logs}
         row = {key: None if isinstance(v, float) and not math.isfinite(v) else v for key, v in row.items()}
         folder = Path(self.args.output_dir)
         with (folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
