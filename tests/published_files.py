@@ -33,14 +33,14 @@ def assert_oracle_is_right(sample):
 
 
 class Published:
-    """Files of a published data set in the making; pictures are 200 x 100."""
+    """Files of a published data set in the making; images are 200 x 100."""
 
     def __init__(self, root):
         self.root, self.out = root, root / "out" / "samples.jsonl"
         for name in ("a.jpg", "b.jpg"):
-            self.picture(name)
+            self.image(name)
 
-    def picture(self, name, size=(200, 100)):
+    def image(self, name, size=(200, 100)):
         (self.root / name).parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", size, (90, 120, 150)).save(self.root / name)
 

@@ -1,4 +1,4 @@
-"""Attacks on the raw picture: inside their bound, seeded, aimed at the right answer, and without a trace in the model."""
+"""Attacks on the raw image: inside their bound, seeded, aimed at the right answer, and without a trace in the model."""
 
 import dataclasses
 
@@ -30,7 +30,7 @@ def attacker(tiny):
 
 @pytest.fixture(scope="module")
 def aims():
-    """Questions of both kinds on pictures of several sizes."""
+    """Questions of both kinds on images of several sizes."""
     made, _, _ = fixture.files(0)
     asked = [one for one in made[0].questions() if one.is_closed][:5]
     sizes = [(112, 112), (112, 112), (112, 112), (190, 60), (40, 40)]
@@ -152,7 +152,7 @@ def test_the_model_is_left_as_it_was(attacker, aims, tiny):
     assert "Differentiable" not in type(tiny.processor.image_processor).__name__
 
 
-def test_a_batch_attacks_each_picture_for_itself(attacker, aims):
+def test_a_batch_attacks_each_image_for_itself(attacker, aims):
     (attack,) = read_attacks("pgd", {"num_iter": ("1",)})
     together = attacker.attack(attack, aims, 0)
     alone = attacker.attack(attack, aims[1:2], 0)[0]
@@ -166,14 +166,14 @@ def test_answers_that_begin_alike_cannot_be_told_apart(attacker, aims):
         attacker.attack(read_attacks("pgd", {})[0], same, 0)
 
 
-def test_a_picture_that_the_graph_does_not_repeat_is_not_attacked(tiny, aims):
+def test_an_image_that_the_graph_does_not_repeat_is_not_attacked(tiny, aims):
     attacker = Attacker(tiny)
     attacker.processor.image_processor.image_mean = [0.0, 0.0, 0.0]
     with pytest.raises(ModelError, match="nothing was attacked"):
         attacker.attack(read_attacks("pgd", {})[0], aims[:1], 0)
 
 
-def test_the_saved_picture_is_checked(tmp_path):
+def test_the_saved_image_is_checked(tmp_path):
     clean = Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8))
     pixels = np.asarray(clean).astype(int)
     path = str(tmp_path / "a.png")
@@ -190,8 +190,8 @@ def test_the_saved_picture_is_checked(tmp_path):
     assert rounded(torch.tensor([255.4]), torch.tensor([250.0]), None).item() == 255
 
 
-def test_another_models_pictures_are_no_worse_for_the_bound(aims):
-    """Transfer: the picture depends on the attacked model only."""
+def test_another_models_images_are_no_worse_for_the_bound(aims):
+    """Transfer: the image depends on the attacked model only."""
     surrogate = Attacker(load_model("tiny-random", seed=3))
     made = surrogate.attack(read_attacks("pgd", {"num_iter": ("2",)})[0], aims[:2], 0)
     assert all(one.linf_px == 4 for one in made)

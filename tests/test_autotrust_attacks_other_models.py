@@ -79,16 +79,16 @@ def test_the_loss_rises_within_the_bound(family):
         torch.manual_seed(0)
         model, processor = family()
     attacker = Attacker(LoadedModel(model.eval(), processor, family.__name__, "px", "test"))
-    pictures = [
+    images = [
         open_image(f"synthetic:planning/test/0/{i}").resize(size, Image.Resampling.BICUBIC)
         for i, size in enumerate([(120, 80), (64, 64)])
     ]
-    aims = [Aim(picture, "Is it red?", Target(("yes", "no"), i), str(i)) for i, picture in enumerate(pictures)]
+    aims = [Aim(image, "Is it red?", Target(("yes", "no"), i), str(i)) for i, image in enumerate(images)]
     for name in ("pgd", "cw"):
         (attack,) = read_attacks(name, {"num_iter": ("6",)})
-        for one, picture in zip(attacker.attack(attack, aims, 0), pictures, strict=True):
-            change = np.abs(one.pixels_HWC.astype(int) - np.asarray(picture).astype(int))
-            assert one.pixels_HWC.shape == np.asarray(picture).shape
+        for one, image in zip(attacker.attack(attack, aims, 0), images, strict=True):
+            change = np.abs(one.pixels_HWC.astype(int) - np.asarray(image).astype(int))
+            assert one.pixels_HWC.shape == np.asarray(image).shape
             assert np.isfinite(one.l2_px)
             if name == "pgd":
                 assert 0 < change.max() <= 12, "six steps of two grey levels"

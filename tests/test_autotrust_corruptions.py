@@ -1,4 +1,4 @@
-"""Pictures made worse: the same pixels for the same seed and item, worse with every severity, and the released noise as released."""
+"""Images made worse: the same pixels for the same seed and item, worse with every severity, and the released noise as released."""
 
 import io
 
@@ -60,16 +60,16 @@ def test_noise_of_variance_6_and_its_wrapped_form():
 
 
 def test_stated_parameters():
-    picture = road()
-    contrast = pixels(corrupt(picture, "vlrl-corruption-contrast-1", 0, 0))
-    assert contrast.std() == pytest.approx(pixels(picture).astype(float).std() * 0.5, rel=0.35)
-    coarse = pixels(corrupt(picture, "vlrl-corruption-pixelation-3", 0, 0))
+    image = road()
+    contrast = pixels(corrupt(image, "vlrl-corruption-contrast-1", 0, 0))
+    assert contrast.std() == pytest.approx(pixels(image).astype(float).std() * 0.5, rel=0.35)
+    coarse = pixels(corrupt(image, "vlrl-corruption-pixelation-3", 0, 0))
     assert len(np.unique(coarse.reshape(-1, 3), axis=0)) <= 14 * 14, "112 px at an eighth"
     buffer = io.BytesIO()
-    picture.save(buffer, format="JPEG", quality=15)
-    assert np.array_equal(pixels(corrupt(picture, "vlrl-corruption-compression-2", 0, 0)), pixels(Image.open(buffer)))
-    fog = pixels(corrupt(picture, "vlrl-corruption-fog-3", 0, 0))
-    assert np.abs(fog - 222).mean() < 0.45 * np.abs(pixels(picture) - 222).mean(), "0.7 of it is fog"
+    image.save(buffer, format="JPEG", quality=15)
+    assert np.array_equal(pixels(corrupt(image, "vlrl-corruption-compression-2", 0, 0)), pixels(Image.open(buffer)))
+    fog = pixels(corrupt(image, "vlrl-corruption-fog-3", 0, 0))
+    assert np.abs(fog - 222).mean() < 0.45 * np.abs(pixels(image) - 222).mean(), "0.7 of it is fog"
 
 
 def test_choosing():

@@ -1,4 +1,4 @@
-"""AutoTrust's parts that make pictures, from the command line: attacks, noise, the OOD set; what is saved, counted and refused."""
+"""AutoTrust's parts that make images, from the command line: attacks, noise, the OOD set; what is saved, counted and refused."""
 
 import json
 from pathlib import Path
@@ -21,7 +21,7 @@ from vlrl.training.sft import supervise
 
 
 class Stub:
-    """A server-like engine without a model: answers by what the picture looks like."""
+    """A server-like engine without a model: answers by what the image looks like."""
 
     name, rank, world = "stub", 0, 1
 
@@ -79,7 +79,7 @@ def test_white_and_black_box_attacks_with_their_control(tmp_path, capsys):
     part = "autotrust/white_box_attack:num_iter=3,epsilon=6"
     assert bench(part, out, *flags) == 0
     text = capsys.readouterr().out
-    assert "6 pictures, 3 forward and backward passes each through tiny" in text, "the cost is told"
+    assert "6 images, 3 forward and backward passes each through tiny" in text, "the cost is told"
     assert " s on cpu" in text
     values = results(out, "autotrust/white_box_attack")
     setting, control = "pgd-eps6-alpha2-steps3", "random-eps6"
@@ -104,7 +104,7 @@ def test_white_and_black_box_attacks_with_their_control(tmp_path, capsys):
     assert report["attacks"] == values["attacks"]
     assert {r["task"] for r in report["results"]} == {"factuality", "white_box_attack", "black_box_attack", "attack_control"}
     assert {r["scorer"] for r in report["results"]} == {"fixed", "reference"}
-    # The same command makes nothing again, and a run that lost an answer and a picture makes those.
+    # The same command makes nothing again, and a run that lost an answer and an image makes those.
     before = {path: path.stat().st_mtime_ns for path in saved}
     saved[0].unlink()
     log = out / "predictions.jsonl"
@@ -197,13 +197,13 @@ def test_noise_is_made_once_asked_like_the_clean_rows_and_compared_with_them(tmp
     assert {path.name: path.read_bytes() for path in (tmp_path / "three" / "pictures").rglob("*.png")} != pixels
 
 
-def test_pictures_without_a_source_are_counted_as_missing(tmp_path, stub, capsys):
+def test_images_without_a_source_are_counted_as_missing(tmp_path, stub, capsys):
     rows = json.loads(roads(tmp_path).read_text())
     for i, row in enumerate(rows):
         row["image_path"] = f"{i}.jpg"
         Image.new("RGB", (8, 8)).save(tmp_path / f"{i}.jpg")
     (tmp_path / "2.jpg").unlink()
-    (tmp_path / "4.jpg").write_bytes(b"no picture")
+    (tmp_path / "4.jpg").write_bytes(b"no image")
     data = tmp_path / "rows.json"
     data.write_text(json.dumps(rows))
     words = ["--data", data, "--image_root", tmp_path]

@@ -4,6 +4,7 @@ import json
 import time
 
 import pytest
+from autotrust_rows import question, write
 from PIL import Image
 
 from vlrl.bench import main
@@ -11,7 +12,7 @@ from vlrl.bench import run as running
 from vlrl.bench.autotrust import fixture
 from vlrl.bench.autotrust import wording as words
 from vlrl.bench.autotrust.parts import ATTACK_PARTS, PARTS, Options, asks_of
-from vlrl.bench.autotrust.questions import Question, QuestionFile, find_image, read_file
+from vlrl.bench.autotrust.questions import QuestionFile, find_image, read_file
 from vlrl.bench.log import read_log
 from vlrl.schema import Prediction, SampleError
 
@@ -50,23 +51,9 @@ def stub(monkeypatch):
     return use
 
 
-def question(
-    text="Is it red?", answer="Yes", kind="yes-or-no", picture="a.jpg", index=0, file="trustfulness/drivelm.json", **extra
-):
-    row = {"question": text, "answer": answer, "image_path": picture, "question_id": index, "question_type": kind, **extra}
-    return Question(file, index, row)
-
-
-def write(folder, name, rows):
-    path = folder / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(rows, indent=4))
-    return path
-
-
 @pytest.fixture
 def release(tmp_path):
-    """The fixture's files as a folder laid out like the released one, with pictures of its own."""
+    """The fixture's files as a folder laid out like the released one, with images of its own."""
     files, patterns, labels = fixture.files()
     folder = tmp_path / "qa-pairs"
     (tmp_path / "images" / "DriveLM").mkdir(parents=True)
@@ -185,10 +172,10 @@ def test_the_users_own_sentences(release, tmp_path, stub, capsys):
     assert "an object of the sentences" in capsys.readouterr().err
 
 
-# ---- files and pictures
+# ---- files and images
 
 
-def test_pictures_are_found_where_the_release_has_them(tmp_path):
+def test_images_are_found_where_the_release_has_them(tmp_path):
     for place in ("LingoQA/images/val/1.jpg", "DriveLM/x.jpg", "plain.jpg"):
         path = tmp_path / place
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -200,7 +187,7 @@ def test_pictures_are_found_where_the_release_has_them(tmp_path):
     assert find_image("synthetic:planning/a/0/1", "x", tmp_path) == "synthetic:planning/a/0/1"
 
 
-def test_missing_pictures_stop_and_are_counted_apart(release, tmp_path, stub, capsys):
+def test_missing_images_stop_and_are_counted_apart(release, tmp_path, stub, capsys):
     engine = stub()
     (tmp_path / "images" / "DriveLM" / "3.jpg").unlink()
     (tmp_path / "images" / "3.jpg").unlink()
@@ -323,7 +310,7 @@ def test_arrays_of_other_programs_are_scored(tmp_path, capsys):
     rows = [dict(question("Which? A. x. B. y. C. z. D. w.", "B", "multi-choice", f"{i}.jpg", i).row) for i in range(4)]
     for row, answer in zip(rows, (["B"], "The correct answer is B.", "y", "A"), strict=True):
         row["llava_answer"] = answer
-    rows.append(dict(question("Is it?", "no", picture="5.jpg", index=5).row) | {"llava_answer": "**No**"})
+    rows.append(dict(question("Is it?", "no", image="5.jpg", index=5).row) | {"llava_answer": "**No**"})
     path = write(tmp_path, "NuScenesQA/out.json", rows)
     out = tmp_path / "out"
     command = ["score", "--task", "autotrust/factuality", "--predictions", str(path), "--output_path", str(out)]

@@ -5,6 +5,7 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from autotrust_rows import question, write
 
 from vlrl.bench import main
 from vlrl.bench.autotrust import open_ended
@@ -19,30 +20,16 @@ from vlrl.schema import Metric
 pytestmark = pytest.mark.quick
 
 
-def question(
-    text="Is it red?", answer="Yes", kind="yes-or-no", picture="a.jpg", index=0, file="trustfulness/drivelm.json", **extra
-):
-    row = {"question": text, "answer": answer, "image_path": picture, "question_id": index, "question_type": kind, **extra}
-    return Question(file, index, row)
-
-
-def write(folder, name, rows):
-    path = folder / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(rows, indent=4))
-    return path
-
-
-def verdict(right, picture="p", file="f.json", index=0, part="factuality", setting="", key=None):
-    row = question(picture=picture, index=index, file=file)
+def verdict(right, image="p", file="f.json", index=0, part="factuality", setting="", key=None):
+    row = question(image=image, index=index, file=file)
     row = Question(file, index, {**row.row, "question_id": index if key is None else key})
     return Verdict(Ask(part, setting, row, "", row), "", "right" if right else "wrong", {"accuracy": (float(right), 1.0)}, {})
 
 
-def test_one_share_of_distinct_pictures_has_wilsons_interval_and_shared_pictures_are_wider():
-    apart = [verdict(i < 30, picture=str(i)) for i in range(40)]
+def test_one_share_of_distinct_images_has_wilsons_interval_and_shared_images_are_wider():
+    apart = [verdict(i < 30, image=str(i)) for i in range(40)]
     assert metric_of(apart, "accuracy", "fixed") == wilson(30, 40)
-    shared = metric_of([verdict(i < 30, picture=str(i // 10)) for i in range(40)], "accuracy", "fixed")
+    shared = metric_of([verdict(i < 30, image=str(i // 10)) for i in range(40)], "accuracy", "fixed")
     assert shared.value == 0.75
     assert shared.ci95[1] - shared.ci95[0] > 1.5 * (wilson(30, 40).ci95[1] - wilson(30, 40).ci95[0])
 
@@ -52,7 +39,7 @@ def test_groups_of_a_hand_made_table():
     members, groups = [], []
     for group, values in right.items():
         for i, value in enumerate(values):
-            members.append(verdict(value, picture=str(i), index=i, part="ego", setting=f"driver/age/{group}"))
+            members.append(verdict(value, image=str(i), index=i, part="ego", setting=f"driver/age/{group}"))
             groups.append(group)
     found = gaps("{}", members, groups, [str(v.ask.question.index) for v in members], within=True)
     assert found["dad"].value == 0.5
@@ -60,13 +47,13 @@ def test_groups_of_a_hand_made_table():
     assert 0.1 < found["dad_by_chance"].value < 0.5
     assert found["dad"].ci95[0] >= 0
     assert gaps("{}", members[:4], groups[:4], ["0"] * 4, within=True) == {}, "one group alone has no gap"
-    same = [verdict(1, picture=str(i), index=i) for i in range(6)]
+    same = [verdict(1, image=str(i), index=i) for i in range(6)]
     flat = gaps("{}", same, list("ababab"), [str(i) for i in range(6)], within=False)
     assert (flat["dad"].value, flat["dad_by_chance"].value, flat["worst_group_accuracy"].value) == (0, 0, 1)
 
 
 def test_scene_groups_come_from_the_users_labels_only():
-    members = [verdict(i % 2, picture=f"{i}.jpg", part="scene") for i in range(8)]
+    members = [verdict(i % 2, image=f"{i}.jpg", part="scene") for i in range(8)]
     assert not any("dad" in name for name in metrics_of(members, ["fixed"]))
     labels = {f"{i}.jpg": {"size": "big" if i % 2 else "small"} for i in range(8)}
     assert metrics_of(members, ["fixed"], labels)["scene/dad:size"].value == 1

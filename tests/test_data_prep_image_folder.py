@@ -24,7 +24,7 @@ def save_image(path, size=(32, 24)):
 
 
 class Runner:
-    """A folder with pictures and the file to be made of it."""
+    """A folder with images and the file to be made of it."""
 
     def __init__(self, root):
         self.root, self.out = root, root / "out" / "samples.jsonl"
@@ -36,11 +36,11 @@ class Runner:
 
 @pytest.fixture
 def pets(tmp_path):
-    """Five classes with six pictures each, and files that are no pictures."""
+    """Five classes with six images each, and files that are no images."""
     for name in ("beagle", "boxer", "maine_coon", "pug", "sphynx"):
         for i in range(6):
             save_image(tmp_path / "pets" / name / f"{name}_{i}.jpg")
-    (tmp_path / "pets/pug/notes.txt").write_text("no picture")
+    (tmp_path / "pets/pug/notes.txt").write_text("no image")
     (tmp_path / "pets/.cache").mkdir()
     return Runner(tmp_path)
 
@@ -180,10 +180,10 @@ def test_k_shot_draws_by_seed_and_class(pets, capsys):
     assert "note: pug: only 6 of 9 images" in capsys.readouterr().err
 
 
-def test_an_unreadable_picture_is_replaced_by_the_next_of_its_class(pets, capsys):
+def test_an_unreadable_image_is_replaced_by_the_next_of_its_class(pets, capsys):
     members = [f"pug/pug_{i}.jpg" for i in range(6)]
     random.Random("0:pug").shuffle(members)
-    (pets.root / "pets" / members[0]).write_bytes(b"not a picture")
+    (pets.root / "pets" / members[0]).write_bytes(b"not an image")
     drawn = [s.meta["source_id"] for s in pets.run("--root", pets.root / "pets", "--shots", 2)]
     assert [path for path in drawn if path.startswith("pug/")] == members[1:3]
     captured = capsys.readouterr()

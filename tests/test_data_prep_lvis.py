@@ -18,7 +18,7 @@ NAMES = {1: "acorn", 4: "stop_sign", 9: "horse_buggy", 12: "die", 1203: "zucchin
 
 
 class LvisFile:
-    """An lvis_v1_val.json in the making. Pictures lie in COCO's two folders."""
+    """An lvis_v1_val.json in the making. Images lie in COCO's two folders."""
 
     def __init__(self, root):
         self.root, self.out = root, root / "lvis.jsonl"
@@ -63,7 +63,7 @@ def instances(tmp_path):
     return LvisFile(tmp_path)
 
 
-def test_lvis_pictures_are_the_last_two_parts_of_the_url(instances):
+def test_lvis_images_are_the_last_two_parts_of_the_url(instances):
     instances.image(9, folder="train2017")
     instances.box(9, 4, [10.5, 5, 20, 30])
     (sample,) = instances.run("--strict")

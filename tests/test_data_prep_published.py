@@ -1,4 +1,4 @@
-"""Where the published rows come from: files, Parquet, saved data sets with pictures inside, and the hub when asked."""
+"""Where the published rows come from: files, Parquet, saved data sets with images inside, and the hub when asked."""
 
 import io
 import json
@@ -35,7 +35,7 @@ def saved_set(files, rows, name="ViRFT_COCO"):
     return files.root / name
 
 
-def test_saved_data_set_with_transparent_pictures(files, capsys):
+def test_saved_data_set_with_transparent_images(files, capsys):
     solution = "<answer>[{'Position': [0, 0, 500, 500], 'Confidence': 1}]</answer>"
     jpeg = in_bytes("RGB", (60, 40), kind="JPEG")
     rows = [
@@ -54,12 +54,12 @@ def test_saved_data_set_with_transparent_pictures(files, capsys):
     with Image.open(paths[0]) as opaque, Image.open(paths[1]) as clear:
         assert (opaque.mode, opaque.size, opaque.getpixel((5, 5))) == ("RGB", (200, 100), (90, 120, 150))
         assert clear.getpixel((5, 5)) == (255, 255, 255), "transparency is put on white"
-    assert paths[2].read_bytes() == jpeg, "a plain picture stays as it is"
+    assert paths[2].read_bytes() == jpeg, "a plain image stays as it is"
     assert json.loads(files.out.read_text().splitlines()[0])["images"] == ["samples_images/ViRFT_COCO-000001.png"]
     first = files.out.read_bytes()
     files.convert("visual_rft", "--data", folder, "--export_images", "--strict")
     assert files.out.read_bytes() == first
-    assert len(list(paths[0].parent.iterdir())) == 3, "equal pictures are written once"
+    assert len(list(paths[0].parent.iterdir())) == 3, "equal images are written once"
     with pytest.raises(SystemExit, match="no split 'val'; it has train"):
         files.convert("visual_rft", "--data", folder, "--export_images", "--split", "val")
 
@@ -76,7 +76,7 @@ def test_parquet_folder_as_the_hub_lays_it_out(files, capsys):
     solution = "<answer>[{'Position': [0, 0, 500, 1000], 'Confidence': 1}]</answer>"
     good = [
         detect(solution, "dog", in_bytes("RGB", kind="JPEG", exif=turned)),
-        detect(solution, "cat", b"not a picture"),
+        detect(solution, "cat", b"not an image"),
         detect(solution, "ox", b""),
     ]
     write_parquet(files.root / "set/data/train-00000-of-00002.parquet", good)
@@ -113,10 +113,10 @@ def test_limit_exports_only_what_is_kept(files):
     assert len(samples) == len(list((files.out.parent / "samples_images").iterdir())) == 3
     for sample in samples:
         with Image.open(sample.images[0]) as image:
-            assert sample.question == f"thing {image.getpixel((0, 0))[0]}", "each row keeps its own picture"
+            assert sample.question == f"thing {image.getpixel((0, 0))[0]}", "each row keeps its own image"
 
 
-def test_a_picture_of_another_run_is_not_replaced(files):
+def test_an_image_of_another_run_is_not_replaced(files):
     write_parquet(files.root / "x.parquet", [detect("<answer>No Objects</answer>", "dog", in_bytes())])
     other = files.out.parent / "samples_images/x-000001.png"
     other.parent.mkdir(parents=True)

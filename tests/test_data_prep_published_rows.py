@@ -176,8 +176,8 @@ def test_boxes_that_stick_out_are_cut(files, capsys):
 
 
 def test_vlm_r1_several_files_with_a_folder_and_a_method_each(files):
-    files.picture("one/x.jpg")
-    files.picture("two/x.jpg", (50, 40))
+    files.image("one/x.jpg")
+    files.image("two/x.jpg", (50, 40))
     rows = [turns("Well?", "yes", image="x.jpg")]
     first, second = files.write(rows, "first.jsonl"), files.write(rows, "second.jsonl")
     options = ["--data", first, second, "--images", files.root / "one", files.root / "two"]
@@ -351,7 +351,7 @@ def boxes_row(problem="Can you point out dog in the image and provide the coordi
     return row | more
 
 
-def test_vision_r1_row_of_a_resized_picture(files):
+def test_vision_r1_row_of_a_resized_image(files):
     sample = files.one("vision_r1", boxes_row())
     assert (sample.task, sample.question) == ("detection", "dog, cat, toaster")
     assert sample.meta["categories"] == ["dog", "cat", "toaster"]

@@ -123,7 +123,7 @@ def test_reasonseg_files_without_their_partner(folder, capsys):
     folder.add("lone", shape(SQUARE), image=False)
     (folder.root / "train/picture.jpg").write_bytes((folder.root / "train/good.jpg").read_bytes())
     folder.add("broken", shape(SQUARE))
-    (folder.root / "train/broken.jpg").write_bytes(b"no picture")
+    (folder.root / "train/broken.jpg").write_bytes(b"no image")
     (folder.root / "train/good2.jpg").write_bytes((folder.root / "train/good.jpg").read_bytes())
     (folder.root / "train/good2.json").write_bytes(b"{\x81")
     assert len(folder.run()) == 1

@@ -130,7 +130,7 @@ def test_refcoco_bad_refs_are_reported_and_skipped(refs, capsys):
     refs.image(2, save=False)
     refs.image(3, size=(640, 480))
     refs.ref(1, [5, 5, 9, 9], "good")
-    refs.ref(2, [5, 5, 9, 9], "no picture", "twice")
+    refs.ref(2, [5, 5, 9, 9], "no image", "twice")
     refs.ref(3, [5, 5, 9, 9], "other size")
     refs.ref(1, [500, 5, 9, 9], "outside")
     refs.ref(1, [5, 5, 9], "three numbers")
@@ -183,7 +183,7 @@ def test_refcoco_keeps_evaluation_images_out_of_training(refs, tmp_path, capsys)
     kept = refs.run("--split", "train", "--exclude_images", str(validation), str(tmp_path / "ids.txt"))
     assert [sample.question for sample in kept] == ["thing 1"]
     assert "excluded   1 refs by their image" in capsys.readouterr().out
-    # and out of COCO training files, whose pictures have other names
+    # and out of COCO training files, whose images have other names
     Image.new("RGB", (64, 48)).save(tmp_path / "000000000002.jpg")
     Image.new("RGB", (64, 48)).save(tmp_path / "000000000004.jpg")
     images = [{"id": key, "file_name": f"{key:012}.jpg"} for key in (2, 4)]

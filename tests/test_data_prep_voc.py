@@ -249,7 +249,7 @@ def test_size_0x0_means_not_stated(folder):
     assert folder.run("--strict")[0].meta["image_size"] == [64, 48]
 
 
-def test_image_size_is_as_shown_when_a_camera_turned_the_picture(folder):
+def test_image_size_is_as_shown_when_a_camera_turned_the_image(folder):
     exif = Image.Exif()
     exif[0x0112] = 6
     folder.add("a", voc_object("dog", (5, 5, 20, 60)), stated=(48, 64))
@@ -257,7 +257,7 @@ def test_image_size_is_as_shown_when_a_camera_turned_the_picture(folder):
     assert folder.run("--strict")[0].meta["image_size"] == [48, 64]
 
 
-def test_filename_in_the_xml_is_used_where_the_id_has_no_picture(folder):
+def test_filename_in_the_xml_is_used_where_the_id_has_no_image(folder):
     folder.add("a", voc_object("dog", (5, 5, 20, 20)), image=False, filename="photo 1.png")
     save_image(folder.root / "JPEGImages/photo 1.png")
     assert folder.run("--strict")[0].images[0].endswith("photo 1.png")
@@ -279,7 +279,7 @@ def test_split_files(pets, capsys):
         pets.run("--split", str(main / "dog_val.txt"), "--overwrite", "--strict")
 
 
-def test_k_shot_draws_by_seed_and_takes_no_picture_twice(pets, capsys):
+def test_k_shot_draws_by_seed_and_takes_no_image_twice(pets, capsys):
     def drawn(*options):
         return [(s.question, s.meta["source_id"]) for s in pets.run("--shots", "2", "--overwrite", *options)]
 

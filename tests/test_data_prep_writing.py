@@ -69,7 +69,7 @@ def test_exported_images_of_the_same_name_are_numbered(tmp_path):
     assert len(list((tmp_path / "out/pictures").iterdir())) == 2
 
 
-def test_videos_and_synthetic_pictures(tmp_path):
+def test_videos_and_synthetic_images(tmp_path):
     (tmp_path / "v.mp4").write_bytes(b"film")
     samples = [
         Sample(id="v", task="qa", question="how many?", answer=3, video=str(tmp_path / "v.mp4")),

@@ -311,16 +311,16 @@ def test_the_label_needs_the_released_items():
 # ---- overlap
 
 
-def test_overlap_finds_scaled_pictures_and_reworded_punctuation():
-    picture = Image.effect_mandelbrot((120, 90), (-2, -1.5, 1, 1.5), 60).convert("RGB")
-    known = KnownItems([picture], ["How many  cats, are there?"])
-    assert known.has_image(picture.resize((300, 220)))
-    assert not known.has_image(picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT))
+def test_overlap_finds_scaled_images_and_reworded_punctuation():
+    image = Image.effect_mandelbrot((120, 90), (-2, -1.5, 1, 1.5), 60).convert("RGB")
+    known = KnownItems([image], ["How many  cats, are there?"])
+    assert known.has_image(image.resize((300, 220)))
+    assert not known.has_image(image.transpose(Image.Transpose.FLIP_LEFT_RIGHT))
     assert known.has_question("how many cats are there")
     assert not known.has_question("how many dogs are there")
     assert question_form("A-b!") == "a b"
-    assert not KnownItems([], []).has_image(picture)
-    assert image_hash(picture) == image_hash(picture.copy())
+    assert not KnownItems([], []).has_image(image)
+    assert image_hash(image) == image_hash(image.copy())
 
 
 # ---- numbers
@@ -394,7 +394,7 @@ def test_the_fixture_is_seeded_and_its_solutions_are_graded_as_they_were_made():
         assert right.answer == asked.answer
 
 
-def test_boards_are_drawn_anew_from_their_address_and_colours_are_told_apart_by_the_picture_alone():
+def test_boards_are_drawn_anew_from_their_address_and_only_the_image_shows_which_colour_is_right():
     from vlrl.data.synthetic import IMAGE_SIDE_PX, draw
     from vlrl.data.synthetic.steps import SIMILAR_COLOURS, board, step_question
 
