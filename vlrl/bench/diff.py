@@ -50,7 +50,7 @@ def diff(args: argparse.Namespace) -> int:
         rows = changes[kind]
         print(f"\n{len(rows)} samples are {kind} in B")
         for row in rows[: args.n]:
-            print(f"  {row['id']}  true {row['gold'][:60]!r}")
+            print(f"  {row['id']}  true {row['ground_truth'][:60]!r}")
             for side, how in (("a", "was"), ("b", "is")):
                 print(f"    {side.upper()} {row[how]}: {(row[f'completion_{side}'] or row[side])!r:.300}")
         if len(rows) > args.n:
