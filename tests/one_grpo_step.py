@@ -11,7 +11,7 @@ from accelerate.utils import gather_object
 
 from vlrl.models.load import load_model
 from vlrl.train import finish, leave
-from vlrl.training import run_folder as run
+from vlrl.training import run_data
 from vlrl.training.config import parse
 from vlrl.training.grpo import Trainer
 
@@ -34,8 +34,9 @@ class Scripted(Trainer):
 
 config = parse(sys.argv[1:])
 loaded = load_model("tiny-random")
-data = run.load_data(config, loaded)
-rubric = run.choose_rubric(config, data)
+rows = run_data.read_data(config)
+rubric = run_data.choose_rubric(config, rows)
+data = run_data.prepare_data(config, rows, loaded)
 trainer = Scripted(
     loaded,
     config.tasks,

@@ -11,7 +11,7 @@ from vlrl.models.load import save_model
 from vlrl.models.names import EMBEDDED
 from vlrl.tasks import TASKS
 from vlrl.tasks.detection import TASK
-from vlrl.training.report import evaluate
+from vlrl.tasks.evaluate import evaluate
 
 
 def test_it_is_the_real_architecture_at_a_million_parameters(tiny):

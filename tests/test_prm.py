@@ -20,7 +20,7 @@ from vlrl.schema import SampleError
 from vlrl.training.options import CONFIGS, ConfigError
 from vlrl.training.prm.config import parse_prm
 from vlrl.training.prm.options import is_requested
-from vlrl.training.prm.recipe import in_order, load_data
+from vlrl.training.prm.recipe import in_order, read_solutions
 from vlrl.training.prm.trainer import Records, pairwise_loss, value_loss
 
 SMALL = ["--task", "prm", "--max_steps", "2", "--per_device_train_batch_size", "4", "--limit", "16", "--eval_limit", "3",
@@ -297,7 +297,7 @@ def test_items_of_an_evaluation_are_left_out(tmp_path):
     item = {"id": "1", "source": "MMStar", "image": None, "question": "what is 3", "answer": "red"}
     (tmp_path / "items.jsonl").write_text(json.dumps(item) + "\n")
     config = parse_prm(["--task", "prm", "--data", str(tmp_path / "r.json"), "--exclude_items", str(tmp_path / "items.jsonl")])
-    data = load_data(config)
+    data = read_solutions(config)
     left = {r.question for r in data.train}
     held = {r.question for r in data.held_out}
     assert data.n_excluded == {"picture": 0, "question": 4 * ("What is 3?" not in held)}

@@ -6,17 +6,8 @@ from PIL import Image
 from vlrl.schema import Metric, Prediction
 from vlrl.tasks import TASKS
 from vlrl.tasks.detection import TASK
-from vlrl.training.report import (
-    Evaluation,
-    draw_curves,
-    draw_samples,
-    drop_after,
-    evaluate,
-    headline,
-    read_metrics,
-    table,
-    write_json,
-)
+from vlrl.tasks.evaluate import Evaluation, evaluate, headline, table, write_json
+from vlrl.training.report import draw_curves, draw_samples, drop_after, read_metrics
 
 DETECTION = {"detection": TASK}
 

@@ -10,7 +10,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from vlrl.schema import Sample
 from vlrl.training.options import ConfigError
-from vlrl.training.run_folder import hold_out
+from vlrl.training.run_data import hold_out
 
 
 @pytest.fixture

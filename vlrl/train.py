@@ -35,21 +35,20 @@ from typing import Any, NoReturn
 import torch
 from accelerate import PartialState
 from transformers.utils import logging as transformers_logging
-from trl import get_peft_config, get_quantization_config
+from trl import get_peft_config
 from trl.models import unwrap_model_for_generation
 
 from vlrl.gtr import Corrector
 from vlrl.models.generate import generate
 from vlrl.models.inputs import ImageError
-from vlrl.models.load import LoadedModel, load_model
+from vlrl.models.load import LoadedModel
 from vlrl.models.names import TINY_NAMES, ModelError
 from vlrl.models.prefix_sharing.groups import NotShared
-from vlrl.schema import Prediction, Sample, SampleError, TaskError
-from vlrl.tasks.evaluate import before_and_after
+from vlrl.schema import Prediction, SampleError, TaskError
+from vlrl.tasks.evaluate import before_and_after, evaluate, headline, write_json
 from vlrl.tasks.rubric import Rubric
+from vlrl.training import banner, report, run_data, run_folder, weights
 from vlrl.training import benchmark_after as before_after
-from vlrl.training import report
-from vlrl.training import run_folder as run
 from vlrl.training.checkpoints import RunStopped, disk_is_full
 from vlrl.training.config import Config, parse
 from vlrl.training.console import refuse
@@ -57,9 +56,9 @@ from vlrl.training.correctors import make_corrector, make_probe
 from vlrl.training.flags import with_underscores
 from vlrl.training.grpo import Curriculum, Guide, Trainer
 from vlrl.training.options import ConfigError
-from vlrl.training.prm import recipe as prm_recipe
 from vlrl.training.prm.config import parse_prm
 from vlrl.training.prm.options import is_requested as is_prm
+from vlrl.training.prm.recipe import train_value_model
 from vlrl.training.sft import supervise
 
 
@@ -69,12 +68,12 @@ def main(argv: list[str] | None = None) -> int:
     words = sys.argv[1:] if argv is None else argv
     try:
         if is_prm(with_underscores(words)):
-            prm_recipe.train(parse_prm(words), print if first else _silent)
+            train_value_model(parse_prm(words), say_first())
+            around = None  # it measures itself
         else:
             around = train(parse(words))
-            finish()
-            return benchmark(around) if around is not None and first else 0
         finish()
+        return benchmark(around) if around is not None and first else 0
     except (ConfigError, SampleError, ModelError, NotShared) as error:
         return refuse(f"error: {error}", 2)
     except TaskError as error:  # on any process: another may not have met it
@@ -124,39 +123,43 @@ def leave(code: int) -> NoReturn:
 
 
 def train(config: Config) -> before_after.Around | None:
-    """One run, from a resolved configuration to `summary.json`. Returns what `--bench` asks for, or None."""
-    state = PartialState()
-    say = print if state.is_main_process else _silent
+    """One run, from a resolved configuration to `summary.json`. Returns the benchmarks that `--bench` names, or None."""
     transformers_logging.disable_progress_bar()
-    say(describe(config, state.num_processes))
+    say = say_first()
+    task = f"{', '.join(config.tasks)}, stage {config.run.stage}"
+    say(banner.run_line(task, config.grpo.seed, n_processes(), config.sources))
     if config.run.dry_run:
+        if "grpo" in config.stages:
+            say(banner.steps_line(config, n_processes()))
+        say(f"\n{run_folder.config_text(config.values)}")
         return None
-    job = prepare(config, say)
-    if "sft" in config.stages and run.is_shipped_start(config):
+    run = prepare(config, say)
+    if "sft" in config.stages and run_data.is_shipped_start(config):
         name = config.model.model_name_or_path
-        say(f"sft       the shipped cold start of `{name}` (how it was made: vlrl/models/assets/{name}/recipe.json)")
+        recipe = f"vlrl/models/assets/{name}/recipe.json"
+        say(banner.banner_line("sft", f"the shipped cold start of `{name}` (how it was trained: {recipe})"))
     elif "sft" in config.stages:
-        supervised_stage(job)
+        supervised_stage(run)
     if "grpo" in config.stages:
-        grpo_stage(job)
+        grpo_stage(run)
     else:
-        job.predictions["before"] = job.predictions.pop("start")
-        run.promote(job.finished_sft, job.folder / "final")
-        job.measure("after")
-    if state.is_main_process:
-        print(conclude(job), flush=True)
-    return job.around
+        run.predictions["before"] = run.predictions.pop("start")
+        weights.promote(run.finished_sft, run.folder / "final")
+        run.measure("after")
+    if PartialState().is_main_process:
+        print(write_report(run), flush=True)
+    return run.around
 
 
 @dataclass
-class Job:
+class TrainingRun:
     """A run under way: what was prepared, and what has been measured so far."""
 
     config: Config
     say: Callable[..., None]
-    opened: run.RunFolder
+    opened: run_folder.RunFolder
     loaded: LoadedModel
-    data: run.Data
+    data: run_data.RunData
     rubric: Rubric
     around: before_after.Around | None = None
     corrector: Corrector | None = None
@@ -172,9 +175,9 @@ class Job:
         return self.folder / "sft" / "final"
 
     def measure(self, name: str, model: Any = None) -> None:
-        """Greedy answers to the held-out samples, kept in the folder (and taken from there when a run goes on)."""
+        """Greedy completions of the held-out samples, kept in the folder (and taken from there when a run is resumed)."""
         path = self.folder / f"predictions_{name}.jsonl"
-        done = run.read_predictions(path) if self.opened.resuming else None
+        done = run_folder.read_predictions(path) if self.opened.resuming else None
         if done is None or [p.id for p in done] != [s.id for s in self.data.held_out]:
             done = generate(
                 self.loaded,
@@ -186,32 +189,41 @@ class Job:
                 label=f"measuring {name}",
             )
             if PartialState().is_main_process:
-                run.write_predictions(path, done)
+                run_folder.write_predictions(path, done)
         self.predictions[name] = done
 
 
-def prepare(config: Config, say: Callable[..., None]) -> Job:
-    """The run folder, the model, the data and the rewards, each checked before anything is trained."""
-    run.try_before_loading(config)
-    opened = run.open_folder(config)
+def prepare(config: Config, say: Callable[..., None]) -> TrainingRun:
+    """The run folder, the samples and their rewards, then the model: each checked before the next, costlier one."""
+    opened = run_folder.open_run(config.grpo, "-".join(config.tasks))
+    rows = run_data.read_data(config)
+    rubric = run_data.choose_rubric(config, rows)
     finished_sft = opened.path / "sft" / "final"
-    go_on = opened.resuming and finished_sft.is_dir()
-    loaded = _load(config, str(finished_sft) if go_on else config.model.model_name_or_path)
-    run.check_disk(config, loaded, opened.path)
-    data = run.load_data(config, loaded)
-    say(f"model     {loaded.name}, {loaded.model.num_parameters() / 1e6:.2f} M parameters, {loaded.model.dtype}")
-    say(f"attention {loaded.attention}")
-    say(f"boxes     {loaded.coords} (from {loaded.coords_reason})")
-    say(f"data      {data.description}")
-    say(f"length    {run.fit_length(config, loaded, data)}")
-    rubric = run.choose_rubric(config, data)
-    say("rewards   " + ", ".join(reward.name for reward in rubric.rewards))
-    say(_example(config, data.held_out[0]))
+    loaded = load(config, str(finished_sft) if opened.resuming and finished_sft.is_dir() else None)
+    run_folder.check_disk(weights.disk_bytes(loaded, config.grpo, config.model.use_peft), opened.path)
+    data = run_data.prepare_data(config, rows, loaded)
+    length = run_data.fit_length(config, loaded, data)
+    run_data.choose_ddp_options(config, data)
+    first = data.held_out[0]
+    say(banner.model_line(loaded))
+    say(banner.banner_line("attention", loaded.attention))
+    say(banner.banner_line("data", data.description))
+    say(banner.banner_line("rewards", ", ".join(reward.name for reward in rubric.rewards)))
+    say(banner.example_lines(first, config.tasks[first.task]))
+    say(banner.steps_line(config, n_processes(), length))
+    say(banner.memory_line(loaded, config.model.use_peft))
     around = _around(config, opened.path, loaded)
     corrector = make_corrector(config, opened.path, say)
     if PartialState().is_main_process and not opened.resuming:
-        run.write_config(config, opened.path)
-    return Job(config, say, opened, loaded, data, rubric, around, corrector)
+        run_folder.write_config(config.values, opened.path)
+    say(banner.banner_line("config", str(opened.path / "config.yaml")))
+    return TrainingRun(config, say, opened, loaded, data, rubric, around, corrector)
+
+
+def load(config: Config, name: str | None = None) -> LoadedModel:
+    """The run's model, or another folder of it."""
+    trusted = config.grpo.trust_remote_code
+    return weights.load_start(config.model, config.run, config.grpo, trust_remote_code=trusted, name=name)
 
 
 def _around(config: Config, folder: Path, loaded: LoadedModel) -> before_after.Around | None:
@@ -224,19 +236,19 @@ def _around(config: Config, folder: Path, loaded: LoadedModel) -> before_after.A
     return around
 
 
-def supervised_stage(job: Job) -> None:
+def supervised_stage(run: TrainingRun) -> None:
     """Imitate the targets of the training samples, unless a stopped run had done so already."""
-    config, options = job.config, job.config.run
-    job.measure("start")
-    if job.opened.resuming and job.finished_sft.is_dir():
+    config, options = run.config, run.config.run
+    run.measure("start")
+    if run.opened.resuming and run.finished_sft.is_dir():
         return
-    samples = run.sft_samples(config, job.loaded, job.data.train, PartialState().num_processes)
-    job.say(f"sft       {options.sft_steps} steps of {samples.n // options.sft_steps} samples")
-    job.seconds["sft"] = supervise(
-        job.loaded,
+    samples = run_data.sft_samples(config, run.loaded, run.data.train, n_processes())
+    run.say(banner.banner_line("sft", f"{options.sft_steps} steps of {samples.n // options.sft_steps} samples"))
+    run.seconds["sft"] = supervise(
+        run.loaded,
         config.tasks,
         samples,
-        job.folder / "sft",
+        run.folder / "sft",
         config.grpo,
         steps=options.sft_steps,
         batch_size=options.sft_batch_size,
@@ -246,139 +258,95 @@ def supervised_stage(job: Job) -> None:
         peft_config=get_peft_config(config.model),
         target=options.sft_target,
     )
-    job.loaded = _load(config, str(job.finished_sft))
+    run.loaded = load(config, str(run.finished_sft))
 
 
-def grpo_stage(job: Job) -> None:
+def grpo_stage(run: TrainingRun) -> None:
     """GRPO, measured before and after; leaves `final/`."""
-    config, opened, say = job.config, job.opened, job.say
-    job.measure("before")
-    reference = run.start_folder(job.loaded, job.folder)
-    say(f"reference {reference if config.grpo.beta else 'none (beta 0)'}")
+    config, opened, say = run.config, run.opened, run.say
+    run.measure("before")
+    reference = weights.start_folder(run.loaded, run.folder)
+    if config.grpo.beta:
+        say(banner.banner_line("reference", reference))
     trainer = Trainer(
-        job.loaded,
+        run.loaded,
         config.tasks,
-        job.rubric.rewards,
-        job.data.train,
+        run.rubric.rewards,
+        run.data.train,
         config.grpo,
         get_peft_config(config.model),
-        base=job.rubric.base,
-        applies=job.rubric.applies,
+        base=run.rubric.base,
+        applies=run.rubric.applies,
         dynamic_sampling=config.run.dynamic_sampling,
         freeze_vision=config.run.freeze_vision,
         group_shared=config.run.group_shared,
-        guide=Guide(config.guide, job.corrector, make_probe(config, job.loaded, job.data.plays)),
-        episodes=job.data.plays,
+        guide=Guide(config.guide, run.corrector, make_probe(config, run.loaded, run.data.plays)),
+        episodes=run.data.plays,
         curriculum=None if config.curriculum is None else Curriculum(*config.curriculum),
     )
     if opened.resuming and PartialState().is_main_process:
-        step = int(opened.checkpoint.rsplit("-", 1)[1]) if opened.checkpoint else 0
-        report.drop_after(job.folder / "metrics.jsonl", step)
-        say(f"resuming  from {opened.checkpoint or 'the start: no checkpoint was complete'}")
+        report.drop_after(run.folder / "metrics.jsonl", opened.step)
+        say(banner.banner_line("resuming", f"from {opened.checkpoint or 'the start: no checkpoint was complete'}"))
     started = time.monotonic()
-    trainer.train(resume_from_checkpoint=opened.checkpoint)
-    job.seconds["grpo"] = time.monotonic() - started
-    run.save_final(trainer, job.loaded, job.folder, reference)
+    with trainer.steps:
+        trainer.train(resume_from_checkpoint=opened.checkpoint)
+    run.seconds["grpo"] = time.monotonic() - started
+    weights.save_final(trainer, run.loaded, run.folder, reference)
     with unwrap_model_for_generation(trainer.model_wrapped, trainer.accelerator) as model:
-        job.measure("after", model)
-    unreadable = job.data.train.unreadable
+        run.measure("after", model)
+    unreadable = run.data.train.unreadable
     if unreadable:
         say(f"{len(unreadable)} samples had unreadable images: {', '.join(unreadable)}")
 
 
-def conclude(job: Job) -> str:
-    """Write the numbers and the pictures; returns what to print, the written path last."""
-    config, data, predictions, seconds, folder = job.config, job.data, job.predictions, job.seconds, job.folder
-    scores = {name: report.evaluate(config.tasks, data.held_out, made) for name, made in predictions.items()}
+def write_report(run: TrainingRun) -> str:
+    """Write the numbers and the images of a finished run; returns what to print, the written path last."""
+    config, data, predictions, folder = run.config, run.data, run.predictions, run.folder
+    evaluations = {name: evaluate(config.tasks, data.held_out, made) for name, made in predictions.items()}
     rows = report.read_metrics(folder / "metrics.jsonl")
-    after = scores["after"]
-    summary = {
-        "task": ",".join(config.tasks),
-        "model": config.model.model_name_or_path,
-        "data": data.description,
-        "stage": config.run.stage,
-        "seed": config.grpo.seed,
-        "steps": max((row["step"] for row in rows), default=0) if "grpo" in config.stages else config.run.sft_steps,
-        "train_seconds": round(sum(seconds.values()), 1),
-        "stage_seconds": {name: round(value, 1) for name, value in seconds.items()},
-        "versions": report.versions(),
-        "git": report.git_revision(),
-        "command": " ".join(["vlrl/train.py", *sys.argv[1:]]),
-        "headline": report.headline(config.tasks),
-        **{name: evaluation.to_json() for name, evaluation in scores.items()},
-        "n_unparsed": after.n_unparsed,
-        "n_truncated": after.n_truncated,
-        "n_unreadable_images": len(data.train.unreadable),
-        "rewards": [reward.name for reward in job.rubric.rewards],
-        "coords": job.loaded.coords,
-    }
-    if (thoughts := report.thoughts_of(rows)) is not None:
-        summary["thoughts"] = thoughts
-    if asked := report.asked_of(rows):
-        summary["corrector"] = asked
-    report.write_json(folder / "summary.json", summary)
-    made, evaluations = (predictions["before"], predictions["after"]), (scores["before"], scores["after"])
-    answers = before_and_after(data.held_out, *evaluations, made)
-    run.write_rows(folder / "held_out.jsonl", answers)
-    report.draw_curves(folder / "metrics.jsonl", folder / "curves.png")
-    report.draw_samples(config.tasks, data.held_out, made, evaluations, folder / "samples.png")
-    lines = [
-        "",
-        f"{after.n} held-out samples, greedy decoding, 95 % bootstrap intervals; trained for {sum(seconds.values()):.0f} s",
-        report.table(scores),
-        f"\n{folder / 'summary.json'}",
-    ]
-    if thoughts is not None and thoughts["collapsed"]:
-        lines.insert(-1, f"\nthoughts collapsed: {thoughts['collapsed']}")
-    return "\n".join(lines)
-
-
-def describe(config: Config, n_processes: int) -> str:
-    """What this run is, before anything is loaded."""
-    grpo = config.grpo
-    completions = grpo.per_device_train_batch_size * n_processes * grpo.gradient_accumulation_steps
-    lines = [
-        f"task      {', '.join(config.tasks)}, stage {config.run.stage}, seed {grpo.seed}, {n_processes} process(es)",
-        f"defaults  {', '.join(config.sources) or 'class defaults'}",
-    ]
-    if "grpo" in config.stages:
-        lines.append(
-            f"batch     {completions} completions a step = {completions / grpo.num_generations:g} prompts x"
-            f" {grpo.num_generations}; temperature {grpo.temperature},"
-            f" beta {grpo.beta}, loss {grpo.loss_type}"
-        )
-    return "\n".join([*lines, "set       " + " ".join(f"{key}={value}" for key, value in sorted(config.values.items()))])
-
-
-def _example(config: Config, sample: Sample) -> str:
-    task = config.tasks[sample.task]
-    answer = f"the task has no oracle; ground truth {sample.answer!r}" if task.oracle is None else repr(task.oracle(sample))
-    return f"example   {sample.id}\n  asked   {task.prompt(sample)!r}\n  answer  {answer}"
-
-
-def _load(config: Config, name: str) -> LoadedModel:
-    model, options = config.model, config.run
-    quantization = get_quantization_config(model)
-    extra = {} if quantization is None else {"quantization_config": quantization}
-    loaded = load_model(
-        name,
-        dtype=model.dtype,
-        attn_implementation=model.attn_implementation,
-        revision=model.model_revision if name == model.model_name_or_path else None,
-        trust_remote_code=config.grpo.trust_remote_code,
-        coords=options.coords,
-        min_pixels=options.min_pixels,
-        max_pixels=options.max_pixels,
+    seconds = sum(run.seconds.values())
+    summary = report.run_summary(
+        task=",".join(config.tasks),
+        model=config.model.model_name_or_path,
+        data=data.description,
+        stage=str(config.run.stage),
         seed=config.grpo.seed,
-        **extra,
+        steps=report.last_step(rows) if "grpo" in config.stages else config.run.sft_steps,
+        seconds=seconds,
+        headline=headline(config.tasks),
+        evaluations=evaluations,
     )
-    if not extra and not config.grpo.use_cpu and torch.cuda.is_available():
-        loaded.model.to(PartialState().device)
-    return loaded
+    summary["stage_seconds"] = {name: round(value, 1) for name, value in run.seconds.items()}
+    summary["n_unreadable_images"] = len(data.train.unreadable)
+    summary["rewards"] = [reward.name for reward in run.rubric.rewards]
+    summary["coords"] = run.loaded.coords
+    notes = []
+    if (thoughts := report.thought_changes(rows)) is not None:
+        summary["thoughts"] = thoughts
+        notes += [f"thoughts collapsed: {thoughts['collapsed']}"] if thoughts["collapsed"] else []
+    if totals := report.corrector_totals(rows):
+        summary["corrector"] = totals
+    write_json(folder / "summary.json", summary)
+    made = (predictions["before"], predictions["after"])
+    measured = (evaluations["before"], evaluations["after"])
+    run_folder.write_rows(folder / "held_out.jsonl", before_and_after(data.held_out, *measured, made))
+    report.draw_curves(folder / "metrics.jsonl", folder / "curves.png")
+    report.draw_samples(config.tasks, data.held_out, made, measured, folder / "samples.png")
+    title = f"{len(data.held_out)} held-out samples, greedy decoding, 95 % bootstrap intervals; trained for {seconds:.0f} s"
+    return report.closing_lines(title, evaluations, notes, folder / "summary.json")
+
+
+def n_processes() -> int:
+    return int(PartialState().num_processes)
+
+
+def say_first() -> Callable[..., None]:
+    """`print` on the first process, nothing on the others."""
+    return partial(print, flush=True) if PartialState().is_main_process else _silent
 
 
 def _silent(*_words: Any, **_options: Any) -> None:
-    """Stands in for `print` on every rank but the first."""
+    """In place of `print`."""
 
 
 if __name__ == "__main__":

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
+import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,25 +16,10 @@ from PIL import Image, ImageDraw, ImageFont
 from vlrl.data.images import open_images
 from vlrl.gtr.diagnostics import CollapseRule
 from vlrl.schema import Boxes, Prediction, Row, Sample, Task
-from vlrl.tasks.evaluate import Evaluation, as_text, boxes_of, evaluate, git_revision, headline, table, versions, write_json
+from vlrl.tasks.evaluate import Evaluation, as_text, boxes_of, git_revision, table, versions
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
-
-__all__ = [
-    "Evaluation",
-    "draw_curves",
-    "draw_samples",
-    "drop_after",
-    "evaluate",
-    "git_revision",
-    "headline",
-    "read_metrics",
-    "table",
-    "thoughts_of",
-    "versions",
-    "write_json",
-]
 
 TRUE_COLOUR, BEFORE_COLOUR, AFTER_COLOUR = (20, 20, 20), (214, 39, 40), (31, 119, 180)
 THOUGHT_CURVES = ("self_bleu2", "unique_thoughts", "sensitivity", "valid", "legal", "recognised", "corrected")
@@ -58,12 +45,53 @@ def drop_after(path: Path, step: int) -> None:
         path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
+def run_summary(
+    *,
+    task: str,
+    model: str | None,
+    data: str,
+    stage: str,
+    seed: int,
+    steps: int,
+    seconds: float,
+    headline: str,
+    evaluations: Mapping[str, Evaluation],
+) -> dict[str, Any]:
+    """What `summary.json` holds of every kind of run. `evaluations`: by name, `before` and `after` among them."""
+    return {
+        "task": task,
+        "model": model,
+        "data": data,
+        "stage": stage,
+        "seed": seed,
+        "steps": steps,
+        "train_seconds": round(seconds, 1),
+        "versions": versions(),
+        "git": git_revision(),
+        "command": " ".join(["vlrl/train.py", *sys.argv[1:]]),
+        "headline": headline,
+        **{name: evaluation.to_json() for name, evaluation in evaluations.items()},
+        "n_unparsed": evaluations["after"].n_unparsed,
+        "n_truncated": evaluations["after"].n_truncated,
+    }
+
+
+def last_step(rows: Sequence[Mapping[str, Any]]) -> int:
+    """The last logged step; 0 where nothing was logged."""
+    return max((row["step"] for row in rows), default=0)
+
+
+def closing_lines(title: str, evaluations: Mapping[str, Evaluation], notes: Sequence[str], summary: Path) -> str:
+    """The last lines of a run: the numbers, notes, and the path of what was written."""
+    return "\n".join(["", title, table(evaluations), *(f"\n{note}" for note in notes), f"\n{summary}"])
+
+
 THOUGHTS = "thoughts/"
 CORRECTOR = "corrector/"
 
 
-def thoughts_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
-    """What became of a run's thoughts: the first and the last numbers of each kind, and why they count as collapsed (null: they
+def thought_changes(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """How a run's thoughts changed: the first and the last numbers of each kind, and why they count as collapsed (null: they
     do not), with the thresholds. None for a run without thoughts."""
     first: dict[str, float] = {}
     last: dict[str, float] = {}
@@ -76,10 +104,37 @@ def thoughts_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     return {"first": first, "last": last, "collapsed": rule.why(first, last), "rule": asdict(rule)}
 
 
-def asked_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """What a corrector behind an endpoint was asked in all: requests, cached replies, failures, cost. Empty for others."""
+def corrector_totals(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Totals of a corrector behind an endpoint: requests, cached replies, failures, cost. Empty for other correctors."""
     last = next((row for row in reversed(rows) if any(key.startswith(CORRECTOR) for key in row)), {})
     return {key.removeprefix(CORRECTOR): value for key, value in last.items() if key.startswith(CORRECTOR)}
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One plot of `curves.png`. `lines`: name (may be "") -> x and y, y with None where there is no number."""
+
+    title: str
+    lines: Mapping[str, tuple[Sequence[float], Sequence[float | None]]]
+    x_label: str = "step"
+    bold: str | None = None
+    """The line drawn in black, the others being lighter."""
+
+
+def draw_panels(panels: Sequence[Panel], out: Path) -> None:
+    """Plots beside each other as one image."""
+    figure, axes = plt.subplots(1, len(panels), figsize=(4.4 * len(panels), 3.6), constrained_layout=True, squeeze=False)
+    for panel, axis in zip(panels, axes[0], strict=True):
+        for name, (xs, ys) in panel.lines.items():
+            style: dict[str, Any] = {"color": "black"} if name == panel.bold else {"alpha": 0.8}
+            axis.plot(xs, [math.nan if y is None else y for y in ys], label=name, **style)
+        axis.set_title(panel.title)
+        axis.set_xlabel(panel.x_label)
+        axis.grid(alpha=0.3)
+        if any(panel.lines):
+            axis.legend(fontsize=8)
+    figure.savefig(out, dpi=110)
+    plt.close(figure)
 
 
 def draw_curves(metrics: Path, out: Path) -> None:
@@ -88,31 +143,25 @@ def draw_curves(metrics: Path, out: Path) -> None:
     rows = [row for row in read_metrics(metrics) if "reward" in row]
     if not rows:
         return
-    steps = [row["step"] for row in rows]
+
+    def line(key: str) -> tuple[list[float], list[float | None]]:
+        known = [row for row in rows if key in row]
+        return [row["step"] for row in known], [row[key] for row in known]
+
     names = sorted(key for key in rows[-1] if key.startswith("rewards/") and key.endswith("/mean"))
+    total = "reward (weighted sum)"
+    lengths = {
+        label: line(f"completions/{key}_length") for key, label in (("mean", "mean"), ("min", "shortest"), ("max", "longest"))
+    }
+    panels = [
+        Panel("sampled reward", {total: line("reward"), **{name.split("/")[1]: line(name) for name in names}}, bold=total),
+        Panel("signal within groups", {"reward std": line("reward_std"), "zero-variance groups": line("frac_reward_zero_std")}),
+        Panel("completion length (tokens)", lengths),
+    ]
     thoughts = [name for name in THOUGHT_CURVES if any(THOUGHTS + name in row for row in rows)]
-    n = 4 if "self_bleu2" in thoughts else 3
-    figure, panels = plt.subplots(1, n, figsize=(13 * n / 3, 3.6), constrained_layout=True)
-    panels[0].plot(steps, [row["reward"] for row in rows], color="black", label="reward (weighted sum)")
-    for name in names:
-        panels[0].plot(steps, [row.get(name) for row in rows], label=name.split("/")[1], alpha=0.8)
-    panels[0].set_title("sampled reward")
-    panels[1].plot(steps, [row.get("reward_std") for row in rows], label="reward std")
-    panels[1].plot(steps, [row.get("frac_reward_zero_std") for row in rows], label="groups with equal rewards")
-    panels[1].set_title("signal within groups")
-    for key, label in (("mean", "mean"), ("min", "shortest"), ("max", "longest")):
-        panels[2].plot(steps, [row.get(f"completions/{key}_length") for row in rows], label=label)
-    panels[2].set_title("completion length (tokens)")
-    for name in thoughts if n == 4 else ():
-        known = [row for row in rows if THOUGHTS + name in row]
-        panels[3].plot([row["step"] for row in known], [row[THOUGHTS + name] for row in known], label=name.replace("_", " "))
-        panels[3].set_title("thoughts")
-    for panel in panels:
-        panel.set_xlabel("step")
-        panel.grid(alpha=0.3)
-        panel.legend(fontsize=8)
-    figure.savefig(out, dpi=110)
-    plt.close(figure)
+    if "self_bleu2" in thoughts:
+        panels.append(Panel("thoughts", {name.replace("_", " "): line(THOUGHTS + name) for name in thoughts}))
+    draw_panels(panels, out)
 
 
 def draw_samples(

@@ -181,7 +181,7 @@ def needed_counts(case: Case) -> dict[str, int]:
 
 def report_of(args: argparse.Namespace, argv: Sequence[str], sides: dict[str, Any], numerics: dict[str, Any]) -> dict[str, Any]:
     """The JSON of the contract."""
-    from vlrl.training.report import versions
+    from vlrl.tasks.evaluate import versions
 
     case, chosen = case_of(args), {name: sides.get(name) for name in ("stock", "vlrl")}
     seconds = {name: seconds_of(side) for name, side in chosen.items()}

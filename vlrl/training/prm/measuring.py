@@ -51,33 +51,33 @@ def measure(
 ) -> Measured:
     """Step values of the held-out `records`; the first solutions among them are the candidates of `pools`, in order."""
     values = score_shared(model, encoder, [(r.image, r.question, r.steps) for r in records], batch_size)
-    said: list[float] = []
+    predicted: list[float] = []
     wanted: list[float] = []
     questions: list[str] = []
     for record, found in zip(records, values, strict=True):
         for value, right in zip(found, record.values, strict=True):
             if right is not None:
-                said.append(value)
+                predicted.append(value)
                 wanted.append(right)
                 questions.append(record.question_key)
-    metrics = step_value_metrics(said, wanted, questions, mean)
+    metrics = step_value_metrics(predicted, wanted, questions, mean)
     p_values: dict[str, float | None] = {}
     if pools:
         chosen, p_values = best_of(pools, values)
         metrics = {**chosen, **blind(model, encoder, records, pools, batch_size), **metrics}
-    return Measured(Evaluation(metrics, len(records), 0, 0), values, calibration_table(said, wanted), p_values)
+    return Measured(Evaluation(metrics, len(records), 0, 0), values, calibration_table(predicted, wanted), p_values)
 
 
 def blind(
     model: StepValueModel, encoder: Encoder, records: Sequence[StepRecord], pools: Sequence[Pool], batch_size: int
 ) -> dict[str, Metric]:
-    """The same selection with each question shown the picture of the next one: what is won without looking."""
+    """The same selection with each question shown the image of the next one: what can be won without looking."""
     n = len(pools[0].candidates)
-    pictures = [pool.item.image for pool in pools]
-    shown = [picture for picture in [*pictures[1:], pictures[0]] for _ in range(n)]
+    images = [pool.item.image for pool in pools]
+    shown = [image for image in [*images[1:], images[0]] for _ in range(n)]
     some = records[: len(shown)]
-    asked = [(picture, record.question, record.steps) for picture, record in zip(shown, some, strict=True)]
-    metrics, _ = best_of(pools, score_shared(model, encoder, asked, batch_size))
+    solutions = [(image, record.question, record.steps) for image, record in zip(shown, some, strict=True)]
+    metrics, _ = best_of(pools, score_shared(model, encoder, solutions, batch_size))
     return {f"best_of_{n}/other_picture": metrics[f"best_of_{n}"]}
 
 

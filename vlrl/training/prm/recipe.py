@@ -1,21 +1,19 @@
-"""One run of `--task prm`, from a resolved configuration to `summary.json`: data, head, training, numbers before and after."""
+"""One run of `--task prm`, from a resolved configuration to `summary.json`: data, head, training, numbers before and after.
+
+Folder, model, banner, summary and plots are those of every run; the rest is here.
+"""
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from accelerate import PartialState
 from peft import get_peft_model
-from trl import get_peft_config, get_quantization_config  # type: ignore[attr-defined]
+from trl import get_peft_config  # type: ignore[attr-defined]
 
 from vlrl.data.best_of_n import read_items
 from vlrl.data.decontaminate import KnownItems
@@ -24,17 +22,17 @@ from vlrl.data.step_values import StepRecord, merge_partial_solutions, read_rewa
 from vlrl.data.synthetic import best_of_n as fixture
 from vlrl.data.synthetic import item_rng
 from vlrl.metrics.best_of_n import Pool, pools_of
-from vlrl.models.load import LoadedModel, load_model
+from vlrl.models.load import LoadedModel
 from vlrl.models.names import TINY_NAMES
 from vlrl.models.value_head import Encoder, StepValueModel, hidden_size, save_head
 from vlrl.models.vision_encoder import freeze_vision, with_targets
-from vlrl.training import report
+from vlrl.tasks.evaluate import write_json
+from vlrl.training import banner, report, run_folder, weights
 from vlrl.training.prm.config import PrmRun
-from vlrl.training.prm.drawing import draw_curves, draw_samples
+from vlrl.training.prm.drawing import draw_loss_and_calibration, draw_step_values
 from vlrl.training.prm.measuring import Measured, measure
 from vlrl.training.prm.options import TASK
 from vlrl.training.prm.trainer import PrmTrainer, Records
-from vlrl.training.run_folder import RunFolder, open_run, write_values
 from vlrl.training.sft import MuonWithAdamW
 
 N_SYNTHETIC_TRAIN = 16_000
@@ -44,9 +42,9 @@ Say = Callable[..., None]
 
 
 @dataclass(frozen=True)
-class Data:
+class SolutionData:
     """`held_out` begins with the candidates of `pools`, in order. `mean`: of the training values. `n_excluded`: rows left out
-    because an evaluation has their picture or question; None where none was named."""
+    because an evaluation has their image or question; None where none was named."""
 
     train: list[StepRecord]
     held_out: list[StepRecord]
@@ -58,20 +56,27 @@ class Data:
     n_excluded: dict[str, int] | None = None
 
 
-def train(config: PrmRun, say: Say) -> None:
-    """Train a process reward model; leaves an ordinary run folder. Raises what `vlrl.train` tells the user."""
-    say(describe(config))
+def train_value_model(config: PrmRun, say: Say) -> None:
+    """Train a process reward model; leaves an ordinary run folder. Raises what `vlrl.train` reports to the user."""
+    say(banner.run_line(TASK, config.training.seed, int(PartialState().num_processes), config.sources))
     if config.run.dry_run:
+        say(loss_line(config))
+        say(f"\n{run_folder.config_text(config.values)}")
         return
-    opened = open_run(config.training, TASK)
-    loaded = _load(config)
-    data = load_data(config)
-    for line in (f"model     {loaded.name}, {loaded.model.num_parameters() / 1e6:.2f} M parameters", *data.lines):
+    opened = run_folder.open_run(config.training, TASK)
+    data = read_solutions(config)
+    loaded = weights.load_start(
+        config.model, config.run, config.training, trust_remote_code=config.prm.trust_remote_code, coords="px"
+    )
+    run_folder.check_disk(weights.disk_bytes(loaded, config.training, config.model.use_peft), opened.path)
+    say(banner.model_line(loaded, boxes=False))
+    for line in data.lines:
         say(line)
+    say(loss_line(config))
+    say(banner.memory_line(loaded, config.model.use_peft))
     if PartialState().is_main_process and not opened.resuming:
-        write_values(config.values, opened.path)
-    if not config.training.use_cpu and torch.cuda.is_available():
-        loaded.model.to(PartialState().device)
+        run_folder.write_config(config.values, opened.path)
+    say(banner.banner_line("config", str(opened.path / "config.yaml")))
     model = with_head(config, loaded, say)
     encoder = Encoder(loaded)
     batch_size = config.training.per_device_eval_batch_size
@@ -79,54 +84,30 @@ def train(config: PrmRun, say: Say) -> None:
     def measured(name: str) -> Measured:
         found = measure(model, encoder, data.held_out, data.pools, data.mean, batch_size)
         if PartialState().is_main_process:
-            write_scores(opened.path / f"scores_{name}.jsonl", data, found)
+            write_step_scores(opened.path / f"scores_{name}.jsonl", data, found)
         return found
 
     trainer = make_trainer(config, model, loaded, encoder, data.train)
     before = measured("before")
     if opened.resuming and PartialState().is_main_process:
-        step = int(opened.checkpoint.rsplit("-", 1)[1]) if opened.checkpoint else 0
-        report.drop_after(opened.path / "metrics.jsonl", step)
+        report.drop_after(opened.path / "metrics.jsonl", opened.step)
     started = time.monotonic()
-    trainer.train(resume_from_checkpoint=opened.checkpoint)
+    with trainer.steps:
+        trainer.train(resume_from_checkpoint=opened.checkpoint)
     seconds = time.monotonic() - started
-    save_final(trainer, loaded, opened.path)
+    save_value_model(trainer, loaded, opened.path)
     after = measured("after")
     if PartialState().is_main_process:
-        say(conclude(config, opened, data, before, after, seconds))
+        say(write_prm_report(config, opened.path, data, before, after, seconds))
 
 
-def describe(config: PrmRun) -> str:
-    training = config.training
-    lines = [
-        f"task      {TASK}, seed {training.seed}, {PartialState().num_processes} process(es)",
-        f"defaults  {', '.join(config.sources)}",
-        f"loss      {config.prm.loss_type}"
-        + (f" + {config.prm.pairwise_weight:g} x pairwise" if config.prm.pairwise_weight else "")
-        + ", every question with the same weight",
-        "set       " + " ".join(f"{key}={value}" for key, value in sorted(config.values.items())),
-    ]
-    return "\n".join(lines)
+def loss_line(config: PrmRun) -> str:
+    weight = config.prm.pairwise_weight
+    pairwise = f" + {weight:g} x pairwise" if weight else ""
+    return banner.banner_line("loss", f"{config.prm.loss_type}{pairwise}, every question with the same weight")
 
 
-def _load(config: PrmRun) -> LoadedModel:
-    model = config.model
-    quantization = get_quantization_config(model)
-    return load_model(
-        str(model.model_name_or_path),
-        dtype=model.dtype,
-        attn_implementation=model.attn_implementation,
-        revision=model.model_revision,
-        trust_remote_code=config.prm.trust_remote_code,
-        coords="px",
-        min_pixels=config.run.min_pixels,
-        max_pixels=config.run.max_pixels,
-        seed=config.training.seed,
-        **({} if quantization is None else {"quantization_config": quantization}),
-    )
-
-
-def load_data(config: PrmRun) -> Data:
+def read_solutions(config: PrmRun) -> SolutionData:
     """Training and held-out solutions. Without `--data` drawn ones, to choose among too. Raises SampleError, ImageError."""
     run, seed = config.run, config.training.seed
     if run.data is None:
@@ -135,8 +116,8 @@ def load_data(config: PrmRun) -> Data:
         each = fixture.N_CANDIDATES
         held_out = [synthetic_record(0, fixture.DRAWN_SET_SPLIT, i, number) for i in range(n_out) for number in range(each)]
         pools = pools_of(fixture.items(0, n_out), fixture.candidates(0, n_out))
-        told = f"{n} drawn solutions (seed {seed}); {n_out} other boards with {each} solutions each held out"
-        return Data(rows, held_out, pools, _mean(rows), [f"data      {told}"], told)
+        description = f"{n} drawn solutions (seed {seed}); {n_out} other boards with {each} solutions each held out"
+        return SolutionData(rows, held_out, pools, _mean(rows), [banner.banner_line("data", description)], description)
     path, root = Path(run.data), Path(run.image_root) if run.image_root else None
     file = read_rewards(path, root, run.limit)
     if run.eval_data:
@@ -150,17 +131,16 @@ def load_data(config: PrmRun) -> Data:
     if config.prm.exclude_items:
         rows, excluded = without_items(rows, Path(config.prm.exclude_items), root)
     rows = in_order(merge_partial_solutions(rows), seed)
-    told = f"{len(rows)} solutions of {path}, {len(held_out)} rows held out (no question in both)"
-    lines = [f"data      {told}", *(f"          {line}" for line in file.describe())]
+    description = f"{len(rows)} solutions of {path}, {len(held_out)} rows held out (no question in both)"
+    lines = [banner.banner_line("data", description), *(banner.banner_line("", line) for line in file.describe())]
     if excluded is not None:
-        lines.append(
-            f"overlap   {excluded['picture']} rows left out for their picture, {excluded['question']} for their question"
-        )
-    return Data(rows, held_out, [], _mean(rows), lines, told, file.n_missing_image, excluded)
+        left_out = f"{excluded['picture']} rows left out for their image, {excluded['question']} for their question"
+        lines.append(banner.banner_line("overlap", left_out))
+    return SolutionData(rows, held_out, [], _mean(rows), lines, description, file.n_missing_image, excluded)
 
 
 def without_items(rows: Sequence[StepRecord], path: Path, root: Path | None) -> tuple[list[StepRecord], dict[str, int]]:
-    """The rows that share neither picture nor question with the items of an evaluation, and how many do. Raises SampleError."""
+    """The rows that share neither image nor question with the items of an evaluation, and how many do. Raises SampleError."""
     items = read_items(path, root)
     known = KnownItems((open_image(item.image) for item in items if item.image), (item.question for item in items))
     shared: dict[str | None, bool] = {}
@@ -192,10 +172,9 @@ def _mean(rows: Sequence[StepRecord]) -> float:
 
 
 def with_head(config: PrmRun, loaded: LoadedModel, say: Say) -> StepValueModel:
-    """The model with adapters or a frozen tower, as asked, and a head that says 0.5 of everything."""
+    """The model, with adapters or a frozen vision encoder where flags say so, and a head that predicts 0.5 for every step."""
     if config.run.freeze_vision:
-        said = freeze_vision(loaded.model)
-        say(f"frozen    {said}")
+        say(banner.banner_line("frozen", freeze_vision(loaded.model)))
     backbone: Any = loaded.model
     output, embedded = backbone.get_output_embeddings(), backbone.get_input_embeddings()
     if output is not None and output.weight is not embedded.weight:
@@ -228,11 +207,16 @@ def make_trainer(
         optimizers=(optimizer, None),
         loss_kind=config.prm.loss_type,
         pairwise_weight=config.prm.pairwise_weight,
-        told={"base": loaded.name, "loss": config.prm.loss_type, "data": config.run.data or "synthetic", "seed": training.seed},
+        head_facts={
+            "base": loaded.name,
+            "loss": config.prm.loss_type,
+            "data": config.run.data or "synthetic",
+            "seed": training.seed,
+        },
     )
 
 
-def save_final(trainer: PrmTrainer, loaded: LoadedModel, folder: Path) -> None:
+def save_value_model(trainer: PrmTrainer, loaded: LoadedModel, folder: Path) -> None:
     """`final/`: backbone (adapters merged) and processor that load with `from_pretrained`, the head beside them; complete or
     absent."""
     model: StepValueModel = trainer.accelerator.unwrap_model(trainer.model)
@@ -246,62 +230,55 @@ def save_final(trainer: PrmTrainer, loaded: LoadedModel, folder: Path) -> None:
         final, partial = folder / "final", folder / "final.partial"
         model.backbone.save_pretrained(partial)
         loaded.processor.save_pretrained(partial)
-        save_head(model, partial, trainer.told)
-        shutil.rmtree(final, ignore_errors=True)
-        os.replace(partial, final)
+        save_head(model, partial, trainer.head_facts)
+        weights.put_in_place(partial, final)
     PartialState().wait_for_everyone()
 
 
-def write_scores(path: Path, data: Data, found: Measured) -> None:
+def write_step_scores(path: Path, data: SolutionData, found: Measured) -> None:
     """The value of every held-out step, with the true one."""
     rows = []
     for record, values in zip(data.held_out, found.values, strict=True):
         row = {"id": record.id, "question": record.question, "steps": list(record.steps)}
         rows.append({**row, "values": list(record.values), "predicted": [round(value, 9) for value in values]})
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    run_folder.write_rows(path, rows)
 
 
-def conclude(config: PrmRun, opened: RunFolder, data: Data, before: Measured, after: Measured, seconds: float) -> str:
-    """Write `summary.json` and the pictures; returns what to print, the written path last."""
-    folder = opened.path
+def write_prm_report(
+    config: PrmRun, folder: Path, data: SolutionData, before: Measured, after: Measured, seconds: float
+) -> str:
+    """Write `summary.json` and the images; returns what to print, the written path last."""
     rows = report.read_metrics(folder / "metrics.jsonl")
-    headline = next(iter(after.evaluation.metrics)) if data.pools else "pairwise_accuracy"
-    summary = {
-        "task": TASK,
+    skill = after.evaluation.metrics["skill"]
+    beats = skill.ci95 is not None and skill.ci95[0] > 0
+    evaluations = {"before": before.evaluation, "after": after.evaluation}
+    summary = report.run_summary(
+        task=TASK,
+        model=config.model.model_name_or_path,
+        data=data.description,
+        stage="prm",
+        seed=config.training.seed,
+        steps=report.last_step(rows),
+        seconds=seconds,
+        headline=next(iter(after.evaluation.metrics)) if data.pools else "pairwise_accuracy",
+        evaluations=evaluations,
+    )
+    summary |= {
         "name": "ViLReward-trained PRM (ours)" if config.run.data else "PRM trained on drawn boards (ours)",
-        "model": config.model.model_name_or_path,
-        "data": data.description,
-        "stage": "prm",
-        "seed": config.training.seed,
-        "steps": max((row["step"] for row in rows), default=0),
-        "train_seconds": round(seconds, 1),
-        "versions": report.versions(),
-        "git": report.git_revision(),
-        "command": " ".join(["vlrl/train.py", *sys.argv[1:]]),
-        "headline": headline,
-        "before": before.evaluation.to_json(),
-        "after": after.evaluation.to_json(),
         "p_values": after.p_values,
         "calibration": after.calibration,
         "mean_training_value": data.mean,
-        "n_unparsed": 0,
-        "n_truncated": 0,
         "n_missing_image": data.n_missing_image,
         "n_excluded": data.n_excluded,
+        "beats_the_mean": beats,
     }
-    skill = after.evaluation.metrics["skill"]
-    beats = skill.ci95 is not None and skill.ci95[0] > 0
-    summary["beats_the_mean"] = beats
-    report.write_json(folder / "summary.json", summary)
-    draw_curves(rows, after.calibration, folder / "curves.png")
-    draw_samples(data.held_out, after.values, folder / "samples.png")
+    write_json(folder / "summary.json", summary)
+    draw_loss_and_calibration(rows, after.calibration, folder / "curves.png")
+    draw_step_values(data.held_out, after.values, folder / "samples.png")
     n_questions = len({record.question_key for record in data.held_out})
-    lines = [
-        "",
+    title = (
         f"{len(data.held_out)} held-out solutions of {n_questions} questions; 95 % bootstrap intervals over questions;"
-        f" trained for {seconds:.0f} s",
-        report.table({"before": before.evaluation, "after": after.evaluation}),
-        *([] if beats else ["this model does not predict step values better than their mean does"]),
-        f"\n{folder / 'summary.json'}",
-    ]
-    return "\n".join(lines)
+        f" trained for {seconds:.0f} s"
+    )
+    notes = [] if beats else ["this model does not predict step values better than their mean does"]
+    return report.closing_lines(title, evaluations, notes, folder / "summary.json")

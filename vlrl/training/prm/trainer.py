@@ -19,7 +19,7 @@ from vlrl.models.value_head import Encoded, Encoder, StepValueModel, load_backbo
 from vlrl.training.checkpoints import WholeCheckpoints
 from vlrl.training.progress import VALUE_COLUMNS, StepLog
 
-MIN_GAP = 0.25
+MIN_PREFERENCE_GAP = 0.25
 """The least difference in value of two steps of one question that counts as a preference."""
 
 
@@ -31,8 +31,8 @@ def value_loss(logits_N: torch.Tensor, values_N: torch.Tensor, kind: str) -> tor
 
 
 def pairwise_loss(logits_N: torch.Tensor, values_N: torch.Tensor, questions_N: torch.Tensor) -> torch.Tensor:
-    """Logistic loss over all pairs of steps of one question whose values differ by `MIN_GAP` or more; 0 without pairs."""
-    better_NN = (values_N[:, None] - values_N[None] >= MIN_GAP) & (questions_N[:, None] == questions_N[None])
+    """Logistic loss over the pairs of steps of one question whose values differ by at least `MIN_PREFERENCE_GAP`; else 0."""
+    better_NN = (values_N[:, None] - values_N[None] >= MIN_PREFERENCE_GAP) & (questions_N[:, None] == questions_N[None])
     if not better_NN.any():
         return logits_N.sum() * 0
     gaps_NN = logits_N[:, None] - logits_N[None]
@@ -77,9 +77,11 @@ class Records(Dataset[dict[str, Any]]):
 class PrmTrainer(WholeCheckpoints):
     """`Trainer` of a `StepValueModel`. The loss is the mean over solutions of their weighted steps' losses."""
 
-    def __init__(self, *args: Any, loss_kind: str, pairwise_weight: float, told: Mapping[str, Any], **options: Any) -> None:
+    def __init__(
+        self, *args: Any, loss_kind: str, pairwise_weight: float, head_facts: Mapping[str, Any], **options: Any
+    ) -> None:
         super().__init__(*args, **options)
-        self.loss_kind, self.pairwise_weight, self.told = loss_kind, pairwise_weight, dict(told)
+        self.loss_kind, self.pairwise_weight, self.head_facts = loss_kind, pairwise_weight, dict(head_facts)
         self.model_accepts_loss_kwargs = False
         self.steps = StepLog("prm", VALUE_COLUMNS)
         for callback in (PrinterCallback, ProgressCallback):
@@ -119,7 +121,7 @@ class PrmTrainer(WholeCheckpoints):
         folder = Path(str(output_dir or self.args.output_dir))
         model: StepValueModel = self.accelerator.unwrap_model(self.model)
         model.backbone.save_pretrained(folder)
-        save_head(model, folder, self.told)
+        save_head(model, folder, self.head_facts)
         if self.processing_class is not None:
             self.processing_class.save_pretrained(folder)
 

@@ -1,0 +1,244 @@
+"""The samples of a run: read and checked before a model is loaded, prepared for it afterwards; and the rewards they get.
+
+Not here: one sample's own checks (`vlrl.models.inputs`), and what reward scores which sample (`vlrl.tasks.rubric`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from accelerate import PartialState
+
+from vlrl.data.synthetic import item_rng
+from vlrl.envs.cards.transcripts import read_transcript
+from vlrl.models.inputs import Samples, check_samples, prepare_sample
+from vlrl.models.load import LoadedModel
+from vlrl.models.names import EMBEDDED, TINY_NAMES
+from vlrl.schema import Sample, SampleError, Task, read_samples
+from vlrl.tasks.rubric import Rubric, answer_problem_of, try_once, with_planned_steps
+from vlrl.tasks.rubric import choose as rubric_for
+from vlrl.training.config import Config
+from vlrl.training.options import ConfigError
+
+N_SYNTHETIC_TRAIN = 20_000
+N_SYNTHETIC_HELD_OUT = 400
+HELD_OUT_SHARE, MAX_HELD_OUT = 0.1, 400
+N_SYNTHETIC_KNOWN = 500
+"""How many samples of an endless synthetic set are looked at before training, for each task."""
+
+
+@dataclass(frozen=True)
+class RunData:
+    """Samples as read (`read_data`), or as a model needs them (`prepare_data`)."""
+
+    train: Samples
+    held_out: list[Sample]
+    description: str
+    plays: bool = False
+    """Whether the samples are episodes, to be played."""
+
+    def known(self, config: Config) -> list[Sample]:
+        """The training samples that are looked at before training: all of a file, the first of an endless synthetic set."""
+        n = self.train.n if config.run.data else min(self.train.n, N_SYNTHETIC_KNOWN * len(config.tasks))
+        return [self.train.get(i) for i in range(n)]
+
+
+def draw_sample(config: Config, seed: int, split: str, index: int) -> Sample:
+    """Synthetic item `index`; several tasks take turns."""
+    turn, place = divmod(index, len(config.turns))
+    name = config.turns[place]
+    number = turn * config.turns.count(name) + config.turns[:place].count(name)
+    return config.tasks[name].draw(seed, split, number)
+
+
+def read_data(config: Config) -> RunData:
+    """Training and held-out samples, before any model is loaded. Without `--data` both are synthetic; without `--eval_data` a
+    tenth of the images is held out by seed. Raises SampleError, ConfigError."""
+    run, seed = config.run, config.grpo.seed
+    if run.data is None:
+        n = run.limit or N_SYNTHETIC_TRAIN
+        n_held_out = run.eval_limit or N_SYNTHETIC_HELD_OUT * len(config.tasks)
+        held_out = [draw_sample(config, 0, "heldout", i) for i in range(n_held_out)]
+        train = Samples(n, lambda i: draw_sample(config, seed, "train", i))
+        description = f"{n} synthetic samples (seed {seed}), {len(held_out)} held out"
+        return RunData(train, held_out, description, _plays(config, held_out))
+    rows = _read(config, run.data, run.limit)
+    if run.eval_data is not None:
+        held_out = _read(config, run.eval_data, run.eval_limit)
+        description = f"{len(rows)} samples of {run.data}, {len(held_out)} of {run.eval_data} held out"
+    else:
+        rows, held_out = hold_out(rows, seed, run.eval_limit or MAX_HELD_OUT)
+        description = f"{len(rows)} samples of {run.data}, {len(held_out)} more held out (no image in both)"
+    return RunData(Samples(len(rows), rows.__getitem__), held_out, description, _plays(config, rows))
+
+
+def _read(config: Config, path: str, limit: int | None) -> list[Sample]:
+    rows = read_samples(path, config.run.image_root, limit)
+    for sample in rows:
+        if sample.task not in config.tasks:
+            raise SampleError(
+                f"{path} (id {sample.id!r}): its task is {sample.task!r}, but this run's are {', '.join(config.tasks)}"
+                f" (--task {','.join([*config.tasks, sample.task])} for all)"
+            )
+        if problem := answer_problem_of(config.tasks[sample.task], sample):
+            raise SampleError(f"{path} (id {sample.id!r}): {problem}")
+    return rows
+
+
+def prepare_data(config: Config, data: RunData, loaded: LoadedModel) -> RunData:
+    """The samples as this model is prompted and answers, those of files checked against their images. Raises SampleError."""
+    run = config.run
+    layout, box_format = config.layout
+    if run.data is None:
+
+        def prepared(sample: Sample) -> Sample:
+            return prepare_sample(sample, loaded, answer_format=layout, box_format=box_format)
+
+        train = Samples(data.train.n, lambda i: prepared(data.train.get(i)))
+        return dataclasses.replace(data, train=train, held_out=[prepared(sample) for sample in data.held_out])
+
+    def checked(rows: Sequence[Sample], path: str) -> list[Sample]:
+        return check_samples(rows, config.tasks, loaded, path, answer_format=layout, box_format=box_format)
+
+    rows = checked(data.known(config), run.data)
+    held_out = checked(data.held_out, run.eval_data or run.data)
+    return dataclasses.replace(data, train=Samples(len(rows), rows.__getitem__), held_out=held_out)
+
+
+def _plays(config: Config, samples: Sequence[Sample]) -> bool:
+    """Whether these are episodes. Raises ConfigError for some that are and some that are not, or an option that episodes
+    cannot have."""
+    n = sum(config.tasks[sample.task].is_episode(sample) for sample in samples)
+    if n and n < len(samples):
+        raise ConfigError(f"{n} of {len(samples)} samples are episodes and the others single questions; train on them apart")
+    if n and config.rewards is not None:
+        raise ConfigError("episodes are rewarded by their game, step by step; leave out --rewards")
+    if n and config.run.dynamic_sampling:
+        raise ConfigError("--dynamic_sampling is for single completions; episodes are played once a step")
+    guide = config.guide
+    if not n and (guide.judge_reward or guide.length_reward or guide.led):
+        raise ConfigError("--gtr judge_reward, length_reward, led are for episodes of card games")
+    return n > 0
+
+
+def choose_rubric(config: Config, data: RunData) -> Rubric:
+    """The rewards of this run, each tried on one sample. Raises ConfigError where one of them or a task fails, and where rows
+    and rewards, or weights and rewards, do not fit."""
+    samples = data.known(config)
+    try:
+        rubric = rubric_for(config.rewards, samples, config.tasks)
+        try_once(rubric, samples)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    grpo = config.grpo
+    weights = grpo.reward_weights
+    names = [reward.name for reward in rubric.rewards]
+    if weights is not None and len(weights) != len(names):
+        raise ConfigError(f"{len(weights)} reward_weights for {len(names)} rewards ({', '.join(names)})")
+    if any("tags" in reward.needs and config.layout[0] == "none" for reward in rubric.rewards):
+        raise ConfigError(f"--answer_format none asks for no tags, which one of {', '.join(names)} needs; name --rewards")
+    steps = grpo.max_steps
+    if steps <= 0:
+        per_step = grpo.per_device_train_batch_size * PartialState().num_processes * grpo.gradient_accumulation_steps
+        steps = math.ceil(grpo.num_train_epochs * data.train.n * grpo.num_generations / per_step)
+    return dataclasses.replace(rubric, rewards=tuple(with_planned_steps(reward, steps) for reward in rubric.rewards))
+
+
+def fit_length(config: Config, loaded: LoadedModel, data: RunData) -> str:
+    """Make room for the reference answers in a completion; returns a description of what was found.
+
+    The embedded model gets the length that its longest reference answer needs (a quarter more), unless one was set. For other
+    models a limit that is too short is only reported: the length of their thoughts is not known.
+    """
+    samples = data.known(config) + data.held_out
+    texts = [reply for sample in samples for reply in _replies(sample, config.tasks[sample.task])]
+    if not texts:
+        missing = f"{', '.join(config.tasks)} has no reference answers (oracle)"
+        return f"completions of up to {config.grpo.max_completion_length} tokens; {missing} to compare with"
+    lengths = [len(ids) + 1 for ids in loaded.tokenizer(texts).input_ids]
+    longest = max(lengths)
+    if "max_completion_length" not in config.values and config.model.model_name_or_path in TINY_NAMES:
+        config.grpo.max_completion_length = longest + longest // 4
+    limit = config.grpo.max_completion_length
+    found = f"completions of up to {limit} tokens (reference answers: {longest} at most)"
+    if limit < longest:
+        n_cut = sum(length > limit for length in lengths)
+        found += f"; WARNING: {n_cut} of {len(lengths)} do not fit, raise --max_completion_length"
+    return found
+
+
+def _replies(sample: Sample, task: Task) -> list[str]:
+    """The reference answer of a sample, if its task has one: of an episode, each reply of it."""
+    if task.oracle is None:
+        return []
+    text = task.reference(sample)
+    turns = read_transcript(text) if task.is_episode(sample) else None
+    return [text] if turns is None else [turn.reply for turn in turns]
+
+
+def hold_out(samples: Sequence[Sample], seed: int, at_most: int) -> tuple[list[Sample], list[Sample]]:
+    """Split by image: a tenth of the samples, `at_most` of them, share no image with the rest."""
+    keys = list(dict.fromkeys(sample.images or (sample.id,) for sample in samples))
+    order = item_rng("held out", seed).permutation(len(keys))
+    wanted = min(at_most, max(1, round(HELD_OUT_SHARE * len(samples))))
+    count = dict.fromkeys(keys, 0)
+    for sample in samples:
+        count[sample.images or (sample.id,)] += 1
+    chosen: set[tuple[str, ...]] = set()
+    n = 0
+    for index in order:
+        if n >= wanted or len(chosen) + 1 >= len(keys):
+            break
+        chosen.add(keys[index])
+        n += count[keys[index]]
+    out = [sample for sample in samples if (sample.images or (sample.id,)) in chosen]
+    if not out:
+        raise ConfigError(f"{len(samples)} samples of one image cannot be split; give held-out samples by --eval_data")
+    return [sample for sample in samples if (sample.images or (sample.id,)) not in chosen], out
+
+
+def sft_samples(config: Config, loaded: LoadedModel, train: Samples, n_processes: int) -> Samples:
+    """All samples of the supervised stage in their order: the data shuffled anew each epoch, or synthetic scenes, of
+    which the first tenth holds one object each and the next fifth at most two."""
+    seed = config.grpo.seed
+    layout, box_format = config.layout
+    n = config.run.sft_steps * config.run.sft_batch_size * n_processes
+    if config.run.data is None:
+
+        def easy_first(i: int) -> Sample:
+            split = "coldstart-1" if i < 0.1 * n else "coldstart-2" if i < 0.3 * n else "coldstart"
+            return prepare_sample(draw_sample(config, seed, split, i), loaded, answer_format=layout, box_format=box_format)
+
+        return Samples(n, easy_first, train.report)
+    orders: dict[int, Any] = {}
+
+    def get(i: int) -> Sample:
+        epoch, place = divmod(i, train.n)
+        if epoch not in orders:
+            orders[epoch] = item_rng("sft order", seed, epoch).permutation(train.n)
+        return train.get(int(orders[epoch][place]))
+
+    return Samples(n, get, train.report)
+
+
+def is_shipped_start(config: Config) -> bool:
+    """Whether the supervised stage of this run is the shipped cold start itself: nobody asked for more steps of it."""
+    embedded = config.model.model_name_or_path in EMBEDDED and config.run.stage == "sft+grpo" and config.run.data is None
+    return embedded and "sft_steps" not in config.chosen
+
+
+def choose_ddp_options(config: Config, data: RunData) -> None:
+    """Where every pass trains every weight, DDP need not look for unused ones (and does not warn that it found none).
+
+    Held for the embedded model on images alone; of other models and data transformers' own choice stands.
+    """
+    if config.grpo.ddp_find_unused_parameters is not None or config.model.model_name_or_path not in TINY_NAMES:
+        return
+    plain = not data.plays and not config.guide.corrects and not config.run.freeze_vision and not config.model.use_peft
+    samples = data.held_out if config.run.data is None else [*data.held_out, *data.known(config)]
+    if plain and all(sample.images for sample in samples):
+        config.grpo.ddp_find_unused_parameters = False

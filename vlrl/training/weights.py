@@ -1,0 +1,115 @@
+"""Weights of a run: the model it starts from, where GRPO's reference is found again, and `final/`.
+
+Not here: what a model is (`vlrl.models.load`), and checkpoints on the way (`vlrl.training.checkpoints`).
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from transformers import AutoModelForImageTextToText, TrainingArguments
+from trl import ModelConfig, get_quantization_config  # type: ignore[attr-defined]
+
+from vlrl.models.load import LoadedModel, load_model
+from vlrl.models.names import TINY_NAMES
+from vlrl.training.options import RunConfig
+
+
+def load_start(
+    model: ModelConfig,
+    run: RunConfig,
+    arguments: TrainingArguments,
+    *,
+    trust_remote_code: bool,
+    name: str | None = None,
+    coords: str | None = None,
+) -> LoadedModel:
+    """The model of `--model_name_or_path` (or `name`: another folder of it) with what flags say of it, on this process' device.
+    Raises ModelError."""
+    quantization = get_quantization_config(model)
+    extra = {} if quantization is None else {"quantization_config": quantization}
+    name = name or str(model.model_name_or_path)
+    loaded = load_model(
+        name,
+        dtype=model.dtype,
+        attn_implementation=model.attn_implementation,
+        revision=model.model_revision if name == model.model_name_or_path else None,
+        trust_remote_code=trust_remote_code,
+        coords=coords or run.coords,
+        min_pixels=run.min_pixels,
+        max_pixels=run.max_pixels,
+        seed=arguments.seed,
+        **extra,
+    )
+    if not extra and not arguments.use_cpu and torch.cuda.is_available():
+        module: torch.nn.Module = loaded.model
+        module.to(PartialState().device)
+    return loaded
+
+
+def checkpoint_bytes(loaded: LoadedModel, use_peft: bool) -> tuple[int, int]:
+    """Bytes of the weights, and of one copy in 32 bits of what is trained (adapters: next to nothing)."""
+    parameters = list(loaded.model.parameters())
+    weights = sum(p.numel() * p.element_size() for p in parameters)
+    return weights, 0 if use_peft else sum(p.numel() * 4 for p in parameters if p.requires_grad)
+
+
+def disk_bytes(loaded: LoadedModel, arguments: TrainingArguments, use_peft: bool) -> int:
+    """About what one checkpoint (weights, two Adam moments of what is trained) and the final weights take."""
+    saved, trained = checkpoint_bytes(loaded, use_peft)
+    return 2 * saved + (0 if arguments.save_only_model else 2 * trained) + 2**20
+
+
+def put_in_place(partial: Path, final: Path) -> None:
+    """Give a folder that is complete its final name; called by one process."""
+    shutil.rmtree(final, ignore_errors=True)
+    os.replace(partial, final)
+
+
+def start_folder(loaded: LoadedModel, folder: Path) -> str:
+    """Where the weights that GRPO starts from can be loaded again (the reference model, the base of adapters). A model
+    that exists only in memory is saved for that."""
+    if loaded.name not in TINY_NAMES:
+        return loaded.name
+    start = folder / "start"
+    if PartialState().is_main_process:
+        loaded.model.save_pretrained(start)
+        loaded.processor.save_pretrained(start)
+    PartialState().wait_for_everyone()
+    loaded.model.config._name_or_path = str(start)
+    return str(start)
+
+
+def promote(trained: Path, final: Path) -> None:
+    """Copy the supervised stage's result to `final/`, complete or absent."""
+    if PartialState().is_main_process:
+        partial = final.with_suffix(".partial")
+        shutil.copytree(trained, partial, dirs_exist_ok=True)
+        put_in_place(partial, final)
+    PartialState().wait_for_everyone()
+
+
+def save_final(trainer: Any, loaded: LoadedModel, folder: Path, base: str) -> Path:
+    """`final/`: weights and processor that load with `from_pretrained`, adapters merged; complete or absent."""
+    final, partial = folder / "final", folder / "final.partial"
+    peft = trainer.accelerator.unwrap_model(trainer.model)
+    if hasattr(peft, "peft_config"):
+        trainer.save_model(str(folder / "adapter"))
+        if trainer.accelerator.is_main_process:
+            from peft import PeftModel
+
+            whole = AutoModelForImageTextToText.from_pretrained(base, dtype=loaded.model.dtype)
+            merged = PeftModel.from_pretrained(whole, str(folder / "adapter")).merge_and_unload()
+            merged.save_pretrained(partial)
+    else:
+        trainer.save_model(str(partial))
+    if trainer.accelerator.is_main_process:
+        loaded.processor.save_pretrained(partial)
+        put_in_place(partial, final)
+    trainer.accelerator.wait_for_everyone()
+    return final
