@@ -72,7 +72,7 @@ def test_an_endpoint_that_babbles_or_fails_is_skipped_and_told(tmp_path, run_tra
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (["--rewards", "card_success"], "paid by their game"),
+        (["--rewards", "card_success"], "rewarded by their game"),
         (["--dynamic_sampling", "2"], "episodes are played once"),
         (["--corrector", "orakel"], "give none, oracle"),
         (["--gtr", "agregate=all"], "did you mean 'aggregate'"),

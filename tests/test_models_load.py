@@ -67,7 +67,7 @@ def test_other_families_train_from_a_folder_whose_name_says_nothing(family, coor
     )  # fmt: skip
     assert code == 0, err
     assert f"{coords} (from config.model_type={family})" in out
-    assert str(folder) in out.split("reference")[1].splitlines()[0]
+    assert str(folder) in out.split("\nreference ")[1].splitlines()[0]
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["coords"] == coords
     AutoModelForImageTextToText.from_pretrained(tmp_path / "run" / "final")
