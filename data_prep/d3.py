@@ -78,7 +78,7 @@ def _arguments(argv: Sequence[str] | None) -> tuple[argparse.Namespace, Target]:
     parser.add_argument("--pkl", type=Path, help="folder of images.pkl, annotations.pkl, sentences.pkl and groups.pkl")
     parser.add_argument("--json", type=Path, help="d3_{full,pres,abs}_annotations.json; its boxes instead of the pickles'")
     parser.add_argument("--images", type=Path, required=True, help="folder the file names are relative to")
-    parser.add_argument("--scenario", choices=("intra", "inter"), default="intra", help="sentences asked (default intra)")
+    parser.add_argument("--scenario", choices=("intra", "inter"), default="intra", help="sentences requested (default intra)")
     kind = parser.add_mutually_exclusive_group()
     kind.add_argument("--presence", action="store_const", dest="kind", const="presence", help="sentences about what is there")
     kind.add_argument("--absence", action="store_const", dest="kind", const="absence", help="sentences about what is missing")
@@ -172,9 +172,9 @@ def intra_scenario(
             report.bad(one.where, f"{pickles.folder} has no {missing}, so its scenario is not known")
             continue
         inner = pickles.groups[image["group_id"]]["inner_sent_id"]
-        asked = frozenset(names[number] for number in inner if number in names)
-        others = {box.label or "" for box in one.boxes} - asked
-        kept.append(replace(one.without(others), absent=asked))
+        requested = frozenset(names[number] for number in inner if number in names)
+        others = {box.label or "" for box in one.boxes} - requested
+        kept.append(replace(one.without(others), absent=requested))
     return kept
 
 

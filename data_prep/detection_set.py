@@ -234,9 +234,11 @@ def build_samples(images: Sequence[CheckedImage], plan: Plan) -> list[Sample]:
             )
         ]
     else:
-        asked = ((image, {*_present(image, plan), *_absent(image, plan, plan.negatives)}) for image in images)
+        requested = ((image, {*_present(image, plan), *_absent(image, plan, plan.negatives)}) for image in images)
         samples = [
-            _sample(image, tuple(name for name in plan.categories if name in names), plan) for image, names in asked if names
+            _sample(image, tuple(name for name in plan.categories if name in names), plan)
+            for image, names in requested
+            if names
         ]
     return draw(samples, plan.limit, plan.seed)
 
@@ -278,22 +280,22 @@ def _negative_samples(image: CheckedImage, plan: Plan) -> list[Sample]:
     return [_sample(image, (category,), plan) for category in _absent(image, plan, plan.negatives or 0)]
 
 
-def _sample(image: CheckedImage, asked: tuple[str, ...], plan: Plan) -> Sample:
-    boxes = [box for box in image.boxes if box.label in asked]
+def _sample(image: CheckedImage, requested: tuple[str, ...], plan: Plan) -> Sample:
+    boxes = [box for box in image.boxes if box.label in requested]
     meta = {
-        "categories": list(asked),
+        "categories": list(requested),
         "image_size": list(image.size_wh),
-        "crowd": [category for category in asked if category in image.crowd],
-        "negatives": [category for category in asked if category not in {box.label for box in boxes}],
+        "crowd": [category for category in requested if category in image.crowd],
+        "negatives": [category for category in requested if category not in {box.label for box in boxes}],
         "dataset": plan.dataset,
         "split": plan.split,
         "source_id": image.source_id,
     }
-    parts = [plan.dataset, image.source_id, *(asked if plan.per == "category" else ())]
+    parts = [plan.dataset, image.source_id, *(requested if plan.per == "category" else ())]
     return Sample(
         id="-".join(parts),
         task="detection",
-        question=", ".join(asked),
+        question=", ".join(requested),
         answer=[{"bbox_2d": list(box.xyxy), "label": box.label} for box in boxes],
         images=(str(image.path),),
         meta={key: value for key, value in meta.items() if value},
@@ -314,5 +316,5 @@ def finish(images: Sequence[CheckedImage], plan: Plan, target: Target, report: R
         f"negatives  {sum(not sample.answer for sample in samples)} samples with an empty answer",
         *box_counts(report),
     ]
-    asked = ", ".join(plan.categories[:MAX_COUNTED]) or "(none)"
-    return finish_writing(samples, target, report, lines, f"{len(images)} usable images, categories {asked}")
+    requested = ", ".join(plan.categories[:MAX_COUNTED]) or "(none)"
+    return finish_writing(samples, target, report, lines, f"{len(images)} usable images, categories {requested}")

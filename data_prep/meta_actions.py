@@ -1,6 +1,7 @@
 """A recorded ego trajectory → the driving meta-action it shows: one word for the speed and one for the path.
 
-Ours: AlphaDrive (arXiv 2503.07608) does not say how its labels were made. The rules look at the start and at the horizon:
+Source: ours, as AlphaDrive (arXiv 2503.07608) does not state how its labels were made. The rules compare the start with the
+horizon:
 
 - STOP below `stop_mps` at the horizon; else ACCELERATE or DECELERATE when the speed changed by `speed_change_mps` or
   more; else KEEP.
@@ -8,8 +9,7 @@ Ours: AlphaDrive (arXiv 2503.07608) does not say how its labels were made. The r
   lies `lane_change_m` or more to the side of the arc that has the driven length and the change of heading; else STRAIGHT.
   Following a bend is that arc, so it is no lane change.
 
-Without a map some cases stay open: a lane change that the horizon cuts in half looks like a bend, and a sharp bend like a
-turn.
+Without a map some cases are ambiguous: half a lane change before the horizon looks like a bend, and a sharp bend like a turn.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from numpy.typing import NDArray
 from vlrl.schema import Sample
 
 SLACK_S = 0.25
-"""How much earlier than the horizon a trajectory may end, and how late it may begin."""
+"""How much before the horizon a trajectory may end, and how far from time 0 it may begin, in seconds."""
 
 
 @dataclass(frozen=True)
 class Thresholds:
-    """Where one word ends and the next begins. All are positive."""
+    """The thresholds of the rules; all are positive."""
 
     horizon_s: float = 3.0
     stop_mps: float = 0.5
@@ -43,9 +43,9 @@ class Thresholds:
 
 @dataclass(frozen=True)
 class Trajectory:
-    """The ego vehicle from now (time 0) on, one value a pose. Headings are counter-clockwise; speeds along the heading.
-    Positions are in metres in any fixed frame with the same handedness (x, y and headings from x to y); None: integrated
-    from speeds and headings."""
+    """The ego vehicle from now (time 0) on, one value per pose. Headings are counter-clockwise; speeds are along the heading.
+    Positions are in metres in any fixed frame of the same handedness (headings turn from x to y); None: integrated from speeds
+    and headings."""
 
     times_s: tuple[float, ...]
     speeds_mps: tuple[float, ...]
@@ -63,7 +63,7 @@ HELP = {
 
 
 def add_threshold_options(parser: argparse.ArgumentParser) -> None:
-    """One flag a threshold."""
+    """Add one flag for each threshold."""
     for field in fields(Thresholds):
         parser.add_argument(
             f"--{field.name}", type=_positive, default=field.default, help=f"{HELP[field.name]} (default {field.default})"
@@ -71,6 +71,7 @@ def add_threshold_options(parser: argparse.ArgumentParser) -> None:
 
 
 def chosen_thresholds(args: argparse.Namespace) -> Thresholds:
+    """The thresholds of the flags."""
     return Thresholds(**{field.name: getattr(args, field.name) for field in fields(Thresholds)})
 
 
@@ -85,18 +86,18 @@ def _positive(text: str) -> float:
 
 
 def question(horizon_s: float) -> str:
-    """What a planning sample asks."""
+    """The question of a planning sample."""
     return f"plan the next {'three' if horizon_s == 3 else format(horizon_s, 'g')} seconds"
 
 
 def plan_counts(samples: Sequence[Sample]) -> list[str]:
-    """Lines that count the plans, the most frequent first: logs of driving are mostly KEEP, STRAIGHT."""
+    """Lines with the number of samples of each plan, the most frequent first."""
     plans = Counter(f"{sample.answer['speed']}, {sample.answer['path']}" for sample in samples)
     return [f"plans      {n} {plan}" for plan, n in sorted(plans.items(), key=lambda item: (-item[1], item[0]))]
 
 
 def trajectory_problem(trajectory: Trajectory, horizon_s: float) -> str | None:
-    """What keeps a trajectory from being labelled, or None."""
+    """Why a trajectory cannot be labelled, or None."""
     times = trajectory.times_s
     lengths = [len(times), len(trajectory.speeds_mps), len(trajectory.headings_rad)]
     lengths += [] if trajectory.positions_m is None else [len(trajectory.positions_m)]
@@ -120,7 +121,7 @@ def trajectory_problem(trajectory: Trajectory, horizon_s: float) -> str | None:
 
 
 def meta_action(trajectory: Trajectory, thresholds: Thresholds) -> dict[str, str]:
-    """`{"speed": word, "path": word}` of a trajectory that has no problem (`trajectory_problem`)."""
+    """`{"speed": word, "path": word}` of a trajectory for which `trajectory_problem` is None."""
     times, speeds = np.asarray(trajectory.times_s), np.asarray(trajectory.speeds_mps)
     end_s = min(thresholds.horizon_s, times[-1])
     end_mps = float(np.interp(end_s, times, speeds))

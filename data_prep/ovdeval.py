@@ -39,8 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     names = list(category_names(content).values())
     if args.subset in OWN_TEXTS:
         row_of = {str(row["id"]): row for row in reversed(content["images"])}
-        asked = ((one, own_texts(one, row_of[one.source_id], report)) for one in annotated)
-        annotated = [restricted(one, texts, report) for one, texts in asked if texts is not None]
+        requested = ((one, own_texts(one, row_of[one.source_id], report)) for one in annotated)
+        annotated = [restricted(one, texts, report) for one, texts in requested if texts is not None]
     names += [text for one in annotated for text in sorted(one.absent or ())]
     return write_detection(annotated, names, args, target, report, dataset=args.dataset or f"ovdeval-{args.subset}")
 

@@ -76,20 +76,20 @@ def vlm_r1(source: Source) -> Sample:
         raise BadRow(f"unknown accu_reward_method {method!r}; known: {', '.join(METHODS)}")
     if isinstance(reference, str):
         reference = reference.replace(ANSWER, "").replace(END_ANSWER, "").strip()
-    asked = _listed_categories(problem)
+    requested = _listed_categories(problem)
     boxes = None
     # corner pairs and boxes inside prose are not answers of this data set; they could be points or intervals
     if method not in TEXT_METHODS and (
         not isinstance(reference, str) or reference.startswith(("[", "{", "```")) or _says_none(reference)
     ):
-        boxes = _boxes_in(reference, none_is_empty=method in DETECTION_METHODS or asked is not None)
+        boxes = _boxes_in(reference, none_is_empty=method in DETECTION_METHODS or requested is not None)
     if boxes is None and method in DETECTION_METHODS:
         raise BadRow(f"{method} needs a list of boxes, got {str(reference)[:120]!r}")
-    if boxes is not None and (method in DETECTION_METHODS or asked is not None or _is_labelled(boxes)):
+    if boxes is not None and (method in DETECTION_METHODS or requested is not None or _is_labelled(boxes)):
         rewards = (DETECTION_METHODS[method], FORMAT) if method in DETECTION_METHODS else ()
-        return _detection(source, asked or list(dict.fromkeys(box.label for box in boxes if box.label)), boxes, rewards)
+        return _detection(source, requested or list(dict.fromkeys(box.label for box in boxes if box.label)), boxes, rewards)
     if boxes is not None:
-        expression = source.row.get("normal_caption") or _after(_REGION, problem) or asked_text(problem)
+        expression = source.row.get("normal_caption") or _after(_REGION, problem) or question_text(problem)
         return _grounding(source, expression, boxes)
     return _qa(source, problem, reference, method)
 
@@ -119,7 +119,7 @@ def _qa(source: Source, problem: str, reference: Any, method: str) -> Sample:
             raise BadRow(f"{reward}: {why}: {reference!r}")
     shaping = (LENGTH_METHODS[method],) if method in LENGTH_METHODS else ()
     meta = {**source.meta, "rewards": [reward, *shaping, FORMAT]}
-    return Sample(source.sample_id, "qa", asked_text(problem), answer, source.images, meta=meta)
+    return Sample(source.sample_id, "qa", question_text(problem), answer, source.images, meta=meta)
 
 
 def _default_reward(reference: Any) -> str:
@@ -152,8 +152,8 @@ def visual_rft(source: Source) -> Sample:
     if boxes is not None and "Position" in span.text:
         raise BadRow(f"the problem names no category ('belonging to the category ...'): {problem[:120]!r}")
     if boxes is not None:
-        return _grounding(source, asked_text(_after(_INSTRUCTION, problem) or problem), boxes)
-    return Sample(source.sample_id, "classification", asked_text(problem), span.text, source.images, meta=source.meta)
+        return _grounding(source, question_text(_after(_INSTRUCTION, problem) or problem), boxes)
+    return Sample(source.sample_id, "classification", question_text(problem), span.text, source.images, meta=source.meta)
 
 
 def cls_rl(source: Source) -> Sample:
@@ -170,7 +170,7 @@ def cls_rl(source: Source) -> Sample:
         choices = _names_in(found[1], label)
         ends = [end.end() for end in _SENTENCE_END.finditer(problem, 0, found.start())]
         problem = problem[: ends[-1] if ends else 0]
-    return Sample(source.sample_id, "classification", asked_text(problem), label, source.images, None, choices, source.meta)
+    return Sample(source.sample_id, "classification", question_text(problem), label, source.images, None, choices, source.meta)
 
 
 def vision_r1(source: Source) -> Sample:
@@ -182,10 +182,10 @@ def vision_r1(source: Source) -> Sample:
     ids = _json_cell(row["target_id_maps"], "target_id_maps") if row.get("target_id_maps") else {}
     if not isinstance(ids, dict):
         raise BadRow(f"target_id_maps must be an object, got {ids!r}")
-    asked = [name for name in ids if canon(name) != "background"]
-    if not asked:
+    requested = [name for name in ids if canon(name) != "background"]
+    if not requested:
         found = _CATEGORY_SET.search(problem)
-        asked = [name.strip() for name in found[1].split(",") if name.strip()] if found else []
+        requested = [name.strip() for name in found[1].split(",") if name.strip()] if found else []
     # the boxes are pixels of an image of the stated size, which the stored one may be a resized form of
     x = y = 1.0
     if row.get("width") is not None and row.get("height") is not None and source.sizes_wh:
@@ -202,7 +202,7 @@ def vision_r1(source: Source) -> Sample:
             if problem_of_box is not None:
                 raise BadRow(problem_of_box)
             boxes.append(Box(corners[0] * x, corners[1] * y, corners[2] * x, corners[3] * y, item[0].strip()))
-    return _detection(source, asked or list(dict.fromkeys(box.label or "" for box in boxes)), boxes, ())
+    return _detection(source, requested or list(dict.fromkeys(box.label or "" for box in boxes)), boxes, ())
 
 
 def _json_cell(value: Any, name: str) -> Any:
@@ -234,24 +234,24 @@ def _is_labelled(boxes: Sequence[Box]) -> bool:
     return len(boxes) != 1 or boxes[0].label is not None
 
 
-def _detection(source: Source, asked: Sequence[str], boxes: Sequence[Box], rewards: tuple[str, ...]) -> Sample:
+def _detection(source: Source, requested: Sequence[str], boxes: Sequence[Box], rewards: tuple[str, ...]) -> Sample:
     if not source.sizes_wh:
         raise BadRow("boxes need an image")
-    if not asked:
+    if not requested:
         raise BadRow("the row does not say which categories it asks for, and its answer is empty")
     spelling: dict[str, str] = {}
-    for name in asked:
+    for name in requested:
         spelling.setdefault(canon(name), name)
-    asked = list(spelling.values())
+    requested = list(spelling.values())
     items = []
     for box in boxes:
-        label = asked[0] if box.label is None and len(asked) == 1 else spelling.get(canon(box.label or ""))
+        label = requested[0] if box.label is None and len(requested) == 1 else spelling.get(canon(box.label or ""))
         if label is None:
-            raise BadRow(f"label {box.label!r} is not among the asked categories {', '.join(asked)}"[:300])
+            raise BadRow(f"label {box.label!r} is not among the requested categories {', '.join(requested)}"[:300])
         items.append({"bbox_2d": _in_image(box, source), "label": label})
-    meta = {**source.meta, "categories": asked, "image_size": list(source.sizes_wh[0])}
+    meta = {**source.meta, "categories": requested, "image_size": list(source.sizes_wh[0])}
     meta |= {"rewards": list(rewards)} if rewards else {}
-    return Sample(source.sample_id, "detection", ", ".join(asked), items, source.images, meta=meta)
+    return Sample(source.sample_id, "detection", ", ".join(requested), items, source.images, meta=meta)
 
 
 def _grounding(source: Source, expression: str, boxes: Sequence[Box]) -> Sample:
@@ -283,7 +283,7 @@ def _after(pattern: re.Pattern[str], text: str) -> str | None:
     return found[1].strip() if found else None
 
 
-def asked_text(problem: str) -> str:
+def question_text(problem: str) -> str:
     """The question in a problem: without image placeholders, and cut before the first sentence about the format.
 
     Raises BadRow where nothing is left.

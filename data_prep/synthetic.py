@@ -1,9 +1,10 @@
-"""vlrl's own synthetic samples as a file: what the schema looks like for every task, and data for a run without a data set.
+"""Writes vlrl's own synthetic samples to a file: an example of the schema for every task, and data for a run without a data
+set.
 
     python data_prep/synthetic.py --task detection,qa --n 2000 --out samples.jsonl
 
-Images are addresses (`synthetic:detection/train/0/17`) that are drawn when opened; `--export_images` has no use here.
-`--split` names the stream: train and test never share an image, nor do two seeds.
+Images are addresses (`synthetic:detection/train/0/17`) that are drawn when opened, so `--export_images` has no effect.
+Different values of `--split` or `--seed` never share an image.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--task", default="detection", help=f"names separated by commas, of {', '.join(TASKS)}; taken in turn")
     parser.add_argument("--n", type=whole_number, default=1000, help="samples in all")
-    parser.add_argument("--split", default="train", help="name of the stream of samples (default: train)")
+    parser.add_argument("--split", default="train", help="name of the split (default: train)")
     parser.add_argument("--open_label", action="store_true", help="classification without a list of candidates")
     add_output_options(parser, dataset=False)
     args = parser.parse_args(argv)
@@ -43,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def made(task: str, seed: int, split: str, index: int, open_label: bool) -> Sample:
-    """Sample `index` of a stream; `open_label`: a class is asked for without candidates."""
+    """Sample `index` of a split; `open_label`: classification without a list of candidates."""
     sample = TASKS[task].draw(seed, split, index)
     return replace(sample, choices=None) if open_label and task == "classification" else sample
 

@@ -1,7 +1,7 @@
-"""Pickles of annotations, read without running what they may hold.
+"""Reads pickles of annotations without running code in them.
 
-Some public sets come as pickles. A pickle can name any function to call, so here only plain data (numbers, text, lists,
-dictionaries, sets) is built, and numpy arrays where the set has them; every other name ends the program.
+Some public sets come as pickles, and a pickle can name any function to call. Here only plain data (numbers, text, lists,
+dictionaries, sets) is built, and numpy arrays where the set has them; any other name ends the program.
 """
 
 from __future__ import annotations

@@ -210,7 +210,7 @@ BAD_VLM_R1 = [
         turns("Q", '[{"bbox_2d": [1, 2, 3, 4], "label": "a"}, {"bbox_2d": [1, 2, 3], "label": "a"}]'),
         "1 boxes of 2 are unusable",
     ),
-    (turns(OVD, '[{"bbox_2d": [1, 2, 3, 4], "label": "zebra"}]'), "label 'zebra' is not among the asked categories"),
+    (turns(OVD, '[{"bbox_2d": [1, 2, 3, 4], "label": "zebra"}]'), "label 'zebra' is not among the requested categories"),
     (turns(OVD.replace('"rider\'s helmet"', "'rider's helmet'"), OVD_BOXES), "the list of objects to detect cannot be read"),
     (turns("Q", '[{"bbox_2d": [1, 2, 3, 4], "label": "a"}]', image=[]), "boxes need an image"),
 ]
@@ -390,7 +390,7 @@ def test_box_counts_choose_rows(files, capsys):
         (boxes_row(solution='[["dog", [1, 2, 3, 4]]]'), "a box is [x1, y1, x2, y2], got 1"),
         (boxes_row(solution='[["dog", [[1, 2, 3]]]]'), "a box is [x1, y1, x2, y2]"),
         (boxes_row(solution='[["dog", [[9, 2, 3, 8]]]]'), "has no area"),
-        (boxes_row(solution='[["zebra", [[1, 2, 3, 8]]]]'), "label 'zebra' is not among the asked categories"),
+        (boxes_row(solution='[["zebra", [[1, 2, 3, 8]]]]'), "label 'zebra' is not among the requested categories"),
         (boxes_row(solution='[{"label": "dog"}]'), "an item of the solution is [class, [[x1, y1, x2, y2]]]"),
         (boxes_row(width="wide"), "width and height must be above 0"),
         (boxes_row(width=0), "width and height must be above 0"),
