@@ -104,7 +104,7 @@ def benchmark(around: before_after.Around) -> int:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-    return 0 if before_after.conclude(around, partial(print, flush=True)) else 1
+    return 0 if before_after.write_benchmarks(around, partial(print, flush=True)) else 1
 
 
 def leave(code: int) -> NoReturn:

@@ -1,37 +1,37 @@
 """`diff A1 A2 ... --to B1 B2 ...`: several runs a side, as several seeds of one recipe are.
 
-Two sources of chance are told apart: which run (interquartile means over runs, `vlrl.metrics.runs`), and which samples (the
-mean over runs of every sample, paired as `diff` of two folders pairs them).
+Two sources of chance are reported apart: which run (interquartile means over runs, `vlrl.metrics.runs`), and which samples (the
+mean over runs of each sample, paired as `diff` of two folders pairs them).
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from vlrl.bench.diff import Rows, compare, difference_table, read_folder
+from vlrl.bench.paired_rows import Rows, compare_rows, difference_table, read_result_folder
 from vlrl.metrics.runs import Comparison, compare_runs
+from vlrl.metrics.tables import text_table
 from vlrl.schema import Metric, SampleError
 from vlrl.tasks.evaluate import write_json
 
 Results = Sequence[Mapping[str, Any]]
-ALL = "all tasks"
+ALL_TASKS = "all tasks"
 
 
 def diff_several(args: argparse.Namespace) -> int:
     """Print both tables; write `diff.json` where asked. Raises SampleError."""
-    sides = [[read_folder(folder) for folder in folders] for folders in (args.folders, args.to)]
+    sides = [[read_result_folder(folder) for folder in folders] for folders in (args.folders, args.to)]
     results = [[result for result, _ in side] for side in sides]
     for name, folders, side in zip("AB", (args.folders, args.to), results, strict=True):
         models = ", ".join(dict.fromkeys(str(result.get("model")) for result in side))
         print(f"{name}  {len(side)} runs: {' '.join(map(str, folders))}  models {models}")
     paired = seeds_pair(*results)
     if paired:
-        print("runs pair by their seeds; those of one seed are drawn together")
+        print("runs pair by their seeds; runs of one seed are resampled together")
     elif len({(result.get("data") or {}).get("sha256") for side in results for result in side}) > 1:
-        print("the data files differ (SHA-256) and seeds do not pair: runs are compared as they are, samples by id alone")
+        print("the data files differ (SHA-256) and seeds do not pair: samples are matched by their ids alone")
     over_runs = compare_results(results[0], results[1], paired=paired)
     print(f"\nover runs: interquartile means, stratified bootstrap of {len(sides[0])} and {len(sides[1])} runs")
     print(runs_table(over_runs))
@@ -41,7 +41,7 @@ def diff_several(args: argparse.Namespace) -> int:
     ]
     common = merged[0].keys() & merged[1].keys()
     if common:
-        over_samples = compare(merged[0], merged[1])
+        over_samples = compare_rows(merged[0], merged[1])
         which = "on both sides, by seed" if paired else "that every run answered, means over runs"
         print(f"\nover samples: {len(common)} {which}, paired")
         print(difference_table(over_samples))
@@ -49,9 +49,9 @@ def diff_several(args: argparse.Namespace) -> int:
         print("\nno sample was answered by every run: nothing to pair over samples")
     if args.output_path:
         args.output_path.mkdir(parents=True, exist_ok=True)
-        told: dict[str, Any] = {side: list(map(str, folders)) for side, folders in (("a", args.folders), ("b", args.to))}
-        told |= {"paired_by_seed": paired, "over_runs": over_runs, "over_samples": over_samples}
-        write_json(args.output_path / "diff.json", told)
+        record: dict[str, Any] = {side: list(map(str, folders)) for side, folders in (("a", args.folders), ("b", args.to))}
+        record |= {"paired_by_seed": paired, "over_runs": over_runs, "over_samples": over_samples}
+        write_json(args.output_path / "diff.json", record)
         print(args.output_path / "diff.json")
     return 0
 
@@ -81,7 +81,7 @@ def compare_results(a: Results, b: Results, paired: bool = False) -> list[dict[s
     heads = [(task, metric) for task, metric in a[0].get("headline", {}).items() if (task, metric) in names]
     if len(heads) > 1:
         strata = [{f"{key}": [_values(result)[key] for result in side] for key in heads} for side in (a, b)]
-        found.append(_record(ALL, "headlines", compare_runs(strata[0], strata[1], paired=paired)))
+        found.append(_record(ALL_TASKS, "headlines", compare_runs(strata[0], strata[1], paired=paired)))
     if not found:
         raise SampleError("there is no number that every run has; compare runs of the same tasks")
     return found
@@ -99,16 +99,16 @@ def _values(result: Mapping[str, Any]) -> dict[tuple[str, str], float]:
 
 
 def _record(task: str, metric: str, made: Comparison) -> dict[str, Any]:
-    def told(one: Metric) -> dict[str, Any]:
+    def as_json(one: Metric) -> dict[str, Any]:
         return {"value": one.value, "ci95": None if one.ci95 is None else list(one.ci95), "n_runs": one.n}
 
     parts = {"a": made.a, "b": made.b, "difference": made.difference, "p_improvement": made.improvement}
-    return {"task": task, "metric": metric, **{name: told(one) for name, one in parts.items()}}
+    return {"task": task, "metric": metric, **{name: as_json(one) for name, one in parts.items()}}
 
 
 def merge(runs: Sequence[Rows], seeds: Sequence[Any] | None) -> Rows:
-    """The rows of several runs as one: what each sample adds is the mean over runs, so that sides of unequal number can be
-    exchanged. Samples that not every run has are left out; with `seeds`, samples of different seeds are different ones."""
+    """The rows of several runs as one: the parts of each sample are means over runs, so that sides of unequal size can be
+    compared. Samples that not every run has are left out. With `seeds`, samples of different seeds are different samples."""
     if seeds is not None:
         return {
             (task, f"{key} (seed {seed})"): {**row, "image": f"{row['image']} (seed {seed})"}
@@ -123,7 +123,7 @@ def merge(runs: Sequence[Rows], seeds: Sequence[Any] | None) -> Rows:
             continue
         for other in same:
             if other["ground_truth"] != row["ground_truth"]:
-                raise SampleError(f"sample {key[1]!r} has another right answer in another run; score all on the same data")
+                raise SampleError(f"sample {key[1]!r} has another ground truth in another run; score all on the same data")
         names = [name for name in row["parts"] if all(name in other["parts"] for other in same)]
         parts = {name: [sum(one["parts"][name][i] for one in (row, *same)) / len(runs) for i in (0, 1)] for name in names}
         found[key] = {**row, "parts": parts}
@@ -131,7 +131,8 @@ def merge(runs: Sequence[Rows], seeds: Sequence[Any] | None) -> Rows:
 
 
 def runs_table(found: Sequence[Mapping[str, Any]]) -> str:
-    rows = [["Tasks", "Metric", "IQM A", "IQM B", "Diff", "CI", "P(B better)", "CI", "n"]]
+    """A Markdown table of `compare_results`' records, a row a metric."""
+    rows = []
     for one in found:
         rows.append(
             [
@@ -146,19 +147,9 @@ def runs_table(found: Sequence[Mapping[str, Any]]) -> str:
                 f"{one['a']['n_runs']}+{one['b']['n_runs']} runs",
             ]
         )
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = ["|" + "|".join(f" {cell.ljust(width)} " for cell, width in zip(row, widths, strict=True)) + "|" for row in rows]
-    return "\n".join([lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]])
+    header = ["Tasks", "Metric", "IQM A", "IQM B", "Diff", "CI", "P(B better)", "CI", "n"]
+    return text_table(header, rows, markdown=True)
 
 
 def _interval(one: Mapping[str, Any], form: str) -> str:
     return "N/A" if one["ci95"] is None else f"[{one['ci95'][0]:{form}}, {one['ci95'][1]:{form}}]"
-
-
-def check_folders(folders: Sequence[Path], to: Sequence[Path]) -> None:
-    """Raises SampleError where it is not clear what is compared with what."""
-    if not to and len(folders) != 2:
-        raise SampleError(f"{len(folders)} folders: give two, or several a side: diff A1 A2 ... --to B1 B2 ...")
-    for side in (folders, to) if to else ():
-        if len(set(side)) < len(side):
-            raise SampleError("a folder is named twice on one side; every run counts once")

@@ -1,7 +1,7 @@
-"""Who answers: the model in this process (or one a process), a server behind `--base_url`, or vLLM.
+"""Engines that answer: a model in this process (under torchrun one in each), a server at `--base_url`, or vLLM.
 
-An engine says how it writes boxes (`prepare_sample`) and yields completions in batches as they are made. Torch is imported by
-the first one.
+An engine adds its box format and image sizes to a sample (`prepare_sample`) and yields completions in batches as they are made. Only
+the model in this process imports torch.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from vlrl.schema import Prediction, Sample, SampleError, Task
 
 Limit = Callable[[Sample], int]
 BACKOFF_S = 1.0
-SENT_AS_THEY_ARE = {".jpg": "jpeg", ".jpeg": "jpeg", ".png": "png"}
+SENT_UNCHANGED = {".jpg": "jpeg", ".jpeg": "jpeg", ".png": "png"}
 
 
 @dataclasses.dataclass(frozen=True)
 class Failure:
-    """A request that got no answer. It is asked again by the next run and is no wrong answer."""
+    """A request that got no answer. The next run repeats it; it does not count as a wrong answer."""
 
     id: str
     why: str
@@ -54,7 +54,7 @@ class Engine(Protocol):
 
 
 def load_engine(args: argparse.Namespace, boxes: bool) -> Engine:
-    """The engine that the flags name. `boxes`: answers hold coordinates, whose dialect must be known. Raises ValueError."""
+    """The engine that the flags name. `boxes`: answers hold coordinates, whose convention must be known. Raises ValueError."""
     if args.base_url and args.use_vllm:
         raise ValueError("--base_url and --use_vllm are two engines; a vLLM server is reached by --base_url alone")
     if args.base_url:
@@ -95,8 +95,8 @@ class Local:
         )
         self.loaded.model.to(self.state.device)
         if self.rank == 0:
-            told = f"boxes {self.loaded.coords} (from {self.loaded.coords_reason}); attention {self.loaded.attention}"
-            print(f"model     {self.loaded.name}; {told}")
+            boxes = f"boxes {self.loaded.coords} (from {self.loaded.coords_reason})"
+            print(f"model     {self.loaded.name}; {boxes}; attention {self.loaded.attention}")
         self.name = f"transformers, {self.loaded.model.dtype}".replace("torch.", "")
 
     def prepare_sample(self, sample: Sample) -> Sample:
@@ -105,7 +105,7 @@ class Local:
         return prepare_sample(sample, self.loaded, **self.forms)
 
     def answers(self, tasks: Mapping[str, Task], samples: Sequence[Sample], limit: Limit) -> Answers:
-        """Batches of equal limits and similar lengths, the longest first: what does not fit into memory shows at once."""
+        """Batches of equal limits and similar lengths, the longest first, so that too little memory shows at once."""
         from vlrl.models.generate import complete
 
         ordered = sorted(samples, key=lambda sample: (limit(sample), prompt_length(sample, tasks)), reverse=True)
@@ -124,20 +124,20 @@ class Local:
 
 
 def prompt_length(sample: Sample, tasks: Mapping[str, Task]) -> float:
-    """About how long a prompt is, in tokens: a token a 28 x 28 px of image and four letters of text."""
+    """Roughly the length of a prompt in tokens: one for each 28 x 28 px of image, one for four letters of text."""
     width, height = sample.meta.get("image_size") or (0, 0)
     return len(sample.images) * width * height / 784 + len(tasks[sample.task].prompt(sample)) / 4
 
 
-class _Alone:
-    """What engines share that are one process and have no processor of their own to ask."""
+class _SingleProcess:
+    """What the server and vLLM share: one process, and no image processor of the model at hand."""
 
     rank, world = 0, 1
 
     def __init__(self, args: argparse.Namespace, boxes: bool, flag: str) -> None:
         if boxes and args.coords in (None, "resized_px"):
             raise ValueError(
-                f"{flag}: say with --coords how this model writes boxes: norm1000 | norm1 | px"
+                f"{flag}: state with --coords how this model writes boxes: norm1000 | norm1 | px"
                 " (resized_px depends on its image processor, which only the model in this process has)"
             )
         self.model: str = args.model_name_or_path
@@ -155,13 +155,13 @@ class _Alone:
         return dataclasses.replace(sample, meta=meta)
 
     def wait_for_everyone(self) -> None:
-        """There is nobody else."""
+        """There is no other process."""
 
     def finish(self) -> None:
-        """There is nothing to leave."""
+        """There is no process group."""
 
 
-class Server(_Alone):
+class Server(_SingleProcess):
     """Any OpenAI-compatible server: `api_nproc` requests at a time, each tried `retry` times."""
 
     def __init__(self, args: argparse.Namespace, boxes: bool) -> None:
@@ -197,8 +197,8 @@ class Server(_Alone):
         return Prediction(sample.id, reply.text, n_tokens if isinstance(n_tokens, int) else 0, reply.finish_reason == "length")
 
 
-class Vllm(_Alone):
-    """vLLM in this process; it spreads over GPUs by itself, so it is started without torchrun."""
+class Vllm(_SingleProcess):
+    """vLLM in this process; it uses several GPUs by itself, so it is started without torchrun."""
 
     def __init__(self, args: argparse.Namespace, boxes: bool) -> None:
         super().__init__(args, boxes, "--use_vllm")
@@ -221,7 +221,7 @@ class Vllm(_Alone):
         self.name = f"vllm {vllm.__version__}"
 
     def answers(self, tasks: Mapping[str, Task], samples: Sequence[Sample], limit: Limit) -> Answers:
-        """256 prompts at a time, which vLLM batches as it likes."""
+        """256 prompts at a time, which vLLM batches by itself."""
         for start in range(0, len(samples), 256):
             batch = samples[start : start + 256]
             games = [sample for sample in batch if tasks[sample.task].is_episode(sample)]
@@ -247,21 +247,21 @@ class Vllm(_Alone):
 
 
 def seed_of(seed: int, sample: Sample) -> int:
-    """The seed of one sampled reply: repeated runs draw the same, samples differ."""
+    """The seed of one sampled reply: the same in every run, different for every sample."""
     return int.from_bytes(hashlib.sha256(f"{seed} {sample.id}".encode()).digest()[:4], "big") >> 1
 
 
 def chat_messages(sample: Sample, tasks: Mapping[str, Task]) -> list[dict[str, Any]]:
-    """The user turn as OpenAI's API takes it: pictures as data URLs before the text."""
+    """The user turn in the format of OpenAI's API: images as data URLs before the text."""
     content: list[dict[str, Any]] = [{"type": "image_url", "image_url": {"url": url}} for url in data_urls(sample)]
     content.append({"type": "text", "text": tasks[sample.task].prompt(sample)})
     return [{"role": "user", "content": content}]
 
 
 def data_urls(sample: Sample) -> list[str]:
-    """What a sample shows, as `data:` URLs: JPEG and PNG files as they are, anything else as PNG of the opened picture."""
-    kinds = [SENT_AS_THEY_ARE.get(Path(path).suffix.lower()) for path in sample.images]
-    if sample.video is None and None not in kinds and not any(_is_turned(path) for path in sample.images):
+    """The images of a sample as `data:` URLs: JPEG and PNG files as they are, anything else as PNG of the opened image."""
+    kinds = [SENT_UNCHANGED.get(Path(path).suffix.lower()) for path in sample.images]
+    if sample.video is None and None not in kinds and not any(_needs_conversion(path) for path in sample.images):
         return [_url(Path(path).read_bytes(), str(kind)) for path, kind in zip(sample.images, kinds, strict=True)]
     urls = []
     for image in open_images(sample):
@@ -271,8 +271,8 @@ def data_urls(sample: Sample) -> list[str]:
     return urls
 
 
-def _is_turned(path: str) -> bool:
-    """Whether a picture's EXIF asks to turn it, or it has transparency: a server may read both otherwise than we do."""
+def _needs_conversion(path: str) -> bool:
+    """Whether an image is rotated by its EXIF tag or has transparency, which a server may read differently from us."""
     from PIL import Image
 
     with Image.open(path) as image:
@@ -284,8 +284,8 @@ def _url(data: bytes, kind: str) -> str:
 
 
 def check_world(engine: Engine) -> None:
-    """Several processes are for models in them. Raises SampleError for other engines under torchrun."""
+    """Raises SampleError for an engine of one process that was started by torchrun."""
     import os
 
     if engine.world == 1 and int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise SampleError(f"the engine '{engine.name}' runs in one process; start without torchrun")
+        raise SampleError(f"the engine '{engine.name}' runs in one process; start it without torchrun")

@@ -7,31 +7,25 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from vlrl.data.files import read_json_lines
 from vlrl.rewards import load_reward
 from vlrl.rewards.grading import grade_case, options_in
 from vlrl.schema import SampleError, Score
 
 
 def grade_file(args: argparse.Namespace) -> int:
+    """Write a line of scores for each case of `--cases`. Raises ValueError for a reward or a case that cannot be used."""
     load_reward(args.reward)
     lines = []
-    text = args.cases.read_text(encoding="utf-8")
-    for number, line in enumerate(text.splitlines(), start=1):
-        if not line.strip():
-            continue
-        where = f"{args.cases}:{number}"
-        try:
-            case = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise SampleError(f"{where}: not a line of JSON: {error}") from error
-        if not isinstance(case, dict):
-            raise SampleError(f"{where}: a case is a JSON object, got {type(case).__name__}")
+    for where, case in read_json_lines(args.cases):
         extra = options_in(case)
         spec = args.reward
         if extra:
             spec += ("," if spec.count(":") > spec.count(".py:") else ":") + extra
         scores = grade_case(load_reward(spec), case, where, args.cases.parent)
         lines.append(json.dumps(_as_json(scores, "completions" in case), ensure_ascii=True, default=str))
+    if not lines:
+        raise SampleError(f"{args.cases}: holds no cases")
     partial = args.out.with_suffix(args.out.suffix + ".partial")
     partial.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
     partial.replace(args.out)

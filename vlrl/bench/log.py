@@ -1,7 +1,8 @@
 """`predictions.jsonl`: completions logged as they are made, so that a killed run loses nothing and goes on by sample id.
 
-One process appends to the file itself; of several each appends to a part of its own, which the first one merges. A half-written
-last line is dropped and asked again. An answer is taken up only if it was made with the same settings (`run.json`).
+One process appends to the file itself; of several, each appends to a part of its own, and the first one merges the parts. A
+half-written last line is dropped and its sample answered again. Answers of an earlier run are kept only if that run had the
+same settings (`run.json`).
 """
 
 from __future__ import annotations
@@ -13,14 +14,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
+from vlrl.data.files import read_json_object
 from vlrl.schema import Prediction, SampleError
 from vlrl.tasks.evaluate import write_json
 
-PREDICTIONS, SETTINGS = "predictions.jsonl", "run.json"
+PREDICTIONS_FILE, SETTINGS_FILE = "predictions.jsonl", "run.json"
 
 
 def prediction_from_json(row: Any, where: str) -> Prediction:
-    """Raises SampleError unless the object has an id and a completion; what else is missing is unknown or none."""
+    """Raises SampleError unless the object has an id and a completion; other keys may be missing."""
     if not isinstance(row, dict) or not isinstance(row.get("id"), str) or not isinstance(row.get("completion"), str):
         raise SampleError(f'{where}: a prediction is {{"id": text, "completion": text}}, got {str(row)[:80]}')
     n_tokens = row.get("n_tokens")
@@ -32,7 +34,8 @@ def prediction_from_json(row: Any, where: str) -> Prediction:
 
 
 def read_log(path: Path) -> list[Prediction]:
-    """All whole lines of a log. Raises SampleError for a line that is not the last and no prediction, or an id seen twice."""
+    """All whole lines of a log. Raises SampleError for an id used twice, and for a line that is not a prediction
+    (the last line may be cut off)."""
     found: list[Prediction] = []
     line_of: dict[str, int] = {}
     raw = path.read_bytes()
@@ -60,27 +63,27 @@ def to_line(prediction: Prediction) -> str:
 
 
 class Log:
-    """The log of a run in `folder`. `rank` of `world` processes; only rank 0 calls `settle`, `gather` and `finish`."""
+    """The log of a run in `folder`. `rank` of `world` processes; only rank 0 calls `settle`, `gather` and `sort`."""
 
     def __init__(self, folder: Path, rank: int = 0, world: int = 1) -> None:
         self.folder, self.rank, self.world = folder, rank, world
-        self.path = folder / PREDICTIONS
+        self.path = folder / PREDICTIONS_FILE
         self._file: IO[str] | None = None
 
     def settle(self, settings: Mapping[str, Any]) -> None:
         """Write what the answers depend on, or check that the folder's answers were made with the same. Raises SampleError."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        path = self.folder / SETTINGS
+        path = self.folder / SETTINGS_FILE
         if path.is_file():
-            before = json.loads(path.read_text(encoding="utf-8"))
+            before = read_json_object(path)
             for key, value in settings.items():
                 if before.get(key) != value:
                     raise SampleError(
                         f"{self.folder} holds answers made with {key}={before.get(key)!r}, this run has {value!r}:"
-                        " they cannot be mixed; name another --output_path or repeat the settings"
+                        " answers of both cannot be mixed; name another --output_path or repeat the settings"
                     )
         elif self.path.is_file():
-            raise SampleError(f"{self.path} exists without {SETTINGS}, so nothing tells how it was made; name another folder")
+            raise SampleError(f"{self.path} exists without {SETTINGS_FILE}, its settings; name another --output_path")
         else:
             write_json(path, dict(settings))
 
@@ -115,7 +118,7 @@ class Log:
         self._file.write("".join(map(to_line, predictions)))
         self._file.flush()
 
-    def finish(self, order: Sequence[str]) -> None:
+    def sort(self, order: Sequence[str]) -> None:
         """Bring the log into the order of the samples; ids that are not in `order` (a larger --limit before) come last."""
         self.gather()
         place = {key: i for i, key in enumerate(order)}

@@ -1,6 +1,6 @@
-"""`report.html`: one file with the table, plots and a browsable choice of answers with their pictures and boxes.
+"""`report.html`: one file with the table of numbers, plots, and a choice of answers with their images and boxes.
 
-Everything is inside (pictures as base64, a few lines of style and script), so it opens without a network.
+Everything is inside (images as base64, a few lines of style and script), so it opens without a network.
 """
 
 from __future__ import annotations
@@ -12,23 +12,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 from PIL import Image, ImageDraw
 
+from vlrl.bench.page_plots import OUTCOME_COLOURS, plots_of
 from vlrl.bench.results import shown
-from vlrl.bench.suite import Suite, as_answered
+from vlrl.bench.suite import Suite, as_logged
 from vlrl.data.images import ImageError, open_images
 from vlrl.schema import Prediction, Sample, Task, is_there
 from vlrl.tasks.evaluate import OUTCOMES, Row, Scored, boxes_of
 
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
-
 N_CARDS = 24
 """Answers shown of each outcome and task."""
-SIDE_PX = 320
-TRUE_COLOUR, ANSWER_COLOUR = (20, 160, 60), (214, 39, 40)
-COLOUR_OF = {"right": "#2e7d32", "partly": "#c08000", "wrong": "#c62828", "unparsed": "#757575"}
+THUMBNAIL_PX = 320
+"""The longer side of an image on the page."""
+TRUE_COLOUR, PREDICTED_COLOUR = (20, 160, 60), (214, 39, 40)
 STYLE = """body{font:15px/1.45 system-ui,sans-serif;margin:2em auto;max-width:1200px;padding:0 1em;color:#222}
 table{border-collapse:collapse;margin:1em 0}td,th{padding:.25em .8em;border-bottom:1px solid #ddd;text-align:left}
 td.n{font-variant-numeric:tabular-nums}.note{background:#fff3cd;padding:.5em 1em;border-radius:6px}
@@ -47,18 +44,18 @@ c.style.display=(show==='all'||c.dataset.outcome===show)?'':'none'})})})"""
 def write_page(
     path: Path,
     suite: Suite,
-    asked: Sequence[Sample],
-    answered: Mapping[str, Prediction],
+    samples: Sequence[Sample],
+    predictions: Mapping[str, Prediction],
     scored: Sequence[Scored],
     result: Mapping[str, Any],
 ) -> None:
-    """Write the report of a scored run; pictures that are not there are said to be missing."""
-    by_id = {sample.id: sample for sample in asked}
+    """Write the page of a scored run; images that do not exist are marked as missing."""
+    by_id = {sample.id: sample for sample in samples}
     parts = [f"<h1>{_e(suite.name)}</h1>", _facts(result)]
     for one in scored:
         parts += [f"<h2>{_e(one.name)}</h2>"]
         parts += [f'<p class="note">{_e(one.label)}</p>'] if one.label else []
-        parts += [_table(one), *_plots(one), _cards(suite, one, by_id, answered)]
+        parts += [_table(one), *plots_of(one), _cards(suite, one, by_id, predictions)]
     text = (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         f"<title>{_e(suite.name)}, {_e(str(result.get('model')))}</title><style>{STYLE}</style></head>\n<body>"
@@ -66,7 +63,7 @@ def write_page(
         + f"\n<script>{SCRIPT}</script></body></html>\n"
     )
     partial = path.with_suffix(".partial")
-    partial.write_text(text, encoding="utf-8")
+    partial.write_text(text, encoding="utf-8", errors="backslashreplace")
     partial.replace(path)
 
 
@@ -103,100 +100,10 @@ def _table(one: Scored) -> str:
     return table if len(rows) <= 30 else f"<details open><summary>{len(rows)} numbers</summary>{table}</details>"
 
 
-# ---- plots
-
-
-def _plots(one: Scored) -> list[str]:
-    drawn = [_plot("numbers in 0..1 with 95 % intervals", _bars(one)), _plot("answers", _outcomes(one))]
-    for name, matrix in (one.extra.get("confusion") or {}).items():
-        drawn.append(_plot(f"{name}: true word (rows) and word said (columns)", _matrix(matrix)))
-    if one.extra.get("reliability"):
-        drawn.append(_plot("stated confidence and share of right answers", _reliability(one.extra["reliability"])))
-    return [plot for plot in drawn if plot]
-
-
-def _plot(caption: str, figure: Any) -> str:
-    if figure is None:
-        return ""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=90)
-    plt.close(figure)
-    return f'<figure><img alt="{_e(caption)}" src="{_png(buffer.getvalue())}"><figcaption>{_e(caption)}</figcaption></figure>'
-
-
-def _png(data: bytes) -> str:
-    return f"data:image/png;base64,{base64.b64encode(data).decode()}"
-
-
-def _bars(one: Scored) -> Any:
-    values = {
-        name: metric
-        for name, metric in one.metrics.items()
-        if metric.value is not None and 0 <= metric.value <= 1 and name != "n_tokens"
-    }
-    values = dict(list(values.items())[:40])
-    if not values:
-        return None
-    figure, axis = plt.subplots(figsize=(9, 0.6 + 0.27 * len(values)), constrained_layout=True)
-    for place, (name, metric) in enumerate(reversed(values.items())):
-        axis.barh(place, metric.value or 0.0, color="#1f77b4" if name == one.headline else "#9ecae1")
-        if metric.ci95 is not None:
-            axis.plot(metric.ci95, (place, place), color="black", linewidth=1.5)
-    axis.set_yticks(range(len(values)), list(reversed(values)), fontsize=8)
-    axis.set_xlim(0, 1)
-    axis.grid(axis="x", alpha=0.3)
-    return figure
-
-
-def _outcomes(one: Scored) -> Any:
-    counts = {outcome: sum(row.outcome == outcome for row in one.rows) for outcome in OUTCOMES}
-    if not any(counts.values()):
-        return None
-    figure, axis = plt.subplots(figsize=(9, 1.1), constrained_layout=True)
-    left = 0
-    for outcome, n in counts.items():
-        if n:
-            axis.barh(0, n, left=left, color=COLOUR_OF[outcome], label=f"{outcome} {n}")
-            left += n
-    axis.set_yticks([])
-    axis.set_xlim(0, left)
-    axis.legend(ncol=4, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.25), frameon=False)
-    return figure
-
-
-def _matrix(matrix: Mapping[str, Mapping[str, int]]) -> Any:
-    said = list(next(iter(matrix.values())))
-    counts = [[row[word] for word in said] for row in matrix.values()]
-    figure, axis = plt.subplots(figsize=(1.5 + 0.9 * len(said), 1.2 + 0.45 * len(matrix)), constrained_layout=True)
-    axis.imshow(counts, cmap="Blues", aspect="auto")
-    most = max(max(row) for row in counts) or 1
-    for y, row in enumerate(counts):
-        for x, n in enumerate(row):
-            axis.text(x, y, str(n), ha="center", va="center", fontsize=8, color="white" if n > most / 2 else "black")
-    axis.set_xticks(range(len(said)), said, fontsize=7, rotation=30, ha="right")
-    axis.set_yticks(range(len(matrix)), list(matrix), fontsize=7)
-    return figure
-
-
-def _reliability(table: Sequence[Mapping[str, Any]]) -> Any:
-    figure, axis = plt.subplots(figsize=(4.5, 4), constrained_layout=True)
-    axis.plot((0, 1), (0, 1), color="grey", linestyle="--", linewidth=1)
-    for row in table:
-        if row["n"]:
-            axis.bar((row["low"] + row["high"]) / 2, row["accuracy"], width=0.09, color="#9ecae1")
-            axis.plot(row["confidence"], row["accuracy"], "o", color="#1f77b4")
-            axis.text(row["confidence"], min(1.0, row["accuracy"] + 0.03), f"n={row['n']}", fontsize=7, ha="center")
-    axis.set_xlabel("stated confidence")
-    axis.set_ylabel("share right")
-    axis.set_xlim(0, 1)
-    axis.set_ylim(0, 1.05)
-    return figure
-
-
 # ---- answers
 
 
-def _cards(suite: Suite, one: Scored, by_id: Mapping[str, Sample], answered: Mapping[str, Prediction]) -> str:
+def _cards(suite: Suite, one: Scored, by_id: Mapping[str, Sample], predictions: Mapping[str, Prediction]) -> str:
     shown_rows = [row for row in one.rows if row.id in by_id and suite.shows_answers(by_id[row.id])]
     chosen: list[Row] = []
     for outcome in OUTCOMES:
@@ -207,41 +114,41 @@ def _cards(suite: Suite, one: Scored, by_id: Mapping[str, Sample], answered: Map
         f'<button data-show="{outcome}"{" class=on" if outcome == "all" else ""}>{outcome}</button>'
         for outcome in ("all", *(name for name in OUTCOMES if any(row.outcome == name for row in chosen)))
     )
-    cards = "\n".join(_card(row, by_id[row.id], answered[row.id], suite) for row in chosen)
-    held = len(one.rows) - len(shown_rows)
-    note = f"<p>{held} answers are kept out of this page: they may describe people or places.</p>" if held else ""
+    cards = "\n".join(_card(row, by_id[row.id], predictions[row.id], suite) for row in chosen)
+    n_hidden = len(one.rows) - len(shown_rows)
+    note = f"<p>{n_hidden} answers are not shown on this page: they may describe people or places.</p>" if n_hidden else ""
     head = f"<h3>Answers ({len(chosen)} of {len(one.rows)})</h3>"
     if suite.boxes:
-        head += "<p>Boxes: green is right, red is the answer's.</p>"
+        head += "<p>Boxes: green is the ground truth, red the prediction.</p>"
     return f'{head}{note}<div class="filter">{buttons}</div><div class="cards">{cards}</div>'
 
 
 def _card(row: Row, sample: Sample, prediction: Prediction, suite: Suite) -> str:
-    picture = _picture(suite.tasks[sample.task], as_answered(sample, prediction), prediction)
-    asked = suite.tasks[sample.task].prompt(sample)
+    images = _images(suite.tasks[sample.task], as_logged(sample, prediction), prediction)
+    prompt = suite.tasks[sample.task].prompt(sample)
     return (
-        f'<div class="card" data-outcome="{row.outcome}" style="border-top-color:{COLOUR_OF[row.outcome]}">{picture}'
-        f"<b>{row.outcome}</b> · {_e(row.id)}<pre>{_e(asked[:1500])}</pre>"
-        f"<div>true: {_e(row.ground_truth[:600])}</div><div>answer: {_e(row.answer[:600]) or '(none)'}</div>"
-        f"<details><summary>completion{', cut off' if prediction.truncated else ''}</summary>"
+        f'<div class="card" data-outcome="{row.outcome}" style="border-top-color:{OUTCOME_COLOURS[row.outcome]}">{images}'
+        f"<b>{row.outcome}</b> · {_e(row.id)}<pre>{_e(prompt[:1500])}</pre>"
+        f"<div>ground truth: {_e(row.ground_truth[:600])}</div><div>answer: {_e(row.answer[:600]) or '(none)'}</div>"
+        f"<details><summary>completion{', truncated' if prediction.truncated else ''}</summary>"
         f"<pre>{_e(prediction.completion[:4000])}</pre></details></div>"
     )
 
 
-def _picture(task: Task, sample: Sample, prediction: Prediction) -> str:
-    """The sample's pictures side by side, true boxes in green, the answer's in red."""
-    pictures = [*sample.images, *([sample.video] if sample.video else [])]
-    if not pictures:
+def _images(task: Task, sample: Sample, prediction: Prediction) -> str:
+    """The sample's images side by side, true boxes in green, predicted ones in red."""
+    paths = [*sample.images, *([sample.video] if sample.video else [])]
+    if not paths:
         return ""
-    if not all(map(is_there, pictures)):
-        return "<i>the picture is not here</i>"
+    if not all(map(is_there, paths)):
+        return "<i>the image does not exist</i>"
     try:
         images = open_images(sample)[:4]
     except ImageError as error:
         return f"<i>{_e(str(error))}</i>"
     found = []
     for number, image in enumerate(images):
-        scale = min(1.0 if max(image.size) >= SIDE_PX else SIDE_PX / max(image.size), SIDE_PX / max(image.size))
+        scale = THUMBNAIL_PX / max(image.size)
         small = image.resize(
             (max(1, round(image.width * scale)), max(1, round(image.height * scale))), Image.Resampling.BILINEAR
         )
@@ -258,6 +165,6 @@ def _draw_boxes(image: Image.Image, task: Task, sample: Sample, prediction: Pred
     if found is None:
         return
     draw = ImageDraw.Draw(image)
-    for boxes, colour in ((found[0], TRUE_COLOUR), (found[1] or (), ANSWER_COLOUR)):
+    for boxes, colour in ((found[0], TRUE_COLOUR), (found[1] or (), PREDICTED_COLOUR)):
         for box in boxes:
             draw.rectangle([scale * v for v in box.xyxy], outline=colour, width=2)

@@ -14,19 +14,20 @@ from typing import Any
 import numpy as np
 
 from vlrl.metrics.bootstrap import N_RESAMPLES
+from vlrl.metrics.tables import text_table
 from vlrl.rewards.chat_client import without_secrets
 from vlrl.schema import Metric
 from vlrl.tasks.evaluate import Row, Scored, git_revision, versions, write_json
 
 _ADDRESS = re.compile(r"https?://.*")
-RESULT, SCORES = "result.json", "scores.jsonl"
+RESULT_FILE, SCORES_FILE = "result.json", "scores.jsonl"
 
 
 def result_json(scored: Sequence[Scored], about: Mapping[str, Any]) -> dict[str, Any]:
     """lmms-eval's keys (`results` with `<metric>,none` and `<metric>_stderr,none`, `n-samples`, `versions`, ...) and ours.
 
     `about` adds what the numbers were made with: model, seed, data, settings. Beside every value stand `_ci95`, `_n`, and for
-    means the closed forms `_stderr_clt` and, where pictures are shared, `_stderr_clustered`.
+    means the closed forms `_stderr_clt` and, where samples share images, `_stderr_clustered`.
     """
     results: dict[str, dict[str, Any]] = {}
     for one in scored:
@@ -55,6 +56,18 @@ def result_json(scored: Sequence[Scored], about: Mapping[str, Any]) -> dict[str,
     }
 
 
+def about_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What `run.json` states of a run, as `result.json` holds it."""
+    decoding = str(settings.get("decoding", "greedy"))
+    temperature = 0.0 if decoding == "greedy" else float(decoding.rpartition(" ")[2])
+    generation = {"temperature": temperature, "max_tokens": settings.get("max_new_tokens")}
+    return {
+        "model": settings.get("model"),
+        "seed": settings.get("seed"),
+        "config": {**settings, "gen_kwargs": generation},
+    }
+
+
 def _redacted() -> list[str]:
     """The command line, without user, password and query of addresses."""
     return [_ADDRESS.sub(lambda found: without_secrets(found[0]), word) for word in sys.argv[1:]]
@@ -62,7 +75,7 @@ def _redacted() -> list[str]:
 
 def closed_forms(rows: Sequence[Row], name: str) -> dict[str, float]:
     """Standard errors of a mean over rows without resampling: `stderr_clt` takes rows for independent, `stderr_clustered`
-    takes rows of one picture together. Nothing for numbers that are no means of rows."""
+    takes rows of one image together. Empty for numbers that are not means of rows."""
     found = [(row.parts[name], row.image) for row in rows if name in row.parts]
     if len(found) < 2 or any(bottom != 1 for (_, bottom), _ in found):
         return {}
@@ -70,9 +83,9 @@ def closed_forms(rows: Sequence[Row], name: str) -> dict[str, float]:
     gaps_N = values_N - values_N.mean()
     n = len(values_N)
     errors = {"stderr_clt": float(values_N.std(ddof=1) / math.sqrt(n))}
-    pictures = {picture: i for i, picture in enumerate(dict.fromkeys(picture for _, picture in found))}
-    if len(pictures) < n:
-        sums_U = np.bincount([pictures[picture] for _, picture in found], weights=gaps_N)
+    images = {image: i for i, image in enumerate(dict.fromkeys(image for _, image in found))}
+    if len(images) < n:
+        sums_U = np.bincount([images[image] for _, image in found], weights=gaps_N)
         errors["stderr_clustered"] = float(np.sqrt((sums_U**2).sum()) / n)
     return errors
 
@@ -80,13 +93,13 @@ def closed_forms(rows: Sequence[Row], name: str) -> dict[str, float]:
 def write_results(folder: Path, scored: Sequence[Scored], about: Mapping[str, Any]) -> dict[str, Any]:
     """Write `result.json` and `scores.jsonl`; returns what `result.json` holds."""
     folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / f"{SCORES}.partial"
+    partial = folder / f"{SCORES_FILE}.partial"
     with partial.open("w", encoding="utf-8") as file:
         for one in scored:
             file.writelines(json.dumps({"task": one.name, **row.to_json()}, ensure_ascii=True) + "\n" for row in one.rows)
-    partial.replace(folder / SCORES)
+    partial.replace(folder / SCORES_FILE)
     result = result_json(scored, about)
-    write_json(folder / RESULT, result)
+    write_json(folder / RESULT_FILE, result)
     return result
 
 
@@ -99,10 +112,10 @@ def shown(metric: Metric) -> tuple[str, str, str]:
     return f"{metric.value:.4f}", stderr, interval
 
 
-def table(scored: Sequence[Scored]) -> str:
+def result_table(scored: Sequence[Scored]) -> str:
     """lmms-eval's Markdown table with the interval and n added; numbers of single classes (`name[class]`) are left to
     `result.json`, except those of a task that has nothing else."""
-    rows = [["Tasks", "Version", "Filter", "n-shot", "Metric", "", "Value", "", "Stderr", "95 % interval", "n"]]
+    rows = []
     for one in scored:
         plain = {name: m for name, m in one.metrics.items() if "[" not in name} or one.metrics
         for i, (name, metric) in enumerate(plain.items()):
@@ -110,13 +123,11 @@ def table(scored: Sequence[Scored]) -> str:
             value, stderr, interval = shown(metric)
             first = [one.name, one.version] if i == 0 else ["", ""]
             rows.append([*first, "none", "0", name, arrow, value, "±", stderr, interval, str(metric.n)])
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = ["|" + "|".join(f" {cell.ljust(width)} " for cell, width in zip(row, widths, strict=True)) + "|" for row in rows]
-    rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
-    return "\n".join([lines[0], rule, *lines[1:]])
+    header = ["Tasks", "Version", "Filter", "n-shot", "Metric", "", "Value", "", "Stderr", "95 % interval", "n"]
+    return text_table(header, rows, markdown=True)
 
 
 def counts_line(scored: Sequence[Scored], n_failed: int) -> str:
-    """What was not read, cut off, left out: never silently."""
+    """How many answers were not read or truncated, and how many samples were left out."""
     counts = {key: sum(getattr(one, key) for one in scored) for key in ("n_unparsed", "n_truncated", "n_missing_image")}
     return "  ".join(f"{key} {value}" for key, value in {**counts, "n_failed": n_failed}.items())

@@ -1,6 +1,7 @@
-"""What a benchmark asks and how it scores the answers: the package's own tasks, a task of the user's, AutoTrust.
+"""What a benchmark asks and how it scores the answers. Here: the records that all benchmarks share, and the suite of tasks.
 
-A suite asks in stages, each of which may build on the answers before it. Not here: who answers, where answers are kept.
+A suite asks in stages, each of which may build on the answers before it. Not here: which benchmarks there are
+(`vlrl.bench.suites`), who answers (`vlrl.bench.engines`), where answers are kept (`vlrl.bench.log`).
 """
 
 from __future__ import annotations
@@ -23,9 +24,14 @@ from vlrl.tasks.evaluate import Scored, extra_of, measure, numbers
 from vlrl.tasks.rubric import answer_problem_of
 
 TASK_VERSION = "1"
-"""Of all own tasks: raised when a prompt, a parser or a metric changes what a number means."""
+"""Of the package's tasks: raised when a prompt, a parser or a metric changes what a number means."""
 N_SYNTHETIC = 400
-"""Synthetic held-out samples a task unless --limit says how many of all, the tasks in turns: those a run is measured on."""
+"""Synthetic held-out samples of each task, unless --limit sets their total; the tasks take turns."""
+MAX_TOKENS = 512
+TINY_MAX_TOKENS = 96
+"""The longest right answer of the tasks that the embedded model `tiny` knows takes fewer."""
+MODEL_META = ("coords", "image_size", "input_size", "answer_format", "box_format")
+"""The keys of a sample's `meta` that depend on the model and are needed to read its answers again."""
 Predictions = Mapping[str, Prediction]
 Stage = Callable[[Predictions], Sequence[Sample]]
 
@@ -55,46 +61,62 @@ class Suite:
     score: Callable[[Sequence[Sample], Predictions], list[Scored]]
     boxes: bool
     publish: Callable[[Predictions, Path, Mapping[str, Any], Sequence[str]], list[Path]] | None = None
-    """(answers, folder, result, ids without a picture) -> files of the benchmark's own form that were written."""
+    """(predictions, folder, result, ids without an image) -> files of the benchmark's own format that were written."""
     prepare: Callable[[Any, Sequence[Sample]], list[Sample]] | None = None
-    """(engine, samples of a stage) -> the samples, after the pictures that the run itself makes were made."""
+    """(engine, samples of a stage) -> the samples, after the images that the run itself makes were made."""
     engine: Callable[[argparse.Namespace], Any] | None = None
     """What answers instead of the engine that the flags name."""
     shows_answers: Callable[[Sample], bool] = lambda sample: True
-    """Whether a report may show what was answered (privacy questions are kept out)."""
+    """Whether the page may show the answer (privacy questions are kept out)."""
 
 
-def own_suite(
-    names: str, data: Path | None, *, image_root: Path | None, limit: int | None, seed: int, max_tokens: int, need_images: bool
-) -> Suite:
+@dataclass(frozen=True)
+class StoredAnswers:
+    """Answers made before, ready to be scored without a model. `about`: what `result.json` states beside the numbers."""
+
+    suite: Suite
+    samples: Sequence[Sample]
+    predictions: Predictions
+    about: Mapping[str, Any]
+
+
+def task_suite(args: argparse.Namespace, max_tokens: int | None, need_images: bool = False) -> Suite:
     """The suite of one or several tasks (`detection`, `detection,qa`, `path/to/my_task.py`). Raises ValueError."""
-    tasks = {task.name: task for task in load_tasks(names)}
-    loaded = list(tasks.values())
-    if data is None:
-        n = limit or N_SYNTHETIC * len(tasks)
-        samples = [loaded[i % len(loaded)].draw(seed, "heldout", i // len(loaded)) for i in range(n)]
-        samples = [json_round_trip(sample) for sample in samples]
-        text = "\n".join(json.dumps(sample_to_json(sample), sort_keys=True) for sample in samples)
-        digest = hashlib.sha256(text.encode()).hexdigest()
-        source = Source(f"synthetic, seed {seed} (the project's own)", digest, len(samples))
+    tasks = {task.name: task for task in load_tasks(args.task)}
+    tiny = getattr(args, "model_name_or_path", "") in ("tiny", "tiny-random")
+    most_tokens = max_tokens or (TINY_MAX_TOKENS if tiny else MAX_TOKENS)
+    if args.data is None:
+        samples, source = _synthetic(tasks, args.limit, args.seed)
     else:
-        samples = read_samples(data, image_root, limit, need_images=need_images)
-        source = Source(str(data), sha256_of(data), len(samples), str(data))
+        samples = read_samples(args.data, args.image_root, args.limit, need_images=need_images)
+        source = Source(str(args.data), sha256_of(args.data), len(samples), str(args.data))
     for sample in samples:
         if sample.task not in tasks:
-            raise SampleError(f"{data} (id {sample.id!r}): its task is {sample.task!r}, this run's are {', '.join(tasks)}")
+            raise SampleError(f"{args.data} (id {sample.id!r}): its task is {sample.task!r}, this run's are {', '.join(tasks)}")
         problem = answer_problem_of(tasks[sample.task], sample)
         if problem:
-            raise SampleError(f"{data} (id {sample.id!r}): {problem}")
+            raise SampleError(f"{args.data} (id {sample.id!r}): {problem}")
+    label = source.description if args.data is None else ""
     return Suite(
         name=",".join(tasks),
         tasks=tasks,
         source=source,
-        stages=(lambda answered: samples,),
-        limit=lambda sample: max_tokens,
-        score=lambda asked, answered: score_tasks(tasks, asked, answered, source.description if data is None else ""),
+        stages=(lambda predictions: samples,),
+        limit=lambda sample: most_tokens,
+        score=lambda samples, predictions: score_tasks(tasks, samples, predictions, label),
         boxes=any(tasks[sample.task].boxes is not None for sample in samples),
     )
+
+
+def _synthetic(tasks: Mapping[str, Task], limit: int | None, seed: int) -> tuple[list[Sample], Source]:
+    """Held-out samples that the tasks generate, in turns."""
+    loaded = list(tasks.values())
+    n = limit or N_SYNTHETIC * len(tasks)
+    samples = [loaded[i % len(loaded)].draw(seed, "heldout", i // len(loaded)) for i in range(n)]
+    samples = [json_round_trip(sample) for sample in samples]
+    text = "\n".join(json.dumps(sample_to_json(sample), sort_keys=True) for sample in samples)
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    return samples, Source(f"synthetic, seed {seed} (the project's own)", digest, len(samples))
 
 
 def json_round_trip(sample: Sample) -> Sample:
@@ -110,27 +132,23 @@ def _plain(value: Any) -> Any:
     return value.item() if hasattr(value, "item") else value
 
 
-def as_answered(sample: Sample, prediction: Prediction) -> Sample:
-    """The sample as it was asked: dialect, sizes and layout come from the log where it tells them."""
-    told = {key: prediction.meta[key] for key in SITUATED if key in prediction.meta}
-    return dataclasses.replace(sample, meta={**sample.meta, **told}) if told else sample
+def as_logged(sample: Sample, prediction: Prediction) -> Sample:
+    """The sample with the box format, coordinate convention, image sizes and answer layout that the log states."""
+    logged = {key: prediction.meta[key] for key in MODEL_META if key in prediction.meta}
+    return dataclasses.replace(sample, meta={**sample.meta, **logged}) if logged else sample
 
 
-SITUATED = ("coords", "image_size", "input_size", "answer_format", "box_format")
-"""What of a sample's `meta` depends on the model and is needed to read its answers again."""
-
-
-def score_tasks(tasks: Mapping[str, Task], asked: Sequence[Sample], answered: Predictions, label: str) -> list[Scored]:
-    """The numbers of each task over the samples that have an answer."""
+def score_tasks(tasks: Mapping[str, Task], samples: Sequence[Sample], predictions: Predictions, label: str) -> list[Scored]:
+    """The numbers of each task over the samples that have a prediction."""
     found = []
     for name, task in tasks.items():
-        samples = [sample for sample in asked if sample.task == name and sample.id in answered]
-        if not samples:
+        own = [sample for sample in samples if sample.task == name and sample.id in predictions]
+        if not own:
             continue
-        predictions = [answered[sample.id] for sample in samples]
-        samples = [as_answered(sample, prediction) for sample, prediction in zip(samples, predictions, strict=True)]
-        rows = measure(task, samples, predictions)
-        metrics = {**numbers(task, rows), "n_tokens": bootstrap_mean([float(p.n_tokens) for p in predictions])}
+        made = [predictions[sample.id] for sample in own]
+        own = [as_logged(sample, prediction) for sample, prediction in zip(own, made, strict=True)]
+        rows = measure(task, own, made)
+        metrics = {**numbers(task, rows), "n_tokens": bootstrap_mean([float(p.n_tokens) for p in made])}
         extra = extra_of(task, rows)
         stated = [row for row in rows if row.confidence is not None]
         if stated:
@@ -143,11 +161,11 @@ def score_tasks(tasks: Mapping[str, Task], asked: Sequence[Sample], answered: Pr
                 name=name,
                 version=TASK_VERSION,
                 headline=task.headline,
-                metrics=with_headline_first(metrics, task.headline),
+                metrics=_with_headline_first(metrics, task.headline),
                 rows=rows,
-                n=len(samples),
+                n=len(own),
                 n_unparsed=sum(row.outcome == "unparsed" for row in rows),
-                n_truncated=sum(p.truncated for p in predictions),
+                n_truncated=sum(p.truncated for p in made),
                 extra=extra,
                 label=label,
                 lower_is_better=frozenset({"calibration_error", "n_tokens"}),
@@ -156,5 +174,5 @@ def score_tasks(tasks: Mapping[str, Task], asked: Sequence[Sample], answered: Pr
     return found
 
 
-def with_headline_first(metrics: Mapping[str, Metric], headline: str) -> dict[str, Metric]:
+def _with_headline_first(metrics: Mapping[str, Metric], headline: str) -> dict[str, Metric]:
     return {**({headline: metrics[headline]} if headline in metrics else {}), **metrics}

@@ -49,13 +49,14 @@ def as_object(row: Any, where: str) -> dict[str, Any]:
     return row
 
 
-def read_json_object(path: Path, flag: str) -> dict[str, Any]:
+def read_json_object(path: Path, flag: str = "") -> dict[str, Any]:
     """The JSON object in a file that the user names with `flag`, which begins the message. Raises SampleError."""
+    text, where = read_utf8(path), f"{flag} {path}".lstrip()
     try:
-        row = json.loads(read_utf8(path))
+        row = json.loads(text)
     except ValueError as error:
-        raise SampleError(f"{flag} {path}: not JSON: {error}") from error
-    return as_object(row, f"{flag} {path}")
+        raise SampleError(f"{where}: not JSON: {error}") from error
+    return as_object(row, where)
 
 
 def write_json_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:

@@ -1,9 +1,9 @@
-"""A training run that ends in the benchmark (`--bench autotrust,vilbench`): who it started from and `final/`, side by side.
+"""A training run that ends in the benchmark (`--bench autotrust,vilbench`): the model it started from beside `final/`.
 
-Every measurement is a command of its own (`python -m vlrl.bench run ...`), started by the first process when training is over
-and the others have left: what a benchmark does to memory, processes or the interpreter cannot harm the run, and anybody can
-repeat it by hand. Results lie in `<run>/bench/before/<name>` and `.../after/<name>`, `bench diff` pairs them. Flags and data of
-all benchmarks are checked before anything is trained. Not here: what benchmarks there are (`vlrl.training.benchmark_flags`).
+Every measurement is a command of its own (`python -m vlrl.bench run ...`), started by the first process after training, when
+the others have ended: a benchmark cannot harm the run, and anybody can repeat it by hand. Results are written to
+`<run>/bench/before/<name>` and `.../after/<name>`, and `bench diff` pairs them. Flags and data of all benchmarks are checked
+before anything is trained. Not here: the flags (`vlrl.training.benchmark_flags`).
 """
 
 from __future__ import annotations
@@ -18,15 +18,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from vlrl.metrics.tables import text_table
 from vlrl.models.names import TINY_NAMES
 from vlrl.tasks.evaluate import write_json
-from vlrl.training.benchmark_flags import BENCHMARKS, folder_name
+from vlrl.training.benchmark_flags import family_of, folder_name
 from vlrl.training.config import Config
 from vlrl.training.options import ConfigError
 
 SIDES = ("before", "after")
 EMBEDDED_TOKENS, EMBEDDED_TASK_TOKENS = 32, 96
-"""The longest answers of an embedded model, to benchmarks of others and to tasks it is not trained on here."""
+"""Most tokens of an embedded model's answers: in benchmarks that are not tasks, and in tasks it is not trained on here."""
 _LAUNCHED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
 _LAUNCHER = ("GROUP_", "ROLE_", "TORCHELASTIC_", "TORCH_NCCL_", "ACCELERATE_", "FSDP_")
 
@@ -40,7 +41,7 @@ class Around:
     coords: str
     n_processes: int
     failed: dict[str, str] = field(default_factory=dict)
-    """Benchmark -> what went wrong and how to go on."""
+    """Benchmark -> what went wrong and how to repeat it."""
 
     def words(self, name: str, side: str) -> list[str]:
         """`bench run`'s flags for one benchmark of one side."""
@@ -48,7 +49,7 @@ class Around:
         model, grpo, options = config.model, config.grpo, config.run
         embedded, random = model.model_name_or_path in TINY_NAMES, str(model.model_name_or_path).endswith("-random")
         before = side == "before"
-        told: dict[str, Any] = {
+        flags: dict[str, Any] = {
             "task": name,
             "model_name_or_path": model.model_name_or_path if before else self.folder / "final",
             "output_path": self.path(name, side),
@@ -64,7 +65,7 @@ class Around:
             "device": "cpu" if grpo.use_cpu else None,
             **dict(zip(("answer_format", "box_format"), config.layout, strict=True)),
         }
-        words = [word for key, value in told.items() if value is not None for word in (f"--{key}", str(value))]
+        words = [word for key, value in flags.items() if value is not None for word in (f"--{key}", str(value))]
         words += ["--trust_remote_code"] if grpo.trust_remote_code else []
         return ["run", *words, *config.bench.flags.get(name, ())]
 
@@ -72,7 +73,7 @@ class Around:
         return self.folder / "bench" / side / folder_name(name)
 
     def check(self) -> None:
-        """Read every benchmark's flags and data once, asking nothing. Raises ConfigError."""
+        """Check the flags and data of every benchmark by a dry run. Raises ConfigError."""
         for name in self.config.bench.names:
             done = _bench([*self.words(name, "before"), "--dry_run"], capture=True)
             if done.returncode:
@@ -80,7 +81,7 @@ class Around:
                 raise ConfigError(f"--bench {name}: {' '.join(why).removeprefix('error: ')}")
 
     def measure(self, say: Callable[..., None]) -> list[dict[str, Any]]:
-        """Ask both models, pair their answers. A benchmark that fails is told in `failed`; the others go on."""
+        """Evaluate both models and pair their answers. A benchmark that fails is recorded in `failed`; the others go on."""
         found = []
         for name in self.config.bench.names:
             done = {side: self._measured(name, side, say) for side in SIDES}
@@ -96,8 +97,8 @@ class Around:
         say(f"\nbench     {name}, {side} training: {shlex.join(['vlrl-bench', *words])}")
         code = _bench(words, n_processes=self.n_processes).returncode
         if code:
-            told = f"{side} training it ended with exit code {code}; repeat it: {shlex.join(['vlrl-bench', *words])}"
-            self.failed[name] = f"{self.failed[name]}; {told}" if name in self.failed else told
+            why = f"{side} training it ended with exit code {code}; repeat it: {shlex.join(['vlrl-bench', *words])}"
+            self.failed[name] = f"{self.failed[name]}; {why}" if name in self.failed else why
         return code == 0
 
     def _paired(self, name: str) -> list[dict[str, Any]]:
@@ -113,13 +114,13 @@ class Around:
 
 
 def _max_tokens(config: Config, name: str, embedded: bool) -> int | None:
-    """The run's own tasks may take what its completions may; all else has limits of its own, which only embedded models
-    lower, and those by name: `final/` gets as many as the model it came from."""
+    """The run's own tasks get the limit of its completions. Other benchmarks have limits of their own, lowered for embedded
+    models only, for `final/` as for the model it came from."""
     if name in config.run.task.split(","):
         return config.grpo.max_completion_length
     if not embedded:
         return None
-    return EMBEDDED_TOKENS if name.partition(":")[0] in BENCHMARKS else EMBEDDED_TASK_TOKENS
+    return EMBEDDED_TOKENS if family_of(name) is not None else EMBEDDED_TASK_TOKENS
 
 
 def _bench(words: list[str], n_processes: int = 1, capture: bool = False) -> subprocess.CompletedProcess[str]:
@@ -134,16 +135,16 @@ def _bench(words: list[str], n_processes: int = 1, capture: bool = False) -> sub
     return subprocess.run(command, env=env, capture_output=capture, text=True, check=False)
 
 
-def conclude(around: Around, say: Callable[..., None]) -> bool:
-    """Measure, add `bench` to `summary.json`, and tell; True where every benchmark could be measured."""
+def write_benchmarks(around: Around, say: Callable[..., None]) -> bool:
+    """Measure, add `bench` to `summary.json` and print the table; True where every benchmark was measured."""
     found = around.measure(say)
     path = around.folder / "summary.json"
     summary = json.loads(path.read_text(encoding="utf-8"))
     summary["bench"] = {"differences": found, "failed": around.failed, "folder": str(around.folder / "bench")}
     write_json(path, summary)
     if found:
-        say("\nthe benchmark before and after training, the same questions to both; 95 % bootstrap intervals of the difference")
-        say(table(found))
+        say("\nthe benchmark before and after training, on the same samples; 95 % bootstrap intervals of the difference")
+        say(before_after_table(found))
     for name, why in around.failed.items():
         say(f"bench     {name} was not measured: {why}")
     if around.failed:
@@ -152,19 +153,18 @@ def conclude(around: Around, say: Callable[..., None]) -> bool:
     return not around.failed
 
 
-def table(found: list[dict[str, Any]]) -> str:
-    """A row a metric: before, after, the paired difference; numbers of single groups (`name[group]`) are left to
+def before_after_table(found: list[dict[str, Any]]) -> str:
+    """A row a metric: before, after, the paired difference. Numbers of single groups (`name[group]`) are only in
     `summary.json`."""
-    rows = [["benchmark", "metric", "before", "after", "difference", "95 % interval", "p", "n"]]
+    rows = []
     for one in found:
         if "[" in one["metric"]:
             continue
         interval = "-" if one["ci95"] is None else f"[{one['ci95'][0]:+.4f}, {one['ci95'][1]:+.4f}]"
         numbers = [_shown(one, key, form) for key, form in (("a", ".4f"), ("b", ".4f"), ("difference", "+.4f"))]
         rows.append([_label(one), one["metric"], *numbers, interval, _shown(one, "p_value", ".4f"), str(one["n"])])
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows]
-    return "\n".join([lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]])
+    header = ["benchmark", "metric", "before", "after", "difference", "95 % interval", "p", "n"]
+    return text_table(header, rows, markdown=True)
 
 
 def _label(one: Mapping[str, Any]) -> str:

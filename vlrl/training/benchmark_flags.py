@@ -1,43 +1,42 @@
-"""Which benchmarks there are, by the names that `bench run --task` and `--bench` of a training run take; its flags. No torch.
+"""The flags of a training run that ends in the benchmark (`--bench autotrust,detection`): their names and checks. No torch.
 
-Not here: running them (`vlrl.bench`), and when a training run does (`vlrl.training.benchmark_after`).
+Not here: running them (`vlrl.training.benchmark_after`). The part and the options of a benchmark are checked by its own dry run
+before anything is trained.
 """
 
 from __future__ import annotations
 
-import difflib
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from vlrl.bench.autotrust import PARTS, is_autotrust
+from vlrl.data.name_values import nearest, split_pair
 from vlrl.tasks import KNOWN, load_task
 
-AUTOTRUST, VILBENCH, CANDIDATES = "autotrust", "vilbench", "vilbench/candidates"
-BENCHMARKS = (AUTOTRUST, *(f"{AUTOTRUST}/{part}" for part in PARTS), VILBENCH, CANDIDATES)
-"""Those that are no task of one kind of sample, in the order in which `list` tells them."""
+FAMILIES = ("autotrust", "vilbench")
+"""Benchmarks that are not tasks, by the first word of their names: the keys of `vlrl.bench.suites.SUITES`."""
 
 
-def is_vilbench(name: str) -> bool:
-    return name.partition("/")[0] == VILBENCH
+def family_of(name: str) -> str | None:
+    """The benchmark that a name such as `autotrust/ego:subtype=x` belongs to; None for a task."""
+    family = name.partition(":")[0].partition("/")[0]
+    return family if family in FAMILIES else None
 
 
 def check_name(name: str) -> None:
-    """Raises ValueError for a name that `bench run --task` would not take, naming the nearest that it does."""
-    if name.partition(":")[0] in BENCHMARKS:
+    """Raises ValueError for a name that `bench run --task` would not take, with the nearest one that it would."""
+    if family_of(name) is not None:
         return
-    if not (is_autotrust(name) or is_vilbench(name)) and (name in KNOWN or name.endswith(".py")):
+    if name in KNOWN or name.endswith(".py"):
         load_task(name)
         return
-    known = [*KNOWN, *BENCHMARKS]
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    hint = f"; did you mean {close[0]!r}?" if close else ""
-    raise ValueError(f"unknown benchmark {name!r}{hint} (known: {', '.join(known)}, or path/to/my_task.py)")
+    known = [*KNOWN, *FAMILIES]
+    raise ValueError(f"unknown benchmark {name!r}{nearest(name, known)} (known: {', '.join(known)}, or path/to/my_task.py)")
 
 
 def folder_name(name: str) -> str:
-    """How a result folder of a benchmark is called: its name without what a path cannot hold."""
+    """The name of a benchmark's result folder: its own name without what a path cannot hold."""
     plain = Path(name).stem if name.endswith(".py") else name
     return "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in plain)
 
@@ -61,11 +60,11 @@ class BenchConfig:
     bench: str | None = field(
         default=None,
         metadata={
-            "help": "Benchmarks to run when training is over, on the model the run started from and on final/, as"
-            " autotrust,vilbench,detection (`python -m vlrl.bench list` names them)."
+            "help": "Benchmarks to run after training, on the model the run started from and on final/, as"
+            " autotrust,vilbench,detection (`vlrl bench list` names them)."
         },
     )
-    bench_limit: int | None = field(default=None, metadata={"help": "At most so many samples of each (see bench run --limit)."})
+    bench_limit: int | None = field(default=None, metadata={"help": "At most this many samples of each (bench run --limit)."})
     bench_flags: list[str] | None = field(
         default=None,
         metadata={"help": 'Further flags of `bench run` by benchmark: "autotrust=--data qa-pairs --image_root images".'},
@@ -73,7 +72,7 @@ class BenchConfig:
 
 
 def read_benches(config: BenchConfig) -> Benches:
-    """The benchmarks that flags ask for. Raises ValueError naming the nearest right name."""
+    """The benchmarks that the flags name. Raises ValueError with the nearest right name."""
     names = tuple(filter(None, (config.bench or "").split(",")))
     for name in names:
         check_name(name)
@@ -85,8 +84,11 @@ def read_benches(config: BenchConfig) -> Benches:
         raise ValueError(f"--bench_limit {config.bench_limit}: must be at least 1")
     flags = {}
     for words in config.bench_flags or []:
-        name, equals, told = words.partition("=")
-        if name not in names or not equals:
-            raise ValueError(f"--bench_flags {words}: give NAME=FLAGS with one of --bench {','.join(names) or '(none)'}")
-        flags[name] = tuple(shlex.split(told))
+        name, value = split_pair(words, "--bench_flags", names)
+        if name in flags:
+            raise ValueError(f"--bench_flags: {name} is given twice")
+        try:
+            flags[name] = tuple(shlex.split(value))
+        except ValueError as error:
+            raise ValueError(f"--bench_flags {words}: {error}") from error
     return Benches(names, config.bench_limit, flags)

@@ -9,11 +9,6 @@ from __future__ import annotations
 
 from vlrl.bench.autotrust.parts import PARTS
 
-__all__ = ["AUTOTRUST_VERSION", "PARTS", "is_autotrust"]
+__all__ = ["AUTOTRUST_VERSION", "PARTS"]
 AUTOTRUST_VERSION = "1"
 """Increased when a change of prompts, scorers or metrics changes the meaning of a number."""
-
-
-def is_autotrust(task: str) -> bool:
-    """Whether `--task` names the benchmark or a part of it (`autotrust/privacy:setting=fpp`)."""
-    return task == "autotrust" or task.startswith("autotrust/")

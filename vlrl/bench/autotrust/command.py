@@ -17,7 +17,7 @@ from vlrl.bench.autotrust.questions import Question, read_file
 from vlrl.bench.autotrust.reference import mode_of
 from vlrl.bench.autotrust.scoring import FIXED, REFERENCE
 from vlrl.bench.autotrust.suite import KEYS, SHOWN_PARTS, TASK, Trust, to_sample
-from vlrl.bench.suite import Source, Suite
+from vlrl.bench.suite import Source, StoredAnswers, Suite
 from vlrl.data.name_values import split_pairs
 from vlrl.schema import Prediction, Sample, SampleError
 
@@ -134,10 +134,11 @@ def _suite(trust: Trust, source: Source, args: argparse.Namespace, max_tokens: i
 # ---- arrays of other programs
 
 
-def score_array(args: argparse.Namespace) -> int:
-    """Score a question file with answers of any origin, such as the released program."""
-    from vlrl.bench.run import conclude
-
+def array_answers(args: argparse.Namespace) -> StoredAnswers | None:
+    """The answers in a question file (`--predictions FILE.json`) of any origin, such as the released program; None for another
+    kind of file."""
+    if args.predictions.suffix != ".json":
+        return None
     parts, _ = chosen(args.task)
     part, file = parts[-1], read_file(args.predictions)
     if args.task == "autotrust":
@@ -171,8 +172,7 @@ def score_array(args: argparse.Namespace) -> int:
     source = Source(str(args.predictions), file.sha256, len(file.rows), str(args.predictions))
     suite = replace(_suite(trust, source, args, None), publish=lambda a, f, r, m: trust.publish({}, f, r, m))
     about = {"model": None, "seed": args.seed, "ans_key": key, "n_not_predicted": len(questions) - len(asks)}
-    conclude(suite, [to_sample(ask, args.image_root) for ask in asks], answered, args.output_path, about, {})
-    return 0
+    return StoredAnswers(suite, [to_sample(ask, args.image_root) for ask in asks], answered, about)
 
 
 def _prediction(key: str, question: Question, ans_key: str) -> Prediction:

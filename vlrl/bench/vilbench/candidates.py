@@ -24,8 +24,8 @@ from vlrl.metrics.bootstrap import bootstrap_mean
 from vlrl.metrics.selection import baselines
 from vlrl.schema import Prediction, Sample, Task
 from vlrl.tasks.evaluate import Row, Scored
-from vlrl.training.benchmark_flags import CANDIDATES
 
+CANDIDATES = "vilbench/candidates"
 CANDIDATES_FILE = "candidates.jsonl"
 SOLUTION_INSTRUCTION = (
     'Solve it step by step, each step on a line of its own ("Step 1: ..."), and end with "The answer is ...".'

@@ -9,17 +9,16 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from vlrl.bench.log import SETTINGS
-from vlrl.bench.suite import Source, Suite
+from vlrl.bench.log import SETTINGS_FILE
+from vlrl.bench.suite import Source, StoredAnswers, Suite
 from vlrl.bench.vilbench import SELECTION_BIAS, benchmark_name
-from vlrl.bench.vilbench.candidates import solutions_suite
+from vlrl.bench.vilbench.candidates import CANDIDATES, solutions_suite
 from vlrl.bench.vilbench.suite import NAME, NAME_OF_RELEASE, STEPS, TASK, BestOfN
 from vlrl.data.best_of_n import read_candidates, read_items, read_scores
 from vlrl.data.files import read_json_object, sha256_of
 from vlrl.data.synthetic import best_of_n as fixture
 from vlrl.models.value_head_files import has_head
 from vlrl.schema import SampleError
-from vlrl.training.benchmark_flags import CANDIDATES
 
 N_FIXTURE_ASKED = 20
 """Items of the built-in set that a language model rates unless --limit is given: each takes 35 prompts."""
@@ -30,8 +29,6 @@ def best_of_n_suite(args: argparse.Namespace, max_tokens: int | None) -> Suite:
     """The suite of `--task vilbench`. Raises ValueError for options or files that cannot be used."""
     if args.task == CANDIDATES:
         return solutions_suite(args, max_tokens, read_fields(args.fields))
-    if args.task != NAME:
-        raise ValueError(f"--task {args.task}: known are {NAME} and {CANDIDATES}")
     rm, trained = _reward_model(args)
     asked = getattr(args, "predictions", None) is None and not trained
     run = load_best_of_n(args, rm, trained, N_FIXTURE_ASKED if asked else fixture.N_ITEMS)
@@ -47,8 +44,8 @@ def _reward_model(args: argparse.Namespace) -> tuple[str, bool]:
     if predictions is None:
         trained = name is not None and not args.base_url and has_head(name)
         return f"prm:{name}" if trained else str(name), trained
-    path = predictions.parent / SETTINGS
-    settings = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    path = predictions.parent / SETTINGS_FILE
+    settings = read_json_object(path) if path.is_file() else {}
     with predictions.open(encoding="utf-8") as file:
         trained = f', \\"{STEPS}\\"]' in file.readline()
     name = str(settings.get("model") or predictions)
@@ -120,10 +117,10 @@ def is_score_file(path: Path) -> bool:
     return isinstance(row, dict) and "rm" in row and "mode" in row
 
 
-def score_file(args: argparse.Namespace) -> int:
-    """Score a file of reward models' scores, of one or several: `--task vilbench --predictions step_scores.jsonl`."""
-    from vlrl.bench.run import conclude
-
+def score_file_answers(args: argparse.Namespace) -> StoredAnswers | None:
+    """The scores of one or several reward models in `--predictions step_scores.jsonl`; None for another kind of file."""
+    if not is_score_file(args.predictions):
+        return None
     scores = read_scores(args.predictions)
     run = load_best_of_n(args, "", False, fixture.N_ITEMS)
     known = {one.key for one in run.candidates}
@@ -136,5 +133,4 @@ def score_file(args: argparse.Namespace) -> int:
     run.others = [*scores, *run.others]
     run.rm = scores[0].rm
     about = {"model": run.rm, "seed": args.seed, "predictions": str(args.predictions)}
-    conclude(_suite(run, args, JUDGE_TOKENS), [], {}, args.output_path, about, {})
-    return 0
+    return StoredAnswers(_suite(run, args, JUDGE_TOKENS), [], {}, about)

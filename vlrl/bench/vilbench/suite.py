@@ -41,9 +41,8 @@ from vlrl.metrics.best_of_n import Pool, pools_of
 from vlrl.metrics.step_aggregation import HEADLINE
 from vlrl.schema import Metric, Prediction, Sample, SampleError, Task
 from vlrl.tasks.evaluate import Row, Scored, write_json
-from vlrl.training.benchmark_flags import VILBENCH
 
-NAME = VILBENCH
+NAME = "vilbench"
 NAME_OF_RELEASE = "ViLBench"
 STEP_SCORES_FILE = "step_scores.jsonl"
 STEPS = "steps"

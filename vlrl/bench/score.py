@@ -1,0 +1,74 @@
+"""`score`: the numbers of answers made before, without a model and without torch."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from vlrl.bench.log import SETTINGS_FILE, read_log
+from vlrl.bench.report import check_folder, write_report
+from vlrl.bench.results import about_settings
+from vlrl.bench.suite import StoredAnswers
+from vlrl.bench.suites import entry_of, load_suite
+from vlrl.data.files import read_json_object
+from vlrl.schema import Prediction, Sample, SampleError
+
+
+def score_file(args: argparse.Namespace) -> int:
+    """Score `--predictions`. Raises ValueError for a file or flags that cannot be used."""
+    entry = entry_of(args.task)
+    check_folder(args.output_path)
+    stored = (entry.stored_answers(args) if entry is not None else None) or _logged_answers(args)
+    write_report(stored.suite, stored.samples, stored.predictions, args.output_path, stored.about, {})
+    return 0
+
+
+def _logged_answers(args: argparse.Namespace) -> StoredAnswers:
+    """The answers in a `predictions.jsonl`, matched to the samples of the suite."""
+    logged = {prediction.id: prediction for prediction in read_log(args.predictions)}
+    path = args.predictions.parent / SETTINGS_FILE
+    settings = read_json_object(path) if path.is_file() else {}
+    if args.seed is None:
+        args.seed = int(settings.get("seed") or 0)
+    suite = load_suite(args)
+    samples: list[Sample] = []
+    for stage in suite.stages:
+        samples += stage(logged)
+    known = {sample.id for sample in samples}
+    unknown = [key for key in logged if key not in known]
+    if unknown:
+        raise SampleError(
+            f"{args.predictions}: {len(unknown)} ids are not among the {len(samples)} of {suite.source.description}, the first"
+            f" {unknown[0]!r}; give the --data (or --seed and --limit) they were made with"
+        )
+    present = [sample for sample in samples if sample.id in logged]
+    if not present:
+        raise SampleError(f"{args.predictions}: holds no predictions")
+    if len(present) < len(samples):
+        print(f"{len(samples) - len(present)} of {len(samples)} samples have no prediction and are left out")
+    about = {**about_settings(settings), "seed": args.seed, "predictions": str(args.predictions)}
+    about |= {"n_not_predicted": len(samples) - len(present)}
+    return StoredAnswers(suite, present, _with_flags(suite, present, logged, args), about)
+
+
+def _with_flags(samples: Sequence[Sample], logged: Mapping[str, Prediction], args: argparse.Namespace) -> dict[str, Prediction]:
+    """The predictions, read as the flags say where they differ from the log. Prints where they do, and where neither states
+    how boxes are written."""
+    flags = {name: value for name in ("coords", "answer_format") if (value := getattr(args, name)) is not None}
+    found = {sample.id: logged[sample.id] for sample in samples}
+    for name, value in flags.items():
+        others = Counter(one.meta[name] for one in found.values() if one.meta.get(name, value) != value)
+        for other, n in others.items():
+            print(f"{n} answers were logged with {name} {other}; they are read as {value}", file=sys.stderr)
+    found = {key: dataclasses.replace(one, meta={**one.meta, **flags}) for key, one in found.items()}
+    boxes = [sample for sample in samples if suite.tasks[sample.task].boxes is not None]
+    n_unstated = sum("coords" not in sample.meta and "coords" not in found[sample.id].meta for sample in boxes)
+    if n_unstated:
+        print(
+            f"boxes of {n_unstated} answers are read as pixels of the original image; --coords chooses another convention",
+            file=sys.stderr,
+        )
+    return found
