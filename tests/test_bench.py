@@ -68,7 +68,7 @@ def test_grade_takes_groups_steps_and_options(tmp_path):
     ("line", "words"),
     [
         ("{", "cases.jsonl:1: not a line of JSON"),
-        ("[]", "cases.jsonl:1: a case is a JSON object"),
+        ("[]", "cases.jsonl:1: a JSON object is needed"),
         (json.dumps({"sample": SAMPLE}), "cases.jsonl:1: a case is"),
         (json.dumps({"sample": {**SAMPLE, "task": ""}, "completion": ""}), "'task' must be a non-empty string"),
         (json.dumps({"sample": SAMPLE, "completion": 3}), "completions must be text"),

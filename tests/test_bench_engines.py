@@ -110,7 +110,7 @@ def test_a_failed_request_is_no_wrong_answer_and_is_asked_again(server, tmp_path
 def test_engines_that_cannot_be_used_say_why(tmp_path, capsys):
     out = ["--output_path", str(tmp_path / "x")]
     assert main(["run", "--task", "detection", "--base_url", "http://127.0.0.1:1/v1", *out]) == 2
-    assert "say with --coords" in capsys.readouterr().err
+    assert "state with --coords" in capsys.readouterr().err
     assert main(["run", "--task", "qa", "--use_vllm", "--base_url", "http://x", *out]) == 2
     assert "two engines" in capsys.readouterr().err
     assert main(["run", "--task", "qa", "--use_vllm", *out]) == 2

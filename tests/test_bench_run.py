@@ -323,7 +323,7 @@ def test_missing_pictures_stop_the_run_unless_they_are_allowed(tmp_path, capsys)
     words = ["run", "--task", "planning", "--data", str(data), "--output_path", str(tmp_path / "out")]
     assert main(words) == 2
     err = capsys.readouterr().err
-    assert "1 of 4 samples have no picture" in err
+    assert "1 of 4 samples have no image" in err
     assert str(tmp_path / "2.png") in err
     assert main([*words, "--allow_missing", "1"]) == 0
     found = result(tmp_path / "out")
@@ -352,7 +352,7 @@ def test_the_log_keeps_whole_lines_and_refuses_nonsense(tmp_path):
         log.add([one])
         log.add([two])
     assert list(log.read().values()) == [one, two]
-    log.finish(["2", "1"])
+    log.sort(["2", "1"])
     assert list(log.read()) == ["2", "1"]
     with pytest.raises(SampleError, match="model='m', this run has 'n'"):
         Log(tmp_path).settle({"model": "n"})

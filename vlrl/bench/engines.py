@@ -1,7 +1,7 @@
 """Engines that answer: a model in this process (under torchrun one in each), a server at `--base_url`, or vLLM.
 
-An engine adds its box format and image sizes to a sample (`prepare_sample`) and yields completions in batches as they are made. Only
-the model in this process imports torch.
+An engine adds its box format and image sizes to a sample (`prepare_sample`) and yields completions in batches as they are made.
+Only the model in this process imports torch.
 """
 
 from __future__ import annotations
