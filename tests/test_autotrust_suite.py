@@ -101,7 +101,7 @@ def test_the_whole_benchmark_runs_offline_on_the_embedded_model(tmp_path, capsys
     ):
         assert f"{name},none" in result["results"]["autotrust"], name
     page = (tmp_path / "report.html").read_text()
-    assert "answers are kept out of this page" in page
+    assert "answers are not shown on this page" in page
     assert "##Instruction: Describe the people" not in page
 
 
@@ -193,7 +193,7 @@ def test_missing_images_stop_and_are_counted_apart(release, tmp_path, stub, caps
     (tmp_path / "images" / "3.jpg").unlink()
     assert run(release, tmp_path / "out", task="autotrust/factuality") == 2
     err = capsys.readouterr().err
-    assert "4 of 48 samples have no picture" in err
+    assert "4 of 48 samples have no image" in err
     assert "3.jpg" in err
     assert engine.asked == []
     assert run(release, tmp_path / "out", "--allow_missing", 4, task="autotrust/factuality") == 0
