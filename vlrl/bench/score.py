@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from vlrl.bench.log import SETTINGS_FILE, read_log
 from vlrl.bench.report import check_folder, write_report
 from vlrl.bench.results import about_settings
-from vlrl.bench.suite import StoredAnswers
+from vlrl.bench.suite import StoredAnswers, Suite
 from vlrl.bench.suites import entry_of, load_suite
 from vlrl.data.files import read_json_object
 from vlrl.schema import Prediction, Sample, SampleError
@@ -54,7 +54,9 @@ def _logged_answers(args: argparse.Namespace) -> StoredAnswers:
     return StoredAnswers(suite, present, _with_flags(suite, present, logged, args), about)
 
 
-def _with_flags(samples: Sequence[Sample], logged: Mapping[str, Prediction], args: argparse.Namespace) -> dict[str, Prediction]:
+def _with_flags(
+    suite: Suite, samples: Sequence[Sample], logged: Mapping[str, Prediction], args: argparse.Namespace
+) -> dict[str, Prediction]:
     """The predictions, read as the flags say where they differ from the log. Prints where they do, and where neither states
     how boxes are written."""
     flags = {name: value for name in ("coords", "answer_format") if (value := getattr(args, name)) is not None}
