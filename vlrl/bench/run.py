@@ -21,6 +21,7 @@ from vlrl.bench.suites import entry_of, load_suite
 from vlrl.data.images import ImageError
 from vlrl.schema import Prediction, Sample, SampleError, is_there
 from vlrl.tasks import default_model, load_tasks
+from vlrl.tasks.rubric import answer_problem_of
 
 
 def run(args: argparse.Namespace) -> int:
@@ -142,7 +143,7 @@ class BenchRun:
                 if self.engine.rank == 0:
                     print(f"missing: {sample.id!r}: {error}", file=sys.stderr)
                 continue
-            problem = self.suite.tasks[sample.task].check(present[-1])
+            problem = answer_problem_of(self.suite.tasks[sample.task], present[-1])
             if problem:
                 raise SampleError(f"{self.suite.source.description} (id {sample.id!r}): {problem}")
         self.missing |= lost
