@@ -262,7 +262,7 @@ def _rows(columns: Sequence[PickColumn], pools: Sequence[Pool], n: int) -> list[
         value, chosen = head.accuracy[key], pool.grades[head.chosen[key][0]]
         parts = {f"best_of_{n}": (value, 1.0), **{f"best_of_{n}/{one.how}": (one.accuracy[key], 1.0) for one in others}}
         outcome = "right" if value >= 1 else "partly" if value > 0 else "unparsed" if chosen.answer is None else "wrong"
-        picture = pool.item.image or pool.item.id
+        image = pool.item.image or pool.item.id
         text = pool.candidates[head.chosen[key][0]].response
-        rows.append(Row(json.dumps(key[:2]), picture, parts, outcome, pool.item.answer, chosen.answer or "", None, text))
+        rows.append(Row(json.dumps(key[:2]), image, parts, outcome, pool.item.answer, chosen.answer or "", None, text))
     return rows
