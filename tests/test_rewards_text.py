@@ -19,7 +19,7 @@ from vlrl.schema import Sample
 
 pytestmark = pytest.mark.quick
 
-MATH = pytest.mark.skipif(not mathematics.has_math_verify(), reason="needs the extra [math]")
+MATH = pytest.mark.skipif(not mathematics.has_math_verify(), reason="needs math-verify")
 
 
 def qa(answer, choices=None, **meta):

@@ -1,6 +1,6 @@
 """Equality of numbers and formulas. Plain numbers are compared here, formulas by math-verify in a process of its own.
 
-math-verify (the extra `[math]`) bounds its work by `signal.alarm`, which works in a main thread only; here a worker
+math-verify bounds its work by `signal.alarm`, which works in a main thread only; here a worker
 process is killed when it takes too long.
 """
 
@@ -23,7 +23,7 @@ from vlrl.answers.text import has_exponent, is_latex, is_mathematical, number, r
 from vlrl.schema import Sample, Score
 
 MATH_EXTRA = "math_verify"
-"""The library of the extra `[math]`; without it only plain numbers are compared."""
+"""math-verify; without it (it is installed with vlrl) only plain numbers are compared."""
 MAX_FORMULA_CHARS = 512
 LIMIT_S = 3.0
 """Seconds for one comparison, after the worker has started. Most take milliseconds; a nested power may never end."""
@@ -36,7 +36,7 @@ def math_problem(sample: Sample) -> str | None:
         if not is_mathematical(answer):
             return f"math_equal grades numbers and LaTeX, not {answer!r}; use exact_match"
         if is_latex(answer) and find_spec(MATH_EXTRA) is None:
-            return f"the answer {answer!r} is LaTeX, which needs math-verify: pip install 'vlrl[math]'"
+            return f"the answer {answer!r} is LaTeX, which needs math-verify: pip install math-verify"
     return None
 
 
@@ -108,7 +108,7 @@ def _equal(reference: str, candidate: str) -> tuple[bool, str]:
 
 @cache
 def has_math_verify() -> bool:
-    """Whether the extra `[math]` is installed."""
+    """Whether math-verify is installed."""
     return find_spec(MATH_EXTRA) is not None
 
 

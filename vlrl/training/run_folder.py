@@ -86,7 +86,7 @@ def write_config(values: Mapping[str, Any], folder: Path) -> None:
 
 def config_text(values: Mapping[str, Any]) -> str:
     """What was set as YAML, without the options that name one run's folder."""
-    values = {key: v for key, v in values.items() if key not in ("output_dir", "resume_from_checkpoint")}
+    values = {key: v for key, v in values.items() if key not in ("output_dir", "resume_from_checkpoint", "dry_run")}
     return str(yaml.safe_dump(values, sort_keys=True, allow_unicode=True))
 
 

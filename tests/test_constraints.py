@@ -1,0 +1,50 @@
+"""`constraints.txt`: the versions that the gate passed with, of everything that `pyproject.toml` asks for."""
+
+import os
+import re
+import tomllib
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).resolve().parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+LINES = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if line and not line.startswith("#")]
+PINS = {canonicalize_name(name): version for name, _, version in (line.partition("==") for line in LINES)}
+
+
+def required(extras):
+    """The requirements of the package and of these extras, without those on the package itself."""
+    words = [*PROJECT["dependencies"], *(word for extra in extras for word in PROJECT["optional-dependencies"][extra])]
+    return [Requirement(word) for word in words if not word.startswith("vlrl")]
+
+
+def test_every_line_pins_one_version():
+    assert len(LINES) == len(PINS) > 30
+    assert all(re.fullmatch(r"[A-Za-z0-9_.-]+==[0-9][0-9a-z.]*", line) for line in LINES)
+
+
+@pytest.mark.parametrize("requirement", required(["demo", "test"]), ids=lambda requirement: requirement.name)
+def test_what_the_project_requires_is_pinned_within_its_bounds(requirement):
+    assert PINS[canonicalize_name(requirement.name)] in requirement.specifier
+
+
+def test_the_gate_installed_the_pinned_versions():
+    """Elsewhere other versions are fine, and this skips naming them."""
+    different = []
+    for name, version in PINS.items():
+        try:
+            found = metadata.version(name).partition("+")[0]
+        except metadata.PackageNotFoundError:
+            continue  # of another platform, or of an extra that is not installed
+        if found != version:
+            different.append(f"{name} {found}, not {version}")
+    if different and os.environ.get("CI") != "true":
+        pytest.skip("installed versions differ from constraints.txt: " + "; ".join(different))
+    assert not different, (
+        "constraints.txt names other versions than those installed; where all tests pass with these, write them into it: "
+        + "; ".join(different)
+    )
