@@ -1,8 +1,10 @@
-"""The one-way flow: every chapter imports only earlier ones, and no module of ours hides a library."""
+"""The one-way flow: a file imports only earlier rooms, no files import each other in a circle, and no name hides a library."""
 
 import ast
+import re
 import subprocess
 import sys
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 
@@ -12,39 +14,120 @@ pytestmark = pytest.mark.quick
 
 ROOT = Path(__file__).resolve().parent.parent
 ORDER = ["schema", "answers", "envs", "data", "rewards", "metrics", "tasks", "models", "gtr", "training", "train", "bench"]
-MODULES = sorted((ROOT / "vlrl").rglob("*.py"))
 
 
-def room(path: Path) -> str:
-    return path.relative_to(ROOT / "vlrl").parts[0].removesuffix(".py")
+def module_name(path: Path, root: Path) -> str:
+    return ".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__")
 
 
-def imported_rooms(path: Path) -> set[str]:
+def imports_in(text: str, modules: set[str]) -> set[str]:
+    """The modules among `modules` that a file imports anywhere, in functions too. `from package import module` counts as that
+    module, `from package import name` as the package's own file."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        names = []
-        if isinstance(node, ast.ImportFrom) and node.module:
-            assert node.level == 0, f"{path}: relative import"
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "a relative import"
             names = [f"{node.module}.{alias.name}" for alias in node.names]
+            found |= {name if name in modules else str(node.module) for name in names}
         elif isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        for name in names:
-            parts = name.split(".")
-            if parts[0] == "vlrl" and len(parts) > 1:
-                found.add(parts[1])
-    return found - {"__version__"}
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("import_module", "__import__")) and node.args:
+            name = node.args[0]
+            assert isinstance(name, ast.Constant), f"line {node.lineno} imports a module whose name cannot be read here"
+            found.add(str(name.value))
+    return found & modules
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT)))
-def test_imports_only_earlier_rooms(path):
-    own = room(path)
-    if own == "__init__":
-        return
-    assert own in ORDER, f"{own} has no place in the order"
-    if path.name == "benchmark_flags.py":
-        pytest.skip("names the parts of AutoTrust, which live in a later room; goes with the one dict of suites")
-    late = {name for name in imported_rooms(path) if name != own and ORDER.index(name) >= ORDER.index(own)}
-    assert not late, f"{own} imports later rooms: {late}"
+def graph_of(root: Path) -> dict[str, set[str]]:
+    """Module -> the modules of the package that it imports."""
+    files = {module_name(path, root): path for path in sorted((root / "vlrl").rglob("*.py"))}
+    return {name: imports_in(path.read_text(encoding="utf-8"), set(files)) - {name} for name, path in files.items()}
+
+
+@cache
+def graph() -> dict[str, set[str]]:
+    return graph_of(ROOT)
+
+
+def late_imports(edges: dict[str, set[str]]) -> list[str]:
+    """The imports of a later room."""
+    place = {f"vlrl.{name}": i for i, name in enumerate(ORDER)}
+
+    def room(module: str) -> int:
+        return place[".".join(module.split(".")[:2])]
+
+    package = {"vlrl"}  # its own file holds the version and imports nothing
+    pairs = [(a, b) for a, some in edges.items() for b in some if not {a, b} & package]
+    return [f"{a} imports {b}" for a, b in pairs if room(b) > room(a)]
+
+
+def circles(edges: dict[str, set[str]]) -> list[set[str]]:
+    """The sets of modules that can all reach each other (strongly connected components of two or more)."""
+    reached = {start: closure(edges, start) for start in edges}
+    found = []
+    for name in edges:
+        same = {other for other in reached[name] if name in reached[other]} | {name}
+        if len(same) > 1 and same not in found:
+            found.append(same)
+    return found
+
+
+def closure(edges: dict[str, set[str]], start: str) -> set[str]:
+    seen: set[str] = set()
+    waiting = [start]
+    while waiting:
+        for name in edges[waiting.pop()] - seen:
+            seen.add(name)
+            waiting.append(name)
+    return seen
+
+
+def test_every_file_has_a_room():
+    assert {name.split(".")[1] for name in graph() if name != "vlrl"} <= set(ORDER)
+    entries = {path.name for path in (ROOT / "vlrl").iterdir()} - {"__init__.py", "py.typed", "__pycache__"}
+    assert len(entries) <= 12, sorted(entries)
+    assert not graph()["vlrl"]
+
+
+def test_files_import_only_earlier_rooms():
+    assert late_imports(graph()) == []
+
+
+def test_no_files_import_each_other_in_a_circle():
+    assert circles(graph()) == []
+
+
+def test_these_tests_see_imports_in_functions_circles_and_later_rooms(tmp_path):
+    files = {
+        "__init__": "",
+        "schema": "def f():\n    from vlrl import train\n",
+        "train": "import vlrl.data.a\n",
+        "data/__init__": "from vlrl.data.a import x\n",
+        "data/a": "def g():\n    from vlrl.data import b\n",
+        "data/b": "def h():\n    import importlib\n    importlib.import_module('vlrl.data.a')\n",
+    }
+    for name, text in files.items():
+        path = tmp_path / "vlrl" / f"{name}.py"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    edges = graph_of(tmp_path)
+    assert edges["vlrl.schema"] == {"vlrl.train"}
+    assert late_imports(edges) == ["vlrl.schema imports vlrl.train"]
+    assert circles(edges) == [{"vlrl.data.a", "vlrl.data.b"}]
+    with pytest.raises(AssertionError, match="line 1 imports a module whose name cannot be read"):
+        imports_in("importlib.import_module(name)", set())
+
+
+def test_a_task_is_known_by_name_in_its_own_room_alone():
+    """Other rooms ask the task, so that a user's task can do what a built-in one does."""
+    lists = re.compile(r"CARD_TASKS|TASKS_IN_SCHEMA|isinstance\([a-z_.]+, (Points|Blackjack|NumberLine)Game")
+    found = []
+    for path in sorted((ROOT / "vlrl").rglob("*.py")):
+        place = path.relative_to(ROOT / "vlrl").parts[0]
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+            if place not in ("tasks", "envs") and lists.search(line):
+                found.append(f"{path}:{number}: {line.strip()}")
+    assert not found
 
 
 def test_rewards_do_not_import_torch():

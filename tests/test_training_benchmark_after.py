@@ -10,7 +10,7 @@ import pytest
 from vlrl import bench
 from vlrl.bench.suites import SUITES
 from vlrl.training import benchmark_after as before_after
-from vlrl.training.benchmark_flags import FAMILIES
+from vlrl.training.benchmark_flags import BENCH_FAMILIES
 from vlrl.training.config import parse
 
 BENCHED = ["--stage", "grpo", "--model_name_or_path", "tiny", "--bench", "detection,autotrust/factuality", "--bench_limit", "4"]
@@ -117,7 +117,7 @@ def test_what_a_benchmark_refuses_ends_the_run_before_training(flags, words, run
 
 def test_the_names_of_benchmarks_are_those_of_the_bench():
     """The training room may not import the bench, so it holds the names once more."""
-    assert tuple(SUITES) == FAMILIES
+    assert tuple(SUITES) == BENCH_FAMILIES
 
 
 def test_random_weights_are_drawn_again_as_the_run_drew_them(tmp_path):

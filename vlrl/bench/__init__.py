@@ -99,9 +99,9 @@ def _grade(args: argparse.Namespace) -> int:
 
 
 def _check(args: argparse.Namespace) -> int:
-    from vlrl.bench.check import check_file
+    from vlrl.bench.check import check_data
 
-    return check_file(args)
+    return check_data(args)
 
 
 def _speed_of_rewards(args: argparse.Namespace) -> int:

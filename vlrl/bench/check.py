@@ -19,10 +19,10 @@ from vlrl.tasks.rubric import answer_problem_of, choose, own_specs, try_once
 ROUNDING = {"px": 1e-3, "norm1000": 0.05, "norm1": 0.01}
 """What writing the reference answer in a coordinate convention may cost of a reward."""
 
-FULL_MARKS = "the reference answer earns full marks"
+ALL_RIGHT = "the reference answer earns full marks"
 
 
-def check_file(args: argparse.Namespace) -> int:
+def check_data(args: argparse.Namespace) -> int:
     bad: list[str] = []
     counts: Counter[str] = Counter()
     sizes: Counter[str] = Counter()
@@ -41,7 +41,7 @@ def check_file(args: argparse.Namespace) -> int:
     for line in bad:
         print(f"bad: {line}", file=sys.stderr)
     without = [name for name in counts if name in tasks and tasks[name].oracle is None]
-    marks = f"{', '.join(without)} has no oracle, so no reference answer was scored" if without else FULL_MARKS
+    marks = f"{', '.join(without)} has no oracle, so no reference answer was scored" if without else ALL_RIGHT
     print(f"{len(samples) - len(bad)} of {len(samples)} rows are good: valid, images open, {marks}")
     print(args.data)
     return 1 if bad else 0

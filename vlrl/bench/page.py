@@ -25,7 +25,7 @@ N_CARDS = 24
 """Answers shown of each outcome and task."""
 THUMBNAIL_PX = 320
 """The longer side of an image on the page."""
-TRUE_COLOUR, PREDICTED_COLOUR = (20, 160, 60), (214, 39, 40)
+TRUE_BOX_COLOUR, PREDICTED_BOX_COLOUR = (20, 160, 60), (214, 39, 40)
 STYLE = """body{font:15px/1.45 system-ui,sans-serif;margin:2em auto;max-width:1200px;padding:0 1em;color:#222}
 table{border-collapse:collapse;margin:1em 0}td,th{padding:.25em .8em;border-bottom:1px solid #ddd;text-align:left}
 td.n{font-variant-numeric:tabular-nums}.note{background:#fff3cd;padding:.5em 1em;border-radius:6px}
@@ -165,6 +165,6 @@ def _draw_boxes(image: Image.Image, task: Task, sample: Sample, prediction: Pred
     if found is None:
         return
     draw = ImageDraw.Draw(image)
-    for boxes, colour in ((found[0], TRUE_COLOUR), (found[1] or (), PREDICTED_COLOUR)):
+    for boxes, colour in ((found[0], TRUE_BOX_COLOUR), (found[1] or (), PREDICTED_BOX_COLOUR)):
         for box in boxes:
             draw.rectangle([scale * v for v in box.xyxy], outline=colour, width=2)

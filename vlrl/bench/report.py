@@ -26,7 +26,7 @@ def check_folder(folder: Path) -> None:
         raise SampleError(f"--output_path {folder}: no permission to write into {place}")
 
 
-def write_report(
+def report_results(
     suite: Suite,
     samples: Sequence[Sample],
     predictions: Predictions,

@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 
 from vlrl.bench.engines import Engine, Failure, check_world, load_engine
 from vlrl.bench.log import Log
-from vlrl.bench.report import check_folder, write_report
+from vlrl.bench.report import check_folder, report_results
 from vlrl.bench.results import about_settings
 from vlrl.bench.suite import MODEL_META, Stage, Suite
 from vlrl.bench.suites import entry_of, load_suite
@@ -76,7 +76,7 @@ def _score_run(bench_run: BenchRun, started: float) -> None:
     for key, why in list(bench_run.failed.items())[:10]:
         print(f"failed: {key!r}: {why}", file=sys.stderr)
     samples = [sample for sample in bench_run.samples if sample.id in predictions]
-    write_report(suite, samples, predictions, args.output_path, about, bench_run.missing)
+    report_results(suite, samples, predictions, args.output_path, about, bench_run.missing)
 
 
 @dataclass

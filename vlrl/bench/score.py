@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from vlrl.bench.log import SETTINGS_FILE, read_log
-from vlrl.bench.report import check_folder, write_report
+from vlrl.bench.report import check_folder, report_results
 from vlrl.bench.results import about_settings
 from vlrl.bench.suite import StoredAnswers, Suite
 from vlrl.bench.suites import entry_of, load_suite
@@ -22,7 +22,7 @@ def score_file(args: argparse.Namespace) -> int:
     entry = entry_of(args.task)
     check_folder(args.output_path)
     stored = (entry.stored_answers(args) if entry is not None else None) or _logged_answers(args)
-    write_report(stored.suite, stored.samples, stored.predictions, args.output_path, stored.about, {})
+    report_results(stored.suite, stored.samples, stored.predictions, args.output_path, stored.about, {})
     return 0
 
 

@@ -78,7 +78,7 @@ SUITES: dict[str, SuiteEntry] = {
         stored_answers=_vilbench_answers,
     ),
 }
-"""Benchmarks by the first word of `--task`; `vlrl.training.benchmark_flags.FAMILIES` holds the same names."""
+"""Benchmarks by the first word of `--task`; `vlrl.training.benchmark_flags.BENCH_FAMILIES` holds the same names."""
 
 
 def entry_of(task: str) -> SuiteEntry | None:

@@ -14,14 +14,14 @@ from pathlib import Path
 from vlrl.data.name_values import nearest, split_pair
 from vlrl.tasks import KNOWN, load_task
 
-FAMILIES = ("autotrust", "vilbench")
+BENCH_FAMILIES = ("autotrust", "vilbench")
 """Benchmarks that are not tasks, by the first word of their names: the keys of `vlrl.bench.suites.SUITES`."""
 
 
 def family_of(name: str) -> str | None:
     """The benchmark that a name such as `autotrust/ego:subtype=x` belongs to; None for a task."""
     family = name.partition(":")[0].partition("/")[0]
-    return family if family in FAMILIES else None
+    return family if family in BENCH_FAMILIES else None
 
 
 def check_name(name: str) -> None:
@@ -31,7 +31,7 @@ def check_name(name: str) -> None:
     if name in KNOWN or name.endswith(".py"):
         load_task(name)
         return
-    known = [*KNOWN, *FAMILIES]
+    known = [*KNOWN, *BENCH_FAMILIES]
     raise ValueError(f"unknown benchmark {name!r}{nearest(name, known)} (known: {', '.join(known)}, or path/to/my_task.py)")
 
 
