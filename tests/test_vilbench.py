@@ -408,3 +408,10 @@ def test_boards_are_drawn_anew_from_their_address_and_only_the_image_shows_which
         for colour in colours:
             counts[colour] += 1
     assert min(counts.values()) > 0.7 * max(counts.values()), "without looking, a colour is as likely as its neighbour"
+
+
+def test_digests_of_the_built_in_set_stay_those_of_earlier_versions():
+    from vlrl.bench.vilbench import command
+
+    digests = [command._digest(made(0, 3))[:16] for made in (fixture.items, fixture.candidates)]
+    assert digests == ["0040b4671b4cec24", "3757ac00e78ed904"], "diff of two results would report other data"

@@ -6,6 +6,7 @@ import argparse
 import hashlib
 import json
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +61,7 @@ def load_best_of_n(args: argparse.Namespace, rm: str, trained: bool, n_fixture: 
     if args.data is None or candidates_at is None:
         n = args.limit or n_fixture
         items, candidates = fixture.items(args.seed or 0, n), fixture.candidates(args.seed or 0, n)
-        texts = [json.dumps([str(one) for one in part]).encode() for part in (items, candidates)]
-        digests = [hashlib.sha256(text).hexdigest() for text in texts]
+        digests = [_digest(items), _digest(candidates)]
         label, benchmark = fixture.DRAWN_SET_LABEL, "ViLBench protocol, own items"
     else:
         items = read_items(args.data, args.image_root, args.limit, read_fields(args.fields))
@@ -72,6 +72,13 @@ def load_best_of_n(args: argparse.Namespace, rm: str, trained: bool, n_fixture: 
     hashes = {"items_sha256": digests[0], "candidates_sha256": digests[1]}
     others = read_scores(args.other_scores) if args.other_scores else []
     return BestOfN(items, candidates, rm, trained, args.context, benchmark, label, hashes, others)
+
+
+def _digest(records: Sequence[object]) -> str:
+    """SHA-256 of the built-in records as text. It must not change between versions, as results are compared by it: `Steps` is
+    the former name of `SplitSolution`."""
+    texts = [str(record).replace("steps=SplitSolution(", "steps=Steps(", 1) for record in records]
+    return hashlib.sha256(json.dumps(texts).encode()).hexdigest()
 
 
 def read_fields(path: Path | None) -> dict[str, str] | None:
