@@ -17,7 +17,7 @@ from vlrl.models.load import load_model
 from vlrl.rewards import load_reward
 from vlrl.schema import Task
 from vlrl.tasks import load_task
-from vlrl.training.grpo import Curriculum, Guide, Trainer
+from vlrl.training.grpo import Curriculum, Guide, Trainer, micro_batches
 from vlrl.training.grpo.dynamic_sampling import GeneratedRow
 
 REWARDS = [load_reward(name) for name in ("card_success", "card_recognition")]
@@ -167,6 +167,23 @@ def test_parts_of_a_batch_have_the_gradient_of_the_whole(tmp_path, loss_type):
     assert few.keys() == whole.keys()
     for name in few:
         torch.testing.assert_close(few[name], whole[name], atol=2e-5, rtol=1e-3)
+
+
+def test_processes_bring_equally_many_rows_to_each_pass(tmp_path, monkeypatch):
+    """Here one step has an advantage; another process has some for all its rows. TRL gathers one number per row."""
+    trainer = trainer_of(tmp_path, args={"per_device_train_batch_size": 8})
+    scripted(trainer, mixed_play)
+    batch = trainer._generate_and_score_completions(rows_of(trainer))
+    n = len(batch["completion_ids"])
+    batch["advantages"][1:] = 0
+    alone = trainer._parts(batch, torch.arange(n).numpy())
+    monkeypatch.setattr(micro_batches, "gather_object", lambda own: [*own, (n, 0)])
+    together = trainer._parts(batch, torch.arange(n).numpy())
+    sizes = [[len(part["completion_ids"]) for part in parts] for parts in (alone, together)]
+    assert sizes == [[1], [len(rows) for rows in torch.arange(n).tensor_split(-(-n // 8))]]
+    found = [gradient(trainer, {"parts": parts})[0] for parts in (alone, together)]
+    for name in found[0]:
+        torch.testing.assert_close(found[0][name], found[1][name], atol=2e-5, rtol=1e-3)
 
 
 def test_equal_episodes_teach_by_imitation_alone(tmp_path):

@@ -7,16 +7,19 @@ import zlib
 
 import pytest
 import torch
+from accelerate import Accelerator
 from peft import LoraConfig
 from PIL import Image
 from trl import GRPOConfig, GRPOTrainer
 
 from vlrl.models.inputs import Samples, prepare_sample
 from vlrl.models.load import load_model, save_model, vision_token_ids
+from vlrl.models.vision_encoder import freeze_vision, is_vision_weight
 from vlrl.schema import Reward, Sample, Score
 from vlrl.tasks import TASKS
 from vlrl.training.checkpoints import RunStopped
 from vlrl.training.grpo import Trainer
+from vlrl.training.grpo.mixed_modality import leaves_weights_unused
 
 DETECTION = TASKS["detection"]
 PAYING = Reward("paying", lambda text, sample: Score(zlib.crc32(text.encode()) % 997 / 997, text), 0.0, 1.0)
@@ -290,3 +293,23 @@ def test_a_reward_that_builds_on_another_gets_its_value(tmp_path, start):
     trainer.train()
     assert seen
     assert all(base == PAYING.function(text, None).value for text, base in seen)
+
+
+def test_ddp_searches_for_unused_weights_only_where_there_may_be_some(tmp_path, monkeypatch):
+    loaded = load_model("tiny-random")
+    rows = [prepare_sample(sample, loaded) for sample in kinds(tmp_path)]
+    assert leaves_weights_unused(loaded.model, Samples(4, rows.__getitem__))
+    assert not leaves_weights_unused(loaded.model, Samples(3, rows[1:].__getitem__)), "all have images"
+    args = arguments(tmp_path / "run", per_device_train_batch_size=4, ddp_find_unused_parameters=False)
+    trainer = Dictated(loaded, TASKS, [PAYING], Samples(1, rows.__getitem__), args)
+    trainer.model.train()
+    trainer.current_gradient_accumulation_steps = 1
+    batch = trainer._generate_and_score_completions([trainer.train_dataset[0]] * 4)
+    monkeypatch.setattr(Accelerator, "num_processes", property(lambda self: 2))
+    trainer.compute_loss(trainer.model, batch).backward()
+    vision = [p for name, p in trainer.model.named_parameters() if is_vision_weight(name)]
+    assert all(p.grad is not None and not p.grad.any() for p in vision), "a row of text gives them zeros"
+    freeze_vision(loaded.model)
+    assert not leaves_weights_unused(loaded.model, Samples(4, rows.__getitem__)), "the vision encoder is not trained"
+    loaded.model.config.model_type = "other"
+    assert leaves_weights_unused(loaded.model, Samples(3, rows[1:].__getitem__))

@@ -10,7 +10,7 @@ from chat_server import Server
 from vlrl.envs.cards import GAMES, write_reply
 from vlrl.gtr import RemoteCorrector, RemoteOptions, StepRequest
 from vlrl.gtr.budget import LimitReached, Spending, share_of
-from vlrl.gtr.options import read_options
+from vlrl.gtr.options import read_guide_options
 from vlrl.training.config import parse
 from vlrl.training.correctors import make_corrector
 from vlrl.training.options import ConfigError
@@ -145,7 +145,7 @@ def test_flags_reach_the_endpoint(monkeypatch, tmp_path):
         "draws=2",
         "solver=false",
     ]
-    options = read_options(words, "http://here/v1", corrector="model:some/vlm:8b")
+    options = read_guide_options(words, "http://here/v1", corrector="model:some/vlm:8b")
     assert options.draws == 2
     assert options.endpoint == RemoteOptions(
         "some/vlm:8b", "http://here/v1", gold=True, timeout_s=2.5, max_calls=7, max_cost=3.0, input_cost=2.5
@@ -156,7 +156,7 @@ def test_flags_reach_the_endpoint(monkeypatch, tmp_path):
     assert made.privileged, "the right answer is shown"
     assert (made.options.solver, made.options.correct_invalid) == (False, True)
     assert made.options.spent.is_relative_to(tmp_path)
-    assert read_options([], corrector="model:m").endpoint == RemoteOptions("m")
+    assert read_guide_options([], corrector="model:m").endpoint == RemoteOptions("m")
 
 
 @pytest.mark.parametrize(
@@ -174,7 +174,7 @@ def test_flags_reach_the_endpoint(monkeypatch, tmp_path):
 )
 def test_flags_that_cannot_work_are_refused(words, corrector, why):
     with pytest.raises(ValueError, match=why):
-        read_options(words, corrector=corrector)
+        read_guide_options(words, corrector=corrector)
 
 
 def test_nobody_asks_an_endpoint_that_nobody_named(monkeypatch, tmp_path):

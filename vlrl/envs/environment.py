@@ -8,7 +8,7 @@ import gymnasium
 import numpy as np
 
 from vlrl.envs.cards import Game, game
-from vlrl.envs.frames import LAYOUTS, SIDE_PX, draw
+from vlrl.envs.frames import FRAME_PX, LAYOUTS, draw
 
 OPTIONS = {
     "points24": {"numbers"},
@@ -37,7 +37,7 @@ class CardEnv(gymnasium.Env[np.ndarray, np.int64]):
         self.game: Game = game(name, **options)
         self.layout, self.render_mode = layout, render_mode
         self.action_space = gymnasium.spaces.Discrete(len(self.game.tokens))
-        self.observation_space = gymnasium.spaces.Box(0, 255, (SIDE_PX, SIDE_PX, 3), np.uint8)
+        self.observation_space = gymnasium.spaces.Box(0, 255, (FRAME_PX, FRAME_PX, 3), np.uint8)
         self.state: Any = None
         self.is_over = True
 

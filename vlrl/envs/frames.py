@@ -18,19 +18,19 @@ from vlrl.envs.cards.numberline import NumberLineState
 from vlrl.envs.cards.points import PointsState
 from vlrl.envs.faces import BLACK, TABLE, WHITE, Colour, advance, back, face, inside, line
 
-SIDE_PX = 300
+FRAME_PX = 300
 LAYOUTS = ("fixed", "compat")
 _LAST_PX = 295
 
 
 @cache
 def _empty(colour: Colour) -> np.ndarray:
-    return np.full((SIDE_PX, SIDE_PX, 3), colour, dtype=np.uint8)
+    return np.full((FRAME_PX, FRAME_PX, 3), colour, dtype=np.uint8)
 
 
 def _put(frame: np.ndarray, pixels: np.ndarray, x: int, y: int, mask: np.ndarray | None = None) -> None:
     """Copies `pixels` to (x, y), cut off at the frame's right and bottom edges."""
-    height, width = max(0, min(pixels.shape[0], SIDE_PX - y)), max(0, min(pixels.shape[1], SIDE_PX - x))
+    height, width = max(0, min(pixels.shape[0], FRAME_PX - y)), max(0, min(pixels.shape[1], FRAME_PX - x))
     target = frame[y : y + height, x : x + width]
     if mask is None:
         target[...] = pixels[:height, :width]
@@ -45,7 +45,7 @@ def _put_words(frame: np.ndarray, words: Sequence[str], x: float, y: int, size_p
         width = advance(word, size_px)
         if second_y is not None and x + width > _LAST_PX:
             x, y, second_y = start, second_y, None
-        if word.strip() and x < SIDE_PX:
+        if word.strip() and x < FRAME_PX:
             _put(frame, line(word, size_px, WHITE, TABLE), round(x), y)
         x += width + space
 

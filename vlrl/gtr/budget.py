@@ -13,7 +13,7 @@ from typing import Any
 
 
 class LimitReached(Exception):
-    """A limit of calls or cost is reached; nothing more is asked."""
+    """A limit of calls or cost is reached; no more requests."""
 
 
 @dataclass

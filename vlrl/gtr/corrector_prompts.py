@@ -1,7 +1,7 @@
 """The prompt to a model that corrects thoughts: rules, numbered questions, the form of its reply, the solver it may call.
 The version enters every record and cache key; change it with any wording.
 
-Follows the published contract (what is seen, what is asked, keys of the reply) in words of our own.
+Follows the published contract (what the corrector sees, the questions, keys of the reply) in words of our own.
 """
 
 from __future__ import annotations
@@ -61,10 +61,10 @@ def sample_texts(request: SampleRequest, thought: str, reference: str | None) ->
 
 def _texts(brief: Brief, facts: list[str], fields: Mapping[str, Any], keys: tuple[str, ...], solver: bool) -> tuple[str, str]:
     call = f" by calling {brief.solver['function']['name']}" if solver and brief.solver else ""
-    asked = [question.format(undetermined=UNDETERMINED, call=call) for question in brief.questions]
-    numbered = [f"({i}) {question}" for i, question in enumerate(asked, start=1)]
+    questions = [question.format(undetermined=UNDETERMINED, call=call) for question in brief.questions]
+    numbered = [f"({i}) {question}" for i, question in enumerate(questions, start=1)]
     form = _REPLY.format(
-        answers=", ".join(f'"answer{i}"' for i in range(1, len(asked) + 1)),
+        answers=", ".join(f'"answer{i}"' for i in range(1, len(questions) + 1)),
         points=brief.reply_keys,
         keys=", ".join(f'"{key}"' for key in keys),
     )

@@ -167,7 +167,7 @@ class GuideConfig:
 
 def read_guide(guide: GuideConfig) -> GuideOptions:
     """The options that flags ask for. Raises ValueError."""
-    return read_options(
+    return read_guide_options(
         guide.gtr or [],
         corrector=guide.corrector,
         corrector_url=guide.corrector_url,
@@ -197,7 +197,7 @@ def _is_game(task: Task) -> bool:
     return task.synthetic is not None and task.is_episode(task.synthetic(0, "train", 0))
 
 
-def read_options(words: Sequence[str], corrector_url: str | None = None, **flags: Any) -> GuideOptions:
+def read_guide_options(words: Sequence[str], corrector_url: str | None = None, **flags: Any) -> GuideOptions:
     """Options from `name=value` words, the endpoint's address and the fields with flags. Raises ValueError; of an unknown name
     it names the nearest option."""
     types = typing.get_type_hints(GuideOptions) | {name: typing.get_type_hints(RemoteOptions)[name] for name in OF_ENDPOINT}

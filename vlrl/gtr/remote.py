@@ -48,7 +48,7 @@ class RemoteOptions:
     `solver`: offer it as a function (24 points). `gold`: show the right answer of a sample (privileged).
     `correct_invalid`: have a reply that is not valid rewritten as one that is, of which all is shown. `timeout_s`: of a
     request; `n_parallel`: requests at a time; `max_tokens`: of a reply. Asking pauses for `pause_s`, each time twice as long,
-    while more than `max_failed_share` of the last 200 requests failed. No more is asked after `max_calls` requests or once
+    while more than `max_failed_share` of the last 200 requests failed. No requests after `max_calls` of them or once
     `max_cost` is spent; `input_cost`, `output_cost`: the prices of a million tokens, in one currency. `cache`: the folder of
     replies, `spent`: the file of counts, both kept from run to run.
     """
@@ -88,7 +88,7 @@ class RemoteOptions:
 
 
 class RemoteCorrector:
-    """Thread-safe. `report` gets one line whenever asking stops, pauses or goes on, and for the first failure."""
+    """Thread-safe. `report` gets one line when requests stop, pause or go on, and for the first failure."""
 
     def __init__(
         self,
@@ -315,7 +315,7 @@ def _called_ranks(calls: Any, solver: Mapping[str, Any]) -> tuple[tuple[str, ...
 
 
 def _checked(text: str, request: Request) -> dict[str, Any]:
-    """The reply as an object of the asked form. Raises EndpointError."""
+    """The reply as an object of the form that the prompt asks for. Raises EndpointError."""
     found = last_object(text)
     if found is None:
         raise EndpointError(f"a reply without one JSON object: {text!r:.80}")

@@ -16,7 +16,7 @@ from vlrl.data.synthetic.items import IMAGE_SIDE_PX, item_rng
 from vlrl.data.synthetic.scenes import scene
 from vlrl.data.synthetic.steps import board
 from vlrl.envs.cards import GAMES
-from vlrl.envs.frames import SIDE_PX as FRAME_PX
+from vlrl.envs.frames import FRAME_PX
 
 __all__ = ["IMAGE_SIDE_PX", "draw", "item_rng", "size_px"]
 

@@ -63,7 +63,7 @@ _SOLVER: dict[str, Any] = {
 }
 
 
-def points24(faces: str) -> Brief:
+def points24_brief(faces: str) -> Brief:
     """`faces`: what jack, queen and king count."""
     return Brief(
         f"The picture shows four cards and the formula so far. Jack, queen and king count {faces}, an ace 1. Each move adds"

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from vlrl.envs.cards.briefs import EZPOINTS, Brief, points24
+from vlrl.envs.cards.briefs import EZPOINTS, Brief, points24_brief
 from vlrl.envs.cards.claims import announced_formula, next_token
 from vlrl.envs.cards.deck import RANKS, Card, Outcome, pick, random_suit, rank_of, stated_ranks_match
 from vlrl.envs.cards.formula import BLANK, equals
@@ -154,7 +154,7 @@ class PointsGame:
 
     @property
     def brief(self) -> Brief:
-        return points24("10" if self.face_as_ten else "11, 12 and 13")
+        return points24_brief("10" if self.face_as_ten else "11, 12 and 13")
 
     def named_move(self, thought: str) -> str | None:
         return next_token(thought)

@@ -16,9 +16,9 @@ from vlrl.answers.span import answer_span
 from vlrl.envs.cards.deck import own_rng
 from vlrl.envs.cards.games import Game
 
-MAX_CHARS = 20_000
+MAX_REPLY_CHARS = 20_000
 """A longer reply is no reply; this also bounds the work on brackets that never close."""
-_MAX_FAILED_CHARS = 10 * MAX_CHARS
+_MAX_FAILED_CHARS = 10 * MAX_REPLY_CHARS
 _STANDS_IN = 7
 """What the stand-in of an unreadable action is drawn with."""
 _SPACE = re.compile(r"[ \t\r\n]*")
@@ -40,7 +40,7 @@ _DECODER = JSONDecoder(object_pairs_hook=_once)
 
 def last_object(text: str) -> tuple[dict[str, Any], int] | None:
     """The last whole JSON object of a text (not one inside another) and where it starts; None without one."""
-    if len(text) > MAX_CHARS:
+    if len(text) > MAX_REPLY_CHARS:
         return None
     found, at, failed = None, text.find("{"), 0
     while at >= 0 and failed < _MAX_FAILED_CHARS:
@@ -83,7 +83,7 @@ def thought_fields(text: str, game: Game, ended: bool = True) -> dict[str, Any] 
     an action. Only valid thoughts are corrected and earn the format reward.
     """
     stripped = text.strip()
-    if not ended or len(stripped) > MAX_CHARS:
+    if not ended or len(stripped) > MAX_REPLY_CHARS:
         return None
     try:
         reply = json.loads(stripped, object_pairs_hook=_once)

@@ -40,7 +40,7 @@ CORRECTIONS = "corrections"
 """The folder of the correction set: its images in the run folder, its records in each checkpoint."""
 N_PROBES = 6
 """How often in a run sensitivity is measured, the first and last logged step among them."""
-FULL_MARKS = 0.999
+RIGHT_SHARE = 0.999
 """The share of a reward's highest value from which an answer counts as right."""
 
 
@@ -193,7 +193,7 @@ class GuidedThoughts(FreshGroups):
         return verdicts
 
     def _is_right(self, value: float) -> bool:
-        return value >= FULL_MARKS * self._rewards[0].high
+        return value >= RIGHT_SHARE * self._rewards[0].high
 
     def _request(self, scored: ScoredRows, i: int) -> SampleRequest:
         sample = scored.rows[i]["sample"]

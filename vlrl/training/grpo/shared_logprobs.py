@@ -222,7 +222,7 @@ class SharedGroups(MixedBatches):
     def _logps_of_rows(
         self, model: Any, ids_BT: torch.Tensor, mask_BT: torch.Tensor, n_keep: int, fields: dict[str, Any]
     ) -> torch.Tensor:
-        """Log-probabilities (B, n_keep) of rows that are no groups, packed where the run packs; no other process is asked."""
+        """Log-probabilities (B, n_keep) of rows that are no groups, packed where the run packs; without a collective."""
         plan = None if self._sharing.off is not None else self._plan_of_rows(ids_BT, mask_BT, n_keep, fields)
         if plan is None or "packed" in self._sharing.without:
             plain = super()._get_per_token_logps_and_entropies

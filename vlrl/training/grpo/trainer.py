@@ -32,6 +32,7 @@ from vlrl.training.checkpoints import RunStopped, WholeCheckpoints
 from vlrl.training.grpo.dynamic_sampling_rules import remembering
 from vlrl.training.grpo.episodes import Curriculum, Episodes
 from vlrl.training.grpo.imitation import Guide
+from vlrl.training.grpo.mixed_modality import leaves_weights_unused
 from vlrl.training.grpo.resume import KeptGenerations
 from vlrl.training.progress import StepLog, grpo_columns, write_completions
 
@@ -76,6 +77,8 @@ class Trainer(WholeCheckpoints, KeptGenerations, Episodes):
             frozen = freeze(loaded.model)
             if PartialState().is_main_process:
                 print(frozen, flush=True)
+        if PartialState().num_processes > 1 and args.ddp_find_unused_parameters is None:
+            args.ddp_find_unused_parameters = leaves_weights_unused(loaded.model, samples)
         self._verdicts: dict[str, Score | list[Score]] = {}
         self._shares_verdicts = dynamic_sampling > 0 and any("network" in reward.needs for reward in rewards)
         self.steps = StepLog("step", grpo_columns([reward.name for reward in rewards]))
