@@ -224,6 +224,7 @@ def n_candidates_of(n_classes: int) -> int:
 
 
 def shots_of(shots: int | None, split: str) -> int | None:
+    """The number of images per class: `shots`, at most `MAX_VAL_SHOTS` for `val`."""
     return min(shots, MAX_VAL_SHOTS) if shots is not None and split == "val" else shots
 
 

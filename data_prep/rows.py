@@ -37,6 +37,7 @@ class Ids:
         self._taken: set[str] = set()
 
     def unique(self, wanted: str) -> str:
+        """`wanted`, with a number appended where it was returned before."""
         found, number = wanted, 1
         while found in self._taken:
             number += 1

@@ -58,9 +58,11 @@ class Candidate:
 
     @property
     def key(self) -> tuple[str, str, int]:
+        """(item id, generator, index), which names a candidate."""
         return (self.id, self.generator, self.index)
 
     def to_json(self) -> dict[str, Any]:
+        """The row of a candidates file."""
         row: dict[str, Any] = {"id": self.id, "generator": self.generator, "index": self.index, "response": self.response}
         return row | ({"steps": list(self.steps.steps)} if self.steps.method == "given" else {})
 
@@ -81,9 +83,11 @@ class CandidateScore:
 
     @property
     def key(self) -> tuple[str, str, int]:
+        """(item id, generator, index), which names a candidate."""
         return (self.id, self.generator, self.index)
 
     def to_json(self) -> dict[str, Any]:
+        """The row of a scores file."""
         row: dict[str, Any] = {"id": self.id, "generator": self.generator, "index": self.index, "rm": self.rm}
         row |= {"mode": self.mode, "context": self.context}
         row |= {"step_scores": list(self.values)} if self.mode == "prm" else {"score": self.values[0]}

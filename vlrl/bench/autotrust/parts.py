@@ -54,6 +54,7 @@ class Ask:
 
     @property
     def id(self) -> str:
+        """The id of the sample: `part:setting/file#row`."""
         setting = f":{self.setting}" if self.setting else ""
         return f"{self.part}{setting}/{self.question.file}#{self.question.index}"
 
@@ -90,6 +91,9 @@ Asks = Callable[[Question, Options, FactualityAnswers], Iterator[tuple[str, str]
 
 @dataclass(frozen=True)
 class Part:
+    """One part of the benchmark. `about`, `needs`: for `vlrl bench list`; `files`: the released files it reads; `asks`: its
+    prompts."""
+
     name: str
     about: str
     files: tuple[str, ...]

@@ -62,19 +62,23 @@ class Question:
     row: Mapping[str, Any]
 
     def text(self, key: str) -> str:
+        """The text under `key`, "" where there is none."""
         value = self.row.get(key)
         return value if isinstance(value, str) else ""
 
     @property
     def kind(self) -> str:
+        """The type of the question: `MULTI`, `YES_NO` or `OPEN` in a valid row."""
         return self.text("question_type")
 
     @property
     def is_closed(self) -> bool:
+        """Whether the answer is a letter, or yes or no."""
         return self.kind in (MULTI, YES_NO)
 
     @property
     def is_valid(self) -> bool:
+        """Whether the row has a question and a known type."""
         return bool(self.text("question")) and self.kind in (MULTI, YES_NO, OPEN)
 
     @property
@@ -98,6 +102,7 @@ class QuestionFile:
 
     @property
     def is_released(self) -> bool:
+        """Whether the file is the released one, byte for byte."""
         return RELEASED_FILES.get(self.name) == self.sha256
 
     def questions(self, limit: int | None = None) -> list[Question]:

@@ -38,6 +38,7 @@ def road_question(seed: int, split: str, index: int) -> Sample:
 
 
 def accuracy(sample: Sample, prediction: Prediction) -> Result:
+    """1 where the completion is the reference answer, word for word."""
     answer = prediction.completion.strip()
     is_read = answer in ("A", "B", "C", "D", "Yes", "No")
     return Result({"accuracy": (float(answer == sample.answer), 1.0)}, answer, is_read)
@@ -54,6 +55,7 @@ TASK = Task(
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+    """Write the question file of `--n_roads` roads to `--out`."""
     parser = argparse.ArgumentParser(description="Write the fixture's closed questions on more roads, in the released format.")
     parser.add_argument("--n_roads", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)

@@ -39,6 +39,7 @@ class PrmEngine:
             print(f"model     {loaded.name} with a value head; attention {loaded.attention}")
 
     def prepare_sample(self, sample: Sample) -> Sample:
+        """The sample unchanged, as no boxes are asked for."""
         return sample
 
     def answers(self, tasks: Mapping[str, Task], samples: Sequence[Sample], limit: Limit) -> Answers:
@@ -56,6 +57,7 @@ class PrmEngine:
             ]
 
     def wait_for_everyone(self) -> None:
+        """Return when all processes have come here."""
         self.state.wait_for_everyone()
 
     def finish(self) -> None:

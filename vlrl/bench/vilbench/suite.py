@@ -137,6 +137,7 @@ class BestOfN:
         return made
 
     def score(self, asked: Sequence[Sample], answered: Predictions) -> list[Scored]:
+        """Metrics and rows of the run's reward model and of the others. Raises SampleError without any score."""
         made = [*self.scores(answered), *self.others]
         scored_ids = {(one.id, one.generator) for one in made}
         pools = [p for p in pools_of(self.items, self.candidates) if (p.item.id, p.generator) in scored_ids]

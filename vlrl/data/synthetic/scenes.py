@@ -36,6 +36,8 @@ LOOSE_PAD = (0.10, 0.35)
 
 @dataclass(frozen=True)
 class SceneObject:
+    """One drawn shape. `category`: colour and shape, as in "red circle"."""
+
     category: str
     box_px: tuple[int, int, int, int]
     """x1, y1, x2, y2 of the visible pixels, right and bottom exclusive."""
@@ -43,6 +45,8 @@ class SceneObject:
 
 @dataclass(frozen=True)
 class Scene:
+    """An image and its objects, in the order in which they were drawn."""
+
     image: Image.Image
     objects: tuple[SceneObject, ...]
 

@@ -56,6 +56,7 @@ class StepSolution:
 
     @property
     def text(self) -> str:
+        """The steps, one per line."""
         return "\n".join(self.steps)
 
 
