@@ -339,4 +339,4 @@ def test_a_large_set_is_scored_as_officially_in_seconds(n_images, n_boxes, limit
     assert took < limit_s
     start = time.process_time()
     detection_metrics(rows, per_category=True)
-    print(f"with the {coco.N_RESAMPLES} resamples of an interval {time.process_time() - start:.1f} s")
+    print(f"with the {coco.N_AP_RESAMPLES} resamples of an interval {time.process_time() - start:.1f} s")

@@ -82,7 +82,7 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """A number over a set, with its 95 % interval and standard error. `n` counts what was averaged (samples unless said
+    """A number over a set, with its 95 % interval and standard error. `n` counts what was averaged (samples unless stated
     otherwise)."""
 
     value: float | None
@@ -146,7 +146,7 @@ class Reward:
     `(texts, samples) -> [Score]` over the completions of one group. Other needs are passed as keywords of that name
     (`step`: optimizer steps done; `n_tokens`: length in tokens; `base`: the value of another reward, see
     `vlrl.rewards.score_rows`). `"tags"` marks rewards that require answer tags; `"network"` and `"processes"` those
-    that are worth waiting for side by side. Keyword-only parameters of `function` beyond these are the reward's options.
+    that wait for something, side by side. Keyword-only parameters of `function` beyond these are the reward's options.
 
     `answers`: the kinds of answers that it can score (`vlrl.answers.kind`; empty: any); it does not apply to other samples.
     `problem`: why it cannot score a sample of such a kind, or None.
@@ -211,7 +211,7 @@ class Task:
     boxes: Callable[[Sample, Prediction], Boxes | None] | None = None
     """The boxes to draw on the image."""
     shown_as: Callable[[Sample], Sample] = _itself
-    """The sample whose image stands for this one in pictures (of an episode, its first state)."""
+    """The sample whose image stands for this one on contact sheets (of an episode, its first state)."""
     default_model: str = "tiny"
     """The embedded model of a run that names none: "tiny" or "tiny-cards"."""
     extra: Callable[[Sequence[Row]], dict[str, Any]] | None = None
@@ -384,9 +384,9 @@ def read_samples(
     return samples
 
 
-def is_there(picture: str) -> bool:
+def is_there(path: str) -> bool:
     """Whether an image, a video or a folder of frames exists; what is drawn when opened always does."""
-    return picture.startswith("synthetic:") or Path(picture).exists()
+    return path.startswith("synthetic:") or Path(path).exists()
 
 
 def box_problem(xyxy: Any, size_wh: tuple[int, int] | None) -> str | None:

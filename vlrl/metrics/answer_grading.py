@@ -16,12 +16,12 @@ from vlrl.answers.text import choice_letter, number, yes_or_no
 from vlrl.data.best_of_n import Item
 from vlrl.rewards.mathematics import last_boxed
 
-MAX_CHARS = 400
+MAX_STATED_CHARS = 400
 RELATIVE_TOLERANCE = Fraction(1, 1000)
 _TAG = re.compile(r"<answer>(.*?)(?:</answer>|\Z)", re.I | re.S)
 _STATED = re.compile(
     r"\b(?:final\s+|correct\s+|right\s+)?(?:answer|option|choice)"
-    r"(?:\s+(?:is|was|would\s+be|must\s+be)|\s*[:=])(?:\s*[:=])?[ \t*_]*(?=(?P<said>[^\n]{1,400}))",
+    r"(?:\s+(?:is|was|would\s+be|must\s+be)|\s*[:=])(?:\s*[:=])?[ \t*_]*(?=(?P<stated>[^\n]{1,400}))",
     re.I,
 )
 _CLAUSE_END = re.compile(r"(?<!\d)\.(?:\s|$)|\.(?=\s|$)|;|\s(?:because|since|as)\s")
@@ -39,33 +39,33 @@ class Grade(NamedTuple):
 
 def grade(response: str, item: Item) -> Grade:
     """Grade one solution. Nothing extracted is wrong."""
-    said = stated_answer(response)
-    if said is None:
+    stated = stated_answer(response)
+    if stated is None:
         return Grade(False, None)
     kind = kind_of(item)
     if kind == "letter":
-        letter = _letter(said, item.choices)
+        letter = _letter(stated, item.choices)
         return Grade(letter is not None and letter == _letter(item.answer, item.choices), letter)
     if kind == "yes_no":
-        word, _ = yes_or_no(said)
+        word, _ = yes_or_no(stated)
         return Grade(word is not None and word == canon(item.answer), word)
     if kind == "number":
-        value, wanted = read_number(said), read_number(item.answer)
+        value, wanted = read_number(stated), read_number(item.answer)
         if value is None or wanted is None:
             return Grade(False, None)
         return Grade(_equal(value, wanted, item.precision), _shown(value, item.precision))
-    words = _plain(said)
+    words = _plain(stated)
     return Grade(words != "" and words == _plain(item.answer), words or None)
 
 
 def kind_of(item: Item) -> str:
     """letter, yes_no, number or text: as the item says (`answer_type`), else by its choices and its answer."""
-    told = canon(item.answer_type or "")
-    if item.choices or told in ("letter", "multi choice", "multiple choice", "mcq", "option"):
+    kind = canon(item.answer_type or "")
+    if item.choices or kind in ("letter", "multi choice", "multiple choice", "mcq", "option"):
         return "letter"
     if canon(item.answer) in ("yes", "no"):
         return "yes_no"
-    if told in ("number", "integer", "float", "numeric") or (not told and read_number(item.answer) is not None):
+    if kind in ("number", "integer", "float", "numeric") or (not kind and read_number(item.answer) is not None):
         return "number"
     return "text"
 
@@ -77,13 +77,13 @@ def stated_answer(response: str) -> str | None:
         response = tags[-1]
     if "\\boxed{" in response:
         boxed = last_boxed(response)
-        return boxed[:MAX_CHARS] if boxed else None
-    stated = [match["said"] for match in _STATED.finditer(response)]
-    if stated:
-        said = _CLAUSE_END.split(stated[-1].strip())[0]
-        return said.strip(" \t*_`$\"'.") or None
+        return boxed[:MAX_STATED_CHARS] if boxed else None
+    statements = [match["stated"] for match in _STATED.finditer(response)]
+    if statements:
+        stated = _CLAUSE_END.split(statements[-1].strip())[0]
+        return stated.strip(" \t*_`$\"'.") or None
     text = response.strip()
-    return text[:MAX_CHARS] or None if tags or ("\n" not in text and len(text) <= MAX_CHARS) else None
+    return text[:MAX_STATED_CHARS] or None if tags or ("\n" not in text and len(text) <= MAX_STATED_CHARS) else None
 
 
 def _letter(text: str, choices: Sequence[str] | None) -> str | None:

@@ -24,7 +24,7 @@ IntArray = NDArray[np.int64]
 Clusters = Sequence[Hashable]
 
 N_RESAMPLES = 2000
-"""Resamples unless said otherwise; the ends of an interval then move by about 2 % of its width from seed to seed."""
+"""Resamples unless stated otherwise; the ends of an interval then move by about 2 % of its width from seed to seed."""
 N_EXCHANGES = 10_000
 """Exchanges of two runs' numbers that a p-value is counted over; the smallest it can be is one in so many."""
 _DRAWS_AT_ONCE = 4_000_000

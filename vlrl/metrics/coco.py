@@ -1,10 +1,10 @@
 """Detection numbers over a set: official COCO AP beside order-free F1, precision, recall and mean IoU, with intervals.
 
 AP is pycocotools' `COCOeval` (bbox, area "all", maxDets 100), with every sample as an image of its own: one prompt is
-one question, and two questions about one picture are graded apart. Intervals resample pictures
-(`DetectionRow.image`), because questions about one picture are not independent; with one sample a picture that is
+one question, and two questions about one image are graded apart. Intervals resample images
+(`DetectionRow.image`), because questions about one image are not independent; with one sample an image that is
 resampling samples. Matching happens once; a resample only re-accumulates precision over recall (`_ApTable`, equal to
-pycocotools on the resampled set). With few pictures a label, AP of a resample tends to be higher than that of the set
+pycocotools on the resampled set). With few images a label, AP of a resample tends to be higher than that of the set
 (copies smooth the precision-recall curve), so that interval sits a little high. Masks, NMS-AP and AP by object size are
 left out.
 """
@@ -29,7 +29,7 @@ from vlrl.metrics.bootstrap import FloatArray, IntArray, bootstrap_indices
 from vlrl.schema import Box, Metric
 
 MAX_DETS = 100
-N_RESAMPLES = 1000
+N_AP_RESAMPLES = 1000
 CONSTANT_SCORE = 1.0
 """Score of a box without a confidence. With one score for all, AP depends on the order of the boxes in the answer and
 of the rows (ties keep their order), which is why F1 is the headline where the format holds no confidence."""
@@ -40,7 +40,7 @@ _NAMES = ("f1@0.5", "precision@0.5", "recall@0.5", "mean_iou", "negatives_accura
 class DetectionRow:
     """One graded sample; boxes in ORIGINAL pixels, labels compared by `canon`.
 
-    `image`: key of the picture, shared by questions about it. `predicted=None`: the completion could not be read,
+    `image`: key of the image, shared by questions about it. `predicted=None`: the completion could not be read,
     graded as no boxes (but not as the answer "none"). `n_pred`: items the completion held, invalid ones included;
     None counts `predicted`.
     """
@@ -53,7 +53,7 @@ class DetectionRow:
 
 
 def detection_metrics(
-    rows: Sequence[DetectionRow], *, per_category: bool = False, n_resamples: int = N_RESAMPLES, seed: int = 0
+    rows: Sequence[DetectionRow], *, per_category: bool = False, n_resamples: int = N_AP_RESAMPLES, seed: int = 0
 ) -> dict[str, Metric]:
     """All metrics of a set, each in [0, 1], or `value=None` where it does not apply (0 / 0).
 
@@ -92,7 +92,7 @@ def detection_difference(
     rows_b: Sequence[DetectionRow],
     *,
     per_category: bool = False,
-    n_resamples: int = N_RESAMPLES,
+    n_resamples: int = N_AP_RESAMPLES,
     seed: int = 0,
 ) -> dict[str, Metric]:
     """Metrics of run b minus those of run a over the ids both hold, by paired bootstrap (same resamples for both).

@@ -46,7 +46,7 @@ def random_choice(correct: Sequence[bool]) -> float:
     return sum(correct) / len(correct)
 
 
-def oracle(correct: Sequence[bool]) -> float:
+def best_possible(correct: Sequence[bool]) -> float:
     return float(any(correct))
 
 
@@ -67,7 +67,7 @@ def baselines(
     return {
         "random": random_choice(correct),
         "majority": majority(answers, correct),
-        "oracle": oracle(correct),
+        "oracle": best_possible(correct),
         "first": float(correct[0]),
         "shortest": best([-n for n in n_chars], correct).accuracy,
         "longest": best(list(n_chars), correct).accuracy,

@@ -12,7 +12,7 @@ from vlrl.metrics.bootstrap import FloatArray, bootstrap_ratio, bootstrap_sums
 from vlrl.schema import Metric
 
 MIN_GAP = 0.25
-N_BINS = 10
+N_VALUE_BINS = 10
 
 
 def step_value_metrics(
@@ -67,15 +67,15 @@ def _skill(sums_RC: FloatArray) -> FloatArray:
 def calibration_table(predicted: Sequence[float], values: Sequence[float]) -> list[dict[str, Any]]:
     """By bin of the prediction: bounds, n, mean prediction and mean value (None in an empty bin)."""
     p_N, v_N = np.asarray(predicted, dtype=np.float64), np.asarray(values, dtype=np.float64)
-    bins_N = np.clip((p_N * N_BINS).astype(int), 0, N_BINS - 1)
+    bins_N = np.clip((p_N * N_VALUE_BINS).astype(int), 0, N_VALUE_BINS - 1)
     table = []
-    for number in range(N_BINS):
+    for number in range(N_VALUE_BINS):
         chosen = bins_N == number
         n = int(chosen.sum())
         table.append(
             {
-                "low": number / N_BINS,
-                "high": (number + 1) / N_BINS,
+                "low": number / N_VALUE_BINS,
+                "high": (number + 1) / N_VALUE_BINS,
                 "n": n,
                 "predicted": float(p_N[chosen].mean()) if n else None,
                 "value": float(v_N[chosen].mean()) if n else None,

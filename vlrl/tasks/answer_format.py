@@ -24,7 +24,7 @@ UNITS = {
     "norm1000": " Coordinates are integers from zero to one thousand.",
     "norm1": " Coordinates are fractions of the width and the height.",
 }
-NO_OBJECT = {"position_confidence": "No Objects"}
+NO_OBJECT_TEXTS = {"position_confidence": "No Objects"}
 
 
 def lay_out(thought: str, answer: str, sample: Sample) -> str:
@@ -60,7 +60,7 @@ def box_instruction(sample: Sample, what: str, several: bool) -> str:
 
 def no_object(sample: Sample) -> str:
     """How this sample's form says that nothing is there."""
-    return NO_OBJECT.get(sample.meta.get("box_format", "json"), "None")
+    return NO_OBJECT_TEXTS.get(sample.meta.get("box_format", "json"), "None")
 
 
 def write_boxes(items: Sequence[dict[str, Any]], sample: Sample, several: bool = True) -> str:
@@ -74,7 +74,7 @@ def write_boxes(items: Sequence[dict[str, Any]], sample: Sample, several: bool =
 
 
 def drawn_boxes(sample: Sample, prediction: Prediction) -> Boxes:
-    """True and predicted boxes for the page and for pictures of samples."""
+    """True and predicted boxes for the page and for `samples.png`."""
     parsed, _ = read_boxes(prediction.completion, sample)
     return true_boxes(sample), None if parsed is None else parsed.items
 

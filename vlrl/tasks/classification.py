@@ -35,8 +35,8 @@ def metric(sample: Sample, prediction: Prediction) -> Result:
     answer, _ = read_text(text, sample)
     right = cls_rl_accuracy(text, sample).value or 0.0
     lenient = float(answer is not None and "" != canon(sample.answer) in canon(answer))
-    said = read_span(text, sample).text
-    return Result({"accuracy": (right, 1.0)}, said, answer is not None, Label(lenient, half_of(sample)))
+    shown = read_span(text, sample).text
+    return Result({"accuracy": (right, 1.0)}, shown, answer is not None, Label(lenient, half_of(sample)))
 
 
 def check(sample: Sample) -> str | None:

@@ -1,6 +1,6 @@
 """The card games as tasks: an episode is played reply by reply, a single state is one question.
 
-Each reply is one JSON object of what the picture shows, a thought and an action. The prompt holds nothing that is not public:
+Each reply is one JSON object of what the image shows, a thought and an action. The prompt holds nothing that is not public:
 the rules, and in the points games the formula so far, as published.
 """
 
@@ -18,7 +18,7 @@ from vlrl.metrics.cards import Played, episode_row, game_metrics
 from vlrl.rewards.cards import card_move, card_recognition
 from vlrl.schema import Prediction, Result, Sample, Task
 
-RULES = {
+RULES_IN_PROMPT = {
     "numberline": "The image shows a target number and a current number. The action + adds one to the current number,"
     " the action - takes one away. Reach the target.",
     "blackjack": "The image shows one open card of the dealer and your cards. Jack, queen and king count ten, an ace one or"
@@ -29,7 +29,7 @@ RULES = {
     " one token to the formula, a number of the cards, +, -, *, /, ( or ), and = ends it. It has to use each card once"
     " and equal twenty-four.",
 }
-FACES = {True: "Jack, queen and king count ten", False: "Jack, queen and king count eleven, twelve and thirteen"}
+FACES_IN_PROMPT = {True: "Jack, queen and king count ten", False: "Jack, queen and king count eleven, twelve and thirteen"}
 SHOWN = {
     "numberline": '"current number": number, "target number": number, ',
     "blackjack": "",
@@ -45,7 +45,7 @@ _WORDS = 1
 def prompt(sample: Sample) -> str:
     """The user turn of a state (of an episode: its first)."""
     deal = deal_of(sample)
-    rules = RULES[deal.game.name].replace("{faces}", FACES[getattr(deal.game, "face_as_ten", True)])
+    rules = RULES_IN_PROMPT[deal.game.name].replace("{faces}", FACES_IN_PROMPT[getattr(deal.game, "face_as_ten", True)])
     entries = deal.game.formula(deal.state())
     formula = "" if entries is None else f"\nFormula: {' '.join(entries)}"
     pattern = f'{{{SHOWN[deal.game.name]}"thoughts": "reasoning", "action": "token"}}'

@@ -90,8 +90,8 @@ def metric(sample: Sample, prediction: Prediction) -> Result | None:
     score = score_rows(reward, [text], [sample], None, [prediction.n_tokens])[0]
     if score.value is None:
         return None
-    said = read_span(text, sample).text
-    return Result({"accuracy": (score.value, 1.0)}, said, score.answer is not None, reward.name)
+    shown = read_span(text, sample).text
+    return Result({"accuracy": (score.value, 1.0)}, shown, score.answer is not None, reward.name)
 
 
 TASK = Task(
