@@ -303,7 +303,7 @@ def test_usable_questions(sample):
 
 def test_latex_without_its_library_is_a_problem(monkeypatch):
     monkeypatch.setattr(mathematics, "find_spec", lambda name: None)
-    assert "pip install 'vlrl[math]'" in mathematics.math_problem(qa("$\\frac{1}{2}$"))
+    assert "pip install math-verify" in mathematics.math_problem(qa("$\\frac{1}{2}$"))
     assert mathematics.math_problem(qa("0.5")) is None
     assert is_latex("$\\frac{1}{2}$")
 
