@@ -66,6 +66,7 @@ def main(argv: list[str] | None = None) -> int:
     """Parse, train, report. Returns the process' exit code: 0 done, 1 stopped on the way, 2 could not start."""
     first = os.environ.get("LOCAL_RANK", "0") == "0"
     words = sys.argv[1:] if argv is None else argv
+    transformers_logging.disable_progress_bar()
     try:
         if is_prm(with_underscores(words)):
             train_value_model(parse_prm(words), say_first())
@@ -124,7 +125,6 @@ def leave(code: int) -> NoReturn:
 
 def train(config: Config) -> before_after.Around | None:
     """One run, from a resolved configuration to `summary.json`. Returns the benchmarks that `--bench` names, or None."""
-    transformers_logging.disable_progress_bar()
     say = say_first()
     task = f"{', '.join(config.tasks)}, stage {config.run.stage}"
     say(banner.run_line(task, config.grpo.seed, n_processes(), config.sources))
