@@ -203,7 +203,6 @@ def prepare(config: Config, say: Callable[..., None]) -> TrainingRun:
     run_folder.check_disk(weights.disk_bytes(loaded, config.grpo, config.model.use_peft), opened.path)
     data = run_data.prepare_data(config, rows, loaded)
     length = run_data.fit_length(config, loaded, data)
-    run_data.choose_ddp_options(config, data)
     first = data.held_out[0]
     say(banner.model_line(loaded))
     say(banner.banner_line("attention", loaded.attention))

@@ -229,16 +229,3 @@ def is_shipped_start(config: Config) -> bool:
     """Whether the supervised stage of this run is the shipped cold start itself: nobody asked for more steps of it."""
     embedded = config.model.model_name_or_path in EMBEDDED and config.run.stage == "sft+grpo" and config.run.data is None
     return embedded and "sft_steps" not in config.chosen
-
-
-def choose_ddp_options(config: Config, data: RunData) -> None:
-    """Where every pass trains every weight, DDP need not look for unused ones (and does not warn that it found none).
-
-    Held for the embedded model on images alone; of other models and data transformers' own choice stands.
-    """
-    if config.grpo.ddp_find_unused_parameters is not None or config.model.model_name_or_path not in TINY_NAMES:
-        return
-    plain = not data.plays and not config.guide.corrects and not config.run.freeze_vision and not config.model.use_peft
-    samples = data.held_out if config.run.data is None else [*data.held_out, *data.known(config)]
-    if plain and all(sample.images for sample in samples):
-        config.grpo.ddp_find_unused_parameters = False

@@ -145,7 +145,6 @@ def _arguments(folder: Path, like: GRPOConfig, steps: int, batch_size: int, lear
         use_cpu=like.use_cpu,
         seed=like.seed,
         gradient_checkpointing=like.gradient_checkpointing,
-        ddp_find_unused_parameters=like.ddp_find_unused_parameters,
         logging_steps=max(1, min(50, steps // 10)),
         save_strategy="no",
         report_to=like.report_to,
