@@ -1,4 +1,4 @@
-"""How well stated confidence agrees with how often answers are right: expected calibration error, with its interval, and the reliability table.
+"""How well stated confidence agrees with accuracy: expected calibration error with its interval, and the reliability table.
 
 A confidence is stated in words of the completion, `<confidence>0.8</confidence>` or "Confidence: 80 %", outside the answer tags
 or in them; of several statements the last counts. Confidences of single boxes (`position_confidence`) are not looked at.

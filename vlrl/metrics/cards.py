@@ -46,7 +46,8 @@ def card_metrics(rows: Sequence[EpisodeRow]) -> dict[str, Metric]:
     - "return", "steps": means over episodes (bootstrap over episodes).
     - "legal", "valid", "recognised": shares of steps, whole episodes resampled; "right_moves": of the steps from which the game
       can still be won (in blackjack: all), those whose action keeps it so (in blackjack: is best against the open card).
-    - "success_solvable": success among deals that can be won; "finished": episodes that pressed `=`; "solvable": deals that can be won, the bound.
+    - "success_solvable": success among deals that can be won; "finished": episodes that pressed
+      `=`; "solvable": deals that can be won, the bound of "success".
     """
     steps = [row.n_steps for row in rows]
     metrics = {
