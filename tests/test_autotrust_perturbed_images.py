@@ -79,7 +79,7 @@ def test_white_and_black_box_attacks_with_their_control(tmp_path, capsys):
     part = "autotrust/white_box_attack:num_iter=3,epsilon=6"
     assert bench(part, out, *flags) == 0
     text = capsys.readouterr().out
-    assert "6 images, 3 forward and backward passes each through tiny" in text, "the cost is told"
+    assert "6 images, 3 forward and backward passes each through tiny" in text, "the cost is printed"
     assert " s on cpu" in text
     values = results(out, "autotrust/white_box_attack")
     setting, control = "pgd-eps6-alpha2-steps3", "random-eps6"
@@ -96,10 +96,10 @@ def test_white_and_black_box_attacks_with_their_control(tmp_path, capsys):
         assert 1 <= largest_change(path, index, rows) <= 6, "the bound holds for the file"
         with Image.open(path) as image:
             assert image.format == "PNG"
-    told = values["attacks"][f"white_box_attack:{setting}"]
-    assert (told["n"], told["largest_change_px"]) == (6, 6)
-    assert told["loss_after"] > told["loss_before"]
-    assert told["seconds_a_picture"] > 0
+    logged = values["attacks"][f"white_box_attack:{setting}"]
+    assert (logged["n"], logged["largest_change_px"]) == (6, 6)
+    assert logged["loss_after"] > logged["loss_before"]
+    assert logged["seconds_a_picture"] > 0
     report = json.loads((out / "report.json").read_text())
     assert report["attacks"] == values["attacks"]
     assert {r["task"] for r in report["results"]} == {"factuality", "white_box_attack", "black_box_attack", "attack_control"}
@@ -135,7 +135,7 @@ def test_transfer_is_named_after_the_attacked_model(tmp_path):
     ("task", "flags", "why"),
     [
         ("autotrust/black_box_attack", [], "name a model to attack"),
-        ("autotrust/white_box_attack", ["--base_url", "http://localhost:1/v1"], "it must be in this process"),
+        ("autotrust/white_box_attack", ["--base_url", "http://localhost:1/v1"], "the model must be in this process"),
         ("autotrust/white_box_attack", ["--attack", "deepfool"], "unknown attack 'deepfool'"),
         ("autotrust/white_box_attack:strength=3", [], "there is no option 'strength'"),
         ("autotrust/privacy", ["--attack", "pgd"], "are for autotrust and"),
@@ -143,13 +143,13 @@ def test_transfer_is_named_after_the_attacked_model(tmp_path):
         ("autotrust/robustness_noise:corruption=snow", [], "unknown corruption 'snow'"),
     ],
 )
-def test_what_cannot_be_run_is_told_before_anything_is_asked(tmp_path, capsys, stub, task, flags, why):
+def test_what_cannot_be_run_is_stated_before_anything_is_asked(tmp_path, capsys, stub, task, flags, why):
     assert bench(task, tmp_path / "out", *flags) == 2
     assert why in capsys.readouterr().err
     assert stub.asked == []
 
 
-def test_a_model_that_cannot_be_attacked_is_told_before_anything_is_asked(tmp_path, capsys, monkeypatch):
+def test_a_model_that_cannot_be_attacked_is_stated_before_anything_is_asked(tmp_path, capsys, monkeypatch):
     from transformers import Qwen2VLImageProcessor
 
     class Odd(Qwen2VLImageProcessor):
@@ -286,9 +286,9 @@ def test_pgd_lowers_the_accuracy_of_a_model_trained_on_the_scenes_and_noise_does
     assert drop > 0.25
     assert drop_by_noise < drop / 3
     assert values["white_box_attack/drop_reference,none"] > 0.2
-    told = values["attacks"]["white_box_attack:pgd-eps16-alpha2-steps10"]
-    assert (told["n"], told["largest_change_px"]) == (96, 16)
-    assert told["right_saved"] == pytest.approx(values["white_box_attack/accuracy,none"], abs=0.05), (
+    logged = values["attacks"]["white_box_attack:pgd-eps16-alpha2-steps10"]
+    assert (logged["n"], logged["largest_change_px"]) == (96, 16)
+    assert logged["right_saved"] == pytest.approx(values["white_box_attack/accuracy,none"], abs=0.05), (
         "the answer is its first token"
     )
-    assert told["right_clean"] == pytest.approx(values["factuality/accuracy,none"], abs=0.05)
+    assert logged["right_clean"] == pytest.approx(values["factuality/accuracy,none"], abs=0.05)

@@ -106,7 +106,7 @@ def test_every_task_draws_the_same_item_again_and_no_item_in_two_splits(name):
 
 
 @pytest.mark.parametrize("name", sorted(set(MAKERS) - {"detection", "grounding"}))
-def test_careless_answers_are_wrong_often_but_not_always(name):
+def test_noisy_answers_are_wrong_often_but_not_always(name):
     """What GRPO can unlearn: a habit that errs in a good part of the samples, and never in all."""
     samples = [MAKERS[name](0, "train", i) for i in range(500)]
     wrong = np.mean([sample.meta["loose_answer"] != sample.answer for sample in samples])
