@@ -47,7 +47,7 @@ TEXTS = st.builds(
 def test_the_quick_reading_equals_the_slow_one():
     quick = 0
 
-    @settings(max_examples=1000, deadline=None)
+    @settings(max_examples=400, deadline=None)
     @given(TEXTS, st.sampled_from([Frame(), Frame(0.64, 0.48, "cat")]))
     def check(text, frame):
         nonlocal quick
@@ -59,7 +59,7 @@ def test_the_quick_reading_equals_the_slow_one():
             assert all(type(v) is float for box in found.items for v in box.xyxy)
 
     check()
-    assert quick > 100
+    assert quick > 40
 
 
 ITEM = {"bbox_2d": [1, 2, 3, 4], "label": "cat"}

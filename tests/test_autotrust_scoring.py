@@ -241,7 +241,7 @@ def anything(rng):
     return "".join(rng.choice(PIECES) + rng.choice(["", " "]) for _ in range(rng.randrange(8)))
 
 
-def test_10_000_malformed_rows_and_replies_never_crash_and_each_is_counted():
+def test_2_000_malformed_rows_and_replies_never_crash_and_each_is_counted():
     rng = random.Random(0)
     keys = [
         "question",
@@ -256,9 +256,9 @@ def test_10_000_malformed_rows_and_replies_never_crash_and_each_is_counted():
     ]
     n_rows = n_asks = 0
     counts = {}
-    while n_rows < 10_000:
+    while n_rows < 2_000:
         rows = []
-        for _ in range(500):
+        for _ in range(100):
             row = {key: anything(rng) for key in keys if rng.random() < 0.9}
             if rng.random() < 0.8:
                 row["question_type"] = rng.choice(["multi-choice", "yes-or-no", "open-ended"])
@@ -269,7 +269,7 @@ def test_10_000_malformed_rows_and_replies_never_crash_and_each_is_counted():
         n_valid = sum(question.is_valid for question in file.questions())
         for name in ["factuality", *rng.sample(sorted(PARTS), 2)]:
             part = PARTS[name]
-            answers = {("fuzzed.json", i): str(anything(rng)) for i in range(500)}
+            answers = {("fuzzed.json", i): str(anything(rng)) for i in range(100)}
             options = Options(patterns={"Driver": {"age": {"young": "Y. "}}}, settings=("zs", "fpl"))
             asks = asks_of(part, [file], options, answers, None)
             if name == "factuality":
@@ -286,7 +286,7 @@ def test_10_000_malformed_rows_and_replies_never_crash_and_each_is_counted():
                     )
             n_asks += len(asks)
         n_rows += len(rows)
-    assert sum(counts.values()) == n_asks > 10_000
+    assert sum(counts.values()) == n_asks > 2_000
     assert set(counts) == {"open", "right", "partly", "wrong", "unparsed", "bad ground truth"}
 
 
