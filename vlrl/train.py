@@ -35,8 +35,8 @@ from typing import Any, NoReturn
 import torch
 from accelerate import PartialState
 from transformers.utils import logging as transformers_logging
-from trl import get_peft_config
-from trl.models import unwrap_model_for_generation
+from trl import get_peft_config  # type: ignore[attr-defined]
+from trl.models import unwrap_model_for_generation  # type: ignore[attr-defined]
 
 from vlrl.gtr import Corrector
 from vlrl.models.generate import generate
@@ -66,7 +66,7 @@ def main(argv: list[str] | None = None) -> int:
     """Parse, train, report. Returns the process' exit code: 0 done, 1 stopped on the way, 2 could not start."""
     first = os.environ.get("LOCAL_RANK", "0") == "0"
     words = sys.argv[1:] if argv is None else argv
-    transformers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         if is_prm(with_underscores(words)):
             train_value_model(parse_prm(words), say_first())
@@ -183,7 +183,7 @@ class TrainingRun:
                 self.loaded,
                 self.config.tasks,
                 self.data.held_out,
-                max_new_tokens=self.config.grpo.max_completion_length,
+                max_new_tokens=self.config.max_tokens,
                 batch_size=self.config.grpo.per_device_eval_batch_size,
                 model=model,
                 label=f"measuring {name}",

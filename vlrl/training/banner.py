@@ -48,9 +48,7 @@ def steps_line(config: Config, n_processes: int, length: str = "") -> str:
     grpo = config.grpo
     completions = grpo.per_device_train_batch_size * n_processes * grpo.gradient_accumulation_steps
     steps = f"{grpo.max_steps}" if grpo.max_steps > 0 else f"those of {grpo.num_train_epochs:g} epochs"
-    text = (
-        f"{steps}, each of {completions} completions ({completions / grpo.num_generations:g} prompts x {grpo.num_generations})"
-    )
+    text = f"{steps}, each of {completions} completions ({completions / config.group_size:g} prompts x {config.group_size})"
     how = f"temperature {grpo.temperature:g}, beta {grpo.beta:g}, loss {grpo.loss_type}"
     return banner_line("steps", "; ".join([text, *([length] if length else []), how]))
 

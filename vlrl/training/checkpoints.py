@@ -22,7 +22,8 @@ class RunStopped(RuntimeError):
 
 def last_checkpoint(folder: str | Path) -> str | None:
     """The newest checkpoint of a run. Whatever carries the name `checkpoint-N` is complete."""
-    return get_last_checkpoint(str(folder)) if Path(folder).is_dir() else None
+    found: str | None = get_last_checkpoint(str(folder)) if Path(folder).is_dir() else None  # type: ignore[no-untyped-call]
+    return found
 
 
 def disk_is_full(error: BaseException, folder: str | Path) -> bool:

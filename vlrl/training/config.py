@@ -54,6 +54,18 @@ class Config:
         return next(iter(self.tasks.values()))
 
     @property
+    def group_size(self) -> int:
+        """Completions of a prompt."""
+        return int(self.grpo.num_generations or 8)
+
+    @property
+    def max_tokens(self) -> int:
+        """The longest completion. Raises ConfigError where TRL was told to set no limit."""
+        if self.grpo.max_completion_length is None:
+            raise ConfigError("--max_completion_length: give a number of tokens")
+        return int(self.grpo.max_completion_length)
+
+    @property
     def layout(self) -> tuple[str | None, str | None]:
         """Layout of completions and form of boxes, None where the default holds."""
         return read_answer_format(self.run.answer_format)

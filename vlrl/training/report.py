@@ -106,7 +106,8 @@ def thought_changes(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
 
 def corrector_totals(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """Totals of a corrector behind an endpoint: requests, cached replies, failures, cost. Empty for other correctors."""
-    last = next((row for row in reversed(rows) if any(key.startswith(CORRECTOR) for key in row)), {})
+    counted = (row for row in reversed(rows) if any(key.startswith(CORRECTOR) for key in row))
+    last: Mapping[str, Any] = next(counted, {})
     return {key.removeprefix(CORRECTOR): value for key, value in last.items() if key.startswith(CORRECTOR)}
 
 

@@ -144,7 +144,7 @@ def choose_rubric(config: Config, data: RunData) -> Rubric:
     steps = grpo.max_steps
     if steps <= 0:
         per_step = grpo.per_device_train_batch_size * PartialState().num_processes * grpo.gradient_accumulation_steps
-        steps = math.ceil(grpo.num_train_epochs * data.train.n * grpo.num_generations / per_step)
+        steps = math.ceil(grpo.num_train_epochs * data.train.n * config.group_size / per_step)
     return dataclasses.replace(rubric, rewards=tuple(with_planned_steps(reward, steps) for reward in rubric.rewards))
 
 
@@ -163,7 +163,7 @@ def fit_length(config: Config, loaded: LoadedModel, data: RunData) -> str:
     longest = max(lengths)
     if "max_completion_length" not in config.values and config.model.model_name_or_path in TINY_NAMES:
         config.grpo.max_completion_length = longest + longest // 4
-    limit = config.grpo.max_completion_length
+    limit = config.max_tokens
     found = f"completions of up to {limit} tokens (reference answers: {longest} at most)"
     if limit < longest:
         n_cut = sum(length > limit for length in lengths)

@@ -18,7 +18,7 @@ from accelerate import PartialState
 from peft import PeftConfig
 from transformers import PrinterCallback
 from transformers.trainer_callback import ProgressCallback
-from trl import GRPOConfig, SFTConfig, SFTTrainer
+from trl import GRPOConfig, SFTConfig, SFTTrainer  # type: ignore[attr-defined]
 
 from vlrl.models.inputs import SFT_TARGETS, Samples, dataset
 from vlrl.models.load import LoadedModel
@@ -58,7 +58,7 @@ class MuonWithAdamW(torch.optim.Optimizer):
             part.zero_grad(set_to_none)
 
 
-class _Trainer(SFTTrainer):  # type: ignore[misc]
+class _Trainer(SFTTrainer):
     """`SFTTrainer` with one readable line a logged step, and the mean over the tokens of all processes."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -73,7 +73,7 @@ class _Trainer(SFTTrainer):  # type: ignore[misc]
         if self.accelerator.is_main_process and "loss" in logs:
             row = {"stage": "sft", "step": self.state.global_step, **logs}
             row = {key: None if isinstance(v, float) and not math.isfinite(v) else v for key, v in row.items()}
-            with open(os.path.join(self.args.output_dir, "metrics.jsonl"), "a", encoding="utf-8") as file:
+            with open(os.path.join(str(self.args.output_dir), "metrics.jsonl"), "a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
             self.steps.show(row, self.state.max_steps)
 

@@ -190,11 +190,11 @@ def make_trainer(
     config: PrmRun, model: StepValueModel, loaded: LoadedModel, encoder: Encoder, rows: Sequence[StepRecord]
 ) -> PrmTrainer:
     training = config.training
+    is_tiny = config.model.model_name_or_path in TINY_NAMES and not config.model.use_peft
     training.remove_unused_columns = False
     training.disable_tqdm = True
     training.train_sampling_strategy = "sequential"
     dataset = Records(rows, encoder)
-    is_tiny = config.model.model_name_or_path in TINY_NAMES and not config.model.use_peft
     optimizer = None
     if is_tiny:
         optimizer = MuonWithAdamW(model, training.learning_rate, (training.adam_beta1, training.adam_beta2))
