@@ -1,4 +1,4 @@
-"""Models that answer on the page: loaded once, asked by one visitor at a time, words as they come."""
+"""Models that answer on the page: loaded once, used by one visitor at a time, text as it is generated."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ class Refused(ValueError):
 
 
 def open_upload(path: str) -> Image.Image:
-    """An uploaded picture as RGB. Raises Refused for anything else, and for what would fill the memory."""
+    """An uploaded image as RGB. Raises Refused for anything else, and for what would fill the memory."""
     from vlrl.data.images import ImageError, image_size, open_image
 
     try:
         width, height = image_size(path)
         if width * height > MAX_PIXELS:
-            raise Refused(f"the picture has {width}x{height} pixels; {MAX_PIXELS // 10**6} million are the most")
+            raise Refused(f"the image has {width}x{height} pixels; {MAX_PIXELS // 10**6} million are the most")
         image = open_image(path)
     except ImageError as error:
-        raise Refused("this file is no picture that can be read; give a JPEG, PNG or WebP") from error
+        raise Refused("this file is not an image that can be read; give a JPEG, PNG or WebP") from error
     if max(width, height) > 200 * min(width, height):
-        raise Refused(f"a picture of {width}x{height} is too thin")
+        raise Refused(f"an image of {width}x{height} pixels is too thin")
     return image
 
 
@@ -44,10 +44,10 @@ def open_drawing(drawing: Mapping[str, Any] | None) -> Image.Image:
         raise Refused("nothing is drawn yet")
     sheet = Image.new("RGBA", drawn.size, "white")
     sheet.alpha_composite(drawn.convert("RGBA"))
-    picture = sheet.convert("RGB")
-    if len(picture.getcolors(2) or [0, 0]) < 2:
+    image = sheet.convert("RGB")
+    if len(image.getcolors(2) or [0, 0]) < 2:
         raise Refused("nothing is drawn yet")
-    return picture
+    return image
 
 
 class Models:
@@ -55,23 +55,24 @@ class Models:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._name, self._loaded = "", None
+        self._name = ""
+        self._loaded: Any = None
 
     def warm(self, name: str) -> None:
-        """Load a model before anybody asks; what is wrong with it is said when somebody does."""
+        """Load a model before anybody asks; if it cannot be loaded, the error is shown when somebody does."""
         with contextlib.suppress(Refused), self._lock:
             self._load(name)
 
     def prepare_sample(self, name: str, sample: Sample, image: Image.Image | None) -> Sample:
-        """The sample as this model is asked it: dialect, sizes of the picture."""
+        """The sample for this model: its coordinate convention and the image's sizes in `meta`."""
         from vlrl.models.inputs import prepare_sample
         from vlrl.models.load import input_size_px
 
         with self._lock:
             loaded = self._load(name)
         if image is None:
-            return prepare_sample(dataclasses.replace(sample, meta=without_situation(sample)), loaded)
-        meta: dict[str, Any] = {**without_situation(sample), "coords": loaded.coords, "image_size": list(image.size)}
+            return prepare_sample(dataclasses.replace(sample, meta=without_model_meta(sample)), loaded)
+        meta: dict[str, Any] = {**without_model_meta(sample), "coords": loaded.coords, "image_size": list(image.size)}
         if loaded.coords == "resized_px":
             meta["input_size"] = list(input_size_px(loaded.processor, *image.size))
         return dataclasses.replace(sample, meta=meta)
@@ -144,5 +145,5 @@ class Models:
             return answers
 
 
-def without_situation(sample: Sample) -> dict[str, Any]:
+def without_model_meta(sample: Sample) -> dict[str, Any]:
     return {key: value for key, value in sample.meta.items() if key not in ("coords", "image_size", "input_size")}

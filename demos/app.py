@@ -51,7 +51,8 @@ def build(run_root: Path, model: str = "tiny") -> gr.Blocks:
             tabs.runs_tab(shelf)
         with gr.Tab("Play", id="play"):
             tabs.play_tab(models, shelf)
-    return blocks.queue(default_concurrency_limit=8, max_size=100)
+    blocks.queue(default_concurrency_limit=8, max_size=100)
+    return blocks
 
 
 def launch(args: argparse.Namespace, block: bool = True) -> gr.Blocks:

@@ -1,4 +1,4 @@
-"""A card game under way on the page: its picture, its moves, and what a corrector says of each thought."""
+"""A card game being played on the page: its image, its moves, and the corrector's verdict on each thought."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from PIL import Image
 
-from demos.scoring import apart
+from demos.scoring import own_file
 from vlrl.envs import CardEnv
 from vlrl.envs.cards import GAMES, thought_fields, write_reply
 from vlrl.envs.cards.deals import episode_sample, state_sample
@@ -16,7 +16,7 @@ from vlrl.schema import Sample
 
 
 @dataclass
-class Table:
+class Game:
     """One visitor's game."""
 
     name: str
@@ -28,8 +28,8 @@ class Table:
         self.episode = Episode(CardEnv(self.name), self.seed)
 
     @property
-    def picture(self) -> Image.Image:
-        return apart(self.episode.observation)
+    def image(self) -> Image.Image:
+        return own_file(self.episode.observation)
 
     @property
     def tokens(self) -> list[str]:
@@ -43,22 +43,22 @@ class Table:
         return state_sample(sample, moves, good=False)
 
     def play_token(self, token: str, thought: str) -> None:
-        """Plays by hand; an empty thought states the picture and nothing else."""
+        """Plays by hand; an empty thought states what the image shows and nothing else."""
         fields = {**self.episode.env.game.shown(self.episode.env.state), "thoughts": thought}
         self.play_reply(write_reply(fields, token), judged=bool(thought.strip()))
 
     def play_reply(self, reply: str, judged: bool = True, ended: bool = True) -> None:
-        """Plays what a policy (or a person) wrote, and asks the corrector what it thinks of the thought."""
+        """Plays what a policy (or a person) wrote, and has the corrector judge the thought."""
         verdict = OracleCorrector().correct(self.episode.request(reply, ended)) if judged else None
-        step = self.episode.play(reply, ended)
+        step = self.episode.step(reply, ended)
         fields = thought_fields(reply, self.episode.env.game, ended)
         thought = "" if fields is None else str(fields.get("thoughts", ""))
-        played = str(step.token) if step.action is not None else f"{step.token} (by chance: the action could not be read)"
-        said = "" if verdict is None else "right" if verdict.status == "ok" else verdict.why or verdict.status
-        self.lines.append([str(step.t + 1), thought if fields is not None else reply, played, f"{step.reward:+g}", said])
+        played = str(step.token) if step.action is not None else f"{step.token} (random: the action could not be read)"
+        judgement = "" if verdict is None else "right" if verdict.status == "ok" else verdict.why or verdict.status
+        self.lines.append([str(step.t + 1), thought if fields is not None else reply, played, f"{step.reward:+g}", judgement])
 
     @property
-    def told(self) -> str:
+    def status(self) -> str:
         total = self.episode.total
         if not self.episode.done:
             return f"Return so far {total:+g}."

@@ -17,6 +17,7 @@ CSS = """
 @media (max-width: 600px) {#runs-plot {overflow-x: auto} #runs-plot * {justify-content: flex-start !important}
   #runs-plot img {width: 46rem; max-width: none}}
 .vl-head h1 {font-size: 1.5rem; margin: .2rem 0 0} .vl-head p {margin: 0; opacity: .75}
+.vl-table, .vl-table thead, .vl-table tbody, .vl-table tr {border: 0 !important}
 .vl-table {width: 100%; border-collapse: collapse; font-size: .9rem}
 .vl-table th, .vl-table td {text-align: left; padding: .35rem .5rem; border: 0 !important;
   border-bottom: 1px solid var(--border-color-primary) !important;
@@ -26,7 +27,7 @@ CSS = """
 .vl-scroll {overflow-x: auto; max-height: 30rem; overflow-y: auto}
 .vl-bar {display: inline-block; height: .6rem; border-radius: .3rem; background: #2f6fde; vertical-align: middle;
   margin-right: .4rem}
-.vl-none {opacity: .6}
+.vl-none {opacity: .6} .vl-value {white-space: nowrap}
 .vl-text {white-space: pre-wrap; overflow-wrap: anywhere; font-family: ui-monospace, monospace; font-size: .85rem}
 .vl-box {border: 1px solid var(--border-color-primary); border-radius: .6rem; padding: .6rem .8rem; margin-bottom: .5rem}
 .vl-box b {display: block; font-size: .8rem; opacity: .7; margin-bottom: .2rem}
@@ -43,7 +44,7 @@ def theme() -> gr.themes.Base:
 
 
 def heading() -> str:
-    words = "Vision-language models, answers that can be verified, and what they earn."
+    words = "Ask a vision-language model, score any answer, compare training runs, play a card game."
     return f"<div class='vl-head'><h1>vlrl</h1><p>{words}</p></div>"
 
 
@@ -76,9 +77,11 @@ def rewards(scored: Sequence[Scored]) -> str:
         else:
             share = max(0.0, min(1.0, (one.value - one.low) / (one.high - one.low or 1)))
             bar = f"<span class='vl-bar' style='width:{4 * share:.2f}rem'></span>"
-            value = f"<span>{bar}{one.value:.3g} <span class='vl-none'>in {one.low:g} … {one.high:g}</span></span>"
+            value = (
+                f"<span class='vl-value'>{bar}{one.value:.3g} <span class='vl-none'>({one.low:g} to {one.high:g})</span></span>"
+            )
         rows.append([name(one.reward), value, one.why])
-    return table(["reward", "value", "why"], rows, "No reward applies: the true answer is not known.")
+    return table(["reward", "value", "why"], rows, "No reward applies: the reference answer is not known.")
 
 
 def name(identifier: str) -> str:

@@ -43,7 +43,7 @@ class Runs:
     def folder(self, name: str) -> Path:
         """Raises ValueError for anything that is not one of `names`."""
         if name not in self.names():
-            raise ValueError(f"{name!r} is no run below {self.root}")
+            raise ValueError(f"there is no run {name!r} below {self.root}")
         return self.root / name
 
     def models(self) -> list[str]:
@@ -80,7 +80,7 @@ def status(folder: Path) -> str:
     rows, found = read_lines(folder / "metrics.jsonl"), summary(folder)
     step = max((int(row.get("step", 0)) for row in rows), default=0)
     if found is None:
-        return f"under way or stopped, last logged step {step}"
+        return f"running or stopped, last logged step {step}"
     return f"{found.get('task')} · {found.get('model')} · {found.get('stage')} · seed {found.get('seed')} · {step} steps"
 
 
@@ -139,12 +139,12 @@ def _keys(rows: list[dict[str, Any]], patterns: tuple[str, ...]) -> list[str]:
 
 
 HELD_OUT = "held-out samples, before and after"
-FILTERS = ("all", "lowest reward", "highest advantage", "largest change", "unparsed", "cut at the limit")
+FILTERS = ("all", "lowest reward", "highest advantage", "largest change", "unparsed", "truncated")
 Table = tuple[list[str], list[list[str]]]
 
 
 def logged(folder: Path) -> list[str]:
-    """Whose answers a run holds: the held-out samples' once it is over, then its steps', the latest first."""
+    """The sets of completions that a run holds: the held-out samples once it is over, then the steps, the latest first."""
     steps = sorted((int(path.stem.split("_")[1]) for path in (folder / "completions").glob("step_*.jsonl")), reverse=True)
     return [*([HELD_OUT] if (folder / "held_out.jsonl").is_file() else []), *(f"step {step}" for step in steps)]
 
@@ -163,7 +163,7 @@ def held_out(folder: Path, chosen: str) -> Table:
         rows = sorted(rows, key=lambda row: -abs(_or(row["change"], 0.0)))
     elif chosen == "unparsed":
         rows = [row for row in rows if "unparsed" in (row["before"]["outcome"], row["after"]["outcome"])]
-    elif chosen == "cut at the limit":
+    elif chosen == "truncated":
         cut = {row["id"] for row in read_lines(folder / "predictions_after.jsonl") if row.get("truncated")}
         rows = [row for row in rows if row["id"] in cut]
     table = [
@@ -176,7 +176,7 @@ def held_out(folder: Path, chosen: str) -> Table:
         ]
         for row in rows[:MAX_ROWS]
     ]
-    return ["sample", "question", "right", "before", "after", "change"], table
+    return ["sample", "question", "ground truth", "before", "after", "change"], table
 
 
 def completions(folder: Path, step: int, chosen: str) -> Table:
@@ -189,15 +189,15 @@ def completions(folder: Path, step: int, chosen: str) -> Table:
         rows = sorted(rows, key=lambda row: -abs(_or(row.get("advantage"), 0.0)))
     elif chosen == "unparsed":
         rows = [row for row in rows if any(one.get("answer") in (None, "null") for one in row.get("rewards", {}).values())]
-    elif chosen == "cut at the limit":
+    elif chosen == "truncated":
         rows = [row for row in rows if row.get("truncated")]
     table = []
     for row in rows[:MAX_ROWS]:
         rewards = row.get("rewards", {})
         values = ", ".join(f"{name} {_number(r['value'], '.3g')}" for name, r in rewards.items())
         reasons = "; ".join(str(r["why"]) for r in rewards.values() if r.get("why"))
-        worth = _number(row.get("advantage"), "+.2f")
-        table.append([str(row.get("id", "")), values, worth, str(row.get("completion", "")), reasons])
+        advantage = _number(row.get("advantage"), "+.2f")
+        table.append([str(row.get("id", "")), values, advantage, str(row.get("completion", "")), reasons])
     return ["sample", "rewards", "advantage", "completion", "why"], table
 
 
@@ -210,4 +210,5 @@ def _number(value: float | None, form: str = ".2f") -> str:
 
 
 def _reward(row: dict[str, Any]) -> float:
-    return sum(one["value"] for one in row.get("rewards", {}).values() if one.get("value") is not None)
+    values = [one["value"] for one in row.get("rewards", {}).values() if one.get("value") is not None]
+    return float(sum(values))

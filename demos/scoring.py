@@ -1,4 +1,4 @@
-"""What the page says of a completion: the parsed answer, every reward with its reason, the boxes on the picture. No model, no
+"""What the page shows of a completion: the parsed answer, every reward with its reason, the boxes on the image. No model, no
 torch."""
 
 from __future__ import annotations
@@ -13,22 +13,21 @@ from typing import Any
 
 from PIL import Image, ImageDraw
 
-from vlrl.answers.kind import answer_kinds
-from vlrl.answers.read import read_boxes, read_span, true_boxes
+from vlrl.answers.kind import BOX, BOXES, answer_kinds
+from vlrl.answers.read import read_span
 from vlrl.data.images import image_size, open_image
 from vlrl.rewards import load_reward, score_rows
-from vlrl.schema import Sample, SampleError, sample_from_json, sample_to_json
+from vlrl.schema import Box, Prediction, Sample, SampleError, sample_from_json, sample_to_json
 from vlrl.tasks import TASKS
 from vlrl.tasks.rubric import own_rewards
 
-TRUE_COLOUR, GIVEN_COLOUR = (46, 160, 67), (219, 68, 55)
+TRUE_COLOUR, PREDICTED_COLOUR = (46, 160, 67), (219, 68, 55)
 SIDE_PX = 480
-BOX_TASKS = ("detection", "grounding")
 
 
 @dataclass(frozen=True)
 class Scored:
-    """One reward's verdict on one completion."""
+    """The score of one completion by one reward."""
 
     reward: str
     value: float | None
@@ -39,7 +38,7 @@ class Scored:
 
 
 def example(task: str, index: int) -> Sample:
-    """A held-out synthetic sample, as a file would hold it, boxes asked for in plain pixels."""
+    """A held-out synthetic sample, as a file would hold it, boxes in pixels of the image."""
     sample = TASKS[task].draw(0, "heldout", index)
     meta = {**sample.meta, "coords": "px"}
     if sample.images:
@@ -49,7 +48,7 @@ def example(task: str, index: int) -> Sample:
 
 def nearly(sample: Sample) -> Sample:
     """The sample with every true box a little to the right of where it is; others as they are."""
-    if sample.task not in BOX_TASKS:
+    if not answer_kinds(sample) & {BOX, BOXES}:
         return sample
 
     def moved(item: dict[str, Any]) -> dict[str, Any]:
@@ -66,7 +65,7 @@ def as_text(sample: Sample) -> str:
 
 
 def read_sample(text: str) -> Sample:
-    """A sample from what stands in the page's box; pictures by `synthetic:` addresses alone, so that no file of this machine is
+    """A sample from the JSON text on the page. Its images must be `synthetic:` addresses, so that no file of this machine is
     opened. Raises SampleError."""
     try:
         row = json.loads(text)
@@ -76,7 +75,7 @@ def read_sample(text: str) -> Sample:
     if sample.task not in TASKS:
         raise SampleError(f"task {sample.task!r}: give one of {', '.join(TASKS)}")
     if sample.video or any(not path.startswith("synthetic:") for path in sample.images):
-        raise SampleError("a picture here is a synthetic: address; files are not opened")
+        raise SampleError("images must be synthetic: addresses here; files are not opened")
     problem = TASKS[sample.task].check(sample)
     if problem:
         raise SampleError(problem)
@@ -84,8 +83,8 @@ def read_sample(text: str) -> Sample:
 
 
 def score(sample: Sample, texts: Sequence[str], names: Sequence[str] | None = None) -> list[list[Scored]]:
-    """For each completion of one group: what each reward says (its task's own unless named). Rewards that ask others, or that
-    need more than text and sample, are left out."""
+    """For each completion of one group: the scores by each reward (its task's own unless named). Rewards that need a network
+    or more than text and sample are left out."""
     chosen = list(names) if names else list(own_rewards(sample, TASKS))
     columns = []
     for name in chosen:
@@ -119,32 +118,41 @@ def parts(text: str, sample: Sample) -> tuple[str, str]:
     return thought.strip(), read_span(text, sample).text or ""
 
 
-def apart(image: Image.Image) -> Image.Image:
-    """The picture, marked so that its file on the server is no other picture's: gradio names files by their content and writes
-    them anew each time, and a visitor could be sent one that is being written."""
+def own_file(image: Image.Image) -> Image.Image:
+    """The image, marked so that it gets a file of its own on the server: gradio names files by their content and writes them
+    again each time, so a visitor could be sent one that is being written."""
     image.info["shown"] = secrets.token_hex(8)
     return image
 
 
-def picture(sample: Sample, text: str | None, image: Image.Image | None = None) -> Image.Image | None:
-    """The picture asked about with true (green) and given (red) boxes; None for a sample without one."""
+def draw_image(sample: Sample, text: str | None, image: Image.Image | None = None) -> Image.Image | None:
+    """The sample's image with its ground truth boxes (green) and those predicted in `text` (red), where its task has boxes.
+    None for a sample without an image. `image`: an uploaded one."""
     if image is None:
         if not sample.images:
             return None
         image = open_image(sample.images[int(sample.meta.get("image_index", 0))])
     scale = SIDE_PX / max(image.size)
-    shown = apart(image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale)))))
-    if sample.task not in BOX_TASKS:
-        return shown
+    shown = own_file(image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale)))))
     draw = ImageDraw.Draw(shown)
-    given, true = [], []
-    if sample.answer not in (None, ""):
-        true = [box.xyxy for box in true_boxes(sample)]
-    if text:
-        parsed, _ = read_boxes(text, sample)
-        given = [] if parsed is None else [box.xyxy for box in parsed.items]
-    for boxes, colour, width in ((true, TRUE_COLOUR, 5), (given, GIVEN_COLOUR, 3)):
-        for x1, y1, x2, y2 in boxes:
-            corners = sorted((x1 * scale, x2 * scale)), sorted((y1 * scale, y2 * scale))
-            draw.rectangle((corners[0][0], corners[1][0], corners[0][1], corners[1][1]), outline=colour, width=width)
+    true, predicted = boxes_of(sample, text)
+    for boxes, colour, width in ((true, TRUE_COLOUR, 5), (predicted, PREDICTED_COLOUR, 3)):
+        for box in boxes:
+            x1, y1, x2, y2 = (scale * value for value in box.xyxy)
+            draw.rectangle((min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)), outline=colour, width=width)
     return shown
+
+
+def boxes_of(sample: Sample, text: str | None) -> tuple[Sequence[Box], Sequence[Box]]:
+    """Ground truth and predicted boxes in the image's pixels; none of a kind where they are not known or not there."""
+    task = TASKS[sample.task]
+    if task.boxes is None:
+        return (), ()
+    known = sample.answer not in (None, "")
+    # A sample without an answer, as for an uploaded image, is read like one whose answer is no box.
+    with_answer = sample if known else dataclasses.replace(sample, answer=[])
+    found = task.boxes(with_answer, Prediction(sample.id, text or "", 0, truncated=False))
+    if found is None:
+        return (), ()
+    true, predicted = found
+    return (true if known else ()), (predicted or () if text else ())

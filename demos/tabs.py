@@ -13,8 +13,9 @@ from PIL import Image
 
 from demos import page, runs, scoring
 from demos.answering import Models, Refused, open_drawing, open_upload
-from demos.games import Table
+from demos.games import Game
 from demos.runs import FILTERS, Runs
+from vlrl.answers.kind import BOXES, answer_kinds
 from vlrl.envs.cards import GAMES
 from vlrl.rewards import REWARDS
 from vlrl.schema import Sample, SampleError
@@ -22,30 +23,31 @@ from vlrl.tasks import TASKS
 
 ONE_AT_A_TIME = "model"
 """The queue of everything that asks a model."""
-OWN = "its own"
+OWN = "the task's own"
 PAD_PX = 448
-PENS = ["#c0392b", "#2471a3", "#1e8449", "#d4ac0d", "#111111"]
+PENS: list[str | tuple[str, float]] = ["#c0392b", "#2471a3", "#1e8449", "#d4ac0d", "#111111"]
 LOCAL_REWARDS = sorted(name for name, reward in REWARDS.items() if not reward.needs & {"network", "base"})
 
 
 def try_tab(models: Models, shelf: Runs, default_model: str) -> None:
-    """Ask a model about an example or an uploaded picture; greedy, or a group as GRPO sees it."""
+    """Ask a model about an example or an uploaded image; greedy, or a group as GRPO sees it."""
     sample = gr.State(None)
     with gr.Row():
         with gr.Column(scale=2, min_width=300):
             with gr.Row():
-                task = gr.Dropdown(list(TASKS), value="detection", label="Task", elem_id="try-task", min_width=140)
+                task = gr.Dropdown(list(TASKS), value=next(iter(TASKS)), label="Task", elem_id="try-task", min_width=140)
                 model = gr.Dropdown(
                     [default_model, *(m for m in ["tiny", *shelf.models()] if m != default_model)], value=default_model,
                     label="Model", allow_custom_value=True, elem_id="try-model", min_width=140,
                 )  # fmt: skip
             with gr.Row():
                 number = gr.Number(0, label="Example", precision=0, minimum=0, elem_id="try-number", min_width=90)
-                upload = gr.UploadButton("Upload a picture", file_types=["image"], elem_id="try-upload", min_width=140)
-            with gr.Accordion("Draw a picture", open=False, elem_id="try-draw"):
+                upload = gr.UploadButton("Upload an image", file_types=["image"], elem_id="try-upload", min_width=140)
+            with gr.Accordion("Draw an image", open=False, elem_id="try-draw"):
                 pad = gr.Sketchpad(
                     type="pil", canvas_size=(PAD_PX, PAD_PX), fixed_canvas=True, show_label=False, elem_id="try-pad",
-                    brush=gr.Brush(default_size=8, default_color=PENS[0], colors=PENS), sources=[], transforms=[], layers=False,
+                    brush=gr.Brush(default_size=8, default_color="#c0392b", colors=PENS), sources=[], transforms=[],
+                    layers=False,
                 )  # fmt: skip
                 drawn = gr.Button("Use the drawing", elem_id="try-drawn")
             question = gr.Textbox(label="Question", elem_id="try-question")
@@ -54,55 +56,35 @@ def try_tab(models: Models, shelf: Runs, default_model: str) -> None:
                 temperature = gr.Slider(0.1, 2.0, 1.0, step=0.1, label="Temperature", min_width=140)
             ask = gr.Button("Ask", variant="primary", elem_id="try-ask")
         with gr.Column(scale=3, min_width=300):
-            picture = _picture("try-picture", "True boxes green, given ones red.")
+            shown_image = _image("try-image", "Ground truth boxes are green, predicted boxes red.")
             answer = gr.HTML(elem_id="try-answer")
             scores = gr.HTML(elem_id="try-scores")
-    image = gr.State(None)
-
-    def show_example(task: str, number: float | None) -> Any:
-        chosen = scoring.example(task, max(0, int(number or 0)))
-        return chosen, None, chosen.question, scoring.picture(chosen, None), "", ""
-
-    def take_upload(path: str, task: str) -> Any:
-        try:
-            return with_own(open_upload(path), task)
-        except Refused as error:
-            raise gr.Error(str(error)) from error
-
-    def take_drawing(drawing: dict[str, Any] | None, task: str) -> Any:
-        try:
-            return with_own(open_drawing(drawing), task)
-        except Refused as error:
-            raise gr.Error(str(error)) from error
-
-    def with_own(opened: Image.Image, task: str) -> Any:
-        chosen = Sample("upload", task, "", None, ("upload",))
-        return chosen, opened, scoring.picture(chosen, None, opened), "", ""
+    uploaded = gr.State(None)
 
     def answer_it(
         task: str, model: str, chosen: Sample | None, opened: Image.Image | None, question: str, n: float, temperature: float
     ) -> Iterator[Any]:
         try:
             chosen = _asked(chosen, task, question)
-            yield None, page.box("answer", "", "asking …"), ""
+            yield None, page.box("answer", "", "generating …"), ""
             chosen = models.prepare_sample(model, chosen, opened)
             if n > 1:
                 texts = models.group(model, chosen, int(n), float(temperature), opened)
-                yield scoring.picture(chosen, texts[0], opened), "", _group(chosen, list(texts))
+                yield scoring.draw_image(chosen, texts[0], opened), "", _group(chosen, list(texts))
                 return
             text = ""
             for text in models.stream(model, chosen, opened):
                 yield None, _answer(text, chosen), ""
-            yield scoring.picture(chosen, text, opened), _answer(text, chosen), page.rewards(_scores(chosen, [text])[0])
+            yield scoring.draw_image(chosen, text, opened), _answer(text, chosen), page.rewards(_scores(chosen, [text])[0])
         except Refused as error:
             raise gr.Error(str(error)) from error
 
-    shown = [sample, image, question, picture, answer, scores]
+    shown = [sample, uploaded, question, shown_image, answer, scores]
     gr.on([task.change, number.change], show_example, [task, number], shown, show_progress="hidden")
-    upload.upload(take_upload, [upload, task], [sample, image, picture, answer, scores])
-    drawn.click(take_drawing, [pad, task], [sample, image, picture, answer, scores])
+    upload.upload(take_upload, [upload, task], [sample, uploaded, shown_image, answer, scores])
+    drawn.click(take_drawing, [pad, task], [sample, uploaded, shown_image, answer, scores])
     ask.click(
-        answer_it, [task, model, sample, image, question, n, temperature], [picture, answer, scores],
+        answer_it, [task, model, sample, uploaded, question, n, temperature], [shown_image, answer, scores],
         concurrency_id=ONE_AT_A_TIME, concurrency_limit=1, show_progress="minimal",
     )  # fmt: skip
     blocks = gr.context.Context.root_block
@@ -110,16 +92,40 @@ def try_tab(models: Models, shelf: Runs, default_model: str) -> None:
     blocks.load(show_example, [task, number], shown, show_progress="hidden")
 
 
+def show_example(task: str, number: float | None) -> Any:
+    chosen = scoring.example(task, max(0, int(number or 0)))
+    return chosen, None, chosen.question, scoring.draw_image(chosen, None), "", ""
+
+
+def take_upload(path: str, task: str) -> Any:
+    try:
+        return with_own(open_upload(path), task)
+    except Refused as error:
+        raise gr.Error(str(error)) from error
+
+
+def take_drawing(drawing: dict[str, Any] | None, task: str) -> Any:
+    try:
+        return with_own(open_drawing(drawing), task)
+    except Refused as error:
+        raise gr.Error(str(error)) from error
+
+
+def with_own(opened: Image.Image, task: str) -> Any:
+    chosen = Sample("upload", task, "", None, ("upload",))
+    return chosen, opened, scoring.draw_image(chosen, None, opened), "", ""
+
+
 def _plot(figure: Any) -> Any:
     return gr.Plot(figure, visible=figure is not None)
 
 
-def _shown(picture: Image.Image | None) -> Any:
-    return gr.Image(picture, visible=picture is not None)
+def _shown(image: Image.Image | None) -> Any:
+    return gr.Image(image, visible=image is not None)
 
 
-def _picture(name: str, caption: str, height: int = 380) -> gr.Image:
-    """A place for a picture, with words below instead of a label over it."""
+def _image(name: str, caption: str, height: int = 380) -> gr.Image:
+    """An image with its caption below instead of a label over it."""
     shown = gr.Image(
         show_label=False, format="png", interactive=False, elem_id=name, height=height, buttons=["fullscreen", "download"],
     )  # fmt: skip
@@ -128,17 +134,17 @@ def _picture(name: str, caption: str, height: int = 380) -> gr.Image:
 
 
 def _asked(chosen: Sample | None, task: str, question: str) -> Sample:
-    """The sample with the question that stands on the page (in detection: the classes asked for, with commas between); with
-    another question its answer is not known."""
+    """The sample with the question on the page (in detection: the classes to find, separated by commas). The answer to another
+    question is not known."""
     if chosen is None:
         chosen = scoring.example(task, 0)
     question = question.strip()[:2000]
     if not question:
-        raise Refused("ask something: the question is empty")
+        raise Refused("the question is empty")
     if question == chosen.question:
         return chosen
     meta = {**chosen.meta}
-    if task == "detection":
+    if BOXES in answer_kinds(scoring.example(task, 0)):
         meta["categories"] = [name for part in question.split(",") if (name := part.strip())] or [question]
     return dataclasses.replace(chosen, question=question, answer=None, choices=None, meta=meta)
 
@@ -150,16 +156,16 @@ def _scores(sample: Sample, texts: list[str]) -> list[list[scoring.Scored]]:
 def _answer(text: str, sample: Sample) -> str:
     thought, answer = scoring.parts(text, sample)
     shown = page.box("thought", thought, "none yet") + page.box("answer", answer, "none yet")
-    return shown if thought or answer else page.box("what was written", text, "nothing yet")
+    return shown if thought or answer else page.box("completion", text, "nothing yet")
 
 
 def _group(sample: Sample, texts: list[str]) -> str:
     scored = _scores(sample, texts)
     totals = [scoring.total(one) for one in scored]
     rows = []
-    for i, (text, one, worth) in enumerate(zip(texts, scored, scoring.advantages(totals), strict=True), start=1):
+    for i, (text, one, advantage) in enumerate(zip(texts, scored, scoring.advantages(totals), strict=True), start=1):
         values = ", ".join(f"{s.reward} {s.value:.3g}" for s in one if s.value is not None) or "–"
-        rows.append([str(i), page.signed(worth), values, text])
+        rows.append([str(i), page.signed(advantage), values, text])
     return page.table(["", "advantage", "rewards", "answer"], rows)
 
 
@@ -168,11 +174,11 @@ def grade_tab() -> None:
     with gr.Row():
         with gr.Column(min_width=300):
             with gr.Row():
-                task = gr.Dropdown(list(TASKS), value="detection", label="Example of", elem_id="grade-task", min_width=120)
+                task = gr.Dropdown(list(TASKS), value=next(iter(TASKS)), label="Task", elem_id="grade-task", min_width=120)
                 reward = gr.Dropdown(
                     [OWN, *LOCAL_REWARDS],
                     value=OWN,
-                    label="Reward",
+                    label="Rewards",
                     elem_id="grade-reward",
                     min_width=160,
                 )
@@ -181,14 +187,14 @@ def grade_tab() -> None:
                 label="Sample (JSON)", language="json", lines=8, max_lines=16, elem_id="grade-sample", elem_classes="vl-code"
             )  # fmt: skip
         with gr.Column(min_width=300):
-            picture = _picture("grade-picture", "True boxes green, read ones red.")
+            image = _image("grade-image", "Ground truth boxes are green, predicted boxes red.")
             read = gr.HTML(elem_id="grade-read")
             scores = gr.HTML(elem_id="grade-scores")
 
     def fill(task: str, reward: str) -> Any:
         chosen = scoring.example(task, 0)
-        written, said = scoring.as_text(chosen), TASKS[task].reference(scoring.nearly(chosen))
-        return written, said, *grade(written, said, reward)
+        written, completion = scoring.as_text(chosen), TASKS[task].reference(scoring.nearly(chosen))
+        return written, completion, *grade(written, completion, reward)
 
     def grade(sample_text: str | None, text: str | None, reward: str) -> Any:
         if not sample_text:
@@ -197,12 +203,13 @@ def grade_tab() -> None:
         try:
             chosen = scoring.read_sample(sample_text)
             scored = scoring.score(chosen, [text], None if reward == OWN else [reward])[0]
-            said = json.dumps(scored[0].answer, ensure_ascii=False, default=str) if scored else ""
-            return scoring.picture(chosen, text), page.box("what was read", said, "nothing"), page.rewards(scored)
+            parsed = json.dumps(scored[0].answer, ensure_ascii=False, default=str) if scored else ""
+            read_answer = page.box("parsed answer", parsed, "none: no answer could be read")
+            return scoring.draw_image(chosen, text), read_answer, page.rewards(scored)
         except (SampleError, ValueError) as error:
-            return None, page.box("this cannot be graded", str(error)), ""
+            return None, page.box("cannot be scored", str(error)), ""
 
-    shown = [picture, read, scores]
+    shown = [image, read, scores]
     # What a person types is graded as it is typed. An example is graded where it is filled in: texts that change one after the
     # other would be graded in between.
     task.change(fill, [task, reward], [sample, text, *shown], show_progress="hidden")
@@ -216,28 +223,28 @@ def grade_tab() -> None:
 
 
 def runs_tab(shelf: Runs) -> None:
-    """Curves, numbers, pictures and completions of one run, or of two."""
+    """Curves, numbers, images and completions of one run, or of two."""
     names = shelf.names()
     with gr.Row():
         first = gr.Dropdown(names, value=names[0] if names else None, label="Run", elem_id="runs-first")
         second = gr.Dropdown(["–", *names], value="–", label="Compare with (dashed)", elem_id="runs-second")
-        again = gr.Button("Look again", elem_id="runs-again", min_width=100, scale=0)
-    told = gr.HTML(elem_id="runs-told")
+        again = gr.Button("Refresh", elem_id="runs-again", min_width=100, scale=0)
+    status = gr.HTML(elem_id="runs-status")
     plot = gr.Plot(show_label=False, elem_id="runs-plot", visible=False)
     numbers = gr.HTML(elem_id="runs-numbers")
-    pictures = gr.Image(
-        label="true black, before red, after blue", format="png", interactive=False, visible=False,
-        elem_id="runs-pictures", height=None, buttons=["fullscreen", "download"],
+    samples = gr.Image(
+        label="ground truth black, before red, after blue", format="png", interactive=False, visible=False,
+        elem_id="runs-samples", height=None, buttons=["fullscreen", "download"],
     )  # fmt: skip
     with gr.Row():
-        step = gr.Dropdown([], label="Answers of", elem_id="runs-step")
+        step = gr.Dropdown([], label="Completions of", elem_id="runs-step")
         chosen = gr.Dropdown(list(FILTERS), value="all", label="Show", elem_id="runs-filter")
     rows = gr.HTML(elem_id="runs-rows")
     timer = gr.Timer(5)
 
     def look(first: str | None, second: str | None) -> Any:
         if not first:
-            nothing = page.box("no runs", "", f"{shelf.root} holds no runs; train one, or name another folder by --run_root")
+            nothing = page.box("no runs", "", f"{shelf.root} holds no runs; train one, or give another folder with --run_root")
             return nothing, _plot(None), "", _shown(None)
         try:
             folders = {first: shelf.folder(first)}
@@ -245,10 +252,10 @@ def runs_tab(shelf: Runs) -> None:
                 folders[second] = shelf.folder(second)
         except ValueError as error:
             raise gr.Error(str(error)) from error
-        status = "".join(page.box(name, runs.status(folder)) for name, folder in folders.items())
+        about = "".join(page.box(name, runs.status(folder)) for name, folder in folders.items())
         found = folders[first] / "samples.png"
-        picture = Image.open(found).convert("RGB") if found.is_file() else None
-        return status, _plot(runs.curves(folders)), page.table(*runs.comparison(folders), "no numbers yet"), _shown(picture)
+        drawn = Image.open(found).convert("RGB") if found.is_file() else None
+        return about, _plot(runs.curves(folders)), page.table(*runs.comparison(folders), "no numbers yet"), _shown(drawn)
 
     def steps(first: str | None) -> Any:
         known = runs.logged(shelf.folder(first)) if first else []
@@ -263,7 +270,7 @@ def runs_tab(shelf: Runs) -> None:
             return ""
         return page.table(*runs.answers(shelf.folder(first), step, chosen), "none")
 
-    outputs = [told, plot, numbers, pictures]
+    outputs = [status, plot, numbers, samples]
     gr.on([first.change, second.change, timer.tick, again.click], look, [first, second], outputs, show_progress="hidden")
     again.click(names_now, None, [first, second], show_progress="hidden")
     gr.on([first.change, again.click], steps, first, step, show_progress="hidden")
@@ -274,19 +281,29 @@ def runs_tab(shelf: Runs) -> None:
     blocks.load(steps, first, step, show_progress="hidden")
 
 
+def look_at(game: Game) -> Any:
+    tokens = game.tokens
+    lines = page.table(["step", "thought", "move", "reward", "corrector"], game.lines)
+    return game, game.image, gr.Radio(choices=tokens, value=None), page.box("game", game.status), lines
+
+
+def deal(name: str, seed: float | None) -> Any:
+    return look_at(Game(name, max(0, int(seed or 0))))
+
+
 def play_tab(models: Models, shelf: Runs) -> None:
-    """A card game by hand, or by an agent, with the corrector's remark on every thought."""
+    """A card game by hand, or by an agent, with the corrector's verdict on every thought."""
     table = gr.State(None)
     with gr.Row():
         with gr.Column(min_width=280):
-            picture = _picture("play-picture", "What a player sees.", 320)
+            image = _image("play-image", "What the player sees.", 320)
         with gr.Column(min_width=280):
             with gr.Row():
                 name = gr.Dropdown(list(GAMES), value="points24", label="Game", elem_id="play-game", min_width=120)
-                seed = gr.Number(17, label="Deal", precision=0, minimum=0, elem_id="play-seed", min_width=100)
+                seed = gr.Number(17, label="Deal number", precision=0, minimum=0, elem_id="play-seed", min_width=100)
             new = gr.Button("New deal", elem_id="play-new")
             move = gr.Radio([], label="Move", elem_id="play-move")
-            thought = gr.Textbox(label="Thought (the corrector judges it)", elem_id="play-thought")
+            thought = gr.Textbox(label="Thought (checked by the corrector)", elem_id="play-thought")
             play = gr.Button("Play", variant="primary", elem_id="play-play")
             agent = gr.Dropdown(
                 ["tiny-cards", *shelf.models()],
@@ -296,36 +313,28 @@ def play_tab(models: Models, shelf: Runs) -> None:
                 elem_id="play-agent",
             )
             step = gr.Button("Let the agent move", elem_id="play-step")
-            told = gr.HTML(elem_id="play-told")
+            status = gr.HTML(elem_id="play-status")
     history = gr.HTML(elem_id="play-history")
-    shown = [table, picture, move, told, history]
+    shown = [table, image, move, status, history]
 
-    def look(game: Table) -> Any:
-        tokens = game.tokens
-        lines = page.table(["step", "thought", "move", "reward", "corrector"], game.lines)
-        return game, game.picture, gr.Radio(choices=tokens, value=None), page.box("game", game.told), lines
-
-    def deal(name: str, seed: float | None) -> Any:
-        return look(Table(name, max(0, int(seed or 0))))
-
-    def by_hand(game: Table | None, token: str | None, thought: str) -> Any:
+    def by_hand(game: Game | None, token: str | None, thought: str) -> Any:
         if game is None or game.episode.done:
-            raise gr.Error("the game is over; deal anew")
+            raise gr.Error("the game is over; start a new deal")
         if token not in game.tokens:
             raise gr.Error("choose a move first")
         game.play_token(token, thought[:2000])
-        return (*look(game), "")
+        return (*look_at(game), "")
 
-    def by_agent(game: Table | None, model: str) -> Any:
+    def by_agent(game: Game | None, model: str) -> Any:
         if game is None or game.episode.done:
-            raise gr.Error("the game is over; deal anew")
+            raise gr.Error("the game is over; start a new deal")
         try:
             sample = models.prepare_sample(model, game.state_sample(), None)
             *_, text = models.stream(model, sample, None)
         except Refused as error:
             raise gr.Error(str(error)) from error
         game.play_reply(text)
-        return look(game)
+        return look_at(game)
 
     new.click(lambda: secrets.randbelow(10**6), None, seed, show_progress="hidden")
     gr.on([name.change, seed.change], deal, [name, seed], shown, show_progress="hidden")

@@ -12,6 +12,7 @@ from vlrl.bench.speed import command as speed
 from vlrl.bench.speed import measure as speed_run
 from vlrl.bench.speed import models as speed_cases
 from vlrl.bench.speed import plan as speed_plan
+from vlrl.bench.speed import report as speed_report
 from vlrl.models.prefix_sharing import logprobs as packed_scoring
 
 SMALL = [
@@ -40,10 +41,9 @@ def here(monkeypatch):
         made.append(what)
         case = speed.case_of(args)
         if what == "check":
-            found = speed_check.compare(case)
+            found = speed_check.compare_layouts(case)
         else:
-            told = json.loads(what)
-            found = speed_run.run_side(case, speed_plan.Setting(**{**told, "without": frozenset(told["without"])}))
+            found = speed_run.run_side(case, speed.setting_from_json(what))
         return json.loads(json.dumps({**found, "device": "cpu"}))
 
     monkeypatch.setattr(speed, "in_child", in_child)
@@ -90,14 +90,14 @@ def test_the_report_keeps_its_contract(tmp_path, capsys, here):
     assert report["config"]["disabled"] == ["prefill_once"]
     assert report["counts"]["vlrl"]["prompt_forwards"] == 8 + 2 + 2, "the rollout runs every row's prompt"
     for side in ("stock", "vlrl"):
-        seconds, told = report["seconds"][side], report["sides"][side]
-        assert set(seconds) == set(speed.PHASES)
+        seconds, made = report["seconds"][side], report["sides"][side]
+        assert set(seconds) == set(speed_plan.PHASES)
         assert seconds["old"] is None
         assert seconds["step"] >= max(seconds["rollout"], seconds["ref"], seconds["update"]) > 0
         assert seconds["rollout"] == pytest.approx(seconds["rollout_prefill"] + seconds["rollout_decode"], rel=0.5)
-        assert len(told["spread"]["step"]["runs"]) == 2
-        assert statistics.median(told["spread"]["step"]["runs"]) == seconds["step"]
-        assert told["spread"]["step"]["min"] <= seconds["step"]
+        assert len(made["spread"]["step"]["runs"]) == 2
+        assert statistics.median(made["spread"]["step"]["runs"]) == seconds["step"]
+        assert made["spread"]["step"]["min"] <= seconds["step"]
         assert {"rollout", "update", "step"} <= set(report["peak_memory_bytes"][side])
     assert report["ratio"]["step"] == pytest.approx(report["seconds"]["stock"]["step"] / report["seconds"]["vlrl"]["step"])
     assert report["sides"]["vlrl"]["shared_path"] is True
@@ -129,29 +129,29 @@ def test_wrong_numbers_and_dead_children_are_errors(tmp_path, monkeypatch, capsy
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["--image_size", "50"], "multiples of 28"),
         (["--image_size", "wide"], "a side in pixels"),
         (["--group", "1"], "at least 2"),
     ],
 )
-def test_sizes_that_cannot_be_exit_with_2(words, said, capsys):
+def test_sizes_that_cannot_be_exit_with_2(words, message, capsys):
     assert speed.main(["--device", "cpu", *words]) == 2
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
-def test_a_child_that_dies_is_told_of():
+def test_the_error_of_a_child_is_reported():
     assert "JSON" in speed.in_child([*SMALL], "not a setting")["failed"]
 
 
 def test_several_processes_make_one_measurement():
     parts = [{"runs": {"step": runs}, "peaks": {"step": peak}} for runs, peak in (([1.0, 3.0], 5), ([2.0], 7))]
-    both = speed.joined(parts)
+    both = speed_report.merged_runs(parts)
     assert both["runs"]["step"] == [1.0, 3.0, 2.0]
     assert both["peaks"]["step"] == 7
-    assert speed.seconds_of(both)["step"] == 2.0
-    assert speed.spread([1.0, 3.0, 2.0])["min"] == 1.0
+    assert speed_report.seconds_of(both)["step"] == 2.0
+    assert speed_report.spread([1.0, 3.0, 2.0])["min"] == 1.0
 
 
 def test_peaks_are_reset():
@@ -166,7 +166,7 @@ def test_peaks_are_reset():
 
 @pytest.mark.parametrize(("side_px", "n_keep", "ratio"), [(896, 128, 5.5), (896, 256, 4.3), (448, 128, 3.3)])
 def test_floating_point_operations_of_the_published_shape(side_px, n_keep, ratio):
-    config = Qwen2_5_VLConfig(**speed_cases.SHAPES["qwen2.5-vl-3b-random"])
+    config = Qwen2_5_VLConfig(**speed_cases.MODEL_SHAPES["qwen2.5-vl-3b-random"])
     sizes = {
         "prompts": 1,
         "group": 8,
@@ -183,16 +183,16 @@ def test_floating_point_operations_of_the_published_shape(side_px, n_keep, ratio
 def test_utilisation_of_a_known_device():
     words = ["--model", "qwen2.5-vl-3b-random", "--image_size", "896", "--prompts", "1", "--device", "cpu"]
     case = speed.case_of(speed.arguments(words))
-    told = {"device": "NVIDIA H100 80GB HBM3", "prompt_tokens": 1108}
-    assert speed._mfu(case, 1.0, told, False) == pytest.approx(3 * 103e12 / 989e12, rel=0.02)
-    assert speed._mfu(case, 1.0, {**told, "device": "cpu"}, False) is None
-    assert speed._mfu(case, None, told, False) is None
+    about = {"device": "NVIDIA H100 80GB HBM3", "prompt_tokens": 1108}
+    assert speed_report.mfu(case, 1.0, about, shared=False) == pytest.approx(3 * 103e12 / 989e12, rel=0.02)
+    assert speed_report.mfu(case, 1.0, {**about, "device": "cpu"}, shared=False) is None
+    assert speed_report.mfu(case, None, about, shared=False) is None
 
 
 def test_completions_of_the_comparison_hold_no_vision_tokens():
     args = speed.arguments(["--model", "small", "--device", "cpu", "--image_size", "28", "--completion_tokens", "2000"])
     case = speed.case_of(args)
-    loaded = speed_cases.build("small", torch.device("cpu"), torch.float32, 0)
+    loaded = speed_cases.speed_model("small", torch.device("cpu"), torch.float32, 0)
     ids, _ = speed_check._batch(case, loaded, speed_check.Sharing("mask", False, False, False))
     made = set(ids[:, -2000:].unique().tolist())
     assert made == set(range(speed_cases.N_BYTES))

@@ -7,7 +7,7 @@ from PIL import Image
 
 from demos import runs, scoring, tabs
 from demos.answering import MAX_PIXELS, Models, Refused, open_drawing, open_upload
-from demos.games import Table
+from demos.games import Game
 from vlrl.schema import Sample, SampleError
 from vlrl.tasks import TASKS
 
@@ -45,27 +45,27 @@ def test_the_right_answer_to_an_example_earns_full_marks_and_a_broken_one_says_w
     assert right[0].value > 0.7
     assert wrong[0].value == 0
     assert wrong[0].why
-    assert (scoring.picture(sample, TASKS[task].oracle(sample)) is None) == (not sample.images)
+    assert (scoring.draw_image(sample, TASKS[task].oracle(sample)) is None) == (not sample.images)
 
 
 def test_boxes_are_drawn_where_they_are():
     sample = scoring.example("grounding", 1)
-    shown = scoring.picture(sample, TASKS["grounding"].oracle(sample))
+    shown = scoring.draw_image(sample, TASKS["grounding"].oracle(sample))
     scale = scoring.SIDE_PX / 112
     x1, y1, _, y2 = sample.answer["bbox_2d"]
     colours = {shown.getpixel((round(x1 * scale) + d, round((y1 + y2) / 2 * scale))) for d in range(-1, 6)}
-    assert scoring.GIVEN_COLOUR in colours
+    assert scoring.PREDICTED_COLOUR in colours
     assert scoring.TRUE_COLOUR in colours
 
 
-def test_equal_pictures_are_files_of_their_own(tmp_path):
+def test_equal_images_are_files_of_their_own(tmp_path):
     from gradio.processing_utils import save_pil_to_cache
 
     sample = scoring.example("detection", 0)
-    shown = [scoring.picture(sample, None), scoring.picture(sample, None)]
+    shown = [scoring.draw_image(sample, None), scoring.draw_image(sample, None)]
     assert shown[0].tobytes() == shown[1].tobytes()
-    names = {save_pil_to_cache(picture, str(tmp_path), format="png") for picture in shown}
-    assert len(names) == 2, "nobody is sent a picture that another visit is writing"
+    names = {save_pil_to_cache(image, str(tmp_path), format="png") for image in shown}
+    assert len(names) == 2, "nobody is sent an image that another visit is writing"
 
 
 def test_advantages_are_grpo_s():
@@ -103,7 +103,7 @@ def test_runs_are_read_while_they_are_written(tmp_path):
     assert shelf.names() == ["a"]
     assert "detection" in runs.status(shelf.folder("a"))
     (folder / "summary.json").unlink()
-    assert runs.status(folder) == "under way or stopped, last logged step 3"
+    assert runs.status(folder) == "running or stopped, last logged step 3"
     figure = runs.curves({"a": folder})
     assert [axis.get_title() for axis in figure.axes] == ["reward", "spread within groups", "thoughts"]
     assert list(figure.axes[0].lines[0].get_xdata()) == [1, 2, 3], "the half-written line is left out"
@@ -126,7 +126,7 @@ def test_completions_are_filtered_and_ordered(tmp_path):
     assert ids["all"] == ids["highest advantage"] == ["s0", "s1", "s2"]
     assert ids["largest change"] == ["s0", "s2", "s1"]
     assert ids["lowest reward"] == ["s2", "s1", "s0"]
-    assert ids["unparsed"] == ids["cut at the limit"] == ["s2"]
+    assert ids["unparsed"] == ids["truncated"] == ["s2"]
 
 
 def test_held_out_answers_stand_before_and_after(tmp_path):
@@ -146,7 +146,7 @@ def test_held_out_answers_stand_before_and_after(tmp_path):
     ids = {chosen: [row[0] for row in runs.answers(folder, runs.HELD_OUT, chosen)[1]] for chosen in runs.FILTERS}
     assert ids["largest change"] == ["s1", "s0", "s2"]
     assert ids["lowest reward"] == ["s1", "s2", "s0"]
-    assert (ids["unparsed"], ids["cut at the limit"]) == (["s2"], ["s1"])
+    assert (ids["unparsed"], ids["truncated"]) == (["s2"], ["s1"])
     _, table = runs.answers(folder, runs.HELD_OUT, "all")
     assert table[1] == ["s1", "dog", "a box", "1.00  A", "0.00  B", "-1.00"]
     assert table[2][5] == "–"
@@ -160,11 +160,11 @@ def test_nothing_outside_the_root_is_a_run(tmp_path):
     shelf = runs.Runs(root)
     assert shelf.names() == ["a"]
     for name in ("../outside", "link", str(outside), "a/../../outside", ""):
-        with pytest.raises(ValueError, match="is no run below"):
+        with pytest.raises(ValueError, match="there is no run"):
             shelf.folder(name)
 
 
-def test_uploads_that_are_no_pictures_are_refused(tmp_path):
+def test_uploads_that_are_not_images_are_refused(tmp_path):
     good = tmp_path / "good.png"
     Image.new("RGBA", (30, 20), (255, 0, 0, 128)).save(good)
     assert open_upload(str(good)).mode == "RGB"
@@ -176,7 +176,7 @@ def test_uploads_that_are_no_pictures_are_refused(tmp_path):
     Image.new("RGB", (900, 2)).save(thin)
     huge = tmp_path / "huge.png"
     Image.new("1", (MAX_PIXELS // 1000 + 1, 1001)).save(huge)
-    for path, words in ((corrupt, "no picture"), (text, "no picture"), (thin, "too thin"), (huge, "are the most")):
+    for path, words in ((corrupt, "not an image"), (text, "not an image"), (thin, "too thin"), (huge, "are the most")):
         with pytest.raises(Refused, match=words):
             open_upload(str(path))
 
@@ -194,42 +194,42 @@ def test_a_drawing_comes_on_white_and_an_empty_sheet_is_refused():
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_any_task_asks_any_question_about_any_picture(task):
+def test_any_task_asks_any_question_about_any_image(task):
     """An upload has no true answer, which nothing on the way to the prompt may need."""
-    models, picture = Models(), Image.new("RGB", (200, 150), "white")
+    models, image = Models(), Image.new("RGB", (200, 150), "white")
     sample = tabs._asked(Sample("upload", task, "", None, ("upload",)), task, "red square, blue disk")
-    sample = models.prepare_sample("tiny", sample, picture)
-    words = models._inputs(models._load("tiny"), sample, picture)
-    said = models._load("tiny").tokenizer.decode(words["input_ids"][0])
-    assert "red square, blue disk" in said
+    sample = models.prepare_sample("tiny", sample, image)
+    words = models._inputs(models._load("tiny"), sample, image)
+    prompt = models._load("tiny").tokenizer.decode(words["input_ids"][0])
+    assert "red square, blue disk" in prompt
     assert tabs._scores(sample, ["x"]) == [[]], "nothing can be paid"
 
 
 def test_a_game_by_hand_with_the_corrector_s_remark():
-    table = Table("ezpoints", 5)
-    rules = table.episode.env.game
-    while not table.episode.done:
-        table.play_token(rules.best(table.episode.env.state), "")
-    assert table.told.startswith("Over after")
-    assert "won, return +10" in table.told
-    assert table.tokens == []
-    judged = Table("numberline", 1)
+    game = Game("ezpoints", 5)
+    rules = game.episode.env.game
+    while not game.episode.done:
+        game.play_token(rules.best(game.episode.env.state), "")
+    assert game.status.startswith("Over after")
+    assert "won, return +10" in game.status
+    assert game.tokens == []
+    judged = Game("numberline", 1)
     state = judged.episode.env.state
     judged.play_token(rules_best(judged), f"The target {state.target} is nowhere")
     assert judged.lines[0][4] == "no move is named"
-    judged = Table("points24", 3)
+    judged = Game("points24", 3)
     judged.play_reply("gibberish")
     assert "could not be read" in judged.lines[0][2]
 
 
-def rules_best(table):
-    return table.episode.env.game.best(table.episode.env.state)
+def rules_best(game):
+    return game.episode.env.game.best(game.episode.env.state)
 
 
 def test_an_agent_is_asked_about_the_state_on_the_table():
-    table = Table("points24", 8)
-    table.play_token(table.tokens[0], "")
-    sample = table.state_sample()
+    game = Game("points24", 8)
+    game.play_token(game.tokens[0], "")
+    sample = game.state_sample()
     from vlrl.envs.cards.deals import deal_of
 
-    assert deal_of(sample).state() == table.episode.env.state
+    assert deal_of(sample).state() == game.episode.env.state

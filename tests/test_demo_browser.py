@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 from test_demo import write_run
 
-from demos.games import Table
+from demos.games import Game
 
 pytest.importorskip("gradio", reason="gradio is not installed; pip install -e '.[demo]'")
 ROOT = Path(__file__).resolve().parent.parent
@@ -125,7 +125,7 @@ def text(browser, selector):
     return find(browser, selector).text
 
 
-def has_picture(browser, selector):
+def has_image(browser, selector):
     return find(browser, f"{selector} img").get_property("naturalWidth") > 0
 
 
@@ -133,12 +133,12 @@ def has_picture(browser, selector):
 def test_one_click_gives_an_answer_with_boxes(browser, url):
     open_tab(browser, url, "Try")
     until(lambda: find(browser, "#try-question textarea, #try-question input").get_attribute("value"))
-    until(lambda: has_picture(browser, "#try-picture"))
+    until(lambda: has_image(browser, "#try-image"))
     find(browser, "#try-ask").click()
     until(lambda: "iou_f1" in text(browser, "#try-scores"))
     assert "thought" in text(browser, "#try-answer").lower()
     assert "bbox_2d" in text(browser, "#try-answer")
-    until(lambda: has_picture(browser, "#try-picture"))
+    until(lambda: has_image(browser, "#try-image"))
     keep(browser, "try")
 
 
@@ -147,8 +147,8 @@ def test_a_drawing_is_asked_about(browser, url):
     from selenium.webdriver.common.action_chains import ActionChains
 
     open_tab(browser, url, "Try")
-    until(lambda: has_picture(browser, "#try-picture"))
-    example = find(browser, "#try-picture img").get_attribute("src")
+    until(lambda: has_image(browser, "#try-image"))
+    example = find(browser, "#try-image img").get_attribute("src")
     find(browser, "#try-draw button").click()
     sheet = until(lambda: (c := find(browser, "#try-pad canvas")).is_displayed() and c)
     find(browser, "#try-pad button[aria-label='Brush']").click()
@@ -160,7 +160,7 @@ def test_a_drawing_is_asked_about(browser, url):
     pen.release().perform()
     until(lambda: find(browser, "#try-drawn").is_enabled())
     find(browser, "#try-drawn").click()
-    until(lambda: find(browser, "#try-picture img").get_attribute("src") != example)
+    until(lambda: find(browser, "#try-image img").get_attribute("src") != example)
     keep(browser, "draw")
     find(browser, "#try-ask").click()
     until(lambda: "not known" in text(browser, "#try-scores"))
@@ -170,7 +170,7 @@ def test_a_drawing_is_asked_about(browser, url):
 @needs_browser
 def test_a_group_shows_what_grpo_sees(browser, url):
     open_tab(browser, url, "Try")
-    until(lambda: has_picture(browser, "#try-picture"))
+    until(lambda: has_image(browser, "#try-image"))
     field = find(browser, "#try-n input[type=number]")
     field.clear()
     field.send_keys("4\t")
@@ -195,15 +195,15 @@ def test_editing_a_completion_updates_its_score(browser, url):
 @needs_browser
 def test_a_run_that_is_still_written_is_followed(browser, url, root):
     open_tab(browser, url, "Runs")
-    until(lambda: has_picture(browser, "#runs-plot"))
+    until(lambda: has_image(browser, "#runs-plot"))
     until(lambda: "0.400 [0.300, 0.500]" in text(browser, "#runs-numbers"))
     until(lambda: "<b>text 0</b>" in text(browser, "#runs-rows")), "shown as text, not as HTML"
     keep(browser, "runs")
-    shown = text(browser, "#runs-told")
+    shown = text(browser, "#runs-status")
     for name in ("first", "second"):
         log = root / "runs" / name / "metrics.jsonl"
         log.write_text(log.read_text() + 'ard": 1}\n' + json.dumps({"step": 7, "reward": 0.9}) + "\n")
-    until(lambda: "99 steps" in text(browser, "#runs-told") and text(browser, "#runs-told") != shown)
+    until(lambda: "99 steps" in text(browser, "#runs-status") and text(browser, "#runs-status") != shown)
 
 
 @needs_browser
@@ -211,21 +211,23 @@ def test_a_game_is_played_move_by_move(browser, url):
     from selenium.webdriver.common.by import By
 
     open_tab(browser, url, "Play")
-    until(lambda: has_picture(browser, "#play-picture"))
+    until(lambda: has_image(browser, "#play-image"))
     until(lambda: browser.find_elements(By.CSS_SELECTOR, "#play-move label"))[0].click()
     find(browser, "#play-play").click()
     until(lambda: "corrector" in text(browser, "#play-history").lower())
     keep(browser, "play")
     find(browser, "#play-step").click()
-    until(lambda: len(browser.find_elements(By.CSS_SELECTOR, "#play-history tr")) == 3 or "over" in text(browser, "#play-told"))
+    until(
+        lambda: len(browser.find_elements(By.CSS_SELECTOR, "#play-history tr")) == 3 or "over" in text(browser, "#play-status")
+    )
 
 
 SCREENS = {"laptop": (1366, 768, False), "phone": (390, 844, True)}
 SHOWN = {
-    "Try": ("#try-picture img", "#try-ask"),
-    "Grade": ("#grade-picture img", "#grade-text"),
-    "Runs": ("#runs-rows td", "#runs-told"),
-    "Play": ("#play-picture img", "#play-play"),
+    "Try": ("#try-image img", "#try-ask"),
+    "Grade": ("#grade-image img", "#grade-text"),
+    "Runs": ("#runs-rows td", "#runs-status"),
+    "Play": ("#play-image img", "#play-play"),
 }
 """Of each tab what is there last, and what takes the width of a column."""
 STICKS_OUT = """
@@ -286,16 +288,16 @@ def test_twenty_people_at_once_keep_their_own_games(url):
     from gradio_client import Client
 
     def play(seed):
-        mine, client = Table("points24", seed), Client(url, verbose=False)
+        mine, client = Game("points24", seed), Client(url, verbose=False)
         client.predict(name="points24", seed=seed, api_name="/deal")
-        told = ""
+        status = ""
         for number in range(3):
             token = mine.tokens[(seed + number) % len(mine.tokens)]
             mine.play_token(token, "")
-            *_, told, _, _ = client.predict(token=token, thought="", api_name="/by_hand")
+            *_, status, _, _ = client.predict(token=token, thought="", api_name="/by_hand")
             if mine.episode.done:
                 break
-        return mine.told in told
+        return mine.status in status
 
     with ThreadPoolExecutor(20) as people:
         assert all(people.map(play, range(20)))
@@ -309,10 +311,10 @@ def test_bad_uploads_get_a_message_and_the_server_stays(url, root):
     good, corrupt, wrong = (root / name for name in ("good.png", "corrupt.png", "text.png"))
     Image.new("RGB", (64, 48), "red").save(good)
     corrupt.write_bytes(good.read_bytes()[:50])
-    wrong.write_text("not a picture")
+    wrong.write_text("not an image")
     client.predict(path=handle_file(str(good)), task="detection", api_name="/take_upload")
     for path in (corrupt, wrong):
-        with pytest.raises(AppError, match="no picture"):
+        with pytest.raises(AppError, match="not an image"):
             client.predict(path=handle_file(str(path)), task="detection", api_name="/take_upload")
     large = root / "large.png"
     large.write_bytes(b"0" * 21 * 2**20)

@@ -14,9 +14,9 @@ from vlrl.models.differentiable_images import (
     TOLERANCE,
     as_8_bit,
     as_raw,
+    check_equal_output,
     differentiable,
     largest_difference,
-    prove,
     resize_8_bit,
     resize_weights,
 )
@@ -49,7 +49,7 @@ PROCESSORS = {
 
 
 @pytest.mark.parametrize("name", PROCESSORS)
-def test_the_output_is_the_processors_own_and_gradients_reach_the_picture(name):
+def test_the_output_is_the_processors_own_and_gradients_reach_the_image(name):
     processor = PROCESSORS[name]()
     made = differentiable(processor)
     road = open_image("synthetic:planning/test/0/3").resize((171, 93))
@@ -68,11 +68,11 @@ def test_the_output_is_the_processors_own_and_gradients_reach_the_picture(name):
 
 def test_the_embedded_models_processor(tiny):
     processor = tiny.processor.image_processor
-    assert prove(processor, differentiable(processor), [(112, 112), (50, 300), (111, 37)]) < 1e-5
+    assert check_equal_output(processor, differentiable(processor), [(112, 112), (50, 300), (111, 37)]) < 1e-5
 
 
 class Blurring(transformers.SiglipImageProcessor):
-    """Blurs pictures, but not tensors."""
+    """Blurs images, but not tensors."""
 
     def process_image(self, image, *args, **kwargs):
         if isinstance(image, Image.Image):
@@ -97,7 +97,7 @@ class Nearest(transformers.SiglipImageProcessor):
         (Blurring, "Blurring: the differentiable form differs by"),
         (Cutting, "no gradient passes"),
         (Nearest, "has no differentiable form"),
-        (transformers.Emu3ImageProcessor, "no image processor of transformers' own backends"),
+        (transformers.Emu3ImageProcessor, "not an image processor of transformers' own backends"),
         (transformers.FuyuImageProcessor, "no pixel_values"),
     ],
 )

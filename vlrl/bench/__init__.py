@@ -105,15 +105,15 @@ def _check(args: argparse.Namespace) -> int:
 
 
 def _speed_of_rewards(args: argparse.Namespace) -> int:
-    from vlrl.bench.speed.rewards import speed
+    from vlrl.bench.speed.rewards import measure_rewards
 
-    return speed(args)
+    return measure_rewards(args)
 
 
 def _speed_of_games(args: argparse.Namespace) -> int:
-    from vlrl.bench.speed.games import speed
+    from vlrl.bench.speed.games import measure_games
 
-    return speed(args)
+    return measure_games(args)
 
 
 SPEED_COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {"rewards": _speed_of_rewards, "games": _speed_of_games}

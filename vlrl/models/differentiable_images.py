@@ -1,9 +1,9 @@
-"""An image processor whose output can be differentiated by the raw picture: what attacks on pictures need.
+"""An image processor whose output can be differentiated by the raw image: what attacks on images need.
 
 The model's own processor class runs, only its resize is replaced: by the same fixed-point resize that the processor does on
-8-bit pictures, rounding included, through which gradients pass as if nothing were rounded. Cropping into tiles, padding,
-normalising and cutting into patches stay the processor's own code. Nothing is believed: `differentiable` compares both on
-random pictures and refuses a processor whose output it does not repeat. Not here: attacks (`vlrl.bench.autotrust.attacks`).
+8-bit images, rounding included, through which gradients pass as if nothing were rounded. Cropping into tiles, padding,
+normalising and cutting into patches stay the processor's own code. Nothing is assumed: `differentiable` compares both on
+random images and refuses a processor whose output it does not repeat. Not here: attacks (`vlrl.bench.autotrust.attacks`).
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from vlrl.models.names import ModelError
 
 TOLERANCE = 1e-3
 """Of normalised pixel values; one of 256 grey levels is about 1.4e-2."""
-PROOF_SIZES = ((112, 112), (67, 131), (240, 176), (353, 509))
-"""Height and width of the random pictures that a processor is compared on: kept, enlarged and reduced, both ways."""
+CHECKED_SIZES = ((112, 112), (67, 131), (240, 176), (353, 509))
+"""Height and width of the random images that a processor is compared on: kept, enlarged and reduced, both ways."""
 PILLOW_BITS = 22
 """Binary places of a weight in Pillow's resize; PyTorch's 8-bit resize takes as many as fit into 16 bits."""
 
@@ -87,7 +87,7 @@ def resize_8_bit(
     images: torch.Tensor, height: int, width: int, mode: InterpolationMode, bits: int | None, down_first: bool = False
 ) -> torch.Tensor:
     """`[..., H, W]` of 0..255 to `[..., height, width]` in float64: across and then down (`down_first`: the other way round),
-    each rounded as an 8-bit picture is."""
+    each rounded as an 8-bit image is."""
     out = images.double()
     for down in (down_first, not down_first):
         if down and out.shape[-2] != height:
@@ -99,7 +99,7 @@ def resize_8_bit(
 
 @lru_cache(maxsize=256)
 def pillow_goes_down_first(size: tuple[int, int], new: tuple[int, int], mode: InterpolationMode) -> bool:
-    """Whether this Pillow resizes the columns before the rows: newer ones choose by the sizes, so it is asked."""
+    """Whether this Pillow resizes the columns before the rows: newer releases choose by the sizes, so this tries one."""
     pixels_HWC = np.random.default_rng(0).integers(0, 256, size=(*size, 3), dtype=np.uint8)
     filter_ = Image.Resampling[mode.name]
     resized = as_raw(Image.fromarray(pixels_HWC).resize((new[1], new[0]), resample=filter_))
@@ -126,9 +126,9 @@ class _Resize(TorchvisionBackend):
 
 
 def differentiable(processor: Any) -> Any:
-    """A processor like `processor` that takes float pictures `[3, H, W]` of 0..255 and lets gradients through.
+    """A processor like `processor` that takes float images `[3, H, W]` of 0..255 and lets gradients through.
 
-    Raises ModelError for one whose output is not repeated within `TOLERANCE` on random 8-bit pictures.
+    Raises ModelError for one whose output is not repeated within `TOLERANCE` on random 8-bit images.
     """
     name = type(processor).__name__
     if isinstance(processor, TorchvisionBackend):
@@ -141,16 +141,16 @@ def differentiable(processor: Any) -> Any:
         made, bits = sibling(**settings), PILLOW_BITS
     else:
         raise ModelError(
-            f"{name} is no image processor of transformers' own backends (torchvision, PIL); white-box attacks need one, whose"
-            " steps can be repeated on tensors"
+            f"{name} is not an image processor of transformers' own backends (torchvision, PIL), whose steps can be repeated on"
+            " tensors; white-box attacks need one"
         )
     made.__class__ = type(f"Differentiable{type(made).__name__}", (type(made), _Resize), {"weight_bits": bits})
-    prove(processor, made)
+    check_equal_output(processor, made)
     return made
 
 
-def prove(processor: Any, made: Any, sizes: Sequence[tuple[int, int]] = PROOF_SIZES) -> float:
-    """The largest difference of both outputs on random 8-bit pictures. Raises ModelError above `TOLERANCE`."""
+def check_equal_output(processor: Any, made: Any, sizes: Sequence[tuple[int, int]] = CHECKED_SIZES) -> float:
+    """The largest difference of both outputs on random 8-bit images. Raises ModelError above `TOLERANCE`."""
     name = type(processor).__name__
     worst = 0.0
     for height, width in sizes:
@@ -162,17 +162,17 @@ def prove(processor: Any, made: Any, sizes: Sequence[tuple[int, int]] = PROOF_SI
         except ModelError:
             raise
         except (TypeError, ValueError, RuntimeError, AttributeError) as error:
-            raise ModelError(f"{name} cannot be repeated on float pictures: {error}") from error
+            raise ModelError(f"{name} cannot be repeated on float images: {error}") from error
         if "pixel_values" not in expected:
             raise ModelError(f"{name} makes {', '.join(expected)} and no pixel_values; only these can be attacked")
         difference = largest_difference(expected, found)
         if not difference <= TOLERANCE:
             raise ModelError(
-                f"{name}: the differentiable form differs by {difference:.3g} from the processor on a random picture of"
+                f"{name}: the differentiable form differs by {difference:.3g} from the processor on a random image of"
                 f" {width}x{height} px ({TOLERANCE:g} is allowed), so an attack through it would attack another model"
             )
         if not found["pixel_values"].requires_grad:
-            raise ModelError(f"{name}: no gradient passes from its pixel_values back to the picture")
+            raise ModelError(f"{name}: no gradient passes from its pixel_values back to the image")
         worst = max(worst, difference)
     return worst
 
@@ -194,5 +194,5 @@ def largest_difference(expected: Any, found: Any) -> float:
 
 
 def as_raw(pixels_HWC: Any) -> torch.Tensor:
-    """An 8-bit picture as float `[3, H, W]` of 0..255."""
+    """An 8-bit image as float `[3, H, W]` of 0..255."""
     return torch.from_numpy(np.array(pixels_HWC, dtype=np.float32)).permute(2, 0, 1).contiguous()

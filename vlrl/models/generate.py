@@ -105,7 +105,7 @@ def _answers(
     sampling = (
         {"do_sample": True, "temperature": temperature, "top_p": 1.0, "top_k": 0} if temperature else {"do_sample": False}
     )
-    config = GenerationConfig(
+    config = GenerationConfig(  # type: ignore[no-untyped-call]
         **sampling,
         max_new_tokens=max_new_tokens,
         eos_token_id=ends.tolist(),
@@ -114,7 +114,7 @@ def _answers(
         use_cache=True,
     )
     was_training = model.training
-    model.eval()
+    model.eval()  # type: ignore[no-untyped-call]
     made = []
     for sample, ids in zip(batch, _complete(loaded, tasks, batch, model, config), strict=True):
         ended = torch.isin(ids, ends).nonzero()
@@ -144,7 +144,7 @@ def _complete(
     own, model.generation_config = model.generation_config, config
     try:
         with torch.inference_mode():
-            ids = model.generate(**inputs, generation_config=config)
+            ids: torch.Tensor = model.generate(**inputs, generation_config=config)  # type: ignore[operator]
     finally:
         model.generation_config = own
     return ids[:, inputs["input_ids"].shape[1] :].cpu()

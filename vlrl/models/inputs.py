@@ -1,4 +1,4 @@
-"""From a `Sample` to what the trainer and the generator take: images opened, boxes' dialect known, messages built.
+"""From a `Sample` to what the trainer and the generator take: images opened, coordinate convention set, messages built.
 
 Training, the supervised stage and evaluation all come through here, so all three see the same prompt and pixels. A video is
 shown as some of its frames, in order, as so many images: TRL's GRPO has no way for video tensors.
@@ -43,7 +43,7 @@ SFT_TARGETS = ("thinking+answer", "answer")
 
 
 def _seen_size(sample: Sample) -> tuple[int, int] | None:
-    """Width and height of the image that boxes refer to (in a video all frames are equal); None without pictures."""
+    """Width and height of the image that boxes refer to (in a video all frames are equal); None without images."""
     if sample.video is not None:
         is_folder = Path(sample.video).is_dir()
         return image_size(frame_files(sample.video)[0]) if is_folder else video_frames(sample.video, 2)[0].size

@@ -5,6 +5,7 @@ The convention follows `config.model_type`, never the name of a folder. Not here
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,11 @@ from transformers import (
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
+from transformers.utils import logging as transformers_logging
 
-from vlrl.models import tiny
 from vlrl.models.names import TINY_NAMES, ModelError, model_name_problem
 from vlrl.models.prefix_sharing.attention import FAMILIES, use_attention
+from vlrl.models.tiny import load_embedded
 
 COORDS_OF = {
     "qwen2_5_vl": "resized_px",
@@ -72,7 +74,7 @@ class LoadedModel:
 
     @property
     def tokenizer(self) -> Any:
-        return self.processor.tokenizer  # type: ignore[attr-defined]
+        return self.processor.tokenizer
 
 
 def choose_coords(model_type: str, override: str | None = None) -> tuple[str, str]:
@@ -121,26 +123,31 @@ def load_model(
     **model_kwargs: Any,
 ) -> LoadedModel:
     """Load weights and processor. `min_pixels` and `max_pixels` bound the image the model sees and hold for training,
-    rewards and evaluation alike. `seed` draws the weights of `tiny-random`. Raises ModelError."""
+    rewards and evaluation alike. `seed` draws the weights of `tiny-random`. Progress bars are shown on a terminal only.
+    Raises ModelError."""
+    if not sys.stderr.isatty():
+        transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     hub = {"revision": revision or "main", "trust_remote_code": trust_remote_code}
     model_type = check_is_vlm(name, **hub)
     coords, reason = choose_coords(model_type, coords)
     named = None if attn_implementation in (None, "auto") else attn_implementation
+    model: Any
+    processor: Any
     if name in TINY_NAMES:
-        model, processor = tiny.load(name, seed)
+        model, processor = load_embedded(name, seed)
         if dtype not in (None, "auto"):
             model = model.to(getattr(torch, dtype) if isinstance(dtype, str) else dtype)
         if named:
             model.set_attn_implementation(named)
     else:
-        processor = AutoProcessor.from_pretrained(name, padding_side="left", **hub)
+        processor = AutoProcessor.from_pretrained(name, padding_side="left", **hub)  # type: ignore[no-untyped-call]
         if named:
             model_kwargs["attn_implementation"] = named
         model = AutoModelForImageTextToText.from_pretrained(name, dtype=dtype or "auto", **hub, **model_kwargs)
     if not isinstance(processor, ProcessorMixin):
         raise ModelError(f"{name} has a tokenizer but no image processor; its folder lacks preprocessor_config.json")
     limit_pixels(processor, min_pixels, max_pixels)
-    processor.tokenizer.padding_side = "left"  # type: ignore[attr-defined]
+    processor.tokenizer.padding_side = "left"
     model.config.use_cache = True
     return LoadedModel(model, processor, name, coords, reason, choose_attention(model, named))
 

@@ -1,8 +1,8 @@
 """The embedded VLM: Qwen2.5-VL's real classes at about a million parameters, with a tokenizer of its own.
 
-`build()` makes it with random weights, `load()` with those of a shipped cold start: `tiny` for single questions, `tiny-cards`
-for card games. Both save to and load from a folder like any hub model, so nothing downstream knows that it is tiny. Not here:
-what the cold starts were taught (`vlrl.data.synthetic`) and how (`vlrl.training.sft`).
+`random_model()` makes it with random weights, `load_embedded()` with those of a shipped cold start: `tiny` for single
+questions, `tiny-cards` for card games. Both save to and load from a folder like any hub model, so nothing downstream knows that
+it is tiny. Not here: what the cold starts were trained on (`vlrl.data.synthetic`) and how (`vlrl.training.sft`).
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ import dataclasses
 import json
 import math
 import sys
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
@@ -27,12 +27,9 @@ from transformers import (
     Qwen2VLVideoProcessor,
 )
 
-from vlrl.data import synthetic
-from vlrl.models.names import EMBEDDED, RANDOM_SUFFIX
-from vlrl.schema import Task
-from vlrl.tasks import GAME_TASKS, TASKS
+from vlrl.models.names import EMBEDDED, RANDOM_SUFFIX, embedded_model
 
-N_TEXTS = 2000
+N_TOKENIZER_SAMPLES = 2000
 INIT_STD = 0.06
 SPECIAL_TOKENS = (
     "<|endoftext|>",
@@ -44,7 +41,7 @@ SPECIAL_TOKENS = (
     "<|image_pad|>",
     "<|video_pad|>",
 )
-# The question stands before the images, so that image tokens can attend to what is asked.
+# The question stands before the images, so that image tokens can attend to it.
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
     "{% if message['content'] is string %}{{ message['content'] }}"
@@ -73,21 +70,8 @@ PIECES = (
 # Before those, for replies in card games: a JSON key with what stands around it; what is between two texts; a number or a
 # sign of a formula.
 CARD_PIECES = r'[\]\["{}, ]*"[a-z ]+": [\["]*|", "|[ ]?[0-9]+|[ ]?[-+*/()=](?![-+*/()=,])|'
-
-
-@dataclass(frozen=True)
-class Variant:
-    """What the tokenizer of one embedded model is trained on: prompts and right answers of `tasks`, cut into `pieces`."""
-
-    name: str
-    tasks: Mapping[str, Task]
-    pieces: str
-
-
-VARIANTS = {
-    "tiny": Variant("tiny", TASKS, PIECES),
-    "tiny-cards": Variant("tiny-cards", {n: t for n, t in GAME_TASKS.items() if n != "cards"}, CARD_PIECES + PIECES),
-}
+PIECES_OF = {"tiny": PIECES, "tiny-cards": CARD_PIECES + PIECES}
+"""Into what the tokenizer of an embedded model cuts a text before it merges bytes."""
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int = 2048, pieces: str = PIECES) -> PreTrainedTokenizerFast:
@@ -110,7 +94,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int = 2048, pieces: str = 
     )
     numbers = [str(n) for n in range(1001)] * 4
     tokenizer.train_from_iterator([*numbers, *texts], trainer=trainer)
-    return PreTrainedTokenizerFast(
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=tokenizer,
         eos_token="<|im_end|>",
         pad_token="<|endoftext|>",
@@ -120,14 +104,17 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int = 2048, pieces: str = 
     )
 
 
-def build_processor(texts: Iterable[str], variant: Variant = VARIANTS["tiny"]) -> Qwen2_5_VLProcessor:
-    limits = {"min_pixels": 28 * 28, "max_pixels": EMBEDDED[variant.name].max_pixels}
-    return Qwen2_5_VLProcessor(
+def build_processor(texts: Iterable[str], name: str = "tiny") -> Qwen2_5_VLProcessor:
+    """Tokenizer (trained on `texts`) and image processor of the embedded model `name`."""
+    limits: dict[str, Any] = {"min_pixels": 28 * 28, "max_pixels": EMBEDDED[name].max_pixels}
+    make: Any = Qwen2_5_VLProcessor
+    processor: Qwen2_5_VLProcessor = make(
         image_processor=Qwen2VLImageProcessor(**limits),
-        tokenizer=train_tokenizer(texts, pieces=variant.pieces),
+        tokenizer=train_tokenizer(texts, pieces=PIECES_OF[name]),
         video_processor=Qwen2VLVideoProcessor(**limits),
         chat_template=CHAT_TEMPLATE,
     )
+    return processor
 
 
 def build_config(processor: Qwen2_5_VLProcessor) -> Qwen2_5_VLConfig:
@@ -172,24 +159,29 @@ def build_config(processor: Qwen2_5_VLProcessor) -> Qwen2_5_VLConfig:
     )
 
 
-def project_texts(variant: Variant = VARIANTS["tiny"]) -> list[str]:
-    """Prompts and right answers of its tasks' synthetic samples: what the tokenizer is trained on."""
+def project_texts(name: str = "tiny") -> list[str]:
+    """Prompts and right answers of synthetic samples, which the tokenizer of an embedded model is trained on."""
+    from vlrl.data.synthetic import IMAGE_SIDE_PX
+    from vlrl.tasks import TASKS
+    from vlrl.tasks.games import GAME_TASKS
+
+    tasks = TASKS if name == "tiny" else {task: GAME_TASKS[task] for task in GAME_TASKS if task != "cards"}
     texts = []
-    for task in variant.tasks.values():
-        for index in range(N_TEXTS):
+    for task in tasks.values():
+        for index in range(N_TOKENIZER_SAMPLES):
             sample = task.draw(0, "coldstart-tokenizer", index)
-            size = [synthetic.IMAGE_SIDE_PX, synthetic.IMAGE_SIDE_PX]
+            size = [IMAGE_SIDE_PX, IMAGE_SIDE_PX]
             meta = {**sample.meta, "coords": "resized_px", "image_size": size, "input_size": size}
             sample = dataclasses.replace(sample, meta=meta)
             texts += [f"user\n{task.prompt(sample)}", f"assistant\n{task.reference(sample)}"]
     return texts
 
 
-def build(
-    seed: int, processor: Qwen2_5_VLProcessor | None = None, variant: Variant = VARIANTS["tiny"]
+def random_model(
+    seed: int, processor: Qwen2_5_VLProcessor | None = None, name: str = "tiny"
 ) -> tuple[Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLProcessor]:
     """Random weights from `seed`, every matrix drawn with std 0.06 (with the usual 0.02 it does not learn to locate)."""
-    processor = processor or build_processor(project_texts(variant), variant)
+    processor = processor or build_processor(project_texts(name), name)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = Qwen2_5_VLForConditionalGeneration(build_config(processor))
@@ -199,17 +191,19 @@ def build(
         _order_numbers(model, processor)
         model.tie_weights()
     tokenizer = processor.tokenizer
-    model.generation_config = GenerationConfig(
+    model.generation_config = GenerationConfig(  # type: ignore[no-untyped-call]
         eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id, do_sample=False
     )
     return model, processor
 
 
 def _order_numbers(model: Qwen2_5_VLForConditionalGeneration, processor: Qwen2_5_VLProcessor) -> None:
-    """Start the number tokens 0..1000 as Fourier features of their value, so that near numbers are near from the start
-    (drawn at random, each coordinate has to be learnt by itself: mean IoU on one object
-    after 200 steps was 0.16 that way and 0.56 this way)."""
-    weights = model.get_input_embeddings().weight
+    """Start the number tokens 0..1000 as Fourier features of their value, so that near numbers are near from the start.
+
+    With random rows each coordinate has to be learnt by itself: mean IoU on one object after 200 steps was 0.16 that way and
+    0.56 this way.
+    """
+    weights: torch.Tensor = model.get_input_embeddings().weight  # type: ignore[assignment]
     ids = processor.tokenizer.convert_tokens_to_ids([str(n) for n in range(1001)])
     periods = torch.logspace(math.log10(8), math.log10(4000), weights.shape[1] // 2)
     angles = 2 * math.pi * torch.arange(1001)[:, None] / periods
@@ -217,30 +211,30 @@ def _order_numbers(model: Qwen2_5_VLForConditionalGeneration, processor: Qwen2_5
         weights[ids] = INIT_STD * math.sqrt(2) * torch.cat((angles.cos(), angles.sin()), dim=1)
 
 
-def load(name: str = "tiny", seed: int = 0) -> tuple[Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLProcessor]:
+def load_embedded(name: str = "tiny", seed: int = 0) -> tuple[Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLProcessor]:
     """One of `TINY_NAMES` in float32: a shipped cold start, or (`...-random`) the same model untrained, drawn from `seed`."""
-    variant = VARIANTS[name.removesuffix(RANDOM_SUFFIX)]
-    assets = EMBEDDED[variant.name].assets
+    embedded = embedded_model(name)
+    assets = embedded.assets
     shipped = (assets / "tokenizer.json").is_file()
     if name.endswith(RANDOM_SUFFIX):
         processor = Qwen2_5_VLProcessor.from_pretrained(assets) if shipped else None
-        return build(seed, processor, variant)
+        return random_model(seed, processor, embedded.name)
     model = Qwen2_5_VLForConditionalGeneration.from_pretrained(assets, dtype=torch.float32)
     return model, Qwen2_5_VLProcessor.from_pretrained(assets)
 
 
-def pack(run: Path) -> None:
-    """Ship a supervised run's `final/` as the variant it trained: weights in half precision, beside how they were made. A run
-    that went on from shipped weights keeps their recipe as `goes_on_from`."""
+def ship_run(run: Path) -> None:
+    """Make the `final/` of a supervised run the shipped start of the embedded model it trained: weights in half precision, and
+    `recipe.json` with how they were made. A run that started from shipped weights keeps their recipe as `goes_on_from`."""
     summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
-    assets = EMBEDDED[summary["model"].removesuffix(RANDOM_SUFFIX)].assets
+    assets = embedded_model(summary["model"]).assets
     logged = [json.loads(line) for line in (run / "sft" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     model = Qwen2_5_VLForConditionalGeneration.from_pretrained(run / "final", dtype=torch.float16)
     model.save_pretrained(assets)
     Qwen2_5_VLProcessor.from_pretrained(run / "final").save_pretrained(assets)
     keep = ("command", "seed", "steps", "train_seconds", "versions", "after")
     recipe = {
-        "what": "supervised on synthetic samples with careless answers (vlrl/synthetic says how they err)",
+        "what": "supervised on synthetic samples with noisy answers (vlrl/data/synthetic says how they err)",
         **{key: summary[key] for key in keep},
         "losses": [{"step": row["step"], "loss": round(row["loss"], 4)} for row in logged if "loss" in row],
     }
@@ -252,4 +246,4 @@ def pack(run: Path) -> None:
 if __name__ == "__main__":
     if len(sys.argv) != 3 or sys.argv[1] != "pack":
         sys.exit("usage: python -m vlrl.models.tiny pack RUN_FOLDER   (a run of --stage sft --model_name_or_path tiny-random)")
-    pack(Path(sys.argv[2]))
+    ship_run(Path(sys.argv[2]))

@@ -54,10 +54,16 @@ class StepValueModel(nn.Module):
         logits_BS: torch.Tensor = self.value_head(chosen_BSD.float()).squeeze(-1)
         return logits_BS
 
-    def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: dict[str, Any] | None = None) -> None:
-        self.backbone.gradient_checkpointing_enable(gradient_checkpointing_kwargs=gradient_checkpointing_kwargs)
+    def activation_checkpointing_enable(self, activation_checkpointing_kwargs: dict[str, Any] | None = None) -> None:
+        """Called by the `Trainer` of transformers; before 5.24 under the name below."""
+        backbone = self.backbone
+        enable = getattr(backbone, "activation_checkpointing_enable", None) or backbone.gradient_checkpointing_enable
+        enable(activation_checkpointing_kwargs)
         if hasattr(self.backbone, "peft_config"):
             self.backbone.enable_input_require_grads()
+
+    def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: dict[str, Any] | None = None) -> None:
+        self.activation_checkpointing_enable(gradient_checkpointing_kwargs)
 
 
 def hidden_size(model: Any) -> int:

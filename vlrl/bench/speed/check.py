@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import GenerationConfig
 from trl.trainer.utils import add_fused_lm_head
 
-from vlrl.bench.speed.models import build
+from vlrl.bench.speed.models import speed_model
 from vlrl.bench.speed.plan import Case
 from vlrl.models.load import vision_token_ids
 from vlrl.models.prefix_sharing import rollout as shared_rollout
@@ -29,11 +29,11 @@ N_TOKENS_COMPARED = 16
 BETA = 0.04
 
 
-def compare(case: Case) -> dict[str, Any]:
+def compare_layouts(case: Case) -> dict[str, Any]:
     """The numbers of the contract. `noise_floor` and `grad_noise`: TRL's layout against itself, its rows one by one (float32)
     or through another attention (bfloat16)."""
     device, dtype = torch.device(case.device), getattr(torch, case.dtype)
-    loaded = build(case.model, device, dtype, case.seed, packed=True)
+    loaded = speed_model(case.model, device, dtype, case.seed, packed=True)
     model: Any = loaded.model.train()
     add_fused_lm_head(model)
     if case.freeze_vision:
@@ -136,7 +136,7 @@ def _computed(
     gap = old_BR + 0.1 * torch.sin(torch.arange(logps_BR.numel(), device=logps_BR.device).view_as(logps_BR)) - logps_BR
     per_token = -torch.exp(logps_BR - old_BR) * advantages_B1 + BETA * (torch.exp(gap) - gap - 1)
     loss = per_token.mean()
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]
     kept = {name: p.grad for name, p in model.named_parameters() if p.grad is not None and bool(p.grad.any())}
     model.zero_grad(set_to_none=True)
     return logps_BR.detach(), float(loss.detach()), kept
@@ -150,7 +150,7 @@ def _gap(own: dict[str, Tensor], other: dict[str, Tensor]) -> dict[str, float]:
         values = [float(x) for x in ((a - b).square().sum(), a.square().sum(), b.square().sum(), (a * b).sum())]
         for key in ("grad", "tower_grad") if is_vision_weight(name) else ("grad",):
             sums[key] = [x + y for x, y in zip(sums[key], values, strict=True)]
-    found = {}
+    found: dict[str, float] = {}
     for key, (gap, a2, b2, ab) in sums.items():
         if b2:
             found |= {f"{key}_rel_l2": (gap / b2) ** 0.5, f"{key}_cosine": ab / (a2 * b2) ** 0.5}
@@ -167,7 +167,7 @@ def _tokens(case: Case, loaded: Any, ids_BT: Tensor, plan: BatchPlan, route: Cal
     made = []
     n = min(N_TOKENS_COMPARED, case.completion_tokens)
     for sample in (False, True):
-        config = GenerationConfig(
+        config = GenerationConfig(  # type: ignore[no-untyped-call]
             max_new_tokens=n, min_new_tokens=n, do_sample=sample, eos_token_id=tokenizer.eos_token_id,
             pad_token_id=tokenizer.pad_token_id, suppress_tokens=sorted(_never_written(loaded)),
             **({"top_k": 0} if sample else {}),

@@ -9,10 +9,8 @@ result: log-probabilities and gradients of one group are compared in a process a
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
 import re
-import shlex
 import statistics
 import subprocess
 import sys
@@ -22,11 +20,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from vlrl.bench.speed.plan import COUNTS, PHASES, WITHOUT, Case, Setting
-
-FP32_BOUNDS = {"max_abs_dlogp": 1e-5, "grad_rel_l2": 1e-4, "abs_dloss": 1e-5}
-NOISY = 0.05
-"""A phase whose interquartile range exceeds this share of its median is called noisy."""
+from vlrl.bench.speed.plan import SPEED_SIDES, WITHOUT, Case, Setting
+from vlrl.bench.speed.report import merged_runs, needed_counts, outside_bounds, report_of, report_text
 
 
 def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -111,7 +106,7 @@ def settings(args: argparse.Namespace) -> dict[str, list[Setting]]:
 
 
 def child(args: argparse.Namespace) -> int:
-    """Run what `--child` says (a side's setting as JSON, or `check`) and write its result to `--out`."""
+    """Run what `--child` names (a side's setting as JSON, or `check`) and write its result to `--out`."""
     import torch
 
     from vlrl.bench.speed import check as speed_check
@@ -121,11 +116,9 @@ def child(args: argparse.Namespace) -> int:
         torch.set_num_threads(args.threads)
     case = case_of(args)
     if args.child == "check":
-        made: dict[str, Any] = speed_check.compare(case)
+        made: dict[str, Any] = speed_check.compare_layouts(case)
     else:
-        told = json.loads(args.child)
-        setting = Setting(**{**told, "without": frozenset(told["without"])})
-        made = speed_run.run_side(case, setting)
+        made = speed_run.run_side(case, setting_from_json(args.child))
     device = torch.cuda.get_device_name() if args.device == "cuda" else f"cpu, {torch.get_num_threads()} threads"
     args.out.write_text(json.dumps({**made, "device": device}), encoding="utf-8")
     return 0
@@ -144,155 +137,15 @@ def in_child(argv: Sequence[str], what: str, **changes: int) -> dict[str, Any]:
         return dict(json.loads(out.read_text(encoding="utf-8")))
 
 
-def told(setting: Setting) -> str:
+def setting_to_json(setting: Setting) -> str:
+    """A setting as the word of `--child`."""
     return json.dumps({**asdict(setting), "without": sorted(setting.without)})
 
 
-# -- the report -----------------------------------------------------------------------------------------------------------
-
-
-def spread(runs: Sequence[float]) -> dict[str, Any]:
-    quarters = statistics.quantiles(runs, n=4) if len(runs) > 1 else [runs[0]] * 3
-    return {"min": min(runs), "iqr": quarters[2] - quarters[0], "runs": list(runs)}
-
-
-def joined(parts: list[dict[str, Any]]) -> dict[str, Any]:
-    """Several processes of one setting as one measurement."""
-    runs = {name: [value for part in parts for value in part["runs"][name]] for name in parts[0]["runs"]}
-    peaks = {name: max(part["peaks"].get(name, 0) for part in parts) for name in parts[0]["peaks"]}
-    return {**parts[0], "runs": runs, "peaks": peaks}
-
-
-def seconds_of(side: dict[str, Any] | None) -> dict[str, float | None]:
-    runs = {} if side is None else side["runs"]
-    return {name: statistics.median(runs[name]) if name in runs else None for name in PHASES}
-
-
-def needed_counts(case: Case) -> dict[str, int]:
-    """What one step needs: every image once processed and once encoded in each pass (once in all when frozen), every prompt
-    once in each pass."""
-    images, n_passes = case.prompts * case.images_per_prompt, 3 if case.beta else 2
-    return {
-        "processor_images": images,
-        "tower_images": images if case.freeze_vision else images * n_passes,
-        "prompt_forwards": case.prompts * n_passes,
-    }
-
-
-def report_of(args: argparse.Namespace, argv: Sequence[str], sides: dict[str, Any], numerics: dict[str, Any]) -> dict[str, Any]:
-    """The JSON of the contract."""
-    from vlrl.tasks.evaluate import versions
-
-    case, chosen = case_of(args), {name: sides.get(name) for name in ("stock", "vlrl")}
-    seconds = {name: seconds_of(side) for name, side in chosen.items()}
-    ratio = {}
-    for name in PHASES:
-        a, b = seconds["stock"][name], seconds["vlrl"][name]
-        ratio[name] = a / b if a and b else None
-    tokens = case.images_per_prompt * (case.image_px[0] // 28) * (case.image_px[1] // 28)
-    any_side = chosen["vlrl"] or chosen["stock"] or numerics
-    described = {
-        name: None
-        if side is None
-        else {
-            "mode": side["mode"], "attention": side["attention"], "micro_batch": side["micro_batch"],
-            "setting": side["setting"], "first_call_s": side["first_call_s"], "sharing": side["sharing"],
-            "spread": {phase: spread(runs) for phase, runs in side["runs"].items()},
-        }
-        for name, side in (*chosen.items(), ("stock_default", sides.get("stock_default")))
-    }  # fmt: skip
-    if chosen["vlrl"]:
-        described["vlrl"] |= {key: chosen["vlrl"][key] for key in ("shared", "fallback_reason")}
-        described["vlrl"]["shared_path"] = described["vlrl"].pop("shared")
-    phases = [(spread(runs), statistics.median(runs)) for side in chosen.values() if side for runs in side["runs"].values()]
-    config = {
-        "model": case.model, "group": case.group, "prompts": case.prompts, "image_size": list(case.image_px),
-        "image_tokens": tokens, "prompt_tokens": any_side.get("prompt_tokens"), "completion_tokens": case.completion_tokens,
-        "dtype": case.dtype, "tune": case.tune, "freeze_vision": case.freeze_vision, "beta": case.beta,
-        "images_per_prompt": case.images_per_prompt, "disabled": sorted(args.disable),
-    }  # fmt: skip
-    return {
-        "schema": 1, "command": shlex.join(["python", "-m", "vlrl.bench", "speed", *argv]),
-        "date": datetime.date.today().isoformat(), "versions": versions(), "device": any_side["device"], "config": config,
-        "seconds": seconds, "ratio": ratio,
-        "peak_memory_bytes": {name: side["peaks"] if side else None for name, side in chosen.items()},
-        **{key: value for key, value in numerics.items() if key not in ("device", "prompt_tokens")},
-        "counts": {name: side["counts"] if side else None for name, side in chosen.items()},
-        "mfu": {name: _mfu(case, seconds[name]["update"], any_side, name == "vlrl") for name in chosen},
-        "sides": described, "tried": sides.get("tried", {}),
-        "noisy": any(one["iqr"] > NOISY * median for one, median in phases),
-    }  # fmt: skip
-
-
-def _mfu(case: Case, update_s: float | None, told: dict[str, Any], shared: bool) -> float | None:
-    """Model FLOP utilisation of the update (three forwards' worth), where the device's peak and the model's shape are known."""
-    from transformers import Qwen2_5_VLConfig
-
-    from vlrl.bench.speed.models import PEAK_FLOPS, SHAPES, forward_flops
-
-    peak = next((flops for name, flops in PEAK_FLOPS.items() if name in told["device"]), None)
-    if peak is None or update_s is None or case.model not in SHAPES:
-        return None
-    config, patches = Qwen2_5_VLConfig(**SHAPES[case.model]), (case.image_px[0] // 14) * (case.image_px[1] // 14)
-    flops = forward_flops(
-        config, shared, prompts=case.prompts, group=case.group, n_prompt=told["prompt_tokens"],
-        n_keep=case.completion_tokens, n_patches=patches * case.images_per_prompt,
-    )  # fmt: skip
-    return 3 * flops / update_s / peak
-
-
-def table(report: dict[str, Any]) -> str:
-    config, seconds, peaks = report["config"], report["seconds"], report["peak_memory_bytes"]
-    width, height = config["image_size"]
-    lines = [
-        f"vlrl-bench speed  model={config['model']}  U={config['prompts']} G={config['group']}  image={width}x{height}"
-        f" ({config['image_tokens']} tokens)  P={config['prompt_tokens']} R={config['completion_tokens']}"
-        f"  {config['dtype']} {report['device']}",
-    ]
-    if any(seconds[side]["step"] for side in seconds):
-        lines.append(f"{'phase':<18}{'stock (s)':>10}{'vlrl (s)':>10}{'ratio':>8}{'peak stock':>13}{'peak vlrl':>12}")
-    for phase in PHASES if len(lines) > 1 else ():
-        cells = [seconds[side][phase] for side in ("stock", "vlrl")]
-        shown = ["-" if cell is None else f"{cell:.3f}" for cell in cells]
-        ratio = "-" if report["ratio"][phase] is None else f"{report['ratio'][phase]:.2f}"
-        memory = [f"{peaks[side][phase] / 2**30:.2f} GiB" if peaks[side] and phase in peaks[side] else "" for side in peaks]
-        inner = phase in ("rollout_prefill", "rollout_decode", "forward_backward", "optimizer")
-        name = f"  {phase.removeprefix('rollout_')}" if inner else phase
-        why = "  (not run: aligned)" if phase == "old" else ""
-        lines.append(f"{name:<18}{shown[0]:>10}{shown[1]:>10}{ratio:>8}{memory[0]:>13}{memory[1]:>12}{why}")
-    lines.append(
-        f"numerics: max|dlogp| {report['max_abs_dlogp']:.2g} (noise {report['noise_floor']:.2g})"
-        f"   grad cosine 1 - {1 - report['grad_cosine']:.1g}   grad rel L2 {report['grad_rel_l2']:.2g}"
-        f"   sampled tokens equal: {'yes' if report['sampled_tokens_equal'] else 'no'}"
-    )
-    lines += [
-        f"counts {side}: " + "  ".join(f"{name} {counts[name]}" for name in COUNTS)
-        for side, counts in report["counts"].items()
-        if counts
-    ]
-    for side in ("stock", "vlrl"):
-        made = report["sides"].get(side)
-        if made:
-            lines.append(f"{made['setting']}   {made['sharing']}   attention: {made['attention']}")
-    lines += [f"mfu of the update, {side}: {mfu:.1%}" for side, mfu in report["mfu"].items() if mfu]
-    if report["noisy"]:
-        lines.append("noisy: a phase's runs differ by more than 5 % (interquartile); the JSON holds all of them")
-    return "\n".join(lines)
-
-
-def within_bounds(report: dict[str, Any]) -> list[str]:
-    """What is outside the bounds of equal numbers or does work twice; empty when all is well."""
-    wrong = []
-    if report["config"]["dtype"] == "float32":
-        wrong += [f"{name} {report[name]:.2g} > {bound}" for name, bound in FP32_BOUNDS.items() if not report[name] <= bound]
-        wrong += [] if report["sampled_tokens_equal"] else ["sampled tokens differ"]
-    else:
-        pairs = (("max_abs_dlogp", "noise_floor"), ("grad_rel_l2", "grad_noise"))
-        wrong += [
-            f"{name} {report[name]:.2g} > 2 x {report[of]:.2g}" for name, of in pairs if not report[name] <= 2 * report[of]
-        ]
-    wrong += [] if report["params_with_grad_equal"] else ["other parameters get gradients"]
-    return wrong
+def setting_from_json(text: str) -> Setting:
+    """What `setting_to_json` wrote."""
+    fields = json.loads(text)
+    return Setting(**{**fields, "without": frozenset(fields["without"])})
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -303,38 +156,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    return child(args) if args.child else run(args, argv)
+    return child(args) if args.child else run_speed(args, argv)
 
 
-def run(args: argparse.Namespace, argv: Sequence[str]) -> int:
+def run_speed(args: argparse.Namespace, argv: Sequence[str]) -> int:
+    """Compare the numbers, run both sides in turn, write and print the report; returns the exit code of `main`."""
     argv = [word for word in argv if word not in ("--check_only",)]
     tried = settings(args)
-    wanted = [side for side in ("stock", "vlrl") if args.side in ("both", side)]
+    wanted = [side for side in SPEED_SIDES if args.side in ("both", side)]
     numerics = in_child(argv, "check")
     if "failed" in numerics:
         print(f"error: the comparison of numbers failed: {numerics['failed']}", file=sys.stderr)
         return 1
+    results = _run_in_turn(args, argv, {side: tried[side] for side in wanted})
     sides: dict[str, Any] = {"tried": {}}
-    halves = [1] if args.check_only else [-(-args.repeats // 2), args.repeats // 2]
-    order = [(side, n) for half, n in enumerate(halves) if n for side in (wanted if half % 2 == 0 else wanted[::-1])]
-    parts: dict[str, list[dict[str, Any]]] = {}
-    for side, n in order:
-        for setting in tried[side]:
-            if any("failed" in part for part in parts.get(setting.label, ())):
-                continue
-            print(f"  {setting.label}: {n} step(s)", file=sys.stderr, flush=True)
-            made = in_child(argv, told(setting), repeats=n)
-            made |= {"setting": setting.label, "mode": "default" if setting.weights else "best"}
-            made["micro_batch"] = setting.rows or args.prompts * args.group
-            parts.setdefault(setting.label, []).append(made)
     for side in wanted:
         done = []
         for setting in tried[side]:
-            made = parts[setting.label]
-            failed = [part["failed"] for part in made if "failed" in part]
-            sides["tried"][setting.label] = failed[0] if failed else joined(made)["runs"]
+            parts = results[setting.label]
+            failed = [part["failed"] for part in parts if "failed" in part]
+            sides["tried"][setting.label] = failed[0] if failed else merged_runs(parts)["runs"]
             if not failed:
-                done.append(joined(made))
+                done.append(merged_runs(parts))
         best = [one for one in done if one["mode"] == "best"] or done
         if not best:
             print(f"error: no setting of {side} ran: {sides['tried']}", file=sys.stderr)
@@ -342,24 +185,44 @@ def run(args: argparse.Namespace, argv: Sequence[str]) -> int:
         sides[side] = min(best, key=lambda one: statistics.median(one["runs"]["update"]))
         if side == "stock":
             sides["stock_default"] = next((one for one in done if one["mode"] == "default"), None)
-    return _conclude(args, argv, sides, numerics)
+    return _write_report(args, argv, sides, numerics)
 
 
-def _conclude(args: argparse.Namespace, argv: Sequence[str], sides: dict[str, Any], numerics: dict[str, Any]) -> int:
+def _run_in_turn(
+    args: argparse.Namespace, argv: Sequence[str], tried: dict[str, list[Setting]]
+) -> dict[str, list[dict[str, Any]]]:
+    """The results of every setting's processes by its label: half of the repeats in one order of the sides, half in the other.
+    A setting that failed is not run again."""
+    halves = [1] if args.check_only else [-(-args.repeats // 2), args.repeats // 2]
+    order = [(side, n) for half, n in enumerate(halves) if n for side in (tried if half % 2 == 0 else reversed(tried))]
+    results: dict[str, list[dict[str, Any]]] = {}
+    for side, n in order:
+        for setting in tried[side]:
+            if any("failed" in part for part in results.get(setting.label, ())):
+                continue
+            print(f"  {setting.label}: {n} step(s)", file=sys.stderr, flush=True)
+            made = in_child(argv, setting_to_json(setting), repeats=n)
+            made |= {"setting": setting.label, "mode": "default" if setting.weights else "best"}
+            made["micro_batch"] = setting.rows or args.prompts * args.group
+            results.setdefault(setting.label, []).append(made)
+    return results
+
+
+def _write_report(args: argparse.Namespace, argv: Sequence[str], sides: dict[str, Any], numerics: dict[str, Any]) -> int:
     if args.check_only:
-        for side in ("stock", "vlrl"):
+        for side in SPEED_SIDES:
             if side in sides:
                 sides[side] = {**sides[side], "runs": {}}
         sides["tried"] = {}
-    report = report_of(args, argv, sides, numerics)
-    wrong = within_bounds(report)
+    report = report_of(case_of(args), args.disable, argv, sides, numerics)
+    wrong = outside_bounds(report)
     if "vlrl" in sides and not args.disable:
         needed = needed_counts(case_of(args))
         got = sides["vlrl"]["counts"]
         wrong += [f"{name} {got[name]}, {n} needed" for name, n in needed.items() if got[name] != n]
     report["problems"] = wrong
     args.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    print(table(report))
+    print(report_text(report))
     for line in wrong:
         print(f"wrong: {line}")
     print(args.out)

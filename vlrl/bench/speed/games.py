@@ -1,4 +1,4 @@
-"""`speed --what games`: steps a second of the card games' environments, each with its picture."""
+"""`speed --what games`: steps a second of the card games' environments, each with its image."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from vlrl.envs.cards import GAMES
 N_STEPS = 2_000
 
 
-def speed(args: argparse.Namespace) -> int:
-    """Steps a second on one core (CPU time, median of five) of random play, deals included; every step draws its picture."""
+def measure_games(args: argparse.Namespace) -> int:
+    """Steps a second on one core (CPU time, median of five) of random play, deals included; every step draws its image."""
     rows: list[dict[str, Any]] = []
     for name in GAMES:
         env = CardEnv(name)

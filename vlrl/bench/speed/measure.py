@@ -24,11 +24,11 @@ from typing import Any
 
 import torch
 from transformers import TrainerCallback
-from trl import GRPOConfig
+from trl.trainer.grpo_config import GRPOConfig
 
-from vlrl.bench.speed.models import build, pays, speed_task, write_images
+from vlrl.bench.speed.models import letter_score, speed_model, speed_task, write_images
 from vlrl.bench.speed.plan import COUNTS, PHASES, Case, Setting
-from vlrl.data import images as pictures
+from vlrl.data import images as image_files
 from vlrl.models.inputs import Samples, prepare_sample
 from vlrl.models.prefix_sharing.groups import base_of
 from vlrl.schema import Reward, Sample
@@ -93,7 +93,7 @@ def peak_bytes(cuda: bool) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-class Steps(TrainerCallback):
+class StepClock(TrainerCallback):
     """Closes a step: what the clock saw since the last one. Times the optimizer."""
 
     def __init__(self, clock: Clock) -> None:
@@ -122,16 +122,18 @@ class Steps(TrainerCallback):
 
 
 class TimedTrainer(Trainer):
-    """The trainer with a clock at its doors."""
+    """The trainer with a clock around its methods."""
 
     clock: Clock
+    attention = ""
     n_prompt = 0
     started = 0.0
 
     def watch(self, clock: Clock) -> None:
         self.clock = clock
-        images = self.processing_class.image_processor
-        process, run = type(images).__call__, type(self.processing_class).__call__
+        whole: Any = self.processing_class
+        images = whole.image_processor
+        process, run = type(images).__call__, type(whole).__call__
 
         def counted(own: Any, *args: Any, **kwargs: Any) -> Any:
             made = process(own, *args, **kwargs)
@@ -143,7 +145,6 @@ class TimedTrainer(Trainer):
                 return run(own, *args, **kwargs)
 
         images.__class__ = type(type(images).__name__, (type(images),), {"__call__": counted})
-        whole = self.processing_class
         whole.__class__ = type(type(whole).__name__, (type(whole),), {"__call__": timed})
         for model in filter(None, (self.model, self.ref_model)):
             unwrapped = self.accelerator.unwrap_model(model)
@@ -188,7 +189,7 @@ class TimedTrainer(Trainer):
         backward = self.accelerator.backward
         self.accelerator.backward = self.clock.around(backward, "forward_backward")
         try:
-            return super().training_step(*args, **kwargs)
+            return super().training_step(*args, **kwargs)  # type: ignore[no-untyped-call]
         finally:
             self.accelerator.backward = backward
 
@@ -199,25 +200,25 @@ def run_side(case: Case, setting: Setting) -> dict[str, Any]:
     torch.manual_seed(case.seed)
     with tempfile.TemporaryDirectory() as folder:
         trainer, steps = _trainer(case, setting, Path(folder), cuda)
-        open_image = pictures.open_image
+        open_image = image_files.open_image
 
         def counted(path: str) -> Any:
             steps.clock.counts["decoded_images"] += 1
             with steps.clock.phase("preprocess"):
                 return open_image(path)
 
-        pictures.open_image = counted
+        image_files.open_image = counted
         try:
             gc.collect()
             trainer.train()
         finally:
-            pictures.open_image = open_image
+            image_files.open_image = open_image
     measured = steps.done[case.warmup :]
     runs = {name: [step.get(name, 0.0) for step in measured] for name in PHASES}
     runs["update"] = [a + b for a, b in zip(runs["forward_backward"], runs["optimizer"], strict=True)]
     runs["rollout_decode"] = [a - b for a, b in zip(runs["rollout"], runs["rollout_prefill"], strict=True)]
     counts = dict.fromkeys(COUNTS, 0) | steps.counts[-1]
-    # The loader fetches ahead, and not at an epoch's end: what a step opens is told by all of them.
+    # The loader fetches ahead, and not at an epoch's end: so what a step opens is the mean over all of them.
     counts["decoded_images"] = round(sum(step.get("decoded_images", 0) for step in steps.counts) / len(steps.counts))
     tokens = case.images_per_prompt * (case.image_px[0] // 28) * (case.image_px[1] // 28)
     counts["prompt_forwards"] = round(counts.pop("image_tokens", 0) / tokens)
@@ -234,10 +235,10 @@ def run_side(case: Case, setting: Setting) -> dict[str, Any]:
     }
 
 
-def _trainer(case: Case, setting: Setting, folder: Path, cuda: bool) -> tuple[Any, Steps]:
+def _trainer(case: Case, setting: Setting, folder: Path, cuda: bool) -> tuple[Any, StepClock]:
     dtype = getattr(torch, setting.weights or case.dtype)
     packed = setting.side == "vlrl" and "window_attention" not in setting.without
-    loaded = build(case.model, torch.device(case.device), dtype, case.seed, packed=packed)
+    loaded = speed_model(case.model, torch.device(case.device), dtype, case.seed, packed=packed)
     if case.beta and case.tune == "full":
         _save(loaded, folder)
     images = write_images(folder, 4 * case.prompts * case.images_per_prompt, case.image_px, case.seed)
@@ -265,14 +266,14 @@ def _trainer(case: Case, setting: Setting, folder: Path, cuda: bool) -> tuple[An
 
         peft = LoraConfig(r=16, target_modules="all-linear")
     trainer = TimedTrainer(
-        loaded, {"speed": task}, [Reward("pays", pays, 0.0, 1.0)], Samples(n, sample), args, peft,
+        loaded, {"speed": task}, [Reward("letter_score", letter_score, 0.0, 1.0)], Samples(n, sample), args, peft,
         freeze_vision=case.freeze_vision, group_shared="off" if setting.side == "stock" else "on",
     )  # fmt: skip
     trainer._sharing.without = setting.without
     trainer.attention = loaded.attention
     clock = Clock(cuda)
     trainer.watch(clock)
-    steps = Steps(clock)
+    steps = StepClock(clock)
     trainer.add_callback(steps)
     return trainer, steps
 

@@ -30,13 +30,12 @@ PEAK_FLOPS = {"H100": 989e12, "H200": 989e12, "A100": 312e12}
 """Dense bf16 by the makers' datasheets (SXM)."""
 N_BYTES = 256
 IDS = {token: N_BYTES + i for i, token in enumerate(SPECIAL_TOKENS)}
-MODELS = ("tiny", "small", "qwen2.5-vl-3b-random")
 
 
-def _shape(text: tuple[int, ...], sections: list[int], tower: tuple[Any, ...]) -> dict[str, Any]:
+def _shape(text: tuple[int, ...], sections: list[int], vision: tuple[Any, ...]) -> dict[str, Any]:
     """Sizes in the order of Qwen2.5-VL's config files."""
     text_names = ("hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "intermediate_size")
-    tower_names = ("hidden_size", "depth", "num_heads", "intermediate_size", "fullatt_block_indexes")
+    vision_names = ("hidden_size", "depth", "num_heads", "intermediate_size", "fullatt_block_indexes")
     return {
         "text_config": {
             **dict(zip((*text_names, "vocab_size"), text, strict=True)),
@@ -48,7 +47,7 @@ def _shape(text: tuple[int, ...], sections: list[int], tower: tuple[Any, ...]) -
             "tie_word_embeddings": True,
         },
         "vision_config": {
-            **dict(zip(tower_names, tower, strict=True)),
+            **dict(zip(vision_names, vision, strict=True)),
             "out_hidden_size": text[0],
             "window_size": 112,
         },
@@ -60,7 +59,7 @@ def _shape(text: tuple[int, ...], sections: list[int], tower: tuple[Any, ...]) -
     }
 
 
-SHAPES = {
+MODEL_SHAPES = {
     "small": _shape((512, 8, 8, 2, 1408, 272), [8, 12, 12], (320, 8, 4, 864, [3, 7])),
     "qwen2.5-vl-3b-random": _shape((2048, 36, 16, 2, 11008, 151936), [16, 24, 24], (1280, 32, 16, 3420, [7, 15, 23, 31])),
 }
@@ -73,34 +72,37 @@ def byte_processor() -> Qwen2_5_VLProcessor:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIAL_TOKENS])
-    limits = {"min_pixels": 28 * 28, "max_pixels": 4096 * 28 * 28}
-    return Qwen2_5_VLProcessor(
+    limits: dict[str, Any] = {"min_pixels": 28 * 28, "max_pixels": 4096 * 28 * 28}
+    make: Any = Qwen2_5_VLProcessor
+    processor: Qwen2_5_VLProcessor = make(
         image_processor=Qwen2VLImageProcessor(**limits),
-        tokenizer=PreTrainedTokenizerFast(
+        tokenizer=PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
             tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>", padding_side="left"
         ),
         video_processor=Qwen2VLVideoProcessor(**limits),
         chat_template=CHAT_TEMPLATE,
     )
+    return processor
 
 
-def build(name: str, device: torch.device, dtype: torch.dtype, seed: int, *, packed: bool = True) -> LoadedModel:
+def speed_model(name: str, device: torch.device, dtype: torch.dtype, seed: int, *, packed: bool = True) -> LoadedModel:
     """A random model of a published shape, the embedded one, or any folder or hub id. `packed`: with vlrl's attention (all
-    windows of the tower at once), else as transformers runs it."""
-    named = "auto" if packed else "sdpa"
-    if name not in SHAPES:
+    windows of the vision encoder at once), else as transformers runs it."""
+    if name not in MODEL_SHAPES:
+        named = "auto" if packed else "sdpa"
         loaded = load_model("tiny-random" if name == "tiny" else name, dtype=dtype, attn_implementation=named, seed=seed)
-        loaded.processor.image_processor.size = type(loaded.processor.image_processor.size)(  # type: ignore[attr-defined]
+        loaded.processor.image_processor.size = type(loaded.processor.image_processor.size)(
             shortest_edge=28 * 28, longest_edge=4096 * 28 * 28
         )
-        loaded.model.to(device)
+        loaded.model.to(device)  # type: ignore[arg-type]
         return loaded
     torch.manual_seed(seed)
     with torch.device(device):
-        model = Qwen2_5_VLForConditionalGeneration._from_config(
-            Qwen2_5_VLConfig(**SHAPES[name]), dtype=dtype, attn_implementation="sdpa"
+        model: Any = Qwen2_5_VLForConditionalGeneration._from_config(  # type: ignore[no-untyped-call]
+            Qwen2_5_VLConfig(**MODEL_SHAPES[name]), dtype=dtype, attn_implementation="sdpa"
         )
-    model.generation_config = GenerationConfig(eos_token_id=IDS["<|im_end|>"], pad_token_id=IDS["<|endoftext|>"])
+    ends = {"eos_token_id": IDS["<|im_end|>"], "pad_token_id": IDS["<|endoftext|>"]}
+    model.generation_config = GenerationConfig(**ends)  # type: ignore[no-untyped-call]
     attention = choose_attention(model, None) if packed else "sdpa, as transformers runs it"
     return LoadedModel(model, byte_processor(), name, "resized_px", "no boxes are written", attention)
 
@@ -120,7 +122,7 @@ def write_images(folder: Path, n: int, size_px: tuple[int, int], seed: int) -> l
 
 
 def speed_task(prompt_tokens: int, seed: int) -> Task:
-    """Prompts of so many random letters, each a token of the byte-level tokenizer; completions are paid at random."""
+    """Prompts of so many random letters, each a token of the byte-level tokenizer; completions are scored by their letters."""
 
     def prompt(sample: Sample) -> str:
         rng = np.random.default_rng([seed, int(sample.id)])
@@ -137,15 +139,17 @@ def speed_task(prompt_tokens: int, seed: int) -> Task:
     )
 
 
-def pays(text: str, sample: Sample) -> Score:
+def letter_score(text: str, sample: Sample) -> Score:
     """A value that only depends on the text and differs between texts."""
     return Score(sum(map(ord, text)) % 97 / 97, text)
 
 
 def forward_flops(config: Any, shared: bool, *, prompts: int, group: int, n_prompt: int, n_keep: int, n_patches: int) -> float:
-    """Floating-point operations of one log-probability pass over `prompts` groups: linear layers 2 a weight and token, causal
-    attention half of the square, the tower's windows of 64 patches, the head on completion tokens. `n_patches`: of the images
-    of a prompt."""
+    """Floating-point operations of one log-probability pass over `prompts` groups.
+
+    Linear layers count 2 per weight and token, causal attention half of the square, the vision encoder's windows of 64 patches,
+    the head completion tokens only. `n_patches`: of the images of one prompt.
+    """
     text, vision = config.text_config, config.vision_config
     dim = text.hidden_size // text.num_attention_heads
     weights = text.hidden_size * (2 * text.hidden_size + 2 * text.num_key_value_heads * dim + 3 * text.intermediate_size)

@@ -1,4 +1,4 @@
-"""What `bench speed` is asked for, in words that need neither torch nor a model."""
+"""What `bench speed` runs: the case, and the settings of each side. No torch."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ PHASES = (
     "optimizer",
     "step",
 )
+SPEED_SIDES = ("stock", "vlrl")
 COUNTS = ("decoded_images", "processor_images", "tower_images", "prompt_forwards")
 WITHOUT = ("prefill_once", "packed", "window_attention")
 """Features that can be left out, so that each gain has a name."""

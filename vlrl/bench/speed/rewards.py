@@ -20,7 +20,7 @@ from vlrl.tasks.rubric import own_rewards
 N_BOXES, N_REPEATS, N_TEXTS = 5, 5, 400
 
 
-def speed(args: argparse.Namespace) -> int:
+def measure_rewards(args: argparse.Namespace) -> int:
     """Completions a second on one core (CPU time, median of five) of every reward, beside AP through pycocotools."""
     rows: list[dict[str, Any]] = []
     for label, reward, sample, texts in _speed_cases():

@@ -95,9 +95,9 @@ def dense_mask(streams: Sequence[Sequence[GroupSpan]], device: torch.device) -> 
 
     T is the longest stream's length. What pads a shorter one sees the padding before it, so that no row is empty.
     """
-    told = [stream_ids(spans) for spans in streams]
+    ids_of = [stream_ids(spans) for spans in streams]
     group, completion, shared = (
-        pad_sequence([ids[part] for ids in told], batch_first=True, padding_value=fill).to(device)
+        pad_sequence([ids[part] for ids in ids_of], batch_first=True, padding_value=fill).to(device)
         for part, fill in enumerate((-1, -1, 0))
     )
     index = torch.arange(group.shape[1], device=device)
