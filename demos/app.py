@@ -41,7 +41,8 @@ def build(run_root: Path, model: str = "tiny") -> gr.Blocks:
     """The page. Its model is loaded beside, so that the first question need not wait for it."""
     models, shelf = Models(), Runs(run_root)
     threading.Thread(target=models.warm, args=(model,), daemon=True).start()
-    with gr.Blocks(title="vlrl", analytics_enabled=False) as blocks:
+    blocks = gr.Blocks(title="vlrl", analytics_enabled=False)
+    with blocks:
         gr.HTML(page.heading())
         with gr.Tab("Try", id="try"):
             tabs.try_tab(models, shelf, model)
