@@ -93,7 +93,7 @@ def test_what_goes_wrong_is_one_line(tmp_path, run_train, small, monkeypatch, fl
     row = {"id": "d", "task": "detection", "question": "dog", "answer": [], "meta": {"categories": ["dog"]}}
     (tmp_path / "detection.jsonl").write_text(json.dumps(row) + "\n")
     if code == 2 and "detection" not in flags[-1]:
-        monkeypatch.setattr("vlrl.train._load", lambda *_: pytest.fail("a model was loaded"))
+        monkeypatch.setattr("vlrl.train.load", lambda *_: pytest.fail("a model was loaded"))
     found, _, err = run_train(*OWN, *flags, *small, "--output_dir", tmp_path / "run")
     lines = [line for line in err.splitlines() if line.startswith(("error", "stopped"))]
     assert (found, len(lines)) == (code, 1), err
