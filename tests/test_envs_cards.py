@@ -12,8 +12,6 @@ from vlrl.envs.cards.blackjack import bounds, total
 from vlrl.envs.cards.deck import RANKS
 from vlrl.envs.cards.formula import equals, exact_value
 
-pytestmark = pytest.mark.quick
-
 MULTISETS = list(itertools.combinations_with_replacement(range(1, 11), 4))
 POINTS24, EZPOINTS, NUMBERLINE, BLACKJACK = (GAMES[name] for name in ("points24", "ezpoints", "numberline", "blackjack"))
 

@@ -10,8 +10,6 @@ from vlrl.envs.cards.deck import Card, stated_ranks_match
 from vlrl.envs.cards.replies import key_position, last_object
 from vlrl.envs.cards.transcripts import Playthrough, Turn
 
-pytestmark = pytest.mark.quick
-
 POINTS24, NUMBERLINE, BLACKJACK = (GAMES[name] for name in ("points24", "numberline", "blackjack"))
 
 

@@ -16,8 +16,6 @@ from vlrl.metrics import coco
 from vlrl.metrics.coco import DetectionRow, detection_difference, detection_metrics
 from vlrl.schema import Box, Metric
 
-pytestmark = pytest.mark.quick
-
 CAT = Box(0, 0, 100, 100, "cat")
 DOG = Box(200, 200, 300, 300, "dog")
 CAT_HALF = Box(0, 0, 100, 50, "cat")  # IoU with CAT exactly 0.5
