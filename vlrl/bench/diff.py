@@ -40,12 +40,12 @@ def diff(args: argparse.Namespace) -> int:
         print("the data files differ (SHA-256): samples are matched by their ids alone")
     print(difference_table(compared))
     for kind in ("better", "worse"):
-        rows = changes[kind]
-        print(f"\n{len(rows)} samples are {kind} in B")
-        for row in rows[: args.n]:
+        some = changes[kind]
+        print(f"\n{len(some)} samples are {kind} in B")
+        for row in some[: args.n]:
             _print_change(row)
-        if len(rows) > args.n:
-            print(f"  ... and {len(rows) - args.n} more")
+        if len(some) > args.n:
+            print(f"  ... and {len(some) - args.n} more")
     if args.output_path:
         args.output_path.mkdir(parents=True, exist_ok=True)
         record = {"a": str(at_a), "b": str(at_b), "n_common": n_common, "differences": compared, "changed": changes}

@@ -36,6 +36,7 @@ def run(args: argparse.Namespace) -> int:
     if args.dry_run:
         print(f"{suite.name}: {len(first_stage)} samples of {suite.source.description} to ask first; flags and data are fine")
         return 0
+    args.output_path.mkdir(parents=True, exist_ok=True)  # fails before a model is loaded
     engine: Engine = suite.engine(args) if suite.engine else load_engine(args, suite.boxes)
     check_world(engine)
     log = Log(args.output_path, engine.rank, engine.world)

@@ -7,6 +7,8 @@ import dataclasses
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 from vlrl.bench.log import SETTINGS_FILE, read_log
 from vlrl.bench.report import check_folder, report_results
@@ -32,7 +34,7 @@ def _logged_answers(args: argparse.Namespace) -> StoredAnswers:
     path = args.predictions.parent / SETTINGS_FILE
     settings = read_json_object(path) if path.is_file() else {}
     if args.seed is None:
-        args.seed = int(settings.get("seed") or 0)
+        args.seed = _seed_of(settings, path)
     suite = load_suite(args)
     samples: list[Sample] = []
     for stage in suite.stages:
@@ -52,6 +54,13 @@ def _logged_answers(args: argparse.Namespace) -> StoredAnswers:
     about = {**about_settings(settings), "seed": args.seed, "predictions": str(args.predictions)}
     about |= {"n_not_predicted": len(samples) - len(present)}
     return StoredAnswers(suite, present, _with_flags(suite, present, logged, args), about)
+
+
+def _seed_of(settings: Mapping[str, Any], path: Path) -> int:
+    seed = settings.get("seed") or 0
+    if not isinstance(seed, int):
+        raise SampleError(f"{path}: 'seed' must be a whole number, got {seed!r:.60}")
+    return seed
 
 
 def _with_flags(
