@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from vlrl.answers.text import (
     choice_letter,
-    is_latex,
     is_mathematical,
     number,
     plan_words,
@@ -19,7 +18,6 @@ from vlrl.answers.text import (
     reference_texts,
     yes_or_no,
 )
-from vlrl.rewards import mathematics
 from vlrl.schema import Sample
 from vlrl.tasks import classification, planning
 from vlrl.tasks.qa import check as qa_problem
@@ -299,13 +297,6 @@ def test_problems_of_questions(sample, words_in):
 )
 def test_usable_questions(sample):
     assert qa_problem(sample) is None
-
-
-def test_latex_without_its_library_is_a_problem(monkeypatch):
-    monkeypatch.setattr(mathematics, "find_spec", lambda name: None)
-    assert "pip install math-verify" in mathematics.math_problem(qa("$\\frac{1}{2}$"))
-    assert mathematics.math_problem(qa("0.5")) is None
-    assert is_latex("$\\frac{1}{2}$")
 
 
 def test_problems_of_labels():

@@ -19,8 +19,6 @@ from vlrl.schema import Sample
 
 pytestmark = pytest.mark.quick
 
-MATH = pytest.mark.skipif(not mathematics.has_math_verify(), reason="needs math-verify")
-
 
 def qa(answer, choices=None, **meta):
     return Sample("q", "qa", "what is it?", answer, choices=choices, meta=meta)
@@ -150,7 +148,6 @@ def test_plain_numbers_and_prose_start_no_process(monkeypatch):
         assert math_equal(tagged(answer), qa(reference)).value == 0
 
 
-@MATH
 def test_plain_numbers_compare_as_math_verify_does():
     rng = random.Random(0)
 
@@ -170,7 +167,6 @@ def test_plain_numbers_compare_as_math_verify_does():
     assert n_equal > 10
 
 
-@MATH
 def test_formulas_in_any_thread_and_in_a_forked_child():
     with ThreadPoolExecutor(4) as pool:
         scores = list(pool.map(lambda i: math_equal(tagged(f"$\\frac{{{i}}}{{8}}$"), qa("$\\frac{1}{2}$")).value, range(8)))
@@ -184,7 +180,6 @@ def test_formulas_in_any_thread_and_in_a_forked_child():
     assert math_equal(tagged("$\\sqrt{18}$"), qa("$3\\sqrt{2}$")).value == 1
 
 
-@MATH
 def test_a_comparison_that_takes_too_long_is_zero_and_the_next_one_works():
     assert mathematics.verified("$2$", "$1+1$")[0]
     first = mathematics._worker.process.pid
@@ -193,16 +188,6 @@ def test_a_comparison_that_takes_too_long_is_zero_and_the_next_one_works():
     assert "longer than 0.5 s" in why
     assert mathematics.verified("$3$", "$1+2$")[0]
     assert mathematics._worker.process.pid != first
-
-
-def test_without_math_verify_only_plain_numbers_compare(monkeypatch):
-    monkeypatch.setattr(mathematics, "has_math_verify", lambda: False)
-    assert math_equal(tagged("24.0"), qa(24)).value == 1
-    assert math_equal(tagged("1/2"), qa(0.5)).value == 1
-    score = math_equal(tagged("$\\frac{1}{2}$"), qa(0.5))
-    assert score.value == 0
-    assert "math-verify is not installed" in score.why
-    assert math_equal(tagged("$\\frac{1}{2}$"), qa("$\\frac{1}{2}$")).value == 1
 
 
 # ---- the judge

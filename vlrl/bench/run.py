@@ -114,7 +114,8 @@ class BenchRun:
             counts = f"{len(samples) - len(left)} of {len(samples)} answers found, {len(left)} to make"
             print(f"{suite.name}: {counts}, {engine.name}", flush=True)
         by_id = {sample.id: sample for sample in mine}
-        with log, tqdm(total=len(mine), desc=suite.name, unit="sample", disable=engine.rank > 0 or not mine) as bar:
+        hidden = True if engine.rank > 0 or not mine else None  # None: shown on a terminal alone
+        with log, tqdm(total=len(mine), desc=suite.name, unit="sample", disable=hidden) as bar:
             for batch in engine.answers(suite.tasks, mine, suite.limit):
                 made = [one for one in batch if isinstance(one, Prediction)]
                 log.add(self._with_meta(by_id[one.id], one) for one in made)

@@ -15,15 +15,12 @@ import subprocess
 import sys
 import threading
 from fractions import Fraction
-from functools import cache, lru_cache
-from importlib.util import find_spec
+from functools import lru_cache
 
 from vlrl.answers.span import canon
-from vlrl.answers.text import has_exponent, is_latex, is_mathematical, number, read_text, reference_texts
+from vlrl.answers.text import has_exponent, is_mathematical, number, read_text, reference_texts
 from vlrl.schema import Sample, Score
 
-MATH_EXTRA = "math_verify"
-"""math-verify; without it (it is installed with vlrl) only plain numbers are compared."""
 MAX_FORMULA_CHARS = 512
 LIMIT_S = 3.0
 """Seconds for one comparison, after the worker has started. Most take milliseconds; a nested power may never end."""
@@ -35,16 +32,14 @@ def math_problem(sample: Sample) -> str | None:
     for answer in reference_texts(sample):
         if not is_mathematical(answer):
             return f"math_equal grades numbers and LaTeX, not {answer!r}; use exact_match"
-        if is_latex(answer) and find_spec(MATH_EXTRA) is None:
-            return f"the answer {answer!r} is LaTeX, which needs math-verify: pip install math-verify"
     return None
 
 
 def math_equal(text: str, sample: Sample) -> Score:
     """1 if the answer's number or formula equals a right one, else 0. None where the sample's answer is neither.
 
-    Read: the content of the last `\\boxed{}`, else the whole answer; at most 512 characters. Without math-verify only plain
-    numbers compare. Source: VLM-R1's math reward. differs: plain numbers compare exactly (fractions of decimals to one part
+    Read: the content of the last `\\boxed{}`, else the whole answer; at most 512 characters.
+    Source: VLM-R1's math reward. differs: plain numbers compare exactly (fractions of decimals to one part
     in a million), a percentage also equals its number and its hundredth however they are written, a number with an exponent
     only the same characters; never applied to labels, boxes, dates or part numbers; a time-out is 0.
     """
@@ -101,15 +96,7 @@ def _equal(reference: str, candidate: str) -> tuple[bool, str]:
         return False, "a number with an exponent equals only the same characters, against"
     if true is not None and predicted is not None:
         return _same_number(true, predicted), "as numbers, against"
-    if not has_math_verify():
-        return False, "no plain number (math-verify is not installed), against"
     return verified(reference, candidate)
-
-
-@cache
-def has_math_verify() -> bool:
-    """Whether math-verify is installed."""
-    return find_spec(MATH_EXTRA) is not None
 
 
 def _plain_value(text: str) -> tuple[Fraction, bool] | None:

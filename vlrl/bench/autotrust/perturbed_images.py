@@ -103,7 +103,7 @@ class PerturbedImages:
             if part in ATTACK_PARTS:
                 self._attack(engine, part, setting, mine, len(some))
             else:
-                for sample in tqdm(mine, desc=f"{part} {setting}", disable=engine.rank > 0, leave=False):
+                for sample in tqdm(mine, desc=f"{part} {setting}", disable=True if engine.rank > 0 else None, leave=False):
                     self._corrupt(sample, setting)
         engine.wait_for_everyone()
         made = []
@@ -157,7 +157,8 @@ class PerturbedImages:
         n = self.batch_size if small else max(1, self.batch_size // MEMORY_SHARE)
         started = time.monotonic()
         log = self.folder / "pictures" / f"{LOG}.part{engine.rank}.jsonl"
-        with tqdm(total=len(samples), desc=name, unit="image", disable=not first or attack.name == CONTROL) as bar:
+        hidden = None if first and attack.name != CONTROL else True  # None: shown on a terminal alone
+        with tqdm(total=len(samples), desc=name, unit="image", disable=hidden) as bar:
             for batch in _batches(samples, n):
                 began = time.monotonic()
                 aims, kept = [], []

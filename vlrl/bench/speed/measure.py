@@ -189,7 +189,7 @@ class TimedTrainer(Trainer):
         backward = self.accelerator.backward
         self.accelerator.backward = self.clock.around(backward, "forward_backward")
         try:
-            return super().training_step(*args, **kwargs)  # type: ignore[no-untyped-call]
+            return super().training_step(*args, **kwargs)
         finally:
             self.accelerator.backward = backward
 
