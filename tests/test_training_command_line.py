@@ -121,7 +121,7 @@ def test_words_are_read_as_the_libraries_read_them():
     kinds = {
         (RunConfig, GuideConfig, BenchConfig, GRPOConfig, ModelConfig): library_options("grpo", "model") | our_options(),
         (RunConfig, prm_options.PrmOptions, TrainingArguments, ModelConfig): library_options("training", "model")
-        | prm_options.our_options(),
+        | prm_options.prm_flags(),
     }
     for classes, known in kinds.items():
         actions = {

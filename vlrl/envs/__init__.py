@@ -11,9 +11,9 @@ import gymnasium
 
 from vlrl.envs.cards import GAMES
 from vlrl.envs.environment import CardEnv
-from vlrl.envs.frames import draw
+from vlrl.envs.frames import draw_frame
 
-__all__ = ["CardEnv", "draw"]
+__all__ = ["CardEnv", "draw_frame"]
 
 MAX_EPISODE_STEPS = 300
 

@@ -8,7 +8,7 @@ import gymnasium
 import numpy as np
 
 from vlrl.envs.cards import Game, game
-from vlrl.envs.frames import FRAME_PX, LAYOUTS, draw
+from vlrl.envs.frames import FRAME_PX, LAYOUTS, draw_frame
 
 OPTIONS = {
     "points24": {"numbers"},
@@ -65,7 +65,7 @@ class CardEnv(gymnasium.Env[np.ndarray, np.int64]):
         return self._frame() if self.render_mode == "rgb_array" and self.state is not None else None
 
     def _frame(self) -> np.ndarray:
-        return draw(self.game.name, self.state, self.layout)
+        return draw_frame(self.game.name, self.state, self.layout)
 
     def _info(self) -> dict[str, Any]:
         legal = list(self.game.legal(self.state))

@@ -103,7 +103,7 @@ DRAW: dict[str, Callable[[Any, str], np.ndarray]] = {
 }
 
 
-def draw(name: str, state: Any, layout: str = "fixed") -> np.ndarray:
+def draw_frame(name: str, state: Any, layout: str = "fixed") -> np.ndarray:
     """The image of a game's state; a new array each time. Raises ValueError for an unknown layout."""
     if layout not in LAYOUTS:
         raise ValueError(f"layout={layout!r}; give {' or '.join(LAYOUTS)}")

@@ -76,7 +76,7 @@ def read_grpo_words(words: Sequence[str]) -> GrpoWords:
     check_keys(files, known)
     values = {**files.values, **given}
     check_model(values)
-    turns = options.load_tasks(str(values.get("task", RunConfig.task)))
+    turns = options.named_tasks(str(values.get("task", RunConfig.task)))
     run, guide, bench = _filled(RunConfig, values), _filled(GuideConfig, values), _filled(BenchConfig, values)
     options.check_run(run)
     options.check_tasks(run, turns)
@@ -93,9 +93,9 @@ def read_grpo_words(words: Sequence[str]) -> GrpoWords:
 
 def read_prm_words(words: Sequence[str]) -> FileValues:
     """A run of `--task prm`: the same. Returns what files set."""
-    known = Known(prm_options.our_options(), _of_libraries("training", "model"))
+    known = Known(prm_options.prm_flags(), _of_libraries("training", "model"))
     given = read_words(words, known, f"--task {prm_options.TASK} has no option", prm_options.hint)
-    files = prm_options.read_files(words)
+    files = prm_options.read_prm_files(words)
     check_keys(files, known)
     values = {**files.values, **given}
     check_model(values)

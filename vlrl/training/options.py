@@ -102,7 +102,7 @@ def read_answer_format(words: str | None) -> tuple[str | None, str | None]:
     return found.get(ANSWER_FORMATS), found.get(BOX_FORMATS)
 
 
-def load_tasks(names: str) -> tuple[Task, ...]:
+def named_tasks(names: str) -> tuple[Task, ...]:
     """The tasks of `--task a,b`, in their order. Raises ConfigError."""
     try:
         return task_files.load_tasks(names)
@@ -179,7 +179,7 @@ def read_files(words: Sequence[str]) -> FileValues:
     path = flag_value(words, "config")
     explicit = read_yaml(Path(path)) if path else {}
     task_names = str(flag_value(words, "task") or explicit.get("task") or RunConfig.task)
-    tasks = load_tasks(task_names)
+    tasks = named_tasks(task_names)
     names = [task.name for task in tasks]
     embedded_model = default_model(tasks)
     model_name = str(flag_value(words, "model_name_or_path") or explicit.get("model_name_or_path") or embedded_model)

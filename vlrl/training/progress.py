@@ -27,8 +27,8 @@ def write_completions(path: Path, step: int, logs: Mapping[str, Any]) -> None:
     extra = logs["extra"]
     with path.open("w", encoding="utf-8") as file:
         for i, completion in enumerate(logs["completion"]):
-            row: dict[str, Any] = {"step": step, "id": extra["id"][i], "prompt": text_of(logs["prompt"][i])}
-            row["completion"] = text_of(completion)
+            row: dict[str, Any] = {"step": step, "id": extra["id"][i], "prompt": shown_text(logs["prompt"][i])}
+            row["completion"] = shown_text(completion)
             row["n_tokens"], row["truncated"] = extra["n_tokens"][i], extra["truncated"][i]
             row["rewards"] = {
                 name: {
@@ -42,7 +42,7 @@ def write_completions(path: Path, step: int, logs: Mapping[str, Any]) -> None:
             file.write(json.dumps(row, ensure_ascii=True) + "\n")
 
 
-def text_of(value: Any) -> str:
+def shown_text(value: Any) -> str:
     """The text of a message list (images as `[image]`), or the string itself."""
     if isinstance(value, str):
         return value

@@ -19,7 +19,7 @@ from vlrl.envs.cards.deals import Deal, deal_of, episode_sample, state_sample
 from vlrl.envs.cards.deck import pick
 from vlrl.envs.cards.transcripts import read_moves, state_after
 from vlrl.envs.cards.wording import word_thought
-from vlrl.envs.frames import draw as draw_state
+from vlrl.envs.frames import draw_frame as draw_state
 from vlrl.schema import Sample
 
 RIGHT_FORMULAS = {"points24": 0.25, "ezpoints": 0.0}

@@ -34,7 +34,7 @@ from vlrl.tasks import load_task
 from vlrl.training.checkpoints import RunStopped
 from vlrl.training.grpo.dynamic_sampling import FreshGroups
 from vlrl.training.grpo.shared_logprobs import SharedGroups
-from vlrl.training.progress import text_of
+from vlrl.training.progress import shown_text
 
 CORRECTIONS = "corrections"
 """The folder of the correction set: its images in the run folder, its records in each checkpoint."""
@@ -114,7 +114,7 @@ class GuidedThoughts(FreshGroups):
         values: torch.Tensor = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
         start = self.accelerator.process_index * len(prompts)
         own = values[start : start + len(prompts), 0].tolist()
-        self._scored = ScoredRows(list(inputs), [text_of(one) for one in completions], list(completion_ids_list), own)
+        self._scored = ScoredRows(list(inputs), [shown_text(one) for one in completions], list(completion_ids_list), own)
         return values
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:

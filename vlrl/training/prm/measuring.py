@@ -41,7 +41,7 @@ def score_shared(model: StepValueModel, encoder: Encoder, solutions: Sequence[So
     return [values for _, values in sorted(made)]
 
 
-def measure(
+def measure_values(
     model: StepValueModel,
     encoder: Encoder,
     records: Sequence[StepRecord],

@@ -58,7 +58,7 @@ BASE_DEFAULTS: dict[str, Any] = {
 """For models other than the embedded one; ours, the published recipe of ViLPRM not being known."""
 
 
-def our_options() -> dict[str, Option]:
+def prm_flags() -> dict[str, Option]:
     """Our options that a command line of this task may hold; the others of a run are refused with a reason."""
     found = read_options(Path(str(options.__file__)), "RunConfig") | read_options(Path(__file__), "PrmOptions")
     return {**found, "config": Option("config", "str | None", help="YAML file of options; the command line is stronger.")}
@@ -81,7 +81,7 @@ def hint(name: str) -> str:
     return f": it measures itself before and after; afterwards: {how}"
 
 
-def read_files(words: Sequence[str]) -> FileValues:
+def read_prm_files(words: Sequence[str]) -> FileValues:
     """`configs/prm.yaml` for the embedded model, else `BASE_DEFAULTS`, then `--config`."""
     path = flag_value(words, "config")
     explicit = read_yaml(Path(path)) if path else {}

@@ -30,12 +30,12 @@ from vlrl.tasks.evaluate import write_json
 from vlrl.training import banner, report, run_folder, weights
 from vlrl.training.prm.config import PrmRun
 from vlrl.training.prm.drawing import draw_loss_and_calibration, draw_step_values
-from vlrl.training.prm.measuring import Measured, measure
+from vlrl.training.prm.measuring import Measured, measure_values
 from vlrl.training.prm.options import TASK
 from vlrl.training.prm.trainer import PrmTrainer, Records
 from vlrl.training.sft import MuonWithAdamW
 
-N_SYNTHETIC_TRAIN = 16_000
+N_SYNTHETIC_SOLUTIONS = 16_000
 SOLUTIONS_EACH = 2
 N_HELD_OUT = 400
 Say = Callable[..., None]
@@ -82,7 +82,7 @@ def train_value_model(config: PrmRun, say: Say) -> None:
     batch_size = config.training.per_device_eval_batch_size
 
     def measured(name: str) -> Measured:
-        found = measure(model, encoder, data.held_out, data.pools, data.mean, batch_size)
+        found = measure_values(model, encoder, data.held_out, data.pools, data.mean, batch_size)
         if PartialState().is_main_process:
             write_step_scores(opened.path / f"scores_{name}.jsonl", data, found)
         return found
@@ -111,7 +111,7 @@ def read_solutions(config: PrmRun) -> SolutionData:
     """Training and held-out solutions. Without `--data` drawn ones, to choose among too. Raises SampleError, ImageError."""
     run, seed = config.run, config.training.seed
     if run.data is None:
-        n, n_out = run.limit or N_SYNTHETIC_TRAIN, run.eval_limit or N_HELD_OUT
+        n, n_out = run.limit or N_SYNTHETIC_SOLUTIONS, run.eval_limit or N_HELD_OUT
         rows = [synthetic_record(seed, "train", i // SOLUTIONS_EACH, i % SOLUTIONS_EACH) for i in range(n)]
         each = fixture.N_CANDIDATES
         held_out = [synthetic_record(0, fixture.DRAWN_SET_SPLIT, i, number) for i in range(n_out) for number in range(each)]
