@@ -85,7 +85,7 @@ def test_a_benchmark_that_fails_loses_neither_the_run_nor_the_others(tmp_path, r
         (["--bench", "autotrst"], ["unknown benchmark 'autotrst'", "did you mean 'autotrust'"]),
         (["--bench", "vilbensh"], ["did you mean 'vilbench'"]),
         (["--bench", "detection,detectoin"], ["'detectoin'", "did you mean 'detection'"]),
-        (["--bench", "gone.py"], ["gone.py: no such file"]),
+        (["--bench", "gone.py"], ["gone.py does not exist"]),
         (["--bench", "qa,qa"], ["names qa twice"]),
         (["--bench", "qa", "--bench_limit", "0"], ["--bench_limit 0"]),
         (["--bench", "qa", "--bench_flags", "autotrust=--data x"], ["--bench_flags autotrust", "known: qa"]),

@@ -126,7 +126,7 @@ def test_a_judge_on_a_server(files, tmp_path):
     assert all(body["temperature"] == 0 for _, body in server.seen)
     assert "Step to rate:\nStep 1:" in asked[0]
     assert "Steps before it:\nStep 1:" in asked[1]
-    assert any("StepSolution to rate:" in text for text in asked)
+    assert any("Solution to rate:" in text for text in asked)
     scores = [json.loads(line) for line in (folder / "step_scores.jsonl").read_text().splitlines()]
     assert scores[0]["step_scores"][:2] == [4.0, None]
     assert scores[0]["rm"] == "a-judge"
@@ -155,7 +155,7 @@ def test_a_model_writes_candidates_which_are_then_chosen_from(prm, files, tmp_pa
     ("words", "said"),
     [
         (["--task", "vilbench/steps"], "unknown part"),
-        (["--task", "vilbench", "--data", __file__], "go together"),
+        (["--task", "vilbench", "--data", __file__], "belong together"),
     ],
 )
 def test_what_cannot_work(words, said, tmp_path, capsys):
@@ -167,4 +167,4 @@ def test_it_is_listed(capsys):
     assert run("list") == 0
     assert "vilbench/candidates" in capsys.readouterr().out
     assert random_choice([True, False]) == 0.5
-    assert Item("1", "s", "q", "a").chosen == "q"
+    assert Item("1", "s", "q", "a").question_with_choices == "q"
