@@ -150,3 +150,26 @@ def test_files_stay_readable():
         if ".venv" not in p.parts and (n := len(p.read_text().splitlines())) > 420
     }
     assert not long
+
+
+SHARED = {
+    "main", "train",  # what a command runs
+    "TASK", "prompt", "oracle", "sft_target", "check", "metric", "completion",  # one of each in every task
+    "abstains", "choice", "is_sure", "leaks", "options", "yes_no",  # two judges of AutoTrust behind one interface; a reward
+}  # fmt: skip
+"""Public names that several files may define: they play the same part in each."""
+
+
+def test_a_public_name_means_one_thing():
+    places = {}
+    for path in sorted((ROOT / "vlrl").rglob("*.py")):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            names = [node.name] if isinstance(node, ast.FunctionDef | ast.ClassDef) else []
+            if isinstance(node, ast.Assign):
+                names = [target.id for target in node.targets if isinstance(target, ast.Name)]
+            if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+                names = [node.target.id]
+            for name in names:
+                if not name.startswith("_"):
+                    places.setdefault(name, set()).add(str(path.relative_to(ROOT)))
+    assert {name: found for name, found in places.items() if len(found) > 1 and name not in SHARED} == {}
