@@ -279,8 +279,8 @@ def grpo_stage(run: TrainingRun) -> None:
         dynamic_sampling=config.run.dynamic_sampling,
         freeze_vision=config.run.freeze_vision,
         group_shared=config.run.group_shared,
-        guide=Guide(config.guide, run.corrector, make_probe(config, run.loaded, run.data.plays)),
-        episodes=run.data.plays,
+        guide=Guide(config.guide, run.corrector, make_probe(config, run.loaded, run.data.episodes)),
+        episodes=run.data.episodes,
         curriculum=None if config.curriculum is None else Curriculum(*config.curriculum),
     )
     if opened.resuming and PartialState().is_main_process:

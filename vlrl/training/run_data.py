@@ -38,7 +38,7 @@ class RunData:
     train: Samples
     held_out: list[Sample]
     description: str
-    plays: bool = False
+    episodes: bool = False
     """Whether the samples are episodes, to be played."""
 
     def known(self, config: Config) -> list[Sample]:
