@@ -90,7 +90,7 @@ def test_every_training_command_parses(words, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("words", BENCH)
 def test_every_bench_command_parses(words):
-    args = bench.parse(words)
+    args = bench.parse_command(words)
     assert callable(args.run)
 
 

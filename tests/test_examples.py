@@ -49,7 +49,7 @@ def test_the_own_task_is_trained(tmp_path, run_train, small):
     folder = tmp_path / "run"
     code, out, err = run_train(*OWN, "--rewards", "think_answer_format", REWARD, *small, "--output_dir", folder, curves=True)
     assert code == 0, err
-    assert "defaults  configs/own_task.yaml" in out
+    assert "defaults of configs/own_task.yaml" in out
     summary = json.loads((folder / "summary.json").read_text())
     assert (summary["task"], summary["stage"], summary["headline"]) == ("counting", "grpo", "exact")
     assert summary["rewards"] == ["think_answer_format", "short_answer"]

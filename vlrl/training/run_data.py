@@ -129,8 +129,10 @@ def choose_rubric(config: Config, data: RunData) -> Rubric:
     """The rewards of this run, each tried on one sample. Raises ConfigError where one of them or a task fails, and where rows
     and rewards, or weights and rewards, do not fit."""
     samples = data.known(config)
+    steps = planned_steps(config, data.train.n)
     try:
         rubric = rubric_for(config.rewards, samples, config.tasks)
+        rubric = dataclasses.replace(rubric, rewards=tuple(with_planned_steps(reward, steps) for reward in rubric.rewards))
         try_once(rubric, samples)
     except ValueError as error:
         raise ConfigError(str(error)) from error
@@ -141,11 +143,16 @@ def choose_rubric(config: Config, data: RunData) -> Rubric:
         raise ConfigError(f"{len(weights)} reward_weights for {len(names)} rewards ({', '.join(names)})")
     if any("tags" in reward.needs and config.layout[0] == "none" for reward in rubric.rewards):
         raise ConfigError(f"--answer_format none asks for no tags, which one of {', '.join(names)} needs; name --rewards")
-    steps = grpo.max_steps
-    if steps <= 0:
-        per_step = grpo.per_device_train_batch_size * PartialState().num_processes * grpo.gradient_accumulation_steps
-        steps = math.ceil(grpo.num_train_epochs * data.train.n * config.group_size / per_step)
-    return dataclasses.replace(rubric, rewards=tuple(with_planned_steps(reward, steps) for reward in rubric.rewards))
+    return rubric
+
+
+def planned_steps(config: Config, n_samples: int) -> int:
+    """The optimizer steps of the GRPO stage: `--max_steps`, or what the epochs over the samples come to."""
+    grpo = config.grpo
+    if grpo.max_steps > 0:
+        return int(grpo.max_steps)
+    per_step = grpo.per_device_train_batch_size * PartialState().num_processes * grpo.gradient_accumulation_steps
+    return int(math.ceil(grpo.num_train_epochs * n_samples * config.group_size / per_step))
 
 
 def fit_length(config: Config, loaded: LoadedModel, data: RunData) -> str:
