@@ -152,7 +152,8 @@ def planned_steps(config: Config, n_samples: int) -> int:
     if grpo.max_steps > 0:
         return int(grpo.max_steps)
     per_step = grpo.per_device_train_batch_size * PartialState().num_processes * grpo.gradient_accumulation_steps
-    return int(math.ceil(grpo.num_train_epochs * n_samples * config.group_size / per_step))
+    steps: int = math.ceil(grpo.num_train_epochs * n_samples * config.group_size / per_step)
+    return steps
 
 
 def fit_length(config: Config, loaded: LoadedModel, data: RunData) -> str:
