@@ -16,7 +16,7 @@ SHORT = ["--max_steps", "2", "--eval_limit", "4", "--per_device_train_batch_size
 @pytest.mark.parametrize("n_processes", [1, 2])
 def test_the_default_run_prints_no_warning(n_processes, tmp_path):
     """As in a terminal whose output goes to a file, with everything but the length of the run at its default."""
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(n_processes)] if n_processes > 1 else []
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(n_processes)]
     env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     env.pop("PYTHONWARNINGS", None)
     command = [sys.executable, *launcher, "vlrl/train.py", "--task", "detection", *SHORT, "--output_dir", str(tmp_path / "run")]

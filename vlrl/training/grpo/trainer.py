@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import PartialState
+from accelerate import DistributedType, PartialState
 from transformers import PrinterCallback
 from transformers.trainer_callback import ProgressCallback
 from trl.trainer.grpo_config import GRPOConfig
@@ -77,7 +77,7 @@ class Trainer(WholeCheckpoints, KeptGenerations, Episodes):
             frozen = freeze(loaded.model)
             if PartialState().is_main_process:
                 print(frozen, flush=True)
-        if PartialState().num_processes > 1 and args.ddp_find_unused_parameters is None:
+        if PartialState().distributed_type != DistributedType.NO and args.ddp_find_unused_parameters is None:
             args.ddp_find_unused_parameters = leaves_weights_unused(loaded.model, samples)
         self._verdicts: dict[str, Score | list[Score]] = {}
         self._shares_verdicts = dynamic_sampling > 0 and any("network" in reward.needs for reward in rewards)
