@@ -19,7 +19,9 @@ def rises(summary, metric, by):
     assert after["ci95"][0] > before["ci95"][1], "the intervals do not overlap"
 
 
-@pytest.mark.skipif(os.environ.get("CI") == "true", reason="the gate runs the whole command first, and holds its numbers to more")
+@pytest.mark.skipif(
+    os.environ.get("CI") == "true", reason="the gate runs the whole command first, and holds its numbers to more"
+)
 def test_a_short_run_lifts_the_greedy_score(tmp_path):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "vlrl/train.py", "--task", "detection"]
     flags = ["--max_steps", "30", "--per_device_train_batch_size", "64", "--eval_limit", "100", "--output_dir", str(tmp_path)]
