@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from accelerate import DistributedType
 from accelerate.utils import gather_object
 
 from vlrl.models.inputs import Samples
@@ -42,8 +41,7 @@ class MixedBatches(TRLTrainer):
     def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """TRL's own. Where DDP expects a gradient of every weight, a batch without images gives the vision encoder zeros."""
         loss = super().compute_loss(model, inputs, *args, **kwargs)
-        undistributed = self.accelerator.distributed_type == DistributedType.NO
-        searches = undistributed or self.args.ddp_find_unused_parameters is not False
+        searches = self.args.ddp_find_unused_parameters is not False
         if searches or not self.model.training or _has_images(inputs):
             return loss
         vision = [p for name, p in model.named_parameters() if p.requires_grad and is_vision_weight(name)]
