@@ -6,12 +6,13 @@ answer, a thought without one is none.
 
 from __future__ import annotations
 
-import unicodedata
 from dataclasses import dataclass
 from functools import lru_cache
 
+from vlrl.answers.normalise import normalised
+
 THINK, END_THINK, ANSWER, END_ANSWER = "<think>", "</think>", "<answer>", "</answer>"
-MAX_NORMALISED_CHARS = 500
+MAX_CACHED_CHARS = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,17 +27,13 @@ class Span:
 
 
 def canon(text: str) -> str:
-    """The form in which labels compare: NFKC, case folded, underscores and runs of white space as one space.
-
-    differs: text beyond ASCII longer than 500 characters skips NFKC, whose reordering of combining marks is quadratic.
-    """
-    return _canon_short(text) if len(text) <= MAX_NORMALISED_CHARS else _canon(text)
+    """The form in which labels compare: normalised (`vlrl.answers.normalise`), case folded, underscores and runs of white space
+    as one space."""
+    return _canon_short(text) if len(text) <= MAX_CACHED_CHARS else _canon(text)
 
 
 def _canon(text: str) -> str:
-    if len(text) <= MAX_NORMALISED_CHARS and not text.isascii():
-        text = unicodedata.normalize("NFKC", text)
-    return " ".join(text.casefold().replace("_", " ").split())
+    return " ".join(normalised(text).casefold().replace("_", " ").split())
 
 
 _canon_short = lru_cache(maxsize=4096)(_canon)
