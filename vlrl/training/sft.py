@@ -26,6 +26,7 @@ from vlrl.models.vision_encoder import freeze_vision as freeze
 from vlrl.models.vision_encoder import with_targets
 from vlrl.schema import Task
 from vlrl.training.progress import SFT_COLUMNS, StepLog
+from vlrl.training.unused_weights import decide_search, has_pixels, leaves_weights_unused, with_vision_zeros
 
 
 class MuonWithAdamW(torch.optim.Optimizer):
@@ -68,6 +69,11 @@ class _Trainer(SFTTrainer):
         self.model_accepts_loss_kwargs = True
         self.steps = StepLog("sft", SFT_COLUMNS)
 
+    def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        """TRL's own. Where DDP expects a gradient of every weight, a batch without images gives the vision encoder zeros."""
+        found = super().compute_loss(model, inputs, *args, **kwargs)  # type: ignore[no-untyped-call]
+        return found if isinstance(found, tuple) else with_vision_zeros(found, model, self.args, has_pixels(inputs))
+
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         super().log(logs, start_time)
         if self.accelerator.is_main_process and "loss" in logs:
@@ -109,9 +115,11 @@ def supervise(
     optimizer = None
     if muon and peft_config is None:
         optimizer = MuonWithAdamW(loaded.model, learning_rate, (like.adam_beta1, like.adam_beta2))
+    args = _arguments(folder, like, steps, batch_size, learning_rate)
+    decide_search(args, lambda: leaves_weights_unused(loaded.model, samples))
     trainer = _Trainer(
         model=loaded.model,
-        args=_arguments(folder, like, steps, batch_size, learning_rate),
+        args=args,
         train_dataset=dataset(samples, tasks, sft=target),
         processing_class=loaded.processor,
         peft_config=with_targets(peft_config, freeze_vision),
@@ -154,6 +162,7 @@ def _arguments(folder: Path, like: GRPOConfig, steps: int, batch_size: int, lear
         remove_unused_columns=False,
         dataloader_num_workers=like.dataloader_num_workers,
         dataloader_pin_memory=like.dataloader_pin_memory,
+        ddp_find_unused_parameters=like.ddp_find_unused_parameters,
     )
 
 

@@ -8,31 +8,14 @@ from typing import Any
 import torch
 from accelerate.utils import gather_object
 
-from vlrl.models.inputs import Samples
-from vlrl.models.prefix_sharing.attention import FAMILIES
-from vlrl.models.vision_encoder import is_vision_weight
 from vlrl.training.checkpoints import RunStopped
 from vlrl.training.grpo.trl_surface import TRLTrainer
+from vlrl.training.unused_weights import has_pixels, leaves_weights_unused, with_vision_zeros
+
+__all__ = ["MixedBatches", "leaves_weights_unused"]
 
 ROW_FIELDS = ("token_type_ids", "mm_token_type_ids")
 """What a processor returns per token; everything else that it adds to ids and mask is about images."""
-
-
-N_PROBED = 64
-"""How many training samples are looked at to learn whether all have images."""
-
-
-def leaves_weights_unused(model: Any, samples: Samples) -> bool:
-    """Whether some pass may leave trained weights without a gradient, so that DDP has to search for them in every pass.
-
-    Unknown model types may. Of the known ones, rows without images leave the vision encoder unused where it is trained.
-    """
-    if getattr(model.config, "model_type", "") not in FAMILIES:
-        return True
-    if not any(p.requires_grad for name, p in model.named_parameters() if is_vision_weight(name)):
-        return False
-    probed = (samples.get(i) for i in range(min(samples.n, N_PROBED)))
-    return not all(sample.images or sample.video for sample in probed)
 
 
 class MixedBatches(TRLTrainer):
@@ -41,11 +24,7 @@ class MixedBatches(TRLTrainer):
     def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """TRL's own. Where DDP expects a gradient of every weight, a batch without images gives the vision encoder zeros."""
         loss = super().compute_loss(model, inputs, *args, **kwargs)
-        searches = self.args.ddp_find_unused_parameters is not False
-        if searches or not self.model.training or _has_images(inputs):
-            return loss
-        vision = [p for name, p in model.named_parameters() if p.requires_grad and is_vision_weight(name)]
-        return loss + 0.0 * sum(p.sum() for p in vision)
+        return with_vision_zeros(loss, model, self.args, _has_images(inputs))
 
     @property
     def _is_sharded(self) -> bool:
@@ -122,7 +101,5 @@ class MixedBatches(TRLTrainer):
 
 def _has_images(inputs: Mapping[str, Any]) -> bool:
     """Whether any row of a micro-batch has an image."""
-    plan, pixels = inputs.get("plan"), inputs.get("pixel_values")
-    if plan is not None:
-        return any(group.images for group in plan.groups)
-    return pixels is not None and pixels.numel() > 0
+    plan = inputs.get("plan")
+    return has_pixels(inputs) if plan is None else any(group.images for group in plan.groups)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import DistributedType, PartialState
+from accelerate import PartialState
 from transformers import PrinterCallback
 from transformers.trainer_callback import ProgressCallback
 from trl.trainer.grpo_config import GRPOConfig
@@ -32,9 +32,9 @@ from vlrl.training.checkpoints import RunStopped, WholeCheckpoints
 from vlrl.training.grpo.dynamic_sampling_rules import remembering
 from vlrl.training.grpo.episodes import Curriculum, Episodes
 from vlrl.training.grpo.imitation import Guide
-from vlrl.training.grpo.mixed_modality import leaves_weights_unused
 from vlrl.training.grpo.resume import KeptGenerations
 from vlrl.training.progress import StepLog, grpo_columns, write_completions
+from vlrl.training.unused_weights import decide_search, leaves_weights_unused
 
 
 class Trainer(WholeCheckpoints, KeptGenerations, Episodes):
@@ -77,8 +77,7 @@ class Trainer(WholeCheckpoints, KeptGenerations, Episodes):
             frozen = freeze(loaded.model)
             if PartialState().is_main_process:
                 print(frozen, flush=True)
-        if PartialState().distributed_type != DistributedType.NO and args.ddp_find_unused_parameters is None:
-            args.ddp_find_unused_parameters = leaves_weights_unused(loaded.model, samples)
+        decide_search(args, lambda: leaves_weights_unused(loaded.model, samples))
         self._verdicts: dict[str, Score | list[Score]] = {}
         self._shares_verdicts = dynamic_sampling > 0 and any("network" in reward.needs for reward in rewards)
         self.steps = StepLog("step", grpo_columns([reward.name for reward in rewards]))

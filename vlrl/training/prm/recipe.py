@@ -34,6 +34,7 @@ from vlrl.training.prm.measuring import Measured, measure_values
 from vlrl.training.prm.options import TASK
 from vlrl.training.prm.trainer import PrmTrainer, Records
 from vlrl.training.sft import MuonWithAdamW
+from vlrl.training.unused_weights import decide_search, may_leave_unused
 
 N_SYNTHETIC_SOLUTIONS = 16_000
 SOLUTIONS_EACH = 2
@@ -194,6 +195,7 @@ def make_trainer(
     training.remove_unused_columns = False
     training.disable_tqdm = True
     training.train_sampling_strategy = "sequential"
+    decide_search(training, lambda: may_leave_unused(model, (row.image is not None for row in rows)))
     dataset = Records(rows, encoder)
     optimizer = None
     if is_tiny:

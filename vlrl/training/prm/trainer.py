@@ -18,6 +18,7 @@ from vlrl.data.step_values import StepRecord, weights
 from vlrl.models.value_head import Encoded, Encoder, StepValueModel, load_backbone, load_head, save_head
 from vlrl.training.checkpoints import WholeCheckpoints
 from vlrl.training.progress import VALUE_COLUMNS, StepLog
+from vlrl.training.unused_weights import has_pixels, with_vision_zeros
 
 MIN_PREFERENCE_GAP = 0.25
 """The least difference in value of two steps of one question that counts as a preference."""
@@ -103,6 +104,7 @@ class PrmTrainer(WholeCheckpoints):
         if self.pairwise_weight:
             questions_N = questions_B[:, None].expand_as(values_BS)[scored_BS]
             loss = loss + self.pairwise_weight * pairwise_loss(logits_N, values_N, questions_N)
+        loss = with_vision_zeros(loss, model, self.args, has_pixels(inputs))
         return (loss, {"logits": logits_BS}) if return_outputs else loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
