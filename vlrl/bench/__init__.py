@@ -1,7 +1,7 @@
 """`vlrl bench`: evaluate a model or a file of answers, compare two runs, score text, check data, measure speed.
 
-Sub-commands: `list`, `run`, `score`, `diff`, `grade`, `check`, `speed`. Only `run` and `speed --what trainer` need a model, and
-`run` needs torch only if the model runs in this process. Each sub-command is imported when it is called. Also
+Sub-commands: `list`, `run`, `score`, `diff`, `grade`, `check`, `hack`, `speed`. Only `run` and `speed --what trainer` need a
+model, and `run` needs torch only if the model runs in this process. Each sub-command is imported when it is called. Also
 `python -m vlrl.bench` and `vlrl-bench`.
 """
 
@@ -18,8 +18,8 @@ from vlrl.training.flags import with_underscores
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Returns the exit code: 0 done, 1 bad rows were found or requests failed, 2 the input cannot be used (`speed` has codes
-    of its own)."""
+    """Returns the exit code: 0 done, 1 bad rows or hackable rewards were found or requests failed, 2 the input cannot be used
+    (`speed` has codes of its own)."""
     args = parse_command(sys.argv[1:] if argv is None else argv)
     try:
         return int(args.run(args))
@@ -61,6 +61,7 @@ def parse_command(words: Sequence[str]) -> argparse.Namespace:
     check.add_argument("--task", help="path/to/my_task.py that defines tasks of your own in --data")
     check.add_argument("--image_root", type=Path, help="folder that image paths are relative to")
     check.add_argument("--coords", choices=["norm1", "norm1000", "px"], default="px", help="how reference answers write boxes")
+    _hack_flags(command("hack", _hack, "what degenerate answers earn from a task's rewards; exit code 1 if that is much"))
     commands.add_parser("speed", help="training steps against stock TRL; --what rewards | games: calls a second")
     return parser.parse_args(words)
 
@@ -102,6 +103,12 @@ def _check(args: argparse.Namespace) -> int:
     from vlrl.bench.check import check_data
 
     return check_data(args)
+
+
+def _hack(args: argparse.Namespace) -> int:
+    from vlrl.bench.hack import hack
+
+    return hack(args)
 
 
 def _speed_of_rewards(args: argparse.Namespace) -> int:
@@ -173,6 +180,19 @@ def _data_flags(parser: argparse.ArgumentParser, seed: int | None) -> None:
     add("--attack", metavar="pgd+bim+cw", help="attack images through the model itself (slow)")
     add("--attack_model", metavar="NAME", help="attack images through another model (transfer)")
     add("--keep_mojibake", action="store_true", help="use the Spanish questions as released, wrongly decoded")
+
+
+def _hack_flags(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--task", required=True, help="detection, qa, ... (several: a,b), or path/to/my_task.py")
+    add("--rewards", nargs="+", metavar="REWARD", help="NAME[:option=value,...] or my.py:function (default: the task's)")
+    add("--reward_weights", nargs="+", type=float, metavar="W", help="weights in the order of the rewards (default: 1)")
+    add("--data", type=Path, help="samples.jsonl (default: synthetic samples)")
+    add("--image_root", type=Path, help="folder that image paths are relative to")
+    add("--limit", type=_positive, help="at most this many samples, drawn from --data (default: 40)")
+    add("--seed", type=int, default=0, help="seed of synthetic samples and of the draw from --data")
+    add("--coords", choices=["norm1", "norm1000", "px"], default="px", help="how answers write boxes")
+    add("--output_path", type=Path, metavar="DIR", help="also write hack.json into this folder (or into a file, *.json)")
 
 
 def _run_flags(parser: argparse.ArgumentParser) -> None:
