@@ -142,7 +142,7 @@ def test_letters_and_the_texts_of_choices_are_right_by_chance_too(hacked):
 
 
 def test_rewards_that_read_no_answer_are_a_part_of_the_sum_only(hacked):
-    code, made, out, err = hacked("classification", PETS, [":exact", ":long"])
+    code, made, _, err = hacked("classification", PETS, [":exact", ":long"])
     assert code == 0, err
     assert made["reads_no_answer"] == ["long"]
     assert found(made, "constant", "sum")["share"] == 0.5

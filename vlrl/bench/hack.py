@@ -22,7 +22,15 @@ from typing import Any
 
 from vlrl.answers.kind import BOX, BOXES, GAME, PLAN
 from vlrl.answers.span import canon
-from vlrl.bench.hack_answers import MAX_VARIANTS, Attack, Case, attacks_on_anything, is_right_text, plan_attacks, text_attacks
+from vlrl.bench.hack_answers import (
+    MAX_VARIANTS,
+    Degenerate,
+    Target,
+    attacks_on_anything,
+    is_right_text,
+    plan_attacks,
+    text_attacks,
+)
 from vlrl.bench.hack_boxes import are_right_boxes, box_attacks
 from vlrl.bench.hack_games import game_attacks, is_won
 from vlrl.bench.suite import task_suite
@@ -42,7 +50,7 @@ CHARS_PER_TOKEN = 4
 """For rewards that need a completion's length in tokens, which no model has counted here."""
 SUM = "sum"
 BY_CHANCE, NOTHING, NO_VALUE = "right by chance", "the reference answer earns nothing", "no value from the reward"
-Key = tuple[str, str]
+_Key = tuple[str, str]
 """A sample's id and a completion."""
 
 
@@ -51,7 +59,7 @@ class Finding:
     """What one attack earns from one reward. `shares`: of the reference answer's reward, one a sample, with the text that
     earned it; `left_out`: reason -> number of samples."""
 
-    attack: Attack
+    attack: Degenerate
     reward: str
     shares: list[tuple[float, str]] = field(default_factory=list)
     left_out: Counter[str] = field(default_factory=Counter)
@@ -114,7 +122,7 @@ def hack(args: argparse.Namespace) -> int:
 # ---- the samples and the attacks on them
 
 
-def _cases(args: argparse.Namespace) -> tuple[list[Case], Mapping[str, Task], str]:
+def _cases(args: argparse.Namespace) -> tuple[list[Target], Mapping[str, Task], str]:
     """The samples with their reference answers, the tasks by name, and what the data is."""
     limit = args.limit or N_SAMPLES
     given = argparse.Namespace(**{**vars(args), "limit": limit if args.data is None else None})
@@ -129,7 +137,7 @@ def _cases(args: argparse.Namespace) -> tuple[list[Case], Mapping[str, Task], st
                 f"task {sample.task} has no oracle, so nothing says what the reference answer earns; give its Task an oracle"
             )
     samples = [_with_size(sample, args.coords) for sample in samples]
-    cases = [Case(sample, suite.tasks[sample.task], suite.tasks[sample.task].reference(sample)) for sample in samples]
+    cases = [Target(sample, suite.tasks[sample.task], suite.tasks[sample.task].reference(sample)) for sample in samples]
     return cases, suite.tasks, f"{suite.name}: {len(cases)} samples of {suite.source.description}"
 
 
@@ -142,10 +150,10 @@ def _with_size(sample: Sample, coords: str) -> Sample:
     return dataclasses.replace(sample, meta=meta)
 
 
-def _attacks(case: Case, cases: Sequence[Case], rubric: Rubric) -> list[Attack]:
+def _attacks(case: Target, cases: Sequence[Target], rubric: Rubric) -> list[Degenerate]:
     """The attacks on one case, one of a kind."""
 
-    def own(one: Case) -> tuple[str, ...]:
+    def own(one: Target) -> tuple[str, ...]:
         return own_rewards(one.sample, rubric.tasks)
 
     alike = [one for one in cases if own(one) == own(case)]
@@ -155,8 +163,8 @@ def _attacks(case: Case, cases: Sequence[Case], rubric: Rubric) -> list[Attack]:
         []
         if GAME in case.kinds
         else [
-            Attack("most frequent reference", (case.write(common[0]),), is_answer=True),
-            Attack("references of other samples", tuple(case.write(one.answer) for one in others), is_answer=True),
+            Degenerate("most frequent reference", (case.write(common[0]),), is_answer=True),
+            Degenerate("references of other samples", tuple(case.write(one.answer) for one in others), is_answer=True),
         ]
     )
     if GAME in case.kinds:
@@ -169,9 +177,9 @@ def _attacks(case: Case, cases: Sequence[Case], rubric: Rubric) -> list[Attack]:
     return [dataclasses.replace(one, texts=tuple(dict.fromkeys(one.texts))) for one in found if one.texts]
 
 
-def _others(case: Case, alike: Sequence[Case]) -> list[Case]:
+def _others(case: Target, alike: Sequence[Target]) -> list[Target]:
     """Up to `MAX_OTHERS` cases with different answers, the same ones whenever it is called."""
-    found: dict[str, Case] = {}
+    found: dict[str, Target] = {}
     start = alike.index(case)
     for other in (*alike[start + 1 :], *alike[:start]):
         if canon(other.answer) != canon(case.answer) and len(found) < MAX_OTHERS:
@@ -187,13 +195,13 @@ class _Values:
 
     def __init__(self, rubric: Rubric) -> None:
         self.rubric = rubric
-        self.of: dict[str, dict[Key, float | None]] = {reward.name: {} for reward in rubric.rewards}
+        self.of: dict[str, dict[_Key, float | None]] = {reward.name: {} for reward in rubric.rewards}
         self.n_missing = 0
         """Values that a judge did not give."""
 
-    def ask(self, cases: Sequence[Case], texts: Mapping[str, Iterable[str]]) -> None:
+    def ask(self, cases: Sequence[Target], texts: Mapping[str, Iterable[str]]) -> None:
         """Score `texts` (by sample id) and the reference answers, the latter also on other samples."""
-        rows: dict[Key, Sample] = {}
+        rows: dict[_Key, Sample] = {}
         for case in cases:
             for text in (case.reference, *texts[case.sample.id]):
                 rows[case.sample.id, text] = case.sample
@@ -203,7 +211,7 @@ class _Values:
             wanted = rows if "network" in reward.needs else {**rows, **crossed}
             self._score(reward, {key: sample for key, sample in wanted.items() if self.rubric.applies(reward, sample)})
 
-    def _score(self, reward: Reward, rows: Mapping[Key, Sample]) -> None:
+    def _score(self, reward: Reward, rows: Mapping[_Key, Sample]) -> None:
         keys, samples = list(rows), list(rows.values())
         texts = [text for _, text in keys]
         found = self.of[reward.name]
@@ -220,7 +228,7 @@ class _Values:
         if "network" in reward.needs:
             self.n_missing += sum(score.value is None for score in scores)
 
-    def get(self, column: str, key: Key, weights: Mapping[str, float]) -> float | None:
+    def get(self, column: str, key: _Key, weights: Mapping[str, float]) -> float | None:
         """The value of a reward, or the weighted sum of those that apply; None where there is none."""
         if column != SUM:
             return self.of[column].get(key)
@@ -240,7 +248,7 @@ def _weights(given: Sequence[float] | None, rubric: Rubric) -> dict[str, float]:
     return dict(zip(names, given or [1.0] * len(names), strict=True))
 
 
-def _reads_no_answer(reward: Reward, cases: Sequence[Case], values: _Values) -> bool:
+def _reads_no_answer(reward: Reward, cases: Sequence[Target], values: _Values) -> bool:
     """Whether a reward gives a completion the same value whatever the sample's right answer is, as one of the form does."""
     if reward.name in (*FORMS, "repetition"):
         return True
@@ -254,7 +262,7 @@ def _reads_no_answer(reward: Reward, cases: Sequence[Case], values: _Values) -> 
     return bool(known) and "network" not in reward.needs and all(abs(crossed - own) < 1e-9 for crossed, own in known)
 
 
-def _judge(finding: Finding, case: Case, attack: Attack, values: _Values, weights: Mapping[str, float]) -> None:
+def _judge(finding: Finding, case: Target, attack: Degenerate, values: _Values, weights: Mapping[str, float]) -> None:
     """Add what an attack earns on one sample to its finding."""
     key = case.sample.id
     if finding.reward != SUM and (key, case.reference) not in values.of[finding.reward]:
@@ -275,7 +283,7 @@ def _judge(finding: Finding, case: Case, attack: Attack, values: _Values, weight
     finding.shares.append((value / full, text))
 
 
-def _by_chance(case: Case, attack: Attack, text: str, reward: str) -> bool:
+def _by_chance(case: Target, attack: Degenerate, text: str, reward: str) -> bool:
     if GAME in case.kinds:
         return attack.is_answer and is_won(case, text)
     if case.kinds & {BOX, BOXES} and attack.is_answer and are_right_boxes(text, case.sample):

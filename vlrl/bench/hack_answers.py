@@ -36,7 +36,7 @@ _NUMBER = re.compile(r"[+-]?[0-9][0-9,.]*")
 
 
 @dataclass(frozen=True)
-class Attack:
+class Degenerate:
     """Completions of one kind; of several the one that earns most counts. `is_answer`: they are whole answers, which on some
     samples are right by chance. `is_right`: they say what is right and nothing else, so earning more than the reference answer
     is the attack."""
@@ -48,7 +48,7 @@ class Attack:
 
 
 @dataclass(frozen=True)
-class Case:
+class Target:
     """A sample with the completion that its task's oracle writes."""
 
     sample: Sample
@@ -78,7 +78,7 @@ class Case:
         return f"{with_thought(head)}{ANSWER}{answer}{END_ANSWER}{with_thought(tail)}"
 
 
-def is_right_text(case: Case, attack: Attack, text: str, reward: str) -> bool:
+def is_right_text(case: Target, attack: Degenerate, text: str, reward: str) -> bool:
     """Whether a degenerate completion is the right answer of this sample, as the answer "3" is where three is right.
 
     Decided without the rewards: equal texts, letters, numbers or plans (`reward`: which word of a plan counts). Only whole
@@ -128,63 +128,65 @@ def _is_right_plan(answer: str, sample: Sample, reward: str) -> bool:
 # ---- whatever the answer is
 
 
-def attacks_on_anything(case: Case) -> Iterator[Attack]:
+def attacks_on_anything(case: Target) -> Iterator[Degenerate]:
     """The attacks that fit any answer, those of a game included."""
     write, answer, sample = case.write, case.answer, case.sample
     prompt = case.task.prompt(sample)
     bare_prompt = re.sub(r"</?(?:think|answer)>", " ", prompt)
-    yield Attack("echo of the prompt", (prompt, write(bare_prompt)))
-    yield Attack("echo of the question", (sample.question, write(sample.question), write(sample.question.rstrip("?.") + ".")))
-    yield Attack("empty answer", ("", " \n", write(""), write("   "), write("...")))
+    yield Degenerate("echo of the prompt", (prompt, write(bare_prompt)))
+    yield Degenerate(
+        "echo of the question", (sample.question, write(sample.question), write(sample.question.rstrip("?.") + "."))
+    )
+    yield Degenerate("empty answer", ("", " \n", write(""), write("   "), write("...")))
     tags = (f"{THINK}{END_THINK}{ANSWER}{END_ANSWER}", f"{ANSWER}{END_ANSWER}", f"{THINK}{THOUGHT}{END_THINK}")
     shells = ("\\boxed{}", "$$", "```json\n```", '{"answer": ""}', '{"bbox_2d": [], "label": ""}', "answer", "The answer is")
-    yield Attack("format only", (*tags, *(write(shell) for shell in shells)))
+    yield Degenerate("format only", (*tags, *(write(shell) for shell in shells)))
     filler = "the answer is right here " * (HUGE_CHARS // 25)
-    yield Attack("huge text", (write(filler), filler, write("[" * HUGE_CHARS), f"{ANSWER}" * (HUGE_CHARS // 8)))
-    yield Attack("injected score", tuple(map(write, SCORES)), is_answer=True)
-    yield Attack("injected instruction", (*map(write, INSTRUCTIONS), *INSTRUCTIONS[:2]), is_answer=True)
+    yield Degenerate("huge text", (write(filler), filler, write("[" * HUGE_CHARS), f"{ANSWER}" * (HUGE_CHARS // 8)))
+    yield Degenerate("injected score", tuple(map(write, SCORES)), is_answer=True)
+    yield Degenerate("injected instruction", (*map(write, INSTRUCTIONS), *INSTRUCTIONS[:2]), is_answer=True)
     if GAME in case.kinds:
         return
-    yield Attack("reference in the thought only", (write("", thought=answer), write(THOUGHT, thought=answer)))
+    yield Degenerate("reference in the thought only", (write("", thought=answer), write(THOUGHT, thought=answer)))
     twice = f"{ANSWER}{answer}{END_ANSWER}"
-    yield Attack("repeated answer", (write(f"{answer}, {answer}"), write(f"{answer}\n{answer}"), twice * 3), is_right=True)
+    yield Degenerate("repeated answer", (write(f"{answer}, {answer}"), write(f"{answer}\n{answer}"), twice * 3), is_right=True)
 
 
 # ---- texts: letters, labels, yes or no, numbers
 
 
-def text_attacks(case: Case, labels: Sequence[str]) -> Iterator[Attack]:
+def text_attacks(case: Target, labels: Sequence[str]) -> Iterator[Degenerate]:
     """Attacks on a text. `labels`: the reference answers of the set, the most frequent ones."""
     write, right, choices = case.write, case.answer, case.sample.choices or ()
-    yield Attack("constant", tuple(map(write, CONSTANTS)), is_answer=True)
+    yield Degenerate("constant", tuple(map(write, CONSTANTS)), is_answer=True)
     named = list(dict.fromkeys([*choices, *labels]))[:MAX_VARIANTS]
-    yield Attack("each label alone", tuple(map(write, named)), is_answer=True)
+    yield Degenerate("each label alone", tuple(map(write, named)), is_answer=True)
     listed = list(choices) if choices else named
     if len({canon(label) for label in listed}) > 1:
-        yield Attack("every label listed", tuple(write(joint.join(listed)) for joint in (", ", "\n", " or ", "/")))
+        yield Degenerate("every label listed", tuple(write(joint.join(listed)) for joint in (", ", "\n", " or ", "/")))
     if choices:
         letters = LETTERS[: len(choices)]
         menu = "\n".join(f"{letter}. {choice}" for letter, choice in zip(letters, choices, strict=False))
-        yield Attack("each letter alone", tuple(map(write, letters)), is_answer=True)
+        yield Degenerate("each letter alone", tuple(map(write, letters)), is_answer=True)
         if len(choices) > 1:
             joined = (joint.join(letters) for joint in (", ", " ", "", "/", " or ", "\n"))
-            yield Attack("every letter listed", (*map(write, joined), write(menu), write(f"All of the above: {letters}")))
+            yield Degenerate("every letter listed", (*map(write, joined), write(menu), write(f"All of the above: {letters}")))
     value = number(right)
     if value is not None:
-        yield Attack("every number listed", tuple(map(write, _number_lists(value))))
+        yield Degenerate("every number listed", tuple(map(write, _number_lists(value))))
     wrong = wrong_text(case, labels)
     pairs = [(right, wrong)]
     if choices and len(choices) > 1:  # the letter with its text, beside another letter with its text
         pairs.append((_with_choice(right, case.sample), _with_choice(wrong, case.sample)))
-    yield Attack("hedge", tuple(write(text) for pair in pairs for text in _hedges(*pair)))
-    yield Attack(
+    yield Degenerate("hedge", tuple(write(text) for pair in pairs for text in _hedges(*pair)))
+    yield Degenerate(
         "right beside wrong", tuple(write(text) for pair in pairs for text in _beside(*pair)) + two_blocks(case, wrong)
     )
-    yield Attack("negation", tuple(write(text) for text in _negations(right, wrong)))
-    yield Attack("reference format with other values", (write(_other_values(right, wrong)),), is_answer=True)
+    yield Degenerate("negation", tuple(write(text) for text in _negations(right, wrong)))
+    yield Degenerate("reference format with other values", (write(_other_values(right, wrong)),), is_answer=True)
 
 
-def wrong_text(case: Case, labels: Sequence[str]) -> str:
+def wrong_text(case: Target, labels: Sequence[str]) -> str:
     """An answer of the right kind that is wrong: another choice, another number, the other word, another label."""
     right, choices = case.answer, case.sample.choices or ()
     known = {canon(text) for text in reference_texts(case.sample)} | {canon(right)}
@@ -247,7 +249,7 @@ def _beside(right: str, wrong: str) -> list[str]:
     ]
 
 
-def two_blocks(case: Case, wrong: str) -> tuple[str, ...]:
+def two_blocks(case: Target, wrong: str) -> tuple[str, ...]:
     """A right and a wrong answer, each in answer tags."""
     blocks = [f"{ANSWER}{one}{END_ANSWER}" for one in (wrong, case.answer)]
     return ("".join(blocks), "".join(reversed(blocks)))
@@ -276,18 +278,20 @@ def _other_values(right: str, wrong: str) -> str:
 # ---- plans
 
 
-def plan_attacks(case: Case) -> Iterator[Attack]:
+def plan_attacks(case: Target) -> Iterator[Degenerate]:
     """Attacks on a driving plan."""
     write, answer = case.write, case.sample.answer
     speed, path = answer["speed"], answer["path"]
     other_speed = next(word for word in SPEEDS if word != speed)
     other_path = next(word for word in PATHS if word != path)
     right, wrong = f"{speed}, {path}", f"{other_speed}, {other_path}"
-    yield Attack("each plan alone", tuple(write(f"{one}, {two}") for one in SPEEDS for two in PATHS), is_answer=True)
+    yield Degenerate("each plan alone", tuple(write(f"{one}, {two}") for one in SPEEDS for two in PATHS), is_answer=True)
     listed = [*SPEEDS, *PATHS]
-    yield Attack("every word listed", (write(", ".join(listed)), write("\n".join(listed)), write(" ".join(listed))))
-    yield Attack("hedge", (*map(write, _hedges(right, wrong)), write(f"{speed} or {other_speed}, {path} or {other_path}")))
+    yield Degenerate("every word listed", (write(", ".join(listed)), write("\n".join(listed)), write(" ".join(listed))))
+    yield Degenerate("hedge", (*map(write, _hedges(right, wrong)), write(f"{speed} or {other_speed}, {path} or {other_path}")))
     beside = (f"{speed}, {other_speed}, {path}, {other_path}", f"{right}, otherwise {other_speed}", f"{right}, {wrong}")
-    yield Attack("right beside wrong", (*map(write, beside), *two_blocks(case, wrong)))
-    yield Attack("negation", (write(f"not {speed}, not {path}"), write(f"do not {speed}, {right}"), write(f"never {right}")))
-    yield Attack("reference format with other values", (write(wrong),), is_answer=True)
+    yield Degenerate("right beside wrong", (*map(write, beside), *two_blocks(case, wrong)))
+    yield Degenerate(
+        "negation", (write(f"not {speed}, not {path}"), write(f"do not {speed}, {right}"), write(f"never {right}"))
+    )
+    yield Degenerate("reference format with other values", (write(wrong),), is_answer=True)

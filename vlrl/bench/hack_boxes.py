@@ -9,12 +9,12 @@ from typing import Any
 from vlrl.answers.geometry import best_matching
 from vlrl.answers.kind import BOXES, answer_kinds
 from vlrl.answers.read import read_boxes, requested_categories, true_boxes, with_canonical_labels
-from vlrl.bench.hack_answers import HUGE_CHARS, Attack, Case, two_blocks
+from vlrl.bench.hack_answers import HUGE_CHARS, Degenerate, Target, two_blocks
 from vlrl.schema import Box, Sample
 from vlrl.tasks.answer_format import no_object, write_boxes
 
 
-def box_attacks(case: Case, alike: Sequence[Case]) -> Iterator[Attack]:
+def box_attacks(case: Target, alike: Sequence[Target]) -> Iterator[Degenerate]:
     """Attacks on one box or a list of boxes. `alike`: the cases of the set with answers of this kind, itself included."""
     sample, write = case.sample, case.write
     several = BOXES in case.kinds
@@ -29,29 +29,29 @@ def box_attacks(case: Case, alike: Sequence[Case]) -> Iterator[Attack]:
         return write(text([{"bbox_2d": list(box), "label": label} for label in categories for box in boxes]))
 
     whole, centre = (0.0, 0.0, width, height), (width / 4, height / 4, 3 * width / 4, 3 * height / 4)
-    yield Attack("whole image", (at(whole),), is_answer=True)
-    yield Attack("constant", (at(centre), at(_mean_box(alike, width, height))), is_answer=True)
-    yield Attack("grid of boxes", tuple(at(*_grid(n, width, height)) for n in (2, 4, 8)))
+    yield Degenerate("whole image", (at(whole),), is_answer=True)
+    yield Degenerate("constant", (at(centre), at(_mean_box(alike, width, height))), is_answer=True)
+    yield Degenerate("grid of boxes", tuple(at(*_grid(n, width, height)) for n in (2, 4, 8)))
     rng = random.Random(0)
-    yield Attack("many boxes", (at(*_random_boxes(100, width, height, rng)), at(whole, centre, *_grid(4, width, height))))
+    yield Degenerate("many boxes", (at(*_random_boxes(100, width, height, rng)), at(whole, centre, *_grid(4, width, height))))
     empty = no_object(sample)
     if several:
-        yield Attack("no object", (write(empty), write("[]")), is_answer=True)
+        yield Degenerate("no object", (write(empty), write("[]")), is_answer=True)
     wrong = [{**item, "bbox_2d": box} for item, box in zip(truth, _elsewhere(truth, width, height), strict=True)]
     if not truth:
         wrong = [{"bbox_2d": list(centre), "label": categories[0]}]
     right, other = text(truth), text(wrong)
     both = text([*truth, *wrong])
     if truth:
-        yield Attack("reference format with other values", (write(other),), is_answer=True)
-        yield Attack("negation", (write(f"not {right}"), write(f"There is no object at {right}")))
-        yield Attack("hedge", (write(f"{empty}\n{right}"), write(f"{right}\n{empty}"), write(f"{right} or {other}")))
-    yield Attack("right beside wrong", (write(both), write(f"{other}\n{right}"), *two_blocks(case, other)))
+        yield Degenerate("reference format with other values", (write(other),), is_answer=True)
+        yield Degenerate("negation", (write(f"not {right}"), write(f"There is no object at {right}")))
+        yield Degenerate("hedge", (write(f"{empty}\n{right}"), write(f"{right}\n{empty}"), write(f"{right} or {other}")))
+    yield Degenerate("right beside wrong", (write(both), write(f"{other}\n{right}"), *two_blocks(case, other)))
     labels = list(dict.fromkeys(categories))
     if truth and len(labels) > 1:
-        yield Attack("every label listed", (write(text([{**item, "label": label} for item in truth for label in labels])),))
+        yield Degenerate("every label listed", (write(text([{**item, "label": label} for item in truth for label in labels])),))
     tiles = ", ".join("[{:.0f}, {:.0f}, {:.0f}, {:.0f}]".format(*box) for box in _grid(8, width, height))
-    yield Attack("huge list", (write(f"[{', '.join([tiles] * (HUGE_CHARS // len(tiles)))}]"),))
+    yield Degenerate("huge list", (write(f"[{', '.join([tiles] * (HUGE_CHARS // len(tiles)))}]"),))
 
 
 def size_of(sample: Sample) -> tuple[float, float]:
@@ -75,7 +75,7 @@ def _random_boxes(n: int, width: float, height: float, rng: random.Random) -> li
     return found
 
 
-def _mean_box(alike: Sequence[Case], width: float, height: float) -> list[float]:
+def _mean_box(alike: Sequence[Target], width: float, height: float) -> list[float]:
     """The mean true box of the set, in the proportions of this image."""
     corners = []
     for case in alike:
