@@ -25,7 +25,7 @@ from vlrl.answers.span import canon
 from vlrl.bench.hack_answers import (
     MAX_VARIANTS,
     Degenerate,
-    Target,
+    ReferencedSample,
     attacks_on_anything,
     is_right_text,
     plan_attacks,
@@ -122,7 +122,7 @@ def hack(args: argparse.Namespace) -> int:
 # ---- the samples and the attacks on them
 
 
-def _cases(args: argparse.Namespace) -> tuple[list[Target], Mapping[str, Task], str]:
+def _cases(args: argparse.Namespace) -> tuple[list[ReferencedSample], Mapping[str, Task], str]:
     """The samples with their reference answers, the tasks by name, and what the data is."""
     limit = args.limit or N_SAMPLES
     given = argparse.Namespace(**{**vars(args), "limit": limit if args.data is None else None})
@@ -137,7 +137,9 @@ def _cases(args: argparse.Namespace) -> tuple[list[Target], Mapping[str, Task], 
                 f"task {sample.task} has no oracle, so nothing says what the reference answer earns; give its Task an oracle"
             )
     samples = [_with_size(sample, args.coords) for sample in samples]
-    cases = [Target(sample, suite.tasks[sample.task], suite.tasks[sample.task].reference(sample)) for sample in samples]
+    cases = [
+        ReferencedSample(sample, suite.tasks[sample.task], suite.tasks[sample.task].reference(sample)) for sample in samples
+    ]
     return cases, suite.tasks, f"{suite.name}: {len(cases)} samples of {suite.source.description}"
 
 
@@ -150,10 +152,10 @@ def _with_size(sample: Sample, coords: str) -> Sample:
     return dataclasses.replace(sample, meta=meta)
 
 
-def _attacks(case: Target, cases: Sequence[Target], rubric: Rubric) -> list[Degenerate]:
+def _attacks(case: ReferencedSample, cases: Sequence[ReferencedSample], rubric: Rubric) -> list[Degenerate]:
     """The attacks on one case, one of a kind."""
 
-    def own(one: Target) -> tuple[str, ...]:
+    def own(one: ReferencedSample) -> tuple[str, ...]:
         return own_rewards(one.sample, rubric.tasks)
 
     alike = [one for one in cases if own(one) == own(case)]
@@ -177,9 +179,9 @@ def _attacks(case: Target, cases: Sequence[Target], rubric: Rubric) -> list[Dege
     return [dataclasses.replace(one, texts=tuple(dict.fromkeys(one.texts))) for one in found if one.texts]
 
 
-def _others(case: Target, alike: Sequence[Target]) -> list[Target]:
+def _others(case: ReferencedSample, alike: Sequence[ReferencedSample]) -> list[ReferencedSample]:
     """Up to `MAX_OTHERS` cases with different answers, the same ones whenever it is called."""
-    found: dict[str, Target] = {}
+    found: dict[str, ReferencedSample] = {}
     start = alike.index(case)
     for other in (*alike[start + 1 :], *alike[:start]):
         if canon(other.answer) != canon(case.answer) and len(found) < MAX_OTHERS:
@@ -199,7 +201,7 @@ class _Values:
         self.n_missing = 0
         """Values that a judge did not give."""
 
-    def ask(self, cases: Sequence[Target], texts: Mapping[str, Iterable[str]]) -> None:
+    def ask(self, cases: Sequence[ReferencedSample], texts: Mapping[str, Iterable[str]]) -> None:
         """Score `texts` (by sample id) and the reference answers, the latter also on other samples."""
         rows: dict[_Key, Sample] = {}
         for case in cases:
@@ -248,7 +250,7 @@ def _weights(given: Sequence[float] | None, rubric: Rubric) -> dict[str, float]:
     return dict(zip(names, given or [1.0] * len(names), strict=True))
 
 
-def _reads_no_answer(reward: Reward, cases: Sequence[Target], values: _Values) -> bool:
+def _reads_no_answer(reward: Reward, cases: Sequence[ReferencedSample], values: _Values) -> bool:
     """Whether a reward gives a completion the same value whatever the sample's right answer is, as one of the form does."""
     if reward.name in (*FORMS, "repetition"):
         return True
@@ -262,7 +264,7 @@ def _reads_no_answer(reward: Reward, cases: Sequence[Target], values: _Values) -
     return bool(known) and "network" not in reward.needs and all(abs(crossed - own) < 1e-9 for crossed, own in known)
 
 
-def _judge(finding: Finding, case: Target, attack: Degenerate, values: _Values, weights: Mapping[str, float]) -> None:
+def _judge(finding: Finding, case: ReferencedSample, attack: Degenerate, values: _Values, weights: Mapping[str, float]) -> None:
     """Add what an attack earns on one sample to its finding."""
     key = case.sample.id
     if finding.reward != SUM and (key, case.reference) not in values.of[finding.reward]:
@@ -283,7 +285,7 @@ def _judge(finding: Finding, case: Target, attack: Degenerate, values: _Values, 
     finding.shares.append((value / full, text))
 
 
-def _by_chance(case: Target, attack: Degenerate, text: str, reward: str) -> bool:
+def _by_chance(case: ReferencedSample, attack: Degenerate, text: str, reward: str) -> bool:
     if GAME in case.kinds:
         return attack.is_answer and is_won(case, text)
     if case.kinds & {BOX, BOXES} and attack.is_answer and are_right_boxes(text, case.sample):

@@ -48,7 +48,7 @@ class Degenerate:
 
 
 @dataclass(frozen=True)
-class Target:
+class ReferencedSample:
     """A sample with the completion that its task's oracle writes."""
 
     sample: Sample
@@ -78,7 +78,7 @@ class Target:
         return f"{with_thought(head)}{ANSWER}{answer}{END_ANSWER}{with_thought(tail)}"
 
 
-def is_right_text(case: Target, attack: Degenerate, text: str, reward: str) -> bool:
+def is_right_text(case: ReferencedSample, attack: Degenerate, text: str, reward: str) -> bool:
     """Whether a degenerate completion is the right answer of this sample, as the answer "3" is where three is right.
 
     Decided without the rewards: equal texts, letters, numbers or plans (`reward`: which word of a plan counts). Only whole
@@ -128,7 +128,7 @@ def _is_right_plan(answer: str, sample: Sample, reward: str) -> bool:
 # ---- whatever the answer is
 
 
-def attacks_on_anything(case: Target) -> Iterator[Degenerate]:
+def attacks_on_anything(case: ReferencedSample) -> Iterator[Degenerate]:
     """The attacks that fit any answer, those of a game included."""
     write, answer, sample = case.write, case.answer, case.sample
     prompt = case.task.prompt(sample)
@@ -155,7 +155,7 @@ def attacks_on_anything(case: Target) -> Iterator[Degenerate]:
 # ---- texts: letters, labels, yes or no, numbers
 
 
-def text_attacks(case: Target, labels: Sequence[str]) -> Iterator[Degenerate]:
+def text_attacks(case: ReferencedSample, labels: Sequence[str]) -> Iterator[Degenerate]:
     """Attacks on a text. `labels`: the reference answers of the set, the most frequent ones."""
     write, right, choices = case.write, case.answer, case.sample.choices or ()
     yield Degenerate("constant", tuple(map(write, CONSTANTS)), is_answer=True)
@@ -186,7 +186,7 @@ def text_attacks(case: Target, labels: Sequence[str]) -> Iterator[Degenerate]:
     yield Degenerate("reference format with other values", (write(_other_values(right, wrong)),), is_answer=True)
 
 
-def wrong_text(case: Target, labels: Sequence[str]) -> str:
+def wrong_text(case: ReferencedSample, labels: Sequence[str]) -> str:
     """An answer of the right kind that is wrong: another choice, another number, the other word, another label."""
     right, choices = case.answer, case.sample.choices or ()
     known = {canon(text) for text in reference_texts(case.sample)} | {canon(right)}
@@ -249,7 +249,7 @@ def _beside(right: str, wrong: str) -> list[str]:
     ]
 
 
-def two_blocks(case: Target, wrong: str) -> tuple[str, ...]:
+def two_blocks(case: ReferencedSample, wrong: str) -> tuple[str, ...]:
     """A right and a wrong answer, each in answer tags."""
     blocks = [f"{ANSWER}{one}{END_ANSWER}" for one in (wrong, case.answer)]
     return ("".join(blocks), "".join(reversed(blocks)))
@@ -278,7 +278,7 @@ def _other_values(right: str, wrong: str) -> str:
 # ---- plans
 
 
-def plan_attacks(case: Target) -> Iterator[Degenerate]:
+def plan_attacks(case: ReferencedSample) -> Iterator[Degenerate]:
     """Attacks on a driving plan."""
     write, answer = case.write, case.sample.answer
     speed, path = answer["speed"], answer["path"]

@@ -9,12 +9,12 @@ from typing import Any
 from vlrl.answers.geometry import best_matching
 from vlrl.answers.kind import BOXES, answer_kinds
 from vlrl.answers.read import read_boxes, requested_categories, true_boxes, with_canonical_labels
-from vlrl.bench.hack_answers import HUGE_CHARS, Degenerate, Target, two_blocks
+from vlrl.bench.hack_answers import HUGE_CHARS, Degenerate, ReferencedSample, two_blocks
 from vlrl.schema import Box, Sample
 from vlrl.tasks.answer_format import no_object, write_boxes
 
 
-def box_attacks(case: Target, alike: Sequence[Target]) -> Iterator[Degenerate]:
+def box_attacks(case: ReferencedSample, alike: Sequence[ReferencedSample]) -> Iterator[Degenerate]:
     """Attacks on one box or a list of boxes. `alike`: the cases of the set with answers of this kind, itself included."""
     sample, write = case.sample, case.write
     several = BOXES in case.kinds
@@ -75,7 +75,7 @@ def _random_boxes(n: int, width: float, height: float, rng: random.Random) -> li
     return found
 
 
-def _mean_box(alike: Sequence[Target], width: float, height: float) -> list[float]:
+def _mean_box(alike: Sequence[ReferencedSample], width: float, height: float) -> list[float]:
     """The mean true box of the set, in the proportions of this image."""
     corners = []
     for case in alike:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 
-from vlrl.bench.hack_answers import MAX_VARIANTS, THOUGHT, Degenerate, Target
+from vlrl.bench.hack_answers import MAX_VARIANTS, THOUGHT, Degenerate, ReferencedSample
 from vlrl.envs.cards import Game, write_reply
 from vlrl.envs.cards.deals import Deal, deal_of
 from vlrl.envs.cards.transcripts import Playthrough, Turn, read_transcript, replay, write_transcript
 
 
-def game_attacks(case: Target, others: Sequence[Target]) -> Iterator[Degenerate]:
+def game_attacks(case: ReferencedSample, others: Sequence[ReferencedSample]) -> Iterator[Degenerate]:
     """Attacks on an episode (a transcript of replies) or on a single state (one reply)."""
     deal = deal_of(case.sample)
     tokens = deal.game.tokens[:MAX_VARIANTS]
@@ -35,7 +35,7 @@ def game_attacks(case: Target, others: Sequence[Target]) -> Iterator[Degenerate]
     yield Degenerate("episode cut short", (json.dumps(rows[:-1]), json.dumps(rows[: len(rows) // 2])))
 
 
-def is_won(case: Target, text: str) -> bool:
+def is_won(case: ReferencedSample, text: str) -> bool:
     """Whether a text is right in the game itself: an episode that is won, an action that is right in the state."""
     deal = deal_of(case.sample)
     if deal.is_episode:
