@@ -10,7 +10,7 @@ SLOW_REPLY = {"evaluation": "YES", "target_formula": "4*6*1*1"}
 
 class Server(ThreadingHTTPServer):
     """Answers each request with the next of `replies` (the last one again and again): a reply object, a text, a whole message,
-    a status, a status with what is said of it, raw bytes, or a number of seconds to wait first."""
+    a status, a status with what is said of it, raw bytes, a number of seconds to wait first, or a function of the request."""
 
     def __init__(self, replies):
         super().__init__(("127.0.0.1", 0), Handler)
@@ -27,6 +27,8 @@ class Handler(BaseHTTPRequestHandler):
             reply = server.replies.pop(0) if len(server.replies) > 1 else server.replies[0]
             server.n_open += 1
             server.most_open = max(server.most_open, server.n_open)
+        if callable(reply):
+            reply = reply(body)
         if isinstance(reply, float):
             time.sleep(reply)
             reply = SLOW_REPLY
