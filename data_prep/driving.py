@@ -42,8 +42,8 @@ from data_prep.meta_actions import (
 )
 from data_prep.rows import BadRow, Ids, checked, image_sizes, open_table
 from data_prep.writing import Report, add_output_options, check_output_options, draw, finish, need_file, need_folder
+from vlrl.answers.plans import PATHS, SPEEDS, plan_words
 from vlrl.answers.span import END_THINK, THINK, answer_span
-from vlrl.answers.text import PATHS, SPEEDS, plan_words
 from vlrl.schema import Sample
 
 ALPHADRIVE_HORIZON_S = 3.0

@@ -16,9 +16,11 @@ from typing import Any
 from data_prep.fitting import tidy
 from data_prep.rows import BadRow
 from vlrl.answers.boxes import ParsedBoxes, parse_boxes
+from vlrl.answers.choices import choice_letter
 from vlrl.answers.geometry import to_original_px
 from vlrl.answers.span import ANSWER, END_ANSWER, answer_span, canon
-from vlrl.answers.text import choice_letter, number, yes_or_no
+from vlrl.answers.text import number
+from vlrl.answers.yes_no import yes_or_no
 from vlrl.schema import Box, Sample, box_problem
 
 

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from vlrl.answers.text import PATHS, SPEEDS
+from vlrl.answers.plans import PATHS, SPEEDS
 from vlrl.metrics.bootstrap import wilson
 from vlrl.metrics.planning import confusions
 from vlrl.schema import Metric, Prediction, Sample

@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from vlrl.answers.text import PATHS, SPEEDS
+from vlrl.answers.plans import PATHS, SPEEDS
 from vlrl.rewards import load_reward, score_rows
 from vlrl.rewards.planning import WEIGHTS, alphadrive_format, alphadrive_path, alphadrive_speed
 from vlrl.schema import Sample

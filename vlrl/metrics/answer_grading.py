@@ -11,8 +11,10 @@ from collections.abc import Sequence
 from fractions import Fraction
 from typing import NamedTuple
 
+from vlrl.answers.choices import choice_letter
 from vlrl.answers.span import canon
-from vlrl.answers.text import choice_letter, number, yes_or_no
+from vlrl.answers.text import number
+from vlrl.answers.yes_no import yes_or_no
 from vlrl.data.best_of_n import Item
 from vlrl.rewards.mathematics import last_boxed
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vlrl.answers.text import PATHS, SPEEDS
+from vlrl.answers.plans import PATHS, SPEEDS
 from vlrl.metrics.accuracy import mean_of
 from vlrl.metrics.bootstrap import FloatArray, bootstrap_sums
 from vlrl.schema import Metric, Row

@@ -2,36 +2,44 @@
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 
+from vlrl.answers.normalise import normalised
+from vlrl.answers.phrases import denials
+from vlrl.answers.read import read_span
 from vlrl.answers.span import canon
-from vlrl.answers.text import read_text
+from vlrl.answers.text import bare_text, read_text
 from vlrl.schema import Sample, Score
 
 
 def cls_rl_accuracy(text: str, sample: Sample) -> Score:
     """1 if the answer is the label, by canonical equality, else 0.
 
-    Source: CLS-RL (arXiv 2503.16188). differs: no maths check before the comparison (it took "1994 Audi 100 Wagon" for
-    "1994 Audi 100 Sedan"), and an answer on a line of its own is read.
+    What is put around a short answer does not count: a final full stop, quotes, emphasis, "The answer is"
+    (`vlrl.answers.text.bare_text`); an article does. A completion without the answer tags that its sample requests must be the
+    label as it is. Source: CLS-RL (arXiv 2503.16188). differs: no maths check before the comparison (it took "1994 Audi 100
+    Wagon" for "1994 Audi 100 Sedan"); a full stop within the tags and an answer on a line of its own are read.
     """
     answer, why = read_text(text, sample)
     if answer is None:
         return Score(0.0, None, why)
-    label = canon(sample.answer)
-    right = label != "" and canon(answer) == label
+    form = bare_text if read_span(text, sample).tagged or sample.meta.get("answer_format") == "none" else canon
+    label = form(sample.answer)
+    right = label != "" and form(answer) == label
     return Score(float(right), answer, "the label" if right else f"not the label {sample.answer!r}")
 
 
 def cls_rl_no_think(text: str, sample: Sample) -> Score:
     """1 if the whole completion is exactly the label, apart from white space around it, else 0.
 
-    Source: CLS-RL's no-thinking reward. differs: white space around the completion is allowed.
+    Source: CLS-RL's no-thinking reward. differs: white space around the completion is allowed; both sides are normalised
+    (`vlrl.answers.normalise`), so that one character has one form.
     """
     answer = text.strip()
     if not answer:
         return Score(0.0, None, "empty completion")
-    right = answer == sample.answer.strip()
+    right = normalised(answer) == normalised(sample.answer.strip())
     return Score(float(right), answer, "the label" if right else f"not the label {sample.answer!r} exactly")
 
 
@@ -39,7 +47,8 @@ def visual_rft_classification(text: str, sample: Sample, *, min_cover: float = 0
     """1 if the label is part of the tagged answer, or the answer a part of the label that covers `min_cover` of it, else 0.
 
     Compared without case, spaces and underscores. With `choices`, an answer that is another choice, or holds another choice
-    which is not part of the label, is 0. Source: Visual-RFT (arXiv 2503.01785). differs: an empty answer and parts of any
+    which is not part of the label, is 0; so is one that denies the label or offers it beside another ("not a beagle",
+    "beagle or pug"). Source: Visual-RFT (arXiv 2503.01785). differs: an empty answer and parts of any
     length matched; prose without tags was searched; other choices were not looked at; a maths check came first.
     """
     answer, why = read_text(text, sample, tags=True)
@@ -52,6 +61,8 @@ def visual_rft_classification(text: str, sample: Sample, *, min_cover: float = 0
         other = _squeezed(choice)
         if other and other != label and (predicted == other or (other in predicted and other not in label)):
             return Score(0.0, answer, f"names another choice, {choice!r}")
+    if label in predicted and _denies_or_hedges(answer, sample.answer):
+        return Score(0.0, None, "denies the label, or names it as one of several")
     if label in predicted:
         return Score(1.0, answer, "the label, or more words around it")
     if predicted in label:
@@ -62,12 +73,26 @@ def visual_rft_classification(text: str, sample: Sample, *, min_cover: float = 0
     return Score(0.0, answer, f"not the label {sample.answer!r}")
 
 
+_HEDGE = re.compile(r"\b(?:or|either|versus|vs|and|no|oder|und|ou|et|y|o)\b|[/;|]|或|还是|和|または|또는", re.IGNORECASE)
+_APPOSITION = re.compile(r"\s*(?:an?|the|which|because|since|as|it|this|that|is|known|also|of|in|on|with|from|so)\b")
+
+
+def _denies_or_hedges(answer: str, label: str) -> bool:
+    """Whether the words around a label deny it or name something else beside it."""
+    words = canon(answer)
+    around = words.replace(canon(label), " ")
+    if denials(around) or _HEDGE.search(around):
+        return True
+    others = [part for part in words.split(",") if canon(label) not in part and part.strip(" .")]
+    return any(len(part.split()) <= 3 and not _APPOSITION.match(part) for part in others)
+
+
 def _squeezed(text: str) -> str:
     return _squeezed_short(text) if len(text) <= 200 else _squeeze(text)
 
 
 def _squeeze(text: str) -> str:
-    return "".join(text.casefold().replace("_", " ").split())
+    return "".join(normalised(text).casefold().replace("_", " ").strip(" .!").split())
 
 
 _squeezed_short = lru_cache(maxsize=8192)(_squeeze)

@@ -11,9 +11,9 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Literal
 
+from vlrl.answers.plans import PATHS, SPEEDS, read_plan
 from vlrl.answers.read import read_span
 from vlrl.answers.span import ANSWER, END_ANSWER, END_THINK, THINK, is_in_format
-from vlrl.answers.text import PATHS, SPEEDS, read_plan
 from vlrl.schema import Sample, Score
 
 PlanVariant = Literal["paper", "released"]
@@ -22,7 +22,6 @@ WEIGHTS |= {"STRAIGHT": 0.8, "RIGHT_CHANGE": 1.0, "LEFT_CHANGE": 1.0, "RIGHT_TUR
 MAX_CUT = 0.2
 """How much of the paper's reward sameness can take away."""
 _EPSILON = 1e-6
-_ONE_LINE = re.compile(r"<answer>(.*?)</answer>")
 _JOINT = re.compile(r"</think>\s*<answer>")
 
 
@@ -30,8 +29,9 @@ def alphadrive_speed(texts: Sequence[str], samples: Sequence[Sample], *, variant
     """The speed words of a group: F1 * weight * (1 - min(0.2, k/G)), in 0..1 (`released`: F1 * weight +- 0.4, -0.4..1.4).
 
     F1 of the set of words named against the true one; weight: mean over the words named; k of G completions name the same
-    set. No answer is 0. differs (paper against released): any case, any of comma, semicolon and line break between words,
-    and no bonus for being first or for text that cannot be read.
+    set. No answer is 0. Reader: `vlrl.answers.plans.plan_words`. differs (paper against released): any case, any of comma,
+    semicolon, full stop and line break between words, JSON and "Speed: KEEP"; no bonus for being first or for text that cannot
+    be read.
     """
     return _score(texts, samples, "speed", SPEEDS, variant)
 
@@ -69,11 +69,26 @@ def _paper(words: frozenset[str] | str, true: str, counts: Counter[frozenset[str
 
 def _released_words(text: str) -> list[str]:
     """Words as the release splits them: the answer tag on one line, else all text without tags, at comma and space."""
-    found = _ONE_LINE.search(text)
-    inside = found[1] if found else text
+    inside = _on_one_line(text)
     for tag in (THINK, END_THINK, ANSWER, END_ANSWER):
         inside = inside.replace(tag, "")
     return list(dict.fromkeys(inside.strip().split(", ")))
+
+
+def _on_one_line(text: str) -> str:
+    """What stands between the first answer tag that is closed on its own line and that closing tag, else the whole text. One
+    pass: a search for the pattern goes over the rest of the line again from every opening tag."""
+    start = text.find(ANSWER)
+    while start >= 0:
+        start += len(ANSWER)
+        end = text.find(END_ANSWER, start)
+        if end < 0:
+            return text
+        line_end = text.rfind("\n", start, end)
+        if line_end < 0:
+            return text[start:end]
+        start = text.find(ANSWER, line_end)
+    return text
 
 
 def _released(named: Sequence[Sequence[str]], true_words: Sequence[str]) -> list[Score]:

@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
+from vlrl.answers.choices import LETTERS, choice_letter, reference_letters
+from vlrl.answers.phrases import denials
 from vlrl.answers.span import canon
-from vlrl.answers.text import (
-    LETTERS,
-    choice_letter,
-    number,
-    read_text,
-    reference_letters,
-    reference_texts,
-    reference_yes_no,
-    without_full_stop,
-    yes_or_no,
-)
+from vlrl.answers.text import bare_text, number, read_text, reference_texts
+from vlrl.answers.yes_no import reference_yes_no, yes_or_no
 from vlrl.rewards.mathematics import math_equal, math_problem
 from vlrl.schema import Sample, Score
 
@@ -47,10 +40,10 @@ def yes_no_problem(sample: Sample) -> str | None:
 
 
 def mcq(text: str, sample: Sample) -> Score:
-    """1 if the answer chooses a right letter (or writes out its choice), else 0. Reader: `vlrl.answers.text.choice_letter`.
+    """1 if the answer chooses a right letter (or writes out its choice), else 0. Reader: `vlrl.answers.choices.choice_letter`.
 
-    None where the sample's answer is no choice. Source: VLM-R1. differs: `(B)`, `**B**`, `B) a cat`, `\\boxed{B}` and
-    "B is right" are read; "A. or B." is no answer.
+    None where the sample's answer is no choice. Source: VLM-R1. differs: `(B)`, `**B**`, `\\boxed{B}`, "B is right", "答案是B"
+    and the text of a choice are read; "A. or B.", "not B" and "B. <the text of another choice>" are no answer.
     """
     right_letters = reference_letters(sample)
     if not right_letters:
@@ -65,10 +58,10 @@ def mcq(text: str, sample: Sample) -> Score:
 
 
 def yes_no(text: str, sample: Sample) -> Score:
-    """1 if exactly one of the words yes and no occurs in the answer and it is the right one, else 0.
+    """1 if the answer asserts one of yes and no and it is the right one, else 0. Reader: `vlrl.answers.yes_no.yes_or_no`.
 
-    None where the sample's answer is neither. Source: VLM-R1. differs: whole words ("I know" was a no); neither word on both
-    sides scored 1.
+    None where the sample's answer is neither. Source: VLM-R1. differs: whole words ("I know" was a no), in any language;
+    "not yes" and "yes, nope" are no answer; neither word on both sides scored 1.
     """
     right = reference_yes_no(sample)
     if right is None:
@@ -81,15 +74,16 @@ def yes_no(text: str, sample: Sample) -> Score:
 
 
 def exact_match(text: str, sample: Sample) -> Score:
-    """1 if the answer equals a right one, by canonical equality after dropping one final full stop, else 0.
+    """1 if the answer equals a right one, by canonical equality, else 0.
 
-    Source: VLM-R1 (`all_match`). differs: runs of white space count as one space.
+    What is put around a short answer on either side does not count: a final full stop, quotes, emphasis, a box, "The answer is"
+    (`vlrl.answers.text.bare_text`). Source: VLM-R1 (`all_match`). differs: runs of white space count as one space.
     """
     answer, why = read_text(text, sample)
     if answer is None:
         return Score(0.0, None, why)
-    predicted = without_full_stop(answer)
-    right = predicted != "" and predicted in {without_full_stop(reference) for reference in reference_texts(sample)}
+    predicted = bare_text(answer)
+    right = predicted != "" and predicted in {bare_text(reference) for reference in reference_texts(sample)}
     return Score(float(right), answer, "equal" if right else f"not {_shown(sample)}")
 
 
@@ -97,8 +91,8 @@ def fuzzy_match(text: str, sample: Sample, *, min_ratio: float = 0.0) -> Score:
     """Indel similarity to the nearest right answer, 2 * LCS(a, b) / (len a + len b) on canonical strings, in 0..1.
 
     Where both are plain numbers, 1 for equal ones, else 0. Below `min_ratio` the value is 0; at its default, unrelated
-    words score above 0, a known weakness of this reward. Source: VLM-R1's default. differs: no maths check
-    first, which took "2024-01" for "2024-02".
+    words score above 0, a known weakness of this reward. Where one of the two holds a denial ("not", "不是") and the other
+    none, 0. Source: VLM-R1's default. differs: no maths check first, which took "2024-01" for "2024-02".
     """
     answer, why = read_text(text, sample)
     if answer is None:
@@ -115,7 +109,9 @@ def _similarity(answer: str, reference: str) -> float:
     value, wanted = number(answer), number(reference)
     if value is not None and wanted is not None:
         return float(value == wanted)
-    a, b = canon(answer), canon(reference)
+    a, b = canon(answer).removesuffix("."), canon(reference).removesuffix(".")
+    if denials(a) != denials(b):
+        return 0.0
     return 2 * longest_common_subsequence(a, b) / (len(a) + len(b)) if a and b else 0.0
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+from vlrl.answers.plans import PATHS, SPEEDS, read_plan
 from vlrl.answers.read import read_span
-from vlrl.answers.text import PATHS, SPEEDS, is_number, read_plan
+from vlrl.answers.text import is_number
 from vlrl.data.synthetic.driving import planning_sample
 from vlrl.metrics.planning import PlanPair, confusions, planning_metrics
 from vlrl.schema import Prediction, Result, Sample, Task
