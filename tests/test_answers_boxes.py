@@ -94,7 +94,9 @@ BARE = [(1, 2, 3, 4, None)]
         ("<box>(1,2),(3,4)</box>", BARE),
         (f"[{CAT}, ...]", ONE),
         ('[{"bbox_2d":["1","2","3","4"],"label":"cat"}]', ONE),
-        ('[{"bbox_2d":[9,9,9,9],"bbox_2d":[1,2,3,4],"label":"cat"}]', ONE),
+        ('[{"bbox_2d":[1,2,3,4],"bbox_2d":[1,2,3,4],"label":"cat"}]', ONE),
+        ('[{"bbox_2d":[١,2,3,4],"label":"cat"}]', ONE),
+        ("[{'bbox_2d':[１,2,3,4],'label':'cat'}]", ONE),
         # explicit none
         ("None", []), ("none.", []), ("null", []), ("No object", []), ("NO OBJECTS", []), ("no target", []), ("no targets.", []),
         ("[]", []), ("[ ]", []), ("```json\n[]\n```", []), ("```\nNone\n```", []),
@@ -106,7 +108,7 @@ def test_dialects(text, expected):
 
 @pytest.mark.parametrize(
     "text",
-    ["", "prose", "there are no cats here", "[1,2,3,4] [5,6,7,8]", f"```\n[{CAT}]\n``` ```\n[{CAT}]\n```", f"{CAT} and also {CAT}", "(1,2)", "(1,2),(3,4),(5,6)", "(1,2) to (3,4)", f"[{CAT}] {CAT}", "[" * 20000, "[" * 20000 + "]" * 20000, '[{"bbox_2d":[١,2,3,4]}]', "[{'bbox_2d':[１,2,3,4]}]", "nothing", "x" * 1_000_000, "\x00", "\ud800"],
+    ["", "prose", "there are no cats here", "[1,2,3,4] [5,6,7,8]", f"```\n[{CAT}]\n``` ```\n[{CAT}]\n```", f"{CAT} and also {CAT}", "(1,2)", "(1,2),(3,4),(5,6)", "(1,2) to (3,4)", f"[{CAT}] {CAT}", "[" * 20000, "[" * 20000 + "]" * 20000, '[{"bbox_2d":[9,9,9,9],"bbox_2d":[1,2,3,4]}]', '[{"bbox_2d":[1,2,3,4],"bbox":[1,2,3,5]}]', "nothing", "x" * 1_000_000, "\x00", "\ud800"],
 )  # fmt: skip
 def test_unreadable_text_is_none_with_a_reason(text):
     parsed = parse_boxes(text)
@@ -216,7 +218,7 @@ def test_never_raises(text):
 
 
 @pytest.mark.parametrize(
-    "text", ["I am not sure []", "maybe: []", "```json\nfoo []\n```", "[[]]", "[...]", "{}", '["cat"]', "none of them []"]
+    "text", ["I am not sure []", "maybe: []", "```json\nfoo []\n```", "[[]]", "[...]", '["cat"]', "none of them []"]
 )
 def test_brackets_without_a_box_are_not_an_explicit_none(text):
     assert isinstance(parse_boxes(text), str)

@@ -21,14 +21,18 @@ class CutOff(Exception):
 
 
 class BareWord(str):
-    """A bare word such as `true`, `NaN` or `...`: never a number, never a label."""
+    """A bare word such as `true`, `NaN`, `...` or `dog`: never a number."""
 
 
-NUMBER = re.compile(r"-?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
-_WORD = re.compile(r"-?[A-Za-z_]+|\.\.\.|…")
-_SPACE = re.compile(r"[ \t\r\n]*")
+class Rivals(list[Any]):
+    """The different values of a key that an object has more than once."""
+
+
+NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+_WORD = re.compile(r"-?[^\W\d]\w*|\.\.\.|…")
+_SPACE = re.compile(r"(?:\s+|//[^\n]*|#[^\n]*)*")
 _DOUBLE_QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"', re.DOTALL)
-_SINGLE_QUOTED_END = re.compile(r"'(?=[ \t\r\n]*(?:[,:}\])]|$))")
+_SINGLE_QUOTED_END = re.compile(r"'(?=\s*(?:[,:}\])]|$))")
 _OPEN = {"[": "]", "{": "}", "(": ")"}
 
 
@@ -39,21 +43,26 @@ def decimal(digits: str) -> float:
 
 @dataclass(slots=True)
 class LiteralReader:
-    """A tolerant reader of JSON and Python literals. An unclosed list keeps its complete members."""
+    """A tolerant reader of JSON and Python literals: a missing comma between two objects, two lists or two numbers, bare keys
+    and comments are no fault. An unclosed list keeps its complete members. Nesting is read to a depth of 32 and no further."""
 
     text: str
     truncated: bool = False
 
     def value(self, at: int, depth: int = 1) -> tuple[Any, int]:
         """The value that starts at `at` and the position behind it. Raises Unreadable, or CutOff at the text's end."""
-        text = self.text
-        if at >= len(text):
+        if at >= len(self.text):
             raise CutOff
-        head = text[at]
+        head = self.text[at]
         if head in "[(":
             return self._list(at, depth)
         if head == "{":
             return self._object(at, depth)
+        return self._scalar(at, depth)
+
+    def _scalar(self, at: int, depth: int) -> tuple[Any, int]:
+        """A quoted text, a number or a bare word."""
+        text, head = self.text, self.text[at]
         if head == '"':
             found = _DOUBLE_QUOTED.match(text, at)
             if found is None:
@@ -91,14 +100,14 @@ class LiteralReader:
             while True:
                 if self.text[at : at + 1] == close:
                     return items, at + 1
-                item, at = self.value(at, depth + 1)
+                item, end = self.value(at, depth + 1)
                 items.append(item)
-                at = self._skip(at)
+                at = self._skip(end)
                 if self.text[at : at + 1] == ",":
                     at = self._skip(at + 1)
                 elif at >= len(self.text):
                     raise CutOff
-                elif self.text[at] != close:
+                elif self.text[at] != close and not self._is_comma_missing(item, at, at > end):
                     raise Unreadable(f"unexpected {self.text[at]!r} in a list")
         except CutOff:
             # Only members with a closing bracket of their own are known to be whole.
@@ -106,6 +115,12 @@ class LiteralReader:
                 raise
             self.truncated = True
             return items, len(self.text)
+
+    def _is_comma_missing(self, item: Any, at: int, spaced: bool) -> bool:
+        """Whether what stands behind an item of a list is plainly the next: a bracket after a bracket, a number after space."""
+        if isinstance(item, dict | list):
+            return self.text[at] in ("{" if isinstance(item, dict) else "[(")
+        return isinstance(item, float) and spaced and NUMBER.match(self.text, at) is not None
 
     def _object(self, at: int, depth: int) -> tuple[dict[str, Any], int]:
         if depth > MAX_DEPTH:
@@ -115,19 +130,36 @@ class LiteralReader:
         while True:
             if self.text[at : at + 1] == "}":
                 return found, at + 1
-            key, at = self.value(at, MAX_DEPTH)
+            if at >= len(self.text):
+                raise CutOff
+            key, at = self._scalar(at, MAX_DEPTH)
             at = self._skip(at)
             if at >= len(self.text):
                 raise CutOff
-            if self.text[at] != ":" or not isinstance(key, str):
+            if self.text[at] not in ":=" or not isinstance(key, str):
                 raise Unreadable("an object without keys")
             whole = self.truncated
-            found[key], at = self.value(self._skip(at + 1), max(depth + 1, 3))
+            value, at = self.value(self._skip(at + 1), max(depth + 1, 3))
             self.truncated = whole
+            _put(found, str(key), value)
             at = self._skip(at)
             if at >= len(self.text):
                 raise CutOff
             if self.text[at] == ",":
                 at = self._skip(at + 1)
-            elif self.text[at] != "}":
+            elif self.text[at] not in "}\"'":
                 raise Unreadable(f"unexpected {self.text[at]!r} in an object")
+
+
+def _put(found: dict[str, Any], key: str, value: Any) -> None:
+    """Keeps a key's value; a second value that differs makes the two rivals."""
+    if key not in found:
+        found[key] = value
+    elif isinstance(found[key], Rivals):
+        found[key].append(value)
+    elif not _is_same(found[key], value):
+        found[key] = Rivals([found[key], value])
+
+
+def _is_same(a: Any, b: Any) -> bool:
+    return type(a) is type(b) and a == b

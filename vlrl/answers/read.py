@@ -22,7 +22,10 @@ def read_span(text: str, sample: Sample) -> Span:
 def requested_categories(sample: Sample) -> list[str]:
     """The categories whose boxes a sample requests, in order: `meta.categories`, else the labels of its answer."""
     categories = sample.meta.get("categories")
-    return list(categories) if categories else list(dict.fromkeys(item["label"] for item in sample.answer if item.get("label")))
+    if categories:
+        return list(categories)
+    items = [item for item in sample.answer if isinstance(item, dict)]
+    return list(dict.fromkeys(item["label"] for item in items if item.get("label")))
 
 
 def true_boxes(sample: Sample) -> tuple[Box, ...]:
@@ -43,24 +46,45 @@ def with_canonical_labels(boxes: Iterable[Box]) -> list[Box]:
     return labelled
 
 
-def read_boxes(text: str, sample: Sample, *, tags: bool = False) -> tuple[ParsedBoxes | None, str]:
+def frame_of(sample: Sample, *, as_written: bool = False) -> Frame:
+    """How a sample's completions write boxes: the unit, and what was asked for. `as_written`: coordinates stay as they are.
+
+    Raises ValueError only where the sample lacks the sizes that its `meta.coords` needs, never with `as_written`.
+    """
+    x = y = 1.0
+    if not as_written:
+        x, y = px_per_unit(sample.meta.get("coords", "px"), sample.meta.get("image_size"), sample.meta.get("input_size"))
+    if isinstance(sample.answer, dict):
+        return Frame(x, y, None, (), sample.question)
+    categories = requested_categories(sample) if isinstance(sample.answer, list) else []
+    return Frame(x, y, categories[0] if len(categories) == 1 else None, tuple(categories))
+
+
+def read_boxes(text: str, sample: Sample, *, tags: bool = False, as_written: bool = False) -> tuple[ParsedBoxes | None, str]:
     """A completion's boxes in ORIGINAL pixels, or None and why. With one category requested, a missing label is that one.
 
-    `tags`: answer tags are required. Raises ValueError only where the sample lacks the sizes that its `meta.coords` needs.
+    `tags`: answer tags are required. `as_written`: coordinates are not converted. Raises ValueError only where the sample lacks
+    the sizes that its `meta.coords` needs.
     """
     span = read_span(text, sample)
     if span.text is None:
         return None, span.why
     if tags and not span.tagged:
         return None, "no answer tags"
-    x, y = px_per_unit(sample.meta.get("coords", "px"), sample.meta.get("image_size"), sample.meta.get("input_size"))
-    categories = requested_categories(sample) if isinstance(sample.answer, list) else []
-    parsed = parse_boxes(span.text, Frame(x, y, categories[0] if len(categories) == 1 else None))
+    parsed = parse_boxes(span.text, frame_of(sample, as_written=as_written))
     if isinstance(parsed, str):
         return None, parsed
     if span.truncated and parsed.explicit_none:
         return None, "the answer is cut before its first whole item"
     return (dataclasses.replace(parsed, truncated=True) if span.truncated else parsed), ""
+
+
+def unlabelled(parsed: ParsedBoxes, sample: Sample) -> str:
+    """What to say of items without a label where several categories were requested; "" where each has one."""
+    n = parsed.n_unlabelled
+    if not n or not isinstance(sample.answer, list) or len(requested_categories(sample)) < 2:
+        return ""
+    return f"{n} items have no label key" if n > 1 else "1 item has no label key"
 
 
 def read_box(text: str, sample: Sample, *, tags: bool = False) -> tuple[Box | None, str]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from vlrl.answers.geometry import best_matching
-from vlrl.answers.read import read_boxes, true_boxes, with_canonical_labels
+from vlrl.answers.read import read_boxes, true_boxes, unlabelled, with_canonical_labels
 from vlrl.answers.span import canon
 from vlrl.schema import Box, Sample, Score
 
@@ -22,13 +22,15 @@ BoxVariant = Literal["default", "released"]
 class BoxSets:
     """What was predicted and what is true, in original pixels, labels comparable by `==`.
 
-    `n_pred` counts invalid items too; `unusable` are the labels of those, and of the items after the 300th.
+    `n_pred` counts invalid items too; `unusable` are the labels of those, and of the items after the 300th. `remark`: what
+    else there is to say of the answer, or "".
     """
 
     predicted: Sequence[Box]
     true: Sequence[Box]
     n_pred: int
     unusable: Sequence[str | None] = ()
+    remark: str = ""
 
     @property
     def n_true(self) -> int:
@@ -41,7 +43,9 @@ def read_sets(text: str, sample: Sample, *, tags: bool = False) -> BoxSets | str
     if parsed is None:
         return why
     unusable = [label if label is None else canon(label) for label in parsed.unusable]
-    return BoxSets(with_canonical_labels(parsed.items), with_canonical_labels(true_boxes(sample)), parsed.n_pred, unusable)
+    predicted, true = with_canonical_labels(parsed.items), with_canonical_labels(true_boxes(sample))
+    remark = unlabelled(parsed, sample) if parsed.n_unlabelled else ""
+    return BoxSets(predicted, true, parsed.n_pred, unusable, remark)
 
 
 def both_sides(text: str, sample: Sample, *, tags: bool = False) -> BoxSets | Score:
@@ -73,4 +77,5 @@ def iou_f1(text: str, sample: Sample) -> Score:
     matched = best_matching(sets.predicted, sets.true, 0.5)
     total = sum(overlap for _, _, overlap in matched)
     why = f"{len(matched)} of {sets.n_true} found, IoU sum {total:.3f}, {sets.n_pred} predicted"
+    why = f"{why}; {sets.remark}" if sets.remark else why
     return Score(2 * total / (sets.n_pred + sets.n_true), as_json(sets.predicted), why)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from vlrl.answers.boxes import parse_boxes
-from vlrl.answers.read import read_span
+from vlrl.answers.read import read_boxes, unlabelled
 from vlrl.answers.span import is_in_format
 from vlrl.schema import Sample, Score
 
@@ -21,15 +20,19 @@ def think_answer_format(text: str, sample: Sample) -> Score:
 
 
 def json_format(text: str, sample: Sample) -> Score:
-    """1 if the tagged answer is a whole box list whose items are all valid, or an explicit none, else 0."""
-    span = read_span(text, sample)
-    if span.text is None or not span.tagged:
-        return Score(0.0, None, span.why or "no answer tags")
-    parsed = parse_boxes(span.text)
-    if isinstance(parsed, str):
-        return Score(0.0, None, parsed)
-    if parsed.truncated or span.truncated:
+    """1 if the tagged answer is a whole box list whose items are all valid, or an explicit none, else 0.
+
+    Read as every reward on boxes reads it, so that what this one takes can earn something there: where a sample requests
+    several categories, each item needs its label.
+    """
+    parsed, why = read_boxes(text, sample, tags=True, as_written=True)
+    if parsed is None:
+        return Score(0.0, None, why)
+    if parsed.truncated:
         return Score(0.0, parsed.n_pred, "the list is cut short")
+    missing = unlabelled(parsed, sample)
+    if missing:
+        return Score(0.0, parsed.n_pred, missing)
     invalid = parsed.n_pred - len(parsed.items)
     return Score(float(parsed.all_valid), parsed.n_pred, f"{invalid} of {parsed.n_pred} items are no valid box")
 
@@ -41,12 +44,11 @@ def rec_format(text: str, sample: Sample, *, object_required: bool = True) -> Sc
     searched anywhere, so junk around the tags passed, and boxes with floats failed.
     """
     wanted = str(sample.meta.get("answer_format", "think_answer"))
-    span = read_span(text, sample)
-    if not is_in_format(text, wanted) or span.text is None:
+    if not is_in_format(text, wanted):
         return Score(0.0, None, f"not in the form {wanted}, each tag once")
-    parsed = parse_boxes(span.text)
-    if isinstance(parsed, str):
-        return Score(0.0, None, parsed)
+    parsed, why = read_boxes(text, sample, as_written=True)
+    if parsed is None:
+        return Score(0.0, None, why)
     if parsed.truncated or not parsed.n_pred or not parsed.all_valid:
         return Score(0.0, parsed.n_pred, "cut short" if parsed.truncated else "no valid box")
     if object_required and not parsed.as_objects:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Sequence
 
-from vlrl.answers.boxes import MAX_CHARS, parse_boxes
+from vlrl.answers.boxes import MAX_CHARS
 from vlrl.answers.kind import BOX, BOXES, answer_kinds
-from vlrl.answers.read import read_span
+from vlrl.answers.read import read_boxes
 from vlrl.schema import Sample, Score
 
 N_GRAM = 6
@@ -42,9 +42,8 @@ def repetition(text: str, sample: Sample) -> Score:
 
 def _units(text: str, sample: Sample) -> tuple[Sequence[Hashable], str]:
     if answer_kinds(sample) & {BOX, BOXES}:
-        span = read_span(text, sample)
-        parsed = None if span.text is None else parse_boxes(span.text)
-        if parsed is not None and not isinstance(parsed, str):
+        parsed, _ = read_boxes(text, sample, as_written=True)
+        if parsed is not None:
             return [(box.xyxy, box.label) for box in parsed.items], "boxes"
     words = text[:MAX_CHARS].lower().split()
     return [tuple(words[i : i + N_GRAM]) for i in range(len(words) - N_GRAM + 1)], f"runs of {N_GRAM} words"

@@ -14,9 +14,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from vlrl.answers.boxes import BOX_KEYS, LABEL_KEYS, MAX_CHARS, ParsedBoxes, parse_boxes
+from vlrl.answers.box_items import roles_of
+from vlrl.answers.boxes import MAX_CHARS, ParsedBoxes, parse_boxes
 from vlrl.answers.geometry import best_pairs, giou, overlaps
-from vlrl.answers.read import read_span
+from vlrl.answers.read import frame_of, read_span
 from vlrl.answers.span import Span
 from vlrl.rewards.detection import BoxSets, BoxVariant, as_json, both_sides, read_sets
 from vlrl.schema import Sample, Score
@@ -111,7 +112,7 @@ def vision_r1_format(text: str, sample: Sample, *, variant: BoxVariant = "defaul
         inverted = not sample.answer
         why = f"{'JSON' if right else 'no JSON'}{', scored the other way round as nothing is there' if inverted else ''}"
         return Score(float(right != inverted), answer[:80], why)
-    if _is_none(answer):
+    if _is_none(answer, sample):
         return Score(1.0, [], "an explicit none")
     items = _json(_without_fence(answer))
     if not isinstance(items, list):
@@ -171,8 +172,8 @@ def _released(text: str, sample: Sample, value_of: Callable[[Sequence[float], in
     return _score(value_of(chosen, sets.n_true), sets, f"{len(chosen)} matched")
 
 
-def _is_none(answer: str) -> bool:
-    parsed = parse_boxes(answer)
+def _is_none(answer: str, sample: Sample) -> bool:
+    parsed = parse_boxes(answer, frame_of(sample, as_written=True))
     return isinstance(parsed, ParsedBoxes) and parsed.explicit_none
 
 
@@ -198,8 +199,10 @@ def _json(text: str) -> Any:
 def _is_labelled_box(item: Any) -> bool:
     if not isinstance(item, dict):
         return False
-    corners = next((item[key] for key in BOX_KEYS if key in item), None)
-    label = next((item[key] for key in LABEL_KEYS if key in item), None)
+    roles = roles_of(tuple(item))
+    if len(roles.boxes) != 1 or not roles.labels:
+        return False
+    corners, label = item[roles.boxes[0]], item[roles.labels[0]]
     if not isinstance(corners, list) or len(corners) != 4 or not isinstance(label, str):
         return False
     return all(type(value) is float and math.isfinite(value) for value in corners)

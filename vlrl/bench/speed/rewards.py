@@ -96,8 +96,8 @@ def _speed_cases() -> list[tuple[str, Any, Sample, list[str]]]:
             continue
         drawn = [(task, task.draw(0, "speed", i)) for task in KNOWN.values() for i in range(8)]
         scored = [(task, sample) for task, sample in drawn if reward.answers & answer_kinds(sample)]
-        task, sample = next(((task, one) for task, one in scored if name in own_rewards(one, KNOWN)), scored[0])
-        found.append((f"{name}, the right answer", reward, sample, [task.reference(sample)] * N_TEXTS))
+        task, own = next(((task, one) for task, one in scored if name in own_rewards(one, KNOWN)), scored[0])
+        found.append((f"{name}, the right answer", reward, own, [task.reference(own)] * N_TEXTS))
     return found
 
 

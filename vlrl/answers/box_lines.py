@@ -1,0 +1,117 @@
+"""Words before a box that name its label ("dog: [..]", "the cat is at [..]"), lines of keys ("label: dog"), and answers
+of plain lines of numbers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from vlrl.answers.box_items import LABEL_KEYS, BoxItem, Frame, ParsedBoxes, assemble, requested, roles_of
+from vlrl.answers.corners import four_numbers, named_corners, plain, valid
+from vlrl.answers.literals import NUMBER, Unreadable
+from vlrl.answers.span import canon
+
+_GENERIC_LEAD = frozenset(
+    ["answer", "final answer", "result", "results", "output", "box", "boxes", "bbox", "bbox 2d", "bounding box",
+     "bounding boxes", "coordinates", "location", "position", "object", "objects", "detection", "detections", "json",
+     "region", "here", "found", "target", "答案", "坐标", "位置", "边界框", "结果"]
+)  # fmt: skip
+_LEAD = re.compile(r"(?:^|[\n\r;；])[\s\-*•]*(?:\(?[0-9]{1,3}[.):]\s*)?(?P<lead>[^\n\r;；]{0,80})\Z")
+_CLAUSE = re.compile(r"[,，、。.]\s*")
+_AND = re.compile(r"(?:and|和|与|及)\s*")
+_NAMED = re.compile(r"[\"'`*]*(?P<label>[^\d\W][^:：\n\"'`*]{0,39})[\"'`*]*\s*[:：][\"'`*]*")
+_MARKS = " \t,，、:：=-–—>\"'`*([{"
+
+
+def label_before(words: str, frame: Frame) -> str | None:
+    """The label in the words right before a box: the category asked for that stands there or is the only one mentioned in
+    their sentence, or up to three words and a colon."""
+    tail = words[-120:]
+    found = _LEAD.search(tail)
+    lead = found["lead"].strip() if found is not None else tail.strip()
+    clause = _CLAUSE.split(lead.strip(_MARKS))[-1]
+    name = requested(_AND.sub("", clause, count=1) if _AND.match(clause) else clause, frame)
+    if name is not None:
+        return name
+    mentioned = {one for one in frame.categories if _mentions(clause, one)}
+    if len(mentioned) == 1 and len(clause) <= 60:
+        return mentioned.pop()
+    named = _NAMED.fullmatch(lead)
+    if named is None or mentioned or len(named["label"].split()) > 3 or canon(named["label"]) in _GENERIC_LEAD:
+        return None
+    return None if roles_of((named["label"],)).boxes else named["label"].strip()
+
+
+def _mentions(clause: str, category: str) -> bool:
+    name, text = canon(category), canon(clause)
+    at = text.find(name) if name else -1
+    if at < 0 or not name.isascii():
+        return at >= 0
+    return re.search(rf"\b{re.escape(name)}(?:e?s)?\b", text) is not None
+
+
+def without_label(words: str, frame: Frame) -> str:
+    """The words between two boxes without those that name the label of the second."""
+    at = max(words.rfind(mark) for mark in "\n\r;；,，、")
+    lead = words[at + 1 :]
+    return words[: at + 1] if len(lead) <= 80 and label_before(lead, frame) is not None else words
+
+
+# ---- lines of keys
+
+_KEY_LINE = re.compile(
+    r"^[ \t\-*•]*[\"']?(?P<key>[^\W\d][\w ]{0,20})[\"']?[ \t]*[:=][ \t]*(?P<value>[^\n]{0,120})$", re.MULTILINE
+)
+_LABELS = frozenset(map(plain, LABEL_KEYS))
+
+
+def keyed_labels(words: Sequence[str], tail: str) -> tuple[list[str], list[str]] | None:
+    """The label of each box from lines such as "label: dog" all before or all behind the boxes, and the words without them and
+    without the keys of boxes; None where there are no such lines. Raises Unreadable where they do not fit the boxes."""
+    chunks = [*words, tail]
+    found: list[list[str]] = []
+    rest: list[str] = []
+    for chunk in chunks:
+        lines = [m for m in _KEY_LINE.finditer(chunk) if plain(m["key"]) in _LABELS and m["value"].strip(" \t,\"'")]
+        found.append([m["value"].strip(" \t,\"'") for m in lines])
+        for m in reversed(lines):
+            chunk = chunk[: m.start()] + chunk[m.end() :]
+        rest.append(_KEY_LINE.sub(lambda m: m[0] if m["value"].strip() or not roles_of((m["key"],)).boxes else "", chunk))
+    if not words or not any(found):
+        return None
+    labels = found[:-1] if found[0] else found[1:]
+    if any(len(one) != 1 for one in labels) or (found[0] and found[-1]):
+        raise Unreadable(f"{len(words)} boxes but {sum(map(len, found))} lines with a label")
+    return [one[0] for one in labels], rest[:-1]
+
+
+# ---- plain lines
+
+_FIRST = re.compile(rf"(?<![\w.])(?:{NUMBER.pattern})[,;\s]")
+_NAMED_NUMBER = re.compile(
+    rf"[\s,;{{(\[\"']*(?P<name>[A-Za-z_][\w ]{{0,15}})[\"']?\s*[:=]\s*(?P<number>{NUMBER.pattern})[\s,;}})\]]*"
+)
+
+
+def read_plain_lines(text: str, frame: Frame) -> ParsedBoxes:
+    """An answer without brackets: four numbers a line, with a label before them or not, or named corners. Raises Unreadable."""
+    items: list[BoxItem] = []
+    for line in text.splitlines():
+        if not line.strip(" \t,;"):
+            continue
+        named = {m["name"]: m["number"] for m in _NAMED_NUMBER.finditer(line[:200])}
+        if len(named) == 4 and not _NAMED_NUMBER.sub("", line).strip():
+            items.append(BoxItem(valid(named_corners(named))))
+            continue
+        first = _FIRST.search(line[:200])
+        numbers = None if first is None else four_numbers(line[first.start() :].strip(" \t,;.\"'`"))
+        if first is None or numbers is None:
+            raise Unreadable("no box in the answer")
+        lead = line[: first.start()]
+        label = label_before(lead, frame)
+        if label is None and (rest := lead.strip(_MARKS + "•(")) and canon(rest) not in _GENERIC_LEAD:
+            raise Unreadable("no box in the answer")
+        items.append(BoxItem(valid(numbers), label))
+    if not items:
+        raise Unreadable("no box in the answer")
+    return assemble(items, False, frame)

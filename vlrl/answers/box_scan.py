@@ -1,0 +1,201 @@
+"""One pass over the text of an answer that finds what may be boxes: JSON or Python values, corner points, and the tokens that
+models put around labels and boxes. Then whether these parts, with the words between them, are one answer.
+
+Token forms read: `<|object_ref_start|>`/`<|box_start|>` (Qwen2-VL), `<ref>`/`<box>` (Qwen-VL, InternVL, MiniCPM-V),
+`<|ref|>`/`<|det|>` (DeepSeek-VL2), `<|begin_of_box|>` (GLM-V). Refused with a reason: location tokens such as `<loc0123>`
+(PaliGemma, Florence-2) and `<patch_index_0044>` (Kosmos-2), which count in units that no `coords` names. The label of a box is
+the one in tokens before it, else the category asked for that stands right before it (decoding may have dropped the tokens).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from vlrl.answers.box_items import BoxItem, Frame, ParsedBoxes, assemble, category_of, items_in
+from vlrl.answers.box_lines import keyed_labels, label_before, read_plain_lines, without_label
+from vlrl.answers.corners import coordinate, valid
+from vlrl.answers.literals import MAX_NUMBER_CHARS, NUMBER, CutOff, LiteralReader, Unreadable
+from vlrl.answers.nones import doubt, says_none
+
+MAX_PARTS = 2000
+_POINT = rf"\(\s*(?P<x>{NUMBER.pattern})\s*,\s*(?P<y>{NUMBER.pattern})\s*\)"
+_LABEL = "|".join(
+    rf"{opening}(?P<label{i}>[^<]{{0,200}}){closing}"
+    for i, (opening, closing) in enumerate(
+        ((r"<\|object_ref_start\|>", r"<\|object_ref_end\|>"), (r"<\|ref\|>", r"<\|/ref\|>"), ("<ref>", "</ref>"),
+         ("<p>", "</p>"), ("<label>", "</label>"), ("<name>", "</name>"))
+    )
+)  # fmt: skip
+_BOX_TOKEN = (
+    r"<\|box_(?:start|end)\|>|</?box>|<\|/?det\|>|</?bbox(?:_2d)?>|<\|(?:begin|end)_of_box\|>|</?(?:object|objects|obj|delim)>"
+    r"|\\boxed\s*\{|\\\[|\\\]|<\|/?grounding\|>|\$"
+)
+_FOREIGN = re.compile(r"<loc_?[0-9]{1,4}>|<patch_index_[0-9]{1,4}>|<bin_[0-9]{1,4}>")
+_PART = re.compile(rf"(?P<value>[\[{{])|{_LABEL}|(?P<token>{_BOX_TOKEN})|(?P<point>{_POINT})")
+_PROSE_BRACKETS = re.compile(r"\[[^\[\]{}\"'0-9,]{1,100}\]")
+_BARE_BOX = re.compile(
+    rf"(?:<box>|<\|box_start\|>|<bbox>)\s*((?:{NUMBER.pattern})(?:\s*[,\s]\s*(?:{NUMBER.pattern})){{3}})\s*<"
+)
+_SEPARATOR = re.compile(r"(?:[\s,;、，；。.|]|\band\b|和|与|及|以及|[-*•]|\(?[0-9]{1,3}[.):])*")
+
+
+@dataclass(slots=True)
+class _Part:
+    """A value or a pair of corner points, the words before it (since the part before), and the label in tokens before it."""
+
+    value: Any
+    words: str
+    marked: str | None
+    is_new_mark: bool
+    items: list[BoxItem] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Scan:
+    parts: list[_Part] = field(default_factory=list)
+    tail: str = ""
+    truncated: bool = False
+    has_marks: bool = False
+
+
+class _Points(tuple[float, float, float, float]):
+    """Two corner points in a row."""
+
+
+def scan(text: str, frame: Frame) -> ParsedBoxes:
+    """The boxes of an answer that is more than one value of strict JSON. Raises Unreadable."""
+    foreign = _FOREIGN.search(text)
+    if foreign is not None:
+        raise Unreadable(f"location tokens ({foreign[0]}), whose unit no coordinate convention names")
+    found = _find_parts(_BARE_BOX.sub(r"[\1]<", text))
+    boxes = _read_parts(found, frame)
+    if not boxes:
+        only = items_in(found.parts[0].value, frame) if len(found.parts) == 1 and not found.truncated else None
+        return ParsedBoxes((), 0) if only == [] else read_plain_lines(text, frame)
+    items = [item for part in boxes for item in part.items]
+    labels = {item.label if item.label is not None else frame.label for item in items}
+    words = [part.words for part in boxes[1:]]
+    problem = doubt(boxes[0].words, "\n".join(words), "" if found.truncated else found.tail, frame, labels)
+    if problem is not None:
+        raise Unreadable(problem)
+    return assemble(items, found.truncated, frame)
+
+
+def _find_parts(text: str) -> _Scan:
+    found, reader = _Scan(), LiteralReader(text)
+    words: list[str] = []
+    corner: tuple[float, float] | None = None
+    marked, is_new = None, False
+    at = 0
+    while (match := _PART.search(text, at)) is not None:
+        between = text[at : match.start()]
+        if corner is not None and (match.lastgroup is None or match["point"] is None) and not match["token"]:
+            raise Unreadable("an odd number of corner points")
+        if corner is not None and between.strip(" \t\r\n,"):
+            raise Unreadable("corner points with text between them")
+        if corner is None:
+            words.append(between)
+        at = match.end()
+        if match["token"] is not None:
+            continue
+        if match["point"] is not None:
+            point = _coordinate(match["x"]), _coordinate(match["y"])
+            if corner is None:
+                corner = point
+                continue
+            value: Any = _Points((*corner, *point))
+            corner = None
+        elif match["value"] is not None:
+            prose = _PROSE_BRACKETS.match(text, match.start())
+            if prose is not None and prose[0].strip("[] ").casefold() not in ("none", "null"):
+                words.append(prose[0])
+                at = prose.end()
+                continue
+            try:
+                value, at = reader.value(match.start())
+            except CutOff:
+                found.truncated = True
+                break
+        else:
+            marked, is_new, found.has_marks = match[match.lastgroup or 0].strip(), True, True
+            continue
+        found.parts.append(_Part(value, "".join(words), marked, is_new))
+        words, is_new = [], False
+        if len(found.parts) > MAX_PARTS:
+            raise Unreadable(f"more than {MAX_PARTS} separate values")
+    found.tail = "".join(words) + text[at:]
+    if corner is not None:
+        if "(" not in text[at:] and not found.truncated:
+            raise Unreadable("an odd number of corner points")
+        found.truncated = True
+    found.truncated = found.truncated or reader.truncated or _is_cut_point(text[at:], found)
+    return found
+
+
+def _coordinate(digits: str) -> float:
+    return coordinate(digits) if len(digits) <= MAX_NUMBER_CHARS else float("inf")
+
+
+def _is_cut_point(tail: str, found: _Scan) -> bool:
+    """Whether a text ends inside a corner point."""
+    return bool(found.parts) and isinstance(found.parts[-1].value, _Points) and tail.rfind("(") > tail.rfind(")")
+
+
+def _read_parts(found: _Scan, frame: Frame) -> list[_Part]:
+    """The parts that hold boxes, with their items; prose in brackets becomes words. Raises Unreadable where they are several
+    answers, or none."""
+    boxes: list[_Part] = []
+    words = ""
+    for part in found.parts:
+        words += part.words
+        label = label_before(words, frame) if part.marked is None else category_of(part.marked, frame)
+        if isinstance(part.value, _Points):
+            items: list[BoxItem] | None = [BoxItem(valid(part.value), label)]
+        else:
+            items = items_in(part.value, frame, label)
+        if items is None:
+            words += " "
+            continue
+        if not items:
+            others = "".join(other.words for other in found.parts) + found.tail
+            if len(found.parts) > 1 or (others.strip(" \t\r\n.。:：") and not says_none(others, frame)) or found.truncated:
+                raise Unreadable("an empty list beside other text")
+            return []
+        part.items, part.words = items, words
+        boxes.append(part)
+        words = ""
+    found.tail = words + found.tail
+    if not boxes and found.truncated:
+        raise Unreadable("the list is cut before its first whole item")
+    keyed = keyed_labels([part.words for part in boxes], found.tail)
+    if keyed is not None:
+        labels, rest = keyed
+        for part, label, kept in zip(boxes, labels, rest, strict=True):
+            part.items = [item._replace(label=category_of(label, frame)) for item in part.items]
+            part.words = kept
+        found.tail = ""
+    _check_one_answer(boxes, found.has_marks, frame)
+    return boxes
+
+
+def _check_one_answer(boxes: Sequence[_Part], has_marks: bool, frame: Frame) -> None:
+    """Raises Unreadable unless the parts are plainly members of one list: of one kind, with nothing but separators, labels or,
+    where tokens mark what is what, a few words between them."""
+    if len(boxes) < 2:
+        return
+    kinds = {"points" if isinstance(b.value, _Points) else "objects" if isinstance(b.value, dict) else "arrays" for b in boxes}
+    if len(kinds) > 1:
+        raise Unreadable(f"{' and '.join(sorted(kinds))} mixed")
+    kind = kinds.pop()
+    for part in boxes[1:]:
+        words = part.words
+        if has_marks and (part.is_new_mark or part.marked is not None):
+            continue
+        words = without_label(words, frame) if part.items[0].label is not None else words
+        if not _SEPARATOR.fullmatch(words):
+            raise Unreadable(f"several {kind} with text between them: {' '.join(words.split())[:40]!r}")
+        if kind == "arrays" and not re.search(r"[\n\r,;，；、]|\band\b|和|与", part.words) and words == part.words:
+            raise Unreadable(f"{len(boxes)} separate arrays")
