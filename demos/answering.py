@@ -10,7 +10,8 @@ from typing import Any
 
 from PIL import Image
 
-from vlrl.schema import Sample
+from vlrl.rewards.scoring import described
+from vlrl.schema import Sample, Task
 from vlrl.tasks import KNOWN
 
 MAX_PIXELS = 40_000_000
@@ -51,9 +52,10 @@ def open_drawing(drawing: Mapping[str, Any] | None) -> Image.Image:
 
 
 class Models:
-    """At most one model in memory, and one question at a time."""
+    """At most one model in memory, and one question at a time. `tasks`: those that are asked about."""
 
-    def __init__(self) -> None:
+    def __init__(self, tasks: Mapping[str, Task] = KNOWN) -> None:
+        self._tasks = tasks
         self._lock = threading.Lock()
         self._name = ""
         self._loaded: Any = None
@@ -94,7 +96,10 @@ class Models:
         from vlrl.models.inputs import messages, open_images
 
         images = [image] if image is not None else open_images(sample)
-        words = messages(sample, KNOWN, len(images))
+        try:
+            words = messages(sample, self._tasks, len(images))
+        except Exception as error:  # a user's prompt may need more than a visitor's question has
+            raise Refused(f"task {sample.task}: its prompt failed on sample {sample.id!r}: {described(error)}") from error
         text = loaded.processor.apply_chat_template(words, add_generation_prompt=True, tokenize=False)
         return loaded.processor(text=[text], images=images or None, return_tensors="pt").to(loaded.model.device)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import math
 from collections.abc import Sequence
 
 import gradio as gr
@@ -74,6 +75,8 @@ def rewards(scored: Sequence[Scored]) -> str:
     for one in scored:
         if one.value is None:
             value = "<span class='vl-none'>does not apply</span>"
+        elif math.isinf(one.high - one.low):  # a user's reward, whose range is not known
+            value = f"<span class='vl-value'>{one.value:.3g}</span>"
         else:
             share = max(0.0, min(1.0, (one.value - one.low) / (one.high - one.low or 1)))
             bar = f"<span class='vl-bar' style='width:{4 * share:.2f}rem'></span>"

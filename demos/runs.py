@@ -151,12 +151,26 @@ def logged(folder: Path) -> list[str]:
 
 def answers(folder: Path, which: str, chosen: str) -> Table:
     """Headings and rows of the answers of one of `logged`, filtered or ordered by one of `FILTERS`. "largest change": of a
-    held-out sample, between before and after; of a step's completion, the advantage, whatever its sign."""
+    held-out sample, between before and after; of a step's completion, the advantage, whatever its sign. Raises OtherVersion."""
     return held_out(folder, chosen) if which == HELD_OUT else completions(folder, int(which.split()[-1]), chosen)
 
 
+class OtherVersion(ValueError):
+    """A run folder whose rows this version cannot show; the message says why."""
+
+
+HELD_OUT_KEYS = frozenset({"id", "question", "ground_truth", "before", "after", "change"})
+
+
 def held_out(folder: Path, chosen: str) -> Table:
+    """Raises OtherVersion."""
     rows = read_lines(folder / "held_out.jsonl")
+    missing = [key for key in sorted(HELD_OUT_KEYS) if any(key not in row for row in rows)]
+    if missing:
+        raise OtherVersion(
+            f"held_out.jsonl was written by another version of vlrl (its rows have no {', '.join(missing)}); score it again:"
+            f" vlrl bench score --predictions {folder.name}/predictions_after.jsonl --task ... --output_path ..."
+        )
     if chosen == "lowest reward":
         rows = sorted(rows, key=lambda row: _or(row["after"]["value"], 2.0))
     elif chosen == "largest change":

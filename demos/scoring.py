@@ -4,22 +4,20 @@ torch."""
 from __future__ import annotations
 
 import dataclasses
-import json
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from PIL import Image, ImageDraw
 
 from vlrl.answers.kind import BOX, BOXES, answer_kinds
 from vlrl.answers.read import read_span
-from vlrl.data.images import image_size, open_image
+from vlrl.data.images import open_image
 from vlrl.rewards import load_reward, score_rows
-from vlrl.schema import Box, Prediction, Sample, SampleError, sample_from_json, sample_to_json
-from vlrl.tasks import TASKS
-from vlrl.tasks.rubric import own_rewards
+from vlrl.schema import Box, Prediction, Sample, Task
+from vlrl.tasks.evaluate import boxes_of
+from vlrl.tasks.rubric import own_specs
 
 TRUE_COLOUR, PREDICTED_COLOUR = (46, 160, 67), (219, 68, 55)
 SIDE_PX = 480
@@ -37,15 +35,6 @@ class Scored:
     high: float
 
 
-def example(task: str, index: int) -> Sample:
-    """A held-out synthetic sample, as a file would hold it, boxes in pixels of the image."""
-    sample = TASKS[task].draw(0, "heldout", index)
-    meta = {**sample.meta, "coords": "px"}
-    if sample.images:
-        meta["image_size"] = list(image_size(sample.images[0]))
-    return dataclasses.replace(sample, meta=meta)
-
-
 def nearly(sample: Sample) -> Sample:
     """The sample with every true box a little to the right of where it is; others as they are."""
     if not answer_kinds(sample) & {BOX, BOXES}:
@@ -60,35 +49,14 @@ def nearly(sample: Sample) -> Sample:
     return dataclasses.replace(sample, answer=[moved(i) for i in answer] if isinstance(answer, list) else moved(answer))
 
 
-def as_text(sample: Sample) -> str:
-    return json.dumps(sample_to_json(sample), indent=1, ensure_ascii=False, default=lambda value: value.item())
-
-
-def read_sample(text: str) -> Sample:
-    """A sample from the JSON text on the page. Its images must be `synthetic:` addresses, so that no file of this machine is
-    opened. Raises SampleError."""
-    try:
-        row = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise SampleError(f"not JSON: {error}") from error
-    sample = sample_from_json(row, "sample", Path("/nonexistent"))
-    if sample.task not in TASKS:
-        raise SampleError(f"task {sample.task!r}: give one of {', '.join(TASKS)}")
-    if sample.video or any(not path.startswith("synthetic:") for path in sample.images):
-        raise SampleError("images must be synthetic: addresses here; files are not opened")
-    problem = TASKS[sample.task].check(sample)
-    if problem:
-        raise SampleError(problem)
-    return sample
-
-
-def score(sample: Sample, texts: Sequence[str], names: Sequence[str] | None = None) -> list[list[Scored]]:
+def score(
+    sample: Sample, texts: Sequence[str], tasks: Mapping[str, Task], names: Sequence[str] | None = None
+) -> list[list[Scored]]:
     """For each completion of one group: the scores by each reward (its task's own unless named). Rewards that need a network
-    or more than text and sample are left out."""
-    chosen = list(names) if names else list(own_rewards(sample, TASKS))
+    or more than text and sample are left out. Raises ValueError (TaskError where a user's code fails)."""
     columns = []
-    for name in chosen:
-        reward = load_reward(name)
+    for spec in names or own_specs(sample, tasks):
+        reward = load_reward(spec)
         if reward.needs & {"network", "base"} or (reward.answers and not reward.answers & answer_kinds(sample)):
             continue
         made = score_rows(reward, list(texts), [sample] * len(texts), 0, [len(text) // 4 for text in texts])
@@ -125,7 +93,7 @@ def own_file(image: Image.Image) -> Image.Image:
     return image
 
 
-def draw_image(sample: Sample, text: str | None, image: Image.Image | None = None) -> Image.Image | None:
+def draw_image(task: Task, sample: Sample, text: str | None, image: Image.Image | None = None) -> Image.Image | None:
     """The sample's image with its ground truth boxes (green) and those predicted in `text` (red), where its task has boxes.
     None for a sample without an image. `image`: an uploaded one."""
     if image is None:
@@ -135,7 +103,7 @@ def draw_image(sample: Sample, text: str | None, image: Image.Image | None = Non
     scale = SIDE_PX / max(image.size)
     shown = own_file(image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale)))))
     draw = ImageDraw.Draw(shown)
-    true, predicted = boxes_of(sample, text)
+    true, predicted = drawn_boxes(task, sample, text)
     for boxes, colour, width in ((true, TRUE_COLOUR, 5), (predicted, PREDICTED_COLOUR, 3)):
         for box in boxes:
             x1, y1, x2, y2 = (scale * value for value in box.xyxy)
@@ -143,15 +111,12 @@ def draw_image(sample: Sample, text: str | None, image: Image.Image | None = Non
     return shown
 
 
-def boxes_of(sample: Sample, text: str | None) -> tuple[Sequence[Box], Sequence[Box]]:
+def drawn_boxes(task: Task, sample: Sample, text: str | None) -> tuple[Sequence[Box], Sequence[Box]]:
     """Ground truth and predicted boxes in the image's pixels; none of a kind where they are not known or not there."""
-    task = TASKS[sample.task]
-    if task.boxes is None:
-        return (), ()
     known = sample.answer not in (None, "")
     # A sample without an answer, as for an uploaded image, is read like one whose answer is no box.
     with_answer = sample if known else dataclasses.replace(sample, answer=[])
-    found = task.boxes(with_answer, Prediction(sample.id, text or "", 0, truncated=False))
+    found = boxes_of(task, with_answer, Prediction(sample.id, text or "", 0, truncated=False))
     if found is None:
         return (), ()
     true, predicted = found

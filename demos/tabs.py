@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import secrets
-from collections.abc import Iterator
 from typing import Any
 
 import gradio as gr
 from PIL import Image
 
 from demos import page, runs, scoring
-from demos.answering import Models, Refused, open_drawing, open_upload
+from demos.answering import Models, Refused
+from demos.asking import Asking
 from demos.games import Game
+from demos.page_tasks import PageTasks
 from demos.runs import FILTERS, Runs
-from vlrl.answers.kind import BOXES, answer_kinds
 from vlrl.envs.cards import GAMES
 from vlrl.rewards import REWARDS
-from vlrl.schema import Sample, SampleError
-from vlrl.tasks import TASKS
 
 ONE_AT_A_TIME = "model"
 """The queue of everything that asks a model."""
@@ -29,13 +26,14 @@ PENS: list[str | tuple[str, float]] = ["#c0392b", "#2471a3", "#1e8449", "#d4ac0d
 LOCAL_REWARDS = sorted(name for name, reward in REWARDS.items() if not reward.needs & {"network", "base"})
 
 
-def try_tab(models: Models, shelf: Runs, default_model: str) -> None:
+def try_tab(models: Models, shelf: Runs, tasks: PageTasks, default_model: str) -> None:
     """Ask a model about an example or an uploaded image; greedy, or a group as GRPO sees it."""
-    sample = gr.State(None)
+    asking = Asking(models, tasks)
+    sample, uploaded = gr.State(None), gr.State(None)
     with gr.Row():
         with gr.Column(scale=2, min_width=300):
             with gr.Row():
-                task = gr.Dropdown(list(TASKS), value=next(iter(TASKS)), label="Task", elem_id="try-task", min_width=140)
+                task = _tasks_list(tasks, "try-task", 140)
                 model = gr.Dropdown(
                     [default_model, *(m for m in ["tiny", *shelf.models()] if m != default_model)], value=default_model,
                     label="Model", allow_custom_value=True, elem_id="try-model", min_width=140,
@@ -43,13 +41,7 @@ def try_tab(models: Models, shelf: Runs, default_model: str) -> None:
             with gr.Row():
                 number = gr.Number(0, label="Example", precision=0, minimum=0, elem_id="try-number", min_width=90)
                 upload = gr.UploadButton("Upload an image", file_types=["image"], elem_id="try-upload", min_width=140)
-            with gr.Accordion("Draw an image", open=False, elem_id="try-draw"):
-                pad = gr.Sketchpad(
-                    type="pil", canvas_size=(PAD_PX, PAD_PX), fixed_canvas=True, show_label=False, elem_id="try-pad",
-                    brush=gr.Brush(default_size=8, default_color="#c0392b", colors=PENS), sources=[], transforms=[],
-                    layers=False,
-                )  # fmt: skip
-                drawn = gr.Button("Use the drawing", elem_id="try-drawn")
+            pad, drawn = _sketch()
             question = gr.Textbox(label="Question", elem_id="try-question")
             with gr.Row():
                 n = gr.Slider(1, 8, 1, step=1, label="Answers", elem_id="try-n", min_width=140)
@@ -59,61 +51,37 @@ def try_tab(models: Models, shelf: Runs, default_model: str) -> None:
             shown_image = _image("try-image", "Ground truth boxes are green, predicted boxes red.")
             answer = gr.HTML(elem_id="try-answer")
             scores = gr.HTML(elem_id="try-scores")
-    uploaded = gr.State(None)
-
-    def answer_it(
-        task: str, model: str, chosen: Sample | None, opened: Image.Image | None, question: str, n: float, temperature: float
-    ) -> Iterator[Any]:
-        try:
-            chosen = _asked(chosen, task, question)
-            yield None, page.box("answer", "", "generating …"), ""
-            chosen = models.prepare_sample(model, chosen, opened)
-            if n > 1:
-                texts = models.group(model, chosen, int(n), float(temperature), opened)
-                yield scoring.draw_image(chosen, texts[0], opened), "", _group(chosen, list(texts))
-                return
-            text = ""
-            for text in models.stream(model, chosen, opened):
-                yield None, _answer(text, chosen), ""
-            yield scoring.draw_image(chosen, text, opened), _answer(text, chosen), page.rewards(_scores(chosen, [text])[0])
-        except Refused as error:
-            raise gr.Error(str(error)) from error
-
-    shown = [sample, uploaded, question, shown_image, answer, scores]
-    gr.on([task.change, number.change], show_example, [task, number], shown, show_progress="hidden")
-    upload.upload(take_upload, [upload, task], [sample, uploaded, shown_image, answer, scores])
-    drawn.click(take_drawing, [pad, task], [sample, uploaded, shown_image, answer, scores])
+    results = [shown_image, answer, scores]
+    shown = [sample, uploaded, question, *results]
+    gr.on([task.change, number.change], asking.show_example, [task, number], shown, show_progress="hidden")
+    upload.upload(asking.take_upload, [upload, task], [sample, uploaded, *results])
+    drawn.click(asking.take_drawing, [pad, task], [sample, uploaded, *results])
     ask.click(
-        answer_it, [task, model, sample, uploaded, question, n, temperature], [shown_image, answer, scores],
+        asking.answer_it, [task, model, sample, uploaded, question, n, temperature], results,
         concurrency_id=ONE_AT_A_TIME, concurrency_limit=1, show_progress="minimal",
     )  # fmt: skip
+    _page().load(asking.show_example, [task, number], shown, show_progress="hidden")
+
+
+def _tasks_list(tasks: PageTasks, name: str, width: int) -> gr.Dropdown:
+    return gr.Dropdown(tasks.names, value=tasks.names[0], label="Task", elem_id=name, min_width=width)
+
+
+def _sketch() -> tuple[gr.Sketchpad, gr.Button]:
+    """A sheet to draw on, closed at first, and the button that takes the drawing."""
+    with gr.Accordion("Draw an image", open=False, elem_id="try-draw"):
+        pad = gr.Sketchpad(
+            type="pil", canvas_size=(PAD_PX, PAD_PX), fixed_canvas=True, show_label=False, elem_id="try-pad",
+            brush=gr.Brush(default_size=8, default_color="#c0392b", colors=PENS), sources=[], transforms=[], layers=False,
+        )  # fmt: skip
+        return pad, gr.Button("Use the drawing", elem_id="try-drawn")
+
+
+def _page() -> gr.Blocks:
+    """The page that is being built."""
     blocks = gr.context.Context.root_block
     assert blocks is not None
-    blocks.load(show_example, [task, number], shown, show_progress="hidden")
-
-
-def show_example(task: str, number: float | None) -> Any:
-    chosen = scoring.example(task, max(0, int(number or 0)))
-    return chosen, None, chosen.question, scoring.draw_image(chosen, None), "", ""
-
-
-def take_upload(path: str, task: str) -> Any:
-    try:
-        return with_own(open_upload(path), task)
-    except Refused as error:
-        raise gr.Error(str(error)) from error
-
-
-def take_drawing(drawing: dict[str, Any] | None, task: str) -> Any:
-    try:
-        return with_own(open_drawing(drawing), task)
-    except Refused as error:
-        raise gr.Error(str(error)) from error
-
-
-def with_own(opened: Image.Image, task: str) -> Any:
-    chosen = Sample("upload", task, "", None, ("upload",))
-    return chosen, opened, scoring.draw_image(chosen, None, opened), "", ""
+    return blocks
 
 
 def _plot(figure: Any) -> Any:
@@ -133,48 +101,12 @@ def _image(name: str, caption: str, height: int = 380) -> gr.Image:
     return shown
 
 
-def _asked(chosen: Sample | None, task: str, question: str) -> Sample:
-    """The sample with the question on the page (in detection: the classes to find, separated by commas). The answer to another
-    question is not known."""
-    if chosen is None:
-        chosen = scoring.example(task, 0)
-    question = question.strip()[:2000]
-    if not question:
-        raise Refused("the question is empty")
-    if question == chosen.question:
-        return chosen
-    meta = {**chosen.meta}
-    if BOXES in answer_kinds(scoring.example(task, 0)):
-        meta["categories"] = [name for part in question.split(",") if (name := part.strip())] or [question]
-    return dataclasses.replace(chosen, question=question, answer=None, choices=None, meta=meta)
-
-
-def _scores(sample: Sample, texts: list[str]) -> list[list[scoring.Scored]]:
-    return [[] for _ in texts] if sample.answer is None else scoring.score(sample, texts)
-
-
-def _answer(text: str, sample: Sample) -> str:
-    thought, answer = scoring.parts(text, sample)
-    shown = page.box("thought", thought, "none yet") + page.box("answer", answer, "none yet")
-    return shown if thought or answer else page.box("completion", text, "nothing yet")
-
-
-def _group(sample: Sample, texts: list[str]) -> str:
-    scored = _scores(sample, texts)
-    totals = [scoring.total(one) for one in scored]
-    rows = []
-    for i, (text, one, advantage) in enumerate(zip(texts, scored, scoring.advantages(totals), strict=True), start=1):
-        values = ", ".join(f"{s.reward} {s.value:.3g}" for s in one if s.value is not None) or "–"
-        rows.append([str(i), page.signed(advantage), values, text])
-    return page.table(["", "advantage", "rewards", "answer"], rows)
-
-
-def grade_tab() -> None:
+def grade_tab(tasks: PageTasks) -> None:
     """Score any text against a sample, without a model."""
     with gr.Row():
         with gr.Column(min_width=300):
             with gr.Row():
-                task = gr.Dropdown(list(TASKS), value=next(iter(TASKS)), label="Task", elem_id="grade-task", min_width=120)
+                task = _tasks_list(tasks, "grade-task", 120)
                 reward = gr.Dropdown(
                     [OWN, *LOCAL_REWARDS],
                     value=OWN,
@@ -192,8 +124,8 @@ def grade_tab() -> None:
             scores = gr.HTML(elem_id="grade-scores")
 
     def fill(task: str, reward: str) -> Any:
-        chosen = scoring.example(task, 0)
-        written, completion = scoring.as_text(chosen), TASKS[task].reference(scoring.nearly(chosen))
+        chosen = tasks.example(task, 0)
+        written, completion = tasks.as_text(chosen), tasks.reference(scoring.nearly(chosen))
         return written, completion, *grade(written, completion, reward)
 
     def grade(sample_text: str | None, text: str | None, reward: str) -> Any:
@@ -201,12 +133,12 @@ def grade_tab() -> None:
             return None, "", ""
         text = text or ""
         try:
-            chosen = scoring.read_sample(sample_text)
-            scored = scoring.score(chosen, [text], None if reward == OWN else [reward])[0]
+            chosen = tasks.read_sample(sample_text)
+            scored = scoring.score(chosen, [text], tasks.tasks, None if reward == OWN else [reward])[0]
             parsed = json.dumps(scored[0].answer, ensure_ascii=False, default=str) if scored else ""
             read_answer = page.box("parsed answer", parsed, "none: no answer could be read")
-            return scoring.draw_image(chosen, text), read_answer, page.rewards(scored)
-        except (SampleError, ValueError) as error:
+            return scoring.draw_image(tasks[chosen.task], chosen, text), read_answer, page.rewards(scored)
+        except ValueError as error:
             return None, page.box("cannot be scored", str(error)), ""
 
     shown = [image, read, scores]
@@ -217,9 +149,7 @@ def grade_tab() -> None:
         [sample.input, text.input, reward.input], grade, [sample, text, reward], shown, show_progress="hidden",
         concurrency_limit=8, trigger_mode="always_last",
     )  # fmt: skip
-    blocks = gr.context.Context.root_block
-    assert blocks is not None
-    blocks.load(fill, [task, reward], [sample, text, *shown], show_progress="hidden")
+    _page().load(fill, [task, reward], [sample, text, *shown], show_progress="hidden")
 
 
 def runs_tab(shelf: Runs) -> None:
@@ -268,17 +198,18 @@ def runs_tab(shelf: Runs) -> None:
     def show_rows(first: str | None, step: str | None, chosen: str) -> str:
         if not first or not step:
             return ""
-        return page.table(*runs.answers(shelf.folder(first), step, chosen), "none")
+        try:
+            return page.table(*runs.answers(shelf.folder(first), step, chosen), "none")
+        except runs.OtherVersion as error:
+            return page.box("cannot be shown", str(error))
 
     outputs = [status, plot, numbers, samples]
     gr.on([first.change, second.change, timer.tick, again.click], look, [first, second], outputs, show_progress="hidden")
     again.click(names_now, None, [first, second], show_progress="hidden")
     gr.on([first.change, again.click], steps, first, step, show_progress="hidden")
     gr.on([step.change, chosen.change], show_rows, [first, step, chosen], rows, show_progress="hidden")
-    blocks = gr.context.Context.root_block
-    assert blocks is not None
-    blocks.load(look, [first, second], outputs, show_progress="hidden")
-    blocks.load(steps, first, step, show_progress="hidden")
+    _page().load(look, [first, second], outputs, show_progress="hidden")
+    _page().load(steps, first, step, show_progress="hidden")
 
 
 def look_at(game: Game) -> Any:
@@ -342,6 +273,4 @@ def play_tab(models: Models, shelf: Runs) -> None:
     step.click(
         by_agent, [table, agent], shown, concurrency_id=ONE_AT_A_TIME, concurrency_limit=1, show_progress="minimal"
     )  # fmt: skip
-    blocks = gr.context.Context.root_block
-    assert blocks is not None
-    blocks.load(deal, [name, seed], shown, show_progress="hidden")
+    _page().load(deal, [name, seed], shown, show_progress="hidden")

@@ -1,15 +1,23 @@
 """What the demo's page shows, without a browser: scores, runs, games, uploads."""
 
 import json
+import shutil
+from pathlib import Path
 
+import gradio
 import pytest
 from PIL import Image
 
-from demos import runs, scoring, tabs
+from demos import app, page, runs, scoring
 from demos.answering import MAX_PIXELS, Models, Refused, open_drawing, open_upload
+from demos.asking import Asking
 from demos.games import Game
+from demos.page_tasks import PageTasks, load_page_tasks
 from vlrl.schema import Sample, SampleError
 from vlrl.tasks import TASKS
+
+EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
+PAGE = PageTasks()
 
 
 def write_run(folder, steps=3, reward=0.5):
@@ -40,17 +48,17 @@ def write_run(folder, steps=3, reward=0.5):
 
 @pytest.mark.parametrize("task", TASKS)
 def test_the_right_answer_to_an_example_earns_full_marks_and_a_broken_one_says_why(task):
-    sample = scoring.read_sample(scoring.as_text(scoring.example(task, 3)))
-    right, wrong = scoring.score(sample, [TASKS[task].oracle(sample), "no answer"])
+    sample = PAGE.read_sample(PAGE.as_text(PAGE.example(task, 3)))
+    right, wrong = scoring.score(sample, [TASKS[task].oracle(sample), "no answer"], TASKS)
     assert right[0].value > 0.7
     assert wrong[0].value == 0
     assert wrong[0].why
-    assert (scoring.draw_image(sample, TASKS[task].oracle(sample)) is None) == (not sample.images)
+    assert (scoring.draw_image(TASKS[task], sample, TASKS[task].oracle(sample)) is None) == (not sample.images)
 
 
 def test_boxes_are_drawn_where_they_are():
-    sample = scoring.example("grounding", 1)
-    shown = scoring.draw_image(sample, TASKS["grounding"].oracle(sample))
+    sample = PAGE.example("grounding", 1)
+    shown = scoring.draw_image(TASKS["grounding"], sample, TASKS["grounding"].oracle(sample))
     scale = scoring.SIDE_PX / 112
     x1, y1, _, y2 = sample.answer["bbox_2d"]
     colours = {shown.getpixel((round(x1 * scale) + d, round((y1 + y2) / 2 * scale))) for d in range(-1, 6)}
@@ -61,8 +69,8 @@ def test_boxes_are_drawn_where_they_are():
 def test_equal_images_are_files_of_their_own(tmp_path):
     from gradio.processing_utils import save_pil_to_cache
 
-    sample = scoring.example("detection", 0)
-    shown = [scoring.draw_image(sample, None), scoring.draw_image(sample, None)]
+    sample = PAGE.example("detection", 0)
+    shown = [scoring.draw_image(TASKS["detection"], sample, None) for _ in range(2)]
     assert shown[0].tobytes() == shown[1].tobytes()
     names = {save_pil_to_cache(image, str(tmp_path), format="png") for image in shown}
     assert len(names) == 2, "nobody is sent an image that another visit is writing"
@@ -87,14 +95,15 @@ def test_advantages_are_grpo_s():
         ({"task": "points24"}, "give one of"),
         ({"answer": 3}, "detection answer"),
         ({"extra": 1}, "unknown key"),
+        ({"meta": {"rewards": ["/tmp/uploaded.py:mine"]}}, "files are not run"),
     ],
 )
 def test_a_sample_that_cannot_be_graded_is_refused_in_words(change, words):
-    row = json.loads(scoring.as_text(scoring.example("detection", 0)))
+    row = json.loads(PAGE.as_text(PAGE.example("detection", 0)))
     with pytest.raises(SampleError, match=words):
-        scoring.read_sample(json.dumps({**row, **change}))
+        PAGE.read_sample(json.dumps({**row, **change}))
     with pytest.raises(SampleError, match="not JSON"):
-        scoring.read_sample("{")
+        PAGE.read_sample("{")
 
 
 def test_runs_are_read_while_they_are_written(tmp_path):
@@ -152,6 +161,17 @@ def test_held_out_answers_stand_before_and_after(tmp_path):
     assert table[2][5] == "–"
 
 
+def test_held_out_answers_of_another_version_are_one_clear_line(tmp_path):
+    folder = write_run(tmp_path / "old")
+    side = {"value": 1.0, "outcome": "right", "answer": "A"}
+    row = {"id": "s0", "question": "dog", "gold": "a box", "before": side, "after": side, "change": 0.0}
+    (folder / "held_out.jsonl").write_text(json.dumps(row) + "\n")
+    for chosen in runs.FILTERS:
+        with pytest.raises(runs.OtherVersion, match=r"another version of vlrl \(its rows have no ground_truth\)"):
+            runs.answers(folder, runs.HELD_OUT, chosen)
+    assert runs.answers(folder, "step 1", "all")[1]
+
+
 def test_nothing_outside_the_root_is_a_run(tmp_path):
     root = tmp_path / "root"
     write_run(root / "a")
@@ -197,12 +217,13 @@ def test_a_drawing_comes_on_white_and_an_empty_sheet_is_refused():
 def test_any_task_asks_any_question_about_any_image(task):
     """An upload has no true answer, which nothing on the way to the prompt may need."""
     models, image = Models(), Image.new("RGB", (200, 150), "white")
-    sample = tabs._asked(Sample("upload", task, "", None, ("upload",)), task, "red square, blue disk")
+    asking = Asking(models, PAGE)
+    sample = asking.asked(Sample("upload", task, "", None, ("upload",)), task, "red square, blue disk")
     sample = models.prepare_sample("tiny", sample, image)
     words = models._inputs(models._load("tiny"), sample, image)
     prompt = models._load("tiny").tokenizer.decode(words["input_ids"][0])
     assert "red square, blue disk" in prompt
-    assert tabs._scores(sample, ["x"]) == [[]], "nothing can be paid"
+    assert asking.scores(sample, ["x"]) == [[]], "no reward applies"
 
 
 def test_a_game_by_hand_with_the_corrector_s_remark():
@@ -233,3 +254,78 @@ def test_an_agent_is_asked_about_the_state_on_the_table():
     from vlrl.envs.cards.deals import deal_of
 
     assert deal_of(sample).state() == game.episode.env.state
+
+
+# ---- a task of one's own
+
+
+def test_a_users_task_is_listed_shown_scored_and_asked():
+    """`python demos/app.py --task examples/own_task.py --data examples/own_task.jsonl`"""
+    tasks = load_page_tasks([str(EXAMPLES / "own_task.py")], [EXAMPLES / "own_task.jsonl"])
+    assert tasks.names == ["counting", *TASKS]
+    sample = tasks.example("counting", 0)
+    assert tasks.example("counting", len(tasks.samples["counting"])) == sample, "the file's rows, again and again"
+    text = tasks.as_text(sample)
+    assert json.loads(text)["images"] == ["images/0.png"], "no folder of this machine is shown"
+    assert tasks.read_sample(text) == sample
+    right, near = scoring.score(sample, [tasks.reference(sample), "<think>t</think><answer>3</answer>"], tasks.tasks)
+    assert [(one.reward, one.value) for one in right] == [("closeness", 1.0), ("think_answer_format", 1.0)]
+    assert near[0].value == 0.5
+    assert "nan" not in page.rewards(right), "a user's reward has no known range"
+    assert scoring.draw_image(tasks["counting"], sample, None) is not None
+    for path in ("/etc/passwd", "images/../own_task.py", str(EXAMPLES / "own_task.py")):
+        with pytest.raises(SampleError, match="files are not opened"):
+            tasks.read_sample(json.dumps({**json.loads(text), "images": [path]}))
+    asking = Asking(Models(tasks.tasks), tasks)
+    *_, (image, answer, scores) = asking.answer_it("counting", "tiny", sample, None, sample.question, 1, 1.0)
+    assert image.size
+    assert answer
+    assert "closeness" in scores
+    lists = {one["props"].get("elem_id"): one["props"] for one in app.build(EXAMPLES, "tiny", tasks).config["components"]}
+    for name in ("try-task", "grade-task"):
+        assert [choice for _, choice in lists[name]["choices"]] == tasks.names
+
+
+def test_a_users_task_without_samples_takes_uploads(tmp_path):
+    tasks = load_page_tasks([str(EXAMPLES / "own_task.py")], [])
+    asking = Asking(Models(tasks.tasks), tasks)
+    chosen, _, question, image, about, _ = asking.show_example("counting", 0)
+    assert (question, image) == ("", None)
+    assert "--data" in about
+    assert tasks.reference(chosen) == ""
+    Image.new("RGB", (64, 48), "red").save(tmp_path / "upload.png")
+    chosen, opened, *_ = asking.take_upload(str(tmp_path / "upload.png"), "counting")
+    *_, (_, answer, scores) = asking.answer_it("counting", "tiny", chosen, opened, "How many red discs?", 1, 1.0)
+    assert answer
+    assert "not known" in scores
+
+
+FAILING = """
+from vlrl.schema import Task
+def prompt(sample):
+    return sample.question + sample.meta["hint"]
+TASK = Task(name="hinted", prompt=prompt, rewards=["exact_match"], metric=lambda sample, prediction: 1)
+"""
+
+
+def test_tasks_and_files_that_cannot_be_shown_are_one_line(tmp_path):
+    own, other = str(EXAMPLES / "own_task.py"), str(shutil.copy(EXAMPLES / "own_task.py", tmp_path / "other.py"))
+    rows = EXAMPLES / "own_task.jsonl"
+    failing, hinted = tmp_path / "failing.py", tmp_path / "hinted.jsonl"
+    failing.write_text(FAILING)
+    hinted.write_text(json.dumps({"id": "a", "task": "hinted", "question": "What?", "answer": "x"}) + "\n")
+    for paths, data, words in (
+        (["points24"], [], "tab Play"),
+        ([own, other], [], "a task named 'counting' already"),
+        (["detectoin"], [], "unknown task"),
+        ([], [rows], "its task is 'counting'; add it with --task"),
+        ([own], [tmp_path / "none.jsonl"], "no such file"),
+        ([str(failing)], [hinted], "task hinted: its prompt failed on sample 'a'"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            load_page_tasks(paths, data)
+    assert load_page_tasks([own, own], []).names == ["counting", *TASKS], "the same file twice is one task"
+    tasks = load_page_tasks([str(failing)], [])
+    asking = Asking(Models(tasks.tasks), tasks)
+    with pytest.raises(gradio.Error, match="task hinted: its prompt failed on sample 'example'"):
+        list(asking.answer_it("hinted", "tiny", None, None, "What?", 1, 1.0))
