@@ -50,6 +50,8 @@ _FOLLOWS = re.compile(
     r"|adalah|là|değil)\b",
     re.IGNORECASE,
 )
+_LETTER_NEXT = re.compile(r"\s+[A-Z](?![^\W_])")
+"""Letters in a row, as in "A B C", are all named."""
 _AFTER_TEXT = re.compile(
     r"[^\S\n]*\n|\s*(?:\Z|[^\w\s'-]|[\uf000\uf001])|\s+(?:is|was|are|were|as|because|since|which|would|could|should|must|can|may|might|seems?|looks?"
     r"|appears?|and|or|but|not|based|due|given|ist|es|est|è|é|weil|porque|car|oder|und|o|y|ou|et)\b"
@@ -223,7 +225,8 @@ def _mentions(text: str, valid: str) -> Iterator[_Mention]:
             loose = _AFTER_TEXT.match(text, end) is None
             yield _Mention(LETTERS[ord(found[0]) - _FIRST], start, end, True, loose, boxed)
         elif found["upper"]:
-            if _FOLLOWS.match(text, end) and not _NOT_A_CHOICE.search(text, max(0, start - 16), start):
+            is_letter = _FOLLOWS.match(text, end) or _LETTER_NEXT.match(text, end)
+            if is_letter and not _NOT_A_CHOICE.search(text, max(0, start - 16), start):
                 yield _Mention(found[0], start, end, False, False, boxed)
         elif boxed or _is_small_letter(text, start, end):
             yield _Mention(found[0].upper(), start, end, False, False, boxed)

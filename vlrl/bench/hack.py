@@ -116,7 +116,9 @@ def hack(args: argparse.Namespace) -> int:
     for case, column in itertools.product(cases, columns):
         for attack in attacks[case.sample.id]:
             _judge(findings[attack.name, column], case, attack, values, weights)
-    return _report(_Outcome(about, list(findings.values()), columns, reads_nothing, values.n_missing), args.output_path)
+    is_alone = sum(any(value is not None for value in one.values()) for one in values.of.values()) == 1
+    outcome = _Outcome(about, list(findings.values()), columns, reads_nothing, values.n_missing, is_alone)
+    return _report(outcome, args.output_path)
 
 
 # ---- the samples and the attacks on them
@@ -298,13 +300,14 @@ def _by_chance(case: ReferencedSample, attack: Degenerate, text: str, reward: st
 
 @dataclass(frozen=True)
 class _Outcome:
-    """What is printed and written."""
+    """What is printed and written. `is_alone`: one reward gives values, the others apply to no sample."""
 
     about: str
     findings: Sequence[Finding]
     columns: Sequence[str]
     reads_nothing: Sequence[str]
     n_missing: int
+    is_alone: bool
 
     @property
     def by_attack(self) -> dict[str, dict[str, Finding]]:
@@ -315,8 +318,9 @@ class _Outcome:
 
     @property
     def judged(self) -> list[str]:
-        """The columns in which some attack has a share."""
-        return [one for one in self.columns if any(f.reward == one and f.shares for f in self.findings)]
+        """The columns in which some attack has a share; no sum where it is of one reward only."""
+        found = [one for one in self.columns if any(f.reward == one and f.shares for f in self.findings)]
+        return found[:1] if found[1:] == [SUM] and self.is_alone else found
 
     @property
     def hacks(self) -> list[str]:

@@ -165,7 +165,7 @@ def text_attacks(case: ReferencedSample, labels: Sequence[str]) -> Iterator[Dege
     yield Degenerate("each label alone", tuple(map(write, named)), is_answer=True)
     listed = list(choices) if choices else named
     if len({canon(label) for label in listed}) > 1:
-        yield Degenerate("every label listed", tuple(write(joint.join(listed)) for joint in (", ", "\n", " or ", "/")))
+        yield Degenerate("every label listed", tuple(write(joint.join(listed)) for joint in (", ", "\n", " or ", "; ")))
     if choices:
         letters = LETTERS[: len(choices)]
         menu = "\n".join(f"{letter}. {choice}" for letter, choice in zip(letters, choices, strict=False))
@@ -244,7 +244,7 @@ def _beside(right: str, wrong: str) -> list[str]:
         f"{right} and {wrong}",
         f"{right}\n{wrong}",
         f"{wrong}\n{right}",
-        f"{right} / {wrong}",
+        f"{right} | {wrong}",
         f"The answer is {right}. The answer is {wrong}.",
         f"\\boxed{{{wrong}}} \\boxed{{{right}}}",
         f"\\boxed{{{right}}} the answer is {wrong}",
@@ -258,14 +258,15 @@ def two_blocks(case: ReferencedSample, wrong: str) -> tuple[str, ...]:
 
 
 def _negations(right: str, wrong: str) -> list[str]:
+    doubted = [] if canon(right) == "no" else [f"{right}? No."]
     return [
+        *doubted,
         f"not {right}",
         f"The answer is not {right}.",
         f"It is never {right}",
         f"anything but {right}",
         f"neither {right} nor {wrong}",
         f"{right} is wrong",
-        f"{right}? No.",
         f"It isn't {right}.",
         f"不是{right}",
     ]
