@@ -227,7 +227,7 @@ def _items_of_object(value: dict[str, Any], frame: Frame, label: str | None) -> 
         return list(_boxes_of_item(value, roles, named, frame, label))
     held = {key: member for key, member in value.items() if isinstance(member, dict | list | str) and is_box_like(member)}
     if not held:
-        empty = [key for key, member in value.items() if _is_none(member)]
+        empty = [key for key, member in value.items() if _is_none(member) and member != ""]  # a blank form says nothing
         if len(empty) == len(value) and _denies_all(empty, frame):
             return []
         return [BoxItem(None, _label_in(value, frame), None, True)] if roles.boxes else None
