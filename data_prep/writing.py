@@ -25,7 +25,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from vlrl.data.images import ImageError, image_size
-from vlrl.schema import Sample, read_samples, sample_to_json
+from vlrl.data.sample_files import read_samples
+from vlrl.schema import Sample, sample_to_json
 from vlrl.tasks import TASKS
 
 T = TypeVar("T")

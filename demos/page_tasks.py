@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from vlrl.data.images import image_size
+from vlrl.data.sample_files import read_samples
 from vlrl.rewards import REWARDS
-from vlrl.schema import Sample, SampleError, Task, read_samples, sample_from_json, sample_to_json
+from vlrl.schema import Sample, SampleError, Task, sample_from_json, sample_to_json
 from vlrl.tasks import TASKS, is_built_in, load_task
 from vlrl.tasks.rubric import answer_problem_of, choose, try_once
 

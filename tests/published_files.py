@@ -9,8 +9,8 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from data_prep import published
+from vlrl.data.sample_files import read_samples
 from vlrl.rewards import load_reward
-from vlrl.schema import read_samples
 from vlrl.tasks import TASKS
 
 DETECT = (

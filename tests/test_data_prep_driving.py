@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from data_prep import driving
 from data_prep.meta_actions import Thresholds, Trajectory, meta_action, trajectory_problem
-from vlrl.schema import read_samples
+from vlrl.data.sample_files import read_samples
 from vlrl.tasks import TASKS
 
 pytestmark = pytest.mark.quick

@@ -10,7 +10,7 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from data_prep import lvis
-from vlrl.schema import read_samples
+from vlrl.data.sample_files import read_samples
 
 pytestmark = pytest.mark.quick
 

@@ -3,7 +3,7 @@
 import pytest
 
 from data_prep import synthetic
-from vlrl.schema import read_samples
+from vlrl.data.sample_files import read_samples
 from vlrl.tasks import TASKS
 
 pytestmark = pytest.mark.quick

@@ -10,7 +10,8 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from data_prep import writing
-from vlrl.schema import Sample, SampleError, read_samples
+from vlrl.data.sample_files import read_samples
+from vlrl.schema import Sample, SampleError
 
 ROOT = Path(__file__).resolve().parents[1]
 pytestmark = pytest.mark.quick

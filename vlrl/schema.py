@@ -1,12 +1,11 @@
 """The records that cross module borders: what a sample, a completion's score and a prediction are.
 
-Everything here is frozen and free of torch. `Sample` is one line of the JSONL file described in the README; reading and
-checking such a file is here too (`read_samples`), opening its images is not (`vlrl.data.images.open_image`).
+Everything here is frozen and free of torch. `Sample` is one line of the JSONL file described in the README. Not here: reading
+such a file (`vlrl.data.sample_files`), opening its images (`vlrl.data.images`).
 """
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -337,56 +336,6 @@ def sample_to_json(sample: Sample, root: Path | None = None) -> dict[str, Any]:
     if sample.meta:
         row["meta"] = dict(sample.meta)
     return row
-
-
-def read_samples(
-    path: str | Path, image_root: str | Path | None = None, limit: int | None = None, *, need_images: bool = True
-) -> list[Sample]:
-    """Read and check a JSONL file of samples (UTF-8, one object a line, empty lines skipped).
-
-    Images are checked to exist (unless `need_images` is False: scoring needs none), not opened. Raises SampleError naming
-    file and line for anything malformed: wrong JSON, unknown or missing keys, a duplicate id (both lines), a missing image,
-    an empty file.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise SampleError(f"{path}: no such file; give a JSONL file of samples (data_prep/ has converters)")
-    root = Path(image_root) if image_root is not None else path.parent
-    samples: list[Sample] = []
-    line_of: dict[str, int] = {}
-    with path.open("rb") as lines:
-        for number, raw in enumerate(lines, start=1):
-            where = f"{path}:{number}"
-            try:
-                text = raw.decode("utf-8").strip()
-                row = json.loads(text) if text else None
-            except (UnicodeDecodeError, json.JSONDecodeError) as error:
-                hint = " (data_prep/ converts VOC and COCO files)" if number == 1 else ""
-                raise SampleError(f"{where}: not a line of UTF-8 JSON: {error}{hint}") from error
-            if row is None and not text:
-                continue
-            sample = sample_from_json(row, where, root)
-            if sample.id in line_of:
-                raise SampleError(f"{where}: id {sample.id!r} was used on line {line_of[sample.id]}; ids must be unique")
-            line_of[sample.id] = number
-            for image in (*sample.images, *([sample.video] if sample.video else [])):
-                found = Path(image).is_file() or (image == sample.video and Path(image).is_dir())
-                if need_images and not image.startswith("synthetic:") and not found:
-                    raise SampleError(
-                        f"{where} (id {sample.id!r}): no such file {image};"
-                        f" paths are relative to {root} (--image_root changes that)"
-                    )
-            samples.append(sample)
-            if limit is not None and len(samples) >= limit:
-                break
-    if not samples:
-        raise SampleError(f"{path}: holds no samples")
-    return samples
-
-
-def is_there(path: str) -> bool:
-    """Whether an image, a video or a folder of frames exists; what is drawn when opened always does."""
-    return path.startswith("synthetic:") or Path(path).exists()
 
 
 def box_problem(xyxy: Any, size_wh: tuple[int, int] | None) -> str | None:

@@ -9,9 +9,10 @@ import sys
 from collections import Counter
 from collections.abc import Mapping
 
+from vlrl.data.sample_files import read_samples
 from vlrl.rewards import load_reward
 from vlrl.rewards.scoring import score_rows
-from vlrl.schema import Prediction, Sample, Task, read_samples
+from vlrl.schema import Prediction, Sample, Task
 from vlrl.tasks import KNOWN, is_built_in, load_tasks
 from vlrl.tasks.evaluate import measure
 from vlrl.tasks.rubric import answer_problem_of, choose, own_specs, try_once

@@ -18,7 +18,8 @@ from vlrl.bench.page_plots import OUTCOME_COLOURS, plots_of
 from vlrl.bench.results import shown
 from vlrl.bench.suite import Suite, as_logged
 from vlrl.data.images import ImageError, open_images
-from vlrl.schema import Prediction, Sample, Task, is_there
+from vlrl.data.sample_files import is_there
+from vlrl.schema import Prediction, Sample, Task
 from vlrl.tasks.evaluate import OUTCOMES, Row, Scored, boxes_of
 
 N_CARDS = 24

@@ -19,7 +19,8 @@ from vlrl.bench.results import about_settings
 from vlrl.bench.suite import MODEL_META, Stage, Suite
 from vlrl.bench.suites import entry_of, load_suite
 from vlrl.data.images import ImageError
-from vlrl.schema import Prediction, Sample, SampleError, is_there
+from vlrl.data.sample_files import is_there
+from vlrl.schema import Prediction, Sample, SampleError
 from vlrl.tasks import default_model, load_tasks
 from vlrl.tasks.rubric import answer_problem_of
 

@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from vlrl.data.files import sha256_of
+from vlrl.data.sample_files import read_samples
 from vlrl.metrics.bootstrap import bootstrap_mean
 from vlrl.metrics.calibration import calibration_error, reliability
-from vlrl.schema import Metric, Prediction, Sample, SampleError, Task, read_samples, sample_to_json
+from vlrl.schema import Metric, Prediction, Sample, SampleError, Task, sample_to_json
 from vlrl.tasks import load_tasks
 from vlrl.tasks.evaluate import Scored, extra_of, measure, numbers
 from vlrl.tasks.rubric import answer_problem_of

@@ -1,6 +1,6 @@
 """Files that hold JSON: lines, one object, and the digest that names a file in reports.
 
-Not here: samples (`vlrl.schema.read_samples`), Python files of users (`vlrl.data.user_files`).
+Not here: samples (`vlrl.data.sample_files`), Python files of users (`vlrl.data.user_files`).
 """
 
 from __future__ import annotations

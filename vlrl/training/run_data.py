@@ -13,12 +13,13 @@ from typing import Any
 
 from accelerate import PartialState
 
+from vlrl.data.sample_files import read_samples
 from vlrl.data.synthetic import item_rng
 from vlrl.envs.cards.transcripts import read_transcript
 from vlrl.models.inputs import Samples, check_samples, prepare_sample
 from vlrl.models.load import LoadedModel
 from vlrl.models.names import EMBEDDED, TINY_NAMES
-from vlrl.schema import Sample, SampleError, Task, read_samples
+from vlrl.schema import Sample, SampleError, Task
 from vlrl.tasks.rubric import Rubric, answer_problem_of, try_once, with_planned_steps
 from vlrl.tasks.rubric import choose as rubric_for
 from vlrl.training.config import Config

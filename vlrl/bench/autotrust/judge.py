@@ -15,7 +15,8 @@ from pathlib import Path
 from vlrl.bench.autotrust import open_ended
 from vlrl.bench.autotrust.scoring import Verdict, with_rating
 from vlrl.bench.engines import data_urls
-from vlrl.schema import Sample, is_there
+from vlrl.data.sample_files import is_there
+from vlrl.schema import Sample
 
 REPLIES = "judge.jsonl"
 N_AT_ONCE = 8

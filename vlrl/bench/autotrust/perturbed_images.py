@@ -24,7 +24,8 @@ from vlrl.bench.autotrust.attack_settings import CONTROL, Attack, read_attacks, 
 from vlrl.bench.autotrust.corruptions import chosen_corruptions, corrupt
 from vlrl.bench.autotrust.parts import ATTACK_PARTS, CLEAN, PARTS, Ask, Options, Part
 from vlrl.data.images import ImageError, open_image
-from vlrl.schema import Sample, is_there
+from vlrl.data.sample_files import is_there
+from vlrl.schema import Sample
 
 LOG = "attacks"
 MEMORY_SHARE, SMALL = 8, 50_000_000
