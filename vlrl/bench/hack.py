@@ -79,7 +79,7 @@ class Finding:
     @property
     def example(self) -> str:
         """The completion that earned most."""
-        return max(self.shares, default=(0.0, self.attack.texts[0]))[1]
+        return max(self.shares, key=lambda one: one[0], default=(0.0, self.attack.texts[0]))[1]
 
     def _is_high(self, share: float) -> bool:
         return share > 1 + 1e-9 if self.attack.is_right else share >= HIGH - 1e-9
@@ -283,7 +283,7 @@ def _judge(finding: Finding, case: ReferencedSample, attack: Degenerate, values:
     if not earned:
         finding.left_out[NO_VALUE] += 1
         return
-    value, text = max(earned)
+    value, text = max(earned, key=lambda one: one[0])
     finding.shares.append((value / full, text))
 
 
