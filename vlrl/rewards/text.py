@@ -43,7 +43,9 @@ def mcq(text: str, sample: Sample) -> Score:
     """1 if the answer chooses a right letter (or writes out its choice), else 0. Reader: `vlrl.answers.choices.choice_letter`.
 
     None where the sample's answer is no choice. Source: VLM-R1. differs: `(B)`, `**B**`, `\\boxed{B}`, "B is right", "答案是B"
-    and the text of a choice are read; "A. or B.", "not B" and "B. <the text of another choice>" are no answer.
+    and the text of a choice are read; "A. or B.", "not B" and "B. <the text of another choice>" are no answer. differs from
+    VLMEvalKit and MMMU: they take a letter or a choice from anywhere in prose, the last of several, and MMMU a random one where
+    none is read. A metric may; a reward that pays for it teaches to name every choice.
     """
     right_letters = reference_letters(sample)
     if not right_letters:
@@ -77,7 +79,9 @@ def exact_match(text: str, sample: Sample) -> Score:
     """1 if the answer equals a right one, by canonical equality, else 0.
 
     What is put around a short answer on either side does not count: a final full stop, quotes, emphasis, a box, "The answer is"
-    (`vlrl.answers.text.bare_text`). Source: VLM-R1 (`all_match`). differs: runs of white space count as one space.
+    (`vlrl.answers.text.bare_text`). Source: VLM-R1 (`all_match`). differs: runs of white space count as one space. differs from
+    MMMU, which looks for the right answer inside the text ("not red" is red there), and from VQA's soft accuracy: each
+    reference answer counts in full, articles and number words stay.
     """
     answer, why = read_text(text, sample)
     if answer is None:
