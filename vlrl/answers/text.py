@@ -14,6 +14,7 @@ from typing import Any
 
 from vlrl.answers.boxes import MAX_CHARS
 from vlrl.answers.literals import MAX_NUMBER_CHARS
+from vlrl.answers.mathematics import is_formula
 from vlrl.answers.normalise import normalised
 from vlrl.answers.read import read_span
 from vlrl.answers.span import canon
@@ -126,7 +127,8 @@ def is_latex(text: str) -> bool:
 
 
 def is_mathematical(text: str) -> bool:
-    """Whether `math_equal` may grade an answer: a number, a fraction, a percentage, a number with its unit, or LaTeX."""
+    """Whether `math_equal` may grade an answer: a number, a fraction, a percentage, a number with its unit, LaTeX, or a
+    formula in plain signs (2^10, 3π, x=3, [0,1))."""
     text = text.strip()
     if number(text) is not None or is_latex(text) or has_exponent(text):
         return True
@@ -134,7 +136,9 @@ def is_mathematical(text: str) -> bool:
     if slash and number(upper) is not None and number(lower) is not None:
         return True
     measure = _MEASURE.fullmatch(text)
-    return measure is not None and number(measure["number"]) is not None
+    if measure is not None and number(measure["number"]) is not None:
+        return True
+    return is_formula(text)
 
 
 def is_number(value: Any) -> bool:

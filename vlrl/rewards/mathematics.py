@@ -1,47 +1,59 @@
-"""Equality of numbers and formulas. Plain numbers are compared here, formulas by math-verify in a process of its own.
-
-math-verify bounds its work by `signal.alarm`, which works in a main thread only; here a worker
-process is killed when it takes too long.
-"""
+"""Equality of numbers and formulas: numbers exactly and here, formulas with letters or functions by math-verify in a process of
+its own (`vlrl.rewards.math_verify_worker`)."""
 
 from __future__ import annotations
 
-import atexit
-import json
-import os
 import re
-import selectors
-import subprocess
-import sys
-import threading
+import time
 from fractions import Fraction
-from functools import lru_cache
 
-from vlrl.answers.span import canon
-from vlrl.answers.text import has_exponent, is_mathematical, number, read_text, reference_texts
+from vlrl.answers.final_answer import final_answer, last_boxed
+from vlrl.answers.math_numbers import Real, has_short_decimal, is_near, multiply, same
+from vlrl.answers.math_scalar import N_POINTS
+from vlrl.answers.math_symbols import MAX_FORMULA_CHARS, plain_form
+from vlrl.answers.mathematics import Collection, Relation, Scalar, Value, read_mathematics
+from vlrl.answers.text import is_mathematical, number, read_text, reference_texts
+from vlrl.rewards.math_verify_worker import LIMIT_S, own_worker, verified
+from vlrl.rewards.scoring import TOO_LONG
 from vlrl.schema import Sample, Score
 
-MAX_FORMULA_CHARS = 512
-LIMIT_S = 3.0
-"""Seconds for one comparison, after the worker has started. Most take milliseconds; a nested power may never end."""
-START_S = 120.0
+__all__ = ["MAX_FORMULA_CHARS", "equal_numbers", "last_boxed", "math_equal", "math_problem", "same_mathematics", "verified"]
+
+CALL_LIMIT_S = 0.45
+"""Seconds that one call may wait for math-verify, all its formulas together."""
 
 
 def math_problem(sample: Sample) -> str | None:
-    """Why `math_equal` cannot grade a sample's answer, or None."""
+    """Why `math_equal` cannot grade a sample's answer, or None. Where a reference answer is a formula that math-verify must
+    compare, its process is started here, before the first completion."""
     for answer in reference_texts(sample):
         if not is_mathematical(answer):
             return f"math_equal grades numbers and LaTeX, not {answer!r}; use exact_match"
+    if any(_needs_math_verify(value) for answer in reference_texts(sample) for value in _readings(answer)):
+        own_worker().start()
     return None
 
 
 def math_equal(text: str, sample: Sample) -> Score:
-    """1 if the answer's number or formula equals a right one, else 0. None where the sample's answer is neither.
+    """1 if the final answer's value equals a right one, else 0. None where the sample's answer is neither number nor LaTeX.
 
-    Read: the content of the last `\\boxed{}`, else the whole answer; at most 512 characters.
-    Source: VLM-R1's math reward. differs: plain numbers compare exactly (fractions of decimals to one part
-    in a million), a percentage also equals its number and its hundredth however they are written, a number with an exponent
-    only the same characters; never applied to labels, boxes, dates or part numbers; a time-out is 0.
+    The final answer is the content of `\\boxed{}`, what follows "the answer is", the whole text, or the one formula of a
+    sentence (`vlrl.answers.final_answer`), at most 512 characters. It is read as a whole or not at all. Numbers, roots,
+    powers and multiples of pi compare exactly, formulas with letters at four points; intervals, tuples, sets and matrices part
+    by part; functions, inequalities and equations by math-verify (`verify(reference, answer)`, both in delimiters, LaTeX first
+    and then plain expressions, strict, 6 decimals).
+
+    Sources: VLM-R1's math reward; math-verify's documented examples. differs, on purpose:
+    - An answer of which only a part is understood, several different answers, a negated answer or a bound ("at least 42") are
+      unread. math-verify takes the last number it finds: 2 for `2\\sqrt{3}` written without delimiters, 42 for "40, 41, 42".
+    - `a = b = c` counts only where the sides are equal, `≈` only where it rounds; math-verify takes the last side.
+    - Small numbers are not rounded: 1/2^98 is not 1/2^99. A decimal equals a fraction or root to one part in a million where
+      that has no short decimal form; a decimal of 15 digits or more, as computers print them, so equals any number.
+    - A percentage equals its number and its hundredth, however they are written. `1e3` is 1000 (math-verify reads 1).
+    - A reference without unit accepts the number with any unit; with a unit, the same unit or none. Units are not converted.
+    - Comparisons longer than 0.45 s are 0 with a reason, counted as `rewards/math_equal/too_long`. The first formula of a
+      process that needs math-verify waits about a second for it to start.
+    Never applied to labels, boxes, dates or part numbers.
     """
     references = reference_texts(sample)
     if not references or not all(is_mathematical(reference) for reference in references):
@@ -49,184 +61,251 @@ def math_equal(text: str, sample: Sample) -> Score:
     answer, why = read_text(text, sample)
     if answer is None:
         return Score(0.0, None, why)
-    candidate = last_boxed(answer)
-    if candidate is None:
-        return Score(0.0, None, "a box that is not closed")
-    if len(candidate) > MAX_FORMULA_CHARS:
-        return Score(0.0, None, f"longer than {MAX_FORMULA_CHARS} characters")
-    if not _may_be_mathematical(candidate, references):
-        return Score(0.0, None, "no number and no formula")
+    plain = _plain_integer(answer)
+    if plain is not None and all(_PLAIN_INTEGER.fullmatch(reference) for reference in references):
+        right = plain in map(int, references)
+        return Score(float(right), answer, f"as numbers, against {' or '.join(references)}"[:200])
+    same_text = (
+        next((one for one in references if _signs(one) == _signs(answer)), None) if len(answer) <= MAX_FORMULA_CHARS else None
+    )
+    if same_text is not None:
+        return Score(1.0, answer, f"the same as {same_text}")
+    found = final_answer(answer)
+    if not found.texts:
+        return Score(0.0, None, found.why)
+    readings = [
+        read_mathematics(one) if len(one) <= MAX_FORMULA_CHARS else f"longer than {MAX_FORMULA_CHARS} characters"
+        for one in found.texts
+    ]
+    for one, values in zip(found.texts, readings, strict=True):
+        if isinstance(values, str) and not any(_signs(one) == _signs(reference) for reference in references):
+            return Score(0.0, None, f"{one[:60]!r} cannot be read as a whole: {values}")
+    deadline = time.monotonic() + CALL_LIMIT_S
+    if not _are_one(found.texts, deadline):
+        return Score(0.0, None, f"several answers: {', '.join(found.texts)}"[:200])
     whys = []
     for reference in references:
-        equal, why = _equal(reference, candidate)
+        equal, why = same_mathematics(reference, found.texts[-1], deadline)
         if equal:
-            return Score(1.0, candidate, f"{why} {reference}")
+            return Score(1.0, found.texts[-1], f"{why} {reference}"[:200])
         whys.append(f"{why} {reference}")
-    return Score(0.0, candidate, "; ".join(whys)[:200])
+    return Score(0.0, None if any(TOO_LONG in why for why in whys) else found.texts[-1], "; ".join(whys)[:200])
 
 
-def last_boxed(text: str) -> str | None:
-    """The content of the last `\\boxed{...}`, the text itself where there is none, None where it is not closed."""
-    start = text.rfind("\\boxed{")
-    if start < 0:
-        return text
-    depth = 0
-    for at in range(start + len("\\boxed"), len(text)):
-        depth += (text[at] == "{") - (text[at] == "}")
-        if depth == 0:
-            return text[start + len("\\boxed{") : at].strip()
-    return None
+_PLAIN_INTEGER = re.compile(r"-?[0-9]{1,18}")
+_HUNDREDTH = Fraction(1, 100)
 
 
-_PERCENT = re.compile(r"(.*[0-9.])\s*\\?%")
-_NUMERIC = re.compile(r"[0-9\\√π½¼¾]")
-_FORMAL = re.compile(r"[0-9\\√π½¼¾$=^∞∅]|\b[A-Za-z]\b", re.ASCII)
+def _plain_integer(text: str) -> int | None:
+    return int(text) if _PLAIN_INTEGER.fullmatch(text) else None
 
 
-def _may_be_mathematical(text: str, references: list[str]) -> bool:
-    """Whether a text can equal a right answer at all; prose is turned away here, without a process."""
-    return (_NUMERIC if all(_plain_value(reference) for reference in references) else _FORMAL).search(text) is not None
+def equal_numbers(reference: str, answer: str) -> bool | None:
+    """Whether an answer is the number that a reference is, by the rules of `math_equal`; None where the reference is no plain
+    number."""
+    if number(reference) is None:
+        return None
+    found = final_answer(answer) if len(answer) <= 100_000 else None
+    if found is None or not found.texts:
+        return False
+    deadline = time.monotonic() + CALL_LIMIT_S
+    return _are_one(found.texts, deadline) and same_mathematics(reference, found.texts[-1], deadline)[0]
 
 
-def _equal(reference: str, candidate: str) -> tuple[bool, str]:
-    if canon(reference) == canon(candidate):
+def _are_one(texts: tuple[str, ...], deadline: float) -> bool:
+    """Whether several statements of the answer are all the same."""
+    return all(same_mathematics(texts[-1], one, deadline)[0] for one in texts[:-1])
+
+
+def _signs(text: str) -> str:
+    """A text's signs without white space, delimiters and a final full stop, for the equality of texts."""
+    text = re.sub(r"\s|\\(?:left|right)(?![A-Za-z])|(?<!\\)\$|(?<!\\)\\[()\[\]]", "", plain_form(text)).removesuffix(".")
+    return text.replace("\\dfrac", "\\frac").replace("\\tfrac", "\\frac")
+
+
+def _readings(text: str) -> tuple[Value, ...]:
+    """The readings of a reference answer."""
+    found = final_answer(text) if "boxed" in text else None
+    values = read_mathematics(found.texts[-1] if found is not None and found.texts else text.strip().rstrip("."))
+    return () if isinstance(values, str) else values
+
+
+def _needs_math_verify(value: Value | None) -> bool:
+    if isinstance(value, Collection):
+        return any(_needs_math_verify(item) for item in value.items)
+    if isinstance(value, Relation):
+        return value.symbol is None or _needs_math_verify(value.value)
+    return value is not None and value.number is None and not value.is_opaque and not all(value.points)
+
+
+def same_mathematics(reference: str, candidate: str, deadline: float | None = None) -> tuple[bool, str]:
+    """Whether two texts, each a formula as a whole, have the same value, and the reason in words."""
+    if _signs(reference) == _signs(candidate):
         return True, "the same as"
-    true, predicted = _plain_value(reference), _plain_value(candidate)
-    if has_exponent(reference) or has_exponent(candidate):
-        return False, "a number with an exponent equals only the same characters, against"
-    if true is not None and predicted is not None:
-        return _same_number(true, predicted), "as numbers, against"
-    return verified(reference, candidate)
+    references, candidates = _readings(reference), read_mathematics(candidate)
+    if not references:
+        return False, "the reference answer cannot be read:"
+    if isinstance(candidates, str):
+        return False, f"cannot be read as a whole ({candidates}), against"
+    comparison = ValueComparison(time.monotonic() + CALL_LIMIT_S if deadline is None else deadline)
+    for a in references:
+        for b in candidates:
+            if comparison.same(a, b):
+                return True, comparison.why or "as numbers, against"
+    return False, comparison.why or "as numbers, against"
 
 
-def _plain_value(text: str) -> tuple[Fraction, bool] | None:
-    """A number or fraction of numbers, and whether it is a percentage; None for anything else."""
-    text = text.strip().removeprefix("$").removesuffix("$").strip()
-    percent = _PERCENT.fullmatch(text)
-    if percent:
-        text = percent[1]
-    upper, slash, lower = text.partition("/")
-    value = number(upper)
-    if slash and value is not None:
-        below = number(lower)
-        value = None if not below else value / below
-    return None if value is None else (value, percent is not None)
+class ValueComparison:
+    """Compares values; formulas go to math-verify until the deadline."""
+
+    def __init__(self, deadline: float) -> None:
+        self.deadline, self.why = deadline, ""
+
+    def same(self, a: Value, b: Value) -> bool:
+        if isinstance(a, Relation) or isinstance(b, Relation):
+            return self._same_relation(a, b)
+        if isinstance(a, Collection) and len(a.items) == 1 and a.kind in ("set", "list"):
+            return self.same(a.items[0], b)
+        if isinstance(b, Collection) and len(b.items) == 1 and b.kind in ("set", "list"):
+            return self.same(a, b.items[0])
+        if isinstance(a, Collection) and isinstance(b, Collection):
+            return self._same_group(a, b)
+        if isinstance(a, Collection) or isinstance(b, Collection):
+            group, other = (a, b) if isinstance(a, Collection) else (b, a)
+            if isinstance(group, Collection) and group.kind in ("list", "set"):
+                return bool(group.items) and all(self.same(item, other) for item in group.items)
+            return (
+                self._by_math_verify(a, b)
+                if isinstance(other, Scalar) and other.number is None and not other.is_opaque
+                else False
+            )
+        return self._same_scalar(a, b)
+
+    def _same_scalar(self, a: Scalar, b: Scalar) -> bool:
+        if a.unit and b.unit and a.unit != b.unit:
+            self.why = f"{b.unit} is another unit, against"
+            return False
+        if a.latex == b.latex and a.is_percent == b.is_percent:
+            return True
+        if a.number is not None and b.number is not None:
+            return _same_number(a, b)
+        if a.is_opaque or b.is_opaque:
+            return False
+        at_points = _same_at_points(a, b)
+        if at_points is not None:
+            self.why = "by their values, against"
+            return at_points
+        return self._by_math_verify(a, b)
+
+    def _same_group(self, a: Collection, b: Collection) -> bool:
+        loose, ordered = ("list", "set"), ("()", "list", "set")
+        if a.kind == "union" or b.kind == "union":
+            return (a.kind == b.kind and self._unordered(a.items, b.items)) or self._by_math_verify(a, b)
+        if a.kind in loose and b.kind in loose:
+            return self._unordered(a.items, b.items)
+        lists = ("[]", "()", *loose)
+        if a.kind == b.kind or (a.kind in ordered and b.kind in ordered) or (
+            len(a.items) > 2 and a.kind in lists and b.kind in lists
+        ):  # fmt: skip
+            if len(a.items) == len(b.items) and all(self.same(x, y) for x, y in zip(a.items, b.items, strict=True)):
+                return True
+            return (
+                len(a.items) > 2
+                and {a.kind, b.kind} & set(loose) != set()
+                and "()" not in (a.kind, b.kind)
+                and self._unordered(a.items, b.items)
+            )
+        return False
+
+    def _unordered(self, a: tuple[Value, ...], b: tuple[Value, ...]) -> bool:
+        """Each item of one is an item of the other; repeated items count once."""
+        return all(any(self.same(x, y) for y in b) for x in a) and all(any(self.same(x, y) for x in a) for y in b)
+
+    def _same_relation(self, a: Value, b: Value) -> bool:
+        a_name, b_name = (one.symbol if isinstance(one, Relation) else None for one in (a, b))
+        a_value, b_value = (one.value if isinstance(one, Relation) else one for one in (a, b))
+        if a_value is not None and b_value is not None and (a_name is None or b_name is None or _same_name(a_name, b_name)):
+            if self.same(a_value, b_value):
+                return True
+            roundings = [
+                (one.rounded, other) for one, other in ((a, b_value), (b, a_value)) if isinstance(one, Relation) and one.rounded
+            ]
+            if any(rounded is not None and self.same(rounded, other) for rounded, other in roundings):
+                return True
+            if a_name is None or b_name is None or not (_needs_math_verify(a_value) or _needs_math_verify(b_value)):
+                return False
+        if a.latex == b.latex:
+            return True
+        one_number = [one for one in (a, b) if isinstance(one, Scalar)]
+        if one_number:
+            self.why = "an equation against a value"
+            return False
+        if any(_is_known(one) for one in (a, b)) and not all("=" in one.latex for one in (a, b)):
+            self.why = "another relation, against"
+            return False
+        if all(_is_known(one) for one in (a, b)):
+            self.why = "another variable, against"
+            return False
+        return self._by_math_verify(a, b)
+
+    def _by_math_verify(self, a: Value, b: Value) -> bool:
+        left = self.deadline - time.monotonic()
+        if left < 0.02:
+            self.why = f"{TOO_LONG} to compare, against"
+            return False
+        equal, self.why = verified(_latex(a), _latex(b), LIMIT_S if left > LIMIT_S * 0.9 else round(left, 1))
+        return equal
 
 
-def _same_number(true: tuple[Fraction, bool], predicted: tuple[Fraction, bool]) -> bool:
-    """Equal, or for fractions of decimals within one part in a million. One percentage is also read as its number."""
-    (a, a_percent), (b, b_percent) = true, predicted
-    if _near(a, b):
+def _is_known(value: Value) -> bool:
+    """Whether a relation gives a number to a variable."""
+    return isinstance(value, Relation) and isinstance(value.value, Scalar) and value.value.number is not None
+
+
+def _latex(value: Value) -> str:
+    if isinstance(value, Collection) and value.kind in ("list", "set"):
+        return r"\{" + ",".join(_latex(item) for item in value.items) + r"\}"
+    return value.latex
+
+
+def _same_name(a: str, b: str) -> bool:
+    return a.casefold().replace(" ", "") == b.casefold().replace(" ", "")
+
+
+def _same_at_points(a: Scalar, b: Scalar) -> bool | None:
+    """Whether two formulas have the same values at fixed points, None where they have too few there to tell."""
+    values = [one.points or (one.number,) * N_POINTS for one in (a, b)]
+    pairs = [(x, y) for x, y in zip(*values, strict=True) if x is not None and y is not None]
+    if any(not same(x, y) for x, y in pairs):
+        return False
+    return True if len(pairs) == N_POINTS else None
+
+
+def _same_number(a: Scalar, b: Scalar) -> bool:
+    """Equal, or a decimal that is the other rounded. One percentage is also read as its number, unless it is below 1%: "0.5%"
+    is not 1/2."""
+    if a.is_percent == b.is_percent:
+        return _near(a, b)
+    share = a.number if a.is_percent else b.number
+    if share is not None and abs(share.decimal()) >= 1 and _near(a, b):
         return True
-    return a_percent != b_percent and _near(a / 100 if a_percent else a, b / 100 if b_percent else b)
+    hundredth = Real(_HUNDREDTH)
+    return _near(_scaled(a, hundredth) if a.is_percent else a, _scaled(b, hundredth) if b.is_percent else b)
 
 
-def _near(a: Fraction, b: Fraction) -> bool:
-    if a == b or (a.denominator == 1 and b.denominator == 1):
-        return a == b
-    return abs(a - b) * 1_000_000 <= max(abs(a), abs(b))
+def _scaled(a: Scalar, factor: Real) -> Scalar:
+    assert a.number is not None
+    return Scalar(a.latex, multiply(a.number, factor), a.is_decimal, a.is_computed)
 
 
-# ---- the worker
-
-_PROGRAM = """
-import json, logging, sys
-try:
-    import resource
-    resource.setrlimit(resource.RLIMIT_AS, (1 << 31, 1 << 31))
-except ImportError:
-    pass  # no such limits on this system
-logging.disable(logging.CRITICAL)
-from math_verify import parse, verify
-answer, sys.stdout = sys.stdout, sys.stderr
-print("ready", file=answer, flush=True)
-for line in sys.stdin:
-    reference, candidate = json.loads(line)
-    sides = [parse(text, parsing_timeout=None) for text in (reference, candidate)]
-    print(json.dumps([bool(verify(*sides, timeout_seconds=None)), bool(sides[0]), bool(sides[1])]), file=answer, flush=True)
-"""
-
-
-class _Worker:
-    """One process that compares formulas, one at a time. It is started when first needed and replaced when it is late."""
-
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.process: subprocess.Popen[str] | None = None
-        self.pid = os.getpid()
-
-    def ask(self, reference: str, candidate: str, limit_s: float) -> list[bool] | None:
-        """Equal, reference parsed, candidate parsed; None after `limit_s` seconds or where the comparison ended the worker
-        (out of its 2 GiB of memory, out of stack)."""
-        with self.lock:
-            process = self._running()
-            assert process.stdin is not None
-            try:
-                process.stdin.write(json.dumps([reference, candidate]) + "\n")
-                process.stdin.flush()
-                line = self._line(process, limit_s)
-            except BrokenPipeError:
-                line = ""
-            if line:
-                found: list[bool] = json.loads(line)
-                return found
-            self.stop()
-            return None
-
-    def _running(self) -> subprocess.Popen[str]:
-        if self.process is not None and self.process.poll() is None:
-            return self.process
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", _PROGRAM],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            encoding="utf-8",
-        )
-        if self._line(self.process, START_S) != "ready\n":
-            self.stop()
-            raise RuntimeError("math-verify does not start; try: python -c 'import math_verify'")
-        return self.process
-
-    @staticmethod
-    def _line(process: subprocess.Popen[str], limit_s: float) -> str:
-        """The next line, or "" when none comes in time. The worker writes one line an answer, so no rest is buffered."""
-        assert process.stdout is not None
-        with selectors.DefaultSelector() as selector:
-            selector.register(process.stdout, selectors.EVENT_READ)
-            return process.stdout.readline() if selector.select(limit_s) else ""
-
-    def stop(self) -> None:
-        process, self.process = self.process, None
-        if process is not None:
-            process.kill()
-            process.communicate()
-
-
-_worker = _Worker()
-
-
-def _own_worker() -> _Worker:
-    """This process' worker: a forked child must not share its parent's pipes or lock."""
-    global _worker
-    if _worker.pid != os.getpid():
-        _worker = _Worker()
-    return _worker
-
-
-@atexit.register
-def _stop_worker() -> None:
-    if _worker.pid == os.getpid():
-        _worker.stop()
-
-
-@lru_cache(maxsize=4096)
-def verified(reference: str, candidate: str, limit_s: float = LIMIT_S) -> tuple[bool, str]:
-    """math-verify's `verify(reference, candidate)` within `limit_s` seconds, and the reason in words."""
-    found = _own_worker().ask(reference, candidate, limit_s)
-    if found is None:
-        return False, f"math-verify gave up or took longer than {limit_s:g} s, against"
-    if not found[1]:
-        return False, "math-verify cannot read the reference answer"
-    return found[0], "by math-verify, against" if found[2] else "math-verify cannot read the answer, against"
+def _near(a: Scalar, b: Scalar) -> bool:
+    assert a.number is not None
+    assert b.number is not None
+    if same(a.number, b.number):
+        return True
+    if a.is_computed or b.is_computed:
+        return is_near(a.number, b.number)
+    if a.is_decimal == b.is_decimal:
+        return False
+    exact, stated = (b.number, a.number) if a.is_decimal else (a.number, b.number)
+    return not has_short_decimal(exact) and is_near(exact, stated)

@@ -27,6 +27,8 @@ from vlrl.schema import Reward, Sample, Score, TaskError
 
 N_REQUESTS = 16
 """Requests of network rewards at the same time."""
+TOO_LONG = "took too long"
+"""Stands in the reason of a score that was given up at a time limit; its value is 0 and its answer None."""
 DOES_NOT_APPLY = Score(None, None, "does not apply to this row")
 
 
@@ -159,8 +161,8 @@ def as_trl(
 
     `base`: the reward whose value this one needs (`"base" in reward.needs`). `applies`: which samples it scores; the others
     get None, which TRL leaves out of the sum. Each score's parsed answer and reason go to the completions log; the share of
-    completions that could not be read is the metric `rewards/<name>/unparsed`, of those it did not apply to
-    `rewards/<name>/none_ratio`.
+    completions that could not be read is the metric `rewards/<name>/unparsed` (of those given up at a time limit, which are
+    among them, `rewards/<name>/too_long` where there are any), of those it did not apply to `rewards/<name>/none_ratio`.
     """
 
     def function(
@@ -193,6 +195,9 @@ def as_trl(
             if applied:
                 unread = sum(score.answer is None for score in applied)
                 log_metric(f"rewards/{reward.name}/unparsed", unread / len(applied))
+                too_long = sum(score.answer is None and TOO_LONG in score.why for score in applied)
+                if too_long:
+                    log_metric(f"rewards/{reward.name}/too_long", too_long / len(applied))
         return [score.value for score in scores]
 
     function.__name__ = reward.name

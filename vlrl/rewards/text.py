@@ -5,9 +5,9 @@ from __future__ import annotations
 from vlrl.answers.choices import LETTERS, choice_letter, reference_letters
 from vlrl.answers.phrases import denials
 from vlrl.answers.span import canon
-from vlrl.answers.text import bare_text, number, read_text, reference_texts
+from vlrl.answers.text import bare_text, read_text, reference_texts
 from vlrl.answers.yes_no import reference_yes_no, yes_or_no
-from vlrl.rewards.mathematics import math_equal, math_problem
+from vlrl.rewards.mathematics import equal_numbers, math_equal, math_problem
 from vlrl.schema import Sample, Score
 
 __all__ = ["exact_match", "fuzzy_match", "math_equal", "math_problem", "mcq", "mcq_problem", "yes_no", "yes_no_problem"]
@@ -94,9 +94,10 @@ def exact_match(text: str, sample: Sample) -> Score:
 def fuzzy_match(text: str, sample: Sample, *, min_ratio: float = 0.0) -> Score:
     """Indel similarity to the nearest right answer, 2 * LCS(a, b) / (len a + len b) on canonical strings, in 0..1.
 
-    Where both are plain numbers, 1 for equal ones, else 0. Below `min_ratio` the value is 0; at its default, unrelated
-    words score above 0, a known weakness of this reward. Where one of the two holds a denial ("not", "不是") and the other
-    none, 0. Source: VLM-R1's default. differs: no maths check first, which took "2024-01" for "2024-02".
+    For a plain number, 1 where the answer is that number (by the rules of `math_equal`), else 0. Below `min_ratio` the value
+    is 0; at its default, unrelated words score above 0, a known weakness of this reward. Where one of the two holds a denial
+    ("not", "不是") and the other none, 0. Source: VLM-R1's default. differs: no maths check first, which took "2024-01" for
+    "2024-02".
     """
     answer, why = read_text(text, sample)
     if answer is None:
@@ -110,9 +111,9 @@ def _shown(sample: Sample) -> str:
 
 
 def _similarity(answer: str, reference: str) -> float:
-    value, wanted = number(answer), number(reference)
-    if value is not None and wanted is not None:
-        return float(value == wanted)
+    equal = equal_numbers(reference, answer)
+    if equal is not None:
+        return float(equal)
     a, b = canon(answer).removesuffix("."), canon(reference).removesuffix(".")
     if denials(a) != denials(b):
         return 0.0
