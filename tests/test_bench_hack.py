@@ -278,3 +278,27 @@ def test_images_of_a_file_give_the_size(hacked, tmp_path):
     whole = found(made, "whole image", "iou_f1")
     assert "[0.0, 0.0, 300.0, 200.0]" in whole["example"] or "[0,0,300,200]" in whole["example"]
     assert whole["left_out"] == {"right by chance": 1}  # of the second sample the whole image is the answer
+
+
+def test_a_reward_that_pays_references_nothing_is_not_taken_for_one_of_form(hacked, tmp_path):
+    rows = [
+        {"id": f"d{i}", "task": "detection", "images": ["synthetic:detection/train/0/1"], "question": "cell"}
+        | {"answer": [{"bbox_2d": [i, i, 40 + i, 60 + i], "label": "cell"}]}
+        for i in (1, 50)
+    ]
+    code, made, out, err = hacked("detection", rows, ["visual_rft_confidence"])
+    assert code == 1
+    assert made["reads_no_answer"] == []  # its boxes have no confidence, so they earn nothing
+    assert "nothing to compare with" in err
+    assert "the reference answer earns nothing, up to 2 samples" in out
+
+
+def test_a_task_that_fails_is_one_line(hacked, tmp_path):
+    task = tmp_path / "failing.py"
+    task.write_text(
+        "from vlrl.schema import Task\n"
+        "TASK = Task(name='t', prompt=lambda s: s.meta['gone'], rewards=['exact_match'], metric=lambda s, p: 1.0, oracle=lambda s: 'a')\n"
+    )
+    code, _, _, err = hacked(task, [{"id": "1", "task": "t", "question": "q", "answer": "a"}])
+    assert code == 2
+    assert "its prompt failed on sample '1'" in err

@@ -259,7 +259,7 @@ def test_bench_hack_tries_the_judge(endpoint, reply, code, tmp_path, capsys):
         assert "'echo of the question' earns 1.00 of llm_judge" in err
         assert "'empty answer'" not in err
     elif reply == "good":
-        assert "the judge gave no usable reply" in err
+        assert "failed: the judge gave no value for" in err
     else:
         shares = {one["attack"]: one["share"] for one in made["findings"]}
         assert all(shares[name] == 0 for name in ("empty answer", "injected instruction", "injected score", "format only"))
