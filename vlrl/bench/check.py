@@ -1,4 +1,5 @@
-"""`check`: every row of a data file is valid, its images open, and its reference answer earns full marks."""
+"""`check`: every row of a data file is valid, its images open, and its reference answer earns full marks, in another spelling
+too, and less with something changed."""
 
 from __future__ import annotations
 
@@ -9,18 +10,19 @@ import sys
 from collections import Counter
 from collections.abc import Mapping
 
+from vlrl.bench.check_spellings import other_spellings
 from vlrl.data.sample_files import read_samples
-from vlrl.rewards import load_reward
+from vlrl.rewards import REWARDS, load_reward
 from vlrl.rewards.scoring import score_rows
-from vlrl.schema import Prediction, Sample, Task
+from vlrl.schema import Prediction, Reward, Sample, Task
 from vlrl.tasks import KNOWN, is_built_in, load_tasks
 from vlrl.tasks.evaluate import measure
-from vlrl.tasks.rubric import answer_problem_of, choose, own_specs, try_once
+from vlrl.tasks.rubric import FORMS, answer_problem_of, choose, own_specs, try_once
 
 ROUNDING = {"px": 1e-3, "norm1000": 0.05, "norm1": 0.01}
 """What writing the reference answer in a coordinate convention may cost of a reward."""
 
-ALL_RIGHT = "the reference answer earns full marks"
+ALL_RIGHT = "the reference answer earns full marks, in other spellings too, and less with a number, letter or box changed"
 
 
 def check_data(args: argparse.Namespace) -> int:
@@ -93,18 +95,62 @@ def _oracle_problem(sample: Sample, task: Task) -> str | None:
     text = task.oracle(sample)
     rewards = [load_reward(spec) for spec in own_specs(sample, {sample.task: task})]
     compares = any("group" in reward.needs for reward in rewards)
-    if (compares or not is_built_in(task)) and not task.parallel(sample):
+    by_metric = (compares or not is_built_in(task)) and not task.parallel(sample)
+    if by_metric:
         rows = measure(task, [sample], [Prediction(sample.id, text, 1, False)])
         if rows and rows[0].outcome != "right":
             return f"the reference answer {text!r} is {rows[0].outcome} by the task's metric (read: {rows[0].answer!r})"
-    if compares:
-        return None  # what a completion earns depends on the others of its group
+    if compares:  # what a completion earns depends on the others of its group
+        return _metric_problem(sample, task, text) if is_built_in(task) and by_metric else None
     for reward in rewards:
         if reward.needs & {"network", "base", "n_tokens"} or reward.high <= 0:
             continue
         score = score_rows(reward, [text], [sample], 0, None)[0]
-        least = reward.high - ROUNDING[str(sample.meta["coords"])] if math.isfinite(reward.high) else 1e-9
+        least = _least(reward, sample)
         if score.value is None or score.value < least:
-            most = f" of {reward.high:g}" if math.isfinite(reward.high) else ""
-            return f"the reference answer {text!r} earns {score.value}{most} from {reward.name}: {score.why}"
+            return f"the reference answer {text!r} earns {score.value}{_most(reward)} from {reward.name}: {score.why}"
+        problem = _spelling_problem(sample, reward, text) if reward.name in REWARDS and math.isfinite(reward.high) else None
+        if problem:
+            return problem
+    return None
+
+
+def _least(reward: Reward, sample: Sample) -> float:
+    """What counts as full marks."""
+    return reward.high - ROUNDING[str(sample.meta["coords"])] if math.isfinite(reward.high) else 1e-9
+
+
+def _most(reward: Reward) -> str:
+    return f" of {reward.high:g}" if math.isfinite(reward.high) else ""
+
+
+def _spelling_problem(sample: Sample, reward: Reward, reference: str) -> str | None:
+    """Whether the reference answer loses by another spelling, or loses nothing by another number, letter, label or box. Rewards
+    on the form alone are not asked."""
+    if reward.name in FORMS:
+        return None
+    spellings = other_spellings(sample, reference)
+    texts = [*spellings.same, *spellings.changed]
+    scores = [score_rows(reward, [text], [sample], 0, None)[0] for text in texts]
+    least, n_same = _least(reward, sample), len(spellings.same)
+    for text, score in zip(texts[:n_same], scores[:n_same], strict=True):
+        if score.value is None or score.value < least:
+            return (
+                f"the reference answer spelled as {text!r} earns {score.value}{_most(reward)} from {reward.name}: {score.why}"
+            )
+    for text, score in zip(texts[n_same:], scores[n_same:], strict=True):
+        if score.value is not None and score.value >= least:
+            return f"the wrong answer {text!r} earns {score.value}{_most(reward)} from {reward.name}: {score.why}"
+    return None
+
+
+def _metric_problem(sample: Sample, task: Task, reference: str) -> str | None:
+    """As `_spelling_problem`, by the task's metric, for rewards that compare the completions of a group."""
+    spellings = other_spellings(sample, reference)
+    for texts, is_right in ((spellings.same, True), (spellings.changed, False)):
+        for text in texts:
+            rows = measure(task, [sample], [Prediction(sample.id, text, 1, False)])
+            if rows and (rows[0].outcome == "right") != is_right:
+                what = "the reference answer spelled as" if is_right else "the wrong answer"
+                return f"{what} {text!r} is {rows[0].outcome} by the task's metric (read: {rows[0].answer!r})"
     return None

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from vlrl.answers.mathematics import is_formula
 from vlrl.answers.read import read_span
 from vlrl.answers.span import canon
 from vlrl.answers.text import is_latex, is_number, number, reference_answers, reference_texts, without_full_stop
@@ -45,7 +46,7 @@ def sft_target(sample: Sample) -> str:
 
 
 def qa_reward(sample: Sample) -> str:
-    """The reward that a question's answer asks for: `mcq` with choices, `yes_no`, `math_equal` for a number or LaTeX, else
+    """The reward that a question's answer asks for: `mcq` with choices, `yes_no`, `math_equal` for a number or a formula, else
     `exact_match`. Of several right answers all must be of that kind."""
     if sample.choices:
         return "mcq"
@@ -53,7 +54,9 @@ def qa_reward(sample: Sample) -> str:
     if texts and all(without_full_stop(text) in ("yes", "no") for text in texts):
         return "yes_no"
     given = reference_answers(sample)
-    if given and all(is_number(one) or number(str(one)) is not None or is_latex(str(one)) for one in given):
+    if given and all(
+        is_number(one) or number(str(one)) is not None or is_latex(str(one)) or is_formula(str(one)) for one in given
+    ):
         return "math_equal"
     return "exact_match"
 
