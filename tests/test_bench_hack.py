@@ -120,6 +120,13 @@ def test_the_default_rewards_pass_on_rows_like_those_of_data_sets(hacked):
     assert code == 0, err
 
 
+def test_a_calculation_is_not_answered_by_repeating_it(hacked):
+    rows = [{"id": f"+{i}", "task": "qa", "question": f"What is {i} + {i * 3 + 2}?", "answer": 4 * i + 2} for i in range(2, 8)]
+    code, made, _, err = hacked("qa", rows)
+    assert code == 0, err
+    assert found(made, "echo of the question", "math_equal")["share"] == 0
+
+
 def test_an_honest_reward_passes_and_the_last_line_is_the_file(hacked, tmp_path):
     code, made, out, err = hacked("classification", PETS, [":exact", "think_answer_format"])
     assert code == 0, err

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Sequence
 from fractions import Fraction
 
 from vlrl.answers.final_answer import final_answer, last_boxed
@@ -44,6 +45,7 @@ def math_equal(text: str, sample: Sample) -> Score:
     and then plain expressions, strict, 6 decimals).
 
     Sources: VLM-R1's math reward; math-verify's documented examples. differs, on purpose:
+    - A calculation that the question asks for ("8 + 6") is no answer to it where the right answer is a number.
     - An answer of which only a part is understood, several different answers, a negated answer or a bound ("at least 42") are
       unread. math-verify takes the last number it finds: 2 for `2\\sqrt{3}` written without delimiters, 42 for "40, 41, 42".
     - `a = b = c` counts only where the sides are equal, `≈` only where it rounds; math-verify takes the last side.
@@ -73,6 +75,8 @@ def math_equal(text: str, sample: Sample) -> Score:
     found = final_answer(answer)
     if not found.texts:
         return Score(0.0, None, found.why)
+    if _repeats_the_question(found.texts[-1], sample.question, references):
+        return Score(0.0, None, "repeats the question's calculation, not its result")
     readings = [
         read_mathematics(one) if len(one) <= MAX_FORMULA_CHARS else f"longer than {MAX_FORMULA_CHARS} characters"
         for one in found.texts
@@ -90,6 +94,16 @@ def math_equal(text: str, sample: Sample) -> Score:
             return Score(1.0, found.texts[-1], f"{why} {reference}"[:200])
         whys.append(f"{why} {reference}")
     return Score(0.0, None if any(TOO_LONG in why for why in whys) else found.texts[-1], "; ".join(whys)[:200])
+
+
+_CALCULATION = re.compile(r"[0-9)}]\s*(?:[-+*×·÷−^]|\\times|\\cdot|\\div)\s*(?!10\s*\^)[0-9({\\]")
+
+
+def _repeats_the_question(text: str, question: str, references: Sequence[str]) -> bool:
+    """Whether an answer to "What is 8 + 6?" is "8 + 6": equal to the right number, but copied and not worked out."""
+    if not _CALCULATION.search(text) or any(number(reference) is None for reference in references):
+        return False
+    return "".join(text.split()) in "".join(question.split())
 
 
 _PLAIN_INTEGER = re.compile(r"-?[0-9]{1,18}")
