@@ -11,6 +11,7 @@ from vlrl.answers.corners import four_numbers, named_corners, plain, valid
 from vlrl.answers.literals import NUMBER, Unreadable
 from vlrl.answers.span import canon
 
+MAX_LINES = 600
 _GENERIC_LEAD = frozenset(
     ["answer", "final answer", "result", "results", "output", "box", "boxes", "bbox", "bbox 2d", "bounding box",
      "bounding boxes", "coordinates", "location", "position", "object", "objects", "detection", "detections", "json",
@@ -97,6 +98,8 @@ def read_plain_lines(text: str, frame: Frame) -> ParsedBoxes:
     """An answer without brackets: four numbers a line, with a label before them or not, or named corners. Raises Unreadable."""
     items: list[BoxItem] = []
     for line in text.splitlines():
+        if len(items) > MAX_LINES:
+            raise Unreadable(f"more than {MAX_LINES} lines")
         if not line.strip(" \t,;"):
             continue
         named = {m["name"]: m["number"] for m in _NAMED_NUMBER.finditer(line[:200])}

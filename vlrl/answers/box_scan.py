@@ -20,7 +20,7 @@ from vlrl.answers.corners import coordinate, valid
 from vlrl.answers.literals import MAX_NUMBER_CHARS, NUMBER, CutOff, LiteralReader, Unreadable
 from vlrl.answers.nones import doubt, says_none
 
-MAX_PARTS = 2000
+MAX_PARTS = 600
 _POINT = rf"\(\s*(?P<x>{NUMBER.pattern})\s*,\s*(?P<y>{NUMBER.pattern})\s*\)"
 _LABEL = "|".join(
     rf"{opening}(?P<label{i}>[^<]{{0,200}}){closing}"

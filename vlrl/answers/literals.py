@@ -6,8 +6,11 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 MAX_DEPTH, MAX_NUMBER_CHARS = 32, 400
 
@@ -39,6 +42,31 @@ _OPEN = {"[": "]", "{": "}", "(": ")"}
 def decimal(digits: str) -> float:
     """The number that `digits` write; infinite where they are more than 400 characters."""
     return float(digits) if len(digits) <= MAX_NUMBER_CHARS else math.inf
+
+
+_STRING = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
+
+
+def is_nested_deeper(text: str, depth: int = MAX_DEPTH) -> bool:
+    """Whether brackets outside of strings go deeper than `depth` in a text that starts as JSON, in time linear in the text."""
+    if text.count("[") + text.count("{") <= depth:
+        return False
+    codes = np.frombuffer(_STRING.sub("", text).encode("ascii", "replace"), dtype=np.uint8)
+    opened = np.isin(codes, (ord("["), ord("{"))).astype(np.int32) - np.isin(codes, (ord("]"), ord("}"))).astype(np.int32)
+    return bool(len(opened) and opened.cumsum().max() > depth)
+
+
+def whole_number(digits: str) -> int | float:
+    """The whole number that `digits` write; infinite where they are more than 400 characters, which Python may not read."""
+    return int(digits) if len(digits) <= MAX_NUMBER_CHARS else math.inf
+
+
+def strict_json(text: str, pairs_hook: Callable[[list[tuple[str, Any]]], Any] | None = None) -> Any:
+    """The value of a text that is strict JSON. Raises ValueError for any other text and for brackets nested deeper than 32, and
+    nothing else, however hostile the text; numbers of more than 400 digits are infinite."""
+    if is_nested_deeper(text):
+        raise ValueError(f"brackets nested deeper than {MAX_DEPTH}")
+    return json.loads(text, object_pairs_hook=pairs_hook, parse_int=whole_number, parse_float=decimal)
 
 
 @dataclass(slots=True)

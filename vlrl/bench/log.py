@@ -46,7 +46,7 @@ def read_log(path: Path) -> list[Prediction]:
             continue
         try:
             row = json.loads(line.decode("utf-8"))
-        except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        except (ValueError, RecursionError) as error:
             if number == len(lines):
                 break
             raise SampleError(f"{where}: not a line of UTF-8 JSON: {error}") from error

@@ -37,7 +37,7 @@ def read_json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         where = f"{path}:{number}"
         try:
             row = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise SampleError(f"{where}: not a line of JSON: {error}") from error
         yield where, as_object(row, where)
 
@@ -54,7 +54,7 @@ def read_json_object(path: Path, flag: str = "") -> dict[str, Any]:
     text, where = read_utf8(path), f"{flag} {path}".lstrip()
     try:
         row = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise SampleError(f"{where}: not JSON: {error}") from error
     return as_object(row, where)
 

@@ -29,7 +29,7 @@ def read_samples(
             try:
                 text = raw.decode("utf-8").strip()
                 row = json.loads(text) if text else None
-            except (UnicodeDecodeError, json.JSONDecodeError) as error:
+            except (ValueError, RecursionError) as error:
                 hint = " (data_prep/ converts VOC and COCO files)" if number == 1 else ""
                 raise SampleError(f"{where}: not a line of UTF-8 JSON: {error}{hint}") from error
             if row is None and not text:

@@ -99,7 +99,7 @@ def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         return
     try:
         rows = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise SampleError(f"{path}: not a JSON array: {error}") from error
     for number, row in enumerate(rows):
         yield f"{path} (row {number})", as_object(row, f"{path} (row {number})")

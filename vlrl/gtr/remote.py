@@ -367,7 +367,7 @@ def _tokens(formula: str) -> list[str]:
     """The tokens of a formula as a model writes it; empty where it holds anything else."""
     text = formula.replace("×", "*").replace("÷", "/").split("=")[0]
     spaced = "".join(f" {c} " if c in "+-*/()" else c for c in text).split()
-    return spaced if all(token.isdecimal() or token in "+-*/()" for token in spaced) else []
+    return spaced if all((token.isdecimal() and len(token) < 10) or token in "+-*/()" for token in spaced) else []
 
 
 def _cached(path: Path | None, request: Request) -> dict[str, Any] | None:

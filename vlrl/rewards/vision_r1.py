@@ -6,7 +6,6 @@ off. `variant="released"` is the formula of the released functions on a well-for
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import numpy as np
 from vlrl.answers.box_items import roles_of
 from vlrl.answers.boxes import MAX_CHARS, ParsedBoxes, parse_boxes
 from vlrl.answers.geometry import best_pairs, giou, overlaps
+from vlrl.answers.literals import strict_json
 from vlrl.answers.read import frame_of, read_span
 from vlrl.answers.span import Span
 from vlrl.rewards.detection import BoxSets, BoxVariant, as_json, both_sides, read_sets
@@ -191,8 +191,8 @@ def _without_fence(text: str) -> str:
 def _json(text: str) -> Any:
     """The value of a text of strict JSON, else None."""
     try:
-        return json.loads(text, parse_int=float)
-    except (ValueError, RecursionError):
+        return strict_json(text)
+    except ValueError:
         return None
 
 
@@ -205,7 +205,7 @@ def _is_labelled_box(item: Any) -> bool:
     corners, label = item[roles.boxes[0]], item[roles.labels[0]]
     if not isinstance(corners, list) or len(corners) != 4 or not isinstance(label, str):
         return False
-    return all(type(value) is float and math.isfinite(value) for value in corners)
+    return all(type(value) in (int, float) and math.isfinite(value) for value in corners)
 
 
 def _is_released_json(text: str) -> bool:

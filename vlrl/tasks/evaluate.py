@@ -251,7 +251,7 @@ def git_revision() -> str | None:
 def write_json(path: Path, value: Any) -> None:
     """Write aside, then move into place, so that a reader never sees half a file."""
     partial = path.with_suffix(path.suffix + ".partial")
-    partial.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    partial.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8", errors="backslashreplace")
     partial.replace(path)
 
 

@@ -105,7 +105,7 @@ def is_open(parts: Mapping[str, object]) -> bool:
 def rating(reply: str) -> float | None:
     """min(1, second / first) of the two numbers in the first line, commas read as spaces; None for any other reply. In 0..1."""
     lines = reply.strip().splitlines()
-    found = [float(number) for number in _NUMBER.findall(lines[0].replace(",", " "))] if lines else []
+    found = [float(number) for number in _NUMBER.findall(lines[0][:2000].replace(",", " "))] if lines else []
     if len(found) != 2 or found[0] <= 0:
         return None
     return min(1.0, found[1] / found[0])

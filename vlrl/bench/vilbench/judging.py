@@ -52,5 +52,5 @@ def read_score(reply: str) -> int | None:
     more = found["more"]
     if more is not None and not re.fullmatch(r"\s*(?:/|out\s+of)\s*5", more, re.I):
         return None
-    value = int(found["number"])
+    value = int(found["number"]) if len(found["number"]) < 4 else 0
     return value if LOW <= value <= HIGH else None

@@ -9,12 +9,14 @@ the ratings, so that a run can resume and be scored again without a model. Not h
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from vlrl.answers.literals import strict_json
 from vlrl.answers.steps import statistics
 from vlrl.bench.suite import Predictions
 from vlrl.bench.vilbench import CHOICES, SELECTION_BIAS, UNKNOWN, VILBENCH_VERSION
@@ -243,12 +245,20 @@ def _score(reply: Prediction) -> float | None:
 def _values(completion: str, n: int) -> list[float | None]:
     """The values that a trained model logged; `n` times None where the text is not a list of `n` numbers."""
     try:
-        values = json.loads(completion)
+        values = strict_json(completion)
     except ValueError:
         return [None] * n
     if not isinstance(values, list) or len(values) != n:
         return [None] * n
-    return [float(v) if isinstance(v, int | float) and not isinstance(v, bool) else None for v in values]
+    return [_finite(v) if isinstance(v, int | float) and not isinstance(v, bool) else None for v in values]
+
+
+def _finite(value: float) -> float | None:
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None
 
 
 def _rows(columns: Sequence[PickColumn], pools: Sequence[Pool], n: int) -> list[Row]:

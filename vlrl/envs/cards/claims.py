@@ -11,12 +11,14 @@ from collections.abc import Collection
 from vlrl.envs.cards.deck import Card, rank_of
 
 NOT_STATED = "the state is not stated, or wrongly"
-_ARITHMETIC = re.compile(r"[0-9(](?:[0-9()+\-*/ ]*[0-9)])?")
+_ARITHMETIC = re.compile(r"[0-9()+\-*/ ]+")
+_MAX_DIGITS = 9
+"""A longer number belongs to no formula of a game."""
 _EQUALS = re.compile(r"\s*(?:=|makes|gives|is|equals)\s*([0-9]+)\b")
 _TOKEN = re.compile(r"[0-9]+|[-+*/()]")
 _NEXT = re.compile(
     r"\b(?:next|play|plays|choose|append|pick|take|press)\b(?:\s+(?:token|move|step|comes|is|be|should|must|a|the|,))*"
-    r"\s*:?\s*[\"'`]?(1[0-3]|[1-9]|[-+*/()=])[\"'`]?(?=[\s.,;:!\"]|$)"
+    r"\s*(?::\s*)?[\"'`]?(1[0-3]|[1-9]|[-+*/()=])[\"'`]?(?=[\s.,;:!\"]|$)"
 )
 _DIRECTIONS = {
     "+": ("+", "up", "increase", "increases", "add", "plus", "forward", "raise"),
@@ -37,11 +39,13 @@ def announced_formula(thought: str, n_numbers: int) -> tuple[str, ...] | None:
     text = thought.replace("×", "*").replace("÷", "/").replace("−", "-")
     whole, stated = None, None
     for found in _ARITHMETIC.finditer(text):
-        tokens = tuple(_TOKEN.findall(found[0]))
-        if not any(token in "+-*/" for token in tokens):
+        start = found.start() + len(found[0]) - len(found[0].lstrip(")+-*/ "))
+        written = text[start : found.end()].rstrip("(+-*/ ")
+        tokens = tuple(_TOKEN.findall(written))
+        if not any(token in "+-*/" for token in tokens) or any(len(token) > _MAX_DIGITS for token in tokens):
             continue
-        is_stated = _EQUALS.match(text, found.end()) is not None
-        is_played = text[max(0, found.start() - 8) : found.start()].lower().split()[-1:] == ["have"]
+        is_stated = _EQUALS.match(text, start + len(written)) is not None
+        is_played = text[max(0, start - 8) : start].lower().split()[-1:] == ["have"]
         if sum(token.isdecimal() for token in tokens) == n_numbers and (is_stated or not is_played):
             whole = tokens
         elif is_stated:

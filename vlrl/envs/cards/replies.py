@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from json.decoder import JSONDecoder
 from typing import Any
 
+from vlrl.answers.literals import decimal, is_nested_deeper, strict_json, whole_number
 from vlrl.answers.span import answer_span
 from vlrl.envs.cards.deck import own_rng
 from vlrl.envs.cards.games import Game
@@ -35,24 +36,25 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-_DECODER = JSONDecoder(object_pairs_hook=_once)
+_DECODER = JSONDecoder(object_pairs_hook=_once, parse_int=whole_number, parse_float=decimal)
 
 
 def last_object(text: str) -> tuple[dict[str, Any], int] | None:
-    """The last whole JSON object of a text (not one inside another) and where it starts; None without one."""
+    """The last whole JSON object of a text (not one inside another) and where it starts; None without one, for a text that is
+    too long and for one with brackets nested deeper than 32."""
     if len(text) > MAX_REPLY_CHARS:
         return None
     found, at, failed = None, text.find("{"), 0
     while at >= 0 and failed < _MAX_FAILED_CHARS:
         try:
             value, end = _DECODER.raw_decode(text, at)
+            if is_nested_deeper(text[at:end]):
+                return None
             found = (value, at)
         except json.JSONDecodeError as error:
             failed += error.pos - at + 1
             end = at + 1
-        except _Twice:
-            return None
-        except RecursionError:
+        except (_Twice, RecursionError):
             return None
         at = text.find("{", end)
     return found
@@ -86,8 +88,8 @@ def thought_fields(text: str, game: Game, ended: bool = True) -> dict[str, Any] 
     if not ended or len(stripped) > MAX_REPLY_CHARS:
         return None
     try:
-        reply = json.loads(stripped, object_pairs_hook=_once)
-    except (ValueError, RecursionError):
+        reply = strict_json(stripped, _once)
+    except ValueError:
         return None
     if not isinstance(reply, dict) or any(key not in reply for key in (*game.thought_keys, "action")):
         return None

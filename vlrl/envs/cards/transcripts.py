@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from vlrl.answers.literals import strict_json
 from vlrl.envs.cards.games import Game
 from vlrl.envs.cards.replies import random_action, read_action, thought_fields
 
@@ -49,8 +50,8 @@ def write_transcript(turns: Iterable[Turn]) -> str:
 def read_transcript(text: str) -> list[Turn] | None:
     """The turns of a transcript, or None for any other text. Never raises."""
     try:
-        rows = json.loads(text)
-    except (ValueError, RecursionError):
+        rows = strict_json(text)
+    except ValueError:
         return None
     if not isinstance(rows, list) or len(rows) > MAX_TURNS:
         return None
