@@ -6,7 +6,7 @@ import re
 from functools import lru_cache
 
 from vlrl.answers.normalise import normalised
-from vlrl.answers.phrases import denials
+from vlrl.answers.phrases import before, behind, denials, denied
 from vlrl.answers.read import read_span
 from vlrl.answers.span import canon
 from vlrl.answers.text import bare_text, read_text
@@ -79,11 +79,14 @@ _APPOSITION = re.compile(r"\s*(?:an?|the|which|because|since|as|it|this|that|is|
 
 def _denies_or_hedges(answer: str, label: str) -> bool:
     """Whether the words around a label deny it or name something else beside it."""
-    words = canon(answer)
-    around = words.replace(canon(label), " ")
+    words, name = canon(answer), canon(label)
+    around = words.replace(name, " ")
+    at = words.find(name)
+    if at >= 0 and denied(before(words, at), behind(words, at + len(name))):
+        return True
     if denials(around) or _HEDGE.search(around):
         return True
-    others = [part for part in words.split(",") if canon(label) not in part and part.strip(" .")]
+    others = [part for part in words.split(",") if name not in part and part.strip(" .")]
     return any(len(part.split()) <= 3 and not _APPOSITION.match(part) for part in others)
 
 
