@@ -222,7 +222,7 @@ def _is_none(value: Any) -> bool:
 
 def _items_of_object(value: dict[str, Any], frame: Frame, label: str | None) -> list[BoxItem] | None:
     roles = roles_of(tuple(value))
-    named = named_corners(value)
+    named = named_corners(value, bool(roles.boxes))
     if _holds_box(value, roles) or named is not None:
         return list(_boxes_of_item(value, roles, named, frame, label))
     held = {key: member for key, member in value.items() if isinstance(member, dict | list | str) and is_box_like(member)}

@@ -161,7 +161,8 @@ def _read_parts(found: _Scan, frame: Frame) -> list[_Part]:
             continue
         if not items:
             others = "".join(other.words for other in found.parts) + found.tail
-            if len(found.parts) > 1 or (others.strip(" \t\r\n.。:：") and not says_none(others, frame)) or found.truncated:
+            others = others.strip(" \t\r\n.。:：")
+            if len(found.parts) > 1 or (others and not says_none(others, frame)) or found.truncated:
                 raise Unreadable("an empty list beside other text")
             return []
         part.items, part.words = items, words

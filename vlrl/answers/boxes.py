@@ -24,7 +24,7 @@ from vlrl.answers.box_items import (
     roles_of,
 )
 from vlrl.answers.box_scan import scan
-from vlrl.answers.corners import MAX_COORDINATE, confidence_of
+from vlrl.answers.corners import MAX_COORDINATE, confidence_of, names_corners
 from vlrl.answers.literals import MAX_NUMBER_CHARS, Unreadable, decimal
 from vlrl.answers.nones import doubt, says_none
 from vlrl.answers.normalise import normalised
@@ -141,6 +141,8 @@ def _parse_plain_json(text: str, frame: Frame) -> ParsedBoxes | None:
 def _keys_of(names: tuple[str, ...]) -> tuple[str, str, str | None] | None:
     """The keys of an object's box, label ("" for none) and confidence; None where two keys hold a box or a label."""
     boxes, labels, confidence = roles_of(names)
+    if any(map(names_corners, names)):
+        return None
     return (boxes[0], labels[0] if labels else "", confidence) if len(boxes) == 1 and len(labels) < 2 else None
 
 

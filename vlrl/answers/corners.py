@@ -29,6 +29,9 @@ _CENTRED = tuple(
 _POINTS = (("topleft", "bottomright"), ("lefttop", "rightbottom"), ("upperleft", "lowerright"), ("min", "max"))
 
 
+_CORNER_NAMES = frozenset(name for names in (*_CORNERS, *_SIZED, *_CENTRED, *_POINTS) for name in names[:2])
+
+
 def plain(key: str) -> str:
     """A key without case, spaces and marks: "Bounding Box" and "bounding_box" are one."""
     return "".join(c for c in key.casefold() if c.isalnum())
@@ -82,8 +85,14 @@ def labelled_list(value: list[Any]) -> tuple[str, Sequence[Any]] | None:
     return texts[0], rest
 
 
-def named_corners(value: Mapping[str, Any]) -> tuple[float, ...] | None:
-    """The corners of an object whose keys name them. Raises Unreadable where they leave open which point is meant."""
+def names_corners(name: str) -> bool:
+    """Whether a key may name a corner of a box."""
+    return plain(name) in _CORNER_NAMES
+
+
+def named_corners(value: Mapping[str, Any], has_box: bool = False) -> tuple[float, ...] | None:
+    """The corners of an object whose keys name them. Raises Unreadable where they leave open which point is meant, unless a box
+    stands under another key (`has_box`)."""
     if not 2 <= len(value) <= 30:
         return None
     of = {plain(key): member for key, member in value.items() if len(key) <= 20}
@@ -98,7 +107,7 @@ def named_corners(value: Mapping[str, Any]) -> tuple[float, ...] | None:
             first, last = (_point(of[name]) for name in opposite)
             if first is not None and last is not None:
                 return *first, *last
-    if {"x", "y"} <= of.keys() and ({"width", "height"} <= of.keys() or {"w", "h"} <= of.keys()):
+    if not has_box and {"x", "y"} <= of.keys() and ({"width", "height"} <= of.keys() or {"w", "h"} <= of.keys()):
         raise Unreadable("x, y, width and height do not say which point of the box x, y is")
     return None
 

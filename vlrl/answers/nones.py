@@ -8,7 +8,7 @@ of them by name. Words that cannot be matched with a category leave the text unr
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 
 from vlrl.answers.box_items import Frame, requested
 from vlrl.answers.category_words import WORDS
@@ -124,20 +124,21 @@ def says_none(text: str, frame: Frame) -> bool:
 def takes_back(text: str, frame: Frame, labels: Collection[str | None]) -> bool:
     """Whether a text beside boxes of these labels says that they are not there ("None", "no dog", "No.")."""
     own = {canon(label) for label in labels if label is not None} | {_ALL}
-    for part in _parts(text):
-        names = {_ALL} if part in ("no", "nope", "false", "wrong", "incorrect") else _denied(part, frame)
-        if names is not None and names & own:
-            return True
+    for sentence in _SENTENCE.split(text):
+        for part in (sentence, *re.split(r"[,，:：]", sentence)):
+            names = _taken_back(part, frame)
+            if names is not None and names & own:
+                return True
+            if names is not None and part is sentence:
+                break
     return False
 
 
-def _parts(text: str) -> Iterator[str]:
-    """The short sentences and clauses of a text."""
-    for sentence in _SENTENCE.split(text):
-        for part in (sentence, *re.split(r"[,，:：]", sentence)):
-            part = re.sub(r"\A(?:or|otherwise|else|and|but|oder|或者?|还是) ", "", canon(part).strip(_MARKS))
-            if part and len(part) <= MAX_STATEMENT_CHARS:
-                yield part
+def _taken_back(part: str, frame: Frame) -> set[str] | None:
+    if len(part) > MAX_STATEMENT_CHARS:
+        return None
+    part = re.sub(r"\A(?:or|otherwise|else|and|but|oder|或者?|还是) ", "", canon(part).strip(_MARKS))
+    return {_ALL} if part in ("no", "nope", "false", "wrong", "incorrect") else _denied(part, frame) if part else None
 
 
 def _denied(sentence: str, frame: Frame) -> set[str] | None:
