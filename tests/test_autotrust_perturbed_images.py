@@ -267,14 +267,15 @@ def test_road_questions_are_the_fixtures_and_training_never_sees_them(tmp_path):
 
 
 def test_pgd_lowers_the_accuracy_of_a_model_trained_on_the_scenes_and_noise_does_not(tmp_path):
-    """Short: 80 steps of 8 samples and 96 questions (README: 300 of 16 and 300)."""
+    """Short: 100 steps of 4 samples and 40 yes-or-no questions (docs/benchmarks.md: 300 of 16 and 300 of all kinds)."""
     loaded, task = load_model("tiny"), road_questions.TASK
-    samples = Samples(640, lambda i: prepare_sample(task.synthetic(0, "train", i), loaded))
+    yes_no = [i for i in range(600) if i % road_questions.N_KINDS]  # each third question asks for a letter
+    samples = Samples(len(yes_no), lambda i: prepare_sample(task.synthetic(0, "train", yes_no[i]), loaded))
     like = GRPOConfig(output_dir=str(tmp_path), use_cpu=True, bf16=False, report_to="none", gradient_checkpointing=False)
-    rate = {"learning_rate": 3e-3, "muon": True}
-    supervise(loaded, {"qa": task}, samples, tmp_path / "sft", like, steps=80, batch_size=8, **rate)
-    out = tmp_path / "out"
-    flags = ["--data", roads(tmp_path, 32), "--model_name_or_path", tmp_path / "sft" / "final", "--max_new_tokens", 4]
+    supervise(loaded, {"qa": task}, samples, tmp_path / "sft", like, steps=100, batch_size=4, learning_rate=2e-3)
+    data, out = roads(tmp_path, 20), tmp_path / "out"
+    data.write_text(json.dumps([row for row in json.loads(data.read_text()) if row["question_type"] == "yes-or-no"]))
+    flags = ["--data", data, "--model_name_or_path", tmp_path / "sft" / "final", "--max_new_tokens", 4]
     assert bench("autotrust/white_box_attack", out, *flags, "--batch_size", 24) == 0
     values = results(out, "autotrust/white_box_attack")
     clean, constant = values["factuality/accuracy_ci95,none"], values["factuality/best_constant,none"]
@@ -287,7 +288,7 @@ def test_pgd_lowers_the_accuracy_of_a_model_trained_on_the_scenes_and_noise_does
     assert drop_by_noise < drop / 3
     assert values["white_box_attack/drop_reference,none"] > 0.2
     logged = values["attacks"]["white_box_attack:pgd-eps16-alpha2-steps10"]
-    assert (logged["n"], logged["largest_change_px"]) == (96, 16)
+    assert (logged["n"], logged["largest_change_px"]) == (40, 16)
     assert logged["right_saved"] == pytest.approx(values["white_box_attack/accuracy,none"], abs=0.05), (
         "the answer is its first token"
     )

@@ -12,7 +12,8 @@ RECIPES = sorted({path.stem for path in CONFIGS.glob("*.yaml")} - {"cards", "own
 
 @pytest.mark.parametrize("name", GAMES)
 def test_a_game_runs(name, tmp_path, run_train, small):
-    flags = [*small, "--steps_per_generation", "2"]  # of the recipe's 4 or 8: sixteen episodes
+    flags = [*small, "--steps_per_generation", "2"]  # of the recipe's 4 or 8: eight episodes
+    flags += ["--per_device_train_batch_size", "4", "--eval_limit", "2", "--logging_steps", "2"]
     code, out, err = run_train("--config", CONFIGS / f"{name}.yaml", *flags, "--output_dir", tmp_path / "run")
     assert code == 0, err
     assert "WARNING" not in out
