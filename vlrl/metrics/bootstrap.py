@@ -28,6 +28,8 @@ N_RESAMPLES = 2000
 N_EXCHANGES = 10_000
 """Exchanges of two runs' numbers that a p-value is counted over; the smallest it can be is one in so many."""
 _DRAWS_AT_ONCE = 4_000_000
+_FEW_UNITS = 6
+"""So few units are drawn in at most 462 ways: a costly statistic is then computed once a way, not once a resample."""
 
 
 def bootstrap_mean(
@@ -91,7 +93,7 @@ def bootstrap_indices(
     seed: int = 0,
 ) -> list[Metric]:
     """For statistics that need the samples themselves (AP). `statistic` takes sorted sample indices, repeats included,
-    to one or more numbers (nan: not defined), and is called `n_resamples + 1` times. One Metric a number.
+    to one or more numbers (nan: not defined), and is called at most `n_resamples + 1` times. One Metric a number.
 
     All numbers see the same resamples, so a difference of two runs is
     `bootstrap_indices(lambda index: statistic_b(index) - statistic_a(index), n)`.
@@ -101,11 +103,18 @@ def bootstrap_indices(
     unit_N, n_units = _units(n_samples, clusters)
     index_N = np.arange(n_samples)
     values = np.atleast_1d(np.asarray(statistic(index_N), dtype=np.float64))
-    draws = [
-        np.atleast_1d(np.asarray(statistic(np.repeat(index_N, counts_U[unit_N])), dtype=np.float64))
-        for counts_RU in _draws(n_units, n_resamples, seed)
-        for counts_U in counts_RU
-    ]
+    known: dict[bytes, FloatArray] = {}  # few units are drawn in few ways
+
+    def at(counts_U: IntArray) -> FloatArray:
+        key = counts_U.tobytes() if n_units <= _FEW_UNITS else b""
+        if key in known:
+            return known[key]
+        found = np.atleast_1d(np.asarray(statistic(np.repeat(index_N, counts_U[unit_N])), dtype=np.float64))
+        if key:
+            known[key] = found
+        return found
+
+    draws = [at(counts_U) for counts_RU in _draws(n_units, n_resamples, seed) for counts_U in counts_RU]
     return [
         _metric(float(value), draws_R, n_units, n_samples)
         for value, draws_R in zip(values, np.stack(draws, axis=1), strict=True)
