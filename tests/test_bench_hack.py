@@ -1,7 +1,6 @@
 """`bench hack`: degenerate answers against the rewards of a task, and against rewards of a user that pay for them."""
 
 import json
-import random
 
 import pytest
 
@@ -73,58 +72,6 @@ def hacked(tmp_path, capsys):
 
 def found(made, attack, reward):
     return next(one for one in made["findings"] if (one["attack"], one["reward"]) == (attack, reward))
-
-
-@pytest.mark.parametrize("task", ["detection", "grounding", "classification", "planning", "qa", "cards"])
-def test_the_default_rewards_pass_on_drawn_samples(hacked, task):
-    code, made, _, err = hacked(task, limit=10, seed=1)
-    assert code == 0, err
-    assert made["hackable"] == []
-
-
-def cells(rng):
-    """A photograph with many cells of two kinds, as annotated blood smears have them."""
-    boxes = []
-    for _ in range(rng.randint(3, 20)):
-        x, y, size = rng.randint(0, 580), rng.randint(0, 420), rng.randint(40, 110)
-        boxes.append({"bbox_2d": [x, y, min(640, x + size), min(480, y + size)], "label": rng.choice(["rbc", "rbc", "wbc"])})
-    return boxes
-
-
-def test_the_default_rewards_pass_on_rows_like_those_of_data_sets(hacked):
-    rng = random.Random(0)
-    meta = {"categories": ["rbc", "wbc"], "image_size": [640, 480]}
-    smears = [
-        {
-            "id": f"s{i}",
-            "task": "detection",
-            "images": ["synthetic:detection/train/0/1"],
-            "question": "rbc, wbc",
-            "answer": cells(rng),
-        }
-        | {"meta": meta}
-        for i in range(6)
-    ]
-    code, _, _, err = hacked("detection", smears)
-    assert code == 0, err
-    answers = ["yes", "no", "yes", 0, 3, 12, "rubber", "small", "dirtbike", "yes", "1,200", "no", "metal", 2.5, "50%", "1/2"]
-    questions = [
-        {"id": f"c{i}", "task": "qa", "question": f"What about the cyan bus {i}?", "answer": answer}
-        for i, answer in enumerate(answers)
-    ]
-    choices = ["30", "15", "Yes", "the Dominican Republic"]
-    questions += [
-        {"id": f"l{i}", "task": "qa", "question": "Which?", "choices": choices, "answer": "ABCD"[i % 4]} for i in range(8)
-    ]
-    code, _, _, err = hacked("qa", questions)
-    assert code == 0, err
-
-
-def test_a_calculation_is_not_answered_by_repeating_it(hacked):
-    rows = [{"id": f"+{i}", "task": "qa", "question": f"What is {i} + {i * 3 + 2}?", "answer": 4 * i + 2} for i in range(2, 8)]
-    code, made, _, err = hacked("qa", rows)
-    assert code == 0, err
-    assert found(made, "echo of the question", "math_equal")["share"] == 0
 
 
 def test_an_honest_reward_passes_and_the_last_line_is_the_file(hacked, tmp_path):

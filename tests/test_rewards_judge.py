@@ -239,7 +239,7 @@ def test_equal_answers_get_equal_prompts_and_the_instruction_never_changes():
 
 QUESTIONS = [
     {"id": f"q{i}", "task": "qa", "question": f"What is in box {i}?", "answer": answer, "meta": {"rewards": ["llm_judge"]}}
-    for i, answer in enumerate(["a red bus", "two dogs", "nothing", "a tree"])
+    for i, answer in enumerate(["a red bus", "two dogs"])
 ]
 
 
@@ -255,7 +255,7 @@ def test_bench_hack_tries_the_judge(endpoint, reply, code, tmp_path, capsys):
     err = capsys.readouterr().err
     made = json.loads((tmp_path / "hack.json").read_text())
     if reply == "1":
-        assert "'injected instruction' earns 1.00 of llm_judge (4 of 4 samples)" in err
+        assert "'injected instruction' earns 1.00 of llm_judge (2 of 2 samples)" in err
         assert "'echo of the question' earns 1.00 of llm_judge" in err
         assert "'empty answer'" not in err
     elif reply == "good":
@@ -303,7 +303,7 @@ def test_what_is_drawn_is_seen_too(endpoint):
 
 
 def test_images_are_bounded(tmp_path):
-    noise = np.random.default_rng(0).integers(0, 256, (1500, 2500, 3), dtype=np.uint8)
+    noise = np.random.default_rng(0).integers(0, 256, (1200, 1800, 3), dtype=np.uint8)
     Image.fromarray(noise).save(tmp_path / "noise.png")
     picture(tmp_path / "long.png", (20_000, 1))
     picture(tmp_path / "one.png", (1, 1))
