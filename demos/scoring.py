@@ -4,6 +4,7 @@ torch."""
 from __future__ import annotations
 
 import dataclasses
+import json
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -84,6 +85,16 @@ def parts(text: str, sample: Sample) -> tuple[str, str]:
     """Thought and answer of a completion, each "" where there is none."""
     thought = text.partition("<think>")[2].partition("</think>")[0] if "<think>" in text else ""
     return thought.strip(), read_span(text, sample).text or ""
+
+
+def parsed(scored: Sequence[Scored], text: str, sample: Sample) -> str:
+    """What the first reward has read in a completion; a user's plain number tells nothing of it."""
+    if not scored:
+        return ""
+    first = scored[0]
+    if first.answer == first.value:
+        return parts(text, sample)[1]
+    return json.dumps(first.answer, ensure_ascii=False, default=str)
 
 
 def own_file(image: Image.Image) -> Image.Image:

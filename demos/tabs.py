@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import secrets
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -135,7 +135,7 @@ def grade_tab(tasks: PageTasks) -> None:
         try:
             chosen = tasks.read_sample(sample_text)
             scored = scoring.score(chosen, [text], tasks.tasks, None if reward == OWN else [reward])[0]
-            parsed = json.dumps(scored[0].answer, ensure_ascii=False, default=str) if scored else ""
+            parsed = scoring.parsed(scored, text, chosen)
             read_answer = page.box("parsed answer", parsed, "none: no answer could be read")
             return scoring.draw_image(tasks[chosen.task], chosen, text), read_answer, page.rewards(scored)
         except ValueError as error:
@@ -163,8 +163,8 @@ def runs_tab(shelf: Runs) -> None:
     plot = gr.Plot(show_label=False, elem_id="runs-plot", visible=False)
     numbers = gr.HTML(elem_id="runs-numbers")
     samples = gr.Image(
-        label="ground truth black, before red, after blue", format="png", interactive=False, visible=False,
-        elem_id="runs-samples", height=None, buttons=["fullscreen", "download"],
+        show_label=False, format="png", interactive=False, visible=False, elem_id="runs-samples", height=None,
+        buttons=["fullscreen", "download"],
     )  # fmt: skip
     with gr.Row():
         step = gr.Dropdown([], label="Completions of", elem_id="runs-step")
@@ -196,20 +196,25 @@ def runs_tab(shelf: Runs) -> None:
         return gr.Dropdown(choices=known), gr.Dropdown(choices=["–", *known])
 
     def show_rows(first: str | None, step: str | None, chosen: str) -> str:
-        if not first or not step:
-            return ""
-        try:
-            return page.table(*runs.answers(shelf.folder(first), step, chosen), "none")
-        except runs.OtherVersion as error:
-            return page.box("cannot be shown", str(error))
+        return _answers_of(shelf.folder(first), step, chosen) if first and step else ""
 
     outputs = [status, plot, numbers, samples]
     gr.on([first.change, second.change, timer.tick, again.click], look, [first, second], outputs, show_progress="hidden")
     again.click(names_now, None, [first, second], show_progress="hidden")
-    gr.on([first.change, again.click], steps, first, step, show_progress="hidden")
-    gr.on([step.change, chosen.change], show_rows, [first, step, chosen], rows, show_progress="hidden")
+    asked = [first, step, chosen]
+    # Another run may have rows under the same step, whose list then does not change.
+    renewed = gr.on([first.change, again.click], steps, first, step, show_progress="hidden")
+    renewed.then(show_rows, asked, rows, show_progress="hidden")
+    gr.on([step.change, chosen.change], show_rows, asked, rows, show_progress="hidden")
     _page().load(look, [first, second], outputs, show_progress="hidden")
     _page().load(steps, first, step, show_progress="hidden")
+
+
+def _answers_of(folder: Path, step: str, chosen: str) -> str:
+    try:
+        return page.table(*runs.answers(folder, step, chosen), "none")
+    except runs.OtherVersion as error:
+        return page.box("cannot be shown", str(error))
 
 
 def look_at(game: Game) -> Any:

@@ -39,7 +39,13 @@ def write_run(folder, steps=3, reward=0.5):
     for k, value in enumerate((0.9, 0.1, None)):
         verdict = {"iou_f1": {"value": value, "answer": None if value is None else "[]", "why": f"why {k}"}}
         rows.append(
-            {"id": f"s{k}", "completion": f"<b>text {k}</b>", "rewards": verdict, "advantage": 1 - k, "truncated": k == 2}
+            {
+                "id": f"s{k}",
+                "completion": f"<b>text {k}</b> of {folder.name}",
+                "rewards": verdict,
+                "advantage": 1 - k,
+                "truncated": k == 2,
+            }
         )
     (folder / "completions" / "step_000001.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     Image.new("RGB", (60, 40), "white").save(folder / "samples.png")
@@ -271,6 +277,7 @@ def test_a_users_task_is_listed_shown_scored_and_asked():
     right, near = scoring.score(sample, [tasks.reference(sample), "<think>t</think><answer>3</answer>"], tasks.tasks)
     assert [(one.reward, one.value) for one in right] == [("closeness", 1.0), ("think_answer_format", 1.0)]
     assert near[0].value == 0.5
+    assert scoring.parsed(near, "<think>t</think><answer>3</answer>", sample) == "3", "not the reward's plain number"
     assert "nan" not in page.rewards(right), "a user's reward has no known range"
     assert scoring.draw_image(tasks["counting"], sample, None) is not None
     for path in ("/etc/passwd", "images/../own_task.py", str(EXAMPLES / "own_task.py")):

@@ -125,6 +125,13 @@ def text(browser, selector):
     return find(browser, selector).text
 
 
+def choose(browser, selector, name):
+    from selenium.webdriver.common.by import By
+
+    find(browser, f"{selector} input").click()
+    until(lambda: [one for one in browser.find_elements(By.CSS_SELECTOR, "ul[role=listbox] li") if name in one.text])[0].click()
+
+
 def has_image(browser, selector):
     return find(browser, f"{selector} img").get_property("naturalWidth") > 0
 
@@ -199,6 +206,9 @@ def test_a_run_that_is_still_written_is_followed(browser, url, root):
     until(lambda: "0.400 [0.300, 0.500]" in text(browser, "#runs-numbers"))
     until(lambda: "<b>text 0</b>" in text(browser, "#runs-rows")), "shown as text, not as HTML"
     keep(browser, "runs")
+    other = "first" if "of second" in text(browser, "#runs-rows") else "second"
+    choose(browser, "#runs-first", other)
+    until(lambda: f"of {other}" in text(browser, "#runs-rows")), "its rows, though both runs have a step 1"
     shown = text(browser, "#runs-status")
     for name in ("first", "second"):
         log = root / "runs" / name / "metrics.jsonl"
