@@ -162,6 +162,13 @@ def test_equal_answers_are_sent_once_an_endpoint_and_a_model(endpoint):
     assert ask(tagged("bus")).value == 0.1
 
 
+def test_the_address_may_be_an_option(endpoint, monkeypatch):
+    server = endpoint("0.3")
+    address = f"http://127.0.0.1:{server.server_address[1]}/v1"
+    monkeypatch.setenv("OPENAI_API_BASE", "http://127.0.0.1:9/v1")
+    assert ask(tagged("bus"), options=f",judge_url={address}").value == 0.3
+
+
 def test_unreadable_answers_are_zero_without_a_request_and_a_model_must_be_named(endpoint):
     server = endpoint("1")
     for text in ("", tagged(""), "<think>a red bus</think>", "<answer>bus", tagged("..."), tagged("```\n```"), tagged("{}")):

@@ -49,13 +49,15 @@ def llm_judge(
     sample: Sample,
     *,
     judge_model: str = "",
+    judge_url: str = "",
     see_image: bool = True,
     timeout_s: float = 60.0,
     backoff_s: float = 1.0,
 ) -> Score:
     """The score that the model `judge_model` gives the answer, in 0..1; None after three tries without a usable reply.
 
-    The judge sees the question, the images, the right answer and the parsed answer (not the thought), at temperature 0.
+    The judge stands at `judge_url`, by default OPENAI_API_BASE. It sees the question, the images, the right answer and the
+    parsed answer (not the thought), at temperature 0.
     `see_image=false`: no images, for a judge that reads text only. Images are scaled down and sent as data
     (`vlrl.rewards.image_uris`); one that cannot be read gives None. The reply must be one number in 0..1, apart from a label,
     emphasis and a `<think>` block before it. Waits `backoff_s`, then twice that, between tries. Replies are kept by endpoint,
@@ -74,7 +76,7 @@ def llm_judge(
         messages = judge_messages(answer, sample, see_image=see_image)
     except ImageError as error:
         return Score(None, answer, f"no judgement: {error} (see_image=false judges without it)")
-    address = base_url()
+    address = base_url(judge_url)
     key = (address, judge_model, hashlib.sha256(json.dumps(messages).encode()).hexdigest())
     with _judged_lock:
         is_sent = key in _judged
