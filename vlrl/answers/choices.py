@@ -38,28 +38,29 @@ _BOX_OPEN, _BOX_CLOSE = "\uf000", "\uf001"
 _SEPARATOR = re.compile(
     r"(?:[\s.,:;()\[\]{}\"'/&+>=\uf000\uf001-]|\b(?:is|means|which|i\.e|namely|the|a|an|option|choice|or|and|either|as|well|even|maybe"
     r"|possibly|perhaps|oder|und|ist|o|u|y|es|ou|et|est|e|è|é|или|и)\b"
-    r"|对应|对应的是|选项|即|是|为|和|或者|或|与|及|以及|か|または|と|は|や|또는|혹은|와|과|أو|و){0,8}"
+    r"|对应|对应的是|选项|即|是|为|和|或者|还是|或|与|及|以及|か|または|と|は|や|또는|혹은|와|과|أو|و){0,8}"
 )
 _DELIMITER = re.compile(r"\s*(?:[.:)\],、-]|\Z)")
 _FOLLOWS = re.compile(
-    r"[^\S\n]*\n|\s*(?:\Z|[^\w\s]|[\u0370-\uffff\ue000-\uf8ff])|\s+(?:is|was|are|were|as|because|since|for|which|with|due|based|given|in|from|by|on|and"
-    r"|or|but|so|not|would|could|should|must|can|cannot|may|might|will|does|doesn't|isn't|wasn't|has|have|had|seems?|looks?|appears?"
-    r"|shows?|fits?|matches|describes|depicts|represents|corresponds|contains|makes|best|better|most|correctly|clearly|exactly|only"
-    r"|then|than|if|when|while|where|that|too|also|instead|here|option|choice|above|below|rather|\w+ly|therefore|thus|wins|works|applies"
-    r"|ist|sind|weil|da|denn|und|oder|passt|es|son|porque|ya|y|o|est|car|parce|et|ou|è|perché|e|é|pois|или|и|потому|не|karena|vì"
-    r"|adalah|là|değil)\b",
+    r"[^\S\n]*\n|\s*(?:\Z|[^\w\s]|[\u0370-\uffff])|\s+[A-Z](?![^\W_])|\s+(?:is|it|was|are|were|as|because|since|for|which|with|based"
+    r"|due\s+to|in|from|by|on|and|or|but|so|not\s+(?:[A-Z]\b|the\b|correct|right)|(?:would|could|should|may|might|must|can|will)"
+    r"\s+(?:be|not|also|have|seem|fit)|cannot|does|doesn't|isn't|wasn't|can't|has|have|had|seems?|looks?|appears?|shows?|fits?|matches"
+    r"|describes|depicts|represents|corresponds|contains|makes|then|than|if|when|where|that|also|instead|option|above|below"
+    r"|rather\s+than|therefore|thus|wins|works|applies|only\s*(?:\Z|[.,!])"
+    r"|ist|sind|weil|da|denn|und|oder|passt|es|porque|ya|y|o|est|parce|et|ou|è|perché|e|é|pois|или|и|потому|не|karena|vì|adalah"
+    r"|là|değil)\b(?!-)",
     re.IGNORECASE,
 )
 _LETTER_NEXT = re.compile(r"\s+[A-Z](?![^\W_])")
 """Letters in a row, as in "A B C", are all named."""
 _AFTER_TEXT = re.compile(
-    r"[^\S\n]*\n|\s*(?:\Z|[^\w\s'-]|[\uf000\uf001])|\s+(?:is|was|are|were|as|because|since|which|would|could|should|must|can|may|might|seems?|looks?"
-    r"|appears?|and|or|but|not|based|due|given|ist|es|est|è|é|weil|porque|car|oder|und|o|y|ou|et)\b"
+    r"[^\S\n]*\n|\s+-\s|\s*(?:\Z|[^\w\s'-]|[\uf000\uf001])|\s+(?:is|was|are|were|as|because|since|which|would|could|should|must|can|may|might|seems?|looks?"
+    r"|appears?|and|or|but|not|based|due|given|rather|instead|than|ist|es|est|è|é|weil|porque|oder|und|o|y|ou|et)\b"
     r"|\s*(?:的|了|吧|呢|です|だ|でしょう|になり|が正|입니다|이다|이에요|예요|이|가|은|는|색|ではな|じゃな|または|或|和|及|と|是|不)",
     re.IGNORECASE,
 )
 _SENTENCE_ENDS = re.compile(
-    r"\s*(?:\Z|[.!;,\n:)\]\"}]|的?\s*(?:[.!,]|\Z)|です|입니다|だ[.\s]|\s(?:because|since|as|weil|porque|car|based|due)\b)"
+    r"\s*(?:\Z|[.!;,\n:)\]\"}]|的?\s*(?:[.!,]|\Z)|です|입니다|だ[.\s]|\s(?:because|since|as|weil|porque|based|due|rather|instead|not)\b)"
 )
 _LEAD = re.compile(r"[\s(\[{\"'<>=:.\uf000-]*\Z")
 _LINE_END = re.compile(r"[\s)\]}\"'.,;:!>=\uf001-]*")
@@ -94,6 +95,8 @@ def choice_letter(text: str, choices: Sequence[str] | None) -> tuple[str | None,
     "B is correct", "选B", a line that is nothing else, a text that begins so ("B, because ..."); without any such statement
     "option B", then what is named at all. What is stated must be one choice, and not one that the text denies.
     """
+    if len(text) > phrases.MAX_ANSWER_CHARS:
+        return None, phrases.TOO_LONG
     if not text.isascii():
         text = _PRIVATE.sub(" ", normalised(text))
     names = tuple(choices or ())
@@ -101,29 +104,21 @@ def choice_letter(text: str, choices: Sequence[str] | None) -> tuple[str | None,
     whole = _whole(text, names, valid)
     if whole is not None:
         return whole, ""
-    masked = _cleaned(_masked(text, names))
+    masked = phrases.one_spaced(_cleaned(_masked(text, names)))
     replaced = phrases.last_replacement(masked)
-    if replaced is not None:
-        earlier = any(True for _ in _mentions(masked[: replaced.start()], valid))
-        if earlier:
-            later = _read(masked[replaced.end() :].lstrip(" \t\r\n,.:;!-"), valid)
-            if later.stated:
-                return later.letter, later.why
-            if later.letter is None and later.n_mentions == 0 and _HARD.match(replaced[0].strip(" .,:;!?\n(-").casefold()):
-                return None, "takes its answer back"
+    if replaced is not None and next(_mentions(masked[: replaced.start()], valid), None) is not None:
+        later = _read(masked[replaced.end() :].lstrip(" \t\r\n,.:;!-"), valid)
+        if later.is_stated:
+            return later.letter, later.why
     found = _read(masked, valid)
     return found.letter, found.why
-
-
-_HARD = re.compile(r"no\b|nope|nein|non|wait|scratch|strike|不|错|錯|いや|아니|my mistake")
 
 
 @dataclass(frozen=True, slots=True)
 class _Reading:
     letter: str | None
     why: str
-    stated: bool = False
-    n_mentions: int = 0
+    is_stated: bool = False
 
 
 def _whole(text: str, names: tuple[str, ...], valid: str) -> str | None:
@@ -131,7 +126,7 @@ def _whole(text: str, names: tuple[str, ...], valid: str) -> str | None:
     bare = text.strip(" \t\r\n*`\"'.,:;!()[]{}<>$_")
     if len(bare) == 1 and bare.isascii() and bare.upper() in valid:
         return bare.upper()
-    if not names or len(text) > 4000:
+    if not names or len(text) > 4_000:
         return None
     forms = {canon(text), canon(text.strip(" \t\r\n*`\"'.,;!$_")), canon(bare)} - {""}
     same = [letter for letter, name in zip(LETTERS, names, strict=False) if canon(name) in forms or _trimmed(name) in forms]
@@ -216,10 +211,10 @@ def _cleaned(text: str) -> str:
 
 
 def _mentions(text: str, valid: str) -> Iterator[_Mention]:
-    at_box = -1
+    has_boxes = _BOX_OPEN in text
     for found in _MENTION.finditer(text):
         start, end = found.span()
-        at_box = text.rfind(_BOX_OPEN, max(0, start - 400), start)
+        at_box = text.rfind(_BOX_OPEN, max(0, start - 400), start) if has_boxes else -1
         boxed = at_box >= 0 and text.find(_BOX_CLOSE, at_box, start) < 0
         if found["text"]:
             loose = _AFTER_TEXT.match(text, end) is None
@@ -241,9 +236,11 @@ def _is_small_letter(text: str, start: int, end: int) -> bool:
         before_text = text[start] != "a" and "\ue000" <= rest[:1] <= "\ue019"  # "a green" is no letter
         if before_text or rest[:1] in (")", "]", ".", ":", "-"):
             return True
-    window = phrases.before(text, start)
     stops = rest[:1] in ("", ".", ")", "]", "}", '"', "'", "\n", ",", "!", ";") and text[end : end + 1] != " "
-    return stops and (phrases.linked(window) or phrases.numbered(window))
+    if not stops:
+        return False
+    window = phrases.before(text, start)
+    return phrases.linked(window) or phrases.numbered(window)
 
 
 # ---- what a text asserts
@@ -254,7 +251,9 @@ def _read(text: str, valid: str) -> _Reading:
     for mention in _mentions(text, valid):
         mentions.append(mention)
         if len(mentions) > MAX_MENTIONS:
-            return _Reading(None, f"names choices more than {MAX_MENTIONS} times", False, MAX_MENTIONS)
+            return _Reading(None, f"names choices more than {MAX_MENTIONS} times")
+    if mentions and _TAKEN_BACK.match(phrases.behind(text, mentions[-1].end)):
+        return _Reading(None, "takes its answer back")
     found: dict[str, set[str]] = {kind: set() for kind in ("stated", "line", "numbered", "named", "denied", "loose")}
     since, kind, letters = 0, "", set[str]()
     for chain in _chains(text, mentions):
@@ -269,8 +268,8 @@ def _read(text: str, valid: str) -> _Reading:
     for kind in ("stated", "numbered", "named"):
         if found[kind]:
             letter, why = _only(found[kind], found["denied"], valid)
-            return _Reading(letter, why, kind == "stated", len(mentions))
-    return _Reading(None, "only says what it is not" if found["denied"] else "no choice in the answer", False, len(mentions))
+            return _Reading(letter, why, kind == "stated")
+    return _Reading(None, "only says what it is not" if found["denied"] else "no choice in the answer")
 
 
 def _only(letters: set[str], denied: set[str], valid: str) -> tuple[str | None, str]:
@@ -296,12 +295,23 @@ def _chains(text: str, mentions: Sequence[_Mention]) -> list[list[_Mention]]:
     return chains
 
 
+_TAKEN_BACK = re.compile(
+    r"[\s.,;:!?)\]}\"'-]*(?:oh|hm{1,6}|but|well|so)?[\s,]*(?:wait\b|scratch\s+that|strike\s+that|my\s+mistake|不对|不對|错了|錯了|いや"
+    r"|(?:actually|sorry)[\s,]*(?:no\b|not\b|that(?:'s|\s+is)\s+(?:wrong|incorrect|not)))",
+    re.IGNORECASE,
+)
 _NEW_SENTENCE = re.compile(r"[.!?]\s+\Z|\n")
+_NEW_CLAUSE = re.compile(r",\s*(?:是|而是|is\b)")
 
 
 def _is_apart(text: str, last: _Mention, mention: _Mention) -> bool:
-    """Whether two mentions stand in sentences or on lines of their own; a letter's text may follow its full stop or line."""
-    return not (mention.by_text and not last.by_text) and _NEW_SENTENCE.search(text[last.end : mention.start]) is not None
+    """Whether two mentions stand in sentences, clauses or lines of their own; a letter's text may follow its full stop."""
+    between = text[last.end : mention.start]
+    if _NEW_CLAUSE.match(between) or (
+        last.by_text and not mention.by_text and "," in between and last.letter != mention.letter
+    ):
+        return True
+    return not (mention.by_text and not last.by_text) and _NEW_SENTENCE.search(between) is not None
 
 
 def _kind(text: str, chain: Sequence[_Mention], since: int) -> str:
@@ -312,7 +322,8 @@ def _kind(text: str, chain: Sequence[_Mention], since: int) -> str:
         return "denied"
     if any(mention.boxed for mention in chain):
         return "stated"
-    if last.loose and len({mention.letter for mention in chain}) == 1:
+    is_one = len({mention.letter for mention in chain}) == 1
+    if last.loose and is_one and first.by_text:
         return "loose"
     line_start = max(text.rfind("\n", max(0, first.start - 40), first.start) + 1, 0 if first.start <= 40 else first.start - 40)
     leads = _LEAD.match(text, line_start, first.start) is not None and (line_start == 0 or text[line_start - 1] == "\n")
@@ -323,7 +334,10 @@ def _kind(text: str, chain: Sequence[_Mention], since: int) -> str:
     ends = _SENTENCE_ENDS.match(text, last.end) is not None
     if phrases.stated(ahead, rest, ends):
         return "stated"
-    if (leads and line_start == 0 and _leading(text, chain)) or (ends and _LEAD.match(ahead) and not ahead[:1].isalnum()):
+    opens = leads and line_start == 0
+    if opens and (last.loose or _leading(text, chain)):  # "B (the green one)": a letter and its text, with more words
+        return "stated"
+    if ends and _LEAD.match(ahead.lstrip(" ,")):
         return "stated"
     if phrases.numbered(ahead):
         return "numbered"

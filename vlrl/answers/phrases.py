@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import re
 
+MAX_ANSWER_CHARS = 20_000
+"""A longer text is no choice, no yes or no and no plan. It bounds the time of one call; thoughts are not counted."""
+TOO_LONG = f"longer than {MAX_ANSWER_CHARS} characters"
 _WINDOW = 64
 """Characters looked at before and behind a candidate."""
 _OPEN = r"[\s(\[{\"'$:<]*"
@@ -52,7 +55,7 @@ _NOT_BEHIND = re.compile(
     rf"|\b(?:do|does|did)(?:n't|\s+not)\s+(?:fit|match|work|apply|hold|seem|look|make|correspond|answer|belong)\b"
     rf"|{_AUX}\s+{_ADVERBS}{{0,4}}{_BAD}"
     rf"|[\s,;:.!?(\[-]*(?:is\s+)?(?:no|nope|nah|wrong|incorrect|false|not|untrue|never)"
-    rf"(?:\s+(?:correct|right|true|so|quite|really|it|this|that|one|answer|option|choice))?\s*(?:[.,!;:)\]\n]|\Z)"
+    rf"(?:\s+(?:way|correct|right|true|so|quite|really|it|this|that|one|answer|option|choice))?\s*(?:[.,!;:)\]\n]|\Z)"
     r"|\s*(?:option|choice)?\s*\b(?:excluded|eliminated)\b"
     r"|\s*(?:ist|wäre|sind)\s+(?:\w+\s+)?(?:falsch|nicht|inkorrekt|keine?|unmöglich|ausgeschlossen)|\s*stimmt\s+nicht"
     r"|\s*(?:no|nunca|tampoco)\s+(?:es|son|está|sea|puede)\b"
@@ -87,7 +90,7 @@ _CHOSEN_BEFORE = re.compile(
     re.IGNORECASE,
 )
 _COPULA_BEFORE = re.compile(
-    r"(?:(?<![^\W_])(?:is|are|be|was|were|'s|ist|es|est|è|é|therefore|thus|hence|so|finally|consequently|donc|also|deshalb|luego"
+    r"(?:(?<![^\W_])(?:is|are|be|was|were|'s|ist|es|est|è|é|therefore|thus|hence|so|then|finally|consequently|donc|also|deshalb|luego"
     r"|perhaps|maybe|possibly|probably|likely|either|think|believe)(?![^\W_])[,:]?|是|为|為|因此|所以|故|よって|따라서|هو|هي|это)"
     + _GAP,
     re.IGNORECASE,
@@ -96,7 +99,7 @@ _STATED_BEHIND = re.compile(
     rf"{_CLOSE}[,:\s-]*(?:"
     rf"(?:(?:is|was|are|were|must|would|could|might|may|seems?|looks?|appears?|should|has\s+to|can)\b\s*){{1,2}}{_ADVERBS}{{0,4}}(?:my\s+)?"
     rf"{_ADVERBS}?(?:correct|right|best|true|answer|better|accurate|appropriate|closest|good|likely|most|final|possible|plausible"
-    rf"|acceptable|valid|fine|solution|choice|option|one|it)\b"
+    rf"|acceptable|valid|fine|solution|choice|option|one|it)\b|it\s+is\b|yes\b"
     r"|(?:ist|wäre)\s+(?:\w+\s+)?(?:richtig|korrekt|wahr|zutreffend|antwort|lösung)"
     r"|(?:es|est|è|é|sería)\s+(?:(?:la|le|el|a|o|il|l'|probablemente)\s*)?(?:\w+\s+)?(?:correct|corret|bonne|juste|vrai|verdader|respuesta"
     r"|réponse|resposta|risposta|giust|cert)"
@@ -109,7 +112,7 @@ _STATED_BEHIND = re.compile(
 )
 _REPLACED = re.compile(
     r"\b(?:no|nope|nein|non|nee|нет)\b\s*[,:;.!?-]|\bwait\b|\bcorrection\b|\bscratch\s+that\b|\bstrike\s+that\b"
-    r"|(?:^|[.!?;,:\n(-])\s*(?:oh|hmm+|but|ah|well|so|and)?[\s,]*(?:actually|instead|rather|sorry|oops|in\s+fact)\b(?!\s+(?:than|of))"
+    r"|(?:^|[.!?;,:\n(-])\s{0,3}(?:(?:oh|hm{1,6}|but|ah|well|so|and)[\s,]{1,3})?(?:actually|instead|rather|sorry|oops|in\s+fact)\b(?!\s+(?:than|of))"
     r"|\bon\s+second\s+thoughts?\b|\bi\s+mean(?:t)?\b|\bmy\s+mistake\b|\blet\s+me\s+(?:correct|revise|change|fix|reconsider)\b"
     r"|\bi\s+(?:change|correct|revise|take\s+(?:it|that)\s+back|made\s+a\s+mistake|was\s+wrong)\b|\b(?:revised|corrected)\b"
     r"|\b(?:korrektur|mejor\s+dicho|perdón|en\s+realidad|moment\s+mal|en\s+fait|plutôt)\b|точнее|تصحيح"
@@ -121,7 +124,21 @@ _DENIAL = re.compile(
     r"|(?:不是|并非|並非|不|没有|非|除了)|ではない|じゃない|ありません|아니|않|ليس",
     re.IGNORECASE,
 )
+_SPACES = re.compile(r"[^\S\n]+")
+_LINES = re.compile(r" ?\n[ \n]*")
 _CLAUSE_END = re.compile(r"[;\n!?]|\.(?=\s|\Z)")
+
+
+_LISTING = re.compile(
+    r"\A.*\b(?:each|every|all|these|following|given|options|choices)\b[^\n]*\n\s*\Z|\A.*(?:以下|选项如下|各选项|每个选项)[^\n]*\n\s*\Z",
+    re.I,
+)
+"""A line that announces a list of choices, not an answer."""
+
+
+def one_spaced(text: str) -> str:
+    """The text with one space for runs of white space, one line break where a run holds one: what keeps the patterns linear."""
+    return _LINES.sub("\n", _SPACES.sub(" ", text))
 
 
 def before(text: str, start: int, since: int = 0) -> str:
@@ -131,7 +148,7 @@ def before(text: str, start: int, since: int = 0) -> str:
     for end in _CLAUSE_END.finditer(window):
         if window[end.end() :].strip():
             cut = end.end()
-    return window[cut:]
+    return _LISTING.sub("", window[cut:])
 
 
 def behind(text: str, end: int) -> str:

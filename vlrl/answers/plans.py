@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from vlrl.answers.normalise import normalised
+from vlrl.answers.phrases import MAX_ANSWER_CHARS, TOO_LONG, last_replacement, one_spaced
 from vlrl.answers.text import read_text
 from vlrl.schema import Sample
 
@@ -36,11 +37,12 @@ class Plan:
 _NOTHING = frozenset[str]()
 _FENCE = re.compile(r"```[A-Za-z]*")
 _WORD_ENDS = re.compile(r"[,;\r\n|]+|\.(?=\s|\Z)|\band\b(?=\s+(?:the\s+)?(?:speed|path)\b)", re.IGNORECASE)
+_TAG = re.compile(r"</?(?:(speed|path)|[a-z_]{1,20})>", re.IGNORECASE)
 _BRACKETS = str.maketrans("", "", "{}[]()<>\"'`*$")
 _JOINTS = re.compile(r"[\s_-]+")
 _KEY = re.compile(
     r"\s*(?:the\s+|final\s+|my\s+|meta[\s_-]?)*(?P<key>speed|path|longitudinal|lateral|steering|速度|车速|路径|路線|方向|속도|경로)"
-    r"(?:[\s_-]*(?:plan|decision|action|control|command|word|meta[\s_-]?action|规划|决策))?\s*(?:[:=]|->|→|\bis\b|是|为)\s*(?P<rest>.*)",
+    r"(?:[\s_-]*(?:plan|decision|action|control|command|word|meta[\s_-]?action|规划|决策))?\s*(?:[:=]|->|→|\bis\b|是|为|(?<=\w)\s)\s*(?P<rest>.*)",
     re.IGNORECASE | re.DOTALL,
 )
 _LEAD_IN = re.compile(
@@ -60,6 +62,19 @@ _DENIAL = re.compile(
 
 
 def plan_words(text: str) -> Plan:
+    """The plan of an answer; where a whole plan follows words such as "wait" or "correction:", that one. See `_plan_words`."""
+    if len(text) > MAX_ANSWER_CHARS:
+        return Plan(_NOTHING, _NOTHING, TOO_LONG)
+    text = one_spaced(normalised(text))
+    replaced = last_replacement(text)
+    if replaced is not None:
+        later = _plan_words(text[replaced.end() :])
+        if later.speeds and later.paths:
+            return later
+    return _plan_words(text)
+
+
+def _plan_words(text: str) -> Plan:
     """The words of both vocabularies in an answer: any case, split at commas, semicolons, full stops and line breaks; outer
     punctuation is dropped, spaces and hyphens inside a word read as underscores.
 
@@ -71,7 +86,8 @@ def plan_words(text: str) -> Plan:
     loose: set[str] = set()
     keyed: dict[str, str] = {}
     denies = False
-    for part in _WORD_ENDS.split(_FENCE.sub("\n", normalised(text)).translate(_BRACKETS)):
+    text = _TAG.sub(lambda tag: f",{tag[1]}:" if tag[1] and tag[0][1] != "/" else ",", _FENCE.sub("\n", text))
+    for part in _WORD_ENDS.split(text.translate(_BRACKETS)):
         lead = _LEAD_IN.match(part)
         part = part[lead.end() :] if lead else part
         key = _KEY.match(part)

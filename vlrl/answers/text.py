@@ -71,12 +71,15 @@ _LEAD_IN = re.compile(
 )
 _EMPHASIS = re.compile(r"[*`]+|(?<![^\W_])__|__(?![^\W_])")
 _WRAPPED = re.compile(r"\\(?:boxed|text|textbf|textit|mathrm|mathbf)\s*\{([^{}]{0,400})\}")
+_MAX_SHORT_CHARS = 4_000
 _PAIRS = {'"': '"', "'": "'", "(": ")", "[": "]", "{": "}", "$": "$"}
 
 
 def bare_text(text: str) -> str:
     """The canonical text of a short answer without what is put around one: "The answer is", emphasis, quotes, brackets, a box,
     a final full stop. Two boxes are no short answer."""
+    if len(text) > _MAX_SHORT_CHARS:
+        return canon(text)
     bare = _EMPHASIS.sub("", text)
     for _ in range(2):
         bare = _WRAPPED.sub(r"\1", bare, count=1)

@@ -10,6 +10,7 @@ from vlrl.answers.text import reference_texts
 from vlrl.schema import Sample
 
 _MAX_WORDS = 400
+_MARKS = re.compile(r"[*`#$]+|\\(?:boxed|text|textbf|mathrm)(?=\s?\{)")
 _WORD = re.compile(
     r"(?<![^\W_])(?<![^\W_][-'_])(?:(?P<yes>yes|yeah|yep|yup)|(?P<no>no|nope|nah))(?![^\W_])(?![-'_][^\W_])"
     r"(?!\s+(?:doubt|idea|clue|answer|comment|information|problem|longer|matter|one\b|way\s+(?:to|of)|more\s+than|less\s+than))",
@@ -24,8 +25,8 @@ _OTHER = {
 }
 _WORDS = {word: key for key, words in _OTHER.items() for word in words.split()}
 _LEAD_IN = re.compile(
-    r"(?:.{0,12}(?:答案|回答|答え|정답|답|respuesta|réponse|resposta|risposta|antwort|ответ|الإجابة|الجواب))?"
-    r"\s*(?:是|为|為|は|은|는|:|es|est|é|è|ist|lautet|هي|هو)?\s*",
+    r".{0,12}(?:答案|回答|答え|정답|답|respuesta|réponse|resposta|risposta|antwort|ответ|الإجابة|الجواب)"
+    r"\s*(?:是|为|為|は|은|는|est|ist|es|é|è|lautet|هي|هو)?\s*",
     re.IGNORECASE,
 )
 _TAIL = re.compile(r"(?:です|입니다|的|。)?\Z")
@@ -38,9 +39,11 @@ def yes_or_no(text: str) -> tuple[str | None, str]:
     ("是的，有一只狗", "La respuesta es no"). Denied words are not asserted ("not yes", "yes is wrong"), and an earlier one
     counts no more where the text says that it replaces it ("Yes. Wait, no").
     """
-    text = re.sub(r"[*`#$]+|\\(?:boxed|text|textbf|mathrm)(?=\s*\{)", " ", normalised(text))
-    replaced = phrases.last_replacement(text)
-    if replaced is not None and _WORD.fullmatch(replaced[0].strip(" ,:;.!?-")) is None and _found(text[: replaced.start()]):
+    if len(text) > phrases.MAX_ANSWER_CHARS:
+        return None, phrases.TOO_LONG
+    text = phrases.one_spaced(_MARKS.sub(" ", normalised(text)))
+    replaced = phrases.last_replacement(_WORD.sub(lambda word: "_" * len(word[0]), text))
+    if replaced is not None and _found(text[: replaced.start()]):
         later = _found(text[replaced.end() :])
         if later:
             return _one(later)
@@ -72,9 +75,7 @@ def _found(text: str) -> set[str]:
             found.add("denied")
         else:
             found.add(key)
-    if not found:
-        found |= _other_words(text)
-    return found
+    return found | _other_words(text)
 
 
 _WRONG = re.compile(r"\s*(?:is|would\s+be|was)\s+(?:the\s+)?(?:wrong|incorrect|false|not\b)", re.IGNORECASE)
