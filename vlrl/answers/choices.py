@@ -136,10 +136,13 @@ def _whole(text: str, names: tuple[str, ...], valid: str) -> str | None:
     if value is not None and not same:
         same = [letter for letter, name in zip(LETTERS, names, strict=False) if number(name) == value]
         return same[0] if len(same) == 1 else None
-    rest = bare[1:].lstrip(" \t\r\n*`\"'.,:;!()[]{}<>-=_") if bare[:1].upper() in valid and not bare[1:2].isalnum() else ""
+    rest = _DELIMITERS.sub("", bare[1:]) if bare[:1].upper() in valid and not bare[1:2].isalnum() else ""
     if rest and _trimmed(names[LETTERS.index(bare[0].upper())]) == _trimmed(rest) and not _article(bare, rest, names):
         return bare[0].upper()
     return None
+
+
+_DELIMITERS = re.compile(r"\A[\s*`\"'.,:;!()\[\]{}<>=_]*(?:-(?=\D)[\s*`\"'.,:;!()\[\]{}<>=_]*)?")
 
 
 def _article(bare: str, rest: str, names: tuple[str, ...]) -> bool:
