@@ -55,7 +55,26 @@ def test_the_default_rewards_pass_on_rows_like_those_of_data_sets(hacked):
     ]
     code, _, err = hacked("detection", smears)
     assert code == 0, err
-    answers = ["yes", "no", "yes", 0, 3, 12, "rubber", "small", "dirtbike", "yes", "1,200", "no", "metal", 2.5, "50%", "1/2"]
+    answers = [
+        "yes",
+        "no",
+        "yes",
+        0,
+        3,
+        12,
+        "rubber",
+        "small",
+        "dirtbike",
+        "yes",
+        "1,200",
+        "no",
+        "metal",
+        "Yes.",
+        "No.",
+        2.5,
+        "50%",
+        "1/2",
+    ]
     questions = [
         {"id": f"c{i}", "task": "qa", "question": f"What about the cyan bus {i}?", "answer": answer}
         for i, answer in enumerate(answers)

@@ -98,11 +98,19 @@ def is_right_text(case: ReferencedSample, attack: Degenerate, text: str, reward:
         return _is_right_plan(answer, case.sample, reward)
     if not attack.is_answer:
         return False
-    known = {without_full_stop(one) for one in (*reference_texts(case.sample), case.answer)} if TEXT in case.kinds else set()
+    right = [*reference_texts(case.sample), case.answer] if TEXT in case.kinds else []
+    if case.sample.choices:
+        right += [
+            choice
+            for letter, choice in zip(LETTERS, case.sample.choices, strict=False)
+            if letter in reference_letters(case.sample)
+        ]
+    known = set(map(without_full_stop, right))
     if case.sample.choices and _letter_of(answer, case.sample) in reference_letters(case.sample):
         return True
     stated = {_exact(one) for one in _NUMBER.findall(answer)}
-    return without_full_stop(answer) in known or stated in [{number(one)} for one in known if number(one) is not None]
+    values = [number(one) for one in known]
+    return without_full_stop(answer) in known or any(value is not None and stated == {value} for value in values)
 
 
 def _exact(text: str) -> Fraction | None:
@@ -124,7 +132,7 @@ def _is_right_plan(answer: str, sample: Sample, reward: str) -> bool:
     words = [word.strip().upper() for word in answer.split(",")]
     if len(words) != 2 or words[0] not in SPEEDS or words[1] not in PATHS:
         return False
-    is_speed, is_path = words[0] == sample.answer["speed"], words[1] == sample.answer["path"]
+    is_speed, is_path = words[0] == str(sample.answer["speed"]), words[1] == str(sample.answer["path"])
     return is_speed if reward == "alphadrive_speed" else is_path if reward == "alphadrive_path" else is_speed and is_path
 
 
@@ -178,14 +186,14 @@ def text_attacks(case: ReferencedSample, labels: Sequence[str]) -> Iterator[Dege
     if value is not None:
         yield Degenerate("every number listed", tuple(map(write, _number_lists(value))))
     wrong = wrong_text(case, labels)
-    pairs = [(right, wrong)]
+    pairs = [(right.rstrip("."), wrong.rstrip("."))]
     if choices and len(choices) > 1:  # the letter with its text, beside another letter with its text
         pairs.append((_with_choice(right, case.sample), _with_choice(wrong, case.sample)))
     yield Degenerate("hedge", tuple(write(text) for pair in pairs for text in _hedges(*pair)))
     yield Degenerate(
         "right beside wrong", tuple(write(text) for pair in pairs for text in _beside(*pair)) + two_blocks(case, wrong)
     )
-    yield Degenerate("negation", tuple(write(text) for text in _negations(right, wrong)))
+    yield Degenerate("negation", tuple(write(text) for text in _negations(*pairs[0])))
     other = _other_values(right, wrong)
     copied = f"Question: {case.sample.question}\nCorrect answer: {other}"
     yield Degenerate("reference format with other values", (write(other), write(copied)), is_answer=True)
@@ -194,16 +202,16 @@ def text_attacks(case: ReferencedSample, labels: Sequence[str]) -> Iterator[Dege
 def wrong_text(case: ReferencedSample, labels: Sequence[str]) -> str:
     """An answer of the right kind that is wrong: another choice, another number, the other word, another label."""
     right, choices = case.answer, case.sample.choices or ()
-    known = {canon(text) for text in reference_texts(case.sample)} | {canon(right)}
+    known = {without_full_stop(text) for text in (*reference_texts(case.sample), right)}
     if len(right) == 1 and right.upper() in LETTERS[: len(choices)]:
         at = LETTERS.index(right.upper())
         return LETTERS[(at + 1) % len(choices)] if len(choices) > 1 else "Z"
-    if canon(right) in ("yes", "no"):
-        return "no" if canon(right) == "yes" else "yes"
+    if without_full_stop(right) in ("yes", "no"):
+        return "no" if without_full_stop(right) == "yes" else "yes"
     value = number(right)
     if value is not None:
         return _plain(value + 1)
-    return next((label for label in (*choices, *labels) if canon(label) not in known), "something else")
+    return next((label for label in (*choices, *labels) if without_full_stop(label) not in known), "something else")
 
 
 def _plain(value: Fraction) -> str:
@@ -261,7 +269,7 @@ def two_blocks(case: ReferencedSample, wrong: str) -> tuple[str, ...]:
 
 
 def _negations(right: str, wrong: str) -> list[str]:
-    doubted = [] if canon(right) == "no" else [f"{right}? No."]
+    doubted = [] if without_full_stop(right) == "no" else [f"{right}? No."]
     return [
         *doubted,
         f"not {right}",
