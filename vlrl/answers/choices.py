@@ -95,8 +95,8 @@ def choice_letter(text: str, choices: Sequence[str] | None) -> tuple[str | None,
     "B is correct", "选B", a line that is nothing else, a text that begins so ("B, because ..."); without any such statement
     "option B", then what is named at all. What is stated must be one choice, and not one that the text denies.
     """
-    if len(text) > phrases.MAX_ANSWER_CHARS:
-        return None, phrases.TOO_LONG
+    if len(text) > phrases.MAX_READ_CHARS:
+        return None, phrases.OVER_LENGTH
     if not text.isascii():
         text = _PRIVATE.sub(" ", normalised(text))
     names = tuple(choices or ())

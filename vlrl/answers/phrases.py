@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import re
 
-MAX_ANSWER_CHARS = 20_000
+MAX_READ_CHARS = 20_000
 """A longer text is no choice, no yes or no and no plan. It bounds the time of one call; thoughts are not counted."""
-TOO_LONG = f"longer than {MAX_ANSWER_CHARS} characters"
+OVER_LENGTH = f"longer than {MAX_READ_CHARS} characters"
 _WINDOW = 64
 """Characters looked at before and behind a candidate."""
 _OPEN = r"[\s(\[{\"'$:<]*"

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from vlrl.answers.normalise import normalised
-from vlrl.answers.phrases import MAX_ANSWER_CHARS, TOO_LONG, last_replacement, one_spaced
+from vlrl.answers.phrases import MAX_READ_CHARS, OVER_LENGTH, last_replacement, one_spaced
 from vlrl.answers.text import read_text
 from vlrl.schema import Sample
 
@@ -63,8 +63,8 @@ _DENIAL = re.compile(
 
 def plan_words(text: str) -> Plan:
     """The plan of an answer; where a whole plan follows words such as "wait" or "correction:", that one. See `_plan_words`."""
-    if len(text) > MAX_ANSWER_CHARS:
-        return Plan(_NOTHING, _NOTHING, TOO_LONG)
+    if len(text) > MAX_READ_CHARS:
+        return Plan(_NOTHING, _NOTHING, OVER_LENGTH)
     text = one_spaced(normalised(text))
     replaced = last_replacement(text)
     if replaced is not None:

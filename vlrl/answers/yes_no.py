@@ -39,8 +39,8 @@ def yes_or_no(text: str) -> tuple[str | None, str]:
     ("是的，有一只狗", "La respuesta es no"). Denied words are not asserted ("not yes", "yes is wrong"), and an earlier one
     counts no more where the text says that it replaces it ("Yes. Wait, no").
     """
-    if len(text) > phrases.MAX_ANSWER_CHARS:
-        return None, phrases.TOO_LONG
+    if len(text) > phrases.MAX_READ_CHARS:
+        return None, phrases.OVER_LENGTH
     text = phrases.one_spaced(_MARKS.sub(" ", normalised(text)))
     replaced = phrases.last_replacement(_WORD.sub(lambda word: "_" * len(word[0]), text))
     if replaced is not None and _found(text[: replaced.start()]):

@@ -46,10 +46,10 @@ def grade(response: str, item: Item) -> Grade:
         return Grade(False, None)
     kind = kind_of(item)
     if kind == "letter":
-        letter = _letter(stated, item.choices)
+        letter, _ = choice_letter(_body(response), item.choices)
         return Grade(letter is not None and letter == _letter(item.answer, item.choices), letter)
     if kind == "yes_no":
-        word, _ = yes_or_no(stated)
+        word, _ = _stated_word(response, stated)
         return Grade(word is not None and word == canon(item.answer), word)
     if kind == "number":
         value, wanted = read_number(stated), read_number(item.answer)
@@ -86,6 +86,22 @@ def stated_answer(response: str) -> str | None:
         return stated.strip(" \t*_`$\"'.") or None
     text = response.strip()
     return text[:MAX_STATED_CHARS] or None if tags or ("\n" not in text and len(text) <= MAX_STATED_CHARS) else None
+
+
+def _body(response: str) -> str:
+    """What is inside the last answer tag, else the whole response."""
+    tags = _TAG.findall(response)
+    return str(tags[-1] if tags else response)
+
+
+def _stated_word(response: str, stated: str) -> tuple[str | None, str]:
+    """Yes or no as last stated; None where an earlier statement says the other one and the text does not replace it."""
+    words = {
+        yes_or_no(one["stated"][: one["stated"].find(".")] or one["stated"])[0] for one in _STATED.finditer(_body(response))
+    }
+    if {"yes", "no"} <= words:
+        return yes_or_no(_body(response))
+    return yes_or_no(stated)
 
 
 def _letter(text: str, choices: Sequence[str] | None) -> str | None:
