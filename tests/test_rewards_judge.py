@@ -233,7 +233,7 @@ def test_a_long_answer_is_cut_and_said_to_be(endpoint):
     server = endpoint("0")
     ask(tagged("word " * 5000))
     _, prompt, _ = parts_of(server.seen[0][1])
-    assert len(prompt) < judge.MAX_ANSWER_CHARS + 500
+    assert len(prompt) < judge.MAX_SHOWN_CHARS + 500
     assert "[cut here: 24999 characters in all]" in candidate_of(prompt)[0]
 
 

@@ -21,7 +21,7 @@ from vlrl.rewards.image_uris import image_uris
 from vlrl.schema import Sample, Score
 
 N_TRIES = 3
-MAX_ANSWER_CHARS = 4000
+MAX_SHOWN_CHARS = 4000
 MAX_VERDICT_CHARS = 200
 _VERDICT = re.compile(
     r"(?:(?:final\s+)?(?:score|rating|grade|verdict)\s*(?:is|[:=])?\s*)?(?P<number>[0-9]+(?:\.[0-9]+)?|\.[0-9]+)\.?",
@@ -114,8 +114,8 @@ def judge_messages(answer: str, sample: Sample, *, see_image: bool = True) -> li
     The delimiters carry a hash of the whole prompt, the answer included, so that no answer can write them; what looks like
     them is set apart by a blank as well. Equal answers get equal messages.
     """
-    shown = _TAG.sub(r"\1 ", answer[:MAX_ANSWER_CHARS])
-    if len(answer) > MAX_ANSWER_CHARS:
+    shown = _TAG.sub(r"\1 ", answer[:MAX_SHOWN_CHARS])
+    if len(answer) > MAX_SHOWN_CHARS:
         shown += f"\n[cut here: {len(answer)} characters in all]"
     choices = f"\nChoices: {json.dumps(list(sample.choices), ensure_ascii=False)}" if sample.choices else ""
     question = f"Question: {sample.question}{choices}\nCorrect answer: {' or '.join(reference_texts(sample))}"
