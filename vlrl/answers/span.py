@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from vlrl.answers.normalise import normalised
+from vlrl.answers.phrases import last_replacement
 
 THINK, END_THINK, ANSWER, END_ANSWER = "<think>", "</think>", "<answer>", "</answer>"
 MAX_CACHED_CHARS = 500
@@ -70,19 +71,26 @@ def _is_blocks(text: str, tags: tuple[str, ...]) -> bool:
 
 
 def answer_span(text: str) -> Span:
-    """Find the answer: what follows the thought, inside the one answer block; or the bare text if it has no tags."""
+    """Find the answer: what follows the thought, inside the one answer block; or the bare text if it has no tags.
+
+    Of several blocks the last one counts where the text before it says that it replaces the former ("No:", "wait", "更正").
+    """
     _, thought, rest = text.partition(END_THINK)
     rest = rest if thought else text
     blocks: list[str] = []
+    gap = ""
     start = rest.find(ANSWER)
     while start >= 0:
         end = rest.find(END_ANSWER, start)
         if end < 0:
             break
         blocks.append(rest[start + len(ANSWER) : end])
-        start = rest.find(ANSWER, end)
+        before, start = end + len(END_ANSWER), rest.find(ANSWER, end)
+        gap = rest[before:start] if start >= 0 else gap
     if len(blocks) == 1:
         return Span(blocks[0].strip(), tagged=True)
+    if blocks and start < 0 and len(gap) <= MAX_CACHED_CHARS and last_replacement(gap) is not None:
+        return Span(blocks[-1].strip(), tagged=True)
     if blocks:
         return Span(None, why=f"{len(blocks)} answer blocks")
     if start >= 0:

@@ -96,9 +96,7 @@ def _body(response: str) -> str:
 
 def _stated_word(response: str, stated: str) -> tuple[str | None, str]:
     """Yes or no as last stated; None where an earlier statement says the other one and the text does not replace it."""
-    words = {
-        yes_or_no(one["stated"][: one["stated"].find(".")] or one["stated"])[0] for one in _STATED.finditer(_body(response))
-    }
+    words = {yes_or_no(_CLAUSE_END.split(one["stated"])[0])[0] for one in _STATED.finditer(_body(response))}
     if {"yes", "no"} <= words:
         return yes_or_no(_body(response))
     return yes_or_no(stated)
