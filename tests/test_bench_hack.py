@@ -1,6 +1,9 @@
 """`bench hack`: degenerate answers against the rewards of a task, and against rewards of a user that pay for them."""
 
 import json
+import re
+import shlex
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +14,8 @@ from vlrl.schema import sample_to_json
 from vlrl.tasks import KNOWN
 
 pytestmark = pytest.mark.quick
+
+ROOT = Path(__file__).resolve().parent.parent
 
 LABELS = ["beagle", "pug", "great pyrenees", "shiba inu", "samoyed"]
 PETS = [
@@ -163,7 +168,7 @@ def test_rewards_that_need_a_group_a_length_or_a_step(hacked, rewards):
 
 
 def test_a_task_of_the_users(hacked, tmp_path):
-    code, made, _, err = hacked("examples/own_task.py", data="examples/own_task.jsonl")
+    code, made, _, err = hacked(ROOT / "examples/own_task.py", data=ROOT / "examples/own_task.jsonl")
     assert code == 0, err
     assert made["rewards"] == ["closeness", "sum"]
     assert 0 < found(made, "most frequent reference", "closeness")["share"] < 0.9
@@ -256,3 +261,14 @@ def test_a_task_that_fails_is_one_line(hacked, tmp_path):
     code, _, _, err = hacked(task, [{"id": "1", "task": "t", "question": "q", "answer": "a"}])
     assert code == 2
     assert "its prompt failed on sample '1'" in err
+
+
+def test_the_output_in_the_docs_is_real(tmp_path, monkeypatch, capsys):
+    page = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8").split("## Is my reward hackable?")[1]
+    source, command, shown = re.findall(r"^```(?:python|bash)?\n(.*?)^```", page, re.DOTALL | re.MULTILINE)[:3]
+    (tmp_path / "my_reward.py").write_text(source)
+    monkeypatch.chdir(tmp_path)
+    assert main(shlex.split(command)[2:]) == 1
+    printed = "".join(capsys.readouterr()).splitlines()
+    assert [line for line in shown.splitlines() if line not in printed] == []
+    assert sum(line.startswith("hackable: ") for line in printed) == 7

@@ -55,6 +55,8 @@ def math_equal(text: str, sample: Sample) -> Score:
     - A reference without unit accepts the number with any unit; with a unit, the same unit or none. Units are not converted.
     - Comparisons longer than 0.45 s are 0 with a reason, counted as `rewards/math_equal/too_long`. The first formula of a
       process that needs math-verify waits about a second for it to start.
+    differs from ChartQA's relaxed accuracy (within 5 %) and MMMU (two decimals, any number of the text): a reward of 1 for a
+    near miss teaches near misses, also of counts and years.
     Never applied to labels, boxes, dates or part numbers.
     """
     references = reference_texts(sample)
