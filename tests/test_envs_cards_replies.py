@@ -71,6 +71,36 @@ def test_no_text_makes_a_parser_raise(text):
         assert thought_fields(text, played) is None or '"' in text
 
 
+HUGE = "9" * 4301
+DEEP = "[" * 300 + "]" * 300
+
+
+@pytest.mark.parametrize(
+    ("text", "action"),
+    [
+        (f'{{"action": {HUGE}}}', None),
+        (f'{{"thoughts": "x", "current": {HUGE}, "target": 1e400, "action": "+"}}', "+"),
+        (f'{{"thoughts": {DEEP}, "current": 1, "target": 4, "action": "+"}}', None),
+        (f'"{{"thoughts": {DEEP}, "current": 1, "target": 4, "action": "+"}}', None),
+        ('{"thoughts": [[["x"]]], "current": NaN, "target": -0, "action": "+"}', "+"),
+        ('{"thoughts": "\\ud800 \u2028 \x7f", "current": 1, "target": 4, "action": "+"}', "+"),
+        ('{"thoughts": "total is ' + HUGE + ' so hit", "current": 1, "target": 4, "action": "+"}', "+"),
+        ('{"thoughts": "' + HUGE + " * 4 = " + HUGE + '", "cards": [' + HUGE + '], "formula": "", "action": "+"}', "+"),
+    ],
+)
+def test_huge_numbers_and_deep_brackets_are_data(text, action):
+    assert read_action(text, NUMBERLINE) == action
+    for played in GAMES.values():
+        play = Playthrough(played, 3)
+        play.step(Turn(text))
+        fields = thought_fields(text, played)
+        if fields is not None:
+            assert isinstance(played.recognised(fields, play.state), bool)
+            if "thoughts" in fields:
+                played.problem(play.state, fields)
+            assert write_reply(fields, "+")
+
+
 def test_what_a_valid_thought_is():
     fields = {"cards": [4, 6, 1, 1], "formula": "4 *", "thoughts": "play 6"}
     text = write_reply(fields, "6")
