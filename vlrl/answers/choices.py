@@ -305,13 +305,20 @@ _TAKEN_BACK = re.compile(
 )
 _NEW_SENTENCE = re.compile(r"[.!?]\s+\Z|\n")
 _NEW_CLAUSE = re.compile(r",\s*(?:是|而是|is\b)")
+_ALTERNATIVE = re.compile(
+    r"\b(?:or|and|either|maybe|perhaps|possibly|oder|und|o|u|y|ou|et|или|и)\b|[/&]|或|和|或者|还是|または|か|또는|혹은|أو", re.I
+)
 
 
 def _is_apart(text: str, last: _Mention, mention: _Mention) -> bool:
     """Whether two mentions stand in sentences, clauses or lines of their own; a letter's text may follow its full stop."""
     between = text[last.end : mention.start]
     if _NEW_CLAUSE.match(between) or (
-        last.by_text and not mention.by_text and "," in between and last.letter != mention.letter
+        last.by_text
+        and not mention.by_text
+        and "," in between
+        and last.letter != mention.letter
+        and _ALTERNATIVE.search(between) is None
     ):
         return True
     return not (mention.by_text and not last.by_text) and _NEW_SENTENCE.search(between) is not None
