@@ -122,7 +122,7 @@ def test_a_denial_or_a_second_choice_in_front_never_makes_an_answer(text):
     if text.count("\n") == 0 and (letter := choice_letter(text, choices)[0]):
         other = "A" if letter != "A" else "B"
         assert choice_letter(f"\\boxed{{{other}}}\n{text}", choices)[0] in (None, other) or re.search(
-            "(?i)no:|wait|不是|boxed", text
+            r"(?i)\bno\b|wait|不是|boxed", text
         )
 
 
