@@ -42,11 +42,11 @@ _SEPARATOR = re.compile(
 )
 _DELIMITER = re.compile(r"\s*(?:[.:)\],、-]|\Z)")
 _FOLLOWS = re.compile(
-    r"[^\S\n]*\n|\s*(?:\Z|[^\w\s]|[\u0370-\uffff])|\s+[A-Z](?![^\W_])|\s+(?:is|it|was|are|were|as|because|since|for|which|with|based"
+    r"[^\S\n]*\n|\s*(?:\Z|[^\w\s]|[\u0370-\uffff])|\s+(?:[A-Z](?![^\W_])|\d+[).])|\s+(?:is|it|was|are|were|as|because|since|for|which|with|based"
     r"|due\s+to|in|from|by|on|and|or|but|so|not\s+(?:[A-Z]\b|the\b|correct|right)|(?:would|could|should|may|might|must|can|will)"
     r"\s+(?:be|not|also|have|seem|fit)|cannot|does|doesn't|isn't|wasn't|can't|has|have|had|seems?|looks?|appears?|shows?|fits?|matches"
     r"|describes|depicts|represents|corresponds|contains|makes|then|than|if|when|where|that|also|instead|option|above|below"
-    r"|rather\s+than|therefore|thus|wins|works|applies|only\s*(?:\Z|[.,!])"
+    r"|rather\s+than|unless|vs|versus|alternatively|otherwise|therefore|thus|wins|works|applies|only\s*(?:\Z|[.,!])"
     r"|ist|sind|weil|da|denn|und|oder|passt|es|porque|ya|y|o|est|parce|et|ou|è|perché|e|é|pois|или|и|потому|не|karena|vì|adalah"
     r"|là|değil)\b(?!-)",
     re.IGNORECASE,
@@ -260,7 +260,10 @@ def _read(text: str, valid: str) -> _Reading:
     found: dict[str, set[str]] = {kind: set() for kind in ("stated", "line", "numbered", "named", "denied", "loose")}
     since, kind, letters = 0, "", set[str]()
     for chain in _chains(text, mentions):
-        kind, letters = _kind(text, chain, since), {mention.letter for mention in chain}
+        former, kind = kind, _kind(text, chain, since)
+        if kind == "also":  # behind "or": as much of an answer as what stands before
+            kind = "stated" if former in ("stated", "line") else "named"
+        letters = {mention.letter for mention in chain}
         since = chain[-1].end
         if kind != "named" or letters.intersection(valid):
             found[kind] |= letters
@@ -303,29 +306,27 @@ _TAKEN_BACK = re.compile(
     r"|(?:actually|sorry)[\s,]*(?:no\b|not\b|that(?:'s|\s+is)\s+(?:wrong|incorrect|not)))",
     re.IGNORECASE,
 )
+_OR = re.compile(
+    r"[\s,.;:)\]}\"'\uf001]*(?:\b(?:or|unless|vs|versus|alternatively|otherwise|else|another|oder|ou|или)\b|或|还是|または|또는|혹은|أو)",
+    re.IGNORECASE,
+)
+"""What makes a second choice as much of an answer as the first."""
 _NEW_SENTENCE = re.compile(r"[.!?]\s+\Z|\n")
 _NEW_CLAUSE = re.compile(r",\s*(?:是|而是|is\b)")
-_ALTERNATIVE = re.compile(
-    r"\b(?:or|and|either|maybe|perhaps|possibly|oder|und|o|u|y|ou|et|или|и)\b|[/&]|或|和|或者|还是|または|か|또는|혹은|أو", re.I
-)
 
 
 def _is_apart(text: str, last: _Mention, mention: _Mention) -> bool:
     """Whether two mentions stand in sentences, clauses or lines of their own; a letter's text may follow its full stop."""
     between = text[last.end : mention.start]
-    if _NEW_CLAUSE.match(between) or (
-        last.by_text
-        and not mention.by_text
-        and "," in between
-        and last.letter != mention.letter
-        and _ALTERNATIVE.search(between) is None
-    ):
+    is_next = last.by_text and not mention.by_text and last.letter != mention.letter  # "it is green, A and C are wrong"
+    if _NEW_CLAUSE.match(between) or (is_next and between.strip() == ","):
         return True
     return not (mention.by_text and not last.by_text) and _NEW_SENTENCE.search(between) is not None
 
 
 def _kind(text: str, chain: Sequence[_Mention], since: int) -> str:
-    """How a chain is meant: "denied", "stated", "line" (alone on its line), "numbered" ("option B"), "named" or "loose"."""
+    """How a chain is meant: "denied", "stated", "line" (alone on its line), "numbered" ("option B"),
+    "also" (behind "or"), "named" or "loose"."""
     first, last = chain[0], chain[-1]
     ahead, rest = phrases.before(text, first.start, since), phrases.behind(text, last.end)
     if phrases.denied_before(ahead) or phrases.denied_behind(rest):
@@ -349,6 +350,8 @@ def _kind(text: str, chain: Sequence[_Mention], since: int) -> str:
         return "stated"
     if ends and _LEAD.match(ahead.lstrip(" ,")):
         return "stated"
+    if since and _OR.match(text, since, first.start):
+        return "also"
     if phrases.numbered(ahead):
         return "numbered"
     if all(mention.by_text for mention in chain) and not (ends or leads):

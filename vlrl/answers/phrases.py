@@ -25,7 +25,7 @@ _FILLERS = (
 _GAP = rf"(?:{_OPEN}\b{_FILLERS}\b){{0,7}}{_OPEN}\Z"
 _NOT_BEFORE = re.compile(
     r"(?:\b(?:not|never|neither|nor|cannot|hardly|excluding|except|exclude[sd]?|reject(?:s|ed|ing)?|eliminat(?:e|es|ed|ing)"
-    r"|discard(?:s|ed|ing)?|dismiss(?:es|ed|ing)?|avoid(?:s|ed|ing)?|doubt|deny|refuse|without|versus|beside[s]?|against)\b"
+    r"|discard(?:s|ed|ing)?|dismiss(?:es|ed|ing)?|avoid(?:s|ed|ing)?|doubt|deny|refuse|without|beside[s]?|against)\b"
     r"|n't\b"
     r"|\b(?:any|all|every|anything|anyone|everything|everyone|each)(?:\s+(?:option|choice|answer|one))?\s+(?:but|except)\b"
     r"|\b(?:except|apart|aside|far|different|other|rather|instead|opposite|contrary)\s+(?:for|from|than|of|to)\b"
