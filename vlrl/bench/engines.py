@@ -66,20 +66,36 @@ def load_engine(args: argparse.Namespace, boxes: bool) -> Engine:
     return Local(args)
 
 
-class Local:
-    """A transformers model in this process; under torchrun each process holds one and answers its share."""
+class InProcesses:
+    """A model in this process; under torchrun each process holds one and answers its share."""
 
     def __init__(self, args: argparse.Namespace) -> None:
         import torch
         from accelerate import PartialState
         from transformers.utils import logging as transformers_logging
 
-        from vlrl.models.load import load_model
-
         transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
         self.state = PartialState(cpu=args.device == "cpu" or not torch.cuda.is_available())
         self.rank, self.world = self.state.process_index, self.state.num_processes
         self.batch_size: int = args.batch_size
+
+    def wait_for_everyone(self) -> None:
+        """Return when all processes have come here."""
+        self.state.wait_for_everyone()
+
+    def finish(self) -> None:
+        """Leave the process group, all together."""
+        self.state.wait_for_everyone()
+        self.state.destroy_process_group()
+
+
+class Local(InProcesses):
+    """A transformers model that generates."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        super().__init__(args)
+        from vlrl.models.load import load_model
+
         self.sampling = {"temperature": args.temperature or 0.0, "seed": args.seed}
         self.forms = {"answer_format": args.answer_format, "box_format": args.box_format}
         self.loaded = load_model(
@@ -113,14 +129,6 @@ class Local:
             n = next((i for i, sample in enumerate(ordered) if limit(sample) != limit(ordered[0])), len(ordered))
             batch, ordered = ordered[: min(n, self.batch_size)], ordered[min(n, self.batch_size) :]
             yield complete(self.loaded, tasks, batch, limit(batch[0]), **self.sampling)
-
-    def wait_for_everyone(self) -> None:
-        self.state.wait_for_everyone()
-
-    def finish(self) -> None:
-        """Leave the process group, all together."""
-        self.state.wait_for_everyone()
-        self.state.destroy_process_group()
 
 
 def prompt_length(sample: Sample, tasks: Mapping[str, Task]) -> float:

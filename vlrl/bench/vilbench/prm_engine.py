@@ -6,24 +6,17 @@ import argparse
 import json
 from collections.abc import Mapping, Sequence
 
-from vlrl.bench.engines import Answers, Limit
+from vlrl.bench.engines import Answers, InProcesses, Limit
 from vlrl.schema import Prediction, Sample, Task
 
 
-class PrmEngine:
-    """The engine with its model in this process; under torchrun each process loads one and scores its share of the samples."""
+class PrmEngine(InProcesses):
+    """A model that scores solutions."""
 
     def __init__(self, args: argparse.Namespace) -> None:
-        import torch
-        from accelerate import PartialState
-        from transformers.utils import logging as transformers_logging
-
+        super().__init__(args)
         from vlrl.models.value_head import Encoder, load_prm
 
-        transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-        self.state = PartialState(cpu=args.device == "cpu" or not torch.cuda.is_available())
-        self.rank, self.world = self.state.process_index, self.state.num_processes
-        self.batch_size: int = args.batch_size
         self.model, loaded = load_prm(
             args.model_name_or_path,
             dtype=args.dtype,
@@ -55,12 +48,3 @@ class PrmEngine:
                 Prediction(one.id, json.dumps([round(value, 9) for value in found]), 0, False)
                 for one, found in zip(batch, values, strict=True)
             ]
-
-    def wait_for_everyone(self) -> None:
-        """Return when all processes have come here."""
-        self.state.wait_for_everyone()
-
-    def finish(self) -> None:
-        """Leave the process group, all together."""
-        self.state.wait_for_everyone()
-        self.state.destroy_process_group()

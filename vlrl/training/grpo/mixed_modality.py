@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,6 +14,8 @@ from vlrl.training.unused_weights import has_pixels, leaves_weights_unused, with
 
 __all__ = ["MixedBatches", "leaves_weights_unused"]
 
+LogpsAndMore = tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]
+"""Log-probabilities (B, T), entropies (B, T) and an auxiliary loss, the last two where they were asked for."""
 ROW_FIELDS = ("token_type_ids", "mm_token_type_ids")
 """What a processor returns per token; everything else that it adds to ids and mask is about images."""
 
@@ -66,7 +68,7 @@ class MixedBatches(TRLTrainer):
         logits_to_keep: int,
         batch_size: int | None = None,
         **fields: Any,
-    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+    ) -> LogpsAndMore:
         """TRL's own, which hands the model an empty tensor where a part of a batch has no image: such rows go apart."""
         n, num_images = len(input_ids), list[int](fields.get("num_images") or ())
         size = batch_size or n
@@ -80,23 +82,31 @@ class MixedBatches(TRLTrainer):
         blind = [i for i in range(n) if not num_images[i]]
         parts = []
         for rows in filter(None, (seeing, blind)):
-            own = {name: fields[name][rows] for name in ROW_FIELDS if fields.get(name) is not None}
-            own |= {name: fields[name] for name in ("compute_entropy", "compute_aux_loss") if name in fields}
+            own = {name: fields[name][rows] for name in ROW_FIELDS if fields.get(name) is not None} | asked_for(fields)
             if rows is seeing:
                 counts = {name: [fields[name][i] for i in rows] for name in ("num_images", "num_tiles") if fields.get(name)}
                 own = {**fields, **own, **counts}
-            parts.append(
-                super()._get_per_token_logps_and_entropies(
-                    model, input_ids[rows], attention_mask[rows], logits_to_keep, batch_size, **own
-                )
+            found = super()._get_per_token_logps_and_entropies(
+                model, input_ids[rows], attention_mask[rows], logits_to_keep, batch_size, **own
             )
-        order = torch.tensor(seeing + blind, device=input_ids.device).argsort()
-        logps, entropies, aux = zip(*parts, strict=True)
-        return (
-            torch.cat(logps)[order],
-            torch.cat(entropies)[order] if entropies[0] is not None else None,
-            torch.stack(aux).mean() if aux[0] is not None else None,
-        )
+            parts.append((rows, found))
+        return in_row_order(parts)
+
+
+def asked_for(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """What TRL asks for besides log-probabilities."""
+    return {name: fields[name] for name in ("compute_entropy", "compute_aux_loss") if name in fields}
+
+
+def in_row_order(parts: Sequence[tuple[Sequence[int], LogpsAndMore]]) -> LogpsAndMore:
+    """The results of parts of a batch, each with the rows that it holds, as those of the batch."""
+    logps_BT, entropies_BT, aux = zip(*(found for _, found in parts), strict=True)
+    order = torch.tensor([row for rows, _ in parts for row in rows], device=logps_BT[0].device).argsort()
+    return (
+        torch.cat(logps_BT)[order],
+        None if entropies_BT[0] is None else torch.cat(entropies_BT)[order],
+        None if aux[0] is None else torch.stack(aux).mean(),
+    )
 
 
 def _has_images(inputs: Mapping[str, Any]) -> bool:

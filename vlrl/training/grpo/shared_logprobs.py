@@ -22,7 +22,7 @@ from vlrl.models.prefix_sharing.step import (
     start_sharing,
 )
 from vlrl.training.checkpoints import RunStopped
-from vlrl.training.grpo.mixed_modality import MixedBatches
+from vlrl.training.grpo.mixed_modality import LogpsAndMore, MixedBatches, asked_for, in_row_order
 from vlrl.training.grpo.trl_surface import (
     shuffle_sequence_dict,
     split_pixel_values_by_grid,
@@ -195,7 +195,7 @@ class SharedGroups(MixedBatches):
         logits_to_keep: int,
         batch_size: int | None = None,
         **fields: Any,
-    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+    ) -> LogpsAndMore:
         """By the packed pass where these rows have a plan, after a comparison with TRL's own at a model's first."""
         plan, plain = self._plan, super()._get_per_token_logps_and_entropies
         if plan is None and self._by_row and self._sharing.off is None:
@@ -207,17 +207,14 @@ class SharedGroups(MixedBatches):
             self._compared.add(trains)
             self._compare(model, input_ids, attention_mask, logits_to_keep, plan, plain)
         if self._sharing.off is not None or "packed" in self._sharing.without:
-            own: dict[str, Any] = {name: fields[name] for name in ("compute_entropy", "compute_aux_loss") if name in fields}
-            own |= self._plain_fields(input_ids, plan)
+            own = asked_for(fields) | self._plain_fields(input_ids, plan)
             return plain(model, input_ids, attention_mask, logits_to_keep, batch_size, **own)
         entropy = bool(fields.get("compute_entropy"))
         made = [
-            (rows, self._sharing.logps(model, input_ids[rows], attention_mask[rows], logits_to_keep, part, entropy))
+            (rows, (*self._sharing.logps(model, input_ids[rows], attention_mask[rows], logits_to_keep, part, entropy), None))
             for rows, part in plan.parts(range(len(plan.groups)), batch_size or plan.n_rows)
         ]
-        logps_BT, entropies_BT = zip(*(values for _, values in made), strict=True)
-        order = torch.tensor([row for rows, _ in made for row in rows], device=input_ids.device).argsort()
-        return torch.cat(logps_BT)[order], torch.cat(entropies_BT)[order] if entropy else None, None
+        return in_row_order(made)
 
     def _logps_of_rows(
         self, model: Any, ids_BT: torch.Tensor, mask_BT: torch.Tensor, n_keep: int, fields: dict[str, Any]
