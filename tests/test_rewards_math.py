@@ -109,8 +109,8 @@ def test_the_reference_earns_1_in_five_spellings_and_0_with_another_number(drawn
         if same_mathematics(reference, other)[0]:
             assert float_of(kind, numbers) == pytest.approx(float_of(kind, changed(numbers, at, more)))
             return
-        for answer in spellings(other):
-            assert value(reference, answer) == 0, (reference, answer)
+        answer = data.draw(st.sampled_from(list(spellings(other))))
+        assert value(reference, answer) == 0, (reference, answer)
         assert value(other, reference) == 0
 
 
@@ -160,7 +160,7 @@ def test_whole_numbers_in_other_scripts(n, more):
 )
 def test_several_different_candidates_are_none_and_equal_ones_are_one(numbers, joint):
     answer = joint.join(map(str, numbers))
-    for reference in set(numbers):
+    for reference in (numbers[0], numbers[-1]):
         expected = len(set(numbers)) == 1 and joint.strip() in (",", "or", "and", ";", "或")
         if expected or len(set(numbers)) > 1:
             assert value(reference, answer) == expected or (
@@ -384,13 +384,13 @@ def test_the_reason_says_what_was_seen():
 def test_the_log_shows_the_share_that_was_given_up(monkeypatch):
     monkeypatch.setattr(mathematics, "verified", lambda *_: (False, f"{TOO_LONG} to compare (limit 0.4 s), against"))
     logged = {}
-    texts = [tagged(text) for text in ("$\\sin(2x)$", "3", "$\\cos y$", "dog")]
+    texts = [tagged(text) for text in ("$\\arcsin(2x)$", "\\arcsin 3", "$\\arccos y$", "dog")]
     function = as_trl(load_reward("math_equal"))
-    values = function(texts, texts, sample=[qa("$2\\sin x\\cos x$")] * 4, log_metric=logged.__setitem__)
+    values = function(texts, texts, sample=[qa("$\\arctan x$")] * 4, log_metric=logged.__setitem__)
     assert values == [0, 0, 0, 0]
     assert logged["rewards/math_equal/too_long"] == 0.75
     assert logged["rewards/math_equal/unparsed"] == 1
-    assert function([texts[1]], [texts[1]], sample=[qa(3)], log_metric=logged.__setitem__) == [1]
+    assert function([tagged("3")], [tagged("3")], sample=[qa(3)], log_metric=logged.__setitem__) == [1]
 
 
 def test_the_tables_hold_at_least_200_rows_right_and_wrong():

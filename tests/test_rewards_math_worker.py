@@ -36,6 +36,8 @@ def patient(monkeypatch):
 
 FUNCTIONS = [
     (r"$\sin x$", r"\sin(x)", r"\sin(2x)"),
+    (r"$\arctan x$", r"\arctan(x)", r"\arctan(2x)"),
+    (r"$\int_0^1 x dx$", r"\frac{1}{2}", r"\frac{1}{3}"),
     (r"$\tan^2(y)+1$", r"\sec^2(y)", r"\sec^2(y)+1"),
     (r"$\log_2 8$", "3", "4"),
     (r"$2\sin x\cos x$", r"\sin(2x)", r"\sin(x)"),
@@ -69,15 +71,15 @@ def test_cases_that_need_the_process():
 
 def test_formulas_in_any_thread_and_in_a_forked_child():
     with ThreadPoolExecutor(4) as pool:
-        scores = list(pool.map(lambda i: value(r"$\sin x$", rf"$\frac{{{i}}}{{4}}\sin(x)$"), range(8)))
+        scores = list(pool.map(lambda i: value(r"$\arcsin x$", rf"$\frac{{{i}}}{{4}}\arcsin(x)$"), range(8)))
     assert scores == [0, 0, 0, 0, 1, 0, 0, 0]
     child = os.fork()
     if child == 0:
-        right = value(r"$\sin x$", r"$\frac{9}{9}\sin(x)$") == 1
+        right = value(r"$\arcsin x$", r"$\frac{9}{9}\arcsin(x)$") == 1
         own_worker().stop()
         os._exit(0 if right else 1)
     assert os.waitpid(child, 0)[1] == 0
-    assert value(r"$\sin x$", r"$\frac{7}{7}\sin(x)$") == 1
+    assert value(r"$\arcsin x$", r"$\frac{7}{7}\arcsin(x)$") == 1
 
 
 def test_a_comparison_that_takes_too_long_is_zero_within_the_limit_and_the_next_one_works():
@@ -106,7 +108,7 @@ def test_only_a_reference_that_needs_it_starts_the_process(monkeypatch):
     for reference in (42, r"2\sqrt{3}", "[0,1)", "$x=3$", "10 cm", r"\{1,2\}", "50%", "$x^2+1$"):
         assert math_problem(qa(reference)) is None
     assert started == []
-    assert math_problem(qa(r"$\sin x$")) is None
+    assert math_problem(qa(r"$\arcsin x$")) is None
     assert started == [1]
 
 

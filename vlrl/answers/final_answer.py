@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import islice, pairwise
 
 from vlrl.answers.math_symbols import MAX_FORMULA_CHARS, is_unit, plain_form
 from vlrl.answers.mathematics import read_mathematics
@@ -17,6 +17,7 @@ from vlrl.answers.phrases import before as window_before
 from vlrl.answers.phrases import behind as window_behind
 from vlrl.answers.phrases import denied, denied_before, last_replacement
 
+MAX_ANSWER_CHARS = 200_000
 MAX_STATEMENTS = 50
 MAX_PROSE_CHARS = 4_000
 
@@ -48,7 +49,8 @@ _REPLACES = re.compile(
 )
 _BOUND = re.compile(
     r"\b(?:at\s+(?:least|most)|(?:less|more|fewer|greater|larger|smaller|higher|lower|bigger|other)\s+than|up\s+to|over|under|above|below|between"
-    r"|almost|nearly|within|beyond|exceed\w*|anywhere|from|ranges?|minimum\s+of|maximum\s+of|no\s+more|no\s+less|unless|if)\b"
+    r"|almost|nearly|within|beyond|exceed\w*|anywhere|from|ranges?|minimum\s+of|maximum\s+of|no\s+more|no\s+less|unless|if"
+    r"|half|twice|double|triple|thrice|quarter|plus|minus|times|divided|squared|cubed)\b"
     r"|至少|至多|最多|最少|大于|小于|超过|不到|之间|以上|以下|以内|少なくとも|最大で|から",
     re.I,
 )
@@ -70,13 +72,19 @@ _CONCLUSION = re.compile(
 _SENTENCE_END = re.compile(
     r"(?<![0-9])\.(?=\s|\Z)|(?<=[0-9])\.(?=\s+[A-Z$\\]|\s*\Z)|[\n;]|(?<=\s)because\b|\bsince\b|\bas\s+(?:the|we|it)\b|!(?=\s|\Z)|\?(?=\s|\Z)"
 )
+_PROSE = re.compile(r"\\text(?:bf|it|rm)?\s*\{([^{}]{0,80}\b(?:is|are|answer|so|therefore)\b[^{}]{0,40})\}", re.I)
+_OPTION = re.compile(r"\A\(?[A-H][.):]\s+(?=\S)")
 _SPECIAL_TOKEN = re.compile(r"<\|[A-Za-z_]{1,30}\|>")
 _MARKS = " \t\r\n*`\"'“”"
 
 
 def final_answer(text: str) -> FinalAnswer:
     """The final answer of a text. Linear in the text."""
-    text = _SPECIAL_TOKEN.sub(" ", plain_form(text))
+    text = plain_form(text)
+    if len(text) > MAX_ANSWER_CHARS:
+        return FinalAnswer(why=f"longer than {MAX_ANSWER_CHARS} characters")
+    text = _SPECIAL_TOKEN.sub(" ", text)
+    text = _PROSE.sub(r" \1 ", text)
     if "\\boxed" in text or "\\fbox" in text:
         return _of_boxes(text)
     whole = _trimmed(text)
@@ -213,12 +221,13 @@ def _unit_behind(behind: str) -> str:
 
 def _statements(text: str, shift: int = 0) -> list[int]:
     """Where the statements "the answer is" end."""
-    found = [shift + match.end() for match in _STATEMENT.finditer(text)]
-    return found[:MAX_STATEMENTS]
+    return [shift + match.end() for match in islice(_STATEMENT.finditer(text), MAX_STATEMENTS + 1)]
 
 
 def _of_statements(text: str, ends: list[int]) -> FinalAnswer:
     """What follows each statement, up to its sentence's end. All count, unless the last replaces the others."""
+    if len(ends) > MAX_STATEMENTS:
+        return FinalAnswer(why=f"more than {MAX_STATEMENTS} statements of an answer")
     found: list[tuple[int, FinalAnswer]] = []
     for i, end in enumerate(ends):
         until = min(ends[i + 1] if i + 1 < len(ends) else len(text), end + MAX_PROSE_CHARS)
@@ -246,7 +255,7 @@ def _first_line(text: str) -> str:
 
 def _of_sentence(text: str, before: str) -> FinalAnswer:
     """The one value of a sentence: the whole of it as a formula, or its one formula between words."""
-    clause = re.split(r"[.;!?\n]", before)[-1]
+    clause = re.split(r"[.;!?\n]|,\s", before)[-1]
     if _NEGATED.search(clause):
         return FinalAnswer(why="only says what the answer is not")
     whole = _trimmed(text)
@@ -275,7 +284,7 @@ def _of_sentence(text: str, before: str) -> FinalAnswer:
 
 _FORMULA = re.compile(
     r"\$\$?[^$]{1,500}\$?\$|\\\([^\n]{1,500}?\\\)|\\\[.{1,500}?\\\]"
-    r"|(?:(?:[A-Za-z]\s*=\s*)?[-+(\[{|]*(?:[0-9.]*[0-9]|\\(?!text|and\b|or\b)[A-Za-z]+|[$€£¥₹])"
+    r"|(?:(?:[A-Za-z]\s*=\s*)?[-+(\[{|]{0,8}(?:[0-9.]*[0-9]|\\(?!text|and\b|or\b)[A-Za-z]+|[$€£¥₹])"
     r"(?:[0-9A-Za-z\\{}()\[\]^_.,%/+*=!|'-]|\s*(?:[-+*/=^<>]|\\(?:times|cdot|div|pm|sqrt|frac|pi|approx))\s*|\s(?=[0-9\\]))*)",
     re.S,
 )
@@ -303,12 +312,7 @@ def _between_words(text: str) -> FinalAnswer:
         formula = match[0].rstrip(" .,;:?")
         if formula.endswith("!") and not formula.endswith("!!") and re.search("[A-Za-z]{2}", text[: match.start()]):
             formula = formula[:-1]  # the end of a sentence, no factorial
-        behind = re.match(r"\s*([A-Za-z°]+(?:/[A-Za-z]+)?)", text[match.start() + len(formula) :])
-        unit = (
-            f" {behind[1]}"
-            if behind and is_unit(behind[1]) and behind[1].casefold() not in ("in", "a", "at", "t", "as", "person")
-            else ""
-        )
+        unit = _unit_words(text[match.start() + len(formula) :][:60])
         kept.append(_trimmed(formula) + unit)
     if not kept:
         return FinalAnswer(why="only says what the answer is not")
@@ -324,9 +328,19 @@ def _between_words(text: str) -> FinalAnswer:
     return FinalAnswer(tuple(dict.fromkeys(reversed(kept))))
 
 
+def _unit_words(behind: str) -> str:
+    """The units right behind a number in a sentence, with a space before them: " square meters"."""
+    words: list[str] = []
+    for word in re.split(r"[,;:!?]|\.(?:\s|\Z)", behind)[0].split()[:4]:
+        if not (is_unit(word) and word.casefold() not in ("in", "a", "t", "as", "person")) and not (words and word == "per"):
+            break
+        words.append(word)
+    return "".join(f" {word}" for word in words)
+
+
 def _trimmed(text: str) -> str:
     """Without the marks around it: white space, emphasis, quotes, a final full stop or colon."""
-    text = text.strip(_MARKS)
+    text = _OPTION.sub("", text.strip(_MARKS))
     for _ in range(3):
         text = text.removeprefix("=").lstrip(_MARKS + ":").rstrip(_MARKS + ",;:")
         if text.endswith(".") and not text.endswith("\\."):

@@ -22,7 +22,15 @@ EXACT_DIGITS = 15
 
 
 class NotComputed(Exception):
-    """What a formula asks for is no real number, or too large. The message says which."""
+    """What a formula asks for is no real number, or too large. The message says which. `is_symbolic`: it may be a value all the
+    same, a complex one or a power that is not computed here."""
+
+    @property
+    def is_symbolic(self) -> bool:
+        return str(self) in (_COMPLEX, _POWER)
+
+
+_COMPLEX, _POWER = "the root of a negative number", "a power whose exponent is no fraction"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +101,7 @@ def root(a: Real, degree: int) -> Real:
         raise NotComputed(f"a root of degree {degree}")
     if a.decimal() < 0:
         if degree % 2 == 0:
-            raise NotComputed("the root of a negative number")
+            raise NotComputed(_COMPLEX)
         return negative(root(negative(a), degree))
     if isinstance(a.value, Fraction):
         upper, lower = _whole_root(a.value.numerator, degree), _whole_root(a.value.denominator, degree)
@@ -107,11 +115,11 @@ def root(a: Real, degree: int) -> Real:
 def power(base: Real, exponent: Real) -> Real:
     """base ** exponent for a fraction as exponent."""
     if not isinstance(exponent.value, Fraction):
-        raise NotComputed("a power whose exponent is no fraction")
+        raise NotComputed(_POWER)
     upper, lower = exponent.value.numerator, exponent.value.denominator
     if lower > 1:
         if base.decimal() < 0:
-            raise NotComputed("the root of a negative number")
+            raise NotComputed(_COMPLEX)
         return power(root(base, lower), Real(Fraction(upper)))
     if base.value == 0 and upper <= 0:
         raise NotComputed("a division by zero")
@@ -149,6 +157,61 @@ def _inexact(compute: Callable[[], Decimal], *sides: Real, factor: int = 4) -> R
     except (Overflow, InvalidOperation, DivisionByZero):
         raise NotComputed("a number too large to compute") from None
     return Real(value, abs(value) * relative * factor)
+
+
+def logarithm(a: Real, base: Real | None = None) -> Real:
+    """The natural logarithm, or the one to a base."""
+    if a.decimal() <= a.bound():
+        raise NotComputed(_COMPLEX if a.decimal() < 0 else "a division by zero")
+    value = Real(_CONTEXT.ln(a.decimal()), a.bound() / a.decimal() + _UNIT_ERROR * 10)
+    return value if base is None else divide(value, logarithm(base))
+
+
+def exponential(a: Real) -> Real:
+    if abs(a.decimal()) > 10_000:
+        raise NotComputed("a power too large to compute")
+    value = _CONTEXT.exp(a.decimal())
+    return Real(value, value * (a.bound() + _UNIT_ERROR) * 10)
+
+
+def sine(a: Real) -> Real:
+    """The sine of an angle in radians, by its series near 0."""
+    angle = a.decimal()
+    if abs(angle) > 10**9:
+        raise NotComputed("the sine of a number too large to compute")
+    turns = _CONTEXT.to_integral_value(_CONTEXT.divide(angle, PI.decimal()))
+    rest = _CONTEXT.subtract(angle, _CONTEXT.multiply(turns, PI.decimal()))
+    term, total, n = rest, rest, 1
+    while n < 80:
+        term = _CONTEXT.divide(_CONTEXT.multiply(term, _CONTEXT.multiply(rest.copy_negate(), rest)), Decimal((n + 1) * (n + 2)))
+        total, n = _CONTEXT.add(total, term), n + 2
+    return Real(total if turns % 2 == 0 else total.copy_negate(), a.bound() + (abs(angle) + 1) * _UNIT_ERROR * 10)
+
+
+def cosine(a: Real) -> Real:
+    return sine(add(a, divide(PI, Real(Fraction(2)))))
+
+
+def applied(name: str, a: Real, base: Real | None) -> Real | None:
+    """The value of a function, or None for one that is not computed here. `\\log` without a base may be any logarithm."""
+    one = Real(Fraction(1))
+    try:
+        if name in ("ln", "log_"):
+            return logarithm(a, base)
+        if name == "lg":
+            return logarithm(a, Real(Fraction(10)))
+        if name == "exp":
+            return exponential(a)
+        if name in ("sin", "csc"):
+            return sine(a) if name == "sin" else divide(one, sine(a))
+        if name in ("cos", "sec"):
+            return cosine(a) if name == "cos" else divide(one, cosine(a))
+        if name in ("tan", "cot"):
+            return divide(sine(a), cosine(a)) if name == "tan" else divide(cosine(a), sine(a))
+    except NotComputed as error:
+        if not error.is_symbolic:
+            raise
+    return None
 
 
 def _whole_root(value: int, degree: int) -> int | None:

@@ -11,6 +11,7 @@ from vlrl.answers.math_numbers import (
     NotComputed,
     Real,
     add,
+    applied,
     binomial,
     divide,
     exactly,
@@ -23,8 +24,8 @@ from vlrl.answers.math_numbers import (
 from vlrl.answers.math_symbols import ACCENTS, FUNCTIONS, LETTER_COMMANDS
 from vlrl.answers.math_tokens import MAX_DEPTH, Token, Unread, matching
 
+DEGREE = divide(PI, Real(Fraction(180)))
 _ARGUMENTS = {"frac": 2, "binom": 2, "sqrt": 1, "surd": 1, "dot": 1, **dict.fromkeys(ACCENTS, 1)}
-_SYMBOLIC_ERRORS = ("the root of a negative number", "a power whose exponent is no fraction")
 
 
 def with_braces(tokens: list[Token]) -> list[Token]:
@@ -86,24 +87,6 @@ def _bare_argument(tokens: list[Token], i: int, name: str, count: int, out: list
         raise Unread("an argument is missing")
     out += [Token("op", "{"), *content, Token("op", "}")]
     return i + 1, rest
-
-
-def latex_of(tokens: list[Token]) -> str:
-    """The tokens as one LaTeX formula, the same for every spelling of it."""
-    parts = []
-    for token in tokens:
-        if token.kind == "number":
-            plain, exponent, shift = token.text.lower().partition("e")
-            parts.append(plain + (rf"\times 10^{{{int(shift)}}}" if exponent else ""))
-        elif token.kind == "command" or (token.kind == "relation" and token.text.isalpha()):
-            parts.append(f"\\{token.text} ")
-        elif token.kind in ("text", "unit", "word"):
-            parts.append(rf"\text{{{token.text}}}")
-        elif token.kind == "environment":
-            parts.append(rf"\{token.text}{{pmatrix}}")
-        else:
-            parts.append(token.text)
-    return "".join(parts).strip()
 
 
 N_POINTS = 4
@@ -260,6 +243,9 @@ class _Parser:
         exponents = []
         while self.kind() == "op" and self.text() == "^":
             self.at += 1
+            if self.text(1) == "circ" and self.pairs.get(self.at) == self.at + 2:
+                self.at += 3
+                return None if base is None else multiply(base, DEGREE)
             exponents.append(self.group())
         exponent = exponents.pop()
         while exponents:
@@ -273,7 +259,7 @@ class _Parser:
         try:
             return power(base, exponent)
         except NotComputed as error:
-            if str(error) in _SYMBOLIC_ERRORS:
+            if error.is_symbolic:
                 return None
             raise
 
@@ -353,8 +339,7 @@ class _Parser:
             self.group()
             return None
         if name in FUNCTIONS:
-            self.function()
-            return None
+            return self.function(name)
         if name in ("times", "cdot", "div", "pm", "mp", "cup", "cap", "setminus", "circ", "rfloor", "rceil"):
             raise Unread(f"\\{name} where a number or a letter must stand")
         return _letter_value(name, self.point) if self.point is not None and name in LETTER_COMMANDS else None
@@ -369,19 +354,34 @@ class _Parser:
         try:
             return root(radicand, int(degree.value))
         except NotComputed as error:
-            if str(error) in _SYMBOLIC_ERRORS:
+            if error.is_symbolic:
                 return None
             raise
 
-    def function(self) -> None:
-        """A function with its powers, its limits and its argument, which is checked but not computed."""
+    def function(self, name: str) -> Real | None:
+        """A function with its powers, its base or its limits, and its argument: brackets, or what stands side by side."""
+        base: Real | None = None
+        raised: Real | None = Real(Fraction(1))
         while self.kind() == "op" and self.text() in "^_":
+            is_power = self.text() == "^"
             self.at += 1
             if self.at in self.pairs and any(one.kind == "relation" for one in self.tokens[self.at : self.pairs[self.at]]):
                 self.at = self.pairs[self.at] + 1  # the limits of a sum
+                raised = None
+            elif is_power:
+                raised = self.group()
             else:
-                self.group()
-        if self.at < len(self.tokens) and (self.starts_factor() or self.text() == "|"):
-            self.factor()
-        elif self.at != len(self.tokens):
+                base, name = self.group(), f"{name}_"
+        if self.at == len(self.tokens):
+            return None
+        if self.text() not in ("(", "[", "{", "|") and not self.starts_factor():
             raise Unread("a function without an argument")
+        argument = self.factor()
+        if self.tokens[self.at - 1].text not in (")", "]"):
+            while self.at < len(self.tokens) and self.starts_factor() and self.text() not in FUNCTIONS:
+                factor = self.factor()
+                argument = None if argument is None or factor is None else multiply(argument, factor)
+        if argument is None or raised is None or (name.endswith("_") and base is None) or raised.decimal() <= 0:
+            return None
+        value = applied(name, argument, base)
+        return None if value is None else self.power(value, raised)

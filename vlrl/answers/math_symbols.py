@@ -63,7 +63,9 @@ _SIGN_TABLE |= {ord("。"): ". ", ord("\u2009"): r"\,", ord("\u202f"): r"\,"}
 _RAISED, _LOWERED = "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ", "₀₁₂₃₄₅₆₇₈₉₊₋"
 _FIGURES = str.maketrans(_RAISED + _LOWERED, "0123456789+-n0123456789+-")
 _RAISED_RUN, _LOWERED_RUN = re.compile(f"[{_RAISED}]+"), re.compile(f"[{_LOWERED}]+")
-_VULGAR = re.compile("[¼½¾⅐-⅞↉]")
+for _sign in "¼½¾⅐⅑⅒⅓⅔⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞↉":
+    _upper, _, _lower = unicodedata.normalize("NFKC", _sign).partition("⁄")
+    _SIGN_TABLE[ord(_sign)] = rf"\frac{{{_upper}}}{{{_lower}}}"
 
 SAME_COMMANDS = _table(r"""
     frac: dfrac tfrac cfrac
@@ -238,12 +240,6 @@ def plain_form(text: str) -> str:
     """
     if text.isascii():
         return text
-    text = _VULGAR.sub(_written_fraction, text)
     text = _RAISED_RUN.sub(lambda found: f"^{{{found[0].translate(_FIGURES)}}}", text)
     text = _LOWERED_RUN.sub(lambda found: f"_{{{found[0].translate(_FIGURES)}}}", text)
     return normalised(text.translate(_SIGN_TABLE)).translate(_SIGN_TABLE)
-
-
-def _written_fraction(found: re.Match[str]) -> str:
-    upper, _, lower = unicodedata.normalize("NFKC", found[0]).partition("⁄")
-    return rf"\frac{{{upper}}}{{{lower}}}"

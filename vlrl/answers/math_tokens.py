@@ -23,6 +23,7 @@ from vlrl.answers.math_symbols import (
 )
 
 MAX_DEPTH = 24
+SCALES = {"hundred": "100", "thousand": "1000", "million": "1" + "0" * 6, "billion": "1" + "0" * 9, "dozen": "12"}
 MAX_DIGITS = 400
 OPENERS = {"(": ")", "[": "]", "{": "}", r"\{": r"\}", r"\lfloor": r"\rfloor", r"\lceil": r"\rceil"}
 _CLOSERS = frozenset(OPENERS.values())
@@ -88,6 +89,9 @@ def tokens_of(text: str, *, commas: str = "thousands") -> list[Token]:
         token, at = _one_token(text, at, at > start, is_plain, _LIST_NUMBER if brackets or commas == "list" else _NUMBER)
         if token is not None:
             brackets += (token.text in ("(", "[", r"\{")) - (token.text in (")", "]", r"\}"))
+            if token.kind == "word" and token.text.casefold() in SCALES and found and found[-1].kind == "number":
+                found.append(Token("op", "*"))
+                token = Token("number", SCALES[token.text.casefold()])
             found.append(token)
     if is_plain and len(found) > 1 and all(token.kind == "letter" for token in found):
         raise Unread("a word")
@@ -185,7 +189,7 @@ def _text_token(text: str, at: int, spaced: bool) -> tuple[Token | None, int]:
         return Token("number", words, spaced), found.end()
     if words in ("e", "i", "d"):
         return Token("letter", words, spaced), found.end()
-    return Token("text", words, spaced), found.end()
+    return Token("word" if " " in words and not is_unit(words.split()[-1]) else "text", words, spaced), found.end()
 
 
 def _word_token(text: str, at: int, spaced: bool, is_plain: bool) -> tuple[Token, int]:
@@ -212,7 +216,8 @@ def _word_token(text: str, at: int, spaced: bool, is_plain: bool) -> tuple[Token
         return Token("letter", word, spaced), end
     if is_unit(word):
         return Token("unit", word, spaced), end
-    if spaced or len(word) > 3 or low in PLAIN_WORDS:
+    is_differential = not is_plain and len(word) == 2 and word[0] == "d"
+    if (spaced and not is_differential) or len(word) > 3 or low in PLAIN_WORDS:
         return Token("word", word, spaced), end
     return Token("letter", word[0], spaced), at + 1
 
@@ -240,3 +245,21 @@ def matching(tokens: list[Token]) -> dict[int, int]:
     if open_at:
         raise Unread("a bracket that is not closed")
     return pairs
+
+
+def latex_of(tokens: list[Token]) -> str:
+    """The tokens as one LaTeX formula, the same for every spelling of it."""
+    parts = []
+    for token in tokens:
+        if token.kind == "number":
+            plain, exponent, shift = token.text.lower().partition("e")
+            parts.append(plain + (rf"\times 10^{{{int(shift)}}}" if exponent else ""))
+        elif token.kind == "command" or (token.kind == "relation" and token.text.isalpha()):
+            parts.append(f"\\{token.text} ")
+        elif token.kind in ("text", "unit", "word"):
+            parts.append(rf"\text{{{token.text}}}")
+        elif token.kind == "environment":
+            parts.append(rf"\{token.text}{{pmatrix}}")
+        else:
+            parts.append(token.text)
+    return "".join(parts).strip()

@@ -12,9 +12,9 @@ from functools import lru_cache
 from itertools import pairwise
 
 from vlrl.answers.math_numbers import EXACT_DIGITS, Real, is_near, same
-from vlrl.answers.math_scalar import latex_of, real_value, values_at_points, with_braces
+from vlrl.answers.math_scalar import real_value, values_at_points, with_braces
 from vlrl.answers.math_symbols import CURRENCIES, FUNCTIONS, MAX_FORMULA_CHARS, PLAIN_WORDS, is_unit, plain_form, unit_of
-from vlrl.answers.math_tokens import Token, Unread, matching, tokens_of
+from vlrl.answers.math_tokens import Token, Unread, latex_of, matching, tokens_of
 
 MAX_VALUES = 64
 _COMMA = re.compile("[0-9],[0-9]")
@@ -155,7 +155,7 @@ def _element(tokens: list[Token]) -> Value:
         return _side(tokens)
     outer = set(map(id, (token for side in sides for token in side)))
     names = [token.text for token in tokens if token.kind == "relation" and id(token) not in outer]
-    if not sides[0] and names[0] == "=":  # "= 42", the end of a calculation
+    if not sides[0] and names[0] in ("=", "approx"):  # "= 42", the end of a calculation
         return (
             _element([token for side in sides[1:] for token in side])
             if len(sides) == 2
@@ -337,7 +337,7 @@ def _scalar(tokens: list[Token]) -> Scalar:
     value = real_value(number)
     latex = latex_of(number).removeprefix("+")
     digits = _digits_of_decimal(number)
-    if value is None and unit and not is_unit(unit):
+    if unit.startswith("^") or (value is None and unit and not is_unit(unit)):
         raise Unread(f"{unit!r} is no part of a formula")
     in_base = latex in _INFINITIES or any(a.kind == "number" and b.text == "_" for a, b in pairwise(number))
     points = values_at_points(number) if value is None and not in_base else ()
@@ -386,7 +386,7 @@ def _without_unit(tokens: list[Token]) -> tuple[list[Token], str]:
         return tokens, ""
     named = [token.text for token in tokens[at:] if token.kind in ("word", "text")]
     unknown = [word for word in named if not is_unit(word)]
-    if any(set(word.casefold().split()) & PLAIN_WORDS for word in named) or len(unknown) > 1:
+    if any(set(word.casefold().split()) & (PLAIN_WORDS - {"per"}) for word in named) or len(unknown) > 1 + ("per" in named):
         raise Unread(f"{' '.join(named)!r} is no unit")
     words = (
         " ".join(token.text for token in tokens[at:]).replace(" ^ ", "^").replace("{ ", "").replace(" }", "").replace("- ", "-")

@@ -123,11 +123,13 @@ class Worker:
             env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
         )
 
-    def ask(self, reference: str, candidate: str, limit_s: float) -> list[bool] | None:
-        """Equal, reference parsed, candidate parsed; None after `limit_s` seconds or where the comparison ended the worker
-        (out of its 2 GiB of memory, out of stack). Another one is started then, for the next formula."""
+    def ask(self, reference: str, candidate: str, limit_s: float, start_s: float = START_S) -> list[bool] | None:
+        """Equal, reference parsed, candidate parsed. None after `limit_s` seconds, where it is not ready after `start_s`, or
+        where the comparison ended the child (out of its 2 GiB of memory, out of stack)."""
         with self.lock:
-            process = self._running()
+            process = self._running(start_s)
+            if process is None:
+                return None
             assert process.stdin is not None
             try:
                 process.stdin.write(json.dumps([reference, candidate, limit_s]) + "\n")
@@ -142,10 +144,13 @@ class Worker:
             self.start()
             return None
 
-    def _running(self) -> subprocess.Popen[str]:
+    def _running(self, start_s: float) -> subprocess.Popen[str] | None:
+        """The process, or None where it is not ready in time."""
         self.start()
         assert self.process is not None
-        if not self.is_ready and self._line(self.process, START_S) != "ready\n":
+        if not self.is_ready and self._line(self.process, start_s) != "ready\n":
+            if start_s < START_S and self.process.poll() is None:
+                return None
             self.stop()
             raise RuntimeError("math-verify does not start; try: python -c 'import math_verify'")
         self.is_ready = True
@@ -188,18 +193,18 @@ class _Late(Exception):
 
 
 @lru_cache(maxsize=4096)
-def _found(reference: str, candidate: str, limit_s: float) -> tuple[bool, ...]:
-    found = own_worker().ask(reference, candidate, limit_s)
+def _found(reference: str, candidate: str, limit_s: float, start_s: float) -> tuple[bool, ...]:
+    found = own_worker().ask(reference, candidate, limit_s, start_s)
     if found is None:
         raise _Late  # not kept: a busy machine may have more time later
     return tuple(found)
 
 
-def verified(reference: str, candidate: str, limit_s: float = LIMIT_S) -> tuple[bool, str]:
-    """math-verify's `verify(reference, candidate)` for two formulas without delimiters within `limit_s` seconds, and the
-    reason in words. The first comparison of a process also waits for the worker to start, about a second."""
+def verified(reference: str, candidate: str, limit_s: float = LIMIT_S, start_s: float = START_S) -> tuple[bool, str]:
+    """math-verify's `verify(reference, candidate)` for two formulas without delimiters, and the reason in words: within
+    `limit_s` seconds, after up to `start_s` seconds for the start, which takes a few seconds once a process."""
     try:
-        found = _found(reference, candidate, limit_s)
+        found = _found(reference, candidate, limit_s, start_s)
     except _Late:
         return False, f"{TOO_LONG} to compare (limit {limit_s:g} s), against"
     if not found[1]:

@@ -14,7 +14,7 @@ from vlrl.answers.math_scalar import N_POINTS
 from vlrl.answers.math_symbols import MAX_FORMULA_CHARS, plain_form
 from vlrl.answers.mathematics import Collection, Relation, Scalar, Value, read_mathematics
 from vlrl.answers.text import is_mathematical, number, read_text, reference_texts
-from vlrl.rewards.math_verify_worker import LIMIT_S, own_worker, verified
+from vlrl.rewards.math_verify_worker import LIMIT_S, START_S, own_worker, verified
 from vlrl.rewards.scoring import TOO_LONG
 from vlrl.schema import Sample, Score
 
@@ -53,8 +53,8 @@ def math_equal(text: str, sample: Sample) -> Score:
       that has no short decimal form; a decimal of 15 digits or more, as computers print them, so equals any number.
     - A percentage equals its number and its hundredth, however they are written. `1e3` is 1000 (math-verify reads 1).
     - A reference without unit accepts the number with any unit; with a unit, the same unit or none. Units are not converted.
-    - Comparisons longer than 0.45 s are 0 with a reason, counted as `rewards/math_equal/too_long`. The first formula of a
-      process that needs math-verify waits about a second for it to start.
+    - Comparisons longer than 0.45 s are 0 with a reason, counted as `rewards/math_equal/too_long`. Only a reference
+      that needs math-verify waits for it to start, a few seconds once a process, and `math_problem` starts it before.
     differs from ChartQA's relaxed accuracy (within 5 %) and MMMU (two decimals, any number of the text): a reward of 1 for a
     near miss teaches near misses, also of counts and years.
     Never applied to labels, boxes, dates or part numbers.
@@ -135,7 +135,8 @@ def _are_one(texts: tuple[str, ...], deadline: float) -> bool:
 
 def _signs(text: str) -> str:
     """A text's signs without white space, delimiters and a final full stop, for the equality of texts."""
-    text = re.sub(r"\s|\\(?:left|right)(?![A-Za-z])|(?<!\\)\$|(?<!\\)\\[()\[\]]", "", plain_form(text)).removesuffix(".")
+    text = re.sub(r"\\(?:left|right)(?![A-Za-z])|(?<!\\)\$|(?<!\\)\\[()\[\]]", " ", plain_form(text))
+    text = re.sub(r"(?<![0-9A-Za-z])\s+|\s+(?![0-9A-Za-z])", "", text.strip()).removesuffix(".")
     return text.replace("\\dfrac", "\\frac").replace("\\tfrac", "\\frac")
 
 
@@ -163,7 +164,8 @@ def same_mathematics(reference: str, candidate: str, deadline: float | None = No
         return False, "the reference answer cannot be read:"
     if isinstance(candidates, str):
         return False, f"cannot be read as a whole ({candidates}), against"
-    comparison = ValueComparison(time.monotonic() + CALL_LIMIT_S if deadline is None else deadline)
+    needed = any(map(_needs_math_verify, references))
+    comparison = ValueComparison(time.monotonic() + CALL_LIMIT_S if deadline is None else deadline, START_S if needed else 0.0)
     for a in references:
         for b in candidates:
             if comparison.same(a, b):
@@ -174,8 +176,8 @@ def same_mathematics(reference: str, candidate: str, deadline: float | None = No
 class ValueComparison:
     """Compares values; formulas go to math-verify until the deadline."""
 
-    def __init__(self, deadline: float) -> None:
-        self.deadline, self.why = deadline, ""
+    def __init__(self, deadline: float, start_s: float) -> None:
+        self.deadline, self.start_s, self.why = deadline, start_s, ""
 
     def same(self, a: Value, b: Value) -> bool:
         if isinstance(a, Relation) or isinstance(b, Relation):
@@ -269,7 +271,7 @@ class ValueComparison:
         if left < 0.02:
             self.why = f"{TOO_LONG} to compare, against"
             return False
-        equal, self.why = verified(_latex(a), _latex(b), LIMIT_S if left > LIMIT_S * 0.9 else round(left, 1))
+        equal, self.why = verified(_latex(a), _latex(b), LIMIT_S if left > LIMIT_S * 0.9 else round(left, 1), self.start_s)
         return equal
 
 
