@@ -249,6 +249,11 @@ def _is_small_letter(text: str, start: int, end: int) -> bool:
 # ---- what a text asserts
 
 
+_KINDS = ("stated", "line", "numbered", "named", "worded", "loose", "doubtful", "denied")
+"""Named as the answer; alone on its line, in its sentence or at the start; "option B"; a letter somewhere; a choice's text that
+ends a sentence; one that more words follow; beside a word that may deny it; denied."""
+
+
 def _read(text: str, valid: str) -> _Reading:
     mentions = []
     for mention in _mentions(text, valid):
@@ -257,7 +262,7 @@ def _read(text: str, valid: str) -> _Reading:
             return _Reading(None, f"names choices more than {MAX_MENTIONS} times")
     if mentions and _TAKEN_BACK.match(phrases.behind(text, mentions[-1].end)):
         return _Reading(None, "takes its answer back")
-    found: dict[str, set[str]] = {kind: set() for kind in ("stated", "line", "numbered", "named", "denied", "loose")}
+    found: dict[str, set[str]] = {kind: set() for kind in _KINDS}
     since, kind, letters = 0, "", set[str]()
     for chain in _chains(text, mentions):
         former, kind = kind, _kind(text, chain, since)
@@ -271,6 +276,8 @@ def _read(text: str, valid: str) -> _Reading:
         found["stated"] |= found["line"]
     elif kind == "line":  # choices listed on lines of their own, then a statement: the last line counts
         found["stated"] |= letters
+    if not found["named"] and found["worded"]:  # a choice's words in a sentence count where no other choice's do
+        found["named"] = found["worded"] | found["loose"]
     for kind in ("stated", "numbered", "named"):
         if found[kind]:
             letter, why = _only(found[kind], found["denied"], valid)
@@ -314,19 +321,23 @@ _OR = re.compile(
 _NEW_SENTENCE = re.compile(r"[.!?]\s+\Z|\n")
 _NEW_CLAUSE = re.compile(r",\s*(?:是|而是|is\b)")
 
+_ALTERNATIVE = re.compile(
+    r"\b(?:or|and|either|maybe|perhaps|possibly|oder|und|o|u|y|ou|et|или|и)\b|[/&]|或|和|还是|または|か|또는|혹은|أو",
+    re.IGNORECASE,
+)
+
 
 def _is_apart(text: str, last: _Mention, mention: _Mention) -> bool:
     """Whether two mentions stand in sentences, clauses or lines of their own; a letter's text may follow its full stop."""
     between = text[last.end : mention.start]
-    is_next = last.by_text and not mention.by_text and last.letter != mention.letter  # "it is green, A and C are wrong"
-    if _NEW_CLAUSE.match(between) or (is_next and between.strip() == ","):
+    is_next = last.by_text and not mention.by_text and last.letter != mention.letter  # "it is green, as A and C are wrong"
+    if _NEW_CLAUSE.match(between) or (is_next and re.search("[,;]", between) and not _ALTERNATIVE.search(between)):
         return True
     return not (mention.by_text and not last.by_text) and _NEW_SENTENCE.search(between) is not None
 
 
 def _kind(text: str, chain: Sequence[_Mention], since: int) -> str:
-    """How a chain is meant: "denied", "stated", "line" (alone on its line), "numbered" ("option B"),
-    "also" (behind "or"), "named" or "loose"."""
+    """How a chain is meant: one of `_KINDS`, or "also" behind an "or"."""
     first, last = chain[0], chain[-1]
     ahead, rest = phrases.before(text, first.start, since), phrases.behind(text, last.end)
     if phrases.denied_before(ahead) or phrases.denied_behind(rest):
@@ -347,16 +358,18 @@ def _kind(text: str, chain: Sequence[_Mention], since: int) -> str:
         return "stated"
     opens = leads and line_start == 0
     if opens and (last.loose or _leading(text, chain)):  # "B (the green one)": a letter and its text, with more words
-        return "stated"
+        return "line"
     if ends and _LEAD.match(ahead.lstrip(" ,")):
-        return "stated"
+        return "line"
     if since and _OR.match(text, since, first.start):
         return "also"
     if phrases.numbered(ahead):
         return "numbered"
-    if all(mention.by_text for mention in chain) and not (ends or leads):
-        return "loose"
-    return "loose" if _DENIAL.search(ahead) else "named"
+    if _DENIAL.search(ahead):
+        return "doubtful"
+    if all(mention.by_text for mention in chain):
+        return "worded" if ends or leads else "loose"
+    return "named"
 
 
 def _leading(text: str, chain: Sequence[_Mention]) -> bool:
