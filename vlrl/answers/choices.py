@@ -359,7 +359,7 @@ def _kind(text: str, chain: Sequence[_Mention], since: int) -> str:
     opens = leads and line_start == 0
     if opens and (last.loose or _leading(text, chain)):  # "B (the green one)": a letter and its text, with more words
         return "line"
-    if ends and _LEAD.match(ahead.lstrip(" ,")):
+    if ends and _LEAD.match(ahead.lstrip(" ,;")):
         return "line"
     if since and _OR.match(text, since, first.start):
         return "also"
