@@ -15,7 +15,7 @@ from vlrl.answers.math_symbols import MAX_FORMULA_CHARS, is_unit, plain_form
 from vlrl.answers.mathematics import read_mathematics
 from vlrl.answers.phrases import before as window_before
 from vlrl.answers.phrases import behind as window_behind
-from vlrl.answers.phrases import denied, denied_before, last_replacement
+from vlrl.answers.phrases import denied, last_replacement
 
 MAX_ANSWER_CHARS = 200_000
 MAX_STATEMENTS = 50
@@ -306,7 +306,7 @@ def _between_words(text: str) -> FinalAnswer:
         if negated:
             rest = rest[: match.start() - len(before) + negated.start()] + " " * 3 + rest[match.end() :]
             continue
-        if denied_before(window_before(text, match.start())):
+        if denied(window_before(text, match.start()), window_behind(text, match.start() + len(match[0].rstrip(" .,;:?")))):
             rest = rest[: match.start()] + " " * 3 + rest[match.end() :]
             continue
         formula = match[0].rstrip(" .,;:?")

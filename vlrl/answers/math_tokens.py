@@ -178,7 +178,7 @@ def _text_token(text: str, at: int, spaced: bool) -> tuple[Token | None, int]:
     found = re.compile(r"\s*\{([^{}\\$]*)\}").match(text, at)
     if found is None:
         raise Unread("text in a formula that is not closed")
-    words = found[1].strip()
+    words = found[1].replace("~", " ").strip()
     if not words:
         return None, found.end()
     if words.casefold() in _SEPARATOR_WORDS:

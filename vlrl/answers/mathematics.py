@@ -7,14 +7,16 @@ two answers are equal (`vlrl.rewards.mathematics`).
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import pairwise
 
 from vlrl.answers.math_numbers import EXACT_DIGITS, Real, is_near, same
 from vlrl.answers.math_scalar import real_value, values_at_points, with_braces
-from vlrl.answers.math_symbols import CURRENCIES, FUNCTIONS, MAX_FORMULA_CHARS, PLAIN_WORDS, is_unit, plain_form, unit_of
+from vlrl.answers.math_symbols import MAX_FORMULA_CHARS, PLAIN_WORDS, is_unit, plain_form
 from vlrl.answers.math_tokens import Token, Unread, latex_of, matching, tokens_of
+from vlrl.answers.math_units import without_unit
 
 MAX_VALUES = 64
 _COMMA = re.compile("[0-9],[0-9]")
@@ -171,9 +173,8 @@ def _relation(tokens: list[Token], sides: list[list[Token]], names: list[str]) -
     if names == ["in"]:
         return Relation(latex, latex_of(sides[0]), _side(sides[1])) if _is_name(sides[0]) else Relation(latex)
     if not set(names) <= {"=", "approx", "equiv"}:
-        for side in sides:
-            _side(side)
-        return Relation(latex)
+        bounds = [None if _is_name(side) else _side(side) for side in sides]
+        return _interval_of(latex, sides, bounds, names) or Relation(latex)
     if _is_name(sides[-1]) and not _is_name(sides[0]) and len(sides) == 2:
         sides = sides[::-1]
     symbol = latex_of(sides[0]) if _is_name(sides[0]) else None
@@ -197,9 +198,35 @@ def _relation(tokens: list[Token], sides: list[list[Token]], names: list[str]) -
     return Relation(latex, symbol, values[-1], rounded)
 
 
+def _interval_of(latex: str, sides: list[list[Token]], values: Sequence[Value | None], names: list[str]) -> Relation | None:
+    """`x > 3` and `1 < x <= 2` as the interval of the variable."""
+    if values.count(None) != 1 or not set(names) <= {"<", ">", "leq", "geq"} or len(values) > 3:
+        return None
+    if not all(value is None or (isinstance(value, Scalar) and value.number is not None) for value in values):
+        return None
+    at = values.index(None)
+    if len(values) == 3 and (at != 1 or {names[0][0], names[1][0]} not in ({"<", "l"}, {"<"}, {"l"}, {">", "g"}, {">"}, {"g"})):
+        return None
+    low: tuple[Value, str] = (Scalar(r"-\infty", None, is_opaque=True), "(")
+    high: tuple[Value, str] = (Scalar(r"\infty", None, is_opaque=True), ")")
+    for i, value in enumerate(values):
+        if value is None:
+            continue
+        name = names[min(i, at)] if i < at else names[i - 1]
+        is_below = (name in ("<", "leq")) == (i < at)
+        is_open = name in "<>"
+        if is_below:
+            low = (value, "(" if is_open else "[")
+        else:
+            high = (value, ")" if is_open else "]")
+    return Relation(latex, latex_of(sides[at]), Collection(latex, low[1] + high[1], (low[0], high[0])))
+
+
 def _is_name(tokens: list[Token]) -> bool:
     """Whether a side is what a value is given to: a letter, a word, `f(x)`, `x_1`, `\\angle ABC`, `|AB|`."""
     kinds = {token.kind for token in tokens}
+    if tokens and tokens[0].text == "(" and tokens[-1].text == ")":
+        kinds -= {"separator"}
     if not kinds <= {"letter", "word", "text", "command", "op", "number", "unit"} or not kinds & {
         "letter",
         "word",
@@ -321,13 +348,12 @@ def _matrix(inner: list[Token]) -> Value:
 
 
 _INFINITIES = (r"\infty", r"-\infty")
-_UNIT_KINDS = ("unit", "word", "text")
 
 
 def _scalar(tokens: list[Token]) -> Scalar:
     if len(tokens) == 1 and tokens[0].kind == "text":
         return Scalar(rf"\text{{{tokens[0].text.casefold()}}}", None, is_opaque=True)
-    number, unit = _without_unit(tokens)
+    number, unit = without_unit(tokens)
     is_percent = number[-1].kind == "op" and number[-1].text == "%"
     number = with_braces(number[:-1] if is_percent else number)
     if unit == "%":
@@ -356,39 +382,3 @@ def _digits_of_decimal(tokens: list[Token]) -> int:
     if (rest and not scaled) or ("." not in plain and not scaled and plain == tokens[0].text):
         return 0
     return max(1, len(plain.replace(".", "").strip("0")))
-
-
-def _without_unit(tokens: list[Token]) -> tuple[list[Token], str]:
-    """The number and its unit, which stands after it, or before it for money."""
-    if len(tokens) > 1 and tokens[0].kind == "unit" and (tokens[0].text in CURRENCIES or unit_of(tokens[0].text) in CURRENCIES):
-        return tokens[1:], unit_of(tokens[0].text)
-    if len(tokens) > 2 and tokens[0].text == "-" and tokens[1].text in CURRENCIES:
-        return [tokens[0], *tokens[2:]], unit_of(tokens[1].text)
-    at = len(tokens)
-    for i in range(len(tokens) - 1, 0, -1):
-        token = tokens[i]
-        if token.kind in _UNIT_KINDS:
-            at = i
-        elif not (
-            token.text in ("^", "{", "}", "/", "cdot", "-")
-            or (token.kind == "number" and tokens[i - 1].text in ("^", "{", "-"))
-        ):
-            break
-    names = [] if any(token.text in FUNCTIONS for token in tokens) else [token.text for token in tokens]
-    for end in (["^", "circ"], ["^", "{", "circ", "}"]):
-        for n_after in (0, 1):
-            stop = len(names) - n_after
-            if names[stop - len(end) : stop] == end and stop > len(end):
-                scale = names[stop] if n_after else ""
-                if not n_after or tokens[stop].kind in ("letter", "text", "unit"):
-                    return tokens[: stop - len(end)], unit_of("°" + scale)
-    if at == len(tokens) or tokens[at - 1].text in ("+", "-", "*", "/", "^", "_", "times", "cdot"):
-        return tokens, ""
-    named = [token.text for token in tokens[at:] if token.kind in ("word", "text")]
-    unknown = [word for word in named if not is_unit(word)]
-    if any(set(word.casefold().split()) & (PLAIN_WORDS - {"per"}) for word in named) or len(unknown) > 1 + ("per" in named):
-        raise Unread(f"{' '.join(named)!r} is no unit")
-    words = (
-        " ".join(token.text for token in tokens[at:]).replace(" ^ ", "^").replace("{ ", "").replace(" }", "").replace("- ", "-")
-    )
-    return tokens[:at], unit_of(words)

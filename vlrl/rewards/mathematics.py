@@ -151,7 +151,7 @@ def _needs_math_verify(value: Value | None) -> bool:
     if isinstance(value, Collection):
         return any(_needs_math_verify(item) for item in value.items)
     if isinstance(value, Relation):
-        return value.symbol is None or _needs_math_verify(value.value)
+        return value.symbol is None or (isinstance(value.value, Scalar) and value.value.number is None)
     return value is not None and value.number is None and not value.is_opaque and not all(value.points)
 
 
