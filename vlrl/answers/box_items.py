@@ -128,6 +128,9 @@ def items_in(value: dict[str, Any] | list[Any], frame: Frame, label: str | None 
         return None if value else []
     if not any(is_box_like(member) for member in members):
         return None
+    pairs = _labelled_pairs(members)
+    if pairs is not None:
+        return [item for text, corners in pairs for item in items_in(corners, frame, category_of(text, frame)) or []]
     if any(_is_none(member) for member in members):
         raise Unreadable("none beside boxes")
     found: list[BoxItem] = []
@@ -138,6 +141,18 @@ def items_in(value: dict[str, Any] | list[Any], frame: Frame, label: str | None 
         items = items_in(member, frame, label) if is_box_like(member) else None
         found += items if items else [BoxItem(None, _label_in(member, frame) if isinstance(member, dict) else label)]
     return found
+
+
+def _labelled_pairs(members: list[Any]) -> list[tuple[str, list[Any]]] | None:
+    """The pairs of `["dog", [..], "cat", [..]]`, or with each label behind its box; None for another list."""
+    first, second = members[::2], members[1::2]
+    if len(first) != len(second):
+        return None
+    if all(isinstance(one, list) for one in first):
+        first, second = second, first
+    if not all(isinstance(one, str) and not isinstance(one, BareWord) and four_numbers(one) is None for one in first):
+        return None
+    return list(zip(first, second, strict=True)) if all(isinstance(one, list) for one in second) else None
 
 
 def _list_as_item(value: list[Any], frame: Frame, label: str | None) -> BoxItem | None:
@@ -231,14 +246,17 @@ def _items_of_object(value: dict[str, Any], frame: Frame, label: str | None) -> 
         if len(empty) == len(value) and _denies_all(empty, frame):
             return []
         return [BoxItem(None, _label_in(value, frame), None, True)] if roles.boxes else None
-    wraps = [key for key in held if plain(key) in _WRAPPERS and not requested(key, frame)]
+    named_here = _label_in(value, frame) or label
+    wraps = [key for key in held if (plain(key) in _WRAPPERS or key in roles.boxes) and not requested(key, frame)]
+    if named_here is not None and len(held) == 1:
+        wraps = list(held)
     if wraps and len(held) > 1:
         raise Unreadable(f"several lists of boxes: {', '.join(map(repr, list(held)[:4]))}")
     found: list[BoxItem] = []
     for key, member in held.items():
         if isinstance(member, str):
             member = [list(four_numbers(member) or ())]
-        own = (_label_in(value, frame) or label) if wraps else category_of(key, frame)
+        own = named_here if wraps else category_of(key, frame)
         items = items_in(member, frame, own) or []
         found += [item._replace(label=item.label or own, as_object=not wraps or item.as_object) for item in items]
     return found
@@ -256,6 +274,9 @@ def _holds_box(value: dict[str, Any], roles: Roles) -> bool:
 
 
 def _wraps_objects(value: Any) -> bool:
+    """Whether what stands under a key of a box is objects or a map of labels with boxes of their own."""
+    if isinstance(value, dict):
+        return named_corners(value) is None and is_box_like(value)
     return isinstance(value, list) and bool(value) and all(isinstance(m, dict) and named_corners(m) is None for m in value)
 
 

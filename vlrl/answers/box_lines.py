@@ -51,6 +51,17 @@ def _mentions(clause: str, category: str) -> bool:
     return re.search(rf"\b{re.escape(name)}(?:e?s)?\b", text) is not None
 
 
+def labels_behind(words: Sequence[str], tail: str, frame: Frame) -> list[str] | None:
+    """The labels of boxes that each have theirs right behind ("[..] dog, [..] cat"); None where they do not."""
+    found = []
+    for chunk in (*words[1:], tail):
+        name = requested(chunk.strip(_MARKS + "])}.;|-\n\r"), frame)
+        if name is None:
+            return None
+        found.append(name)
+    return found
+
+
 def without_label(words: str, frame: Frame) -> str:
     """The words between two boxes without those that name the label of the second."""
     at = max(words.rfind(mark) for mark in "\n\r;；,，、")
@@ -90,7 +101,7 @@ def keyed_labels(words: Sequence[str], tail: str) -> tuple[list[str], list[str]]
 
 _FIRST = re.compile(rf"(?<![\w.])(?:{NUMBER.pattern})[,;\s]")
 _NAMED_NUMBER = re.compile(
-    rf"[\s,;{{(\[\"']*(?P<name>[A-Za-z_][\w ]{{0,15}})[\"']?\s*[:=]\s*(?P<number>{NUMBER.pattern})[\s,;}})\]]*"
+    rf"[\s,;{{(\[\"']*(?P<name>[A-Za-z]\w{{0,15}})[\"']?\s*[:=]\s*(?P<number>{NUMBER.pattern})[\s,;}})\]]*"
 )
 
 
@@ -102,9 +113,12 @@ def read_plain_lines(text: str, frame: Frame) -> ParsedBoxes:
             raise Unreadable(f"more than {MAX_LINES} lines")
         if not line.strip(" \t,;"):
             continue
-        named = {m["name"]: m["number"] for m in _NAMED_NUMBER.finditer(line[:200])}
-        if len(named) == 4 and not _NAMED_NUMBER.sub("", line).strip():
-            items.append(BoxItem(valid(named_corners(named))))
+        named = list(_NAMED_NUMBER.finditer(line[:300]))[:4]
+        corners = named_corners({m["name"]: m["number"] for m in named}) if len(named) == 4 else None
+        if corners is not None and not line[named[-1].end() :].strip(" .;,"):
+            if _NAMED_NUMBER.sub("", line[named[0].start() :]).strip(" .;,"):
+                raise Unreadable("no box in the answer")
+            items.append(BoxItem(valid(corners), label_before(line[: named[0].start()], frame)))
             continue
         first = _FIRST.search(line[:200])
         numbers = None if first is None else four_numbers(line[first.start() :].strip(" \t,;.\"'`"))

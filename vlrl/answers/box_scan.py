@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from vlrl.answers.box_items import BoxItem, Frame, ParsedBoxes, assemble, category_of, items_in
-from vlrl.answers.box_lines import keyed_labels, label_before, read_plain_lines, without_label
+from vlrl.answers.box_lines import keyed_labels, label_before, labels_behind, read_plain_lines, without_label
 from vlrl.answers.corners import coordinate, valid
 from vlrl.answers.literals import MAX_NUMBER_CHARS, NUMBER, CutOff, LiteralReader, Unreadable
 from vlrl.answers.nones import doubt, says_none
@@ -34,23 +34,26 @@ _BOX_TOKEN = (
     r"|\\boxed\s*\{|\\\[|\\\]|<\|/?grounding\|>|\$"
 )
 _FOREIGN = re.compile(r"<loc_?[0-9]{1,4}>|<patch_index_[0-9]{1,4}>|<bin_[0-9]{1,4}>")
-_PART = re.compile(rf"(?P<value>[\[{{])|{_LABEL}|(?P<token>{_BOX_TOKEN})|(?P<point>{_POINT})")
+_FOUR_IN_BRACKETS = rf"\((?=\s*{NUMBER.pattern}(?:\s*,\s*{NUMBER.pattern}){{3}}\s*\))"
+_PART = re.compile(rf"(?P<value>[\[{{]|{_FOUR_IN_BRACKETS})|{_LABEL}|(?P<token>{_BOX_TOKEN})|(?P<point>{_POINT})")
 _PROSE_BRACKETS = re.compile(r"\[[^\[\]{}\"'0-9,]{1,100}\]")
 _BARE_BOX = re.compile(
     rf"(?:<box>|<\|box_start\|>|<bbox>)\s*((?:{NUMBER.pattern})(?:\s*[,\s]\s*(?:{NUMBER.pattern})){{3}})\s*<"
 )
-_SEPARATOR = re.compile(r"(?:[\s,;、，；。.|]|\band\b|和|与|及|以及|[-*•]|\(?[0-9]{1,3}[.):])*")
+_SEPARATOR = re.compile(r"(?:[\s,;、，；。.|`]|\band\b|和|与|及|以及|[-*•]|\(?[0-9]{1,3}[.):])*")
 
 
 @dataclass(slots=True)
 class _Part:
-    """A value or a pair of corner points, the words before it (since the part before), and the label in tokens before it."""
+    """A value or a pair of corner points, the words before it (since the part before), and the label in tokens before it.
+    `by_words`: its label stands in those words."""
 
     value: Any
     words: str
     marked: str | None
     is_new_mark: bool
     items: list[BoxItem] = field(default_factory=list)
+    by_words: bool = False
 
 
 @dataclass(slots=True)
@@ -59,6 +62,7 @@ class _Scan:
     tail: str = ""
     truncated: bool = False
     has_marks: bool = False
+    last_mark: str | None = None
 
 
 class _Points(tuple[float, float, float, float]):
@@ -121,9 +125,10 @@ def _find_parts(text: str) -> _Scan:
                 break
         else:
             marked, is_new, found.has_marks = match[match.lastgroup or 0].strip(), True, True
+            found.last_mark = marked
             continue
         found.parts.append(_Part(value, "".join(words), marked, is_new))
-        words, is_new = [], False
+        words, is_new, found.last_mark = [], False, None
         if len(found.parts) > MAX_PARTS:
             raise Unreadable(f"more than {MAX_PARTS} separate values")
     found.tail = "".join(words) + text[at:]
@@ -152,6 +157,7 @@ def _read_parts(found: _Scan, frame: Frame) -> list[_Part]:
     for part in found.parts:
         words += part.words
         label = label_before(words, frame) if part.marked is None else category_of(part.marked, frame)
+        part.by_words = label is not None and part.marked is None
         if isinstance(part.value, _Points):
             items: list[BoxItem] | None = [BoxItem(valid(part.value), label)]
         else:
@@ -171,15 +177,38 @@ def _read_parts(found: _Scan, frame: Frame) -> list[_Part]:
     found.tail = words + found.tail
     if not boxes and found.truncated:
         raise Unreadable("the list is cut before its first whole item")
-    keyed = keyed_labels([part.words for part in boxes], found.tail)
-    if keyed is not None:
-        labels, rest = keyed
-        for part, label, kept in zip(boxes, labels, rest, strict=True):
-            part.items = [item._replace(label=category_of(label, frame)) for item in part.items]
-            part.words = kept
-        found.tail = ""
+    _take_other_labels(boxes, found, frame)
     _check_one_answer(boxes, found.has_marks, frame)
     return boxes
+
+
+def _take_other_labels(boxes: Sequence[_Part], found: _Scan, frame: Frame) -> None:
+    """Labels that stand behind the boxes, in tokens or in words, or on lines of their own ("label: dog")."""
+    words = [part.words for part in boxes]
+    keyed = keyed_labels(words, found.tail)
+    if keyed is not None:
+        labels, kept = keyed
+        found.tail = ""
+    elif boxes and boxes[0].marked is None and found.last_mark is not None:
+        marks = [part.marked if part.is_new_mark else None for part in boxes[1:]]
+        labels, kept = [mark for mark in (*marks, found.last_mark) if mark is not None], words
+        if len(labels) != len(boxes):
+            raise Unreadable("labels before and behind boxes")
+        for part in boxes[1:]:
+            part.is_new_mark = True
+    elif boxes and not found.has_marks and len(frame.categories) > 1 and all(item.label is None for item in boxes[0].items):
+        behind = labels_behind(words, found.tail, frame)
+        if behind is None:
+            if any(part.by_words for part in boxes[1:]):
+                raise Unreadable("a label between two boxes, the first of which has none")
+            return
+        labels, kept = behind, [words[0], *["\n" for _ in words[1:]]]
+        found.tail = ""
+    else:
+        return
+    for part, label, rest in zip(boxes, labels, kept, strict=True):
+        part.items = [item._replace(label=category_of(label, frame)) for item in part.items]
+        part.words = rest
 
 
 def _check_one_answer(boxes: Sequence[_Part], has_marks: bool, frame: Frame) -> None:

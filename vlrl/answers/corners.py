@@ -125,9 +125,14 @@ def _point(value: Any) -> tuple[float, float] | None:
 _FOUR = re.compile(rf"[\[({{<\s]*({NUMBER.pattern})" + rf"(?:[)\]\s]*[,;\s][\s(\[]*({NUMBER.pattern}))" * 3 + r"[\])}>\s]*")
 
 
+_TAG = re.compile(r"<[^<>]{1,20}>")
+
+
 def four_numbers(text: str) -> tuple[float, ...] | None:
     """The four numbers that a text is, with commas or spaces between them and brackets around: "10, 20, 110, 220"."""
-    found = _FOUR.fullmatch(text) if len(text) <= 4 * MAX_NUMBER_CHARS else None
+    if len(text) > 4 * MAX_NUMBER_CHARS:
+        return None
+    found = _FOUR.fullmatch(_TAG.sub(" ", text) if "<" in text else text)
     return None if found is None else tuple(map(coordinate, found.groups()))
 
 

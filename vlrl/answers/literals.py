@@ -131,7 +131,7 @@ class LiteralReader:
                 item, end = self.value(at, depth + 1)
                 items.append(item)
                 at = self._skip(end)
-                if self.text[at : at + 1] == ",":
+                if self.text[at : at + 1] in (",", ";"):
                     at = self._skip(at + 1)
                 elif at >= len(self.text):
                     raise CutOff
@@ -173,7 +173,7 @@ class LiteralReader:
             at = self._skip(at)
             if at >= len(self.text):
                 raise CutOff
-            if self.text[at] == ",":
+            if self.text[at] in ",;":
                 at = self._skip(at + 1)
             elif self.text[at] not in "}\"'":
                 raise Unreadable(f"unexpected {self.text[at]!r} in an object")
