@@ -18,7 +18,7 @@ from vlrl.schema import Reward, Sample, Score
 from vlrl.tasks import TASKS
 from vlrl.training.checkpoints import RunStopped
 from vlrl.training.grpo import Trainer
-from vlrl.training.grpo.mixed_modality import leaves_weights_unused
+from vlrl.training.unused_weights import leaves_weights_unused
 
 DETECTION = TASKS["detection"]
 PAYING = Reward("paying", lambda text, sample: Score(zlib.crc32(text.encode()) % 997 / 997, text), 0.0, 1.0)

@@ -10,9 +10,7 @@ from accelerate.utils import gather_object
 
 from vlrl.training.checkpoints import RunStopped
 from vlrl.training.grpo.trl_surface import TRLTrainer
-from vlrl.training.unused_weights import has_pixels, leaves_weights_unused, with_vision_zeros
-
-__all__ = ["MixedBatches", "leaves_weights_unused"]
+from vlrl.training.unused_weights import has_pixels, with_vision_zeros
 
 LogpsAndMore = tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]
 """Log-probabilities (B, T), entropies (B, T) and an auxiliary loss, the last two where they were asked for."""
