@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from vlrl.answers.literals import MAX_NUMBER_CHARS, NUMBER, BareWord, Unreadable
@@ -90,10 +91,15 @@ def names_corners(name: str) -> bool:
     return plain(name) in _CORNER_NAMES
 
 
+@lru_cache(maxsize=256)
+def _may_name_corners(names: tuple[str, ...]) -> bool:
+    return 2 <= len(names) <= 30 and any(len(name) <= 20 and plain(name) in (*_CORNER_NAMES, "x") for name in names)
+
+
 def named_corners(value: Mapping[str, Any], has_box: bool = False) -> tuple[float, ...] | None:
     """The corners of an object whose keys name them. Raises Unreadable where they leave open which point is meant, unless a box
     stands under another key (`has_box`)."""
-    if not 2 <= len(value) <= 30:
+    if not _may_name_corners(tuple(value)):
         return None
     of = {plain(key): member for key, member in value.items() if len(key) <= 20}
     for names in (*_CORNERS, *_SIZED, *_CENTRED):

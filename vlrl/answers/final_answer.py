@@ -67,7 +67,7 @@ _STATEMENT = re.compile(
     re.I,
 )
 _CONCLUSION = re.compile(
-    r"(?:^|[.;!?\n]\s*|,\s*)(?:so|thus|hence|therefore|consequently|in\s+total|altogether|所以|因此|故)\b[,:]?", re.I
+    r"(?:^|[.;!?\n]\s{0,8}|,\s{0,8})(?:so|thus|hence|therefore|consequently|in\s+total|altogether|所以|因此|故)\b[,:]?", re.I
 )
 _SENTENCE_END = re.compile(
     r"(?<![0-9])\.(?=\s|\Z)|(?<=[0-9])\.(?=\s+[A-Z$\\]|\s*\Z)|[\n;]|(?<=\s)because\b|\bsince\b|\bas\s+(?:the|we|it)\b|!(?=\s|\Z)|\?(?=\s|\Z)"
