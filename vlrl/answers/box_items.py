@@ -75,7 +75,7 @@ class ParsedBoxes:
     @property
     def n_unlabelled(self) -> int:
         """How many items name no label, where none is implied."""
-        return sum(box.label is None for box in self.items) + sum(label is None for label in self.unusable)
+        return [box.label for box in self.items].count(None) + self.unusable.count(None)
 
 
 class BoxItem(NamedTuple):

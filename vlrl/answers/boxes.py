@@ -130,7 +130,8 @@ def _parse_plain_json(text: str, frame: Frame) -> ParsedBoxes | None:
         return None
     if sum(map(len, items)) != text.count(":"):
         return None
-    boxes = [_plain_box(item, frame) for item in items[:MAX_ITEMS]]
+    x, y, only = frame.x, frame.y, frame.label
+    boxes = [_plain_box(item, x, y, only) for item in items[:MAX_ITEMS]]
     sound = [box for box in boxes if box is not None]
     if len(sound) != len(items):
         return None
@@ -146,7 +147,7 @@ def _keys_of(names: tuple[str, ...]) -> tuple[str, str, str | None] | None:
     return (boxes[0], labels[0] if labels else "", confidence) if len(boxes) == 1 and len(labels) < 2 else None
 
 
-def _plain_box(item: dict[str, Any], frame: Frame) -> Box | None:
+def _plain_box(item: dict[str, Any], x: float, y: float, only: str | None) -> Box | None:
     """The box of an object with one box key of four numbers; None for all that takes a second look."""
     keys = _keys_of(tuple(item))
     if keys is None:
@@ -160,6 +161,5 @@ def _plain_box(item: dict[str, Any], frame: Frame) -> Box | None:
         return None
     if not (-MAX_COORDINATE <= x1 < x2 <= MAX_COORDINATE and -MAX_COORDINATE <= y1 < y2 <= MAX_COORDINATE):
         return None
-    x, y, only, *_ = frame
     confidence = None if confidence_key is None else confidence_of(item[confidence_key])
     return Box(x1 * x, y1 * y, x2 * x, y2 * y, label if label is not None else only, confidence)
