@@ -46,7 +46,7 @@ _FOLLOWS = re.compile(
     r"|due\s+to|in|from|by|on|and|or|but|so|not\s+(?:[A-Z]\b|the\b|correct|right)|(?:would|could|should|may|might|must|can|will)"
     r"\s+(?:be|not|also|have|seem|fit)|cannot|does|doesn't|isn't|wasn't|can't|has|have|had|seems?|looks?|appears?|shows?|fits?|matches"
     r"|describes|depicts|represents|corresponds|contains|makes|then|than|if|when|where|that|also|instead|option|above|below"
-    r"|rather\s+than|unless|vs|versus|alternatively|otherwise|therefore|thus|wins|works|applies|only\s*(?:\Z|[.,!])"
+    r"|rather\s+than|unless|vs|versus|alternatively|otherwise|else|respectively|maybe|perhaps|possibly|plus(?=\s+\W?[A-Z\ue000-\ue019]\b)|therefore|thus|wins|works|applies|only\s*(?:\Z|[.,!])"
     r"|ist|sind|weil|da|denn|und|oder|passt|es|porque|ya|y|o|est|parce|et|ou|è|perché|e|é|pois|или|и|потому|не|karena|vì|adalah"
     r"|là|değil)\b(?!-)",
     re.IGNORECASE,
@@ -60,10 +60,10 @@ _AFTER_TEXT = re.compile(
     re.IGNORECASE,
 )
 _SENTENCE_ENDS = re.compile(
-    r"\s*(?:\Z|[.!;,\n:)\]\"}]|的?\s*(?:[.!,]|\Z)|です|입니다|だ[.\s]|\s(?:because|since|as|weil|porque|based|due|rather|instead|not)\b)"
+    r"\s*(?:\Z|[.!?;,\n:)\]\"}]|的?\s*(?:[.!,]|\Z)|です|입니다|だ[.\s]|\s(?:because|since|as|weil|porque|based|due|rather|instead|not)\b)"
 )
 _LEAD = re.compile(r"[\s(\[{\"'<>=:.\uf000-]*\Z")
-_LINE_END = re.compile(r"[\s)\]}\"'.,;:!>=\uf001-]*")
+_LINE_END = re.compile(r"[\s)\]}\"'.,;:!?>=\uf001-]*")
 _NOT_A_CHOICE = re.compile(
     r"\b(?:vitamin|hepatitis|type|grade|plan|phase|stage|vitamins|triangle|angle|side|segment|line|point|axis|mr|mrs|dr|st)\.?\s*\Z",
     re.IGNORECASE,
@@ -185,8 +185,8 @@ def _pattern(names: tuple[str, ...]) -> tuple[re.Pattern[str] | None, dict[str, 
     parts = []
     for key in sorted(stands, key=len, reverse=True):
         words = r"[\s_]+".join(map(re.escape, key.split()))
-        lead = r"(?<![^\W_])(?<!\d[.,])(?<!(?<!\w)-)" if _is_ascii_word(key[0]) else ""
-        tail = r"(?![^\W_])(?![.,]\d)" if _is_ascii_word(key[-1]) else ""
+        lead = rf"(?<!{_LATIN})(?<!\d[.,])(?<!(?<!\w)-)" if _is_ascii_word(key[0]) else ""
+        tail = rf"(?!{_LATIN})(?![.,]\d)" if _is_ascii_word(key[-1]) else ""
         tail += r"(?!\s?%)" if key[-1].isdecimal() else ""
         parts.append(f"{lead}{words}{tail}")
     return re.compile("|".join(parts), re.IGNORECASE), stands
@@ -249,6 +249,7 @@ def _is_small_letter(text: str, start: int, end: int) -> bool:
 # ---- what a text asserts
 
 
+_ASSERTED = ("stated", "line", "numbered", "named", "worded")
 _KINDS = ("stated", "line", "numbered", "named", "worded", "loose", "doubtful", "denied")
 """Named as the answer; alone on its line, in its sentence or at the start; "option B"; a letter somewhere; a choice's text that
 ends a sentence; one that more words follow; beside a word that may deny it; denied."""
@@ -264,14 +265,23 @@ def _read(text: str, valid: str) -> _Reading:
         return _Reading(None, "takes its answer back")
     found: dict[str, set[str]] = {kind: set() for kind in _KINDS}
     since, kind, letters = 0, "", set[str]()
+    joined: list[tuple[str, set[str]]] = []
     for chain in _chains(text, mentions):
         former, kind = kind, _kind(text, chain, since)
-        if kind == "also":  # behind "or": as much of an answer as what stands before
-            kind = "stated" if former in ("stated", "line") else "named"
         letters = {mention.letter for mention in chain}
+        glue = _GLUE.match(text, since, chain[0].start) if joined and "denied" not in (former, kind) else None
+        if kind == "also":
+            kind = former if former in _ASSERTED else "named"
+        if glue is not None and glue.end() == chain[0].start:  # as much of an answer as what stands before
+            kind = min(kind, joined[-1][0], key=_KINDS.index)
+            joined[-1] = (kind, joined[-1][1] | letters)
+        else:
+            joined.append((kind, letters))
         since = chain[-1].end
-        if kind != "named" or letters.intersection(valid):
-            found[kind] |= letters
+    for group, some in joined:
+        if group != "named" or some.intersection(valid):
+            found[group] |= some
+    kind, letters = joined[-1] if joined else ("", letters)
     if not found["stated"] or len(found["line"]) == 1:
         found["stated"] |= found["line"]
     elif kind == "line":  # choices listed on lines of their own, then a statement: the last line counts
@@ -318,6 +328,12 @@ _OR = re.compile(
     re.IGNORECASE,
 )
 """What makes a second choice as much of an answer as the first."""
+_GLUE = re.compile(
+    r"(?:[^\w\n]|\b(?:or|and|also|but|maybe|perhaps|possibly|then|plus|next|not|sure|if|as|much|well|respectively|rather|else|otherwise"
+    r"|it|is|s|could|be|might|may|too|another|second|third|choice|guess|my|alternatively|unless|vs|versus|either|followed|by|the|answer"
+    r"|equally|likely|to|even|still)\b|也|可能|是|或|者|和|还|与|及|另|外|其次|または|と|や|또는){0,24}"
+)
+"""What joins two choices into one answer of two, and says nothing of either."""
 _NEW_SENTENCE = re.compile(r"[.!?]\s+\Z|\n")
 _NEW_CLAUSE = re.compile(r",\s*(?:是|而是|is\b)")
 
