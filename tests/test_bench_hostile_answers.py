@@ -25,7 +25,7 @@ HOSTILE = [
 ]
 
 
-@pytest.mark.parametrize("name", KNOWN)
+@pytest.mark.parametrize("name", ["detection", "grounding", "qa", "numberline"])
 def test_a_folder_of_hostile_answers_is_scored_again_and_again(name, tmp_path, capsys):
     drawn = [replace(KNOWN[name].draw(0, "eval", i), id=str(i)) for i in range(len(HOSTILE))]
     data, predictions = tmp_path / "data.jsonl", tmp_path / "predictions.jsonl"
