@@ -72,7 +72,34 @@ def test_grade_takes_groups_steps_and_options(tmp_path):
         (json.dumps({"sample": SAMPLE}), "cases.jsonl:1: a case is"),
         (json.dumps({"sample": {**SAMPLE, "task": ""}, "completion": ""}), "'task' must be a non-empty string"),
         (json.dumps({"sample": SAMPLE, "completion": 3}), "completions must be text"),
-        (json.dumps({"sample": SAMPLE, "completion": "", "power": 2}), "no option 'power'"),
+        (
+            json.dumps({"sample": SAMPLE, "completion": "", "power": 2}),
+            "cases.jsonl:1: unknown key 'power'; reward iou_f1 has no option",
+        ),
+        (json.dumps({"sample": SAMPLE, "compltion": ""}), "cases.jsonl:1: unknown key 'compltion'; did you mean 'completion'?"),
+        (json.dumps({"sample": SAMPLE, "completion": "", "steps": 2}), "unknown key 'steps'; did you mean 'step'?"),
+        (json.dumps({"sample": SAMPLE, "completions": []}), "cases.jsonl:1: completions is an empty list"),
+        (
+            json.dumps({"sample": SAMPLE, "completion": ""})[:-1] + ', "completion": "b"}',
+            "cases.jsonl:1: the key 'completion' is given twice",
+        ),
+        (
+            json.dumps({"completion": ""})[:-1] + ', "sample": {"id": "1", "id": "2"}}',
+            "cases.jsonl:1: the key 'id' is given twice",
+        ),
+        (
+            json.dumps({"sample": SAMPLE, "completion": "", "step": "3"}),
+            "cases.jsonl:1: step must be a whole number, 0 or more, got '3'",
+        ),
+        (json.dumps({"sample": SAMPLE, "completion": "", "step": True}), "step must be a whole number"),
+        (json.dumps({"sample": SAMPLE, "completion": "", "step": [1]}), "step must be a whole number"),
+        (json.dumps({"sample": SAMPLE, "completion": "", "step": -1}), "step must be a whole number"),
+        (json.dumps({"sample": SAMPLE, "completion": "", "n_tokens": 1.5}), "n_tokens must be a whole number"),
+        (json.dumps({"sample": SAMPLE, "completion": "", "base": "1"}), "base must be a number"),
+        (
+            json.dumps({"sample": SAMPLE, "completion": "", "reward": "mcq"}),
+            "the case is one of reward 'mcq', but --reward is iou_f1",
+        ),
     ],
 )
 def test_a_malformed_case_stops_with_its_line(tmp_path, capsys, line, words):
@@ -81,6 +108,32 @@ def test_a_malformed_case_stops_with_its_line(tmp_path, capsys, line, words):
     assert main(["grade", "--reward", "iou_f1", "--cases", str(tmp_path / "cases.jsonl"), "--out", str(out)]) == 2
     assert words in capsys.readouterr().err
     assert not out.exists()
+
+
+def test_grade_takes_cases_with_their_reward_and_expected_value(tmp_path):
+    row = {"reward": "iou_f1", "sample": SAMPLE, "completion": RIGHT, "expected": 1, "note": "from a log"}
+    code, scores = graded(tmp_path, "iou_f1", [row])
+    assert code == 0
+    assert [score["value"] for score in scores] == [1.0]
+
+
+@pytest.mark.parametrize("kind", ["same", "other spelling", "symbolic link", "hard link", "partial"])
+def test_grade_never_replaces_its_cases(tmp_path, capsys, kind):
+    cases = tmp_path / ("out.jsonl.partial" if kind == "partial" else "cases.jsonl")
+    text = json.dumps({"sample": SAMPLE, "completion": RIGHT}) + "\n"
+    cases.write_text(text)
+    out = tmp_path / "out.jsonl"
+    if kind == "symbolic link":
+        out.symlink_to(cases)
+    elif kind == "hard link":
+        out.hardlink_to(cases)
+    elif kind != "partial":
+        out = cases if kind == "same" else tmp_path / "." / ".." / tmp_path.name / "cases.jsonl"
+    assert main(["grade", "--reward", "iou_f1", "--cases", str(cases), "--out", str(out)]) == 2
+    assert "would replace the cases" in capsys.readouterr().err
+    assert cases.read_text() == text
+    assert main(["grade", "--reward", "nosuch", "--cases", str(cases), "--out", str(cases)]) == 2
+    assert "would replace the cases" in capsys.readouterr().err
 
 
 def test_grade_of_an_unknown_reward_or_file(tmp_path, capsys):

@@ -1,5 +1,5 @@
 """`check`: every row of a data file is valid, its images open, and its reference answer earns full marks, in another spelling
-too, and less with something changed."""
+too, and less with something changed. Rows that say something else than their author meant (`vlrl.bench.check_rows`) are bad."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import sys
 from collections import Counter
 from collections.abc import Mapping
 
+from vlrl.bench.check_rows import row_fault
 from vlrl.bench.check_spellings import other_spellings
 from vlrl.data.sample_files import read_samples
 from vlrl.rewards import REWARDS, load_reward
@@ -37,15 +38,16 @@ def check_data(args: argparse.Namespace) -> int:
         if problem:
             bad.append(f"{args.data} (id {sample.id!r}): {problem}")
     for name, n in counts.items():
-        print(f"{name:16} {n} rows")
+        print(f"{name:16} {n} row{'s' * (n != 1)}")
     if sizes:
         (commonest, n), n_sizes = sizes.most_common(1)[0], len(sizes)
-        print(f"{'images':16} {sum(sizes.values())} in {n_sizes} sizes, most often {commonest} ({n})")
+        print(f"{'images':16} {sum(sizes.values())} in {n_sizes} size{'s' * (n_sizes != 1)}, most often {commonest} ({n})")
     for line in bad:
         print(f"bad: {line}", file=sys.stderr)
     without = [name for name in counts if name in tasks and tasks[name].oracle is None]
     marks = f"{', '.join(without)} has no oracle, so no reference answer was scored" if without else ALL_RIGHT
-    print(f"{len(samples) - len(bad)} of {len(samples)} rows are good: valid, images open, {marks}")
+    n_good = len(samples) - len(bad)
+    print(f"{n_good} of {len(samples)} rows {'is' if n_good == 1 else 'are'} good: valid, images open, {marks}")
     print(args.data)
     return 1 if bad else 0
 
@@ -68,7 +70,8 @@ def row_problem(sample: Sample, tasks: Mapping[str, Task], coords: str, sizes: C
                 return f"meta.image_size is {list(stated)}, but {path} is {[width, height]}"
     sample = dataclasses.replace(sample, meta=meta)
     try:
-        problem = answer_problem_of(task, sample)
+        problem = row_fault(sample) if is_built_in(task) else None
+        problem = problem or answer_problem_of(task, sample)
         if problem is None and not is_built_in(task):
             try_once(choose(None, [sample], tasks), [sample])
     except ValueError as error:

@@ -28,18 +28,31 @@ def read_utf8(path: Path) -> str:
         raise SampleError(f"{path}: cannot be read: {error}") from error
 
 
-def read_json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def read_json_lines(path: Path, *, unique_keys: bool = False) -> Iterator[tuple[str, dict[str, Any]]]:
     """(place, object) for each line of a JSONL file, empty lines skipped; the place is `file:line`. Raises SampleError for a
-    line that is not a JSON object."""
+    line that is not a JSON object; with `unique_keys` also for one in which an object has a key twice."""
+    once = _with_unique_keys if unique_keys else None
     for number, line in enumerate(read_utf8(path).split("\n"), start=1):
         if not line.strip():
             continue
         where = f"{path}:{number}"
         try:
-            row = json.loads(line)
+            row = json.loads(line, object_pairs_hook=once)
+        except SampleError as error:
+            raise SampleError(f"{where}: {error}") from error
         except (ValueError, RecursionError) as error:
             raise SampleError(f"{where}: not a line of JSON: {error}") from error
         yield where, as_object(row, where)
+
+
+def _with_unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The object of these pairs. Raises SampleError for a key that is given twice."""
+    row: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in row:
+            raise SampleError(f"the key {key!r} is given twice; keep one")
+        row[key] = value
+    return row
 
 
 def as_object(row: Any, where: str) -> dict[str, Any]:

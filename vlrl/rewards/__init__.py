@@ -29,7 +29,7 @@ from vlrl.rewards.text import (
     yes_no,
     yes_no_problem,
 )
-from vlrl.rewards.user_functions import reward_from_file, reward_of_function
+from vlrl.rewards.user_functions import functions_listed, reward_from_file, reward_of_function
 from vlrl.rewards.vision_r1 import vision_r1_format, vision_r1_precision, vision_r1_recall
 from vlrl.rewards.visual_rft import visual_rft_confidence, visual_rft_giou, visual_rft_iou
 from vlrl.rewards.vlm_r1 import vlm_r1_iou, vlm_r1_map, vlm_r1_map50, vlm_r1_odlength, vlm_r1_weighted
@@ -99,6 +99,9 @@ def load_reward(spec: RewardLike) -> Reward:
     if first in REWARDS:
         return with_options(REWARDS[first], options)
     path, colon, rest = spec.partition(".py:")
+    file = path + ".py" if colon else first
+    if file.endswith(".py") and not name.removeprefix(file):
+        raise ValueError(f"reward {spec}: write {file}:FUNCTION{functions_listed(Path(file))}")
     if not colon:
         known = ", ".join(REWARDS)
         raise ValueError(f"unknown reward {first!r}{nearest(first, REWARDS)} (known: {known}, or path/to/file.py:function)")

@@ -9,7 +9,10 @@ from typing import Any
 from vlrl.rewards.scoring import score_rows
 from vlrl.schema import Reward, SampleError, Score, sample_from_json
 
-CASE_KEYS = {"sample", "completion", "completions", "step", "n_tokens", "base", "value", "values", "note"}
+CASE_KEYS = {
+    "sample", "completion", "completions", "step", "n_tokens", "base", "value", "values", "note", "reward", "expected"
+}  # fmt: skip
+"""What a case may hold besides options. Values that are expected, notes and the name of the reward are not used."""
 
 
 def grade_case(reward: Reward, case: Mapping[str, Any], where: str, root: Path = Path()) -> list[Score]:
@@ -22,7 +25,9 @@ def grade_case(reward: Reward, case: Mapping[str, Any], where: str, root: Path =
     if "sample" not in case or ("completion" in case) == ("completions" in case):
         raise SampleError(f'{where}: a case is {{"sample": {{...}}, "completion": "..."}} or "completions": [...] for a group')
     texts = [case["completion"]] if "completion" in case else case["completions"]
-    if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
+    if texts == []:
+        raise SampleError(f"{where}: completions is an empty list, so there is nothing to score; give one text or more")
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
         raise SampleError(f"{where}: completions must be text, got {texts!r:.80}")
     sample = sample_from_json(case["sample"], where, root)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import functools
 import inspect
 from collections.abc import Callable
@@ -28,6 +29,17 @@ def reward_from_file(path: Path, name: str) -> Reward:
         defined = [key for key, value in vars(module).items() if inspect.isfunction(value)]
         raise ValueError(f"{what}: the file defines no function {name!r}{nearest(name, defined)}")
     return reward_of_function(function, name, what)
+
+
+def functions_listed(path: Path) -> str:
+    """ " (functions of the file: a, b)" for the public functions that a file defines, without running it; "" where it cannot be
+    read or defines none."""
+    try:
+        body = ast.parse(path.expanduser().read_bytes()).body
+    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
+        return ""
+    found = [node.name for node in body if isinstance(node, ast.FunctionDef) and not node.name.startswith("_")]
+    return f" (functions of the file: {', '.join(found)})" if found else ""
 
 
 def reward_of_function(function: Any, name: str, what: str) -> Reward:
