@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+from vlrl.answers.category_words import WORDS
 from vlrl.answers.corners import boxes_in, confidence_of, corner_pair, four_numbers, labelled_list, named_corners, plain, valid
 from vlrl.answers.literals import BareWord, Rivals, Unreadable
 from vlrl.answers.span import canon
@@ -239,6 +240,9 @@ def _items_of_object(value: dict[str, Any], frame: Frame, label: str | None) -> 
     roles = roles_of(tuple(value))
     named = named_corners(value, bool(roles.boxes))
     if _holds_box(value, roles) or named is not None:
+        held_by = (*roles.boxes, *roles.labels)
+        if any(plain(key) in _WRAPPERS and key not in held_by and _is_none(member) for key, member in value.items()):
+            raise Unreadable("none beside boxes")
         return list(_boxes_of_item(value, roles, named, frame, label))
     held = {key: member for key, member in value.items() if isinstance(member, dict | list | str) and is_box_like(member)}
     if not held:
@@ -250,6 +254,9 @@ def _items_of_object(value: dict[str, Any], frame: Frame, label: str | None) -> 
     wraps = [key for key in held if (plain(key) in _WRAPPERS or key in roles.boxes) and not requested(key, frame)]
     if named_here is not None and len(held) == 1:
         wraps = list(held)
+    beside = [key for key, member in value.items() if key not in held and _is_none(member) and member != ""]
+    if any(plain(key) in _WRAPPERS or key in roles.boxes for key in beside if not requested(key, frame)):
+        raise Unreadable("none beside boxes")
     if wraps and len(held) > 1:
         raise Unreadable(f"several lists of boxes: {', '.join(map(repr, list(held)[:4]))}")
     found: list[BoxItem] = []
@@ -310,14 +317,24 @@ def _labels_of(value: dict[str, Any], roles: Roles, n: int, frame: Frame) -> lis
     return [_label_in(value, frame)] * n
 
 
+_DESCRIPTIONS = frozenset(map(plain, ("description", "caption", "text_content", "phrase", "ref", "text", "tag", "type")))
+_NO_THING = frozenset(["object", "bbox", "box", "boundingbox", "rectangle", "rect", "detection", "thing", "item"])
+
+
 def _label_in(value: dict[str, Any], frame: Frame) -> str | None:
-    """The label an object names: that of its first key of a label. Two that were both asked for contradict each other."""
+    """The label an object names: that of its first key of a label. Two keys that name different things contradict each other;
+    a description may say more than the label, unless it names another category."""
     found: list[str] = []
+    names: set[str] = set()
     for key in roles_of(tuple(value)).labels:
         if isinstance(value[key], Rivals):
             raise Unreadable(f"the key {key!r} twice with different values")
         if isinstance(value[key], str) and not (isinstance(value[key], BareWord) and canon(value[key]) in NO_BOX):
             found.append(str(value[key]))
-    if len({canon(label) for label in found if requested(label, frame)}) > 1:
+            if plain(key) not in _DESCRIPTIONS and plain(value[key]) not in _NO_THING:
+                names.add(canon(requested(value[key], frame) or value[key]))
+            else:
+                names |= {canon(one) for one in (requested(value[key], frame), value[key]) if one and canon(one) in WORDS}
+    if (frame.categories and len(names) > 1) or len({canon(label) for label in found if requested(label, frame)}) > 1:
         raise Unreadable(f"two labels of one box: {', '.join(found[:3])}")
     return found[0] if found else None

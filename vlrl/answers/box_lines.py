@@ -7,55 +7,18 @@ import re
 from collections.abc import Sequence
 
 from vlrl.answers.box_items import LABEL_KEYS, BoxItem, Frame, ParsedBoxes, assemble, requested, roles_of
+from vlrl.answers.box_names import LEAD_MARKS, is_generic, label_before, names_label
 from vlrl.answers.corners import four_numbers, named_corners, plain, valid
 from vlrl.answers.literals import NUMBER, Unreadable
-from vlrl.answers.span import canon
 
 MAX_LINES = 600
-_GENERIC_LEAD = frozenset(
-    ["answer", "final answer", "result", "results", "output", "box", "boxes", "bbox", "bbox 2d", "bounding box",
-     "bounding boxes", "coordinates", "location", "position", "object", "objects", "detection", "detections", "json",
-     "region", "here", "found", "target", "答案", "坐标", "位置", "边界框", "结果"]
-)  # fmt: skip
-_LEAD = re.compile(r"(?:^|[\n\r;；])[\s\-*•]*(?:\(?[0-9]{1,3}[.):]\s*)?(?P<lead>[^\n\r;；]{0,80})\Z")
-_CLAUSE = re.compile(r"[,，、。.]\s*")
-_AND = re.compile(r"(?:and|和|与|及)\s*")
-_NAMED = re.compile(r"[\"'`*]*(?P<label>[^\d\W][^:：\n\"'`*]{0,39})[\"'`*]*\s*[:：][\"'`*]*")
-_MARKS = " \t,，、:：=-–—>\"'`*([{"
-
-
-def label_before(words: str, frame: Frame) -> str | None:
-    """The label in the words right before a box: the category asked for that stands there or is the only one mentioned in
-    their sentence, or up to three words and a colon."""
-    tail = words[-120:]
-    found = _LEAD.search(tail)
-    lead = found["lead"].strip() if found is not None else tail.strip()
-    clause = _CLAUSE.split(lead.strip(_MARKS))[-1]
-    name = requested(_AND.sub("", clause, count=1) if _AND.match(clause) else clause, frame)
-    if name is not None:
-        return name
-    mentioned = {one for one in frame.categories if _mentions(clause, one)}
-    if len(mentioned) == 1 and len(clause) <= 60:
-        return mentioned.pop()
-    named = _NAMED.fullmatch(lead)
-    if named is None or mentioned or len(named["label"].split()) > 3 or canon(named["label"]) in _GENERIC_LEAD:
-        return None
-    return None if roles_of((named["label"],)).boxes else named["label"].strip()
-
-
-def _mentions(clause: str, category: str) -> bool:
-    name, text = canon(category), canon(clause)
-    at = text.find(name) if name else -1
-    if at < 0 or not name.isascii():
-        return at >= 0
-    return re.search(rf"\b{re.escape(name)}(?:e?s)?\b", text) is not None
 
 
 def labels_behind(words: Sequence[str], tail: str, frame: Frame) -> list[str] | None:
     """The labels of boxes that each have theirs right behind ("[..] dog, [..] cat"); None where they do not."""
     found = []
     for chunk in (*words[1:], tail):
-        name = requested(chunk.strip(_MARKS + "])}.;|-\n\r"), frame)
+        name = requested(chunk.strip(LEAD_MARKS + "])}.;|-\n\r"), frame)
         if name is None:
             return None
         found.append(name)
@@ -66,7 +29,7 @@ def without_label(words: str, frame: Frame) -> str:
     """The words between two boxes without those that name the label of the second."""
     at = max(words.rfind(mark) for mark in "\n\r;；,，、")
     lead = words[at + 1 :]
-    return words[: at + 1] if len(lead) <= 80 and label_before(lead, frame) is not None else words
+    return words[: at + 1] if len(lead) <= 80 and names_label(lead, frame) else words
 
 
 # ---- lines of keys
@@ -126,7 +89,7 @@ def read_plain_lines(text: str, frame: Frame) -> ParsedBoxes:
             raise Unreadable("no box in the answer")
         lead = line[: first.start()]
         label = label_before(lead, frame)
-        if label is None and (rest := lead.strip(_MARKS + "•(")) and canon(rest) not in _GENERIC_LEAD:
+        if label is None and (rest := lead.strip(LEAD_MARKS + "•(")) and not is_generic(rest):
             raise Unreadable("no box in the answer")
         items.append(BoxItem(valid(numbers), label))
     if not items:

@@ -15,10 +15,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from vlrl.answers.box_items import BoxItem, Frame, ParsedBoxes, assemble, category_of, items_in
-from vlrl.answers.box_lines import keyed_labels, label_before, labels_behind, read_plain_lines, without_label
+from vlrl.answers.box_lines import keyed_labels, labels_behind, read_plain_lines, without_label
+from vlrl.answers.box_names import label_before
 from vlrl.answers.corners import coordinate, valid
+from vlrl.answers.doubts import denies_label, doubt, doubt_inside
 from vlrl.answers.literals import MAX_NUMBER_CHARS, NUMBER, CutOff, LiteralReader, Unreadable
-from vlrl.answers.nones import doubt, says_none
+from vlrl.answers.nones import says_none
 
 MAX_PARTS = 600
 _POINT = rf"\(\s*(?P<x>{NUMBER.pattern})\s*,\s*(?P<y>{NUMBER.pattern})\s*\)"
@@ -83,6 +85,10 @@ def scan(text: str, frame: Frame) -> ParsedBoxes:
     labels = {item.label if item.label is not None else frame.label for item in items}
     words = [part.words for part in boxes[1:]]
     problem = doubt(boxes[0].words, "\n".join(words), "" if found.truncated else found.tail, frame, labels)
+    if problem is None:
+        problem = next(filter(None, (doubt_inside(part.value, frame, labels) for part in boxes)), None)
+    if problem is None and frame.expression:
+        problem = next((f"the label {one[:40]!r} denies its box" for one in labels if one and denies_label(one, frame)), None)
     if problem is not None:
         raise Unreadable(problem)
     return assemble(items, found.truncated, frame)
@@ -156,7 +162,7 @@ def _read_parts(found: _Scan, frame: Frame) -> list[_Part]:
     words = ""
     for part in found.parts:
         words += part.words
-        label = label_before(words, frame) if part.marked is None else category_of(part.marked, frame)
+        label = label_before(words, frame, _is_one_box(part.value)) if part.marked is None else category_of(part.marked, frame)
         part.by_words = label is not None and part.marked is None
         if isinstance(part.value, _Points):
             items: list[BoxItem] | None = [BoxItem(valid(part.value), label)]
@@ -180,6 +186,10 @@ def _read_parts(found: _Scan, frame: Frame) -> list[_Part]:
     _take_other_labels(boxes, found, frame)
     _check_one_answer(boxes, found.has_marks, frame)
     return boxes
+
+
+def _is_one_box(value: Any) -> bool:
+    return isinstance(value, tuple) or (isinstance(value, list) and not any(isinstance(m, dict | list) for m in value))
 
 
 def _take_other_labels(boxes: Sequence[_Part], found: _Scan, frame: Frame) -> None:

@@ -25,8 +25,9 @@ from vlrl.answers.box_items import (
 )
 from vlrl.answers.box_scan import scan
 from vlrl.answers.corners import MAX_COORDINATE, confidence_of, names_corners
+from vlrl.answers.doubts import denies_label, doubt, is_flag
 from vlrl.answers.literals import MAX_NUMBER_CHARS, Unreadable, decimal
-from vlrl.answers.nones import doubt, says_none
+from vlrl.answers.nones import says_none
 from vlrl.answers.normalise import normalised
 from vlrl.schema import Box
 
@@ -133,18 +134,20 @@ def _parse_plain_json(text: str, frame: Frame) -> ParsedBoxes | None:
     x, y, only = frame.x, frame.y, frame.label
     boxes = [_plain_box(item, x, y, only) for item in items[:MAX_ITEMS]]
     sound = [box for box in boxes if box is not None]
-    if len(sound) != len(items):
+    if len(sound) != len(items) or (frame.expression and any(box.label and denies_label(box.label, frame) for box in sound)):
         return None
     return ParsedBoxes(tuple(sound), len(items), False, (), True)
 
 
 @lru_cache(maxsize=64)
-def _keys_of(names: tuple[str, ...]) -> tuple[str, str, str | None] | None:
-    """The keys of an object's box, label ("" for none) and confidence; None where two keys hold a box or a label."""
+def _keys_of(names: tuple[str, ...]) -> tuple[str, str, str | None, tuple[str, ...]] | None:
+    """The keys of an object's box, label ("" for none) and confidence, and the other ones; None where two keys hold a box or a
+    label, or one may say that nothing is there."""
     boxes, labels, confidence = roles_of(names)
-    if any(map(names_corners, names)):
+    if len(boxes) != 1 or len(labels) > 1 or any(names_corners(name) or is_flag(name) for name in names):
         return None
-    return (boxes[0], labels[0] if labels else "", confidence) if len(boxes) == 1 and len(labels) < 2 else None
+    others = tuple(name for name in names if name not in (*boxes, *labels, confidence))
+    return boxes[0], labels[0] if labels else "", confidence, others
 
 
 def _plain_box(item: dict[str, Any], x: float, y: float, only: str | None) -> Box | None:
@@ -152,7 +155,9 @@ def _plain_box(item: dict[str, Any], x: float, y: float, only: str | None) -> Bo
     keys = _keys_of(tuple(item))
     if keys is None:
         return None
-    box_key, label_key, confidence_key = keys
+    box_key, label_key, confidence_key, others = keys
+    if others and not _NUMBERS.issuperset(type(item[key]) for key in others):
+        return None
     corners, label = item[box_key], item.get(label_key)
     if type(corners) is not list or len(corners) != 4 or (type(label) is not str and label_key in item):
         return None

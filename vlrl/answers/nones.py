@@ -1,5 +1,4 @@
-"""Statements that nothing is there: "None", "There is no dog in the image", "没有狗". And words that take back the boxes beside
-them.
+"""Statements that nothing is there: "None", "There is no dog in the image", "没有狗".
 
 A text is an explicit none only where it is nothing but such statements and they name every category that was asked for, or none
 of them by name. Words that cannot be matched with a category leave the text unread. Longer texts than 400 characters are prose.
@@ -8,14 +7,13 @@ of them by name. Words that cannot be matched with a category leave the text unr
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
 
 from vlrl.answers.box_items import Frame, requested
 from vlrl.answers.category_words import WORDS
 from vlrl.answers.span import canon
 
 MAX_STATEMENT_CHARS = 400
-_ALL = "*"
+ALL = "*"
 """Stands for every category that was asked for."""
 
 _BARE = frozenset(
@@ -93,9 +91,9 @@ _ARTICLES = re.compile(r"(?:(?:any|an?|the|single|either|un|une|una|el|la|los|la
 _LEAD = re.compile(
     r"(?:(?:the |my )?(?:final )?(?:answer|result|output|prediction|response)s?(?: is| are)? ?[:：]? ?|答案[是为]?[:：]? ?)"
 )
-_SENTENCE = re.compile(r"[.!?;。！？；\r\n]+")
+SENTENCE = re.compile(r"[.!?;。！？；\r\n]+")
 _EMPTY = re.compile(r"\[\s*\]|\{\s*\}")
-_MARKS = " \t\"'`*“”‘’()（）「」.。"
+STATEMENT_MARKS = " \t\"'`*“”‘’()（）「」.。"
 
 
 def says_none(text: str, frame: Frame) -> bool:
@@ -110,59 +108,44 @@ def says_none(text: str, frame: Frame) -> bool:
         stripped = text[1:-1].strip()
         if not stripped or any(mark in stripped for mark in "[]{}"):
             return False
-    denied: set[str] = set()
-    for sentence in _SENTENCE.split(stripped):
-        if not sentence.strip(_MARKS) or _EMPTY.fullmatch(sentence.strip()):
+    gone: set[str] = set()
+    for sentence in SENTENCE.split(stripped):
+        if not sentence.strip(STATEMENT_MARKS) or _EMPTY.fullmatch(sentence.strip()):
             continue
-        names = _denied(sentence, frame)
+        names = what_is_denied(sentence, frame)
         if names is None:
             return False
-        denied |= names
-    return bool(denied) and (_ALL in denied or denied >= {canon(category) for category in frame.categories})
+        gone |= names
+    return bool(gone) and (ALL in gone or gone >= {canon(category) for category in frame.categories})
 
 
-def takes_back(text: str, frame: Frame, labels: Collection[str | None]) -> bool:
-    """Whether a text beside boxes of these labels says that they are not there ("None", "no dog", "No.")."""
-    own = {canon(label) for label in labels if label is not None} | {_ALL}
-    for sentence in _SENTENCE.split(text):
-        for part in (sentence, *re.split(r"[,，:：]", sentence)):
-            names = _taken_back(part, frame)
-            if names is not None and names & own:
-                return True
-            if names is not None and part is sentence:
-                break
-    return False
+def what_is_denied(sentence: str, frame: Frame, loosely: bool = False) -> set[str] | None:
+    """The categories a sentence says are not there, in canonical form, or all; None where it says no such thing.
 
-
-def _taken_back(part: str, frame: Frame) -> set[str] | None:
-    if len(part) > MAX_STATEMENT_CHARS:
-        return None
-    part = re.sub(r"\A(?:or|otherwise|else|and|but|oder|或者?|还是) ", "", canon(part).strip(_MARKS))
-    return {_ALL} if part in ("no", "nope", "false", "wrong", "incorrect") else _denied(part, frame) if part else None
-
-
-def _denied(sentence: str, frame: Frame) -> set[str] | None:
-    """The categories a sentence says are not there, in canonical form, or all; None where it says no such thing."""
+    `loosely`: a category counts where it is one of the words ("no brown dog"), and where no categories were asked for, anything
+    that is not there is what was asked for."""
     if len(sentence) > MAX_STATEMENT_CHARS:
         return None
-    text = canon(sentence.replace("’", "'")).strip(_MARKS)
+    text = canon(sentence.replace("’", "'")).strip(STATEMENT_MARKS)
     text = _LEAD.sub("", text, count=1) if _LEAD.match(text) else text
-    whole = _stated(text, frame)
+    whole = _stated(text, frame, loosely)
     if whole is not None or "," not in text:
         return whole
-    parts = [_stated(part.strip(_MARKS), frame) for part in text.split(",")]
+    parts = [_stated(part.strip(STATEMENT_MARKS), frame, loosely) for part in text.split(",")]
     return None if any(part is None for part in parts) else set().union(*(part for part in parts if part))
 
 
-def _stated(text: str, frame: Frame) -> set[str] | None:
+def _stated(text: str, frame: Frame, loosely: bool = False) -> set[str] | None:
     if text in _BARE:
-        return {_ALL}
+        return {ALL}
     for pattern in _STATEMENTS:
         found = pattern.fullmatch(text)
         if found is None:
             continue
         what = found.groupdict().get("what")
-        names = {_ALL} if not what else _categories(what, frame)
+        names = {ALL} if not what else _categories(what, frame)
+        if names is None and what and loosely:
+            names = _mentioned(what, frame)
         if names is not None:
             return names
     return None
@@ -170,19 +153,37 @@ def _stated(text: str, frame: Frame) -> set[str] | None:
 
 def _categories(what: str, frame: Frame) -> set[str] | None:
     """The categories that are named, or all where it is "objects" or the like; None if anything else is named."""
-    what = what.strip(_MARKS)
+    what = what.strip(STATEMENT_MARKS)
     if _GENERIC.fullmatch(what):
-        return {_ALL}
+        return {ALL}
     what = _OF_CATEGORY.sub("", what, count=1) if _OF_CATEGORY.match(what) else what
     one = _category(what, frame)
     if one is not None:
         return {one}
     names = [_category(part, frame) for part in _JOINED.split(what) if part]
-    return None if not names or None in names else {name for name in names if name is not None}
+    if not names or None in names or len(set(names)) < len(names):
+        return None
+    return {name for name in names if name is not None}
+
+
+_OTHERS = re.compile(
+    r"\b(?:others?|more|further|additional|else|doubt|need|problem|text|reason|way|idea)\b"
+    r"|其他|其它|别的|他に|ほか"
+)
+
+
+def _mentioned(what: str, frame: Frame) -> set[str] | None:
+    """The categories among the words of what is not there; all where one thing was asked for in words."""
+    if _OTHERS.search(what):
+        return None
+    if not frame.categories:
+        return {ALL}
+    found = {canon(one) for one in frame.categories if re.search(rf"(?<![\w-]){re.escape(canon(one))}(?:e?s)?(?![\w-])", what)}
+    return found or None
 
 
 def _category(word: str, frame: Frame) -> str | None:
-    word = word.strip(_MARKS)
+    word = word.strip(STATEMENT_MARKS)
     for form in (word, _ARTICLES.sub("", word, count=1) if _ARTICLES.match(word) else word):
         if (name := requested(form, frame)) is not None:
             return canon(name)
@@ -190,43 +191,3 @@ def _category(word: str, frame: Frame) -> str | None:
             if form in WORDS.get(canon(category), ()):
                 return canon(category)
     return None
-
-
-# ---- negation and alternatives around boxes
-
-_NEGATION = re.compile(
-    r"\b(?:not|no|never|neither|nor|without|except|nope|wrong|incorrect|false|cannot|instead of|rather than|anything but|nicht"
-    r"|kein\w*|pas|aucune?|ning[uú]n\w*|nunca|jamais|нет|не)\b|n't\b|不是|并非|没有|不在|不对|错误|除了|ではな|じゃな|ありません|아니"
-)
-_HARMLESS = re.compile(r"\b(?:no (?:other|others|more|further|additional)|not only|not just|no doubt)\b")
-_OTHERWISE = re.compile(r"\b(?:or|otherwise|alternatively|either|oder|ou|versus|vs)\b|或|还是|または|もしくは")
-_CLAUSE_END = re.compile(r"[.!?。！？\r\n]")
-
-
-def doubt(before: str, between: str, after: str, frame: Frame, labels: Collection[str | None]) -> str | None:
-    """What the words around boxes say against them, or None: a statement that they are not there, a negation in the clause of
-    the first or the last box, an alternative between boxes or behind them."""
-    for text in (before, between, after):
-        if takes_back(text[:4000], frame, labels) or takes_back(text[-4000:], frame, labels):
-            return "none beside boxes"
-    ahead = _CLAUSE_END.split(before[-1000:])[-1]
-    behind = _CLAUSE_END.split(after[:1000])[0]
-    for clause in (ahead, behind, between[:4000]):
-        if _NEGATION.search(_without_names(clause, frame, labels)):
-            return f"negated: {' '.join(clause.split())[:60]!r}"
-    if _OTHERWISE.search(canon(between[:4000])) or _OTHERWISE.match(canon(behind).lstrip(" ,;")):
-        return "one box or another"
-    return None
-
-
-def _without_names(clause: str, frame: Frame, labels: Collection[str | None]) -> str:
-    """A clause without the words of what was asked for, and without the denial of a category that has no box."""
-    text = _HARMLESS.sub(" ", canon(clause.replace("’", "'")))
-    own = {canon(label) for label in labels if label is not None}
-    for name in sorted((*frame.categories, frame.expression), key=len, reverse=True):
-        name = canon(name)
-        if name and name not in own and frame.expression != name:
-            text = re.sub(rf"\b(?:no|not|without)(?: an?| the| any)* {re.escape(name)}(?:e?s)?\b", " ", text)
-        if name and len(name) > 1:
-            text = text.replace(name, " ")
-    return text

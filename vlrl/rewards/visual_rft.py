@@ -22,7 +22,7 @@ def visual_rft_iou(text: str, sample: Sample) -> Score:
     """Sum of matched IoU / max(n_true, n_pred), in 0..1.
 
     Exact duplicates (box and label) count once. From the highest confidence down, each prediction takes the free true box of
-    largest IoU if that is above 0.5; labels must agree where both sides have one. Source: Visual-RFT's released code (an
+    largest IoU if that is above 0.5; labels must agree where the true box has one. Source: Visual-RFT's released code (an
     earlier form divided by n_pred alone). differs: no maths check, any box format is read, boxes without confidence count,
     and an explicit none is 1 where nothing is there.
     """
@@ -93,7 +93,7 @@ def _taken_iou(predicted: Sequence[Box], true: Sequence[Box], in_order: bool = F
     the order of the answer, as released, instead of by IoU and coordinates."""
 
     def overlap(p: Box, t: Box) -> float:
-        return iou(p.xyxy, t.xyxy) if p.label == t.label or p.label is None or t.label is None else 0.0
+        return iou(p.xyxy, t.xyxy) if p.label == t.label or t.label is None else 0.0
 
     overlaps = [[overlap(p, t) for t in true] for p in predicted]
 
