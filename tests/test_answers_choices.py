@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vlrl.answers.choices import LETTERS, choice_letter
+from vlrl.answers.choices import choice_letter
 from vlrl.answers.plans import PATHS, SPEEDS, plan_words
+from vlrl.answers.text import LETTERS
 from vlrl.answers.yes_no import yes_or_no
 from vlrl.rewards.text import mcq
 from vlrl.schema import Sample

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vlrl.answers.choices import choice_letter, reference_letters
+from vlrl.answers.choices import choice_letter
 from vlrl.answers.plans import plan_words, read_plan
-from vlrl.answers.text import is_mathematical, number, read_text, reference_texts
+from vlrl.answers.text import is_mathematical, number, read_text, reference_letters, reference_texts
 from vlrl.answers.yes_no import yes_or_no
 from vlrl.schema import Sample
 from vlrl.tasks import classification, planning
@@ -204,8 +204,8 @@ def plan(text):
         ("`STOP`, **Right-Change**", ("STOP", "RIGHT_CHANGE")),
         ("KEEP, KEEP, STRAIGHT", ("KEEP", "STRAIGHT")),
         ("KEEP, STOP, STRAIGHT", (None, "STRAIGHT")),
-        ("KEEP STRAIGHT", (None, None)),
-        ("KEEP and STRAIGHT", (None, None)),
+        ("KEEP STRAIGHT", ("KEEP", "STRAIGHT")),
+        ("KEEP and STRAIGHT", ("KEEP", "STRAIGHT")),
         ("KEEPING, STRAIGHTS", (None, None)),
         ("", (None, None)),
     ],

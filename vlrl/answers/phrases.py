@@ -20,38 +20,47 @@ _FILLERS = (
     r"|correct|right|true|best|necessarily|really|actually|simply|just|think|believe|say|saying|choose|choosing|pick|picking"
     r"|select|selecting|go|going|with|would|could|should|can|must|possibly|probably|either|as|by|for|number|clearly|definitely"
     r"|likely|most|only|itself|both|final|therefore|thus"
-    r"|die|der|das|antwort|la|el|le|les|lo|los|las|une|un|una|opción|respuesta|letra|réponse|lettre|resposta|opção|risposta|opzione)"
+    r"|die|der|das|antwort|la|el|le|les|lo|los|las|une|un|una|opción|respuesta|letra|réponse|lettre|resposta|opção|risposta|opzione"
+    r"|s|es|est|são|é|è|ist|sind|ser|sea|estar|está|o|os|as|um|uma|eine?|correct[ao]|corret[ao]|cert[ao]|richtige?|bonne|bon|juste"
+    r"|alternativa|вариант|ответ|это|буква|هو|هي|الخيار|الإجابة)"
 )
 _GAP = rf"(?:{_OPEN}\b{_FILLERS}\b){{0,7}}{_OPEN}\Z"
 _NOT_BEFORE = re.compile(
     r"(?:\b(?:not|never|neither|nor|cannot|hardly|excluding|except|exclude[sd]?|reject(?:s|ed|ing)?|eliminat(?:e|es|ed|ing)"
-    r"|discard(?:s|ed|ing)?|dismiss(?:es|ed|ing)?|avoid(?:s|ed|ing)?|doubt|deny|refuse|without|beside[s]?|against)\b"
+    r"|discard(?:s|ed|ing)?|dismiss(?:es|ed|ing)?|avoid(?:s|ed|ing)?|doubt(?:s|ed|ful|ing)?|deny|denies|refuse|disagree|skip(?:s|ped|ping)?|ignor(?:e|es|ed|ing)|disregard"
+    r"|reject|mistake|unlikely|without|beside[s]?|against)\b"
     r"|n't\b"
     r"|\b(?:any|all|every|anything|anyone|everything|everyone|each)(?:\s+(?:option|choice|answer|one))?\s+(?:but|except)\b"
     r"|\b(?:except|apart|aside|far|different|other|rather|instead|opposite|contrary)\s+(?:for|from|than|of|to)\b"
     r"|\b(?:rul(?:e|es|ed|ing)|cross(?:es|ed|ing)?|leav(?:e|es|ing))\s+out\b|\bno\s+longer\b"
-    r"|\b(?:wrong|incorrect|false|worst|bad)\s+(?:\w+\s+)?(?:is|are|was|would\s+be)\b|\b(?:wrong|incorrect|false)\s*:"
+    r"|\b(?:wrong|incorrect|false|worst|bad|least|less|unlikel(?:y|iest))\s+(?:\w+\s+){0,2}(?:is|are|was|would\s+be)\b|\b(?:wrong|incorrect|false)\s*:"
     r"|\b(?:initially|originally|at\s+first|first(?:ly)?)\b[^.;!?\n]{0,24}\b(?:thought|guess(?:ed)?|said|chose|picked|seemed)\b"
     r"|\b(?:tempting|tempted|mistake[n]?|confuse[d]?)\b"
     r"|\b(?:nicht|keine?|keinesfalls|niemals|nie|weder|noch|außer|ausser|statt|anstatt)\b"
-    r"|\b(?:no|nunca|tampoco|ni|excepto|salvo|menos|jamás)\s+(?:es|sea|son|está|elijo|elegir[ií]a)?\b|\bni\b"
+    r"|\bno\s+(?:es|sea|son|está|elijo|elegir[ií]a)\b|\b(?:nunca|jamás|tampoco|ni|excepto|exceto|salvo|menos|mai|tranne|eccetto|sem|sin)\b"
     r"|\b(?:pas|jamais|sauf|excepté|hormis)\b|\b(?:plutôt\s+que|au\s+lieu\s+de|en\s+lugar\s+de|en\s+vez\s+de)\b"
-    r"|\b(?:non|não|nem|né|не|ни|кроме|không\s+phải|bukan)\b"
+    r"|\b(?:non|não|nem|né|не|ни|нет|кроме|никогда|исключая|không\s+phải|bukan|jangan|tidak|değil|ikke|inte|niet|geen)\b|✗"
     r"|(?:ليس|ليست|غير|ليسا|ما\s+عدا|باستثناء)(?:\s+(?:هو|هي|الخيار|الإجابة))?"
     r"|(?:不是|并非|並非|不为|不為|不选|不選|不会是|不會是|不可能是|绝不是|絕不是|绝非|而非|非|除了|排除|不应选|不应该选|不应该是|不能选"
     r"|没有选|别选|不要选|不认为是|不认为答案是|不等于|不属于|错误的是|错误答案是|错误选项是)\s*(?:答案|选项|選項|选|選)?"
     r")" + _GAP,
     re.IGNORECASE,
 )
+_FALSE = (
+    r"falsch|inkorrekt|falso|falsa|faux|fausse|incorrect[ao]|incorrecte|incorret[ao]|errad[ao]|sbagliat[ao]|fout|fel|salah|sai|yanlış"
+    r"|неправильный|неправильно|неверно|неверный|ложь|неправда|нет|nicht|nein|non|não|nunca|rechazad[ao]|descartad[ao]|geen|niet"
+)
 _AUX = r"(?:is|are|was|were|does|do|did|has|have|would|could|should|must|can|will|might|may|seems?|looks?|appears?|'s)"
 _ADVERBS = r"(?:(?:\w+ly|also|just|both|all|the|an?|quite|most|very|almost|to|be|been|thus|therefore|then)\s+)"
 _BAD = (
-    r"(?:wrong|incorrect|false|untrue|impossible|invalid|mistaken|excluded|eliminated|rejected|ruled\s+out|out\b(?!\s+of)|unlikely"
-    r"|implausible|inaccurate|not\b|never\b|no\b(?!\s+doubt)|nope\b|neither|worse)"
+    r"(?:wrong|incorrect|false|untrue|impossible|invalid|mistaken|excluded|eliminated|rejected|disproved|refuted|ruled\s+out|out\b(?!\s+of)|unlikely"
+    r"|implausible|inaccurate|(?:the\s+|an?\s+)?(?:mistake|distractor|trap|error|lie|decoy|misconception|red\s+herring|bad|poor|least)\b|not\b|never\b|no\b(?!\s+doubt)|nope\b|neither|worse)"
 )
 _NOT_BEHIND = re.compile(
     rf"{_CLOSE}(?:"
-    rf"\b(?:is|are|was|were|would|could|should|must|can|will|might|may)n't\b|\b(?:cannot|can't|won't)\b"
+    rf"[\s:;,.-]*✗|[\s:;,.—–-]*(?:{_FALSE})(?:\s+(?:है|ответ|вариант|answer|choice|option))?\s*(?:[.,!;:)\]\n]|\Z)"
+    rf"|[\s:;,.!?]*(?:and|but|or)\s+(?:also\s+|maybe\s+)?not\s*(?:[.,!;]|\Z)"
+    rf"|\b(?:is|are|was|were|would|could|should|must|can|will|might|may)n't\b|\b(?:cannot|can't|won't)\b"
     rf"|\b(?:do|does|did)(?:n't|\s+not)\s+(?:fit|match|work|apply|hold|seem|look|make|correspond|answer|belong)\b"
     rf"|{_AUX}\s+{_ADVERBS}{{0,4}}{_BAD}"
     rf"|[\s,;:.!?(\[-]*(?:is\s+)?(?:no|nope|nah|wrong|incorrect|false|not|untrue|never)"
@@ -61,7 +70,8 @@ _NOT_BEHIND = re.compile(
     r"|\s*(?:no|nunca|tampoco)\s+(?:es|son|está|sea|puede)\b"
     r"|\s*(?:es|son|está|est|è|é)\s+(?:\w+\s+)?(?:incorrect|fals|erróne|faux|fausse|sbaglia|errad|incorret|équivoc|equivoc)"
     r"|\s*(?:n'est|ne\s+sont)\s+pas|\s*non\s+è|\s*não\s+é|\s*está\s+errad|\s*(?:не|неверн|неправильн)|\s*(?:değil|salah)\b"
-    r"|\s*नहीं|\s*(?:خطأ|خاطئ|غير|ليس)"
+    r"|[^,.;!?\n।A-Za-z]{0,30}(?:नहीं|गलत|ग़लत|अलावा|छोड़|خطأ|خاطئ|غير|ليس|غلط|неверн|неправильн|ошибоч|틀[린림렸립]|아[니님닌]|오답|違[いうっ]|誤り)"
+    r"|[\s?]*(?:吗|嗎|么)?[\s?,.]*(?:不是|不对|不對|否|非)(?=[\s.,!]|\Z)"
     r"|[\s:]*(?:选项|選項|项|項)?\s*(?:都|也|就|显然|明显)?\s*(?:是|为)?\s*(?:错|錯|不对|不對|不正确|不正確|不符|不是|有误|除外|被排除|不行"
     r"|不可能|不成立|不合|不选|不選|可以排除|应排除)"
     r"|\s*(?:ではない|じゃない|ではありません|ではなく|じゃなく|でない|は間違|は誤|が間違|が誤|以外|は違|は不正解|は正しくな)"
@@ -73,7 +83,7 @@ _ANSWER = (
     r"(?:(?<![^\W_])(?:answers?|solution|response|conclusion|choice|selection|option|letter|guess|pick"
     r"|antwort|lösung|respuesta|opción|opcion|alternativa|solución|réponse|reponse|choix|resposta|opção|risposta|opzione|soluzione"
     r"|ответ|вариант|jawaban(?:nya)?|cevap|đáp\s+án|câu\s+trả\s+lời)(?![^\W_])"
-    r"|答案|正解|答え|解答|回答|正答|选项|選項|选择|選擇|結論|结论|정답|답|उत्तर|คำตอบ|الإجابة|الجواب|الخيار|إجابة|جواب)"
+    r"|答案|正解|答え|解答|回答|正答|选项|選項|选择|選擇|結論|结论|정답|답|उत्तर|คำตอบ|คําตอบ|الإجابة|الجواب|الخيار|إجابة|جواب)"
 )
 _LINK = (
     r"(?:(?<![^\W_])(?:is|was|be|are|'s|ist|lautet|wäre|sind|es|sería|seria|está|est|serait|sera|è|é|sarà|adalah|là|это|as)(?![^\W_])"

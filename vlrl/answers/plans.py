@@ -7,6 +7,7 @@ import string
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from vlrl.answers.markup import signs_as_words, without_markup
 from vlrl.answers.normalise import normalised
 from vlrl.answers.phrases import MAX_READ_CHARS, OVER_LENGTH, last_replacement, one_spaced
 from vlrl.answers.text import read_text
@@ -39,6 +40,14 @@ _FENCE = re.compile(r"```[A-Za-z]*")
 _WORD_ENDS = re.compile(r"[,;\r\n|]+|\.(?=\s|\Z)|\band\b(?=\s+(?:the\s+)?(?:speed|path)\b)", re.IGNORECASE)
 _TAG = re.compile(r"</?(?:(speed|path)|[a-z_]{1,20})>", re.IGNORECASE)
 _BRACKETS = str.maketrans("", "", "{}[]()<>\"'`*$")
+_WRAPPER = re.compile(r"\\(?:boxed|text|textbf|mathrm|mathbf|texttt)(?=\s?\{)")
+_BULLET = re.compile(r"\s*(?:[-•+]|\d{1,2}[.)])\s+(?=\S)")
+_BOTH = re.compile(
+    r"\W*(?P<speed>keep|accelerate|decelerate|stop)(?:\s+(?:and|then)\s+|\s*[&+/]\s*|\s+)"
+    r"(?P<path>straight|(?:right|left)[\s_-]+(?:change|turn))\W*",
+    re.IGNORECASE,
+)
+"""A speed and a path in one part, as "KEEP and LEFT_TURN"."""
 _JOINTS = re.compile(r"[\s_-]+")
 _KEY = re.compile(
     r"\s*(?:the\s+|final\s+|my\s+|meta[\s_-]?)*(?P<key>speed|path|longitudinal|lateral|steering|速度|车速|路径|路線|方向|속도|경로)"
@@ -56,7 +65,7 @@ _NAMED = re.compile(
 )
 _DENIAL = re.compile(
     r"\b(?:not|never|no|cannot|without|avoid|neither|nor|otherwise|else|unless|if|or|instead|rather|except|but|maybe|perhaps|possibly"
-    r"|alternatively|wrong|incorrect|false)\b|n't\b|不|否则|除非|如果|或|而非",
+    r"|alternatively|wrong|incorrect|false)\b|n't\b|✗|不|否则|除非|如果|或|而非",
     re.IGNORECASE,
 )
 
@@ -65,7 +74,7 @@ def plan_words(text: str) -> Plan:
     """The plan of an answer; where a whole plan follows words such as "wait" or "correction:", that one. See `_plan_words`."""
     if len(text) > MAX_READ_CHARS:
         return Plan(_NOTHING, _NOTHING, OVER_LENGTH)
-    text = one_spaced(normalised(text))
+    text = one_spaced(signs_as_words(without_markup(normalised(text))))
     replaced = last_replacement(text)
     if replaced is not None:
         later = _plan_words(text[replaced.end() :])
@@ -86,14 +95,20 @@ def _plan_words(text: str) -> Plan:
     loose: set[str] = set()
     keyed: dict[str, str] = {}
     denies = False
-    text = _TAG.sub(lambda tag: f",{tag[1]}:" if tag[1] and tag[0][1] != "/" else ",", _FENCE.sub("\n", text))
+    text = _TAG.sub(lambda tag: f",{tag[1]}:" if tag[1] and tag[0][1] != "/" else ",", _FENCE.sub("\n", _WRAPPER.sub("", text)))
     for part in _WORD_ENDS.split(text.translate(_BRACKETS)):
+        bullet = _BULLET.match(part)
+        part = part[bullet.end() :] if bullet else part
         lead = _LEAD_IN.match(part)
         part = part[lead.end() :] if lead else part
         key = _KEY.match(part)
         if key:
             part = key["rest"]
         word = _word(part)
+        both = None if key else _BOTH.fullmatch(part[:400])
+        if both:
+            found |= {_word(both["speed"]), _word(both["path"])}
+            continue
         if word not in SPEEDS and word not in PATHS:
             named = {_word(one) for one in _NAMED.findall(part[:400])}
             loose |= named

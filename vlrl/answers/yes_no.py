@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from vlrl.answers import phrases
+from vlrl.answers.markup import signs_as_words, without_assurance, without_markup
 from vlrl.answers.normalise import normalised
 from vlrl.answers.text import reference_texts
 from vlrl.schema import Sample
@@ -41,7 +42,8 @@ def yes_or_no(text: str) -> tuple[str | None, str]:
     """
     if len(text) > phrases.MAX_READ_CHARS:
         return None, phrases.OVER_LENGTH
-    text = phrases.one_spaced(_MARKS.sub(" ", normalised(text)))
+    text = signs_as_words(without_assurance(without_markup(normalised(text))))
+    text = phrases.one_spaced(_MARKS.sub(" ", text))
     replaced = phrases.last_replacement(_WORD.sub(lambda word: "_" * len(word[0]), text))
     if replaced is not None and _found(text[: replaced.start()]):
         later = _found(text[replaced.end() :])
@@ -70,6 +72,8 @@ def _found(text: str) -> set[str]:
             break
         since = words[n_seen - 1].end() if n_seen else 0
         key = "yes" if word["yes"] else "no"
+        if key == "no" and found == {"yes"} and _LEADING_YES.match(text) and _CONTRASTED.match(text, word.start()):
+            continue
         ahead, rest = phrases.before(text, word.start(), since), phrases.behind(text, word.end())
         if phrases.denied_before(ahead) or (key == "yes" and phrases.denied_behind(rest)) or _is_wrong(rest):
             found.add("denied")
@@ -78,6 +82,9 @@ def _found(text: str) -> set[str]:
     return found | _other_words(text)
 
 
+_LEADING_YES = re.compile(r"\s*yes\s?[.!]\s", re.IGNORECASE)
+_CONTRASTED = re.compile(r"no [a-z]+[^.!?\n]{0,60}?\b(?:but|though|only|just|while|however)\b", re.IGNORECASE)
+"""A "no" of an explanation ("Yes. There are no cars but there is a dog"); without the contrast it may be the answer."""
 _WRONG = re.compile(r"\s*(?:is|would\s+be|was)\s+(?:the\s+)?(?:wrong|incorrect|false|not\b)", re.IGNORECASE)
 
 

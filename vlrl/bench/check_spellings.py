@@ -13,12 +13,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from vlrl.answers.choices import LETTERS, reference_letters
 from vlrl.answers.kind import BOX, BOXES, LABEL, PLAN, TEXT, answer_kinds
 from vlrl.answers.plans import PATHS, SPEEDS
 from vlrl.answers.read import read_span, requested_categories
 from vlrl.answers.span import ANSWER, canon
-from vlrl.answers.text import is_mathematical, reference_texts
+from vlrl.answers.text import LETTERS, is_mathematical, reference_letters, reference_texts
 from vlrl.answers.yes_no import reference_yes_no
 from vlrl.rewards.mathematics import same_mathematics
 from vlrl.schema import Sample

@@ -12,12 +12,11 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
 
-from vlrl.answers.choices import LETTERS, reference_letters
 from vlrl.answers.kind import GAME, PLAN, TEXT, answer_kinds
 from vlrl.answers.plans import PATHS, SPEEDS
 from vlrl.answers.read import read_span
 from vlrl.answers.span import ANSWER, END_ANSWER, END_THINK, THINK, canon
-from vlrl.answers.text import number, reference_texts, without_full_stop
+from vlrl.answers.text import LETTERS, number, reference_letters, reference_texts, without_full_stop
 from vlrl.schema import Sample, Task
 
 THOUGHT = "I look at the image"

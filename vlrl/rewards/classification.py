@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
+from vlrl.answers.markup import signs_as_words, without_markup
 from vlrl.answers.normalise import normalised
 from vlrl.answers.phrases import before, behind, denials, denied
 from vlrl.answers.read import read_span
 from vlrl.answers.span import canon
-from vlrl.answers.text import bare_text, read_text
+from vlrl.answers.text import bare_text, read_text, short_forms
 from vlrl.schema import Sample, Score
 
 
@@ -24,9 +25,9 @@ def cls_rl_accuracy(text: str, sample: Sample) -> Score:
     answer, why = read_text(text, sample)
     if answer is None:
         return Score(0.0, None, why)
-    form = bare_text if read_span(text, sample).tagged or sample.meta.get("answer_format") == "none" else canon
-    label = form(sample.answer)
-    right = label != "" and form(answer) == label
+    is_tagged = read_span(text, sample).tagged or sample.meta.get("answer_format") == "none"
+    label = bare_text(sample.answer) if is_tagged else canon(sample.answer)
+    right = label != "" and label in (short_forms(answer) if is_tagged else (canon(answer),))
     return Score(float(right), answer, "the label" if right else f"not the label {sample.answer!r}")
 
 
@@ -54,6 +55,7 @@ def visual_rft_classification(text: str, sample: Sample, *, min_cover: float = 0
     answer, why = read_text(text, sample, tags=True)
     if answer is None:
         return Score(0.0, None, why)
+    answer = without_markup(answer)
     predicted, label = _squeezed(answer), _squeezed(sample.answer)
     if not predicted or not label:
         return Score(0.0, answer, "nothing to compare")
@@ -61,6 +63,8 @@ def visual_rft_classification(text: str, sample: Sample, *, min_cover: float = 0
         other = _squeezed(choice)
         if other and other != label and (predicted == other or (other in predicted and other not in label)):
             return Score(0.0, answer, f"names another choice, {choice!r}")
+    if bare_text(sample.answer) in short_forms(answer):
+        return Score(1.0, answer, "the label")
     if label in predicted and _denies_or_hedges(answer, sample.answer):
         return Score(0.0, None, "denies the label, or names it as one of several")
     if label in predicted:
@@ -74,19 +78,21 @@ def visual_rft_classification(text: str, sample: Sample, *, min_cover: float = 0
 
 
 _HEDGE = re.compile(r"\b(?:or|either|versus|vs|and|no|oder|und|ou|et|y|o)\b|[/;|]|或|还是|和|または|또는", re.IGNORECASE)
+_PARTS = re.compile(r"[,;\n{}]|[.!?](?:\s|\Z)")
 _APPOSITION = re.compile(r"\s*(?:an?|the|which|because|since|as|it|this|that|is|known|also|of|in|on|with|from|so)\b")
 
 
 def _denies_or_hedges(answer: str, label: str) -> bool:
     """Whether the words around a label deny it or name something else beside it."""
-    words, name = canon(answer), canon(label)
+    words, name = canon(signs_as_words(answer)), canon(label)
     around = words.replace(name, " ")
     at = words.find(name)
     if at >= 0 and denied(before(words, at), behind(words, at + len(name))):
         return True
     if denials(around) or _HEDGE.search(around):
         return True
-    others = [part for part in words.split(",") if name not in part and part.strip(" .")]
+    others = [canon(part) for part in _PARTS.split(answer) if name not in canon(part)]
+    others = [part.strip(" .") for part in others if part.strip(" .")]
     return any(len(part.split()) <= 3 and not _APPOSITION.match(part) for part in others)
 
 

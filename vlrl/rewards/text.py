@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from vlrl.answers.choices import LETTERS, choice_letter, reference_letters
+from vlrl.answers.choices import choice_letter
 from vlrl.answers.phrases import denials
 from vlrl.answers.span import canon
-from vlrl.answers.text import bare_text, read_text, reference_texts
+from vlrl.answers.text import LETTERS, bare_text, read_text, reference_letters, reference_texts, short_forms
 from vlrl.answers.yes_no import reference_yes_no, yes_or_no
 from vlrl.rewards.mathematics import equal_numbers, math_equal, math_problem
 from vlrl.schema import Sample, Score
@@ -86,8 +86,7 @@ def exact_match(text: str, sample: Sample) -> Score:
     answer, why = read_text(text, sample)
     if answer is None:
         return Score(0.0, None, why)
-    predicted = bare_text(answer)
-    right = predicted != "" and predicted in {bare_text(reference) for reference in reference_texts(sample)}
+    right = not short_forms(answer).isdisjoint({bare_text(reference) for reference in reference_texts(sample)})
     return Score(float(right), answer, "equal" if right else f"not {_shown(sample)}")
 
 
@@ -114,7 +113,7 @@ def _similarity(answer: str, reference: str) -> float:
     equal = equal_numbers(reference, answer)
     if equal is not None:
         return float(equal)
-    a, b = canon(answer).removesuffix("."), canon(reference).removesuffix(".")
+    a, b = bare_text(answer).removesuffix("."), bare_text(reference).removesuffix(".")
     if denials(a) != denials(b):
         return 0.0
     return 2 * longest_common_subsequence(a, b) / (len(a) + len(b)) if a and b else 0.0
