@@ -100,12 +100,12 @@ def test_a_number_computed_is_one_stated_to_six_digits():
     assert value(1234567.5, "1234567.6") == 0
 
 
-@pytest.mark.parametrize("text", ["2^10", "2^{10}", "3π", "√2", "(1,2)", "[0,1)", "x=3", "\\{1,2\\}", "\\$5", "1.2×10^3", "0.\\overline{3}", "½", "x^2+1", "(−∞, 2]"])  # fmt: skip
+@pytest.mark.parametrize("text", ["2^10", "2^{10}", "3π", "√2", "(1,2)", "[0,1)", "x=3", "\\{1,2\\}", "\\$5", "1.2×10^3", "0.\\overline{3}", "½", "x^2+1", "(−∞, 2]", "$5", "$12.50", "1 1/2", "-2 1/3", "2x+1", "2:3", "16:9"])  # fmt: skip
 def test_formulas_in_plain_signs_are_mathematics(text):
     assert is_mathematical(text)
 
 
-@pytest.mark.parametrize("text", ["2024-01", "737-200", "10:30", "[10, 20, 30, 40]", "a=b", "C:\\Users", "cat", "(left, right)", "1-2", "http://x.y/?a=1", "A^B", "x", "3 dogs and 4 cats"])  # fmt: skip
+@pytest.mark.parametrize("text", ["2024-01", "737-200", "10:30", "[10, 20, 30, 40]", "a=b", "C:\\Users", "cat", "(left, right)", "1-2", "http://x.y/?a=1", "A^B", "x", "3 dogs and 4 cats", "12:30", "1:05", "B-2", "a-1", "x1", "3D-2"])  # fmt: skip
 def test_labels_dates_and_boxes_are_none(text):
     assert not is_mathematical(text)
 

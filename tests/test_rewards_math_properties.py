@@ -85,8 +85,8 @@ def test_the_reference_earns_1_in_five_spellings_and_0_with_another_number(drawn
     reference, other = write(kind, numbers), write(kind, changed(numbers, at, more))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(math_verify_worker, "own_worker", lambda: pytest.fail("a process was started"))
-        for answer in spellings(reference):
-            assert value(reference, answer) == 1, (reference, answer)
+        answer = data.draw(st.sampled_from(list(spellings(reference))))
+        assert value(reference, answer) == 1, (reference, answer)
         if other == reference:
             return
         if same_mathematics(reference, other)[0]:
@@ -118,11 +118,11 @@ def float_of(kind, numbers):
 
 
 @EXAMPLES
-@given(st.integers(-(10**12), 10**12), st.integers(-9, 9))
-def test_whole_numbers_in_other_scripts(n, more):
+@given(st.integers(-(10**12), 10**12), st.integers(-9, 9), st.integers(0, 8))
+def test_whole_numbers_in_other_scripts(n, more, form):
     full = str(n).replace("-", "−").translate(str.maketrans("0123456789", "０１２３４５６７８９"))
     arabic = str(n).translate(str.maketrans("0123456789", "٠١٢٣٤٥٦٧٨٩"))
-    for answer in (
+    answer = (
         str(n),
         f"{n:,}",
         f"{n:,}".replace(",", "{,}"),
@@ -132,9 +132,9 @@ def test_whole_numbers_in_other_scripts(n, more):
         f"答案是{n}",
         f"{n}.0",
         f"{n} cm",
-    ):
-        assert value(str(n), answer) == 1, answer
-        assert value(str(n + more), answer) == (more == 0), answer
+    )[form]
+    assert value(str(n), answer) == 1, answer
+    assert value(str(n + more), answer) == (more == 0), answer
 
 
 @EXAMPLES

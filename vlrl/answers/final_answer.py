@@ -11,7 +11,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice, pairwise
 
+from vlrl.answers.math_derived import MARKS, REPLACES, derived, reads, trimmed
 from vlrl.answers.math_symbols import MAX_FORMULA_CHARS, is_unit, plain_form
+from vlrl.answers.math_words import clause_before, clause_behind, in_figures, makes_no_answer, unclear_before, unclear_behind
 from vlrl.answers.mathematics import read_mathematics
 from vlrl.answers.phrases import before as window_before
 from vlrl.answers.phrases import behind as window_behind
@@ -42,15 +44,10 @@ _TAKEN_BACK = re.compile(
     r"|\bnot\s+(?:the\s+)?(?:right|correct|true|answer|it|so)\b|错|不对|不正确|不是|ではありません|ではない|아닙니다|아니",
     re.I,
 )
-_REPLACES = re.compile(
-    r"\b(?:wait|correction|correcting|corrected|actually|i\s+mean|i\s+meant|on\s+second\s+thought|scratch\s+that|let\s+me\s+(?:re|correct|fix)"
-    r"|instead|sorry|apolog\w+|re-?check\w*|my\s+mistake|revised|rather)\b|更正|等等|改为|纠正|修正|訂正|不对|정정",
-    re.I,
-)
 _BOUND = re.compile(
     r"\b(?:at\s+(?:least|most)|(?:less|more|fewer|greater|larger|smaller|higher|lower|bigger|other)\s+than|up\s+to|over|under|above|below|between"
     r"|almost|nearly|within|beyond|exceed\w*|anywhere|from|ranges?|minimum\s+of|maximum\s+of|no\s+more|no\s+less|unless|if"
-    r"|half|twice|double|triple|thrice|quarter|plus|minus|times|divided|squared|cubed)\b"
+    r"|half|twice|double|triple|thrice|quarter|plus|minus|(?<!\\)times|divided|squared|cubed)\b"
     r"|至少|至多|最多|最少|大于|小于|超过|不到|之间|以上|以下|以内|少なくとも|最大で|から",
     re.I,
 )
@@ -67,15 +64,14 @@ _STATEMENT = re.compile(
     re.I,
 )
 _CONCLUSION = re.compile(
-    r"(?:^|[.;!?\n]\s{0,8}|,\s{0,8})(?:so|thus|hence|therefore|consequently|in\s+total|altogether|所以|因此|故)\b[,:]?", re.I
+    r"(?:^|[.;!?\n]\s{0,8}|,\s{0,8})(?:(?:so|thus|hence|therefore|consequently|in\s+total|altogether|(?:for|giving|making|which\s+gives)\s+a\s+total\s+of)\b|所以|因此|故)[,:]?",
+    re.I,
 )
 _SENTENCE_END = re.compile(
     r"(?<![0-9])\.(?=\s|\Z)|(?<=[0-9])\.(?=\s+[A-Z$\\]|\s*\Z)|[\n;]|(?<=\s)because\b|\bsince\b|\bas\s+(?:the|we|it)\b|!(?=\s|\Z)|\?(?=\s|\Z)"
 )
 _PROSE = re.compile(r"\\text(?:bf|it|rm)?\s*\{([^{}]{0,80}\b(?:is|are|answer|so|therefore)\b[^{}]{0,40})\}", re.I)
-_OPTION = re.compile(r"\A\(?[A-H][.):]\s+(?=\S)")
 _SPECIAL_TOKEN = re.compile(r"<\|[A-Za-z_]{1,30}\|>")
-_MARKS = " \t\r\n*`\"'“”"
 
 
 def final_answer(text: str) -> FinalAnswer:
@@ -83,12 +79,17 @@ def final_answer(text: str) -> FinalAnswer:
     text = plain_form(text)
     if len(text) > MAX_ANSWER_CHARS:
         return FinalAnswer(why=f"longer than {MAX_ANSWER_CHARS} characters")
-    text = _SPECIAL_TOKEN.sub(" ", text)
+    text = in_figures(_SPECIAL_TOKEN.sub(" ", text))
     text = _PROSE.sub(r" \1 ", text)
     if "\\boxed" in text or "\\fbox" in text:
         return _of_boxes(text)
-    whole = _trimmed(text)
-    if len(whole) <= MAX_FORMULA_CHARS and not isinstance(read_mathematics(whole), str):
+    whole = trimmed(text)
+    is_whole = reads(whole)
+    if len(whole) <= MAX_FORMULA_CHARS and (not is_whole or "\n" in whole or " (" in whole):
+        last = derived(whole)
+        if last is not None:
+            return FinalAnswer((last,))
+    if is_whole:
         return FinalAnswer((whole,))
     statements = _statements(text)
     if statements:
@@ -117,12 +118,12 @@ def last_boxed(text: str) -> str | None:
 def boxed_contents(text: str) -> Iterator[tuple[int, int, str | None]]:
     """Start, end and content of each `\\boxed{...}`; None for one that is not closed. One pass over the text."""
     until = 0
-    for found in re.finditer(r"\\(?:boxed|fbox)\s*(\{|(?=[0-9A-Za-z]))", text):
+    for found in re.finditer(r"\\(?:boxed|fbox)\s*(?:(\{)|([0-9]{1,40}|[A-Za-z]))", text):
         if found.start() < until:
             continue
         if not found[1]:
-            until = found.end() + 1
-            yield found.start(), until, text[found.end()]
+            until = found.end()
+            yield found.start(), until, found[2]
             continue
         depth, at = 1, found.end()
         for brace in re.compile(r"\\.|[{}]", re.S).finditer(text, found.end()):
@@ -142,7 +143,7 @@ def _of_boxes(text: str) -> FinalAnswer:
             return FinalAnswer(why=f"more than {MAX_STATEMENTS} boxes")
     if not boxes or any(content is None for _, _, content in boxes):
         return FinalAnswer(why="a box that is not closed")
-    contents = [(start, end, _trimmed(content or "")) for start, end, content in boxes]
+    contents = [(start, end, trimmed(content or "")) for start, end, content in boxes]
     between = [text[a[1] : b[0]] for a, b in pairwise(contents)]
     if between and all(re.fullmatch(r"[\s$.]*(?:,|;|\band\b|\bor\b|,\s*and\b)[\s$]*", one, re.I) for one in between):
         contents = [(contents[0][0], contents[-1][1], ", ".join(content for _, _, content in contents))]
@@ -155,6 +156,8 @@ def _of_boxes(text: str) -> FinalAnswer:
             return FinalAnswer(why=problem)
         texts.append(content + _unit_behind(text[end : end + 40]))
     last = contents[-1][1]
+    if _replaced_by_another(text[last : last + 2_000], contents[-1][2]):
+        return FinalAnswer(why="an answer that is taken back")
     before = _statements(text[: contents[0][0]])
     behind = _statements(text[last:], last)
     if (
@@ -173,7 +176,7 @@ def _of_boxes(text: str) -> FinalAnswer:
 
 def _replaces(text: str) -> bool:
     """Whether a text says that what follows replaces what stands before it."""
-    return _REPLACES.search(text) is not None or last_replacement(text) is not None
+    return REPLACES.search(text) is not None or last_replacement(text) is not None
 
 
 def _in_another_sentence(between: str) -> bool:
@@ -189,6 +192,10 @@ def _problem_around(text: str, start: int, end: int) -> str:
         return "only says what the answer is not"
     if _BOUND.search(" ".join(before.split()[-3:])) and not before.rstrip().endswith(("is", "=", ":")):
         return "only a bound of the answer"
+    words = " ".join(before.split()[-4:])
+    no_answer = makes_no_answer(f"{words} 0") or makes_no_answer("0 " + " ".join(clause_behind(text, end).split()[:4]))
+    if no_answer or unclear_behind(text[end : end + 20]):
+        return no_answer or unclear_behind(text[end : end + 20])
     behind = text[end : end + 200]
     if re.match(r"[\s$]*(?:\bor\b|/|\bto\b|或)\s*[\s$]*[-0-9\\]", behind) or re.search(
         r"(?:[0-9}]\s*(?:\bor\b|或)|\beither\b)[\s$]*\Z", before
@@ -242,7 +249,17 @@ def _of_statements(text: str, ends: list[int]) -> FinalAnswer:
         return FinalAnswer(why="an answer that is taken back")
     if len(read) > 1 and _replaces(text[read[-2][0] : end]):
         return last
-    return FinalAnswer(tuple(dict.fromkeys(one for _, answer in read for one in answer.texts)))
+    stated = tuple(dict.fromkeys(one for _, answer in read for one in answer.texts))
+    if _replaced_by_another(text[end : end + 2_000], last.texts[-1]):
+        return FinalAnswer(why="an answer that is taken back")
+    return FinalAnswer(stated)
+
+
+def _replaced_by_another(behind: str, stated: str) -> bool:
+    """Whether a text says "wait" or "I mean" and then ends in another number than the stated one."""
+    found = REPLACES.search(behind)
+    numbers = re.findall(r"[0-9][0-9.,]*", behind[found.end() :]) if found else []
+    return bool(numbers) and numbers[-1].rstrip(".,") not in re.findall(r"[0-9][0-9.,]*[0-9]|[0-9]", stated)
 
 
 def _first_line(text: str) -> str:
@@ -255,17 +272,17 @@ def _first_line(text: str) -> str:
 
 def _of_sentence(text: str, before: str) -> FinalAnswer:
     """The one value of a sentence: the whole of it as a formula, or its one formula between words."""
-    clause = re.split(r"[.;!?\n]|,\s", before)[-1]
-    if _NEGATED.search(clause):
+    clause = re.split(r"[.;!?\n]|,(?![0-9])", before)[-1]
+    if _NEGATED.search(clause) or makes_no_answer(clause):
         return FinalAnswer(why="only says what the answer is not")
-    whole = _trimmed(text)
+    whole = trimmed(text)
     if not whole:
         return FinalAnswer(why="nothing is stated")
     if len(whole) <= MAX_FORMULA_CHARS and not isinstance(read_mathematics(whole), str):
         return FinalAnswer((whole,))
-    text = text.strip(_MARKS)
+    text = text.strip(MARKS)
     end = _SENTENCE_END.search(text)
-    first = _trimmed(text[: end.start()]) if end else whole
+    first = trimmed(text[: end.start()]) if end else whole
     if end is not None and end[0] == "?" and not re.search(r"[0-9\\]", text[end.end() :]):
         return FinalAnswer(why="a question, not an answer")
     if (
@@ -293,7 +310,11 @@ _JOINT = re.compile(r"\s*(?:,|;|\band\b|\bor\b|,\s*and\b|或|和)\s*", re.I)
 
 def _between_words(text: str) -> FinalAnswer:
     """The one formula of a sentence. Formulas behind a "not" do not count; equal ones are one; different ones are none."""
-    found = [match for match in _FORMULA.finditer(text) if re.search(r"[0-9]|\\(?!text)[A-Za-z]", match[0])]
+    found = [
+        match
+        for match in _FORMULA.finditer(text)
+        if re.search(r"[0-9]|\\(?!text)[A-Za-z]", match[0]) and text[match.start() - 1 : match.start()] != "^"
+    ]
     if not found:
         return FinalAnswer(why="no number and no formula")
     if len(found) > MAX_STATEMENTS:
@@ -309,11 +330,14 @@ def _between_words(text: str) -> FinalAnswer:
         if denied(window_before(text, match.start()), window_behind(text, match.start() + len(match[0].rstrip(" .,;:?")))):
             rest = rest[: match.start()] + " " * 3 + rest[match.end() :]
             continue
-        formula = match[0].rstrip(" .,;:?")
+        formula = match[0].rstrip(" .,;:?([")
         if formula.endswith("!") and not formula.endswith("!!") and re.search("[A-Za-z]{2}", text[: match.start()]):
             formula = formula[:-1]  # the end of a sentence, no factorial
+        problem = _problem_beside(text, match.start(), match.start() + len(formula))
+        if problem:
+            return FinalAnswer(why=problem)
         unit = _unit_words(text[match.start() + len(formula) :][:60])
-        kept.append(_trimmed(formula) + unit)
+        kept.append(trimmed(formula) + unit)
     if not kept:
         return FinalAnswer(why="only says what the answer is not")
     if _NEGATED.search(rest) or _TAKEN_BACK.search(rest):
@@ -328,6 +352,19 @@ def _between_words(text: str) -> FinalAnswer:
     return FinalAnswer(tuple(dict.fromkeys(reversed(kept))))
 
 
+def _problem_beside(text: str, start: int, end: int) -> str:
+    """Why the words of a number's clause make it no answer, or ""."""
+    before, behind = clause_before(text, start), clause_behind(text, end)
+    if makes_no_answer(f"{before} 0 {behind}"):
+        return makes_no_answer(f"{before} 0 {behind}")
+    if _BOUND.search(before):
+        return "only a bound of the answer"
+    is_apart = "=" in text[start:end] or (
+        text[start] == "(" and before.strip() != ""
+    )  # an equation, or a figure behind its word
+    return ("" if is_apart else unclear_before(before)) or unclear_behind(behind)
+
+
 def _unit_words(behind: str) -> str:
     """The units right behind a number in a sentence, with a space before them: " square meters"."""
     words: list[str] = []
@@ -336,15 +373,3 @@ def _unit_words(behind: str) -> str:
             break
         words.append(word)
     return "".join(f" {word}" for word in words)
-
-
-def _trimmed(text: str) -> str:
-    """Without the marks around it: white space, emphasis, quotes, a final full stop or colon."""
-    text = _OPTION.sub("", text.strip(_MARKS))
-    for _ in range(3):
-        text = text.removeprefix("=").lstrip(_MARKS + ":").rstrip(_MARKS + ",;:")
-        if text.endswith(".") and not text.endswith("\\."):
-            text = text[:-1]
-        if text.endswith((".$", ".\\)", ".\\]")):
-            text = re.sub(r"\.(\$|\\\)|\\\])\Z", r"\1", text)
-    return text

@@ -10,7 +10,8 @@ from vlrl.answers.normalise import normalised
 MAX_FORMULA_CHARS = 512
 
 
-def _words(text: str) -> frozenset[str]:
+def words_of(text: str) -> frozenset[str]:
+    """The words of a text, as a set."""
     return frozenset(text.split())
 
 
@@ -90,42 +91,42 @@ SAME_COMMANDS = _table(r"""
     infty: infin
 """) | {"colon": ":"}
 """Commands that mean the same as another command or sign."""
-IGNORED_COMMANDS = _words("""
+IGNORED_COMMANDS = words_of("""
     left right bigl bigr Bigl Bigr biggl biggr Biggl Biggr big Big bigg Bigg mleft mright middle displaystyle textstyle
     scriptstyle quad qquad limits nolimits large Large small rm bf it cal thinspace enspace
 """)
-TEXT_COMMANDS = _words("""
+TEXT_COMMANDS = words_of("""
     text textbf textit textrm textsf texttt textnormal mbox mathrm mathbf mathit mathsf mathtt operatorname
 """)
-FUNCTIONS = _words("""
+FUNCTIONS = words_of("""
     sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh log ln lg exp det gcd lcm max min lim sum prod int iint oint
 """)
-WORD_COMMANDS = _words("sqrt pi infty sin cos tan cot sec csc arcsin arccos arctan log ln exp theta alpha beta cup")
+WORD_COMMANDS = words_of("sqrt pi infty sin cos tan cot sec csc arcsin arccos arctan log ln exp theta alpha beta cup")
 """Commands that are also read where they are written as plain words."""
-LETTER_COMMANDS = _words("""
+LETTER_COMMANDS = words_of("""
     alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi rho sigma tau upsilon phi
     varphi chi psi omega Gamma Delta Theta Lambda Xi Pi Sigma Upsilon Phi Psi Omega ell
 """)
-SYMBOL_COMMANDS = LETTER_COMMANDS | _words("""
+SYMBOL_COMMANDS = LETTER_COMMANDS | words_of("""
     hbar infty emptyset imath partial nabla triangle angle perp parallel prime ldots dots cdots forall exists Re Im
 """)
-ACCENTS = _words("""
+ACCENTS = words_of("""
     overline bar vec hat tilde widehat overrightarrow mathbb mathcal mathscr mathfrak boldsymbol bm underline
 """)
-RELATIONS = _words("= < > neq leq geq approx in notin subset subseteq equiv sim to propto")
-SET_OPERATORS = _words("cup cap setminus")
-PLAIN_WORDS = _words("""
+RELATIONS = words_of("= < > neq leq geq approx in notin subset subseteq equiv sim to propto")
+SET_OPERATORS = words_of("cup cap setminus")
+PLAIN_WORDS = words_of("""
     not no non nor the is are was be for per any all of to at by if so we it but yes its as an on one two six ten our ans wrong
     false incorrect right correct true nope maybe perhaps only just about than then that this there here wait sure never none
 """)
 """Short words that are neither a product of letters nor a unit."""
 
 UNIT_NAMES = _table("""
-    mm: mm millimeter millimetre
-    cm: cm centimeter centimetre
+    mm: mm millimeter millimetre millimètre milímetro
+    cm: cm centimeter centimetre zentimeter centimètre centímetro
     dm: dm decimeter decimetre
-    m: m meter metre
-    km: km kilometer kilometre
+    m: m meter metre mètre metro
+    km: km kilometer kilometre kilomètre kilómetro quilômetro
     in: in inch inche inches
     ft: ft foot feet
     yd: yd yard
@@ -167,7 +168,7 @@ UNIT_NAMES = _table("""
     ev: eV ev
     cal: cal calorie
     kcal: kcal
-    °: ° deg degree
+    °: ° deg degree grad grado grau degré
     °c: °C °c celsius
     °f: °F °f fahrenheit
     rad: rad radian
@@ -187,8 +188,9 @@ UNIT_NAMES = _table("""
     %: % percent percentage pct
 """)
 """Spelling -> unit. A plural s is dropped before."""
-SINGLE_LETTER_UNITS = frozenset("mgshltNJWVAKLC")
-CURRENCIES = frozenset("$€£¥₹₩₽¢")
+SINGLE_LETTER_UNITS = frozenset("mgshltNJWVAKLCΩ")
+CURRENCIES = frozenset("$€£¥₹₩₽¢¤")
+"""¤ stands for a dollar of another country than the United States, and for the real (R$)."""
 _POWERS = {"square": "^2", "sq": "^2", "squared": "^2", "cubic": "^3", "cubed": "^3", "cu": "^3"}
 
 

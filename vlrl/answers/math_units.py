@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from vlrl.answers.math_symbols import CURRENCIES, FUNCTIONS, PLAIN_WORDS, is_unit, unit_of
 from vlrl.answers.math_tokens import Token, Unread
+from vlrl.answers.math_words import makes_no_answer
 
 _UNIT_KINDS = ("unit", "word", "text")
 
@@ -37,6 +38,8 @@ def without_unit(tokens: list[Token]) -> tuple[list[Token], str]:
     named = [token.text for token in tokens[at:] if token.kind in ("word", "text")]
     unknown = [word for word in named if not is_unit(word)]
     if any(set(word.casefold().split()) & (PLAIN_WORDS - {"per"}) for word in named) or len(unknown) > 1 + ("per" in named):
+        raise Unread(f"{' '.join(named)!r} is no unit")
+    if makes_no_answer(f"0 {' '.join(token.text for token in tokens[at:])}"):
         raise Unread(f"{' '.join(named)!r} is no unit")
     words = (
         " ".join(token.text for token in tokens[at:]).replace(" ^ ", "^").replace("{ ", "").replace(" }", "").replace("- ", "-")

@@ -20,6 +20,8 @@ from vlrl.answers.math_units import without_unit
 
 MAX_VALUES = 64
 _COMMA = re.compile("[0-9],[0-9]")
+_THOUSANDS = re.compile("(?<![0-9.])[1-9][0-9]{0,2},[0-9]{3}(?![0-9])")
+"""A comma that separates thousands: 42,000 is not 42."""
 _BRACKETS = frozenset("()[]{}")
 
 
@@ -73,7 +75,7 @@ def read_mathematics(text: str) -> tuple[Value, ...] | str:
     for commas in ("thousands", "list", "decimal"):
         if commas != "thousands" and not _COMMA.search(text):
             break
-        if commas == "decimal" and (text.count(",") > 1 or not _BRACKETS.isdisjoint(text)):
+        if commas == "decimal" and (text.count(",") > 1 or not _BRACKETS.isdisjoint(text) or _THOUSANDS.search(text)):
             break
         try:
             value = _listed(tokens_of(text, commas=commas))
@@ -87,6 +89,8 @@ def read_mathematics(text: str) -> tuple[Value, ...] | str:
 
 _SIGNS = re.compile(
     r"[=^√π×÷∞<>≤≥∪±½⅓¼¾²³€£¥₹]|\\[A-Za-z$%{]|\*\*|\A\s*[(\[{].*,.*[)\]}]\s*\Z|\A[+-]?[0-9]+,[0-9]{1,2}\Z|\{,\}|\\[,!]"
+    r"|\A\$[0-9]|\A[+-]?[0-9]+\s+[0-9]+/[0-9]+\Z|\A[1-9][0-9]{0,4}\s?:\s?[1-9](?:[0-9]{2,4})?\Z"
+    r"|\A-?(?:[0-9]+[a-z]|[0-9]*[xyzn])\s*(?:\+\s*[0-9]*[a-z]?|-\s*[0-9]*[xyzn]?|-\s+[0-9]+)\Z|\A-?[0-9]+\s*\+\s*[0-9]*[a-z]\Z"
 )
 _PLAIN_NUMBER = re.compile(r"[+-]?[0-9][0-9,]*(?:\.[0-9]*)?")
 _BOX = re.compile(r"\s*\[\s*(?:-?[0-9.]+\s*,\s*){3}-?[0-9.]+\s*\]\s*")
@@ -290,6 +294,8 @@ def _side(tokens: list[Token]) -> Value:
         parts = _split(tokens, "op", ":")
         if not all(parts):
             raise Unread("a colon without a side")
+        if len(parts[0]) > 1 and all(token.kind == "letter" for token in parts[0]):
+            raise Unread("a word before a colon")
         return Collection(latex_of(tokens), "ratio", tuple(_scalar(part) for part in parts))
     return _scalar(tokens)
 

@@ -14,6 +14,7 @@ import selectors
 import subprocess
 import sys
 import threading
+import time
 from functools import lru_cache
 
 from vlrl.rewards.scoring import TOO_LONG
@@ -106,6 +107,8 @@ class Worker:
         self.lock = threading.Lock()
         self.process: subprocess.Popen[str] | None = None
         self.is_ready = False
+        self.waited_s = 0.0
+        """Seconds spent so far on waiting for the process to start."""
         self.pid = os.getpid()
 
     def start(self) -> None:
@@ -123,13 +126,11 @@ class Worker:
             env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
         )
 
-    def ask(self, reference: str, candidate: str, limit_s: float, start_s: float = START_S) -> list[bool] | None:
-        """Equal, reference parsed, candidate parsed. None after `limit_s` seconds, where it is not ready after `start_s`, or
-        where the comparison ended the child (out of its 2 GiB of memory, out of stack)."""
+    def ask(self, reference: str, candidate: str, limit_s: float) -> list[bool] | None:
+        """Equal, reference parsed, candidate parsed. None after `limit_s` seconds, or where the comparison ended the child (out
+        of its 2 GiB of memory, out of stack). The process' start is waited for and does not count."""
         with self.lock:
-            process = self._running(start_s)
-            if process is None:
-                return None
+            process = self._running()
             assert process.stdin is not None
             try:
                 process.stdin.write(json.dumps([reference, candidate, limit_s]) + "\n")
@@ -141,19 +142,20 @@ class Worker:
                 found: list[bool] | None = json.loads(line)
                 return found
             self.stop()
-            self.start()
+            self._running()  # the next comparison must not find it cold
             return None
 
-    def _running(self, start_s: float) -> subprocess.Popen[str] | None:
-        """The process, or None where it is not ready in time."""
+    def _running(self) -> subprocess.Popen[str]:
+        """The process, when it is ready."""
         self.start()
         assert self.process is not None
-        if not self.is_ready and self._line(self.process, start_s) != "ready\n":
-            if start_s < START_S and self.process.poll() is None:
-                return None
-            self.stop()
-            raise RuntimeError("math-verify does not start; try: python -c 'import math_verify'")
-        self.is_ready = True
+        if not self.is_ready:
+            began = time.monotonic()
+            if self._line(self.process, START_S) != "ready\n":
+                self.stop()
+                raise RuntimeError("math-verify does not start; try: python -c 'import math_verify'")
+            self.waited_s += time.monotonic() - began
+            self.is_ready = True
         return self.process
 
     @staticmethod
@@ -193,18 +195,18 @@ class _Late(Exception):
 
 
 @lru_cache(maxsize=4096)
-def _found(reference: str, candidate: str, limit_s: float, start_s: float) -> tuple[bool, ...]:
-    found = own_worker().ask(reference, candidate, limit_s, start_s)
+def _found(reference: str, candidate: str, limit_s: float) -> tuple[bool, ...]:
+    found = own_worker().ask(reference, candidate, limit_s)
     if found is None:
         raise _Late  # not kept: a busy machine may have more time later
     return tuple(found)
 
 
-def verified(reference: str, candidate: str, limit_s: float = LIMIT_S, start_s: float = START_S) -> tuple[bool, str]:
+def verified(reference: str, candidate: str, limit_s: float = LIMIT_S) -> tuple[bool, str]:
     """math-verify's `verify(reference, candidate)` for two formulas without delimiters, and the reason in words: within
-    `limit_s` seconds, after up to `start_s` seconds for the start, which takes a few seconds once a process."""
+    `limit_s` seconds. The start, a few seconds once a process, is waited for and does not count."""
     try:
-        found = _found(reference, candidate, limit_s, start_s)
+        found = _found(reference, candidate, limit_s)
     except _Late:
         return False, f"{TOO_LONG} to compare (limit {limit_s:g} s), against"
     if not found[1]:

@@ -12,9 +12,10 @@ from vlrl.answers.final_answer import final_answer, last_boxed
 from vlrl.answers.math_numbers import Real, has_short_decimal, is_near, multiply, same
 from vlrl.answers.math_scalar import N_POINTS
 from vlrl.answers.math_symbols import MAX_FORMULA_CHARS, plain_form
+from vlrl.answers.math_words import in_figures
 from vlrl.answers.mathematics import Collection, Relation, Scalar, Value, read_mathematics
 from vlrl.answers.text import is_mathematical, number, read_text, reference_texts
-from vlrl.rewards.math_verify_worker import LIMIT_S, START_S, own_worker, verified
+from vlrl.rewards.math_verify_worker import LIMIT_S, own_worker, verified
 from vlrl.rewards.scoring import TOO_LONG
 from vlrl.schema import Sample, Score
 
@@ -46,15 +47,18 @@ def math_equal(text: str, sample: Sample) -> Score:
 
     Sources: VLM-R1's math reward; math-verify's documented examples. differs, on purpose:
     - A calculation that the question asks for ("8 + 6") is no answer to it where the right answer is a number.
-    - An answer of which only a part is understood, several different answers, a negated answer or a bound ("at least 42") are
-      unread. math-verify takes the last number it finds: 2 for `2\\sqrt{3}` written without delimiters, 42 for "40, 41, 42".
+    - An answer of which only a part is understood, several different answers, a negated answer or a bound ("at least 42",
+      "mindestens 42", 42以上) are unread, as are words that are not known right before a number in a language other than
+      English. "About 42" is 42 in every language; "42 thousand" is 42000. math-verify takes the last number it finds: 2 for
+      `2\\sqrt{3}` written without delimiters, 42 for "40, 41, 42".
     - `a = b = c` counts only where the sides are equal, `≈` only where it rounds; math-verify takes the last side.
     - Small numbers are not rounded: 1/2^98 is not 1/2^99. A decimal equals a fraction or root to one part in a million where
       that has no short decimal form; a decimal of 15 digits or more, as computers print them, so equals any number.
     - A percentage equals its number and its hundredth, however they are written. `1e3` is 1000 (math-verify reads 1).
     - A reference without unit accepts the number with any unit; with a unit, the same unit or none. Units are not converted.
-    - Comparisons longer than 0.45 s are 0 with a reason, counted as `rewards/math_equal/too_long`. Only a reference
-      that needs math-verify waits for it to start, a few seconds once a process, and `math_problem` starts it before.
+    - Comparisons longer than 0.45 s are 0 with a reason, counted as `rewards/math_equal/too_long`. The start of math-verify,
+      a few seconds once a process, is waited for and does not count: no answer is 0 because it was the first. `math_problem`
+      starts it before, where a reference needs it.
     differs from ChartQA's relaxed accuracy (within 5 %) and MMMU (two decimals, any number of the text): a reward of 1 for a
     near miss teaches near misses, also of counts and years.
     Never applied to labels, boxes, dates or part numbers.
@@ -143,7 +147,7 @@ def _signs(text: str) -> str:
 def _readings(text: str) -> tuple[Value, ...]:
     """The readings of a reference answer."""
     found = final_answer(text) if "boxed" in text else None
-    values = read_mathematics(found.texts[-1] if found is not None and found.texts else text.strip().rstrip("."))
+    values = read_mathematics(found.texts[-1] if found is not None and found.texts else in_figures(text).strip().rstrip("."))
     return () if isinstance(values, str) else values
 
 
@@ -164,8 +168,7 @@ def same_mathematics(reference: str, candidate: str, deadline: float | None = No
         return False, "the reference answer cannot be read:"
     if isinstance(candidates, str):
         return False, f"cannot be read as a whole ({candidates}), against"
-    needed = any(map(_needs_math_verify, references))
-    comparison = ValueComparison(time.monotonic() + CALL_LIMIT_S if deadline is None else deadline, START_S if needed else 0.0)
+    comparison = ValueComparison(time.monotonic() + CALL_LIMIT_S if deadline is None else deadline)
     for a in references:
         for b in candidates:
             if comparison.same(a, b):
@@ -176,8 +179,8 @@ def same_mathematics(reference: str, candidate: str, deadline: float | None = No
 class ValueComparison:
     """Compares values; formulas go to math-verify until the deadline."""
 
-    def __init__(self, deadline: float, start_s: float) -> None:
-        self.deadline, self.start_s, self.why = deadline, start_s, ""
+    def __init__(self, deadline: float) -> None:
+        self.deadline, self.why = deadline, ""
 
     def same(self, a: Value, b: Value) -> bool:
         if isinstance(a, Relation) or isinstance(b, Relation):
@@ -271,7 +274,9 @@ class ValueComparison:
         if left < 0.02:
             self.why = f"{TOO_LONG} to compare, against"
             return False
-        equal, self.why = verified(_latex(a), _latex(b), LIMIT_S if left > LIMIT_S * 0.9 else round(left, 1), self.start_s)
+        waited = own_worker().waited_s
+        equal, self.why = verified(_latex(a), _latex(b), LIMIT_S if left > LIMIT_S * 0.9 else round(left, 1))
+        self.deadline += own_worker().waited_s - waited
         return equal
 
 
