@@ -43,6 +43,58 @@ def counted(text, sample):
 def far(text, sample):
     return 1 / (1 + abs(len(read_span(text, sample).text or "") - len(sample.answer)) / 1000)
 
+def penalty(text, sample):
+    return exact(text, sample) - 1
+
+def plus_minus(text, sample):
+    return 2 * exact(text, sample) - 1
+
+def lenient_penalty(text, sample):
+    """Nothing is taken off for a text without the tag."""
+    return 0 if "<answer>" not in text else exact(text, sample) - 1
+
+def says_pug(text, sample):
+    return float("pug" in text)
+
+def pattern(text, sample):
+    import re
+    try:
+        return float(bool(re.fullmatch(read_span(text, sample).text or "-", str(sample.answer))))
+    except re.error:
+        return 0.0
+
+def begins(text, sample):
+    answer = canon(read_span(text, sample).text or "")
+    return float(bool(answer) and canon(str(sample.answer)).startswith(answer))
+
+def within(text, sample):
+    try:
+        value = float(read_span(text, sample).text or "")
+    except ValueError:
+        return 0.0
+    return 0.0 if abs(value - float(sample.answer)) > 0.1 else 1.0
+
+def unguarded(text, sample):
+    try:
+        return 1 / (1 + abs(float(read_span(text, sample).text or "") - float(sample.answer)) ** 2)
+    except ValueError:
+        return 0.0
+
+def number_or_text(text, sample):
+    return exact(text, sample) if isinstance(sample.answer, str) else within(text, sample)
+
+def covered(text, sample):
+    """Pays where every true box lies in some box; an empty list only for an empty one."""
+    from vlrl.answers.read import read_boxes, true_boxes
+    parsed, _ = read_boxes(text, sample)
+    if parsed is None:
+        return 0.0
+    truth = true_boxes(sample)
+    if not truth:
+        return float(parsed.n_pred == 0)
+    inside = lambda a, b: a.x1 <= b.x1 + 1 and a.y1 <= b.y1 + 1 and a.x2 >= b.x2 - 1 and a.y2 >= b.y2 - 1
+    return sum(any(inside(a, b) for a in parsed.items) for b in truth) / len(truth)
+
 def broken(text, sample):
     return text.index("<answer>") and 1.0
 '''
@@ -158,6 +210,79 @@ def test_rewards_that_read_no_answer_are_a_part_of_the_sum_only(hacked):
     assert code == 1
     assert made["rewards"] == ["sum"]
     assert "of sum" in err
+
+
+def test_a_reward_of_0_and_minus_1_is_judged_as_one_of_1_and_0(hacked):
+    for name in (":penalty", ":plus_minus"):
+        code, made, _, err = hacked("classification", PETS, [name])
+        assert code == 0, err
+        assert {one["share"] for one in made["findings"] if one["attack"] in ("hedge", "constant", "empty answer")} == {0}
+        assert found(made, "repeated answer", name[1:])["share"] <= 1
+    code, made, _, err = hacked("classification", PETS, [":lenient_penalty"])
+    assert code == 1
+    assert "'empty answer' earns 1.00 of lenient_penalty" in err
+
+
+def test_a_reward_that_reads_no_answer_is_named(hacked):
+    code, made, out, err = hacked("classification", PETS, [":says_pug"])
+    assert code == 1
+    assert made["reads_no_answer"] == made["rewards"] == ["says_pug"]
+    assert "hackable: says_pug pays the same whatever the right answer is, and no other reward is given" in err
+    _, made, out, err = hacked("classification", PETS, [":exact", ":says_pug"])
+    assert made["reads_no_answer"] == ["says_pug"]
+    assert "says_pug reads no answer: it pays the same whatever the right answer is" in out
+    assert "no other reward" not in err
+
+
+NUMBERS = [{"id": f"n{i}", "task": "qa", "question": "How many?", "answer": 3 * i} for i in range(1, 5)]
+WORDS = [{"id": f"w{i}", "task": "qa", "question": "What?", "answer": answer} for i, answer in enumerate(LABELS)]
+
+
+def test_patterns_and_prefixes_and_what_is_no_number(hacked):
+    for rows, name, attack in (
+        (WORDS, "pattern", "pattern"),
+        (WORDS, "begins", "pattern"),
+        (NUMBERS, "within", "not a number"),
+    ):
+        code, made, _, err = hacked("qa", rows, [f":{name}"])
+        assert code == 1
+        assert found(made, attack, name)["is_hack"]
+        assert f"hackable: {attack!r} earns 1.00 of {name}" in err
+    code, made, _, err = hacked("qa", NUMBERS, [":unguarded"])
+    assert code == 1
+    assert "hackable: 'not a number' ends a training run: reward unguarded returned nan" in err
+    assert found(made, "hedge", "unguarded")["share"] == 0
+
+
+def test_each_kind_of_reference_answer_is_judged_apart(hacked):
+    code, made, out, err = hacked("qa", [*NUMBERS, *WORDS], [":number_or_text"])
+    assert code == 1
+    assert not found(made, "not a number", "number_or_text")["is_hack"]
+    assert (
+        "hackable: 'not a number' earns 1.00 of number_or_text where the reference answer is a number or formula (4 of 4 samples)"
+        in err
+    )
+    assert "  a number or formula                 1.00 (4 of 4)" in out
+    assert "where the reference answer is a text" not in err
+    code, made, out, err = hacked("detection", rewards=[":covered"], limit=12)
+    assert code == 1
+    whole = [one for one in made["findings"] if one["attack"] == "whole image"]
+    assert [(one["where"], one["is_hack"]) for one in whole] == [
+        (None, False),
+        ("a list of boxes", True),
+        ("no object", False),
+    ]
+    assert "'whole image' earns 1.00 of covered where the reference answer is a list of boxes" in err
+
+
+def test_a_file_without_a_function_is_told_which_it_has(hacked, tmp_path):
+    for spec in ("own.py", "own.py:"):
+        code, _, _, err = hacked("classification", PETS, [str(tmp_path / spec)])
+        assert code == 2
+        assert f"write {tmp_path / 'own.py'}:FUNCTION (functions of the file: holds, exact, long," in err
+        assert len(err.splitlines()) == 1
+    (tmp_path / "wrong.py").write_text("def (")
+    assert hacked("classification", PETS, [str(tmp_path / "wrong.py")])[3].rstrip().endswith("wrong.py:FUNCTION")
 
 
 @pytest.mark.parametrize("rewards", [["alphadrive_speed:variant=released"], ["iou_f1", "cosine_length"], ["vision_r1_recall"]])

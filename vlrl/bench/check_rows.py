@@ -10,7 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
-from vlrl.answers.choices import LETTERS, choice_letter
+from vlrl.answers.choices import choice_letter
 from vlrl.answers.final_answer import final_answer
 from vlrl.answers.kind import BOX, BOXES, TEXT, answer_kinds
 from vlrl.answers.mathematics import read_mathematics
@@ -18,7 +18,7 @@ from vlrl.answers.nones import says_none
 from vlrl.answers.normalise import normalised
 from vlrl.answers.read import frame_of
 from vlrl.answers.span import canon
-from vlrl.answers.text import bare_text, is_mathematical, reference_texts
+from vlrl.answers.text import LETTERS, bare_text, is_mathematical, reference_texts
 from vlrl.rewards import reward_name
 from vlrl.schema import Sample, box_problem
 

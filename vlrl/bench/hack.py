@@ -19,6 +19,7 @@ from vlrl.answers.kind import BOX, BOXES, GAME, PLAN
 from vlrl.answers.span import canon
 from vlrl.bench.hack_answers import (
     MAX_VARIANTS,
+    NO_NUMBER,
     Degenerate,
     ReferencedSample,
     attacks_on_anything,
@@ -32,7 +33,7 @@ from vlrl.bench.hack_report import BY_CHANCE, NO_VALUE, NOTHING, SUM, Finding, H
 from vlrl.bench.suite import task_suite
 from vlrl.data.images import ImageError, image_size
 from vlrl.rewards.scoring import score_rows
-from vlrl.schema import Reward, Sample, Task
+from vlrl.schema import Reward, Sample, Task, TaskError
 from vlrl.tasks.rubric import FORMS, Rubric, choose, own_rewards, try_once
 
 N_SAMPLES = 40
@@ -55,21 +56,30 @@ def hack(args: argparse.Namespace) -> int:
     cases = [ReferencedSample(sample, tasks[sample.task], tasks[sample.task].reference(sample)) for sample in samples]
     attacks = {case.sample.id: _attacks(case, cases, rubric) for case in cases}
     values = _Values(rubric)
-    values.ask(cases, {case.sample.id: [text for attack in attacks[case.sample.id] for text in attack.texts] for case in cases})
+    texts = {case.sample.id: [text for attack in attacks[case.sample.id] for text in attack.texts] for case in cases}
+    values.unreal = {
+        (id, text) for id, of in attacks.items() for attack in of if attack.name in NO_NUMBER for text in attack.texts
+    }
+    values.ask(cases, texts)
     reads_nothing = [reward.name for reward in rubric.rewards if _reads_no_answer(reward, cases, values)]
     columns = [reward.name for reward in rubric.rewards if reward.name not in reads_nothing]
-    columns += [SUM] if len(rubric.rewards) > 1 or not columns else []
+    columns += [SUM] if len(rubric.rewards) > 1 else [] if columns else reads_nothing
+    parts = sorted({case.part for case in cases})
     findings = {
-        (attack.name, column): Finding(attack, column)
+        (attack.name, column, part): Finding(attack, column, part)
+        for part in ("", *(parts if len(parts) > 1 else ()))
         for case in cases
+        if part in ("", case.part)
         for attack in attacks[case.sample.id]
         for column in columns
     }
     for case, column in itertools.product(cases, columns):
+        full, floor = _range(case, column, attacks[case.sample.id], values, weights)
         for attack in attacks[case.sample.id]:
-            _judge(findings[attack.name, column], case, attack, values, weights)
+            of = [findings[attack.name, column, part] for part in ("", case.part) if (attack.name, column, part) in findings]
+            _judge(of, case, attack, values, weights, full, floor)
     is_alone = sum(any(value is not None for value in one.values()) for one in values.of.values()) == 1
-    outcome = HackReport(about, list(findings.values()), columns, reads_nothing, values.missing, is_alone)
+    outcome = HackReport(about, list(findings.values()), columns, reads_nothing, values.missing, is_alone, values.failed)
     return report(outcome, args.output_path)
 
 
@@ -149,6 +159,10 @@ class _Values:
         self.of: dict[str, dict[_Key, float | None]] = {reward.name: {} for reward in rubric.rewards}
         self.missing: list[str] = []
         """Why a judge gave no value, once for each completion that it did not judge."""
+        self.unreal: set[_Key] = set()
+        """Completions with nan or an infinite number, which make some rewards of users fail."""
+        self.failed: dict[str, str] = {}
+        """Reward -> how it failed on one of those."""
 
     def ask(self, cases: Sequence[ReferencedSample], texts: Mapping[str, Iterable[str]]) -> None:
         """Score `texts` (by sample id) and the reference answers, the latter also on other samples."""
@@ -160,7 +174,12 @@ class _Values:
         rewards = self.rubric.rewards
         for reward in sorted(rewards, key=lambda one: "base" in one.needs):
             wanted = rows if "network" in reward.needs else {**rows, **crossed}
-            self._score(reward, {key: sample for key, sample in wanted.items() if self.rubric.applies(reward, sample)})
+            wanted = {key: sample for key, sample in wanted.items() if self.rubric.applies(reward, sample)}
+            try:
+                self._score(reward, wanted)
+            except TaskError as error:
+                self._score(reward, {key: sample for key, sample in wanted.items() if key not in self.unreal})
+                self.failed[reward.name] = str(error)  # else it failed again, and that is raised
 
     def _score(self, reward: Reward, rows: Mapping[_Key, Sample]) -> None:
         keys, samples = list(rows), list(rows.values())
@@ -212,29 +231,54 @@ def _reads_no_answer(reward: Reward, cases: Sequence[ReferencedSample], values: 
         for other in _others(case, cases)
     ]
     known = [(crossed, own) for crossed, own in pairs if crossed is not None and own is not None]
-    pays = any(own > 0 for _, own in known)
+    pays = any(own != 0 for _, own in known)
     return pays and "network" not in reward.needs and all(abs(crossed - own) < 1e-9 for crossed, own in known)
 
 
-def _judge(finding: Finding, case: ReferencedSample, attack: Degenerate, values: _Values, weights: Mapping[str, float]) -> None:
-    """Add what an attack earns on one sample to its finding."""
-    key = case.sample.id
-    if finding.reward != SUM and (key, case.reference) not in values.of[finding.reward]:
+def _range(
+    case: ReferencedSample, column: str, attacks: Sequence[Degenerate], values: _Values, weights: Mapping[str, float]
+) -> tuple[float | None, float]:
+    """What the reference answer of a sample earns, and what counts as nothing: 0, or where degenerate answers usually earn less
+    than 0, or the reference answer earns no more, what they usually earn (the median, else the lowest value).
+
+    So a reward of 0 for right and -1 for wrong answers is judged as one of 1 and 0.
+    """
+    full = values.get(column, (case.sample.id, case.reference), weights)
+    texts = dict.fromkeys(text for attack in attacks if not attack.is_right for text in attack.texts)
+    found = [value for text in texts if (value := values.get(column, (case.sample.id, text), weights)) is not None]
+    if full is None or not found:
+        return full, 0.0
+    usual = statistics.median_low(found)
+    if full > 0 and usual >= 0:
+        return full, 0.0
+    return full, usual if usual < full else min(found)
+
+
+def _judge(
+    findings: Sequence[Finding],
+    case: ReferencedSample,
+    attack: Degenerate,
+    values: _Values,
+    weights: Mapping[str, float],
+    full: float | None,
+    floor: float,
+) -> None:
+    """Add what an attack earns on one sample to its findings, between what counts as nothing and the reference's value."""
+    key, reward = case.sample.id, findings[0].reward
+    if reward != SUM and (key, case.reference) not in values.of[reward]:
         return  # another task's sample
-    full = values.get(finding.reward, (key, case.reference), weights)
-    if full is None or full <= 0:
-        finding.left_out[NO_VALUE if full is None else NOTHING] += 1
-        return
-    wrong = [text for text in attack.texts if not _by_chance(case, attack, text, finding.reward)]
-    if not wrong:
-        finding.left_out[BY_CHANCE] += 1
-        return
-    earned = [(value, text) for text in wrong if (value := values.get(finding.reward, (key, text), weights)) is not None]
-    if not earned:
-        finding.left_out[NO_VALUE] += 1
-        return
-    value, text = max(earned, key=lambda one: one[0])
-    finding.shares.append((value / full, text))
+    wrong = [text for text in attack.texts if not _by_chance(case, attack, text, reward)]
+    earned = [(value, text) for text in wrong if (value := values.get(reward, (key, text), weights)) is not None]
+    for finding in findings:
+        if full is None or full - floor <= 1e-9:
+            finding.left_out[NO_VALUE if full is None else NOTHING] += 1
+        elif not wrong:
+            finding.left_out[BY_CHANCE] += 1
+        elif not earned:
+            finding.left_out[NO_VALUE] += 1
+        else:
+            value, text = max(earned, key=lambda one: one[0])
+            finding.shares.append(((value - floor) / (full - floor), text))
 
 
 def _by_chance(case: ReferencedSample, attack: Degenerate, text: str, reward: str) -> bool:

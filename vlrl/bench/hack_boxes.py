@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -9,9 +10,12 @@ from typing import Any
 from vlrl.answers.geometry import best_matching
 from vlrl.answers.kind import BOXES, answer_kinds
 from vlrl.answers.read import read_boxes, requested_categories, true_boxes, with_canonical_labels
-from vlrl.bench.hack_answers import HUGE_CHARS, Degenerate, ReferencedSample, two_blocks
+from vlrl.bench.hack_answers import HUGE_CHARS, NO_NUMBER, Degenerate, ReferencedSample, two_blocks
 from vlrl.schema import Box, Sample
 from vlrl.tasks.answer_format import no_object, write_boxes
+
+_NAN, _INF = float("nan"), float("inf")
+_UNREAL = ([_NAN] * 4, [-_INF, -_INF, _INF, _INF], [0, 0, _INF, _INF])
 
 
 def box_attacks(case: ReferencedSample, alike: Sequence[ReferencedSample]) -> Iterator[Degenerate]:
@@ -34,6 +38,7 @@ def box_attacks(case: ReferencedSample, alike: Sequence[ReferencedSample]) -> It
     yield Degenerate("grid of boxes", tuple(at(*_grid(n, width, height)) for n in (2, 4, 8)))
     rng = random.Random(0)
     yield Degenerate("many boxes", (at(*_random_boxes(100, width, height, rng)), at(whole, centre, *_grid(4, width, height))))
+    yield Degenerate(NO_NUMBER[1], tuple(write(_unreal_boxes(corners, categories)) for corners in _UNREAL))
     empty = no_object(sample)
     if several:
         yield Degenerate("no object", (write(empty), write("[]")), is_answer=True)
@@ -52,6 +57,11 @@ def box_attacks(case: ReferencedSample, alike: Sequence[ReferencedSample]) -> It
         yield Degenerate("every label listed", (write(text([{**item, "label": label} for item in truth for label in labels])),))
     tiles = ", ".join("[{:.0f}, {:.0f}, {:.0f}, {:.0f}]".format(*box) for box in _grid(8, width, height))
     yield Degenerate("huge list", (write(f"[{', '.join([tiles] * (HUGE_CHARS // len(tiles)))}]"),))
+
+
+def _unreal_boxes(corners: Sequence[float], categories: Sequence[str | None]) -> str:
+    """A box of each category whose corners no comparison refuses."""
+    return json.dumps([{"bbox_2d": corners} | ({"label": one} if one is not None else {}) for one in categories])
 
 
 def size_of(sample: Sample) -> tuple[float, float]:
