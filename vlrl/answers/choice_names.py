@@ -43,7 +43,7 @@ _AFTER_TEXT = re.compile(
     r"|\s*(?:的|了|吧|呢|です|だ|でしょう|になり|が正|입니다|이다|이에요|예요|이|가|은|는|색|ではな|じゃな|または|或|和|及|と|是|不)",
     re.IGNORECASE,
 )
-LEAD_MARKS = re.compile(r"[\s(\[{\"'<>=:.\uf000-]*\Z")
+AHEAD_MARKS = re.compile(r"[\s(\[{\"'<>=:.\uf000-]*\Z")
 _NOT_A_CHOICE = re.compile(
     r"\b(?:vitamin|hepatitis|type|grade|plan|phase|stage|vitamins|triangle|angle|side|segment|line|point|axis|mr|mrs|dr|st)\.?\s*\Z",
     re.IGNORECASE,
@@ -143,7 +143,12 @@ def without_wrappers(text: str) -> str:
     return _MARKS.sub(" ", text)
 
 
+_MAX_SMALL = 1000
+"""Small letters looked at in one text."""
+
+
 def choice_mentions(text: str, valid: str) -> Iterator[ChoiceMention]:
+    n_small = 0
     has_boxes = _BOX_OPEN in text
     for found in _MENTION.finditer(text):
         start, end = found.span()
@@ -156,8 +161,10 @@ def choice_mentions(text: str, valid: str) -> Iterator[ChoiceMention]:
             is_letter = _FOLLOWS.match(text, end) or _LETTER_NEXT.match(text, end)
             if is_letter and not _NOT_A_CHOICE.search(text, max(0, start - 16), start):
                 yield ChoiceMention(found[0], start, end, False, False, boxed)
-        elif boxed or _is_small_letter(text, start, end):
-            yield ChoiceMention(found[0].upper(), start, end, False, False, boxed)
+        elif boxed or n_small < _MAX_SMALL:
+            n_small += 1
+            if boxed or _is_small_letter(text, start, end):
+                yield ChoiceMention(found[0].upper(), start, end, False, False, boxed)
 
 
 def _is_small_letter(text: str, start: int, end: int) -> bool:
@@ -165,7 +172,7 @@ def _is_small_letter(text: str, start: int, end: int) -> bool:
     ahead, rest = text[max(0, start - 2) : start], text[end : end + 2].lstrip(" ")
     if ahead[-1:] in ("(", "[", "{") and rest[:1] in (")", "]", "}"):
         return True
-    if start <= 8 and LEAD_MARKS.match(text, 0, start):
+    if start <= 8 and AHEAD_MARKS.match(text, 0, start):
         before_text = text[start] != "a" and "\ue000" <= rest[:1] <= "\ue019"  # "a green" is no letter
         if before_text or rest[:1] in (")", "]", ".", ":", "-"):
             return True

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from vlrl.answers import phrases
 from vlrl.answers.choice_names import (
-    LEAD_MARKS,
+    AHEAD_MARKS,
     PRIVATE_USE,
     ChoiceMention,
     choice_mentions,
@@ -294,7 +294,7 @@ def _kind(text: str, chain: Sequence[ChoiceMention], since: int) -> str:
     if last.loose and is_one and first.by_text:
         return "loose"
     line_start = max(text.rfind("\n", max(0, first.start - 40), first.start) + 1, 0 if first.start <= 40 else first.start - 40)
-    leads = LEAD_MARKS.match(text, line_start, first.start) is not None and (line_start == 0 or text[line_start - 1] == "\n")
+    leads = AHEAD_MARKS.match(text, line_start, first.start) is not None and (line_start == 0 or text[line_start - 1] == "\n")
     line_ends = _LINE_END.match(text, last.end)
     is_end = line_ends is None or line_ends.end() == len(text) or "\n" in text[last.end : line_ends.end()]
     if leads and is_end:
@@ -305,7 +305,7 @@ def _kind(text: str, chain: Sequence[ChoiceMention], since: int) -> str:
     opens = leads and line_start == 0
     if opens and (last.loose or _leading(text, chain)):  # "B (the green one)": a letter and its text, with more words
         return "line"
-    if ends and LEAD_MARKS.match(ahead.lstrip(" ,;")):
+    if ends and AHEAD_MARKS.match(ahead.lstrip(" ,;")):
         return "line"
     if since and _OR.match(text, since, first.start):
         return "also"
@@ -328,18 +328,22 @@ _PLAIN_WORDS = frozenset(
         definitely certainly surely obviously therefore thus hence because since if when while shows best
         correct right final ok okay well now how what which who where than like looks look seems first second
         third between compare comparing most more all creo es la el que opción je pense que c'est la ich glaube
-        denke ist die wohl acho que é o я думаю что это правильный ответ""",
+        denke ist die wohl acho que é o я думаю что это правильный ответ letra lettera buchstabe विकल्प""",
     )
 )
 """Words that neither deny nor limit what follows. Behind any other word of its clause a letter is not taken for an answer,
 unless the text states it: that is how "todo menos C" or "skip C" is unread in every language."""
+_PREDICATE = re.compile(r"\s+(?:is|was|es|est|ist|está|é|è|jest|adalah)\s(?!what\s(?:i|we)\s(?:cho|pick|sel|go))", re.I)
+"""Behind a letter that is not stated: what it is said to be is not known."""
 _STRANGE = re.compile(r"[^\S\n]*(?!选项|選項|[项項]|번)[^\W\d_A-Za-z\u00c0-\u024f\ue000-\uf8ff]")
 
 
 def _is_plain(ahead: str, rest: str) -> bool:
     """Whether only words that neither deny nor limit stand before a letter in its clause, none of another script behind."""
     clause = re.split(r"[,.:;!?()\n\"]", ahead)[-1]
-    return all(word in _PLAIN_WORDS or not word[0].isalpha() for word in clause.casefold().split()) and not _STRANGE.match(rest)
+    return all(word in _PLAIN_WORDS or not word[0].isalpha() for word in clause.casefold().split()) and not (
+        _STRANGE.match(rest) or _PREDICATE.match(rest)
+    )
 
 
 def _leading(text: str, chain: Sequence[ChoiceMention]) -> bool:

@@ -15,7 +15,7 @@ _STRUCK = re.compile(
 _HTML = re.compile(r"</?(?:em|strong|span|div|code|mark|font|center|h[1-6]|li|ul)(?:\s[^<>]{0,100})?/?>", re.IGNORECASE)
 _SHORT_HTML = re.compile(r"<([biup])>([^<>]{0,400})</\1>", re.IGNORECASE)
 _LINE_TAG = re.compile(r"<br\s?/?>", re.IGNORECASE)
-_CROSSES = re.compile(r"[✗✘❌❎✖🚫⛔👎☒]\ufe0f?|(?:(?<=\s)|(?<=\A))×(?=\s*(?:\Z|\n|[A-Z]\b))")
+_CROSSES = re.compile(r"[✗✘❌❎✖🚫⛔👎☒]\ufe0f?|(?:(?<=[A-Z\s])|(?<=\A))×(?=\s*(?:\Z|\n|[A-Z]\b))")
 _NOT_SIGNS = re.compile(r"[≠¬]|\\(?:neq?|lnot|neg|not)(?![A-Za-z])|!=|(?<![^\s(\[])!(?=[A-Za-z\ue000-\ue019])(?![^!\n]{0,80}!)")
 _UNEQUAL = re.compile(r"(?<=[\w\ue000-\ue019]) ?(?:≠|!=|\\neq?(?![A-Za-z]))")
 """An inequality of two things, which states neither."""

@@ -22,18 +22,19 @@ _FILLERS = (
     r"|likely|most|only|itself|both|final|therefore|thus"
     r"|die|der|das|antwort|la|el|le|les|lo|los|las|une|un|una|opción|respuesta|letra|réponse|lettre|resposta|opção|risposta|opzione"
     r"|s|es|est|são|é|è|ist|sind|ser|sea|estar|está|o|os|as|um|uma|eine?|correct[ao]|corret[ao]|cert[ao]|richtige?|bonne|bon|juste"
+    r"|sure|certain|convinced|if|whether|escolho|elijo|choisis|scelgo|wähle|nehme|acho|creo|pense|glaube|denke|là|jest|to"
     r"|alternativa|вариант|ответ|это|буква|هو|هي|الخيار|الإجابة)"
 )
 _GAP = rf"(?:{_OPEN}\b{_FILLERS}\b){{0,7}}{_OPEN}\Z"
 _NOT_BEFORE = re.compile(
-    r"(?:\b(?:not|never|neither|nor|cannot|hardly|excluding|except|exclude[sd]?|reject(?:s|ed|ing)?|eliminat(?:e|es|ed|ing)"
+    r"(?:\b(?:not|never|neither|nor|nothing|cannot|hardly|excluding|except|exclude[sd]?|reject(?:s|ed|ing)?|eliminat(?:e|es|ed|ing)"
     r"|discard(?:s|ed|ing)?|dismiss(?:es|ed|ing)?|avoid(?:s|ed|ing)?|doubt(?:s|ed|ful|ing)?|deny|denies|refuse|disagree|skip(?:s|ped|ping)?|ignor(?:e|es|ed|ing)|disregard"
     r"|reject|mistake|unlikely|without|beside[s]?|against)\b"
     r"|n't\b"
     r"|\b(?:any|all|every|anything|anyone|everything|everyone|each)(?:\s+(?:option|choice|answer|one))?\s+(?:but|except)\b"
     r"|\b(?:except|apart|aside|far|different|other|rather|instead|opposite|contrary)\s+(?:for|from|than|of|to)\b"
     r"|\b(?:rul(?:e|es|ed|ing)|cross(?:es|ed|ing)?|leav(?:e|es|ing))\s+out\b|\bno\s+longer\b"
-    r"|\b(?:wrong|incorrect|false|worst|bad|least|less|unlikel(?:y|iest))\s+(?:\w+\s+){0,2}(?:is|are|was|would\s+be)\b|\b(?:wrong|incorrect|false)\s*:"
+    r"|\b(?:wrong|incorrect|false|worst|bad|least|less|unlikel(?:y|iest))\s+(?:\w+\s+){0,2}(?:is|are|was|would\s+be)\b|\b(?:wrong|incorrect|false)\s*:|\b(?:wrong|false|untrue)\s+that\b"
     r"|\b(?:initially|originally|at\s+first|first(?:ly)?)\b[^.;!?\n]{0,24}\b(?:thought|guess(?:ed)?|said|chose|picked|seemed)\b"
     r"|\b(?:tempting|tempted|mistake[n]?|confuse[d]?)\b"
     r"|\b(?:nicht|keine?|keinesfalls|niemals|nie|weder|noch|außer|ausser|statt|anstatt)\b"
@@ -54,11 +55,11 @@ _AUX = r"(?:is|are|was|were|does|do|did|has|have|would|could|should|must|can|wil
 _ADVERBS = r"(?:(?:\w+ly|also|just|both|all|the|an?|quite|most|very|almost|to|be|been|thus|therefore|then)\s+)"
 _BAD = (
     r"(?:wrong|incorrect|false|untrue|impossible|invalid|mistaken|excluded|eliminated|rejected|disproved|refuted|ruled\s+out|out\b(?!\s+of)|unlikely"
-    r"|implausible|inaccurate|(?:the\s+|an?\s+)?(?:mistake|distractor|trap|error|lie|decoy|misconception|red\s+herring|bad|poor|least)\b|not\b|never\b|no\b(?!\s+doubt)|nope\b|neither|worse)"
+    r"|implausible|inaccurate|(?:the\s+|an?\s+)?(?:mistake|distractor|trap|error|lie|decoy|misconception|red\s+herring|bad|poor|least)\b|(?:my\s+)?(?:second|last)\s+(?:choice|guess)|not\b|never\b|no\b(?!\s+doubt)|nope\b|neither|worse)"
 )
 _NOT_BEHIND = re.compile(
     rf"{_CLOSE}(?:"
-    rf"[\s:;,.-]*✗|[\s:;,.—–-]*(?:{_FALSE})(?:\s+(?:है|ответ|вариант|answer|choice|option))?\s*(?:[.,!;:)\]\n]|\Z)"
+    rf"[\s:;,.-]*✗|[\s:;,.—–-]*(?:(?:is|es|est|ist|está|é|è|jest|adalah)\s+)?(?:{_FALSE})(?:\s+(?:है|ответ|вариант|answer|choice|option))?\s*(?:[.,!;:)\]\n]|\Z)"
     rf"|[\s:;,.!?]*(?:and|but|or)\s+(?:also\s+|maybe\s+)?not\s*(?:[.,!;]|\Z)"
     rf"|\b(?:is|are|was|were|would|could|should|must|can|will|might|may)n't\b|\b(?:cannot|can't|won't)\b"
     rf"|\b(?:do|does|did)(?:n't|\s+not)\s+(?:fit|match|work|apply|hold|seem|look|make|correspond|answer|belong)\b"
@@ -82,7 +83,7 @@ _NOT_BEHIND = re.compile(
 _ANSWER = (
     r"(?:(?<![^\W_])(?:answers?|solution|response|conclusion|choice|selection|option|letter|guess|pick"
     r"|antwort|lösung|respuesta|opción|opcion|alternativa|solución|réponse|reponse|choix|resposta|opção|risposta|opzione|soluzione"
-    r"|ответ|вариант|jawaban(?:nya)?|cevap|đáp\s+án|câu\s+trả\s+lời)(?![^\W_])"
+    r"|odpowiedź|antwoord|svar|ответ|вариант|jawaban(?:nya)?|cevap|đáp\s+án|câu\s+trả\s+lời)(?![^\W_])"
     r"|答案|正解|答え|解答|回答|正答|选项|選項|选择|選擇|結論|结论|정답|답|उत्तर|คำตอบ|คําตอบ|الإجابة|الجواب|الخيار|إجابة|جواب)"
 )
 _LINK = (

@@ -41,13 +41,11 @@ _WORD_ENDS = re.compile(r"[,;\r\n|]+|\.(?=\s|\Z)|\band\b(?=\s+(?:the\s+)?(?:spee
 _TAG = re.compile(r"</?(?:(speed|path)|[a-z_]{1,20})>", re.IGNORECASE)
 _BRACKETS = str.maketrans("", "", "{}[]()<>\"'`*$")
 _WRAPPER = re.compile(r"\\(?:boxed|text|textbf|mathrm|mathbf|texttt)(?=\s?\{)")
-_BULLET = re.compile(r"\s*(?:[-•+]|\d{1,2}[.)])\s+(?=\S)")
-_BOTH = re.compile(
-    r"\W*(?P<speed>keep|accelerate|decelerate|stop)(?:\s+(?:and|then)\s+|\s*[&+/]\s*|\s+)"
-    r"(?P<path>straight|(?:right|left)[\s_-]+(?:change|turn))\W*",
-    re.IGNORECASE,
+_BULLET = re.compile(r"\s*(?:[-•+]|\d{1,2}[.)]|and|then)\s+(?=\S)")
+_JOINED = re.compile(r"\s(?:and|then)\s|\s?[&+/]\s?", re.IGNORECASE)
+_BESIDE = re.compile(
+    r"\s*(keep|accelerate|decelerate|stop)\s+(straight|(?:right|left)[\s_-]+(?:change|turn))\W*", re.IGNORECASE
 )
-"""A speed and a path in one part, as "KEEP and LEFT_TURN"."""
 _JOINTS = re.compile(r"[\s_-]+")
 _KEY = re.compile(
     r"\s*(?:the\s+|final\s+|my\s+|meta[\s_-]?)*(?P<key>speed|path|longitudinal|lateral|steering|速度|车速|路径|路線|方向|속도|경로)"
@@ -105,9 +103,9 @@ def _plan_words(text: str) -> Plan:
         if key:
             part = key["rest"]
         word = _word(part)
-        both = None if key else _BOTH.fullmatch(part[:400])
+        both = set() if key or len(part) > 100 else _speed_and_path(part)
         if both:
-            found |= {_word(both["speed"]), _word(both["path"])}
+            found |= both
             continue
         if word not in SPEEDS and word not in PATHS:
             named = {_word(one) for one in _NAMED.findall(part[:400])}
@@ -124,6 +122,13 @@ def _plan_words(text: str) -> Plan:
     if denies or loose - found:
         return Plan(_NOTHING, _NOTHING, "denies or hedges the plan") if found or loose else Plan(_NOTHING, _NOTHING)
     return Plan(_of(found, SPEEDS), _of(found, PATHS))
+
+
+def _speed_and_path(part: str) -> set[str]:
+    """The speed and the path that are all of one part, as in "KEEP and LEFT_TURN", or nothing."""
+    beside = _BESIDE.fullmatch(part)
+    words = {_word(one) for one in (beside.groups() if beside else _JOINED.split(part))}
+    return words if len(words) == 2 and len(words & {*SPEEDS}) == len(words & {*PATHS}) == 1 else set()
 
 
 def _word(part: str) -> str:

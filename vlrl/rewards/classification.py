@@ -77,7 +77,9 @@ def visual_rft_classification(text: str, sample: Sample, *, min_cover: float = 0
     return Score(0.0, answer, f"not the label {sample.answer!r}")
 
 
-_HEDGE = re.compile(r"\b(?:or|either|versus|vs|and|no|oder|und|ou|et|y|o)\b|[/;|]|或|还是|和|または|또는", re.IGNORECASE)
+_HEDGE = re.compile(
+    r"\b(?:or|either|versus|vs|and|no|false|then|oder|und|ou|et|y|o)\b|[/;|&+]|或|还是|和|または|또는", re.IGNORECASE
+)
 _PARTS = re.compile(r"[,;\n{}]|[.!?](?:\s|\Z)")
 _APPOSITION = re.compile(r"\s*(?:an?|the|which|because|since|as|it|this|that|is|known|also|of|in|on|with|from|so)\b")
 
@@ -87,6 +89,8 @@ def _denies_or_hedges(answer: str, label: str) -> bool:
     words, name = canon(signs_as_words(answer)), canon(label)
     around = words.replace(name, " ")
     at = words.find(name)
+    if at >= 0 and words.startswith("?", at + len(name)):
+        return True
     if at >= 0 and denied(before(words, at), behind(words, at + len(name))):
         return True
     if denials(around) or _HEDGE.search(around):
