@@ -2,7 +2,8 @@
 
 A text is read as a set of choices that it asserts, by letter or by a choice's text. A denied one is not asserted ("not B"),
 several different ones are no answer, and an earlier one counts no more only where the text says that it replaces it. All
-letters are alike: one counts where no word can stand (`A.`, `(A)`, `A is right`, `A red` for the choice "red").
+letters are alike: one counts where no word can stand (`A.`, `(A)`, `A is right`, `A red` for the choice "red"), and not behind
+words that are not known to leave it as it is ("todo menos C") unless the text states it.
 differs from VLMEvalKit and lmms-eval, which take the first or the last letter that they find, or draw one at random.
 """
 
