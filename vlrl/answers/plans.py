@@ -87,7 +87,8 @@ def _plan_words(text: str) -> Plan:
 
     `Speed: KEEP, Path: LEFT_TURN` and JSON with these keys are read; a word under the other's key, or a key with two words,
     makes the plan unread. So does a part that names a word within more words, where it denies, hedges or differs ("do not
-    KEEP", "otherwise STOP"); "KEEP and LEFT_TURN" and "KEEP STRAIGHT" are a speed and a path. Several words of a list stay several, which the published F1 is defined on.
+    KEEP", "otherwise STOP"); "KEEP and LEFT_TURN" and "KEEP STRAIGHT" are a speed and a path. Several words of a list stay
+    several, which the published F1 is defined on.
     """
     found: set[str] = set()
     loose: set[str] = set()

@@ -18,9 +18,10 @@ def cls_rl_accuracy(text: str, sample: Sample) -> Score:
     """1 if the answer is the label, by canonical equality, else 0.
 
     What is put around a short answer does not count: a final full stop, quotes, emphasis, "The answer is"
-    (`vlrl.answers.text.short_forms`), nor do sentences before a last statement that is the label; an article does. A completion without the answer tags that its sample requests must be the
-    label as it is. Source: CLS-RL (arXiv 2503.16188). differs: no maths check before the comparison (it took "1994 Audi 100
-    Wagon" for "1994 Audi 100 Sedan"); a full stop within the tags and an answer on a line of its own are read.
+    (`vlrl.answers.text.short_forms`), nor do sentences before a last statement that is the label; an article does. A
+    completion without the answer tags that its sample requests must be the label as it is. Source: CLS-RL (arXiv 2503.16188).
+    differs: no maths check before the comparison (it took "1994 Audi 100 Wagon" for "1994 Audi 100 Sedan"); a full stop
+    within the tags and an answer on a line of its own are read.
     """
     answer, why = read_text(text, sample)
     if answer is None:

@@ -80,8 +80,8 @@ def exact_match(text: str, sample: Sample) -> Score:
 
     What is put around a short answer on either side does not count: a final full stop, quotes, emphasis, a box, "The answer is"
     (`vlrl.answers.text.bare_text`); nor do sentences or a heading before a last statement that is the answer
-    (`vlrl.answers.text.short_forms`). Source: VLM-R1 (`all_match`). differs: runs of white space count as one space. differs from
-    MMMU, which looks for the right answer inside the text ("not red" is red there), and from VQA's soft accuracy: each
+    (`vlrl.answers.text.short_forms`). Source: VLM-R1 (`all_match`). differs: runs of white space count as one space. differs
+    from MMMU, which looks for the right answer inside the text ("not red" is red there), and from VQA's soft accuracy: each
     reference answer counts in full, articles and number words stay.
     """
     answer, why = read_text(text, sample)
@@ -92,7 +92,8 @@ def exact_match(text: str, sample: Sample) -> Score:
 
 
 def fuzzy_match(text: str, sample: Sample, *, min_ratio: float = 0.0) -> Score:
-    """Indel similarity to the nearest right answer, 2 * LCS(a, b) / (len a + len b) on bare texts (`vlrl.answers.text.bare_text`), in 0..1.
+    """Indel similarity to the nearest right answer, 2 * LCS(a, b) / (len a + len b) on bare texts
+    (`vlrl.answers.text.bare_text`), in 0..1.
 
     For a plain number, 1 where the answer is that number (by the rules of `math_equal`), else 0. Below `min_ratio` the value
     is 0; at its default, unrelated words score above 0, a known weakness of this reward. Where one of the two holds a denial
