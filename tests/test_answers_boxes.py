@@ -108,7 +108,7 @@ def test_dialects(text, expected):
 
 @pytest.mark.parametrize(
     "text",
-    ["", "prose", "there are no cats here", "[1,2,3,4] [5,6,7,8]", f"```\n[{CAT}]\n``` ```\n[{CAT}]\n```", f"{CAT} and also {CAT}", "(1,2)", "(1,2),(3,4),(5,6)", "(1,2) to (3,4)", f"[{CAT}] {CAT}", "[" * 20000, "[" * 20000 + "]" * 20000, '[{"bbox_2d":[9,9,9,9],"bbox_2d":[1,2,3,4]}]', '[{"bbox_2d":[1,2,3,4],"bbox":[1,2,3,5]}]', "nothing", "x" * 1_000_000, "\x00", "\ud800"],
+    ["", "prose", "there are no cats here", "[1,2,3,4] [5,6,7,8]", f"```\n[{CAT}]\n``` ```\n[{CAT}]\n```", f"{CAT} and also {CAT}", "(1,2)", "(1,2),(3,4),(5,6)", "(1,2) or (3,4)", f"[{CAT}] {CAT}", "[" * 20000, "[" * 20000 + "]" * 20000, '[{"bbox_2d":[9,9,9,9],"bbox_2d":[1,2,3,4]}]', '[{"bbox_2d":[1,2,3,4],"bbox":[1,2,3,5]}]', "nothing to say", "x" * 1_000_000, "\x00", "\ud800"],
 )  # fmt: skip
 def test_unreadable_text_is_none_with_a_reason(text):
     parsed = parse_boxes(text)

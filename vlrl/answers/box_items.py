@@ -14,7 +14,17 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from vlrl.answers.category_words import WORDS
-from vlrl.answers.corners import boxes_in, confidence_of, corner_pair, four_numbers, labelled_list, named_corners, plain, valid
+from vlrl.answers.corners import (
+    boxes_in,
+    confidence_of,
+    corner_pair,
+    four_numbers,
+    is_xy,
+    labelled_list,
+    named_corners,
+    plain,
+    valid,
+)
 from vlrl.answers.literals import BareWord, Rivals, Unreadable
 from vlrl.answers.span import canon
 from vlrl.schema import Box
@@ -22,10 +32,11 @@ from vlrl.schema import Box
 MAX_ITEMS = 300
 BOX_KEYS = ("bbox_2d", "bbox", "box", "box_2d", "position", "bounding_box", "bbox_xyxy", "box_xyxy", "xyxy", "bndbox",
             "coordinates", "coords", "location", "rectangle", "rect", "region", "bboxes", "boxes", "bounding_boxes",
-            "坐标", "位置", "边界框", "检测框", "座標")  # fmt: skip
+            "bounding_box_2d", "bbox_coordinates", "box_coordinates", "坐标", "位置", "边界框", "检测框", "座標")  # fmt: skip
 LABEL_KEYS = ("label", "class", "class_name", "class_label", "category", "category_name", "category_label", "object",
               "object_name", "object_class", "object_label", "name", "labels", "classes", "categories", "标签", "类别", "名称",
-              "ラベル", "ref", "phrase", "caption", "type", "tag", "text_content", "description")  # fmt: skip
+              "ラベル", "ref", "phrase", "caption", "type", "tag", "text_content", "description",
+              "item", "object_type", "cls", "text")  # fmt: skip
 CONFIDENCE_KEYS = ("confidence", "score", "conf", "probability", "confidences", "scores")
 WRAPPERS = (
     "objects", "object", "detections", "detection", "results", "result", "predictions", "prediction", "annotations",
@@ -124,6 +135,8 @@ def items_in(value: dict[str, Any] | list[Any], frame: Frame, label: str | None 
         return _items_of_object(value, frame, label)
     if (one := _list_as_item(value, frame, label)) is not None:
         return [one]
+    if (lines := _labelled_texts(value, frame)) is not None:
+        return lines
     members = _without_echo(value)
     if not members:
         return None if value else []
@@ -142,6 +155,20 @@ def items_in(value: dict[str, Any] | list[Any], frame: Frame, label: str | None 
         items = items_in(member, frame, label) if is_box_like(member) else None
         found += items if items else [BoxItem(None, _label_in(member, frame) if isinstance(member, dict) else label)]
     return found
+
+
+_LABELLED = re.compile(r"\s*(?P<label>[^\d\W][^\[\](){}:=]{0,59}?)\s*[:=]?\s*(?P<box>[\[(][^\[(]{1,200})")
+
+
+def _labelled_texts(value: list[Any], frame: Frame) -> list[BoxItem] | None:
+    """The items of `["dog: [..]", "cat: [..]"]`; None for another list."""
+    found = [_LABELLED.fullmatch(one) if type(one) is str and len(one) < 400 else None for one in value]
+    if not found or None in found:
+        return None
+    boxes = [(one["label"], four_numbers(one["box"])) for one in found if one is not None]
+    return (
+        None if any(box is None for _, box in boxes) else [BoxItem(valid(box), category_of(name, frame)) for name, box in boxes]
+    )
 
 
 def _labelled_pairs(members: list[Any]) -> list[tuple[str, list[Any]]] | None:
@@ -247,7 +274,15 @@ def _items_of_object(value: dict[str, Any], frame: Frame, label: str | None) -> 
     held = {key: member for key, member in value.items() if isinstance(member, dict | list | str) and is_box_like(member)}
     if not held:
         empty = [key for key, member in value.items() if _is_none(member) and member != ""]  # a blank form says nothing
-        if len(empty) == len(value) and _denies_all(empty, frame):
+        told = [key for key in value if key not in empty and not (plain(key) in _COUNTS and value[key] == 0)]
+        if (
+            (empty or not value)
+            and not told
+            and _denies_all(
+                empty if len(empty) == 1 else [k for k in empty if k not in roles.labels and plain(k) not in _CONFIDENCE_ORDER],
+                frame,
+            )
+        ):
             return []
         return [BoxItem(None, _label_in(value, frame), None, True)] if roles.boxes else None
     named_here = _label_in(value, frame) or label
@@ -269,6 +304,9 @@ def _items_of_object(value: dict[str, Any], frame: Frame, label: str | None) -> 
     return found
 
 
+_COUNTS = frozenset(["count", "total", "num", "number", "numobjects", "totalcount", "objectcount", "numdetections"])
+
+
 def _denies_all(keys: Sequence[str], frame: Frame) -> bool:
     """Whether empty values under these keys say that nothing is there: under a wrapper, or under every category."""
     names = {requested(key, frame) for key in keys if plain(key) not in _WRAPPERS}
@@ -284,7 +322,11 @@ def _wraps_objects(value: Any) -> bool:
     """Whether what stands under a key of a box is objects or a map of labels with boxes of their own."""
     if isinstance(value, dict):
         return named_corners(value) is None and is_box_like(value)
-    return isinstance(value, list) and bool(value) and all(isinstance(m, dict) and named_corners(m) is None for m in value)
+    return (
+        isinstance(value, list)
+        and bool(value)
+        and all(isinstance(m, dict) and not is_xy(m) and named_corners(m) is None for m in value)
+    )
 
 
 def _boxes_of_item(

@@ -27,9 +27,15 @@ def labels_behind(words: Sequence[str], tail: str, frame: Frame) -> list[str] | 
 
 def without_label(words: str, frame: Frame) -> str:
     """The words between two boxes without those that name the label of the second."""
-    at = max(words.rfind(mark) for mark in "\n\r;；,，、")
-    lead = words[at + 1 :]
-    return words[: at + 1] if len(lead) <= 80 and names_label(lead, frame) else words
+    for marks in ("\n\r;；,，、", "\n\r;；.。", "\n\r"):
+        at = max(words.rfind(mark) for mark in marks)
+        lead = words[at + 1 :]
+        if marks[-1] == "。" and (is_generic(lead) or not lead.strip(LEAD_MARKS)) and at > 0:  # a heading, then "- bbox:"
+            at = words.rfind("\n", 0, at)
+            lead = words[at + 1 :]
+        if len(lead) <= 80 and names_label(lead, frame):
+            return words[: at + 1]
+    return words
 
 
 # ---- lines of keys
@@ -40,6 +46,11 @@ _KEY_LINE = re.compile(
 _LABELS = frozenset(map(plain, LABEL_KEYS))
 
 
+def _is_label_line(line: re.Match[str]) -> bool:
+    value = line["value"].strip(" \t,\"'")
+    return bool(value) and plain(line["key"]) in _LABELS and value[-1] not in ":=："
+
+
 def keyed_labels(words: Sequence[str], tail: str) -> tuple[list[str], list[str]] | None:
     """The label of each box from lines such as "label: dog" all before or all behind the boxes, and the words without them and
     without the keys of boxes; None where there are no such lines. Raises Unreadable where they do not fit the boxes."""
@@ -47,7 +58,7 @@ def keyed_labels(words: Sequence[str], tail: str) -> tuple[list[str], list[str]]
     found: list[list[str]] = []
     rest: list[str] = []
     for chunk in chunks:
-        lines = [m for m in _KEY_LINE.finditer(chunk) if plain(m["key"]) in _LABELS and m["value"].strip(" \t,\"'")]
+        lines = [m for m in _KEY_LINE.finditer(chunk) if _is_label_line(m)]
         found.append([m["value"].strip(" \t,\"'") for m in lines])
         for m in reversed(lines):
             chunk = chunk[: m.start()] + chunk[m.end() :]

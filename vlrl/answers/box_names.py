@@ -64,6 +64,9 @@ _BREAK = re.compile(r"[,，、]\s*|[。.!！?？]\s+|[。！？]|\.(?=\Z)")
 _AND = re.compile(r"(?:and|和|与|及)\s*")
 _LEAD = re.compile(r"(?:^|[\n\r;；])[\s\-*•]*(?:\(?[0-9]{1,3}[.):]\s*)?(?P<lead>[^\n\r;；]{0,80})\Z")
 _NAMED = re.compile(r"[\"'`*]*(?P<label>[^\d\W][^:：\n\"'`*]{0,39})[\"'`*]*\s*[:：]\s*[\"'`*]*")
+_HEADING = re.compile(r"(?:\A|\n)[ \t\-•]*(?:#{1,6} |\*\*)?(?P<name>[^\n:：#*]{1,60})(?:\*\*)?[ \t]*[:：]?(?:\*\*)?\Z")
+"""A line of its own that names what the boxes below it are: "### Dog", "**dog**", "Dog:"."""
+_BULLETS = " \t-*•,;.|`\"'"
 _JOINS = frozenset(["or", "and", "nor", "vs", "versus", "but", "not", "oder", "und", "ou", "et", "y", "或", "和", "no"])
 _LOCATING = re.compile(
     r"(?:[:：=]|->|→|\b(?:at|is|are|in|to|here|bei|ist|en|est|à|a|em|è|está|op|на|в)|位于|在|是|は|に|은|는)[\s\"'`*(]*\Z"
@@ -87,9 +90,12 @@ def label_before(words: str, frame: Frame, is_box: bool = True) -> str | None:
     tail = words[-160:]
     found = _LEAD.search(tail)
     lead = found["lead"].strip() if found is not None else tail[-80:].strip()
-    keyed = _KEYED.fullmatch(lead)
+    keyed = _KEYED.fullmatch(tail.rsplit("\n", 1)[-1].strip(_BULLETS))
     if keyed is not None and (keyed["key"] is None or is_generic(keyed["key"])):
         return requested(keyed["label"], frame) or keyed["label"].strip()
+    if found is not None and (is_generic(lead) or not lead.strip(LEAD_MARKS)):
+        heading = _HEADING.search(tail[: found.start()].rstrip())
+        return None if heading is None else requested(heading["name"], frame)
     if not lead.strip(LEAD_MARKS) or is_generic(lead):
         return None
     if frame.categories:
@@ -120,8 +126,12 @@ def is_generic(text: str) -> bool:
 
 def names_label(lead: str, frame: Frame) -> bool:
     """Whether words between two boxes are nothing but the label of the second."""
+    clauses = [clause for clause in _BREAK.split(lead.strip(LEAD_MARKS)) if clause]
+    keyed = _KEYED.fullmatch(lead.strip(_BULLETS)) is not None
+    if not keyed and (len(clauses) > 2 or (len(clauses) == 2 and not _only_locates(clauses[1]))):
+        return False
     name = label_before(lead, frame)
-    return name is not None and (name in frame.categories or _NAMED.fullmatch(lead.strip()) is not None)
+    return name is not None and (keyed or name in frame.categories or _NAMED.fullmatch(lead.strip()) is not None)
 
 
 def _only_locates(clause: str) -> bool:

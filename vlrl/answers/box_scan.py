@@ -16,7 +16,7 @@ from typing import Any
 
 from vlrl.answers.box_items import BoxItem, Frame, ParsedBoxes, assemble, category_of, items_in
 from vlrl.answers.box_lines import keyed_labels, labels_behind, read_plain_lines, without_label
-from vlrl.answers.box_names import label_before
+from vlrl.answers.box_names import is_generic, label_before
 from vlrl.answers.corners import coordinate, valid
 from vlrl.answers.doubts import denies_label, doubt, doubt_inside
 from vlrl.answers.literals import MAX_NUMBER_CHARS, NUMBER, CutOff, LiteralReader, Unreadable
@@ -76,7 +76,7 @@ def scan(text: str, frame: Frame) -> ParsedBoxes:
     foreign = _FOREIGN.search(text)
     if foreign is not None:
         raise Unreadable(f"location tokens ({foreign[0]}), whose unit no coordinate convention names")
-    found = _find_parts(_BARE_BOX.sub(r"[\1]<", text))
+    found = _find_parts(text if text[0] in "[{" else _BARE_BOX.sub(r"[\1]<", text))
     boxes = _read_parts(found, frame)
     if not boxes:
         only = items_in(found.parts[0].value, frame) if len(found.parts) == 1 and not found.truncated else None
@@ -173,8 +173,8 @@ def _read_parts(found: _Scan, frame: Frame) -> list[_Part]:
             continue
         if not items:
             others = "".join(other.words for other in found.parts) + found.tail
-            others = others.strip(" \t\r\n.。:：")
-            if len(found.parts) > 1 or (others and not says_none(others, frame)) or found.truncated:
+            others = others.strip(" \t\r\n.。:：`*")
+            if len(found.parts) > 1 or (others and not is_generic(others) and not says_none(others, frame)) or found.truncated:
                 raise Unreadable("an empty list beside other text")
             return []
         part.items, part.words = items, words
@@ -206,7 +206,7 @@ def _take_other_labels(boxes: Sequence[_Part], found: _Scan, frame: Frame) -> No
             raise Unreadable("labels before and behind boxes")
         for part in boxes[1:]:
             part.is_new_mark = True
-    elif boxes and not found.has_marks and len(frame.categories) > 1 and all(item.label is None for item in boxes[0].items):
+    elif boxes and not found.has_marks and frame.categories and all(item.label is None for item in boxes[0].items):
         behind = labels_behind(words, found.tail, frame)
         if behind is None:
             if any(part.by_words for part in boxes[1:]):

@@ -23,6 +23,7 @@ from vlrl.answers.box_items import (
     ParsedBoxes,
     roles_of,
 )
+from vlrl.answers.box_markup import boxes_as_json
 from vlrl.answers.box_scan import scan
 from vlrl.answers.corners import MAX_COORDINATE, confidence_of, names_corners
 from vlrl.answers.doubts import denies_label, doubt, is_flag
@@ -67,11 +68,22 @@ def _parse_tolerantly(text: str, frame: Frame) -> ParsedBoxes:
         fast = _parse_plain_json(text, frame) if text else None
         if fast is not None:
             return fast
+    if text[0] == text[-1] == '"' and '\\"' in text and (inner := _quoted(text)) is not None:
+        return _parse_plain_json(inner, frame) or scan(inner, frame)
     if says_none(text, frame):
         return ParsedBoxes((), 0)
     if '\\"' in text and not re.search(r'(?<!\\)"', text):
         text = text.replace('\\"', '"')
-    return scan(text, frame)
+    return scan(boxes_as_json(text, frame), frame)
+
+
+def _quoted(text: str) -> str | None:
+    """The JSON that a text of JSON holds ("[{\\"bbox_2d\\": ..}]")."""
+    try:
+        inner = json.loads(text)
+    except ValueError:
+        return None
+    return inner.strip() if isinstance(inner, str) and inner.strip()[:1] in ("[", "{") else None
 
 
 def _parse_fences(text: str, frame: Frame) -> ParsedBoxes:

@@ -62,7 +62,11 @@ def _one_box(value: Any) -> Sequence[Any] | None:
 
 def corner_pair(value: list[Any]) -> Sequence[Any] | None:
     """Two corners as [x, y] each, or the four corners of an upright rectangle."""
-    points = [p for p in value if isinstance(p, list) and len(p) == 2 and all(_is_number(v) for v in p)]
+    points: list[list[Any]] = []
+    for member in value:
+        point = _xy(member) if isinstance(member, dict) else member
+        if isinstance(point, list) and _is_point(point):
+            points.append(point)
     if len(points) != len(value) or len(points) not in (2, 4):
         return None
     if len(points) == 2:
@@ -71,6 +75,21 @@ def corner_pair(value: list[Any]) -> Sequence[Any] | None:
     if len(xs) != 2 or len(ys) != 2 or len({(coordinate(x), coordinate(y)) for x, y in points}) != 4:
         return None
     return [min(xs), min(ys), max(xs), max(ys)]
+
+
+def _is_point(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(map(_is_number, value))
+
+
+def _xy(value: Mapping[str, Any]) -> list[Any] | None:
+    """The two members of {"x": .., "y": ..}."""
+    of = {plain(key): member for key, member in value.items() if len(key) <= 20}
+    return [of["x"], of["y"]] if of.keys() == {"x", "y"} else None
+
+
+def is_xy(value: Any) -> bool:
+    """Whether a value is a point with the keys x and y."""
+    return isinstance(value, dict) and len(value) == 2 and _is_point(_xy(value))
 
 
 def labelled_list(value: list[Any]) -> tuple[str, Sequence[Any]] | None:

@@ -77,7 +77,7 @@ _RETRACTION = re.compile(
     r"|(?:^|[.!?,;]\s*)(?:but |oh,? |wait,? |sorry,? |hmm,? )*(?:wrong|incorrect|not (?:correct|right|true)|just kidding)\b"
     r"|(?:^|[.!?]\s*)(?:wait|oops|no wait|correction)\b(?! a)"
     r"|\b(?:falsch|fehler|irrtum|stimmt nicht|incorrect[oa]s?|equivocad[oa]s?|erróne[oa]s?|no es (?:el|la|un)"
-    r"|fausse?s?|incorrecte?s?"
+    r"|faux|fausses?|incorrecte?s?"
     r"|erreur|n'est pas|ce n'est|sbagliat[oaie]|errat[oaie]|non è|errad[oa]s?|incorret[oa]s?|não é|неправильно"
     r"|неверно|ошибка|ошибся"
     r"|это не|verkeerd|onjuist|yanlış|salah|خطأ|خاطئ|غلط|ليس|गलत|błędn\w+|źle|fel|väärin|λάθος|טעות|sai rồi|chybn\w+|špatně)\b"

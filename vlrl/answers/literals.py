@@ -33,7 +33,7 @@ class Rivals(list[Any]):
 
 NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _WORD = re.compile(r"-?[^\W\d]\w*|\.\.\.|…")
-_SPACE = re.compile(r"(?:\s+|//[^\n]*|#[^\n]*)*")
+_SPACE = re.compile(r"(?:\s+|//[^\n]*|#[^\n]*|/\*(?:[^*]|\*(?!/))*\*/)*")
 _DOUBLE_QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"', re.DOTALL)
 _SINGLE_QUOTED_END = re.compile(r"'(?=\s*(?:[,:}\])]|$))")
 _OPEN = {"[": "]", "{": "}", "(": ")"}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 
+from vlrl.answers import none_words
 from vlrl.answers.box_items import Frame, requested
 from vlrl.answers.category_words import WORDS
 from vlrl.answers.span import canon
@@ -85,9 +86,13 @@ _OF_CATEGORY = re.compile(
     rf"(?:(?:such |visible )?(?:objects?|instances?|items?|things?) )?(?:belonging to|of|from|in|for) (?:the )?{_KIND}:? "
 )
 _JOINED = re.compile(
-    r",? (?:or|and|nor|und|oder|noch|ni|y|o|ou|et|e|или|и) (?:no |any |an? |the )?|[,、，/;]\s*|和|或者?|与|及|や"
+    r",? (?:or|and|nor|und|oder|noch|ni|y|o|ou|et|e|или|ни|и)"
+    r" (?:no |any |an? |the |keine?[nrs]? )?|[,、，/;]\s*|和|或者?|与|及|や"
 )
-_ARTICLES = re.compile(r"(?:(?:any|an?|the|single|either|un|une|una|el|la|los|las|de|eine?[nr]?) )+|一?[只个辆条匹头架艘张]")
+_ARTICLES = re.compile(
+    r"(?:(?:con|cái|single|any|an?|the|single|either|un|une|una|el"
+    r"|la|los|las|de|eine?[nr]?) )+|一?[只个辆条匹头架艘张]"
+)
 _LEAD = re.compile(
     r"(?:(?:the |my )?(?:final )?(?:answer|result|output|prediction|response)s?(?: is| are)? ?[:：]? ?|答案[是为]?[:：]? ?)"
 )
@@ -96,14 +101,18 @@ _EMPTY = re.compile(r"\[\s*\]|\{\s*\}")
 STATEMENT_MARKS = " \t\"'`*“”‘’()（）「」.。"
 
 
+_BOXED = re.compile(r"\$?\\boxed\{(?:\\text\{)?([^{}]{1,200})\}{1,2}\$?\.?")
+
+
 def says_none(text: str, frame: Frame) -> bool:
     """Whether a text is nothing but the statement that none of what was asked for is there."""
     text = text.strip()
     if not text or len(text) > MAX_STATEMENT_CHARS:
         return False
+    boxed = _BOXED.fullmatch(text)
+    stripped = text = text if boxed is None else boxed[1]
     if _EMPTY.fullmatch(text):
         return True
-    stripped = text
     if (text[0], text[-1]) in (("[", "]"), ("{", "}")):
         stripped = text[1:-1].strip()
         if not stripped or any(mark in stripped for mark in "[]{}"):
@@ -136,9 +145,9 @@ def what_is_denied(sentence: str, frame: Frame, loosely: bool = False) -> set[st
 
 
 def _stated(text: str, frame: Frame, loosely: bool = False) -> set[str] | None:
-    if text in _BARE:
+    if text in _BARE or text in none_words.BARE:
         return {ALL}
-    for pattern in _STATEMENTS:
+    for pattern in (*_STATEMENTS, *none_words.STATEMENTS):
         found = pattern.fullmatch(text)
         if found is None:
             continue
@@ -188,6 +197,6 @@ def _category(word: str, frame: Frame) -> str | None:
         if (name := requested(form, frame)) is not None:
             return canon(name)
         for category in frame.categories:
-            if form in WORDS.get(canon(category), ()):
+            if form in WORDS.get(canon(category), ()) or form in none_words.THINGS.get(canon(category), ()):
                 return canon(category)
     return None

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable
+from functools import lru_cache
 
 from vlrl.answers.boxes import Frame, ParsedBoxes, parse_boxes
 from vlrl.answers.geometry import px_per_unit
@@ -37,11 +38,18 @@ def true_boxes(sample: Sample) -> tuple[Box, ...]:
     return tuple(boxes)
 
 
+@lru_cache(maxsize=4096)
+def _bare(label: str) -> str:
+    """A label's canonical form without quotes around it and a full stop behind it."""
+    text = canon(label)
+    return text.strip("\"'`*. ") or text
+
+
 def with_canonical_labels(boxes: Iterable[Box]) -> list[Box]:
     """The same boxes with labels that compare by `==`."""
     labelled = []
     for box in boxes:
-        label = None if box.label is None else canon(box.label)
+        label = None if box.label is None else _bare(box.label)
         labelled.append(box if label == box.label else Box(*box.xyxy, label, box.confidence))
     return labelled
 
