@@ -44,7 +44,7 @@ def no_process(monkeypatch):
 
 
 @pytest.mark.parametrize("unit", [*(("{", "}", "[", "(", ")", "\\boxed{", "$", "\\(", "^", "9^", "9!", "\\frac", "\\sqrt{", "1,", "1.", "-", "=", "|")),
-    *("\\begin{pmatrix}", "a ", "the answer is ", "not ", "42 ", "\\text{", "½", "²", "，", "答案是", "so ", "\\", "1 or ", "e^", "\\boxed{42} ", "!", "?", "$$")])  # fmt: skip
+    *("\\begin{pmatrix}", "a ", "the answer is ", "not ", "42 ", "\\text{", "½", "²", "，", "答案是", "so ", "\\", "1 or ", "42 thousand ", "~~a", "__a", "<b>", "42 (", "e^", "\\boxed{42} ", "!", "?", "$$")])  # fmt: skip
 def test_one_call_is_short_whatever_the_text(unit, no_process):
     for n in (500, 1_000_000):
         text = (unit * (n // len(unit) + 1))[:n]

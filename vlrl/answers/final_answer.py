@@ -17,7 +17,7 @@ from vlrl.answers.math_words import clause_before, clause_behind, in_figures, ma
 from vlrl.answers.mathematics import read_mathematics
 from vlrl.answers.phrases import before as window_before
 from vlrl.answers.phrases import behind as window_behind
-from vlrl.answers.phrases import denied, last_replacement
+from vlrl.answers.phrases import denied, last_replacement, one_spaced
 
 MAX_ANSWER_CHARS = 200_000
 MAX_STATEMENTS = 50
@@ -79,7 +79,7 @@ def final_answer(text: str) -> FinalAnswer:
     text = plain_form(text)
     if len(text) > MAX_ANSWER_CHARS:
         return FinalAnswer(why=f"longer than {MAX_ANSWER_CHARS} characters")
-    text = in_figures(_SPECIAL_TOKEN.sub(" ", text))
+    text = one_spaced(in_figures(_SPECIAL_TOKEN.sub(" ", text)))
     text = _PROSE.sub(r" \1 ", text)
     if "\\boxed" in text or "\\fbox" in text:
         return _of_boxes(text)

@@ -137,10 +137,13 @@ def _are_one(texts: tuple[str, ...], deadline: float) -> bool:
     return all(same_mathematics(texts[-1], one, deadline)[0] for one in texts[:-1])
 
 
+_DELIMITERS = re.compile(r"\\(?:left|right)(?![A-Za-z])|(?<!\\)\$|(?<!\\)\\[()\[\]]")
+_SPACES = re.compile(r"(?<![0-9A-Za-z])\s+|\s+(?![0-9A-Za-z])")
+
+
 def _signs(text: str) -> str:
     """A text's signs without white space, delimiters and a final full stop, for the equality of texts."""
-    text = re.sub(r"\\(?:left|right)(?![A-Za-z])|(?<!\\)\$|(?<!\\)\\[()\[\]]", " ", plain_form(text))
-    text = re.sub(r"(?<![0-9A-Za-z])\s+|\s+(?![0-9A-Za-z])", "", text.strip()).removesuffix(".")
+    text = _SPACES.sub("", _DELIMITERS.sub(" ", plain_form(text)).strip()).removesuffix(".")
     return text.replace("\\dfrac", "\\frac").replace("\\tfrac", "\\frac")
 
 
