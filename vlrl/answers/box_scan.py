@@ -76,7 +76,7 @@ def scan(text: str, frame: Frame) -> ParsedBoxes:
     foreign = _FOREIGN.search(text)
     if foreign is not None:
         raise Unreadable(f"location tokens ({foreign[0]}), whose unit no coordinate convention names")
-    found = _find_parts(text if text[0] in "[{" else _BARE_BOX.sub(r"[\1]<", text))
+    found = _find_parts(text if text.startswith(("[", "{")) else _BARE_BOX.sub(r"[\1]<", text))
     boxes = _read_parts(found, frame)
     if not boxes:
         only = items_in(found.parts[0].value, frame) if len(found.parts) == 1 and not found.truncated else None

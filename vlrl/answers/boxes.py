@@ -68,7 +68,7 @@ def _parse_tolerantly(text: str, frame: Frame) -> ParsedBoxes:
         fast = _parse_plain_json(text, frame) if text else None
         if fast is not None:
             return fast
-    if text[0] == text[-1] == '"' and '\\"' in text and (inner := _quoted(text)) is not None:
+    if text.startswith('"') and text.endswith('"') and '\\"' in text and (inner := _quoted(text)) is not None:
         return _parse_plain_json(inner, frame) or scan(inner, frame)
     if says_none(text, frame):
         return ParsedBoxes((), 0)

@@ -22,7 +22,7 @@ BARE = frozenset(
 )  # fmt: skip
 _PATTERNS = (
     r"there (?:is|was) (?:nothing|none)(?: (?:to (?:detect|find|see|report|box|label|mark)|here|there|visible|present|found"
-    r"))?(?: (?:in|on) (?:the|this) (?:image|picture|photo|scene))?",
+    r"))(?: (?:in|on) (?:the|this) (?:image|picture|photo|scene))?",
     r"(?:no|zero|0) (?:visible )?(?:instances?|examples?|occurrences?|signs?|objects?|sightings?) of (?:an? |any |the )?"
     r"(?P<what>.+?)(?: (?:is|are|was|were|can be|could be))?(?: (?:present|visible|found|detected|seen|there))?"
     r"(?: (?:in|on) (?:the|this) (?:image|picture|photo|scene))?",
