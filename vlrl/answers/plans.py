@@ -42,10 +42,6 @@ _TAG = re.compile(r"</?(?:(speed|path)|[a-z_]{1,20})>", re.IGNORECASE)
 _BRACKETS = str.maketrans("", "", "{}[]()<>\"'`*$")
 _WRAPPER = re.compile(r"\\(?:boxed|text|textbf|mathrm|mathbf|texttt)(?=\s?\{)")
 _BULLET = re.compile(r"\s*(?:[-•+]|\d{1,2}[.)]|and|then)\s+(?=\S)")
-_JOINED = re.compile(r"\s(?:and|then)\s|\s?[&+/]\s?", re.IGNORECASE)
-_BESIDE = re.compile(
-    r"\s*(keep|accelerate|decelerate|stop)\s+(straight|(?:right|left)[\s_-]+(?:change|turn))\W*", re.IGNORECASE
-)
 _JOINTS = re.compile(r"[\s_-]+")
 _KEY = re.compile(
     r"\s*(?:the\s+|final\s+|my\s+|meta[\s_-]?)*(?P<key>speed|path|longitudinal|lateral|steering|速度|车速|路径|路線|方向|속도|경로)"
@@ -87,8 +83,8 @@ def _plan_words(text: str) -> Plan:
 
     `Speed: KEEP, Path: LEFT_TURN` and JSON with these keys are read; a word under the other's key, or a key with two words,
     makes the plan unread. So does a part that names a word within more words, where it denies, hedges or differs ("do not
-    KEEP", "otherwise STOP"); "KEEP and LEFT_TURN" and "KEEP STRAIGHT" are a speed and a path. Several words of a list stay
-    several, which the published F1 is defined on.
+    KEEP", "otherwise STOP") or joins two words without a comma ("KEEP and LEFT_TURN"), as published. Several words of a list
+    stay several, which the published F1 is defined on.
     """
     found: set[str] = set()
     loose: set[str] = set()
@@ -104,10 +100,6 @@ def _plan_words(text: str) -> Plan:
         if key:
             part = key["rest"]
         word = _word(part)
-        both = set() if key or len(part) > 100 else _speed_and_path(part)
-        if both:
-            found |= both
-            continue
         if word not in SPEEDS and word not in PATHS:
             named = {_word(one) for one in _NAMED.findall(part[:400])}
             loose |= named
@@ -120,16 +112,12 @@ def _plan_words(text: str) -> Plan:
                 return Plan(_NOTHING, _NOTHING, f"{word} is no {kind}, or the {kind} has two words")
             keyed[kind] = word
         found.add(word)
+    if denies and (found or loose):
+        return Plan(_NOTHING, _NOTHING, "denies or hedges the plan")
     if denies or loose - found:
-        return Plan(_NOTHING, _NOTHING, "denies or hedges the plan") if found or loose else Plan(_NOTHING, _NOTHING)
+        why = "a word of the plan stands within other words, not between commas" if loose else ""
+        return Plan(_NOTHING, _NOTHING, why)
     return Plan(_of(found, SPEEDS), _of(found, PATHS))
-
-
-def _speed_and_path(part: str) -> set[str]:
-    """The speed and the path that are all of one part, as in "KEEP and LEFT_TURN", or nothing."""
-    beside = _BESIDE.fullmatch(part)
-    words = {_word(one) for one in (beside.groups() if beside else _JOINED.split(part))}
-    return words if len(words) == 2 and len(words & {*SPEEDS}) == len(words & {*PATHS}) == 1 else set()
 
 
 def _word(part: str) -> str:

@@ -17,7 +17,7 @@ from vlrl.answers.kind import BOX, BOXES, LABEL, PLAN, TEXT, answer_kinds
 from vlrl.answers.plans import PATHS, SPEEDS
 from vlrl.answers.read import read_span, requested_categories
 from vlrl.answers.span import ANSWER, canon
-from vlrl.answers.text import LETTERS, is_mathematical, reference_letters, reference_texts
+from vlrl.answers.text import LETTERS, is_mathematical, reference_letters, reference_texts, without_full_stop
 from vlrl.answers.yes_no import reference_yes_no
 from vlrl.rewards.mathematics import same_mathematics
 from vlrl.schema import Sample
@@ -59,7 +59,7 @@ def _forms(sample: Sample, answer: str) -> tuple[list[str], list[str]]:
     if sample.choices or (sample.choices is None and len(answer) == 1 and answer in LETTERS):
         return _letters(sample)
     word = reference_yes_no(sample)
-    if word is not None:
+    if word is not None and all(without_full_stop(reference) == word for reference in reference_texts(sample)):
         other = "no" if word == "yes" else "yes"
         return [word, word.upper(), f"{word.capitalize()}."], [other, f"{other.capitalize()}."]
     if all(map(is_mathematical, reference_texts(sample))):
