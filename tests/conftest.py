@@ -19,8 +19,8 @@ SLOWEST = ["recipes", "demo_browser", "end_to_end", "distributed", "episode_runs
 
 
 def pytest_xdist_auto_num_workers(config):
-    """Two processes for all tests; for single files or tests one, as each process imports for ten seconds."""
-    if config.args_source is config.ArgsSource.ARGS or "quick" in config.option.markexpr:
+    """Two processes for all tests and for the quick ones; for single files or tests one, as each process imports torch."""
+    if config.args_source is config.ArgsSource.ARGS:
         return 0
     return 2
 

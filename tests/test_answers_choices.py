@@ -15,8 +15,6 @@ from vlrl.answers.yes_no import yes_or_no
 from vlrl.rewards.text import mcq
 from vlrl.schema import Sample
 
-pytestmark = pytest.mark.quick
-
 SETS = [
     ("red", "green", "blue", "black"),
     ("Yes", "No"),

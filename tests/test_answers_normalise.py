@@ -10,8 +10,6 @@ from hypothesis import strategies as st
 
 from vlrl.answers.normalise import normalised
 
-pytestmark = pytest.mark.quick
-
 
 @pytest.mark.parametrize(
     ("text", "plain"),

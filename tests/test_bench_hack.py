@@ -13,8 +13,6 @@ from vlrl.envs.cards.deals import deal_of, state_sample
 from vlrl.schema import sample_to_json
 from vlrl.tasks import KNOWN
 
-pytestmark = pytest.mark.quick
-
 ROOT = Path(__file__).resolve().parent.parent
 
 LABELS = ["beagle", "pug", "great pyrenees", "shiba inu", "samoyed"]

@@ -19,25 +19,30 @@ pytestmark = pytest.mark.quick
 CASES = Path(__file__).parent / "cases"
 
 
-def cases():
-    found = []
+def golden_rows():
+    """The rows of a reward, each with its line. Rows that name their reward are for `test_reward_cases.py`."""
+    found = {}
     for path in sorted(CASES.glob("*.jsonl")):
-        for number, line in enumerate(path.read_text().splitlines(), start=1):
-            row = json.loads(line)
-            if "reward" in row:
-                continue  # tests/test_reward_cases.py
-            found.append(pytest.param(path.stem, row, id=f"{path.stem}:{number}"))
+        lines = enumerate(path.read_text().splitlines(), start=1)
+        if rows := [(number, row) for number, line in lines if "reward" not in (row := json.loads(line))]:
+            found[path.stem] = rows
     return found
 
 
-@pytest.mark.parametrize(("name", "row"), cases())
-def test_golden_values(name, row):
+def golden_problem(name, row):
+    """What is wrong with the values of a row, or None."""
     options = options_in(row)
     reward = load_reward(f"{name}:{options}" if options else name)
     scores = grade_case(reward, row, name)
     expected = row["values"] if "values" in row else [row["value"]]
-    assert [score.value for score in scores] == [None if v is None else pytest.approx(v, abs=1e-4) for v in expected]
-    assert all(score.why for score in scores)
+    right = [score.value for score in scores] == [None if v is None else pytest.approx(v, abs=1e-4) for v in expected]
+    return None if right and all(score.why for score in scores) else f"{scores}, expected {expected}: {row}"
+
+
+@pytest.mark.parametrize(("name", "rows"), golden_rows().items(), ids=golden_rows())
+def test_golden_values(name, rows):
+    wrong = [f"{name}.jsonl:{number}: {found}" for number, row in rows if (found := golden_problem(name, row))]
+    assert not wrong, "\n".join(wrong)
 
 
 def test_every_reward_has_cases_and_its_own_name():

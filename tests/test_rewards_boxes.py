@@ -20,8 +20,6 @@ from vlrl.rewards.vlm_r1 import THRESHOLDS
 from vlrl.schema import Box, Sample
 from vlrl.tasks import TASKS
 
-pytestmark = pytest.mark.quick
-
 CASES = Path(__file__).parent / "cases"
 SETS = ["iou_f1", "visual_rft_iou", "visual_rft_confidence", "vlm_r1_map", "vlm_r1_map50", "vlm_r1_odlength", "vlm_r1_weighted", "vision_r1_precision", "vision_r1_recall", "vision_r1_recall:quality=giou", "vision_r1_precision:adaptive=true,stage_step=100", "vision_r1_recall:adaptive=true,stage_step=5"]  # fmt: skip
 ONE_BOX = ["visual_rft_giou", "vlm_r1_iou", "rec_format"]
