@@ -83,13 +83,9 @@ def math_equal(text: str, sample: Sample) -> Score:
         return Score(0.0, None, found.why)
     if _repeats_the_question(found.texts[-1], sample.question, references):
         return Score(0.0, None, "repeats the question's calculation, not its result")
-    readings = [
-        read_mathematics(one) if len(one) <= MAX_FORMULA_CHARS else f"longer than {MAX_FORMULA_CHARS} characters"
-        for one in found.texts
-    ]
-    for one, values in zip(found.texts, readings, strict=True):
-        if isinstance(values, str) and not any(_signs(one) == _signs(reference) for reference in references):
-            return Score(0.0, None, f"{one[:60]!r} cannot be read as a whole: {values}")
+    unread = _unread(found.texts, references)
+    if unread is not None:
+        return Score(0.0, None, unread)
     deadline = time.monotonic() + CALL_LIMIT_S
     if not _are_one(found.texts, deadline):
         return Score(0.0, None, f"several answers: {', '.join(found.texts)}"[:200])
@@ -100,6 +96,16 @@ def math_equal(text: str, sample: Sample) -> Score:
             return Score(1.0, found.texts[-1], f"{why} {reference}"[:200])
         whys.append(f"{why} {reference}")
     return Score(0.0, None if any(TOO_LONG in why for why in whys) else found.texts[-1], "; ".join(whys)[:200])
+
+
+def _unread(texts: tuple[str, ...], references: Sequence[str]) -> str | None:
+    """Why a statement of the answer cannot be read as a whole, or None. The text of a reference answer counts as read."""
+    for one in texts:
+        is_long = len(one) > MAX_FORMULA_CHARS
+        values = f"longer than {MAX_FORMULA_CHARS} characters" if is_long else read_mathematics(one)
+        if isinstance(values, str) and not any(_signs(one) == _signs(reference) for reference in references):
+            return f"{one[:60]!r} cannot be read as a whole: {values}"
+    return None
 
 
 _CALCULATION = re.compile(r"[0-9)}]\s*(?:[-+*×·÷−^]|\\times|\\cdot|\\div)\s*(?!10\s*\^)[0-9({\\]")
