@@ -53,6 +53,7 @@ from vlrl.training.checkpoints import RunStopped, disk_is_full
 from vlrl.training.config import Config, parse
 from vlrl.training.console import refuse
 from vlrl.training.correctors import make_corrector, make_probe
+from vlrl.training.events import EventLog, read_stop_on
 from vlrl.training.flags import with_underscores
 from vlrl.training.grpo import Curriculum, Guide, Trainer
 from vlrl.training.options import ConfigError
@@ -163,6 +164,7 @@ class TrainingRun:
     rubric: Rubric
     around: before_after.Around | None = None
     corrector: Corrector | None = None
+    events: EventLog | None = None
     predictions: dict[str, list[Prediction]] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=lambda: {"sft": 0.0, "grpo": 0.0})
 
@@ -192,6 +194,13 @@ class TrainingRun:
                 run_folder.write_predictions(path, done)
         self.predictions[name] = done
 
+    def begin_events(self) -> None:
+        """The GRPO stage begins, or goes on; what is known of its data is said."""
+        if self.events is not None:
+            self.events.begin("grpo", after=self.opened.step)
+            for event in run_data.data_events_of(self.config, self.data, n_processes()):
+                self.events.add_once(event)
+
 
 def prepare(config: Config, say: Callable[..., None]) -> TrainingRun:
     """The run folder, the samples and their rewards, then the model: each checked before the next, costlier one."""
@@ -216,7 +225,8 @@ def prepare(config: Config, say: Callable[..., None]) -> TrainingRun:
     if PartialState().is_main_process and not opened.resuming:
         run_folder.write_config(config.values, opened.path)
     say(banner.banner_line("config", str(opened.path / "config.yaml")))
-    return TrainingRun(config, say, opened, loaded, data, rubric, around, corrector)
+    events = EventLog(opened.path if PartialState().is_main_process else None, read_stop_on(config.run.stop_on))
+    return TrainingRun(config, say, opened, loaded, data, rubric, around, corrector, events)
 
 
 def load(config: Config, name: str | None = None) -> LoadedModel:
@@ -256,6 +266,7 @@ def supervised_stage(run: TrainingRun) -> None:
         freeze_vision=options.freeze_vision,
         peft_config=get_peft_config(config.model),
         target=options.sft_target,
+        events=run.events,
     )
     run.loaded = load(config, str(run.finished_sft))
 
@@ -267,6 +278,7 @@ def grpo_stage(run: TrainingRun) -> None:
     reference = weights.start_folder(run.loaded, run.folder)
     if config.grpo.beta:
         say(banner.banner_line("reference", reference))
+    run.begin_events()
     trainer = Trainer(
         run.loaded,
         config.tasks,
@@ -282,9 +294,11 @@ def grpo_stage(run: TrainingRun) -> None:
         guide=Guide(config.guide, run.corrector, make_probe(config, run.loaded, run.data.episodes)),
         episodes=run.data.episodes,
         curriculum=None if config.curriculum is None else Curriculum(*config.curriculum),
+        events=run.events,
     )
     if opened.resuming and PartialState().is_main_process:
         report.drop_after(run.folder / "metrics.jsonl", opened.step)
+        trainer.take_up_history(report.read_metrics(run.folder / "metrics.jsonl"))
         say(banner.banner_line("resuming", f"from {opened.checkpoint or 'the start: no checkpoint was complete'}"))
     started = time.monotonic()
     with trainer.steps:

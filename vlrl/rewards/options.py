@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+import math
 import types
 import typing
 from typing import Any
@@ -51,9 +52,11 @@ def _value(reward: str, parameter: inspect.Parameter, text: str) -> Any:
                 return text.lower() == "true"
         elif kind in (int, float):
             try:
-                return kind(text)
+                number = kind(text)
             except ValueError:
                 continue
+            if math.isfinite(number):
+                return number
         elif kind is str:
             return text
     allowed = " or ".join(

@@ -21,6 +21,7 @@ from vlrl.training import benchmark_flags, options
 from vlrl.training.benchmark_flags import BenchConfig, Benches, read_benches
 from vlrl.training.flags import with_underscores
 from vlrl.training.library_options import Option, library_options, read_options
+from vlrl.training.number_ranges import check_option_numbers
 from vlrl.training.options import ConfigError, FileValues, RunConfig
 from vlrl.training.prm import options as prm_options
 from vlrl.training.prm.options import PrmOptions
@@ -76,6 +77,7 @@ def read_grpo_words(words: Sequence[str]) -> GrpoWords:
     check_keys(files, known)
     values = {**files.values, **given}
     check_model(values)
+    check_option_numbers(values, known)
     turns = options.named_tasks(str(values.get("task", RunConfig.task)))
     run, guide, bench = _filled(RunConfig, values), _filled(GuideConfig, values), _filled(BenchConfig, values)
     options.check_run(run)
@@ -99,6 +101,7 @@ def read_prm_words(words: Sequence[str]) -> FileValues:
     check_keys(files, known)
     values = {**files.values, **given}
     check_model(values)
+    check_option_numbers(values, known)
     prm_options.check(_filled(RunConfig, values), _filled(PrmOptions, values))
     return files
 

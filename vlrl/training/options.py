@@ -21,6 +21,7 @@ from vlrl.models.names import TINY_NAMES
 from vlrl.rewards import load_reward
 from vlrl.schema import ANSWER_FORMATS, BOX_FORMATS, Reward, Task
 from vlrl.tasks import default_model, is_built_in
+from vlrl.training.events import read_stop_on
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 GROUP_SHARED = ("auto", "on", "off")
@@ -80,6 +81,10 @@ class RunConfig:
     group_shared: str = field(
         default="auto",
         metadata={"help": "Run a group's prompt and image once: auto (where possible), on (or refuse to run), off."},
+    )
+    stop_on: str | None = field(
+        default=None,
+        metadata={"help": "End the run, with a checkpoint, at one of these events (names with commas, or any; events.jsonl)."},
     )
     dry_run: bool = field(default=False, metadata={"help": "Print the resolved run and stop."})
 
@@ -244,6 +249,10 @@ def check_run(run: RunConfig) -> None:
     if run.dynamic_sampling < 0:
         raise ConfigError(f"--dynamic_sampling {run.dynamic_sampling}: rounds cannot be negative; 0 turns it off")
     read_answer_format(run.answer_format)
+    try:
+        read_stop_on(run.stop_on)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
 
 
 def check_tasks(run: RunConfig, tasks: Iterable[Task]) -> None:

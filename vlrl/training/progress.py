@@ -127,6 +127,15 @@ class StepLog:
             self._live.start()
         self._live.update(table, refresh=True)
 
+    def say(self, text: str) -> None:
+        """A line by itself; a live table stays below it."""
+        console = self._console or (Console(file=sys.stdout) if self._live is None else self._live.console)
+        if self._live is None:
+            console.file.write(text + "\n")
+            console.file.flush()
+        else:
+            console.print(text, markup=False, highlight=False, soft_wrap=True)
+
     def line(self, row: Mapping[str, Any], n_steps: int, eta_s: float | None = None) -> str:
         """`step 3/80  reward 0.412 ±0.201  ...  1.9 s  ETA 2:30`."""
         texts = [(column.line, column.text(row)) for column in self.columns]

@@ -23,6 +23,8 @@ from vlrl.schema import Sample, SampleError, Task
 from vlrl.tasks.rubric import Rubric, answer_problem_of, try_once, with_planned_steps
 from vlrl.tasks.rubric import choose as rubric_for
 from vlrl.training.config import Config
+from vlrl.training.events import Event
+from vlrl.training.flight_recorder import data_events
 from vlrl.training.options import ConfigError
 
 N_SYNTHETIC_TRAIN = 20_000
@@ -155,6 +157,17 @@ def planned_steps(config: Config, n_samples: int) -> int:
     per_step = grpo.per_device_train_batch_size * PartialState().num_processes * grpo.gradient_accumulation_steps
     steps: int = math.ceil(grpo.num_train_epochs * n_samples * config.group_size / per_step)
     return steps
+
+
+def data_events_of(config: Config, data: RunData, n_processes: int) -> list[Event]:
+    """What a run's own file of samples makes known before its first step: copies, and how often all of it is passed over."""
+    if config.run.data is None:
+        return []
+    grpo = config.grpo
+    rows = [data.train.get(i) for i in range(data.train.n)]
+    keys = [repr((row.question, row.images, row.video)) for row in rows]
+    n_prompts = grpo.per_device_train_batch_size * n_processes * grpo.gradient_accumulation_steps // config.group_size
+    return data_events(keys, [row.id for row in rows], max(1, n_prompts), planned_steps(config, data.train.n))
 
 
 def fit_length(config: Config, loaded: LoadedModel, data: RunData) -> str:

@@ -25,7 +25,11 @@ from vlrl.models.load import LoadedModel
 from vlrl.models.vision_encoder import freeze_vision as freeze
 from vlrl.models.vision_encoder import with_targets
 from vlrl.schema import Task
+from vlrl.training.events import EventLog
+from vlrl.training.finite import check_weights, remedies
+from vlrl.training.flight_recorder import RunFacts
 from vlrl.training.progress import SFT_COLUMNS, StepLog
+from vlrl.training.recorded_steps import RecordedSteps
 from vlrl.training.unused_weights import decide_search, has_pixels, leaves_weights_unused, with_vision_zeros
 
 
@@ -59,7 +63,7 @@ class MuonWithAdamW(torch.optim.Optimizer):
             part.zero_grad(set_to_none)
 
 
-class _Trainer(SFTTrainer):
+class _Trainer(RecordedSteps, SFTTrainer):
     """`SFTTrainer` with one readable line a logged step, and the mean over the tokens of all processes."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -71,7 +75,7 @@ class _Trainer(SFTTrainer):
 
     def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """TRL's own. Where DDP expects a gradient of every weight, a batch without images gives the vision encoder zeros."""
-        found = super().compute_loss(model, inputs, *args, **kwargs)  # type: ignore[no-untyped-call]
+        found = super().compute_loss(model, inputs, *args, **kwargs)
         return found if isinstance(found, tuple) else with_vision_zeros(found, model, self.args, has_pixels(inputs))
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -82,6 +86,8 @@ class _Trainer(SFTTrainer):
             with open(os.path.join(str(self.args.output_dir), "metrics.jsonl"), "a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
             self.steps.show(row, self.state.max_steps)
+            self.record(row)
+        self.end_if_asked()
 
 
 def supervise(
@@ -98,13 +104,14 @@ def supervise(
     freeze_vision: bool = False,
     peft_config: PeftConfig | None = None,
     target: str = SFT_TARGETS[0],
+    events: EventLog | None = None,
 ) -> float:
     """Train `loaded.model` in place for `steps` steps of `batch_size` samples a process; returns the seconds it took.
 
     Cosine schedule with a tenth of warm-up; precision, seed, checkpointing and Adam's betas as in the GRPO stage. `muon`: for a
     small model that starts from random weights (adapters take AdamW). Samples are taken in their order (shuffle them
     before), so a curriculum stays one. Adapters are merged at the end. `target`: what is imitated
-    (`vlrl.models.inputs.SFT_TARGETS`).
+    (`vlrl.models.inputs.SFT_TARGETS`). `events`: where its events go. Raises RunStopped where a number is not finite.
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "metrics.jsonl").unlink(missing_ok=True)
@@ -127,6 +134,9 @@ def supervise(
     )
     for callback in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(callback)
+    if events is not None:
+        events.begin("sft")
+    trainer.record_to(events, RunFacts("sft"))
     started = time.monotonic()
     with trainer.steps:
         trainer.train()
@@ -173,6 +183,7 @@ def _finish(trainer: Any, loaded: LoadedModel, folder: Path) -> None:
     if hasattr(model, "merge_and_unload"):
         loaded.model = model.merge_and_unload()
         trainer.model = loaded.model
+        check_weights(loaded.model, "the model with its merged adapters", remedies(trainer.args))
     trainer.save_model(str(partial))
     if trainer.accelerator.is_main_process:
         loaded.processor.save_pretrained(partial)

@@ -5,6 +5,7 @@ Not here: what a model is (`vlrl.models.load`), and checkpoints on the way (`vlr
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 from pathlib import Path
@@ -16,7 +17,8 @@ from transformers import AutoModelForImageTextToText, TrainingArguments
 from trl import ModelConfig, get_quantization_config  # type: ignore[attr-defined]
 
 from vlrl.models.load import LoadedModel, load_model
-from vlrl.models.names import TINY_NAMES
+from vlrl.models.names import TINY_NAMES, ModelError
+from vlrl.training.finite import check_weights, largest_weight, non_finite_weights, remedies, weights_line
 from vlrl.training.options import RunConfig
 
 
@@ -49,6 +51,11 @@ def load_start(
     if not extra and not arguments.use_cpu and torch.cuda.is_available():
         module: torch.nn.Module = loaded.model
         module.to(PartialState().device)
+    if not math.isfinite(largest_weight(loaded.model.parameters())):
+        bad = non_finite_weights(loaded.model.named_parameters())
+        raise ModelError(
+            f"--model_name_or_path {name} {weights_line(bad)}; it cannot be trained, take another model or checkpoint"
+        )
     return loaded
 
 
@@ -105,6 +112,7 @@ def save_final(trainer: Any, loaded: LoadedModel, folder: Path, base: str) -> Pa
 
             whole = AutoModelForImageTextToText.from_pretrained(base, dtype=loaded.model.dtype)
             merged = PeftModel.from_pretrained(whole, str(folder / "adapter")).merge_and_unload()
+            check_weights(merged, "the model with its merged adapters", remedies(trainer.args))
             merged.save_pretrained(partial)
     else:
         trainer.save_model(str(partial))

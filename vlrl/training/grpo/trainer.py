@@ -10,14 +10,16 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from accelerate import PartialState
+from accelerate.utils import gather_object
 from transformers import PrinterCallback
 from transformers.trainer_callback import ProgressCallback
 from trl.trainer.grpo_config import GRPOConfig
@@ -29,15 +31,23 @@ from vlrl.models.vision_encoder import with_targets
 from vlrl.rewards import as_trl
 from vlrl.schema import Reward, Sample, Score, Task
 from vlrl.training.checkpoints import RunStopped, WholeCheckpoints
+from vlrl.training.events import Event, EventLog
+from vlrl.training.finite import LARGEST
+from vlrl.training.flight_recorder import Batch, RewardFacts, RunFacts
 from vlrl.training.grpo.dynamic_sampling_rules import remembering
 from vlrl.training.grpo.episodes import Curriculum, Episodes
 from vlrl.training.grpo.imitation import Guide
 from vlrl.training.grpo.resume import KeptGenerations
 from vlrl.training.progress import StepLog, grpo_columns, write_completions
+from vlrl.training.recorded_steps import RecordedSteps
 from vlrl.training.unused_weights import decide_search, leaves_weights_unused
 
+NOT_SAMPLED = ("probability tensor contains", "device-side assert")
+"""What PyTorch says when it draws from probabilities that are not finite: on a CPU, and on a GPU, where the words of the
+assertion go to the console and other faults have the same name."""
 
-class Trainer(WholeCheckpoints, KeptGenerations, Episodes):
+
+class Trainer(RecordedSteps, WholeCheckpoints, KeptGenerations, Episodes):
     """`GRPOTrainer` on `Samples`, each with the prompt of its own task, scored by vlrl's rewards.
 
     `base`: the reward whose value those that need one build on. `applies`: which reward scores which sample (default: each one
@@ -45,7 +55,7 @@ class Trainer(WholeCheckpoints, KeptGenerations, Episodes):
     equal rewards are replaced (0: off). `freeze_vision`: train the language model only. `group_shared`: run prompts and images
     once a group where that is possible ("auto"), or refuse to run otherwise ("on", raises NotShared), or never ("off").
     `guide`: how thoughts are corrected, imitated and weighed. `episodes`: the samples are episodes. `curriculum`: easier deals
-    first.
+    first. `events`: where the run's events go.
     """
 
     def __init__(
@@ -65,6 +75,7 @@ class Trainer(WholeCheckpoints, KeptGenerations, Episodes):
         guide: Guide = Guide(),  # noqa: B008 (frozen)
         episodes: bool = False,
         curriculum: Curriculum | None = None,
+        events: EventLog | None = None,
     ) -> None:
         self._banned = vision_token_ids(loaded)
         kwargs: dict[str, Any] = dict(args.generation_kwargs or {})  # type: ignore[arg-type]  # a str only before it is parsed
@@ -90,6 +101,10 @@ class Trainer(WholeCheckpoints, KeptGenerations, Episodes):
             peft_config=with_targets(peft_config, freeze_vision),
         )
         self._samples = samples
+        self._row_ids: list[str] = []
+        ranges = tuple(RewardFacts(reward.name, reward.low, reward.high) for reward in rewards)
+        moves = curriculum is not None or any("step" in reward.needs for reward in rewards)
+        self.record_to(events, RunFacts("grpo", ranges, args.max_completion_length, moves))
         self._banned_set = frozenset(self._banned)
         self._started: tuple[float, int] | None = None
         self._start_sampling(dynamic_sampling)
@@ -122,10 +137,69 @@ class Trainer(WholeCheckpoints, KeptGenerations, Episodes):
                     f"a completion of sample {row['sample'].id!r} holds vision tokens {words}; they are banned from"
                     " sampling, so the generation backend ignored the ban"
                 )
-        self._log_completion_extra("id", [row["sample"].id for row in inputs])
+        self._row_ids = [row["sample"].id for row in inputs]
+        self._log_completion_extra("id", self._row_ids)
         self._log_completion_extra("truncated", [not ids or ids[-1] not in self._ends for ids in completion_ids_list])
         self._log_completion_extra("n_tokens", [len(ids) for ids in completion_ids_list])
-        return super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+        rewards_BR = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+        self._check_rewards(rewards_BR)
+        return rewards_BR
+
+    def _check_rewards(self, rewards_BR: torch.Tensor) -> None:
+        """Raises RunStopped, on every process alike, where a reward is infinite in 32 bits or its square would be. NaN stands
+        for "does not apply"."""
+        too_large_BR = (rewards_BR * self.reward_weights.to(rewards_BR.device)).abs() > LARGEST
+        if not bool(too_large_BR.any()):
+            return
+        ids = [one for rank in gather_object([self._row_ids]) for one in rank]
+        places = too_large_BR.nonzero().tolist()
+        row, column = places[0]
+        name, value = self.reward_func_names[column], float(rewards_BR[row, column])
+        self.stop_at(
+            self.state.global_step + 1,
+            f"reward {name} is {value:g} (larger than advantages can be computed with)",
+            list(dict.fromkeys(ids[i] for i, _ in places)),
+            {"reward": name, "value": value},
+            "scale that reward: values within -1 to 1 are usual",
+        )
+
+    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        """The batch with the sample of each row. Raises RunStopped where the model's probabilities are not finite, so that
+        nothing can be sampled from them."""
+        try:
+            batch = super()._generate_and_score_completions(inputs)
+        except RuntimeError as error:
+            if not any(words in str(error) for words in NOT_SAMPLED):
+                raise
+            self._stop_sampling(error)
+        if self.model.training:
+            batch["sample_ids"] = list(self._row_ids)
+            self._watch_rewards()
+        return batch
+
+    def _stop_sampling(self, error: RuntimeError) -> NoReturn:
+        """Not every process may have met it, so that each says so itself."""
+        why = str(error).partition("\n")[0]
+        quantity = f"the model's next-token probabilities are not finite ({why})"
+        try:
+            self.stop_at(self.state.global_step + 1, quantity, [], {})
+        except RunStopped as stopped:
+            if not self.accelerator.is_main_process:
+                print(f"stopped: {stopped}", file=sys.stderr, flush=True)
+            raise stopped from error
+
+    def _watch_rewards(self) -> None:
+        """A batch in which no reward applied to any completion is an event at once."""
+        rewards = self._metrics["train"]["reward"]
+        if self.events is not None and rewards and math.isnan(rewards[-1]):
+            ids = tuple(dict.fromkeys(self._logs["extra"]["id"]))
+            n, names = len(self._logs["extra"]["id"]), ", ".join(self.reward_func_names)
+            message = f"no reward ({names}) applied to any of the {n} completions of a batch"
+            self.events.add_once(Event(self.state.global_step + 1, "no_rewards", message, ids, {"n": n}))
+
+    def sample_ids(self, inputs: Any) -> list[str]:
+        parts = inputs.get("parts") or [inputs]
+        return [name for part in parts for name in part.get("sample_ids") or ()]
 
     @property
     def _ends(self) -> set[int]:
@@ -137,8 +211,11 @@ class Trainer(WholeCheckpoints, KeptGenerations, Episodes):
         if self._started is None:
             self._started = (time.monotonic(), max(self.state.global_step - 1, 0))
         super().log(logs, start_time)
-        if not self.accelerator.is_main_process:
-            return
+        if self.accelerator.is_main_process:
+            self._write_step(logs)
+        self.end_if_asked()
+
+    def _write_step(self, logs: Mapping[str, Any]) -> None:
         row: dict[str, Any] = {"step": self.state.global_step, **logs}
         row = {key: None if isinstance(v, float) and not math.isfinite(v) else v for key, v in row.items()}
         folder = Path(self.args.output_dir)
@@ -148,6 +225,8 @@ class Trainer(WholeCheckpoints, KeptGenerations, Episodes):
             write_completions(folder / "completions" / f"step_{row['step']:06d}.jsonl", row["step"], self._logs)
             eta_s = self._eta_s(row.get("step_time") or 0.0)
             self.steps.show(row, self.state.max_steps, eta_s)
+        extra = self._logs["extra"]
+        self.record(row, Batch(list(extra["id"]), list(extra["truncated"])))
 
     def _eta_s(self, step_time_s: float) -> float:
         started, first = self._started or (time.monotonic(), 0)

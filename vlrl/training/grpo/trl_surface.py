@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         aux_loss_enabled: bool
         multi_objective_aggregation: str
         reward_weights: torch.Tensor
+        reward_func_names: list[str]
         eos_token_ids: list[int]
         use_vllm: bool
         use_transformers_continuous_batching: bool

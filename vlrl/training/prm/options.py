@@ -19,6 +19,7 @@ TASK = "prm"
 LOSSES = ("mse", "bce")
 USED = {
     "task", "data", "eval_data", "image_root", "limit", "eval_limit", "min_pixels", "max_pixels", "freeze_vision", "dry_run",
+    "stop_on",
 }  # fmt: skip
 """The options of every run that mean something here."""
 

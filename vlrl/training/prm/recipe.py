@@ -28,6 +28,9 @@ from vlrl.models.value_head import Encoder, StepValueModel, hidden_size, save_he
 from vlrl.models.vision_encoder import freeze_vision, with_targets
 from vlrl.tasks.evaluate import write_json
 from vlrl.training import banner, report, run_folder, weights
+from vlrl.training.events import EventLog, read_stop_on
+from vlrl.training.finite import check_weights, remedies
+from vlrl.training.flight_recorder import RunFacts
 from vlrl.training.prm.config import PrmRun
 from vlrl.training.prm.drawing import draw_loss_and_calibration, draw_step_values
 from vlrl.training.prm.measuring import Measured, measure_values
@@ -92,6 +95,11 @@ def train_value_model(config: PrmRun, say: Say) -> None:
     before = measured("before")
     if opened.resuming and PartialState().is_main_process:
         report.drop_after(opened.path / "metrics.jsonl", opened.step)
+    events = EventLog(opened.path if PartialState().is_main_process else None, read_stop_on(config.run.stop_on))
+    events.begin("prm", after=opened.step)
+    trainer.record_to(events, RunFacts("prm"))
+    if PartialState().is_main_process:
+        trainer.take_up_history(report.read_metrics(opened.path / "metrics.jsonl"))
     started = time.monotonic()
     with trainer.steps:
         trainer.train(resume_from_checkpoint=opened.checkpoint)
@@ -221,6 +229,7 @@ def make_trainer(
 def save_value_model(trainer: PrmTrainer, loaded: LoadedModel, folder: Path) -> None:
     """`final/`: backbone (adapters merged) and processor that load with `from_pretrained`, the head beside them; complete or
     absent."""
+    trainer.check_trained_weights()
     model: StepValueModel = trainer.accelerator.unwrap_model(trainer.model)
     backbone: Any = model.backbone
     if hasattr(backbone, "merge_and_unload"):
@@ -228,6 +237,7 @@ def save_value_model(trainer: PrmTrainer, loaded: LoadedModel, folder: Path) -> 
             backbone.save_pretrained(folder / "adapter")
         model.backbone = backbone.merge_and_unload()
         loaded.model = model.backbone
+        check_weights(loaded.model, "the model with its merged adapters", remedies(trainer.args))
     if PartialState().is_main_process:
         final, partial = folder / "final", folder / "final.partial"
         model.backbone.save_pretrained(partial)

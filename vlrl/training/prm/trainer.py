@@ -18,6 +18,7 @@ from vlrl.data.step_values import StepRecord, weights
 from vlrl.models.value_head import Encoded, Encoder, StepValueModel, load_backbone, load_head, save_head
 from vlrl.training.checkpoints import WholeCheckpoints
 from vlrl.training.progress import VALUE_COLUMNS, StepLog
+from vlrl.training.recorded_steps import RecordedSteps
 from vlrl.training.unused_weights import has_pixels, with_vision_zeros
 
 MIN_PREFERENCE_GAP = 0.25
@@ -75,7 +76,7 @@ class Records(Dataset[dict[str, Any]]):
         }
 
 
-class PrmTrainer(WholeCheckpoints):
+class PrmTrainer(RecordedSteps, WholeCheckpoints):
     """`Trainer` of a `StepValueModel`. The loss is the mean over solutions of their weighted steps' losses."""
 
     def __init__(
@@ -115,6 +116,8 @@ class PrmTrainer(WholeCheckpoints):
             with (Path(str(self.args.output_dir)) / "metrics.jsonl").open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
             self.steps.show(row, self.state.max_steps)
+            self.record(row)
+        self.end_if_asked()
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         """Backbone (of adapters: these alone), head and processor."""

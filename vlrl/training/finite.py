@@ -1,0 +1,238 @@
+"""A run stops at the first number that is not finite, before it reaches a weight or a file.
+
+Every optimizer step looks at the losses and the norm of the gradient before the weights are changed, and at the weights
+afterwards: one scalar of the device each, and where there are several processes one more, so that all stop together. What is
+looked for on a failure (which samples, which weights, which checkpoint is sound) costs nothing before.
+
+With fp16 the gradient scaler skips steps whose gradient overflows, which is how it finds its scale: such steps are let pass,
+`MAX_SKIPPED` in a row are not.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+from accelerate.utils import gather_object
+from safetensors import SafetensorError, safe_open
+from torch.distributed.tensor import DTensor
+from torch.nn.utils import get_total_norm
+from transformers import Trainer, TrainerCallback, TrainingArguments
+
+from vlrl.training.checkpoints import RunStopped, WholeCheckpoints, last_checkpoint
+from vlrl.training.events import Event, EventLog
+
+LARGEST = 1e18
+"""Numbers beyond this count as not finite: their squares, which Adam and standard deviations take, overflow 32 bits."""
+MAX_SKIPPED = 20
+"""Steps in a row that fp16's gradient scaler may skip. It starts at 2^16 and halves: beyond, gradients overflow unscaled."""
+SKIPPED_SAID = 10
+"""Steps in a row that it skips before the flight recorder says so."""
+
+
+def largest_weight(weights: Iterable[torch.Tensor]) -> float:
+    """The largest magnitude among tensors, those of other processes' shards excepted; NaN where one is NaN. One fused pass."""
+    local = [part for part in map(_local, weights) if part.is_floating_point() and part.numel()]
+    return float(get_total_norm(local, math.inf)) if local else 0.0
+
+
+def _local(weight: torch.Tensor) -> torch.Tensor:
+    """What this process holds of a weight: all of it, or its shard (FSDP, ZeRO-3)."""
+    shard = getattr(weight, "ds_tensor", weight)
+    return shard.to_local() if isinstance(shard, DTensor) else shard.detach()
+
+
+def non_finite_weights(weights: Iterable[tuple[str, torch.Tensor]]) -> list[str]:
+    """The names of the weights that hold NaN or an infinity."""
+    return [name for name, weight in weights if not math.isfinite(largest_weight([weight]))]
+
+
+def check_weights(model: torch.nn.Module, what: str, todo: str) -> None:
+    """Raises RunStopped where a weight of `model` is not finite. The message is `what`, which they are, and `todo`."""
+    if not math.isfinite(largest_weight(model.parameters())):
+        raise RunStopped(f"{what} {weights_line(non_finite_weights(model.named_parameters()))}; {todo}")
+
+
+def weights_line(names: Sequence[str]) -> str:
+    """`has 3 weights that are not finite, the first: lm_head.weight`."""
+    return f"has {len(names)} weights that are not finite" + (f", the first: {names[0]}" if names else "")
+
+
+def sound_checkpoints(folder: Path, before: int | None = None) -> list[Path]:
+    """The checkpoints of a run whose weights are finite, the newest first; `before` a step, if one is named."""
+    steps = {
+        path: int(match[1]) for path in folder.glob("checkpoint-*") if (match := re.fullmatch(r"checkpoint-(\d+)", path.name))
+    }
+    newest_first = sorted((path for path in steps if before is None or steps[path] < before), key=lambda path: -steps[path])
+    return [path for path in newest_first if not _bad_in_files(path)]
+
+
+def _bad_in_files(checkpoint: Path) -> bool:
+    """Whether a file of weights holds numbers that are not finite, or cannot be read."""
+    for path in checkpoint.glob("*.safetensors"):
+        try:
+            with safe_open(str(path), framework="pt") as file:
+                if any(not math.isfinite(largest_weight([file.get_tensor(name)])) for name in file.keys()):  # noqa: SIM118
+                    return True
+        except (OSError, SafetensorError, ValueError):
+            return True
+    return False
+
+
+class FiniteSteps(Trainer):
+    """To be put before another transformers `Trainer`: it stops at numbers that are not finite, on all processes together, and
+    neither saves nor resumes from weights that are not."""
+
+    events: EventLog | None = None
+    """Where the run's events go; set by whoever makes the trainer."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._losses: list[tuple[torch.Tensor, Sequence[str]]] = []
+        self._n_skipped = 0
+        super().__init__(*args, **kwargs)
+        self.add_callback(_AfterStep(self))
+
+    def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        """The trainer's own; the loss of each micro-batch is looked at when the step is complete."""
+        samples = self.sample_ids(inputs)
+        found = super().compute_loss(model, inputs, *args, **kwargs)
+        if model.training:
+            loss = found[0] if isinstance(found, tuple) else found
+            self._losses.append((loss.detach(), samples))
+        return found
+
+    def sample_ids(self, inputs: Any) -> list[str]:
+        """The samples of a micro-batch, as far as they are known."""
+        return list(inputs.get("sample_ids") or ()) if isinstance(inputs, Mapping) else []
+
+    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
+        """The trainer's own, the last thing it does before the weights are changed."""
+        norm = super()._get_grad_norm(model, grad_norm)  # type: ignore[no-untyped-call]
+        self._check_gradient(norm)
+        return norm
+
+    def _check_gradient(self, norm: Any) -> None:
+        """Raises RunStopped on every process where a loss or the gradient of any is not finite."""
+        losses, self._losses = self._losses, []
+        if isinstance(norm, DTensor):
+            norm = norm.full_tensor()
+        device = self.accelerator.device
+        numbers = [loss.float().reshape(()).to(device) for loss, _ in losses]
+        if norm is not None:  # DeepSpeed has none before its first step
+            numbers.append(torch.as_tensor(norm, dtype=torch.float32, device=device).reshape(()))
+        if not numbers or not self._anywhere(~(torch.stack(numbers).abs() <= LARGEST).all()):
+            self._n_skipped = 0
+            return
+        if self.accelerator.mixed_precision == "fp16" and self._n_skipped < MAX_SKIPPED:
+            self._n_skipped += 1
+            if self._n_skipped == SKIPPED_SAID:
+                self._say_skipped()
+            return
+        bad = [(float(loss), ids) for loss, ids in losses if not abs(float(loss)) <= LARGEST]
+        shown = [(value, ids) for rank in gather_object([bad]) for value, ids in rank]
+        samples = list(dict.fromkeys(one for _, ids in shown for one in ids))
+        whole = list(dict.fromkeys(one for rank in gather_object([[one for _, ids in losses for one in ids]]) for one in rank))
+        values: dict[str, float | str] = {"grad_norm": "unknown" if norm is None else float(norm)}
+        if shown:
+            values["loss"] = shown[0][0]
+        quantity = f"the loss is {shown[0][0]:g}" if shown else f"the norm of the gradient is {float(norm):g}"
+        if self._n_skipped:
+            quantity += f", as in the {self._n_skipped} steps before (fp16 skipped them)"
+        self.stop_at(self.state.global_step + 1, quantity, samples or whole, values)
+
+    def _anywhere(self, flag: torch.Tensor) -> bool:
+        """Whether a flag is set on any process."""
+        if self.accelerator.num_processes > 1:
+            flag = self.accelerator.gather(flag.reshape(1)).any()
+        return bool(flag)
+
+    def check_trained_weights(self) -> None:
+        """Raises RunStopped on every process where a weight that is trained is not finite on any."""
+        model = self.model_wrapped
+        largest = largest_weight(p for p in model.parameters() if p.requires_grad)
+        if not self._anywhere(torch.tensor(not math.isfinite(largest), device=self.accelerator.device)):
+            return
+        names = [name for rank in gather_object([non_finite_weights(model.named_parameters())]) for name in rank]
+        names = list(dict.fromkeys(names))
+        quantity = f"the model {weights_line(names)}"
+        self.stop_at(self.state.global_step, quantity, [], {"n_weights": len(names)})
+
+    def save_model(self, *args: Any, **kwargs: Any) -> None:
+        """The trainer's own, unless a weight is not finite. Raises RunStopped."""
+        self.check_trained_weights()
+        super().save_model(*args, **kwargs)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        """The trainer's own; a checkpoint whose weights are not finite is refused. Raises RunStopped."""
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        loaded = self.model_wrapped if model is None else model
+        if not self._anywhere(
+            torch.tensor(not math.isfinite(largest_weight(loaded.parameters())), device=self.accelerator.device)
+        ):
+            return
+        names = non_finite_weights(loaded.named_parameters())
+        path = Path(resume_from_checkpoint)
+        step = int(match[1]) if (match := re.search(r"-(\d+)$", path.name)) else None
+        others = sound_checkpoints(path.parent, before=step)
+        instead = f"--resume_from_checkpoint {others[0]}" if others else "another --output_dir, from the start"
+        raise RunStopped(f"checkpoint {path} {weights_line(names)}, and cannot be resumed from; go on with {instead}")
+
+    def _say_skipped(self) -> None:
+        if self.events is not None:
+            message = f"fp16 skipped the last {self._n_skipped} steps, since their gradients overflowed"
+            self.events.add_once(Event(self.state.global_step + 1, "skipped_steps", message, values={"n": self._n_skipped}))
+
+    def stop_at(
+        self, step: int, quantity: str, samples: Sequence[str], values: Mapping[str, Any], try_this: str | None = None
+    ) -> NoReturn:
+        """Leave the event and raise RunStopped. `try_this`: what to do, where it is not the usual."""
+        message = f"{quantity} in step {step}"
+        if self.events is not None:
+            self.events.add(Event(step, "non_finite", message, tuple(samples), values), on_console=False)
+        raise RunStopped(f"{message}{_of_samples(samples)}. {self._safe()}. Before that, {try_this or remedies(self.args)}")
+
+    def _safe(self) -> str:
+        """What was saved, and how to go on from there."""
+        folder = Path(str(self.args.output_dir))
+        if not isinstance(self, WholeCheckpoints):
+            return "Nothing of this stage was saved; start it again"
+        sound = sound_checkpoints(folder)
+        if not sound:
+            return "Nothing of it was saved, and there is no checkpoint yet; start again with another --output_dir"
+        which = "true" if str(sound[0]) == last_checkpoint(folder) else sound[0]
+        return f"Nothing of it was saved; go on from {sound[0].name} by --output_dir {folder} --resume_from_checkpoint {which}"
+
+
+class _AfterStep(TrainerCallback):
+    """Looks at the weights once an optimizer step has changed them."""
+
+    def __init__(self, trainer: FiniteSteps) -> None:
+        self.trainer = trainer
+
+    def on_step_end(self, *_args: Any, **_kwargs: Any) -> None:
+        self.trainer.check_trained_weights()
+
+
+N_NAMED = 4
+"""Samples that the message names."""
+
+
+def _of_samples(samples: Sequence[str]) -> str:
+    """` (samples a, b and 3 more)`."""
+    if not samples:
+        return ""
+    left = len(samples) - N_NAMED
+    return f" (samples {', '.join(samples[:N_NAMED])}" + (f" and {left} more)" if left > 0 else ")")
+
+
+def remedies(args: TrainingArguments) -> str:
+    """What to try, with this run's values."""
+    tries = ["--bf16 true in place of --fp16 true"] if args.fp16 else []
+    tries.append(f"a lower --learning_rate (now {args.learning_rate:g})")
+    if not 0 < args.max_grad_norm <= 1:
+        tries.append(f"--max_grad_norm 1 (now {args.max_grad_norm:g})")
+    return f"try {' or '.join(tries)}"
