@@ -46,7 +46,7 @@ from data_prep.writing import (
     numbered_path,
     whole_number,
 )
-from vlrl.data.images import as_rgb, displayed_size
+from vlrl.data.images import ImageError, as_rgb, displayed_size, opened_image
 from vlrl.schema import COORDS, Sample
 
 FORMATS = {
@@ -191,10 +191,10 @@ def image_cells(row: Mapping[str, Any]) -> list[str | bytes]:
 def embedded_size_px(data: bytes) -> tuple[int, int]:
     """Width and height in pixels of an image in memory, EXIF rotation applied. Raises BadRow."""
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with opened_image(io.BytesIO(data), "the image in the row") as image:
             return displayed_size(image)
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise BadRow(f"cannot read the image in the row: {error}") from error
+    except ImageError as error:
+        raise BadRow(str(error)) from error
 
 
 def export_embedded(samples: Sequence[Sample], inputs: Sequence[Input], target: Target, report: Report) -> list[Sample]:
@@ -208,7 +208,7 @@ def export_embedded(samples: Sequence[Sample], inputs: Sequence[Input], target: 
     for address, where, name, data in _embedded(inputs, wanted):
         try:
             file_of[address] = str(_save(data, target.export_images, name))
-        except (OSError, Image.DecompressionBombError) as error:
+        except (OSError, ImageError) as error:
             report.bad(where, f"cannot decode its image: {error}")
     return [
         replace(sample, images=tuple(file_of.get(image, image) for image in sample.images))
@@ -232,7 +232,7 @@ def _embedded(inputs: Sequence[Input], wanted: set[str]) -> Iterator[tuple[str, 
 
 def _save(data: bytes, folder: Path, name: str) -> Path:
     """Write an image unchanged, or as an RGB PNG file where its mode or format is not a common one; returns the file."""
-    with Image.open(io.BytesIO(data)) as image:
+    with opened_image(io.BytesIO(data), "the image in the row") as image:
         suffix = _AS_THEY_ARE.get(image.format or "")
         if suffix is None or image.mode not in ("RGB", "L") or "transparency" in image.info:
             data, suffix = _as_rgb_png(image), ".png"

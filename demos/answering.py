@@ -4,38 +4,58 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from PIL import Image
 
+from demos.model_list import ModelList, Refused
+from vlrl.models.names import TINY_NAMES
 from vlrl.rewards.scoring import described
 from vlrl.schema import Sample, Task
 from vlrl.tasks import KNOWN
 
-MAX_PIXELS = 40_000_000
-"""Larger uploads are refused before they are decoded."""
-
-
-class Refused(ValueError):
-    """What a visitor gave cannot be used; the message says why."""
+LOAD_WAIT_S = 30.0
+"""Seconds that a question waits for its model; loading goes on afterwards."""
+LOAD_ALONE_S = 600.0
+"""Seconds that a large model may load before another one may be started beside it."""
+LOAD_S = 3600.0
+"""Seconds that the page's own first load may take before nobody waits for it."""
+TURN_S = 120.0
+"""Seconds that a question waits for the one before it."""
+ANSWER_S = 120.0
+"""Seconds after which an answer is cut off."""
+STEP_S = 0.5
+"""Seconds between the signs of life of a question with several answers: at each of them a visitor who has left is noticed."""
+KEPT_PX = 2_000_000
+"""Pixels of an uploaded image that stays in memory for its visitor; a larger one is scaled down."""
+UPLOAD_FORMATS = frozenset({"JPEG", "MPO", "PNG", "WEBP", "BMP", "GIF", "TIFF"})
+"""Plain image formats. Pillow also hands files to other programs (EPS)."""
 
 
 def open_upload(path: str) -> Image.Image:
-    """An uploaded image as RGB. Raises Refused for anything else, and for what would fill the memory."""
-    from vlrl.data.images import ImageError, image_size, open_image
+    """An uploaded image as RGB, of at most `KEPT_PX` pixels. Raises Refused for anything else, and for what would fill the
+    memory."""
+    from vlrl.data.images import ImageError, ImageTooLarge, as_rgb, max_image_pixels, opened_image
 
     try:
-        width, height = image_size(path)
-        if width * height > MAX_PIXELS:
-            raise Refused(f"the image has {width}x{height} pixels; {MAX_PIXELS // 10**6} million are the most")
-        image = open_image(path)
+        with opened_image(path, "this file") as image:
+            width, height = image.size
+            thin = max(width, height) > 200 * min(width, height)
+            if image.format not in UPLOAD_FORMATS:
+                raise ImageError(f"{image.format} is not taken")
+            rgb = Image.new("RGB", (1, 1)) if thin else as_rgb(image)
+    except ImageTooLarge as error:
+        raise Refused(f"this image is too large; {max_image_pixels():,} pixels are the most") from error
     except ImageError as error:
         raise Refused("this file is not an image that can be read; give a JPEG, PNG or WebP") from error
-    if max(width, height) > 200 * min(width, height):
+    if thin:
         raise Refused(f"an image of {width}x{height} pixels is too thin")
-    return image
+    scale = (KEPT_PX / (rgb.width * rgb.height)) ** 0.5
+    return rgb if scale >= 1 else rgb.resize((max(1, int(rgb.width * scale)), max(1, int(rgb.height * scale))))
 
 
 def open_drawing(drawing: Mapping[str, Any] | None) -> Image.Image:
@@ -51,46 +71,108 @@ def open_drawing(drawing: Mapping[str, Any] | None) -> Image.Image:
     return image
 
 
-class Models:
-    """At most one model in memory, and one question at a time. `tasks`: those that are asked about."""
+class Stopping:
+    """Stops a generation when it is asked to; transformers calls it after each token."""
 
-    def __init__(self, tasks: Mapping[str, Task] = KNOWN) -> None:
+    def __init__(self) -> None:
+        self.asked = threading.Event()
+
+    def __call__(self, input_ids: Any, scores: Any, **kwargs: Any) -> Any:
+        import torch
+
+        return torch.full((input_ids.shape[0],), self.asked.is_set(), dtype=torch.bool, device=input_ids.device)
+
+
+class Models:
+    """The embedded models and one other in memory, and one question at a time. `tasks`: those that are asked about.
+
+    A load that takes long goes on beside, and whoever asked is told so; a question ends after `ANSWER_S`, or when its visitor
+    leaves (the generator is closed).
+    """
+
+    def __init__(self, models: ModelList, tasks: Mapping[str, Task] = KNOWN) -> None:
+        self.models = models
         self._tasks = tasks
-        self._lock = threading.Lock()
-        self._name = ""
-        self._loaded: Any = None
+        self._asking, self._changing = threading.Lock(), threading.Lock()
+        self._loaded: dict[str, Any] = {}
+        self._loading: dict[str, tuple[threading.Thread, float]] = {}
+        """What is being loaded, and since when."""
+        self._failed: dict[str, str] = {}
 
     def warm(self, name: str) -> None:
-        """Load a model before anybody asks; if it cannot be loaded, the error is shown when somebody does."""
-        with contextlib.suppress(Refused), self._lock:
-            self._load(name)
+        """Load a model before anybody asks; if it cannot be loaded, that is said when somebody does."""
+        with contextlib.suppress(Refused):
+            self.load(name, LOAD_S)
+
+    def load(self, name: str, wait_s: float | None = None) -> Any:
+        """A model of the list, loaded. Raises Refused for another name, one that cannot be loaded, and where loading goes on
+        for more than `wait_s` seconds."""
+        source, wait_s = self.models.source(name), LOAD_WAIT_S if wait_s is None else wait_s
+        with self._changing:
+            if source in self._loaded:
+                return self._loaded[source]
+            if source not in self._loading:
+                self._check_room(source)
+                self._failed.pop(source, None)
+                self._loading[source] = threading.Thread(target=self._load, args=(source, name), daemon=True), time.monotonic()
+                self._loading[source][0].start()
+            thread, since = self._loading[source]
+        thread.join(max(1.0, since + wait_s - time.monotonic()))
+        with self._changing:
+            if source in self._loaded:
+                return self._loaded[source]
+            if source in self._failed:
+                raise Refused(self._failed[source])
+        raise Refused(f"{name} is still being loaded; ask again in a minute")
+
+    def _check_room(self, source: str) -> None:
+        """Raises Refused while another large model is being loaded."""
+        since = [since for other, (_, since) in self._loading.items() if other not in TINY_NAMES]
+        if source not in TINY_NAMES and since and time.monotonic() - max(since) < LOAD_ALONE_S:
+            raise Refused("another model is being loaded; ask again in a minute, or choose one of the embedded models")
+
+    def _load(self, source: str, name: str) -> None:
+        """Runs beside. What goes wrong is printed where the page was started, as it may name files of that machine."""
+        from vlrl.models.load import load_model
+
+        try:
+            safe: dict[str, Any] = {} if source in TINY_NAMES else {"use_safetensors": True}
+            loaded = load_model(source, trust_remote_code=False, **safe)
+            loaded.model.train(False)
+        except Exception as error:  # noqa: BLE001  a folder of a run may hold anything, and the libraries raise anything for it
+            print(f"{name} ({source}) cannot be loaded: {described(error)}", file=sys.stderr)
+            with self._changing:
+                self._failed[source] = f"{name} cannot be loaded; the console of the page says why"
+                self._loading.pop(source, None)
+            return
+        with self._changing:
+            for other in [kept for kept in self._loaded if kept not in TINY_NAMES and source not in TINY_NAMES]:
+                del self._loaded[other]
+            self._loaded[source] = loaded
+            self._loading.pop(source, None)
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """One question at a time. Raises Refused where others take too long."""
+        if not self._asking.acquire(timeout=TURN_S):
+            raise Refused("the model is busy with other questions; ask again in a minute")
+        try:
+            yield
+        finally:
+            self._asking.release()
 
     def prepare_sample(self, name: str, sample: Sample, image: Image.Image | None) -> Sample:
         """The sample for this model: its coordinate convention and the image's sizes in `meta`."""
         from vlrl.models.inputs import prepare_sample
         from vlrl.models.load import input_size_px
 
-        with self._lock:
-            loaded = self._load(name)
+        loaded = self.load(name)
         if image is None:
             return prepare_sample(dataclasses.replace(sample, meta=without_model_meta(sample)), loaded)
         meta: dict[str, Any] = {**without_model_meta(sample), "coords": loaded.coords, "image_size": list(image.size)}
         if loaded.coords == "resized_px":
             meta["input_size"] = list(input_size_px(loaded.processor, *image.size))
         return dataclasses.replace(sample, meta=meta)
-
-    def _load(self, name: str) -> Any:
-        from vlrl.models.load import load_model
-        from vlrl.models.names import ModelError
-
-        if name != self._name:
-            try:
-                self._loaded = load_model(name)
-            except (ModelError, OSError, ValueError) as error:
-                raise Refused(f"{name} cannot be loaded: {error}") from error
-            self._loaded.model.eval()
-            self._name = name
-        return self._loaded
 
     def _inputs(self, loaded: Any, sample: Sample, image: Image.Image | None) -> Any:
         from vlrl.models.inputs import messages, open_images
@@ -103,51 +185,72 @@ class Models:
         text = loaded.processor.apply_chat_template(words, add_generation_prompt=True, tokenize=False)
         return loaded.processor(text=[text], images=images or None, return_tensors="pt").to(loaded.model.device)
 
-    def stream(self, name: str, sample: Sample, image: Image.Image | None = None, max_tokens: int = 256) -> Iterator[str]:
-        """The greedy answer so far, again and again until it is whole."""
+    @contextlib.contextmanager
+    def _generating(self, loaded: Any, **settings: Any) -> Iterator[tuple[threading.Thread, dict[str, Any]]]:
+        """A generation that runs beside, and is stopped and over when the block is left. Its ids, or what it raised, stand in
+        the dict once the thread is over."""
         import torch
-        from transformers import TextIteratorStreamer
+        from transformers import StoppingCriteriaList
 
         from vlrl.models.load import vision_token_ids
 
-        with self._lock:
-            loaded = self._load(name)
+        stopping, made = Stopping(), dict[str, Any]()
+
+        def work() -> None:
+            try:
+                with torch.inference_mode():
+                    made["ids"] = loaded.model.generate(
+                        **settings, max_time=ANSWER_S, suppress_tokens=vision_token_ids(loaded),
+                        stopping_criteria=StoppingCriteriaList([stopping]),
+                    )  # fmt: skip
+            except Exception as error:  # noqa: BLE001  raised again for whoever asked
+                made["error"] = error
+            finally:
+                if "streamer" in settings:
+                    settings["streamer"].end()
+
+        thread = threading.Thread(target=work, daemon=True)
+        thread.start()
+        try:
+            yield thread, made
+            thread.join()
+            if "error" in made:
+                print(f"generation failed: {described(made['error'])}", file=sys.stderr)
+                raise Refused("the model failed on this question; the console of the page says why")
+        finally:
+            stopping.asked.set()
+            thread.join()
+
+    def stream(self, name: str, sample: Sample, image: Image.Image | None = None, max_tokens: int = 256) -> Iterator[str]:
+        """The greedy answer so far, again and again until it is whole."""
+        from transformers import TextIteratorStreamer
+
+        loaded = self.load(name)
+        with self._alone():
             inputs = self._inputs(loaded, sample, image)
             streamer = TextIteratorStreamer(loaded.tokenizer, skip_prompt=True, skip_special_tokens=True)
-
-            def work() -> None:
-                with torch.inference_mode():
-                    loaded.model.generate(
-                        **inputs, max_new_tokens=max_tokens, do_sample=False, streamer=streamer,
-                        suppress_tokens=vision_token_ids(loaded),
-                    )  # fmt: skip
-
-            thread = threading.Thread(target=work, daemon=True)
-            thread.start()
-            text = ""
-            for piece in streamer:
-                text += piece
-                yield text
-            thread.join()
+            with self._generating(loaded, **inputs, max_new_tokens=max_tokens, do_sample=False, streamer=streamer):
+                text = ""
+                for piece in streamer:
+                    text += piece
+                    yield text
 
     def group(
         self, name: str, sample: Sample, n: int, temperature: float, image: Image.Image | None = None, max_tokens: int = 256
-    ) -> Sequence[str]:
-        """`n` answers sampled at a temperature."""
-        import torch
-
-        from vlrl.models.load import vision_token_ids
-
-        with self._lock:
-            loaded = self._load(name)
+    ) -> Iterator[Sequence[str]]:
+        """`n` answers sampled at a temperature, after empty lists while they are being made."""
+        loaded = self.load(name)
+        with self._alone():
             inputs = self._inputs(loaded, sample, image)
-            with torch.inference_mode():
-                ids = loaded.model.generate(
-                    **inputs, max_new_tokens=max_tokens, do_sample=True, temperature=temperature, top_k=0, top_p=1.0,
-                    num_return_sequences=n, suppress_tokens=vision_token_ids(loaded),
-                )  # fmt: skip
-            answers: list[str] = loaded.tokenizer.batch_decode(ids[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
-            return answers
+            settings = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0, "num_return_sequences": n}
+            with self._generating(loaded, **inputs, **settings, max_new_tokens=max_tokens) as (thread, made):
+                while thread.is_alive():
+                    thread.join(STEP_S)
+                    yield []
+            answers: Sequence[str] = loaded.tokenizer.batch_decode(
+                made["ids"][:, inputs["input_ids"].shape[1] :], skip_special_tokens=True
+            )
+            yield answers
 
 
 def without_model_meta(sample: Sample) -> dict[str, Any]:

@@ -2,15 +2,19 @@
 
 python demos/app.py --run_root runs --port 7860
 python demos/app.py --task examples/own_task.py --data examples/own_task.jsonl
+VLRL_DEMO_AUTH=user:password python demos/app.py --host 0.0.0.0
 """
 
 from __future__ import annotations
 
 import argparse
+import ipaddress
 import os
+import signal
 import sys
+import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 # As a script, Python puts this folder first on the path; `demos` and `vlrl` are found from the one above.
@@ -20,12 +24,21 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import gradio as gr
+from starlette.middleware import Middleware
 
-from demos import page, tabs
+from demos import page, runs_tab, tabs
 from demos.answering import Models
+from demos.components import Html
+from demos.doors import MAX_UPLOAD_BYTES, Doors, Storage
+from demos.model_list import ModelList
 from demos.page_tasks import PageTasks, load_page_tasks
 from demos.runs import Runs
+from vlrl.models.names import model_name_problem
 from vlrl.tasks import KNOWN
+
+AUTH_VARIABLE = "VLRL_DEMO_AUTH"
+SESSIONS = 500
+"""Visitors whose game or upload is kept; of more, those who have done nothing for longest start anew."""
 
 
 def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -34,59 +47,130 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--run_root", type=Path, default=Path("runs"), help="folder of runs; nothing outside it is shown")
     parser.add_argument("--model_name_or_path", default="tiny", help="the model that is chosen first")
+    parser.add_argument(
+        "--allow_hub", action="store_true",
+        help="visitors may type any id of the Hugging Face hub; without it they choose from the embedded models, those of the"
+        " runs, and --model_name_or_path",
+    )  # fmt: skip
     parser.add_argument("--task", action="append", default=[], metavar="MY_TASK.PY", help="a task of yours; may be repeated")
     parser.add_argument(
         "--data", action="append", default=[], type=Path, metavar="SAMPLES.JSONL",
-        help="samples to show as examples of their tasks; may be repeated",
+        help="samples to show, images included, as examples of their tasks; may be repeated",
     )  # fmt: skip
     parser.add_argument("--port", type=int, default=7860)
-    parser.add_argument("--host", default="127.0.0.1", help="where it listens; 0.0.0.0 lets other machines in")
-    parser.add_argument("--share", action="store_true", help="a public address through Gradio's servers")
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="where it listens; 0.0.0.0 lets other machines in, and then asks for --auth"
+    )
+    parser.add_argument("--share", action="store_true", help="a public address through Gradio's servers; asks for --auth")
+    parser.add_argument(
+        "--auth", metavar="USER:PASSWORD",
+        help=f"what visitors log in with; the environment variable {AUTH_VARIABLE} keeps it out of the list of processes",
+    )  # fmt: skip
+    parser.add_argument("--no_auth", action="store_true", help="let in whoever reaches --host or --share, without a password")
     return parser.parse_args(argv)
 
 
-def build(run_root: Path, model: str, tasks: PageTasks) -> gr.Blocks:
+def login(args: argparse.Namespace, environment: Mapping[str, str] = os.environ) -> tuple[str, str] | None:
+    """User and password, or None where the page needs none. Raises ValueError where it does, or they cannot be used."""
+    given, source = (args.auth, "--auth") if args.auth is not None else (environment.get(AUTH_VARIABLE), AUTH_VARIABLE)
+    if given and not args.no_auth:
+        user, _, password = given.partition(":")
+        if not user.strip() or not password:
+            raise ValueError(f"{source}: give a user and a password, as in user:password")
+        return user.strip(), password
+    if args.no_auth and args.auth is not None:
+        raise ValueError("--auth and --no_auth exclude each other; leave one out")
+    if not args.no_auth and (args.share or not _is_this_machine(args.host)):
+        where = "--share" if args.share else f"--host {args.host}"
+        raise ValueError(
+            f"{where} lets other people in, who would see the runs and use this machine: set {AUTH_VARIABLE}=user:password"
+            " (or --auth user:password), or say --no_auth"
+        )
+    return None
+
+
+def _is_this_machine(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def build(run_root: Path, model: str, tasks: PageTasks, allow_hub: bool = False) -> gr.Blocks:
     """The page. Its model is loaded beside, so that the first question need not wait for it."""
-    models, shelf = Models({**KNOWN, **tasks.tasks}), Runs(run_root)
+    shelf = Runs(run_root)
+    models = Models(ModelList(shelf, model, allow_hub), {**KNOWN, **tasks.tasks})
     threading.Thread(target=models.warm, args=(model,), daemon=True).start()
     blocks = gr.Blocks(title="vlrl", analytics_enabled=False)
     with blocks:
-        gr.HTML(page.heading())
+        Html(page.heading())
         with gr.Tab("Try", id="try"):
-            tabs.try_tab(models, shelf, tasks, model)
+            tabs.try_tab(models, tasks)
         with gr.Tab("Grade", id="grade"):
             tabs.grade_tab(tasks)
         with gr.Tab("Runs", id="runs"):
-            tabs.runs_tab(shelf)
+            runs_tab.runs_tab(shelf)
         with gr.Tab("Play", id="play"):
-            tabs.play_tab(models, shelf)
-    blocks.queue(default_concurrency_limit=8, max_size=100)
+            tabs.play_tab(models)
+    # Functions are called through the queue alone, which bounds how many run at a time.
+    blocks.queue(default_concurrency_limit=8, max_size=200, api_open=False)
     return blocks
 
 
-def launch(args: argparse.Namespace, tasks: PageTasks, block: bool = True) -> gr.Blocks:
+def own_folder() -> tempfile.TemporaryDirectory[str]:
+    """A folder for what visitors upload and are shown, of this page alone and removed with it: gradio's own is shared by all
+    that it serves on a machine, and every file in it is served."""
+    place = os.environ.get("GRADIO_TEMP_DIR")
+    if place:
+        Path(place).mkdir(parents=True, exist_ok=True)
+    holder = tempfile.TemporaryDirectory(prefix="vlrl-page-", dir=place or None)
+    os.environ["GRADIO_TEMP_DIR"] = os.environ["GRADIO_EXAMPLES_CACHE"] = str(Path(holder.name).resolve())
+    return holder
+
+
+def launch(args: argparse.Namespace, tasks: PageTasks, auth: tuple[str, str] | None = None, block: bool = True) -> gr.Blocks:
     """Serve the page; returns at once with `block=False`."""
-    blocks = build(args.run_root, args.model_name_or_path, tasks)
+    storage = Storage(Path(os.environ["GRADIO_TEMP_DIR"]))
+    storage.sweep_for_ever()
+    blocks = build(args.run_root, args.model_name_or_path, tasks, args.allow_hub)
     blocks.launch(
         server_name=args.host,
         server_port=args.port,
         share=args.share,
+        auth=auth,
         prevent_thread_lock=not block,
-        max_file_size="20mb",
+        max_file_size=MAX_UPLOAD_BYTES,
+        state_session_capacity=SESSIONS,
         theme=page.theme(),
         css=page.CSS,
         footer_links=[],
         ssr_mode=False,
+        enable_monitoring=False,
+        run_history=False,
+        mcp_server=False,
+        pwa=False,
+        app_kwargs={"middleware": [Middleware(Doors, storage=storage)]},
         quiet=not block,
     )
     return blocks
 
 
-if __name__ == "__main__":
-    flags = arguments()
+def main(argv: Sequence[str] | None = None) -> int:
+    """Serve the page until it is stopped. Exit code 2: it cannot start, and one line says why."""
+    args = arguments(argv)
     try:
-        page_tasks = load_page_tasks(flags.task, flags.data)
+        auth = login(args)
+        if problem := model_name_problem(args.model_name_or_path):
+            raise ValueError(f"--model_name_or_path {problem}")
+        page_tasks = load_page_tasks(args.task, args.data)
     except ValueError as wrong:
         print(f"error: {wrong}", file=sys.stderr)
-        sys.exit(2)
-    launch(flags, page_tasks)
+        return 2
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    with own_folder():
+        launch(args, page_tasks, auth)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,4 +1,4 @@
-"""How the page looks: its theme and style, and small pieces of HTML. All text from outside is escaped here."""
+"""How the page looks: its theme and style, and small pieces of HTML. What is not `Markup` is escaped (`vlrl.data.markup`)."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import gradio as gr
 
 from demos.scoring import Scored
+from vlrl.data.markup import Markup, escaped, joined, markup, readable
 
 FONT = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
 """Fonts that every machine has: nothing is fetched from elsewhere."""
@@ -38,62 +39,77 @@ CSS = """
 
 LONG = 40
 """Letters from which a cell may be broken anywhere."""
+MOST_IN_CELL, MOST_IN_ERROR = 4000, 600
+"""Characters of one cell and one message that are shown."""
 
 
 def theme() -> gr.themes.Base:
     return gr.themes.Soft(primary_hue="blue", neutral_hue="slate", font=FONT, font_mono=["ui-monospace", "monospace"])
 
 
-def heading() -> str:
+def heading() -> Markup:
     words = "Ask a vision-language model, score any answer, compare training runs, play a card game."
-    return f"<div class='vl-head'><h1>vlrl</h1><p>{words}</p></div>"
+    return markup("<div class='vl-head'><h1>vlrl</h1><p>{}</p></div>", words)
 
 
-def box(title: str, text: str, empty: str = "nothing") -> str:
-    shown = (
-        f"<span class='vl-text'>{html.escape(text)}</span>" if text else f"<span class='vl-none'>{html.escape(empty)}</span>"
-    )
-    return f"<div class='vl-box'><b>{html.escape(title)}</b>{shown}</div>"
+def note(text: str) -> Markup:
+    """A line in grey."""
+    return markup("<p class='vl-none'>{}</p>", text)
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]], empty: str = "") -> str:
-    """A table of escaped cells; a cell that begins with `<span` was made here."""
+def box(title: str, text: str, empty: str = "nothing") -> Markup:
+    shown = markup("<span class='vl-text'>{}</span>", text) if text else markup("<span class='vl-none'>{}</span>", empty)
+    return markup("<div class='vl-box'><b>{}</b>{}</div>", title, shown)
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], empty: str = "") -> Markup:
+    """A table of cells, each text or Markup."""
     if not rows:
-        return f"<p class='vl-none'>{html.escape(empty)}</p>" if empty else ""
+        return note(empty) if empty else markup("")
 
-    def cell(text: str) -> str:
-        shown = text if text.startswith("<span") else html.escape(text)
-        return f"<td class='vl-long'>{shown}</td>" if len(text) > LONG and not text.startswith("<span") else f"<td>{shown}</td>"
+    def cell(content: str) -> Markup:
+        long = len(content) > LONG and not isinstance(content, Markup)
+        return markup("<td class='vl-long'>{}</td>" if long else "<td>{}</td>", escaped(content, MOST_IN_CELL))
 
-    titles = "".join(f"<th>{html.escape(one)}</th>" for one in head)
-    body = "".join("<tr>" + "".join(cell(str(one)) for one in row) + "</tr>" for row in rows)
-    return f"<div class='vl-scroll'><table class='vl-table'><thead><tr>{titles}</tr></thead><tbody>{body}</tbody></table></div>"
+    titles = joined(markup("<th>{}</th>", one) for one in head)
+    body = joined(markup("<tr>{}</tr>", joined(map(cell, row))) for row in rows)
+    return markup(
+        "<div class='vl-scroll'><table class='vl-table'><thead><tr>{}</tr></thead><tbody>{}</tbody></table></div>", titles, body
+    )
 
 
-def rewards(scored: Sequence[Scored]) -> str:
-    rows = []
+def rewards(scored: Sequence[Scored]) -> Markup:
+    rows: list[list[str]] = []
     for one in scored:
         if one.value is None:
-            value = "<span class='vl-none'>does not apply</span>"
+            value = markup("<span class='vl-none'>does not apply</span>")
         elif math.isinf(one.high - one.low):  # a user's reward, whose range is not known
-            value = f"<span class='vl-value'>{one.value:.3g}</span>"
+            value = markup("<span class='vl-value'>{}</span>", f"{one.value:.3g}")
         else:
             share = max(0.0, min(1.0, (one.value - one.low) / (one.high - one.low or 1)))
-            bar = f"<span class='vl-bar' style='width:{4 * share:.2f}rem'></span>"
-            value = (
-                f"<span class='vl-value'>{bar}{one.value:.3g} <span class='vl-none'>({one.low:g} to {one.high:g})</span></span>"
-            )
+            value = markup(
+                "<span class='vl-value'><span class='vl-bar' style='width:{}rem'></span>{}"
+                " <span class='vl-none'>({})</span></span>",
+                f"{4 * share:.2f}", f"{one.value:.3g}", f"{one.low:g} to {one.high:g}",
+            )  # fmt: skip
         rows.append([name(one.reward), value, one.why])
     return table(["reward", "value", "why"], rows, "No reward applies: the reference answer is not known.")
 
 
-def name(identifier: str) -> str:
+def name(identifier: str) -> Markup:
     """A name that a narrow column breaks at its underscores alone."""
-    return f"<span>{html.escape(identifier).replace('_', '_<wbr>')}</span>"
+    parts = identifier.split("_")
+    return markup("<span>{}</span>", joined([*(markup("{}_<wbr>", part) for part in parts[:-1]), escaped(parts[-1])]))
 
 
 def signed(value: float | None) -> str:
     if value is None:
         return "–"
     kind = "vl-up" if value > 0 else "vl-down" if value < 0 else "vl-none"
-    return f"<span class='{kind}'>{value:+.2f}</span>"
+    return markup("<span class='{}'>{}</span>", kind, f"{value:+.2f}")
+
+
+def error(message: object) -> gr.Error:
+    """What is raised to show a message over the page, which gradio takes for HTML between tags. Programs that call the page
+    get it too: quotes stay."""
+    return gr.Error(html.escape(readable(str(message))[:MOST_IN_ERROR], quote=False), print_exception=False)

@@ -1,28 +1,25 @@
-"""Run folders as the page shows them: found below one folder alone, read while they are still being written."""
+"""Run folders as the page shows them: found below one folder alone, read while they are still being written.
+
+Whatever stands in a run is text from outside: of any type, any length. A link that leads out of its run is not followed.
+"""
 
 from __future__ import annotations
 
 import json
+import math
+import os
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import matplotlib
+from vlrl.data.markup import readable
 
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
-from matplotlib.figure import Figure
-
-CURVES = (
-    ("reward", ("reward", "rewards/*/mean")),
-    ("spread within groups", ("reward_std", "frac_reward_zero_std")),
-    ("completion length (tokens)", ("completions/mean_length",)),
-    (
-        "thoughts",
-        ("thoughts/self_bleu2", "thoughts/sensitivity", "thoughts/valid", "thoughts/recognised", "thoughts/corrected"),
-    ),
-)
 MAX_ROWS = 400
+MAX_FILE_BYTES = 64_000_000
+"""Of a file of a run; a larger one is not read."""
 
 
 @dataclass(frozen=True)
@@ -31,35 +28,106 @@ class Runs:
 
     root: Path
 
-    def names(self) -> list[str]:
-        """Newest first. A run is a folder with a `config.yaml`."""
+    def _found(self) -> dict[str, Path]:
+        """Name -> folder, newest first. A run is a folder with a `config.yaml`."""
         root = self.root.resolve()
         if not root.is_dir():
-            return []
-        found = [path.parent for path in (*root.glob("*/config.yaml"), *root.glob("*/*/config.yaml"))]
-        inside = [folder for folder in found if folder.resolve().is_relative_to(root)]
-        return [str(folder.relative_to(root)) for folder in sorted(inside, key=lambda f: -f.stat().st_mtime)]
+            return {}
+        folders = [path.parent for path in (*root.glob("*/config.yaml"), *root.glob("*/*/config.yaml"))]
+        inside = [(_time_of(folder), folder) for folder in folders if folder.resolve().is_relative_to(root)]
+        return {_name_of(folder.relative_to(root)): folder for _, folder in sorted(inside, key=lambda one: -one[0])}
+
+    def names(self) -> list[str]:
+        """Newest first, in readable characters."""
+        return list(self._found())
 
     def folder(self, name: str) -> Path:
         """Raises ValueError for anything that is not one of `names`."""
-        if name not in self.names():
-            raise ValueError(f"there is no run {name!r} below {self.root}")
-        return self.root / name
+        found = self._found()
+        if name not in found:
+            raise ValueError("there is no such run; reload the page for a new list")
+        return found[name]
 
-    def models(self) -> list[str]:
-        """Folders of trained models."""
-        return [str(self.root / name / "final") for name in self.names() if (self.root / name / "final").is_dir()]
+    def models(self) -> dict[str, Path]:
+        """Run -> the folder of its trained model, every file of which lies in the run: whole weights as safetensors alone."""
+        return {name: folder / "final" for name, folder in self._found().items() if _is_model(folder, folder / "final")}
 
 
-def read_lines(path: Path) -> list[dict[str, Any]]:
+def _time_of(folder: Path) -> float:
+    try:
+        return folder.stat().st_mtime
+    except OSError:  # removed meanwhile
+        return 0.0
+
+
+def _name_of(relative: Path) -> str:
+    return readable(os.fsencode(relative).decode("utf-8", "backslashreplace"))
+
+
+def _is_model(run: Path, final: Path) -> bool:
+    try:
+        files = list(final.iterdir())
+    except OSError:
+        return False
+    names = {file.name for file in files}
+    inside = all(file.is_file() and file.resolve().is_relative_to(run.resolve()) for file in files)
+    # An adapter would name another model to load it into.
+    return inside and "config.json" in names and "adapter_config.json" not in names and any(map(_is_weights, names))
+
+
+def _is_weights(name: str) -> bool:
+    return name.endswith(".safetensors")
+
+
+def file_of(folder: Path, *names: str) -> Path | None:
+    """A file of a run, links followed. None where there is none, it lies outside of the run's folder, or is too large."""
+    try:
+        path = folder.joinpath(*names).resolve()
+        fits = path.is_file() and path.is_relative_to(folder.resolve()) and path.stat().st_size <= MAX_FILE_BYTES
+    except (OSError, RuntimeError):  # removed meanwhile, or links in a circle
+        return None
+    return path if fits else None
+
+
+SHOWN_FILES = ("metrics.jsonl", "summary.json", "held_out.jsonl", "predictions_after.jsonl", "samples.png", "completions")
+
+
+def not_shown(folder: Path) -> list[str]:
+    """Files that are there and are not read: links that lead out of the run, and what is too large."""
+    there = [name for name in SHOWN_FILES if os.path.lexists(folder / name)]
+    return [name for name in there if file_of(folder, name) is None and not _is_own_folder(folder / name)]
+
+
+def _is_own_folder(path: Path) -> bool:
+    return path.is_dir() and path.resolve().is_relative_to(path.parent.resolve())
+
+
+def stamp(path: Path | None) -> tuple[str, int, int]:
+    """What changes whenever a file does."""
+    try:
+        found = path.stat() if path else None
+    except OSError:
+        found = None
+    return ("", 0, 0) if found is None else (str(path), found.st_mtime_ns, found.st_size)
+
+
+def read_lines(path: Path | None) -> list[dict[str, Any]]:
     """The objects of a JSONL file; a line that is still being written is left out."""
-    if not path.is_file():
+    return _lines(stamp(path)) if path else []
+
+
+@lru_cache(maxsize=8)
+def _lines(stamped: tuple[str, int, int]) -> list[dict[str, Any]]:
+    """Read again when the file has changed; many visitors look at few runs."""
+    try:
+        text = Path(stamped[0]).read_text(encoding="utf-8", errors="replace")
+    except OSError:
         return []
     rows = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    for line in text.split("\n"):
         try:
             row = json.loads(line)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             continue
         if isinstance(row, dict):
             rows.append(row)
@@ -67,92 +135,72 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def summary(folder: Path) -> dict[str, Any] | None:
-    path = folder / "summary.json"
+    path = file_of(folder, "summary.json")
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        found = json.loads(path.read_text(encoding="utf-8")) if path else None
+    except (OSError, ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None
 
 
 def status(folder: Path) -> str:
     """One line: what the run is, how far it is."""
-    rows, found = read_lines(folder / "metrics.jsonl"), summary(folder)
-    step = max((int(row.get("step", 0)) for row in rows), default=0)
+    rows, found = read_lines(file_of(folder, "metrics.jsonl")), summary(folder)
+    step = max((int(value) for row in rows if (value := number(row.get("step"))) is not None), default=0)
+    hidden = not_shown(folder)
+    left_out = f" · not shown, because too large or a link out of the run: {', '.join(hidden)}" if hidden else ""
     if found is None:
-        return f"running or stopped, last logged step {step}"
-    return f"{found.get('task')} · {found.get('model')} · {found.get('stage')} · seed {found.get('seed')} · {step} steps"
+        return f"running or stopped, last logged step {step}{left_out}"
+    parts = (found.get("task"), found.get("model"), found.get("stage"), f"seed {found.get('seed')}", f"{step} steps")
+    return " · ".join(str(part)[:300] for part in parts) + left_out
 
 
 def comparison(folders: dict[str, Path]) -> tuple[list[str], list[list[str]]]:
     """Headings and rows of metrics before and after, for one run or two."""
     names = list(folders)
-    found = {name: summary(folder) for name, folder in folders.items()}
-    metrics = list(dict.fromkeys(m for one in found.values() if one for m in one.get("after", {}) if "[" not in m))
+    found = {name: summary(folder) or {} for name, folder in folders.items()}
+    metrics = list(dict.fromkeys(m for one in found.values() for m in _object(one.get("after")) if "[" not in m))
     head = ["metric", *(f"{when} · {name}" if len(names) > 1 else when for name in names for when in ("before", "after"))]
     rows = []
-    for metric in metrics:
-        cells = [_cell((found[name] or {}).get(when, {}).get(metric)) for name in names for when in ("before", "after")]
+    for metric in metrics[:MAX_ROWS]:
+        cells = [_cell(_object(found[name].get(when)).get(metric)) for name in names for when in ("before", "after")]
         rows.append([metric, *cells])
     return head, rows
 
 
-def _cell(metric: dict[str, Any] | None) -> str:
-    if not metric or metric.get("value") is None:
-        return "–"
-    low_high = metric.get("ci95")
-    return f"{metric['value']:.3f}" + (f" [{low_high[0]:.3f}, {low_high[1]:.3f}]" if low_high else "")
-
-
-def curves(folders: dict[str, Path]) -> Figure | None:
-    """What a run (or two, the second dashed) has logged so far."""
-    logs = {name: [row for row in read_lines(folder / "metrics.jsonl") if "reward" in row] for name, folder in folders.items()}
-    logs = {name: rows for name, rows in logs.items() if rows}
-    if not logs:
-        return None
-    panels = [(title, keys) for title, keys in CURVES if any(_keys(rows, keys) for rows in logs.values())]
-    figure, axes = plt.subplots(1, len(panels), figsize=(4.2 * len(panels), 3.2), constrained_layout=True, squeeze=False)
-    for axis, (title, patterns) in zip(axes[0], panels, strict=True):
-        for number, rows in enumerate(logs.values()):
-            for colour, key in enumerate(_keys(rows, patterns)):
-                known = [row for row in rows if isinstance(row.get(key), int | float)]
-                label = key.removeprefix("rewards/").removeprefix("thoughts/").removesuffix("/mean").replace("_", " ")
-                axis.plot(
-                    [row["step"] for row in known], [row[key] for row in known], color=f"C{colour}",
-                    linestyle="-" if number == 0 else "--", label=label if number == 0 else None,
-                )  # fmt: skip
-        axis.set_title(title, fontsize=10)
-        axis.set_xlabel("step", fontsize=9)
-        axis.grid(alpha=0.3)
-        axis.legend(fontsize=7)
-    plt.close(figure)
-    return figure
-
-
-def _keys(rows: list[dict[str, Any]], patterns: tuple[str, ...]) -> list[str]:
-    known = sorted({key for row in rows for key in row})
-    found = []
-    for pattern in patterns:
-        start, star, end = pattern.partition("*")
-        found += [key for key in known if (key.startswith(start) and key.endswith(end)) if star or key == pattern]
-    return found
+def _cell(metric: Any) -> str:
+    value, interval = _object(metric).get("value"), _object(metric).get("ci95")
+    ends = [number(end) for end in interval] if isinstance(interval, list) and len(interval) == 2 else []
+    known = [end for end in ends if end is not None]
+    return in_words(value, ".3f") + (f" [{known[0]:.3f}, {known[1]:.3f}]" if len(known) == 2 else "")
 
 
 HELD_OUT = "held-out samples, before and after"
 FILTERS = ("all", "lowest reward", "highest advantage", "largest change", "unparsed", "truncated")
 Table = tuple[list[str], list[list[str]]]
+_STEP_FILE = re.compile(r"step_([0-9]{1,9})\.jsonl")
 
 
 def logged(folder: Path) -> list[str]:
     """The sets of completions that a run holds: the held-out samples once it is over, then the steps, the latest first."""
-    steps = sorted((int(path.stem.split("_")[1]) for path in (folder / "completions").glob("step_*.jsonl")), reverse=True)
-    return [*([HELD_OUT] if (folder / "held_out.jsonl").is_file() else []), *(f"step {step}" for step in steps)]
+    return [*([HELD_OUT] if file_of(folder, "held_out.jsonl") else []), *_steps(folder)]
+
+
+def _steps(folder: Path) -> dict[str, str]:
+    """Step in words -> name of its file, the latest first."""
+    try:
+        names = os.listdir(folder / "completions")
+    except OSError:
+        return {}
+    found = {int(match[1]): match[0] for name in names if (match := _STEP_FILE.fullmatch(name))}
+    return {f"step {step}": found[step] for step in sorted(found, reverse=True)}
 
 
 def answers(folder: Path, which: str, chosen: str) -> Table:
-    """Headings and rows of the answers of one of `logged`, filtered or ordered by one of `FILTERS`. "largest change": of a
-    held-out sample, between before and after; of a step's completion, the advantage, whatever its sign. Raises OtherVersion."""
-    return held_out(folder, chosen) if which == HELD_OUT else completions(folder, int(which.split()[-1]), chosen)
+    """Headings and rows of the answers of one of `logged`, filtered or ordered by one of `FILTERS`; empty for any other.
+    "largest change": of a held-out sample, between before and after; of a step's completion, the advantage, whatever its sign.
+    Raises OtherVersion."""
+    return held_out(folder, chosen) if which == HELD_OUT else completions(folder, which, chosen)
 
 
 class OtherVersion(ValueError):
@@ -164,7 +212,7 @@ HELD_OUT_KEYS = frozenset({"id", "question", "ground_truth", "before", "after", 
 
 def held_out(folder: Path, chosen: str) -> Table:
     """Raises OtherVersion."""
-    rows = read_lines(folder / "held_out.jsonl")
+    rows = read_lines(file_of(folder, "held_out.jsonl"))
     missing = [key for key in sorted(HELD_OUT_KEYS) if any(key not in row for row in rows)]
     if missing:
         raise OtherVersion(
@@ -172,29 +220,34 @@ def held_out(folder: Path, chosen: str) -> Table:
             f" vlrl bench score --predictions {folder.name}/predictions_after.jsonl --task ... --output_path ..."
         )
     if chosen == "lowest reward":
-        rows = sorted(rows, key=lambda row: _or(row["after"]["value"], 2.0))
+        rows = sorted(rows, key=lambda row: _or(_object(row["after"]).get("value"), 2.0))
     elif chosen == "largest change":
         rows = sorted(rows, key=lambda row: -abs(_or(row["change"], 0.0)))
     elif chosen == "unparsed":
-        rows = [row for row in rows if "unparsed" in (row["before"]["outcome"], row["after"]["outcome"])]
+        rows = [row for row in rows if "unparsed" in [_object(row[side]).get("outcome") for side in ("before", "after")]]
     elif chosen == "truncated":
-        cut = {row["id"] for row in read_lines(folder / "predictions_after.jsonl") if row.get("truncated")}
-        rows = [row for row in rows if row["id"] in cut]
+        cut = [row.get("id") for row in read_lines(file_of(folder, "predictions_after.jsonl")) if row.get("truncated")]
+        names = set(map(str, cut))
+        rows = [row for row in rows if str(row["id"]) in names]
     table = [
         [
             str(row["id"]),
             str(row["question"]),
             str(row["ground_truth"]),
-            *(f"{_number(row[side]['value'])}  {row[side]['answer']}" for side in ("before", "after")),
-            _number(row["change"], "+.2f"),
+            *(
+                f"{in_words(_object(row[side]).get('value'))}  {_object(row[side]).get('answer', '')}"
+                for side in ("before", "after")
+            ),
+            in_words(row["change"], "+.2f"),
         ]
         for row in rows[:MAX_ROWS]
     ]
     return ["sample", "question", "ground truth", "before", "after", "change"], table
 
 
-def completions(folder: Path, step: int, chosen: str) -> Table:
-    rows = read_lines(folder / "completions" / f"step_{step:06d}.jsonl")
+def completions(folder: Path, step: str, chosen: str) -> Table:
+    name = _steps(folder).get(step)
+    rows = read_lines(file_of(folder, "completions", name)) if name else []
     if chosen == "lowest reward":
         rows = sorted(rows, key=_reward)
     elif chosen == "highest advantage":
@@ -202,27 +255,46 @@ def completions(folder: Path, step: int, chosen: str) -> Table:
     elif chosen == "largest change":
         rows = sorted(rows, key=lambda row: -abs(_or(row.get("advantage"), 0.0)))
     elif chosen == "unparsed":
-        rows = [row for row in rows if any(one.get("answer") in (None, "null") for one in row.get("rewards", {}).values())]
+        rows = [row for row in rows if any(one.get("answer") in (None, "null") for one in _scores(row).values())]
     elif chosen == "truncated":
         rows = [row for row in rows if row.get("truncated")]
     table = []
     for row in rows[:MAX_ROWS]:
-        rewards = row.get("rewards", {})
-        values = ", ".join(f"{name} {_number(r['value'], '.3g')}" for name, r in rewards.items())
-        reasons = "; ".join(str(r["why"]) for r in rewards.values() if r.get("why"))
-        advantage = _number(row.get("advantage"), "+.2f")
+        values = ", ".join(f"{name} {in_words(one.get('value'), '.3g')}" for name, one in _scores(row).items())
+        reasons = "; ".join(str(one["why"]) for one in _scores(row).values() if one.get("why"))
+        advantage = in_words(row.get("advantage"), "+.2f")
         table.append([str(row.get("id", "")), values, advantage, str(row.get("completion", "")), reasons])
     return ["sample", "rewards", "advantage", "completion", "why"], table
 
 
-def _or(value: float | None, other: float) -> float:
-    return other if value is None else value
+def number(value: Any) -> float | None:
+    """`value` where it is a finite number."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        return float(value) if math.isfinite(value) else None
+    except OverflowError:
+        return None
 
 
-def _number(value: float | None, form: str = ".2f") -> str:
-    return "–" if value is None else format(value, form)
+def in_words(value: Any, form: str = ".2f") -> str:
+    """A number in a form, anything else as it stands, "–" for None."""
+    known = number(value)
+    return format(known, form) if known is not None else "–" if value is None else str(value)
+
+
+def _object(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _scores(row: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    return {name: _object(one) for name, one in _object(row.get("rewards")).items()}
+
+
+def _or(value: Any, other: float) -> float:
+    known = number(value)
+    return other if known is None else known
 
 
 def _reward(row: dict[str, Any]) -> float:
-    values = [one["value"] for one in row.get("rewards", {}).values() if one.get("value") is not None]
-    return float(sum(values))
+    return sum(_or(one.get("value"), 0.0) for one in _scores(row).values())

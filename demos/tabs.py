@@ -1,20 +1,20 @@
-"""The four tabs: try a model, grade a text, look at runs, play a card game."""
+"""Three of the four tabs: try a model, grade a text, play a card game (`demos.runs_tab` is the fourth)."""
 
 from __future__ import annotations
 
 import secrets
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import gradio as gr
-from PIL import Image
 
-from demos import page, runs, scoring
-from demos.answering import Models, Refused
+from demos import page, scoring
+from demos.answering import Models
 from demos.asking import Asking
+from demos.components import Choice, Html, Json, Name, Number, Sheet, Text
 from demos.games import Game
+from demos.model_list import Refused
 from demos.page_tasks import PageTasks
-from demos.runs import FILTERS, Runs
 from vlrl.envs.cards import GAMES
 from vlrl.rewards import REWARDS
 
@@ -26,7 +26,7 @@ PENS: list[str | tuple[str, float]] = ["#c0392b", "#2471a3", "#1e8449", "#d4ac0d
 LOCAL_REWARDS = sorted(name for name, reward in REWARDS.items() if not reward.needs & {"network", "base"})
 
 
-def try_tab(models: Models, shelf: Runs, tasks: PageTasks, default_model: str) -> None:
+def try_tab(models: Models, tasks: PageTasks) -> None:
     """Ask a model about an example or an uploaded image; greedy, or a group as GRPO sees it."""
     asking = Asking(models, tasks)
     sample, uploaded = gr.State(None), gr.State(None)
@@ -34,28 +34,26 @@ def try_tab(models: Models, shelf: Runs, tasks: PageTasks, default_model: str) -
         with gr.Column(scale=2, min_width=300):
             with gr.Row():
                 task = _tasks_list(tasks, "try-task", 140)
-                model = gr.Dropdown(
-                    [default_model, *(m for m in ["tiny", *shelf.models()] if m != default_model)], value=default_model,
-                    label="Model", allow_custom_value=True, elem_id="try-model", min_width=140,
-                )  # fmt: skip
+                model = models_list(models, models.models.first, "Model", "try-model")
             with gr.Row():
-                number = gr.Number(0, label="Example", precision=0, minimum=0, elem_id="try-number", min_width=90)
+                number = Number(0, label="Example", precision=0, minimum=0, elem_id="try-number", min_width=90)
                 upload = gr.UploadButton("Upload an image", file_types=["image"], elem_id="try-upload", min_width=140)
             pad, drawn = _sketch()
-            question = gr.Textbox(label="Question", elem_id="try-question")
+            question = Text(label="Question", elem_id="try-question")
             with gr.Row():
                 n = gr.Slider(1, 8, 1, step=1, label="Answers", elem_id="try-n", min_width=140)
                 temperature = gr.Slider(0.1, 2.0, 1.0, step=0.1, label="Temperature", min_width=140)
             ask = gr.Button("Ask", variant="primary", elem_id="try-ask")
         with gr.Column(scale=3, min_width=300):
             shown_image = _image("try-image", "Ground truth boxes are green, predicted boxes red.")
-            answer = gr.HTML(elem_id="try-answer")
-            scores = gr.HTML(elem_id="try-scores")
+            answer = Html(elem_id="try-answer")
+            scores = Html(elem_id="try-scores")
     results = [shown_image, answer, scores]
     shown = [sample, uploaded, question, *results]
     gr.on([task.change, number.change], asking.show_example, [task, number], shown, show_progress="hidden")
-    upload.upload(asking.take_upload, [upload, task], [sample, uploaded, *results])
-    drawn.click(asking.take_drawing, [pad, task], [sample, uploaded, *results])
+    one_at_a_time: dict[str, Any] = {"concurrency_id": "upload", "concurrency_limit": 1}
+    upload.upload(asking.take_upload, [upload, task], [sample, uploaded, *results], **one_at_a_time)
+    drawn.click(asking.take_drawing, [pad, task], [sample, uploaded, *results], **one_at_a_time)
     ask.click(
         asking.answer_it, [task, model, sample, uploaded, question, n, temperature], results,
         concurrency_id=ONE_AT_A_TIME, concurrency_limit=1, show_progress="minimal",
@@ -63,14 +61,24 @@ def try_tab(models: Models, shelf: Runs, tasks: PageTasks, default_model: str) -
     _page().load(asking.show_example, [task, number], shown, show_progress="hidden")
 
 
-def _tasks_list(tasks: PageTasks, name: str, width: int) -> gr.Dropdown:
-    return gr.Dropdown(tasks.names, value=tasks.names[0], label="Task", elem_id=name, min_width=width)
+def models_list(models: Models, first: str, label: str, name: str) -> Name:
+    """The models to choose from, anew whenever the page is opened. A hub id may be typed where that is allowed."""
+    listed = models.models.names(first)
+    shown = Name(
+        listed, value=first, label=label, allow_custom_value=models.models.allow_hub, elem_id=name, min_width=140
+    )  # fmt: skip
+    _page().load(lambda: Name(choices=models.models.names(first)), None, shown, show_progress="hidden")
+    return shown
 
 
-def _sketch() -> tuple[gr.Sketchpad, gr.Button]:
+def _tasks_list(tasks: PageTasks, name: str, width: int) -> Choice:
+    return Choice(tasks.names, value=tasks.names[0], label="Task", elem_id=name, min_width=width)
+
+
+def _sketch() -> tuple[Sheet, gr.Button]:
     """A sheet to draw on, closed at first, and the button that takes the drawing."""
     with gr.Accordion("Draw an image", open=False, elem_id="try-draw"):
-        pad = gr.Sketchpad(
+        pad = Sheet(
             type="pil", canvas_size=(PAD_PX, PAD_PX), fixed_canvas=True, show_label=False, elem_id="try-pad",
             brush=gr.Brush(default_size=8, default_color="#c0392b", colors=PENS), sources=[], transforms=[], layers=False,
         )  # fmt: skip
@@ -84,20 +92,12 @@ def _page() -> gr.Blocks:
     return blocks
 
 
-def _plot(figure: Any) -> Any:
-    return gr.Plot(figure, visible=figure is not None)
-
-
-def _shown(image: Image.Image | None) -> Any:
-    return gr.Image(image, visible=image is not None)
-
-
 def _image(name: str, caption: str, height: int = 380) -> gr.Image:
     """An image with its caption below instead of a label over it."""
     shown = gr.Image(
         show_label=False, format="png", interactive=False, elem_id=name, height=height, buttons=["fullscreen", "download"],
     )  # fmt: skip
-    gr.HTML(f"<p class='vl-none'>{caption}</p>")
+    Html(page.note(caption))
     return shown
 
 
@@ -107,21 +107,21 @@ def grade_tab(tasks: PageTasks) -> None:
         with gr.Column(min_width=300):
             with gr.Row():
                 task = _tasks_list(tasks, "grade-task", 120)
-                reward = gr.Dropdown(
+                reward = Choice(
                     [OWN, *LOCAL_REWARDS],
                     value=OWN,
                     label="Rewards",
                     elem_id="grade-reward",
                     min_width=160,
                 )
-            text = gr.Textbox(label="Completion", lines=5, elem_id="grade-text")
-            sample = gr.Code(
+            text = Text(label="Completion", lines=5, elem_id="grade-text")
+            sample = Json(
                 label="Sample (JSON)", language="json", lines=8, max_lines=16, elem_id="grade-sample", elem_classes="vl-code"
             )  # fmt: skip
         with gr.Column(min_width=300):
             image = _image("grade-image", "Ground truth boxes are green, predicted boxes red.")
-            read = gr.HTML(elem_id="grade-read")
-            scores = gr.HTML(elem_id="grade-scores")
+            read = Html(elem_id="grade-read")
+            scores = Html(elem_id="grade-scores")
 
     def fill(task: str, reward: str) -> Any:
         chosen = tasks.example(task, 0)
@@ -152,72 +152,7 @@ def grade_tab(tasks: PageTasks) -> None:
     _page().load(fill, [task, reward], [sample, text, *shown], show_progress="hidden")
 
 
-def runs_tab(shelf: Runs) -> None:
-    """Curves, numbers, images and completions of one run, or of two."""
-    names = shelf.names()
-    with gr.Row():
-        first = gr.Dropdown(names, value=names[0] if names else None, label="Run", elem_id="runs-first")
-        second = gr.Dropdown(["–", *names], value="–", label="Compare with (dashed)", elem_id="runs-second")
-        again = gr.Button("Refresh", elem_id="runs-again", min_width=100, scale=0)
-    status = gr.HTML(elem_id="runs-status")
-    plot = gr.Plot(show_label=False, elem_id="runs-plot", visible=False)
-    numbers = gr.HTML(elem_id="runs-numbers")
-    samples = gr.Image(
-        show_label=False, format="png", interactive=False, visible=False, elem_id="runs-samples", height=None,
-        buttons=["fullscreen", "download"],
-    )  # fmt: skip
-    with gr.Row():
-        step = gr.Dropdown([], label="Completions of", elem_id="runs-step")
-        chosen = gr.Dropdown(list(FILTERS), value="all", label="Show", elem_id="runs-filter")
-    rows = gr.HTML(elem_id="runs-rows")
-    timer = gr.Timer(5)
-
-    def look(first: str | None, second: str | None) -> Any:
-        if not first:
-            nothing = page.box("no runs", "", f"{shelf.root} holds no runs; train one, or give another folder with --run_root")
-            return nothing, _plot(None), "", _shown(None)
-        try:
-            folders = {first: shelf.folder(first)}
-            if second and second != "–" and second != first:
-                folders[second] = shelf.folder(second)
-        except ValueError as error:
-            raise gr.Error(str(error)) from error
-        about = "".join(page.box(name, runs.status(folder)) for name, folder in folders.items())
-        found = folders[first] / "samples.png"
-        drawn = Image.open(found).convert("RGB") if found.is_file() else None
-        return about, _plot(runs.curves(folders)), page.table(*runs.comparison(folders), "no numbers yet"), _shown(drawn)
-
-    def steps(first: str | None) -> Any:
-        known = runs.logged(shelf.folder(first)) if first else []
-        return gr.Dropdown(choices=known, value=known[0] if known else None)
-
-    def names_now() -> Any:
-        known = shelf.names()
-        return gr.Dropdown(choices=known), gr.Dropdown(choices=["–", *known])
-
-    def show_rows(first: str | None, step: str | None, chosen: str) -> str:
-        return _answers_of(shelf.folder(first), step, chosen) if first and step else ""
-
-    outputs = [status, plot, numbers, samples]
-    gr.on([first.change, second.change, timer.tick, again.click], look, [first, second], outputs, show_progress="hidden")
-    again.click(names_now, None, [first, second], show_progress="hidden")
-    asked = [first, step, chosen]
-    # Another run may have rows under the same step, whose list then does not change.
-    renewed = gr.on([first.change, again.click], steps, first, step, show_progress="hidden")
-    renewed.then(show_rows, asked, rows, show_progress="hidden")
-    gr.on([step.change, chosen.change], show_rows, asked, rows, show_progress="hidden")
-    _page().load(look, [first, second], outputs, show_progress="hidden")
-    _page().load(steps, first, step, show_progress="hidden")
-
-
-def _answers_of(folder: Path, step: str, chosen: str) -> str:
-    try:
-        return page.table(*runs.answers(folder, step, chosen), "none")
-    except runs.OtherVersion as error:
-        return page.box("cannot be shown", str(error))
-
-
-def look_at(game: Game) -> Any:
+def look_at(game: Game) -> tuple[Any, ...]:
     tokens = game.tokens
     lines = page.table(["step", "thought", "move", "reward", "corrector"], game.lines)
     return game, game.image, gr.Radio(choices=tokens, value=None), page.box("game", game.status), lines
@@ -227,7 +162,7 @@ def deal(name: str, seed: float | None) -> Any:
     return look_at(Game(name, max(0, int(seed or 0))))
 
 
-def play_tab(models: Models, shelf: Runs) -> None:
+def play_tab(models: Models) -> None:
     """A card game by hand, or by an agent, with the corrector's verdict on every thought."""
     table = gr.State(None)
     with gr.Row():
@@ -235,42 +170,38 @@ def play_tab(models: Models, shelf: Runs) -> None:
             image = _image("play-image", "What the player sees.", 320)
         with gr.Column(min_width=280):
             with gr.Row():
-                name = gr.Dropdown(list(GAMES), value="points24", label="Game", elem_id="play-game", min_width=120)
-                seed = gr.Number(17, label="Deal number", precision=0, minimum=0, elem_id="play-seed", min_width=100)
+                name = Choice(list(GAMES), value="points24", label="Game", elem_id="play-game", min_width=120)
+                seed = Number(17, label="Deal number", precision=0, minimum=0, elem_id="play-seed", min_width=100)
             new = gr.Button("New deal", elem_id="play-new")
             move = gr.Radio([], label="Move", elem_id="play-move")
-            thought = gr.Textbox(label="Thought (checked by the corrector)", elem_id="play-thought")
+            thought = Text(label="Thought (checked by the corrector)", elem_id="play-thought")
             play = gr.Button("Play", variant="primary", elem_id="play-play")
-            agent = gr.Dropdown(
-                ["tiny-cards", *shelf.models()],
-                value="tiny-cards",
-                label="Agent",
-                allow_custom_value=True,
-                elem_id="play-agent",
-            )
+            agent = models_list(models, "tiny-cards", "Agent", "play-agent")
             step = gr.Button("Let the agent move", elem_id="play-step")
-            status = gr.HTML(elem_id="play-status")
-    history = gr.HTML(elem_id="play-history")
+            status = Html(elem_id="play-status")
+    history = Html(elem_id="play-history")
     shown = [table, image, move, status, history]
 
-    def by_hand(game: Game | None, token: str | None, thought: str) -> Any:
+    def by_hand(game: Game | None, token: str | None, thought: str | None) -> Any:
         if game is None or game.episode.done:
-            raise gr.Error("the game is over; start a new deal")
+            raise page.error("the game is over; start a new deal")
         if token not in game.tokens:
-            raise gr.Error("choose a move first")
-        game.play_token(token, thought[:2000])
+            raise page.error("choose a move first")
+        game.play_token(token, (thought or "")[:2000])
         return (*look_at(game), "")
 
-    def by_agent(game: Game | None, model: str) -> Any:
+    def by_agent(game: Game | None, model: str) -> Iterator[Any]:
         if game is None or game.episode.done:
-            raise gr.Error("the game is over; start a new deal")
+            raise page.error("the game is over; start a new deal")
         try:
-            sample = models.prepare_sample(model, game.state_sample(), None)
-            *_, text = models.stream(model, sample, None)
+            sample, texts = models.prepare_sample(model, game.state_sample(), None), [""]
+            for text in models.stream(model, sample, None):
+                texts.append(text)
+                yield (gr.skip(),) * len(shown)  # at each of these, a visitor who has left is noticed
         except Refused as error:
-            raise gr.Error(str(error)) from error
-        game.play_reply(text)
-        return look_at(game)
+            raise page.error(error) from error
+        game.play_reply(texts[-1])
+        yield look_at(game)
 
     new.click(lambda: secrets.randbelow(10**6), None, seed, show_progress="hidden")
     gr.on([name.change, seed.change], deal, [name, seed], shown, show_progress="hidden")

@@ -8,16 +8,22 @@ import gradio
 import pytest
 from PIL import Image
 
-from demos import app, page, runs, scoring
-from demos.answering import MAX_PIXELS, Models, Refused, open_drawing, open_upload
+from demos import app, curves, page, runs, scoring
+from demos.answering import KEPT_PX, Models, open_drawing, open_upload
 from demos.asking import Asking
 from demos.games import Game
+from demos.model_list import ModelList, Refused
 from demos.page_tasks import PageTasks, load_page_tasks
+from vlrl.data.images import MAX_IMAGE_PIXELS
 from vlrl.schema import Sample, SampleError
 from vlrl.tasks import TASKS
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 PAGE = PageTasks()
+
+
+def models_of(tasks, root=Path("/nonexistent")):
+    return Models(ModelList(runs.Runs(root), "tiny"), tasks)
 
 
 def write_run(folder, steps=3, reward=0.5):
@@ -119,10 +125,10 @@ def test_runs_are_read_while_they_are_written(tmp_path):
     assert "detection" in runs.status(shelf.folder("a"))
     (folder / "summary.json").unlink()
     assert runs.status(folder) == "running or stopped, last logged step 3"
-    figure = runs.curves({"a": folder})
+    figure = curves.curves({"a": folder})
     assert [axis.get_title() for axis in figure.axes] == ["reward", "spread within groups", "thoughts"]
     assert list(figure.axes[0].lines[0].get_xdata()) == [1, 2, 3], "the half-written line is left out"
-    assert runs.curves({"b": tmp_path / "none"}) is None
+    assert curves.curves({"b": tmp_path / "none"}) is None
 
 
 def test_two_runs_side_by_side(tmp_path):
@@ -130,7 +136,7 @@ def test_two_runs_side_by_side(tmp_path):
     head, rows = runs.comparison(folders)
     assert head == ["metric", "before · a", "after · a", "before · b", "after · b"]
     assert rows == [["f1@0.5", *["0.400 [0.300, 0.500]"] * 4]], "single classes are left out"
-    assert {line.get_linestyle() for line in runs.curves(folders).axes[0].lines} == {"-", "--"}
+    assert {line.get_linestyle() for line in curves.curves(folders).axes[0].lines} == {"-", "--"}
 
 
 def test_completions_are_filtered_and_ordered(tmp_path):
@@ -186,7 +192,7 @@ def test_nothing_outside_the_root_is_a_run(tmp_path):
     shelf = runs.Runs(root)
     assert shelf.names() == ["a"]
     for name in ("../outside", "link", str(outside), "a/../../outside", ""):
-        with pytest.raises(ValueError, match="there is no run"):
+        with pytest.raises(ValueError, match="there is no such run"):
             shelf.folder(name)
 
 
@@ -201,10 +207,22 @@ def test_uploads_that_are_not_images_are_refused(tmp_path):
     thin = tmp_path / "thin.png"
     Image.new("RGB", (900, 2)).save(thin)
     huge = tmp_path / "huge.png"
-    Image.new("1", (MAX_PIXELS // 1000 + 1, 1001)).save(huge)
-    for path, words in ((corrupt, "not an image"), (text, "not an image"), (thin, "too thin"), (huge, "are the most")):
-        with pytest.raises(Refused, match=words):
+    Image.new("1", (MAX_IMAGE_PIXELS // 1000 + 1, 1001)).save(huge)
+    drawing = tmp_path / "drawing.eps"
+    Image.new("RGB", (30, 20)).save(drawing)
+    faults = {corrupt: "not an image", text: "not an image", thin: "too thin", huge: "are the most", drawing: "not an image"}
+    for path, words in {
+        **faults,
+        tmp_path / "none.png": "not an image",
+        "/etc/passwd": "not an image",
+        "": "not an image",
+    }.items():
+        with pytest.raises(Refused, match=words) as refused:
             open_upload(str(path))
+        assert str(tmp_path) not in str(refused.value)
+    large = tmp_path / "large.png"
+    Image.new("1", (4000, 3000)).save(large)
+    assert 0.99 * KEPT_PX < open_upload(str(large)).width * open_upload(str(large)).height <= KEPT_PX
 
 
 def test_a_drawing_comes_on_white_and_an_empty_sheet_is_refused():
@@ -222,12 +240,12 @@ def test_a_drawing_comes_on_white_and_an_empty_sheet_is_refused():
 @pytest.mark.parametrize("task", TASKS)
 def test_any_task_asks_any_question_about_any_image(task):
     """An upload has no true answer, which nothing on the way to the prompt may need."""
-    models, image = Models(), Image.new("RGB", (200, 150), "white")
+    models, image = models_of(TASKS), Image.new("RGB", (200, 150), "white")
     asking = Asking(models, PAGE)
     sample = asking.asked(Sample("upload", task, "", None, ("upload",)), task, "red square, blue disk")
     sample = models.prepare_sample("tiny", sample, image)
-    words = models._inputs(models._load("tiny"), sample, image)
-    prompt = models._load("tiny").tokenizer.decode(words["input_ids"][0])
+    words = models._inputs(models.load("tiny"), sample, image)
+    prompt = models.load("tiny").tokenizer.decode(words["input_ids"][0])
     assert "red square, blue disk" in prompt
     assert asking.scores(sample, ["x"]) == [[]], "no reward applies"
 
@@ -283,7 +301,7 @@ def test_a_users_task_is_listed_shown_scored_and_asked():
     for path in ("/etc/passwd", "images/../own_task.py", str(EXAMPLES / "own_task.py")):
         with pytest.raises(SampleError, match="files are not opened"):
             tasks.read_sample(json.dumps({**json.loads(text), "images": [path]}))
-    asking = Asking(Models(tasks.tasks), tasks)
+    asking = Asking(models_of(tasks.tasks), tasks)
     *_, (image, answer, scores) = asking.answer_it("counting", "tiny", sample, None, sample.question, 1, 1.0)
     assert image.size
     assert answer
@@ -295,7 +313,7 @@ def test_a_users_task_is_listed_shown_scored_and_asked():
 
 def test_a_users_task_without_samples_takes_uploads(tmp_path):
     tasks = load_page_tasks([str(EXAMPLES / "own_task.py")], [])
-    asking = Asking(Models(tasks.tasks), tasks)
+    asking = Asking(models_of(tasks.tasks), tasks)
     chosen, _, question, image, about, _ = asking.show_example("counting", 0)
     assert (question, image) == ("", None)
     assert "--data" in about
@@ -333,6 +351,6 @@ def test_tasks_and_files_that_cannot_be_shown_are_one_line(tmp_path):
             load_page_tasks(paths, data)
     assert load_page_tasks([own, own], []).names == ["counting", *TASKS], "the same file twice is one task"
     tasks = load_page_tasks([str(failing)], [])
-    asking = Asking(Models(tasks.tasks), tasks)
+    asking = Asking(models_of(tasks.tasks), tasks)
     with pytest.raises(gradio.Error, match="task hinted: its prompt failed on sample 'example'"):
         list(asking.answer_it("hinted", "tiny", None, None, "What?", 1, 1.0))

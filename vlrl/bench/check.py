@@ -12,6 +12,7 @@ from collections.abc import Mapping
 
 from vlrl.bench.check_rows import row_fault
 from vlrl.bench.check_spellings import other_spellings
+from vlrl.data.images import ImageError, open_image
 from vlrl.data.sample_files import read_samples
 from vlrl.rewards import REWARDS, load_reward
 from vlrl.rewards.scoring import score_rows
@@ -60,8 +61,10 @@ def row_problem(sample: Sample, tasks: Mapping[str, Task], coords: str, sizes: C
     meta = {**sample.meta, "coords": sample.meta.get("coords", coords)}
     for index, path in enumerate(sample.images):
         try:
-            width, height = _image_size(path)
-        except (OSError, ValueError, SyntaxError) as error:
+            width, height = open_image(path).size
+        except ImageError as error:
+            return str(error)
+        except ValueError as error:
             return f"image {path} cannot be read: {error}"
         sizes[f"{width}x{height}"] += 1
         if index == int(meta.get("image_index", 0)):
@@ -77,17 +80,6 @@ def row_problem(sample: Sample, tasks: Mapping[str, Task], coords: str, sizes: C
     except ValueError as error:
         return str(error)
     return problem or _oracle_problem(sample, task)
-
-
-def _image_size(path: str) -> tuple[int, int]:
-    from PIL import Image, ImageOps
-
-    if path.startswith("synthetic:"):
-        from vlrl.data.synthetic import draw
-
-        return draw(path).size
-    with Image.open(path) as image:
-        return ImageOps.exif_transpose(image).size
 
 
 def _oracle_problem(sample: Sample, task: Task) -> str | None:

@@ -18,7 +18,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
-from vlrl.data.images import image_size, open_images
+from vlrl.data.images import image_size, open_images, opened_image
 from vlrl.envs.cards.playing import play_episodes
 from vlrl.rewards.chat_client import EndpointError, chat, with_tries, without_secrets
 from vlrl.schema import Prediction, Sample, SampleError, Task
@@ -281,9 +281,7 @@ def data_urls(sample: Sample) -> list[str]:
 
 def _needs_conversion(path: str) -> bool:
     """Whether an image is rotated by its EXIF tag or has transparency, which a server may read differently from us."""
-    from PIL import Image
-
-    with Image.open(path) as image:
+    with opened_image(path) as image:
         return image.getexif().get(0x0112, 1) != 1 or image.mode not in ("RGB", "L")
 
 

@@ -5,9 +5,12 @@ A video becomes a list of images, some of its frames in order. Not here: resizin
 
 from __future__ import annotations
 
+import os
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
@@ -21,8 +24,14 @@ VIDEO_FPS = 2.0
 FRAME_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
 
 
-_UNREADABLE = (OSError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError)
-"""What Pillow raises for a file that it cannot read."""
+_UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, OverflowError, struct.error, UnidentifiedImageError)
+"""What Pillow raises for a file that it cannot read, damaged ones included."""
+
+
+MAX_IMAGE_PIXELS = 50_000_000
+"""Width times height of the largest image that is decoded: a photograph of 48 megapixels passes, and decoding takes up to 15
+bytes a pixel. The environment variable `VLRL_MAX_IMAGE_PIXELS` sets another number."""
+MAX_PIXELS_VARIABLE = "VLRL_MAX_IMAGE_PIXELS"
 
 
 class ImageError(ValueError):
@@ -33,18 +42,46 @@ def open_image(path: str) -> Image.Image:
     """The RGB image in a file (see `as_rgb`) or behind a `synthetic:` address. Raises ImageError."""
     if path.startswith("synthetic:"):
         return synthetic.draw(path)
-    with _opened(path) as image:
+    with opened_image(path) as image:
         return as_rgb(image)
 
 
+def max_image_pixels() -> int:
+    """The most pixels of an image that is decoded. Raises ImageError where the environment variable holds no such number."""
+    stated = os.environ.get(MAX_PIXELS_VARIABLE) or str(MAX_IMAGE_PIXELS)
+    if not (stated.isascii() and stated.isdigit() and int(stated) > 0):
+        raise ImageError(f"{MAX_PIXELS_VARIABLE} is {stated!r}; give a whole number of pixels, or leave it out")
+    return int(stated)
+
+
+class ImageTooLarge(ImageError):
+    """An image of more pixels than are decoded."""
+
+
 @contextmanager
-def _opened(path: str) -> Iterator[Image.Image]:
-    """The image in a file. Raises ImageError where Pillow cannot open the file, or read it inside the block."""
+def opened_image(source: str | Path | IO[bytes], name: str | None = None) -> Iterator[Image.Image]:
+    """The image in a file, not yet decoded and within `max_image_pixels` by its header. Raises ImageError where Pillow cannot
+    open the file, or read it inside the block, and ImageTooLarge. `name`: what messages call it, if not by its path."""
+    name, most = name or f"image {source}", max_image_pixels()
+    if Image.MAX_IMAGE_PIXELS is not None and most > Image.MAX_IMAGE_PIXELS:
+        Image.MAX_IMAGE_PIXELS = most  # Pillow's own bound, which it warns of and then refuses at twice its size
     try:
-        with Image.open(path) as image:
+        with Image.open(source) as image:
+            width, height = image.size
+            if width * height > most:
+                raise ImageTooLarge(_too_large(name, f"{width}x{height} = {width * height:,}", most, width * height))
             yield image
+    except ImageError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise ImageTooLarge(_too_large(name, "too many", most, None)) from error
     except _UNREADABLE as error:
-        raise ImageError(f"cannot read image {path}: {error}") from error
+        raise ImageError(f"cannot read {name}: {error}") from error
+
+
+def _too_large(name: str, has: str, most: int, needed: int | None) -> str:
+    raised = f"{MAX_PIXELS_VARIABLE}={needed or 'NUMBER'}"
+    return f"{name} has {has} pixels, the most are {most:,}: make it smaller, or set {raised} if the memory allows it"
 
 
 def as_rgb(image: Image.Image) -> Image.Image:
@@ -62,7 +99,7 @@ def image_size(path: str) -> tuple[int, int]:
     ImageError."""
     if path.startswith("synthetic:"):
         return synthetic.size_px(path)
-    with _opened(path) as image:
+    with opened_image(path) as image:
         return displayed_size(image)
 
 

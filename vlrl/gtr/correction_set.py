@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from vlrl.data.images import open_image
+
 GATES = ("share", "always")
 AGGREGATES = ("all", "fresh")
 RECORDS, STATE = "records.jsonl", "state.json"
@@ -104,11 +106,10 @@ class CorrectionSet:
         return name
 
     def open_images(self, record: Record) -> list[Image.Image]:
-        """The record's images as they were. Raises FileNotFoundError."""
+        """The record's images as they were. Raises ImageError."""
         opened = []
         for name in record.image_sha256s:
-            with Image.open(self.images / f"{name}.png") as image:
-                opened.append(image.convert("RGB"))
+            opened.append(open_image(str(self.images / f"{name}.png")))
         return opened
 
     def new_epoch(self) -> None:
