@@ -9,8 +9,8 @@ from chat_server import Server
 
 from vlrl.envs.cards import GAMES, write_reply
 from vlrl.gtr import RemoteCorrector, RemoteOptions, StepRequest
-from vlrl.gtr.budget import LimitReached, Spending, share_of
 from vlrl.gtr.options import read_guide_options
+from vlrl.rewards.budget import LimitReached, Spending, share_of
 from vlrl.training.config import parse
 from vlrl.training.correctors import make_corrector
 from vlrl.training.options import ConfigError
@@ -69,7 +69,7 @@ def test_what_was_spent_is_remembered_by_the_run_that_goes_on(server, tmp_path):
     again = corrector_of(server, said, **options)
     assert (again.counts.n_calls, again.counts.cost) == (2, pytest.approx(0.002)), "1,000 prompt tokens a request"
     assert [one.status for one in again.correct_many([step()] * 3)] == ["ok", "failed", "failed"]
-    assert json.loads(path.read_text()) == {"n_calls": 3, "n_cached": 0, "cost": pytest.approx(0.003), "statuses": {"ok": 3, "failed": 2}}  # fmt: skip
+    assert json.loads(path.read_text()) == {"n_calls": 3, "n_cached": 0, "cost": pytest.approx(0.003), "statuses": {"ok": 3, "failed": 2}, "seconds": pytest.approx(0, abs=5)}  # fmt: skip
     path.write_text('{"n_calls": 3')
     with pytest.raises(ValueError, match=r"rank-0.json does not hold .* delete it"):
         corrector_of(server, said, **options)

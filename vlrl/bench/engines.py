@@ -11,20 +11,26 @@ import base64
 import dataclasses
 import hashlib
 import io
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from functools import partial
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
 from vlrl.data.images import image_size, open_images, opened_image
+from vlrl.data.masking import without_secrets
 from vlrl.envs.cards.playing import play_episodes
-from vlrl.rewards.chat_client import EndpointError, chat, with_tries, without_secrets
+from vlrl.rewards.chat_client import ChatReply, EndpointError
+from vlrl.rewards.endpoint import Endpoint, Limits
 from vlrl.schema import Prediction, Sample, SampleError, Task
 
 Limit = Callable[[Sample], int]
 BACKOFF_S = 1.0
+GIVES_UP_AFTER = 5
+"""Pauses in a row, of 15 s to a minute, after which the samples that are left count as failed."""
 SENT_UNCHANGED = {".jpg": "jpeg", ".jpeg": "jpeg", ".png": "png"}
 
 
@@ -174,8 +180,21 @@ class Server(_SingleProcess):
 
     def __init__(self, args: argparse.Namespace, boxes: bool) -> None:
         super().__init__(args, boxes, "--base_url")
-        self.base_url, self.n_at_once, self.n_tries, self.timeout_s = args.base_url, args.api_nproc, args.retry, args.timeout
-        self.name = f"server {without_secrets(self.base_url)}"
+        self.n_at_once: int = args.api_nproc
+        self.name = f"server {without_secrets(args.base_url)}"
+        limits = Limits(
+            timeout_s=args.timeout,
+            n_tries=args.retry,
+            backoff_s=(BACKOFF_S, 15 * BACKOFF_S),
+            n_parallel=self.n_at_once,
+            max_failed_share=0.5,
+            pause_s=15 * BACKOFF_S,
+            longest_pause_s=60 * BACKOFF_S,
+            waits="always",
+            gives_up_after=GIVES_UP_AFTER,
+        )
+        say = partial(print, file=sys.stderr, flush=True)
+        self.endpoint = Endpoint(self.name, args.base_url, "base_url", limits, report=say)
 
     def answers(self, tasks: Mapping[str, Task], samples: Sequence[Sample], limit: Limit) -> Answers:
         waiting = iter(samples)
@@ -200,9 +219,14 @@ class Server(_SingleProcess):
         """The reply to one prompt. Raises EndpointError."""
         body = {"model": self.model, "messages": chat_messages(sample, tasks), "max_tokens": limit}
         body |= {"temperature": self.temperature} | ({"seed": seed_of(self.seed, sample)} if self.temperature else {})
-        reply = with_tries(lambda: chat(self.base_url, body, timeout_s=self.timeout_s), self.n_tries, BACKOFF_S)
+        reply, text = self.endpoint.ask(lambda: _with_text(self.endpoint.call(body)))[0]
         n_tokens = reply.usage.get("completion_tokens")
-        return Prediction(sample.id, reply.text, n_tokens if isinstance(n_tokens, int) else 0, reply.finish_reason == "length")
+        return Prediction(sample.id, text, n_tokens if isinstance(n_tokens, int) else 0, reply.finish_reason == "length")
+
+
+def _with_text(reply: ChatReply) -> tuple[ChatReply, str]:
+    """A reply and its text. Raises EndpointError where it has none, which is worth another try."""
+    return reply, reply.text
 
 
 class Vllm(_SingleProcess):

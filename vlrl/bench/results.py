@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from vlrl.data.masking import masked_command, without_secrets
 from vlrl.metrics.bootstrap import N_RESAMPLES
 from vlrl.metrics.tables import text_table
-from vlrl.rewards.chat_client import without_secrets
 from vlrl.schema import Metric
 from vlrl.tasks.evaluate import Row, Scored, git_revision, versions, write_json
 
@@ -69,8 +69,8 @@ def about_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _redacted() -> list[str]:
-    """The command line, without user, password and query of addresses."""
-    return [_ADDRESS.sub(lambda found: without_secrets(found[0]), word) for word in sys.argv[1:]]
+    """The command line, without keys, and without user, password and query of addresses."""
+    return masked_command([_ADDRESS.sub(lambda found: without_secrets(found[0]), word) for word in sys.argv[1:]])
 
 
 def closed_forms(rows: Sequence[Row], name: str) -> dict[str, float]:

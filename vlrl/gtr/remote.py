@@ -10,14 +10,10 @@ import base64
 import hashlib
 import io
 import json
-import math
 import os
-import random
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,25 +21,26 @@ from typing import Any
 from PIL import Image
 
 from vlrl.answers.span import END_THINK, THINK
+from vlrl.answers.whole_text import whole_json
 from vlrl.envs.cards import thought_fields, write_reply
 from vlrl.envs.cards.deck import rank_of
 from vlrl.envs.cards.replies import last_object
 from vlrl.gtr import corrector_prompts as questions
-from vlrl.gtr.budget import Counts, LimitReached, Spending
 from vlrl.gtr.corrector import Correction, Request, SampleRequest, StepRequest
 from vlrl.gtr.masks import thought_span
-from vlrl.rewards.chat_client import ChatReply, EndpointError, base_url, chat
+from vlrl.rewards.budget import Counts, Spending, check_prices
+from vlrl.rewards.chat_client import EndpointError, base_url
+from vlrl.rewards.endpoint import Endpoint, Limits, Unanswered
 
 MAX_TRIES = 3
-RECENT = 200
-MIN_RECENT = 10
 MAX_INVALID_CHARS = 2_000
 """Characters shown of a reply that is not valid."""
 
 
 @dataclass(frozen=True, slots=True)
 class RemoteOptions:
-    """`url=""`: the environment's OPENAI_API_BASE, else OpenAI's. The key is the environment's OPENAI_API_KEY alone.
+    """`url=""`: the environment's OPENAI_API_BASE, else OpenAI's. The key is the environment's VLRL_CORRECTOR_API_KEY, else its
+    OPENAI_API_KEY.
 
     `solver`: offer it as a function (24 points). `gold`: show the right answer of a sample (privileged).
     `correct_invalid`: have a reply that is not valid rewritten as one that is, of which all is shown. `timeout_s`: of a
@@ -75,16 +72,23 @@ class RemoteOptions:
     def __post_init__(self) -> None:
         if not self.model:
             raise ValueError("a corrector behind an endpoint needs the name of its model; give model:<name>")
-        for name in ("n_parallel", "timeout_s", "max_tokens"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name}={getattr(self, name):g}: must be positive")
-        for name in ("max_calls", "max_cost", "input_cost", "output_cost"):
-            if (getattr(self, name) or 0) < 0:
-                raise ValueError(f"{name}={getattr(self, name):g}: must not be negative")
-        if not 0 <= self.max_failed_share <= 1:
-            raise ValueError(f"max_failed_share={self.max_failed_share:g} is outside 0..1")
-        if self.max_cost is not None and not (self.input_cost or self.output_cost):
-            raise ValueError("max_cost needs input_cost and output_cost, the prices of a million tokens")
+        if self.max_tokens <= 0:
+            raise ValueError(f"max_tokens={self.max_tokens:g}: must be positive")
+        check_prices(self.max_calls, self.max_cost, self.input_cost, self.output_cost)
+        _ = self.limits
+
+    @property
+    def limits(self) -> Limits:
+        """How the endpoint is asked. Raises ValueError."""
+        return Limits(
+            timeout_s=self.timeout_s,
+            n_tries=MAX_TRIES,
+            backoff_s=self.backoff_s,
+            n_parallel=self.n_parallel,
+            max_failed_share=self.max_failed_share,
+            pause_s=self.pause_s,
+            longest_pause_s=16 * self.pause_s,
+        )
 
 
 class RemoteCorrector:
@@ -94,36 +98,39 @@ class RemoteCorrector:
         self,
         options: RemoteOptions,
         report: Callable[[str], None] = print,
-        sleep: Callable[[float], None] = time.sleep,
+        sleep: Callable[[float], object] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.options, self.report, self.sleep, self.clock = options, report, sleep, clock
+        self.options = options
         self.tier, self.privileged = f"model:{options.model}", options.gold
         prices = (options.input_cost, options.output_cost)
-        self.spending = Spending(options.max_calls, options.max_cost, prices, options.spent)
-        self._lock = threading.Lock()
-        self._slots = threading.BoundedSemaphore(options.n_parallel)
-        self._recent: deque[bool] = deque(maxlen=RECENT)
-        self._paused_until, self._pause_s, self._is_trying = -math.inf, options.pause_s, False
-        self._reported: set[str] = set()
-        self._refused: set[str] = set()
+        self.endpoint = Endpoint(
+            f"corrector {self.tier}",
+            base_url(options.url),
+            "corrector_url",
+            options.limits,
+            Spending(options.max_calls, options.max_cost, prices, options.spent),
+            loss="such steps are not corrected",
+            report=report,
+            clock=clock,
+            sleep=sleep,
+        )
         if options.cache is not None:
             options.cache.mkdir(parents=True, exist_ok=True)
 
     def correct_many(self, requests: Sequence[Request]) -> list[Correction]:
-        with ThreadPoolExecutor(max_workers=self.options.n_parallel) as pool:
-            found = list(pool.map(self.correct, requests))
-        self.spending.keep()
+        found = self.endpoint.many(self.correct, requests)
+        self.endpoint.spending.keep()
         return found
 
     @property
     def counts(self) -> Counts:
-        return self.spending.counts
+        return self.endpoint.counts
 
     def correct(self, request: Request) -> Correction:
         start = time.perf_counter()
         found = self._correct(request)
-        self.spending.count(found.status, found.cached)
+        self.endpoint.spending.count(found.status, found.cached)
         seconds = time.perf_counter() - start
         return replace(found, tier=self.tier, privileged=self.privileged, seconds=seconds)
 
@@ -140,10 +147,10 @@ class RemoteCorrector:
         reply = _cached(path, request)
         n_attempts = 0
         if reply is None:
-            with self._slots:
-                reply, n_attempts, why = self._ask(body, request)
-            if reply is None:
-                return Correction("failed", target=target, why=why, n_attempts=n_attempts)
+            try:
+                reply, n_attempts = self.endpoint.ask(lambda: _checked(self._exchange(body, request), request))
+            except Unanswered as error:
+                return Correction("failed", target=target, why=str(error), n_attempts=error.n_tries)
             _keep(path, reply)
         found = _verdict(request, reply)
         if not is_valid and found.status == "ok":
@@ -174,32 +181,9 @@ class RemoteCorrector:
         }
         return {**body, "tools": [tool]} if tool is not None else {**body, **_JSON_REPLY}
 
-    def _ask(self, body: dict[str, Any], request: Request) -> tuple[dict[str, Any] | None, int, str]:
-        """A checked reply or None, the number of tries, and why there is none."""
-        why = ""
-        for attempt in range(1, MAX_TRIES + 1):
-            if self.clock() < self._paused_until:
-                return None, attempt - 1, why or "asking is paused after too many failures"
-            try:
-                reply = _checked(self._exchange(body, request), request)
-            except LimitReached as reached:
-                self._report_once(f"corrector {self.tier}: {reached}; no more corrections", key="limit")
-                return None, attempt - 1, str(reached)
-            except EndpointError as error:
-                why = f"try {attempt}: {error}"
-                if attempt == MAX_TRIES or not error.again:
-                    self._note(failed=True, why=why)
-                    return None, attempt, why
-                low, high = self.options.backoff_s
-                self.sleep(max(error.wait_s, min(high, low * 2 ** (attempt - 1)) * random.uniform(0.5, 1.0)))
-                continue
-            self._note(failed=False)
-            return reply, attempt, ""
-        raise AssertionError("the last try returns")
-
     def _exchange(self, body: dict[str, Any], request: Request) -> str:
         """The text of the model's last message; calls of the solver are answered once. Raises EndpointError."""
-        reply = self._call(body)
+        reply = self.endpoint.call(body)
         calls = reply.message.get("tool_calls")
         if not calls:
             return reply.text
@@ -210,61 +194,7 @@ class RemoteCorrector:
         called = {"role": "assistant", "content": reply.message.get("content") or "", "tool_calls": calls}
         results = [{"role": "tool", "tool_call_id": call_id, "content": answer} for call_id in ids]
         further = {key: value for key, value in body.items() if key != "tools"}
-        return self._call({**further, **_JSON_REPLY, "messages": [*body["messages"], called, *results]}).text
-
-    def _call(self, body: dict[str, Any]) -> ChatReply:
-        """One request; a setting that the endpoint refuses by name is left out from then on, which is reported."""
-        sent = self._taken(body)
-        self.spending.take_call()
-        try:
-            reply = chat(base_url(self.options.url), sent, timeout_s=self.options.timeout_s)
-        except EndpointError as error:
-            refused = next((name for name in _OPTIONAL if name in sent and f"'{name}'" in str(error)), None)
-            if refused is None or error.again:
-                raise
-            with self._lock:
-                self._refused.add(refused)
-            self._report_once(f"corrector {self.tier}: asked without {refused} from here on ({error})", key=refused)
-            return self._call(body)
-        self.spending.pay(reply.usage)
-        return reply
-
-    def _taken(self, body: dict[str, Any]) -> dict[str, Any]:
-        """A request without the settings that were refused."""
-        with self._lock:
-            refused = set(self._refused)
-        taken = {key: value for key, value in body.items() if key not in refused}
-        return taken | {"max_completion_tokens": body["max_tokens"]} if "max_tokens" in refused else taken
-
-    # ---- when not to ask
-
-    def _note(self, failed: bool, why: str = "") -> None:
-        """Keeps the recent outcomes and pauses when too many of them are failures. The first failure after a pause brings
-        the next one, twice as long."""
-        if failed:
-            self._report_once(f"corrector {self.tier}: {why}; such steps are not corrected", key="first failure")
-        with self._lock:
-            self._recent.append(failed)
-            n_failed, n = sum(self._recent), len(self._recent)
-            if not failed:
-                self._pause_s, self._is_trying = self.options.pause_s, False
-                return
-            too_many = n >= MIN_RECENT and n_failed > self.options.max_failed_share * n
-            if not (too_many or self._is_trying) or self.clock() < self._paused_until:
-                return
-            self._paused_until, pause_s = self.clock() + self._pause_s, self._pause_s
-            self._pause_s, self._is_trying = min(2 * self._pause_s, 16 * self.options.pause_s), True
-            self._recent.clear()
-        self.report(
-            f"corrector {self.tier}: {n_failed} of the last {n} requests failed ({why}); asking pauses for {pause_s:g} s"
-        )
-
-    def _report_once(self, line: str, key: str = "") -> None:
-        with self._lock:
-            if (key or line) in self._reported:
-                return
-            self._reported.add(key or line)
-        self.report(line)
+        return self.endpoint.call({**further, **_JSON_REPLY, "messages": [*body["messages"], called, *results]}).text
 
     def _cache_path(self, body: dict[str, Any]) -> Path | None:
         if self.options.cache is None:
@@ -275,8 +205,6 @@ class RemoteCorrector:
         return self.options.cache / key[:2] / f"{key}.json"
 
 
-_OPTIONAL = ("max_tokens", "temperature", "response_format")
-"""Settings that some models do not take: reasoning models want `max_completion_tokens` and their own temperature."""
 _JSON_REPLY = {"response_format": {"type": "json_object"}}
 
 
@@ -319,7 +247,7 @@ def _checked(text: str, request: Request) -> dict[str, Any]:
     found = last_object(text)
     if found is None:
         raise EndpointError(f"a reply without one JSON object: {text!r:.80}")
-    reply: dict[str, Any] = found[0]
+    reply: dict[str, Any] = whole_json(found[0])
     evaluation = str(reply.get("evaluation")).strip().upper()
     if evaluation not in ("YES", "NO"):
         raise EndpointError(f"a reply whose evaluation is {reply.get('evaluation')!r:.40}, not YES or NO")

@@ -1,11 +1,13 @@
 """A request to an OpenAI-compatible chat endpoint: the reply's message, or an `EndpointError` that says why there is none.
 
 Bounded whatever the server does: the whole request in seconds, the reply in bytes, the requests in number. Not here: the
-messages and what a reply means (`vlrl.rewards.judge`, `vlrl.gtr.remote`, `vlrl.bench.engines`).
+messages and what a reply means (`vlrl.rewards.judge`, `vlrl.gtr.remote`, `vlrl.bench.engines`), tries and pauses
+(`vlrl.rewards.endpoint`).
 
 Connections are reused. Proxies come from the environment (HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY), as they stand at the
 first request of the process; certificates are the system's. The API key goes to the given address only: redirects are not
-followed, and no error message shows it.
+followed, no error message shows it, and in what the endpoint sends back it is masked. Text that comes back is whole: half a
+surrogate pair, which no file or page can hold, is replaced.
 """
 
 from __future__ import annotations
@@ -21,9 +23,13 @@ import ssl
 import threading
 import time
 import urllib.parse
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
+
+from vlrl.answers.whole_text import whole_json
+from vlrl.data.masking import MASK, MIN_KEY_CHARS, masked, without_secrets
 
 if TYPE_CHECKING:
     import httpx
@@ -38,15 +44,15 @@ _KEEP_ALIVE_S = 4.0
 """Idle connections are dropped before servers do so (uvicorn, and with it vLLM: 5 s), or a request could meet a closed one."""
 _FINAL_STATUS = frozenset({400, 401, 403, 404, 405, 413, 422})
 """Statuses that another try does not change; redirects are others."""
-T = TypeVar("T")
 
 
 class EndpointError(Exception):
-    """No usable reply; the message says why. `again`: another try may help. `wait_s`: the seconds the endpoint asks to wait."""
+    """No usable reply; the message says why, in one line without keys and passwords. `again`: another try may help. `wait_s`:
+    the seconds the endpoint asks to wait. `is_silence`: nothing came back at all."""
 
-    def __init__(self, message: str, again: bool = True, wait_s: float = 0.0) -> None:
-        super().__init__(message)
-        self.again, self.wait_s = again, wait_s
+    def __init__(self, message: str, again: bool = True, wait_s: float = 0.0, is_silence: bool = False) -> None:
+        super().__init__(" ".join(masked(message).split()))
+        self.again, self.wait_s, self.is_silence = again, wait_s, is_silence
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +81,9 @@ def base_url(given: str = "") -> str:
 def chat(base: str, body: Mapping[str, Any], *, timeout_s: float, api_key: str | None = None) -> ChatReply:
     """Posts `body` to `base`/chat/completions; a query in `base` is kept. Safe to call from several threads.
 
-    `api_key=None`: the environment's OPENAI_API_KEY, if any. `user:password@` in `base` is sent instead of a key. `timeout_s`:
-    seconds for the whole request, from the look-up of the host to the last byte. Raises EndpointError.
+    `api_key=None`: the environment's OPENAI_API_KEY, if any. `user:password@` in `base`, as OPENAI_API_BASE may hold it, is
+    sent instead of a key. `timeout_s`: seconds for the whole request, from the look-up of the host to the last byte. Raises
+    EndpointError.
     """
     api_key = (os.environ.get("OPENAI_API_KEY", "") if api_key is None else api_key).strip()
     headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
@@ -86,37 +93,14 @@ def chat(base: str, body: Mapping[str, Any], *, timeout_s: float, api_key: str |
         headers["Authorization"] = f"Bearer {api_key}"
     url, shown = _address(base)
     response, content = _post(url, json.dumps(body).encode(), headers, timeout_s, shown)
+    if len(api_key) >= MIN_KEY_CHARS:
+        content = content.replace(api_key.encode(), MASK.encode())  # some servers and proxies repeat what they were sent
     if not response.is_success:
         raise _refusal(response, content, shown, api_key)
     encoding = response.headers.get("Content-Encoding", "identity")
     if encoding != "identity":
         raise EndpointError(f"{shown} replied in the encoding {encoding:.40}, which was not requested", again=False)
     return _reply(content, shown)
-
-
-def with_tries(ask: Callable[[], T], n_tries: int, backoff_s: float) -> T:
-    """What `ask` returns, after up to `n_tries` calls. Raises the last EndpointError, at once where another try cannot help.
-
-    Waits `backoff_s` before the second call, then twice as long each time, or as long as the endpoint asks if that is more.
-    """
-    for attempt in range(1, n_tries + 1):
-        try:
-            return ask()
-        except EndpointError as error:
-            if attempt == n_tries or not error.again:
-                raise EndpointError(f"try {attempt}: {error}", error.again, error.wait_s) from error
-            wait_s = error.wait_s
-        time.sleep(max(wait_s, backoff_s * 2 ** (attempt - 1)))
-    raise ValueError(f"n_tries={n_tries}: must be 1 or more")
-
-
-def without_secrets(base: str) -> str:
-    """The address without user, password and query, to be shown."""
-    try:
-        parts = urllib.parse.urlsplit(base)
-    except ValueError:
-        return "(an address that cannot be read)"
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 def _address(base: str) -> tuple[str, str]:
@@ -139,9 +123,9 @@ def _post(url: str, content: bytes, headers: Mapping[str, str], timeout_s: float
     try:
         return _client(os.getpid()).post(url, content, headers, timeout_s)
     except TimeoutError as error:
-        raise EndpointError(f"{shown} cannot be reached: no complete reply within {timeout_s:g} s") from error
+        raise EndpointError(f"{shown} cannot be reached: no complete reply within {timeout_s:g} s", is_silence=True) from error
     except (httpx.HTTPError, OSError) as error:
-        raise EndpointError(f"{shown} cannot be reached: {error or type(error).__name__}") from error
+        raise EndpointError(f"{shown} cannot be reached: {str(error) or type(error).__name__}", is_silence=True) from error
     except (httpx.InvalidURL, ValueError) as error:
         raise EndpointError(f"{shown} is not an address: {error}", again=False) from error
 
@@ -154,10 +138,11 @@ def _refusal(response: httpx.Response, content: bytes, shown: str, api_key: str)
         return EndpointError(f"status {status} from {shown}: it redirects to {goal}, which is not followed", again=False)
     message = _line_of(content) if "Content-Encoding" not in response.headers else ""
     if api_key:
-        message = message.replace(api_key, "***")
-    again = status not in _FINAL_STATUS and not response.is_redirect
-    wait_s = _retry_after_s(response.headers.get("Retry-After", ""))
-    line = " ".join(message.split())[:MAX_REFUSAL_CHARS]
+        message = message.replace(api_key, MASK)
+    asked_again = response.headers.get("x-should-retry", "").lower()  # as OpenAI's endpoint says whether to try again
+    again = asked_again == "true" or (status not in _FINAL_STATUS and not response.is_redirect and asked_again != "false")
+    wait_s = _retry_after_s(response.headers)
+    line = " ".join(masked(message[: 10 * MAX_REFUSAL_CHARS]).split())[:MAX_REFUSAL_CHARS]  # masked whole, then cut
     return EndpointError(f"status {status} from {shown}{f': {line}' if line else ''}", again, wait_s)
 
 
@@ -172,10 +157,14 @@ def _line_of(content: bytes) -> str:
         return text
 
 
-def _retry_after_s(value: str) -> float:
-    """The seconds of a `Retry-After` header (a number or a date), in 0..MAX_RETRY_AFTER_S; 0 for anything else."""
+def _retry_after_s(headers: Mapping[str, str]) -> float:
+    """The seconds that `retry-after-ms` or `Retry-After` (a number or a date) ask for, in 0..MAX_RETRY_AFTER_S; 0 for anything
+    else."""
+    value, unit_s = headers.get("Retry-After", ""), 1.0
+    if "retry-after-ms" in headers:
+        value, unit_s = headers["retry-after-ms"], 0.001
     try:
-        seconds = float(value)
+        seconds = float(value) * unit_s
     except ValueError:
         try:
             seconds = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
@@ -187,9 +176,9 @@ def _retry_after_s(value: str) -> float:
 def _reply(content: bytes, shown: str) -> ChatReply:
     """The decoded body of a successful request. Raises EndpointError."""
     try:
-        decoded: Any = json.loads(content)
+        decoded: Any = whole_json(json.loads(content))
     except (ValueError, RecursionError) as error:
-        raise EndpointError(f"{shown} replied with no JSON: {error}") from error
+        raise EndpointError(f"{shown} replied with no JSON: {masked(str(error)):.200}") from error
     try:
         choice = decoded["choices"][0]
         message = choice["message"]
@@ -222,6 +211,7 @@ class _Client:
             )
         except (ImportError, ValueError, httpx.InvalidURL) as error:  # a SOCKS proxy without its package, a malformed one
             raise EndpointError(f"a proxy named in the environment cannot be used: {error}", again=False) from error
+        self._running: set[Future[Any]] = set()
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, name="chat client", daemon=True).start()
 
@@ -231,10 +221,19 @@ class _Client:
         Raises TimeoutError, OSError for a reply over MAX_REPLY_BYTES, and httpx's errors.
         """
         request = asyncio.run_coroutine_threadsafe(self._post(url, content, headers, timeout_s), self._loop)
+        self._running.add(request)
         try:
             return request.result()
+        except CancelledError as error:
+            raise EndpointError("broken off", again=False) from error
         finally:
             request.cancel()  # after a Ctrl-C; a finished request ignores it
+            self._running.discard(request)
+
+    def cancel_all(self) -> None:
+        """Break off the requests under way; each ends with an EndpointError."""
+        for request in tuple(self._running):
+            request.cancel()
 
     async def _post(
         self, url: str, content: bytes, headers: Mapping[str, str], timeout_s: float
@@ -272,3 +271,9 @@ def _client(pid: int) -> _Client:
 @functools.cache
 def _client_of(pid: int) -> _Client:
     return _Client()
+
+
+def cancel_requests() -> None:
+    """Break off the requests of this process that are under way."""
+    if _client_of.cache_info().currsize:
+        _client(os.getpid()).cancel_all()

@@ -1,6 +1,7 @@
 """The reward that a language model gives, behind an OpenAI-compatible endpoint (`vlrl.rewards.chat_client`).
 
-The one reward that reads the environment (OPENAI_API_KEY, OPENAI_API_BASE) and the network. Its failures are values of None.
+The one reward that reads the environment (VLRL_JUDGE_API_KEY, OPENAI_API_KEY, OPENAI_API_BASE) and the network. Its failures
+are values of None, counted and reported by its endpoint (`judges`).
 What a candidate writes cannot become an instruction: it stands between delimiters that it cannot write, and a reply counts
 only if it is one number and nothing else.
 """
@@ -10,17 +11,28 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import sys
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from vlrl.answers.text import read_text, reference_texts
 from vlrl.data.images import ImageError
-from vlrl.rewards.chat_client import EndpointError, base_url, chat, with_tries
+from vlrl.rewards.budget import Spending, check_prices, share_of
+from vlrl.rewards.chat_client import EndpointError, base_url
+from vlrl.rewards.endpoint import Endpoint, Limits, check_endpoint
 from vlrl.rewards.image_uris import image_uris
-from vlrl.schema import Sample, Score
+from vlrl.schema import Reward, Sample, Score
 
 N_TRIES = 3
+N_PARALLEL = 16
+"""Requests at the same time."""
+NO_JUDGEMENT = "no judgement"
+"""Begins the reason of a score that the judge did not give."""
 MAX_SHOWN_CHARS = 4000
 MAX_VERDICT_CHARS = 200
 _VERDICT = re.compile(
@@ -44,6 +56,56 @@ _judged: dict[tuple[str, str, str], Future[float]] = {}
 _judged_lock = threading.Lock()
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where judges report, keep their counts (None: in memory), and which process of how many this is."""
+
+    report: Callable[[str], None]
+    folder: Path | None = None
+    rank: int = 0
+    n_processes: int = 1
+
+
+_place = Place(partial(print, file=sys.stderr, flush=True))
+_judges: dict[tuple[Any, ...], Endpoint] = {}
+
+
+def place_judges(place: Place) -> None:
+    """From here on judges report and count there; counts of before are dropped."""
+    global _place
+    with _judged_lock:
+        _place = place
+        _judges.clear()
+
+
+def judges() -> list[Endpoint]:
+    """The endpoints of the judges that were asked since `place_judges`."""
+    with _judged_lock:
+        return list(_judges.values())
+
+
+def is_judge(reward: Reward) -> bool:
+    """Whether a reward asks a judge."""
+    return reward.name == llm_judge.__name__
+
+
+def check_judge(reward: Reward) -> None:
+    """Ask the judge of a reward once, before anything costly; nothing for another reward. Raises EndpointError in one line."""
+    if is_judge(reward):
+        options = reward.function.keywords if isinstance(reward.function, partial) else {}
+        image = BLANK_IMAGE if options.get("see_image", True) else None
+        address, model = base_url(options.get("judge_url", "")), options.get("judge_model", "")
+        timeout_s = min(options.get("timeout_s", 60.0), 60.0)
+        check_endpoint("judge", address, model, "judge_url", image_url=image, timeout_s=timeout_s)
+
+
+BLANK_IMAGE = (
+    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAABwAAAAcCAIAAAD9b0jDAAAAKElEQVR42mP8//8/A7UBEwMNwKiho4aOGjpq6Kih"
+    "o4aOGjpq6OAzFADRYgM1sivIJAAAAABJRU5ErkJggg=="
+)
+"""28 x 28 px."""
+
+
 def llm_judge(
     text: str,
     sample: Sample,
@@ -53,17 +115,23 @@ def llm_judge(
     see_image: bool = True,
     timeout_s: float = 60.0,
     backoff_s: float = 1.0,
+    max_calls: int | None = None,
+    max_cost: float | None = None,
+    input_cost: float = 0.0,
+    output_cost: float = 0.0,
 ) -> Score:
-    """The score that the model `judge_model` gives the answer, in 0..1; None after three tries without a usable reply.
+    """The score that the model `judge_model` gives the answer, in 0..1; None after three tries without a usable reply, and
+    while asking is paused after too many failures (`vlrl.rewards.endpoint`).
 
     The judge stands at `judge_url`, by default OPENAI_API_BASE. It sees the question, the images, the right answer and the
     parsed answer (not the thought), at temperature 0.
     `see_image=false`: no images, for a judge that reads text only. Images are scaled down and sent as data
     (`vlrl.rewards.image_uris`); one that cannot be read gives None. The reply must be one number in 0..1, apart from a label,
-    emphasis and a `<think>` block before it. Waits `backoff_s`, then twice that, between tries. Replies are kept by endpoint,
-    model and prompt. An answer that cannot be read, or without a letter or digit, is 0 without a request. Raises ValueError
-    without `judge_model`. Source: VLM-R1. differs: a failure there silently became string equality; a number outside 0..1 was
-    clipped, which made "10 of 10" and "1 of 10" the same.
+    emphasis and a `<think>` block before it. Waits up to `backoff_s`, then twice that, between tries. No requests after
+    `max_calls` of them or once `max_cost` is spent, by `input_cost` and `output_cost`, the prices of a million tokens. Replies
+    are kept by endpoint, model and prompt. An answer that cannot be read, or without a letter or digit, is 0 without a
+    request. Raises ValueError without `judge_model`. Source: VLM-R1. differs: a failure there silently became string equality;
+    a number outside 0..1 was clipped, which made "10 of 10" and "1 of 10" the same.
     """
     if not judge_model:
         raise ValueError("llm_judge needs a model; name it: llm_judge:judge_model=<name at the endpoint OPENAI_API_BASE>")
@@ -75,15 +143,16 @@ def llm_judge(
     try:
         messages = judge_messages(answer, sample, see_image=see_image)
     except ImageError as error:
-        return Score(None, answer, f"no judgement: {error} (see_image=false judges without it)")
+        return Score(None, answer, f"{NO_JUDGEMENT}: {error} (see_image=false judges without it)")
     address = base_url(judge_url)
+    endpoint = _endpoint(address, judge_model, timeout_s, backoff_s, (max_calls, max_cost, input_cost, output_cost))
     key = (address, judge_model, hashlib.sha256(json.dumps(messages).encode()).hexdigest())
     with _judged_lock:
         is_sent = key in _judged
         judgement = _judged.setdefault(key, Future())
     if not is_sent:
         try:
-            judgement.set_result(_ask(address, judge_model, messages, timeout_s, backoff_s))
+            judgement.set_result(_ask(endpoint, judge_model, messages))
         except BaseException as error:
             with _judged_lock:
                 del _judged[key]  # a failure is not kept: a later batch sends it again
@@ -93,8 +162,10 @@ def llm_judge(
     try:
         value = judgement.result()
     except EndpointError as error:
+        endpoint.spending.count("failed", cached=False)
         hint = " (a judge that reads text only needs see_image=false)" if not error.again and _has_images(messages) else ""
-        return Score(None, answer, f"no judgement: {error}{hint}")
+        return Score(None, answer, f"{NO_JUDGEMENT}: {error}{hint}")
+    endpoint.spending.count("judged", cached=is_sent)
     return Score(value, answer, f"{judge_model} gives {value:g}")
 
 
@@ -102,10 +173,39 @@ def _says_something(text: str) -> bool:
     return any(character.isalnum() for character in text)
 
 
-def _ask(address: str, model: str, messages: list[dict[str, Any]], timeout_s: float, backoff_s: float) -> float:
-    """The judge's score by up to three tries. Raises the last EndpointError."""
+def _endpoint(address: str, model: str, timeout_s: float, backoff_s: float, budget: tuple[Any, ...]) -> Endpoint:
+    """The endpoint of a judge, one for all rows of a run. Raises ValueError for limits that make no sense."""
+    key = (address, model, timeout_s, backoff_s, budget)
+    with _judged_lock:
+        if key not in _judges:
+            max_calls, max_cost, *prices = budget
+            check_prices(max_calls, max_cost, *prices)
+            limits = Limits(
+                timeout_s=timeout_s,
+                n_tries=N_TRIES,
+                backoff_s=(backoff_s, 15 * backoff_s),
+                n_parallel=N_PARALLEL,
+                max_failed_share=0.5,
+                pause_s=15 * backoff_s,
+                longest_pause_s=60 * backoff_s,
+                waits="batch",
+            )
+            place, digest = _place, hashlib.sha256(f"{address} {model}".encode()).hexdigest()[:8]
+            spending = Spending(
+                None if max_calls is None else share_of(max_calls, place.rank, place.n_processes),
+                None if max_cost is None else max_cost / place.n_processes,
+                (prices[0], prices[1]),
+                None if place.folder is None else place.folder / f"{digest}-rank-{place.rank}.json",
+            )
+            loss = "such rows have no score of it"
+            _judges[key] = Endpoint(f"judge {model}", address, "judge_url", limits, spending, loss=loss, report=place.report)
+        return _judges[key]
+
+
+def _ask(endpoint: Endpoint, model: str, messages: list[dict[str, Any]]) -> float:
+    """The judge's score by up to three tries. Raises EndpointError."""
     body = {"model": model, "messages": messages, "temperature": 0}
-    return with_tries(lambda: verdict(chat(address, body, timeout_s=timeout_s).text), N_TRIES, backoff_s)
+    return endpoint.ask(lambda: verdict(endpoint.call(body).text))[0]
 
 
 def judge_messages(answer: str, sample: Sample, *, see_image: bool = True) -> list[dict[str, Any]]:

@@ -15,7 +15,6 @@ import json
 import math
 import numbers
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from vlrl.answers.kind import answer_kinds
+from vlrl.rewards.endpoint import asking
 from vlrl.schema import Reward, Sample, Score, TaskError
 
 N_REQUESTS = 16
@@ -90,8 +90,8 @@ def score_rows(
             ) from error
 
     if "network" in reward.needs:
-        with ThreadPoolExecutor(N_REQUESTS) as pool:
-            made = list(pool.map(score, units))
+        with asking(len(units), N_REQUESTS) as run:
+            made = run(score, units)
     else:
         made = [score(rows) for rows in units]
     for rows, found in zip(units, made, strict=True):

@@ -11,7 +11,6 @@ from typing import Any
 from accelerate import PartialState
 
 from vlrl.gtr import CheckpointCorrector, Corrector, OracleCorrector, RemoteCorrector, RemoteOptions
-from vlrl.gtr.budget import share_of
 from vlrl.gtr.corrector import Request
 from vlrl.gtr.diagnostics import probe_sensitivity
 from vlrl.gtr.masks import thought_span
@@ -19,6 +18,7 @@ from vlrl.models.generate import complete
 from vlrl.models.inputs import prepare_sample
 from vlrl.models.load import LoadedModel, load_model
 from vlrl.models.names import ModelError
+from vlrl.rewards.budget import share_of
 from vlrl.rewards.chat_client import DEFAULT_BASE, base_url
 from vlrl.training.config import Config
 from vlrl.training.options import ConfigError

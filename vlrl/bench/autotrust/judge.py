@@ -8,18 +8,23 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from vlrl.bench.autotrust import open_ended
 from vlrl.bench.autotrust.scoring import Verdict, with_rating
 from vlrl.bench.engines import data_urls
 from vlrl.data.sample_files import is_there
+from vlrl.rewards.chat_client import base_url
+from vlrl.rewards.endpoint import Endpoint, Limits
 from vlrl.schema import Sample
 
 REPLIES = "judge.jsonl"
-N_AT_ONCE = 8
+LIMITS = Limits(max_failed_share=0.5, pause_s=15.0, longest_pause_s=60.0, waits="always", gives_up_after=5)
+_say = partial(print, file=sys.stderr, flush=True)
 
 
 def rate(
@@ -30,6 +35,7 @@ def rate(
     path = folder / REPLIES
     folder.mkdir(parents=True, exist_ok=True)
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    endpoint = Endpoint(f"judge {model}", base_url(), "judge_url", LIMITS, loss="such answers have no rating", report=_say)
     known: dict[str, str] = {row["key"]: row["reply"] for row in map(json.loads, lines)}
 
     def reply(verdict: Verdict) -> tuple[str, str | None]:
@@ -40,11 +46,11 @@ def rate(
             return key, known[key]
         sample = samples[verdict.ask.id]
         url = next(iter(data_urls(sample)), None) if all(map(is_there, sample.images)) else None
-        return key, open_ended.ask_judge(model, question.text("question"), reference, verdict.answer, url)
+        return key, open_ended.ask_judge(endpoint, model, question.text("question"), reference, verdict.answer, url)
 
     rated, counts = list(verdicts), {"n_judge_failed": 0, "n_judge_unparsed": 0}
     open_answers = [i for i, verdict in enumerate(verdicts) if open_ended.is_open(verdict.fixed)]
-    with ThreadPoolExecutor(N_AT_ONCE) as pool, path.open("a", encoding="utf-8") as file:
+    with ThreadPoolExecutor(LIMITS.n_parallel) as pool, path.open("a", encoding="utf-8") as file:
         for i, (key, text) in zip(open_answers, pool.map(lambda i: reply(verdicts[i]), open_answers), strict=True):
             if text is None:
                 counts["n_judge_failed"] += 1
@@ -56,4 +62,6 @@ def rate(
             counts["n_judge_unparsed"] += value is None
             if value is not None:
                 rated[i] = with_rating(verdicts[i], value)
+    if counts["n_judge_failed"]:
+        _say(f"{counts['n_judge_failed']} of {len(open_answers)} answers have no rating; the same command asks for them again")
     return rated, counts

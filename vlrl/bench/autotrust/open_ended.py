@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from functools import lru_cache
 
 from vlrl.bench.autotrust import fixed
-from vlrl.rewards.chat_client import EndpointError, base_url, chat, with_tries
+from vlrl.rewards.chat_client import EndpointError
+from vlrl.rewards.endpoint import Endpoint
 
 FALLBACK = "fallback, not comparable"
 JUDGE_PROMPT = "vlrl-judge-v1"
@@ -111,10 +112,8 @@ def rating(reply: str) -> float | None:
     return min(1.0, found[1] / found[0])
 
 
-def ask_judge(
-    model: str, question: str, reference: str, answer: str, image_url: str | None, timeout_s: float = 60.0
-) -> str | None:
-    """The judge's reply, or None after three tries without one. The endpoint is OPENAI_API_BASE."""
+def ask_judge(endpoint: Endpoint, model: str, question: str, reference: str, answer: str, image_url: str | None) -> str | None:
+    """The judge's reply, or None where its endpoint gives none."""
     answers = f"[Answer 1]\n{reference}\n[End of answer 1]\n\n[Answer 2]\n{answer[:4000]}\n[End of answer 2]"
     text = f"Question: {question}\n\n{answers}\n\n{JUDGE_TASK}"
     image = [] if image_url is None else [{"type": "image_url", "image_url": {"url": image_url}}]
@@ -124,6 +123,6 @@ def ask_judge(
     ]
     body = {"model": model, "messages": messages, "temperature": 0.2, "max_tokens": 64}
     try:
-        return with_tries(lambda: chat(base_url(), body, timeout_s=timeout_s).text, 3, 1.0)
+        return endpoint.ask(lambda: endpoint.call(body).text)[0]
     except EndpointError:
         return None

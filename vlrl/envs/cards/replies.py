@@ -14,6 +14,7 @@ from typing import Any
 
 from vlrl.answers.literals import decimal, is_nested_deeper, strict_json, whole_number
 from vlrl.answers.span import answer_span
+from vlrl.answers.whole_text import whole_text
 from vlrl.envs.cards.deck import own_rng
 from vlrl.envs.cards.games import Game
 
@@ -98,7 +99,7 @@ def thought_fields(text: str, game: Game, ended: bool = True) -> dict[str, Any] 
 
 def write_reply(fields: Mapping[str, Any], action: str) -> str:
     """A reply on one line, the action last. differs: the published code indents by two."""
-    return json.dumps({**fields, "action": action}, ensure_ascii=False)
+    return whole_text(json.dumps({**fields, "action": action}, ensure_ascii=False))
 
 
 def read_action(text: str, game: Game, *, parser: str = "strict", layout: str = "json") -> str | None:

@@ -18,7 +18,6 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 from trl.data_utils import prepare_multimodal_messages
 
-from vlrl.gtr.budget import as_numbers, summed_counts
 from vlrl.gtr.correction_set import CorrectionSet, Record
 from vlrl.gtr.corrector import Correction, Corrector, Request, SampleRequest
 from vlrl.gtr.diagnostics import StepNote, Window
@@ -29,6 +28,7 @@ from vlrl.gtr.options import NOT_GUIDED, GuideOptions
 from vlrl.gtr.remote import RemoteCorrector
 from vlrl.models.prefix_sharing.groups import base_of
 from vlrl.models.prefix_sharing.logprobs import before_head
+from vlrl.rewards.budget import as_numbers, summed_counts
 from vlrl.schema import Reward, Sample, Task
 from vlrl.tasks import load_task
 from vlrl.training.checkpoints import RunStopped
@@ -336,7 +336,7 @@ class GuidedThoughts(FreshGroups):
                 logs["thoughts/sensitivity"] = self._guide.probe(self.accelerator.unwrap_model(self.model))
             if isinstance(self._guide.corrector, RemoteCorrector):
                 own = torch.tensor([as_numbers(self._guide.corrector.counts)], device=self.accelerator.device)
-                logs |= summed_counts(self.accelerator.gather(own).sum(0).tolist())
+                logs |= summed_counts("corrector", self.accelerator.gather(own).sum(0).tolist())
         super().log(logs, start_time)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:

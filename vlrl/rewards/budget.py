@@ -1,4 +1,4 @@
-"""What asking a corrector behind an endpoint has come to, and when to stop: counted over a whole run, also a resumed one."""
+"""What asking an endpoint has come to, and when to stop: counted over a whole run, also a resumed one."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ class LimitReached(Exception):
 
 @dataclass
 class Counts:
-    """Requests sent to the endpoint, replies taken from the cache, verdicts by status (`vlrl.gtr.corrector.STATUSES`), and the
-    cost, in the currency of the prices."""
+    """Requests sent to the endpoint, replies taken from the cache, what became of the questions by status ("failed": no usable
+    reply), the cost, in the currency of the prices, and the seconds that batches of questions took."""
 
     n_calls: int = 0
     n_cached: int = 0
     cost: float = 0.0
     statuses: Counter[str] = field(default_factory=Counter)
+    seconds: float = 0.0
 
 
 class Spending:
@@ -69,6 +70,11 @@ class Spending:
             self.counts.statuses[status] += 1
             self.counts.n_cached += cached
 
+    def took(self, seconds: float) -> None:
+        """Count the time of a batch of questions."""
+        with self._lock:
+            self.counts.seconds += seconds
+
     def keep(self) -> None:
         if self.path is None:
             return
@@ -80,18 +86,33 @@ class Spending:
             os.replace(partial, self.path)
 
 
+def check_prices(max_calls: int | None, max_cost: float | None, input_cost: float, output_cost: float) -> None:
+    """Limits and prices that make sense together. Raises ValueError."""
+    given = {"max_calls": max_calls, "max_cost": max_cost, "input_cost": input_cost, "output_cost": output_cost}
+    for name, value in given.items():
+        if (value or 0) < 0:
+            raise ValueError(f"{name}={value:g}: must not be negative")
+    if max_cost is not None and not (input_cost or output_cost):
+        raise ValueError("max_cost needs input_cost and output_cost, the prices of a million tokens")
+
+
 def share_of(total: int, rank: int, n: int) -> int:
     """One of `n` processes' share of calls; the shares sum to `total`."""
     return (total + n - 1 - rank) // n
 
 
-def summed_counts(counts: Sequence[float]) -> dict[str, float]:
-    """Log entries of the numbers of `as_numbers`, summed over processes."""
-    return {f"corrector/{name}": value for name, value in zip(("calls", "cached", "failed", "cost"), counts, strict=True)}
+NAMES = ("calls", "cached", "failed", "cost", "seconds")
+"""What is logged of an endpoint, as `corrector/calls` or `judge/failed`."""
+
+
+def summed_counts(what: str, counts: Sequence[float]) -> dict[str, float]:
+    """Log entries of the numbers of `as_numbers`, summed over processes. `what`: "corrector" or "judge"."""
+    return {f"{what}/{name}": value for name, value in zip(NAMES, counts, strict=True)}
 
 
 def as_numbers(counts: Counts) -> list[float]:
-    return [float(counts.n_calls), float(counts.n_cached), float(counts.statuses["failed"]), counts.cost]
+    """The numbers of `NAMES`."""
+    return [float(counts.n_calls), float(counts.n_cached), float(counts.statuses["failed"]), counts.cost, counts.seconds]
 
 
 def _read(path: Path | None) -> Counts:
@@ -100,6 +121,7 @@ def _read(path: Path | None) -> Counts:
         return Counts()
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        return Counts(int(found["n_calls"]), int(found["n_cached"]), float(found["cost"]), Counter(found["statuses"]))
-    except (ValueError, TypeError, KeyError) as error:
-        raise ValueError(f"{path} does not hold what a corrector has cost: {error}; delete it to count from nothing") from error
+        statuses, seconds = Counter(found["statuses"]), float(found.get("seconds", 0.0))
+        return Counts(int(found["n_calls"]), int(found["n_cached"]), float(found["cost"]), statuses, seconds)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ValueError(f"{path} does not hold what an endpoint has cost: {error}; delete it to count from nothing") from error
