@@ -1,4 +1,5 @@
 import contextlib
+import gc
 import io
 import os
 
@@ -28,6 +29,12 @@ def pytest_xdist_auto_num_workers(config):
 def pytest_collection_modifyitems(items):
     place = {f"test_{name}": i for i, name in enumerate(SLOWEST)}
     items.sort(key=lambda item: place.get(item.module.__name__, len(place)))
+
+
+def pytest_collection_finish():
+    """What was imported stays: a collection of garbage need not look at it again (trainers collect several times a run)."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_ignore_collect(collection_path, config):

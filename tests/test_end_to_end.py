@@ -43,7 +43,7 @@ def test_a_short_run_lifts_the_greedy_score(tmp_path):
 
 
 def test_guided_thoughts_lift_success_in_a_card_game(tmp_path):
-    flags = ["--task", "ezpoints", "--max_steps", 10, "--eval_limit", 32, "--num_generations", 4]
+    flags = ["--task", "ezpoints", "--max_steps", 5, "--eval_limit", 20, "--num_generations", 4]
     flags += ["--per_device_train_batch_size", 8, "--gtr_coef", 5, "--gtr", "gate=always", "--save_strategy", "no"]
     done = warm_process.run("vlrl/train.py", *flags, "--output_dir", tmp_path, timeout_s=500)
     assert done.returncode == 0, done.stderr[-3000:]

@@ -9,29 +9,29 @@ from chat_server import Server
 
 
 def test_a_run_from_the_command_line_and_its_resumed_half(tmp_path, run_train):
-    flags = ["--task", "numberline", "--max_steps", "4", "--num_generations", "4", "--per_device_train_batch_size", "4"]
-    flags += ["--eval_limit", "6", "--logging_steps", "1", "--report_to", "none", "--save_steps", "2"]
-    flags += ["--save_total_limit", "9", "--steps_per_generation", "3"]  # saved inside the first of two generations
+    flags = ["--task", "numberline", "--max_steps", "3", "--num_generations", "4", "--per_device_train_batch_size", "4"]
+    flags += ["--eval_limit", "3", "--logging_steps", "1", "--report_to", "none", "--save_steps", "1"]
+    flags += ["--save_total_limit", "9", "--steps_per_generation", "2"]  # saved inside a generation
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     code, out, err = run_train("--output_dir", whole, *flags)
     assert code == 0, err
     assert "corrector oracle, knows the right answers (privileged)" in out
     shutil.copytree(whole, cut)
-    shutil.rmtree(cut / "checkpoint-4")
-    shutil.rmtree(cut / "final")
+    for later in ("checkpoint-2", "checkpoint-3", "final"):
+        shutil.rmtree(cut / later)
     code, out, err = run_train("--output_dir", cut, *flags, "--resume_from_checkpoint", "true")
     assert code == 0, err
-    records = [(f / "checkpoint-4" / "corrections" / "rank-0" / "records.jsonl").read_text() for f in (whole, cut)]
+    records = [(f / "checkpoint-3" / "corrections" / "rank-0" / "records.jsonl").read_text() for f in (whole, cut)]
     assert records[0] == records[1]
     assert len(records[0].splitlines()) > len(
-        (whole / "checkpoint-2/corrections/rank-0/records.jsonl").read_text().splitlines()
+        (whole / "checkpoint-1/corrections/rank-0/records.jsonl").read_text().splitlines()
     )
     rows = [json.loads(line) for line in (whole / "metrics.jsonl").read_text().splitlines() if '"reward"' in line]
     for name in ("episodes/success", "thoughts/valid", "thoughts/self_bleu2", "gtr/records", "gtr/corrected_share"):
         assert name in rows[-1], name
     summary = json.loads((whole / "summary.json").read_text())
     assert summary["headline"] == "success"
-    assert summary["after"]["success"]["n"] == 6
+    assert summary["after"]["success"]["n"] == 3
     shown = [json.loads(line) for line in (whole / "completions" / "step_000001.jsonl").read_text().splitlines()]
     assert len(shown) >= 4
     assert {tuple(row["rewards"]) for row in shown} == {("card_success", "card_recognition")}

@@ -12,8 +12,8 @@ RECIPES = sorted({path.stem for path in CONFIGS.glob("*.yaml")} - {"cards", "own
 
 @pytest.mark.parametrize("name", GAMES)
 def test_a_game_runs(name, tmp_path, run_train, small):
-    flags = [*small, "--steps_per_generation", "2"]  # of the recipe's 4 or 8: eight episodes
-    flags += ["--per_device_train_batch_size", "4", "--eval_limit", "2", "--logging_steps", "2"]
+    flags = [*small, "--steps_per_generation", "2"]  # of the recipe's 4 or 8: four episodes
+    flags += ["--per_device_train_batch_size", "2", "--eval_limit", "2", "--logging_steps", "2"]
     code, out, err = run_train("--config", CONFIGS / f"{name}.yaml", *flags, "--output_dir", tmp_path / "run")
     assert code == 0, err
     assert "WARNING" not in out
@@ -24,7 +24,7 @@ def test_a_game_runs(name, tmp_path, run_train, small):
 
 
 def test_the_cold_start_for_games_runs(tmp_path, run_train):
-    flags = ["--config", CONFIGS / "cards.yaml", "--sft_steps", "2", "--sft_batch_size", "4", "--eval_limit", "4"]
+    flags = ["--config", CONFIGS / "cards.yaml", "--sft_steps", "2", "--sft_batch_size", "4", "--eval_limit", "2"]
     code, _, err = run_train(*flags, "--output_dir", tmp_path / "run")
     assert code == 0, err
     assert (tmp_path / "run" / "final" / "model.safetensors").is_file()
