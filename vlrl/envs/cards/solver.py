@@ -185,10 +185,15 @@ def completions(
     These are the solver's formulas; where none of them starts like this, one formula found by searching all bracketings.
     `exact=False` searches no further than the solver's: what only Python's reading of the tokens allows is never proposed.
     """
-    entries = len(prefix)
     beginning = tuple(token for token in prefix if token != BLANK)
-    room = max_entries - entries
-    values = tuple(sorted(numbers))
+    return _completions(tuple(sorted(numbers)), beginning, target, operators, brackets, max_entries - len(prefix), exact)
+
+
+@lru_cache(maxsize=1024)
+def _completions(
+    values: tuple[int, ...], beginning: Formula, target: int, operators: str, brackets: bool, room: int, exact: bool
+) -> tuple[Formula, ...]:
+    """`completions` of sorted numbers, kept: a move and the thought beside it ask for the same ones."""
     key = (values, target, operators, exact)
     if beginning in _prefixes(*key):
         n = len(beginning)
