@@ -9,6 +9,7 @@ import io
 from typing import Any
 
 import gradio as gr
+import gradio.component_meta
 from fastapi import HTTPException
 from gradio.components.base import server
 from gradio.components.image_editor import EditorData, EditorDataBlobs
@@ -24,6 +25,9 @@ MAX_DRAWING_PX = 4_000_000
 """Pixels of a drawing; the sheet of the page has a twentieth."""
 MAX_DRAWINGS = 32
 """Drawings in memory that were sent and not yet used."""
+
+# Gradio writes a stub beside the file of every component, also into an installed package; type checkers would read that stub.
+gradio.component_meta.create_or_modify_pyi = lambda *_: None
 
 
 class Html(gr.HTML):
