@@ -107,6 +107,7 @@ def settings(args: argparse.Namespace) -> dict[str, list[Setting]]:
 
 def child(args: argparse.Namespace) -> int:
     """Run what `--child` names (a side's setting as JSON, or `check`) and write its result to `--out`."""
+    case, setting = case_of(args), None if args.child == "check" else setting_from_json(args.child)
     import torch
 
     from vlrl.bench.speed import check as speed_check
@@ -114,11 +115,7 @@ def child(args: argparse.Namespace) -> int:
 
     if args.threads:
         torch.set_num_threads(args.threads)
-    case = case_of(args)
-    if args.child == "check":
-        made: dict[str, Any] = speed_check.compare_layouts(case)
-    else:
-        made = speed_run.run_side(case, setting_from_json(args.child))
+    made: dict[str, Any] = speed_check.compare_layouts(case) if setting is None else speed_run.run_side(case, setting)
     device = torch.cuda.get_device_name() if args.device == "cuda" else f"cpu, {torch.get_num_threads()} threads"
     args.out.write_text(json.dumps({**made, "device": device}), encoding="utf-8")
     return 0
