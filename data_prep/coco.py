@@ -37,7 +37,7 @@ from data_prep.instances import (
     read_excluded,
     read_instances,
 )
-from data_prep.writing import Report, Target
+from data_prep.writing import Report, Target, program
 
 FEW8 = ("bus", "train", "fire hydrant", "stop sign", "cat", "dog", "bed", "toilet")
 """Few-shot categories of Visual-RFT (arXiv 2503.01785)."""
@@ -104,4 +104,4 @@ def evaluation_subset(images: Sequence[CheckedImage], name: str) -> list[Checked
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(program(main))

@@ -29,7 +29,7 @@ from data_prep.detection_set import Annotated, add_options, check_options, write
 from data_prep.fitting import stated_size, xywh_to_box
 from data_prep.instances import annotated_images, category_names, read_instances
 from data_prep.unpickling import ARRAYS, read_pickle
-from data_prep.writing import Report, Target, need_file, need_folder
+from data_prep.writing import Report, Target, need_file, need_folder, program
 from vlrl.answers.span import canon
 
 _TABLES: Mapping[str, Mapping[str, type | tuple[type, ...]]] = {
@@ -188,4 +188,4 @@ def sentences_of_kind(names: Mapping[Any, str], pickles: Pickles, kind: str) -> 
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(program(main))

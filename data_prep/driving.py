@@ -41,7 +41,7 @@ from data_prep.meta_actions import (
     trajectory_problem,
 )
 from data_prep.rows import BadRow, Ids, checked, image_sizes, open_table
-from data_prep.writing import Report, add_output_options, check_output_options, draw, finish, need_file, need_folder
+from data_prep.writing import Report, add_output_options, check_output_options, draw, finish, need_file, need_folder, program
 from vlrl.answers.plans import PATHS, SPEEDS, plan_words
 from vlrl.answers.span import END_THINK, THINK, answer_span
 from vlrl.schema import Sample
@@ -230,4 +230,4 @@ def _number(value: Any, name: str) -> float:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(program(main))

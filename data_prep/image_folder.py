@@ -29,7 +29,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from data_prep.detection_set import spellings
 from data_prep.rows import read_json
-from data_prep.writing import Report, add_output_options, check_output_options, draw, finish, image_size_px, whole_number
+from data_prep.writing import (
+    Report,
+    add_output_options,
+    check_output_options,
+    draw,
+    finish,
+    image_size_px,
+    program,
+    whole_number,
+)
 from vlrl.answers.span import canon
 from vlrl.schema import Sample
 
@@ -280,4 +289,4 @@ def _sample(image: ClassImage, names: Sequence[str], n_candidates: int, args: ar
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(program(main))

@@ -30,7 +30,7 @@ from data_prep.instances import (
     read_excluded,
     read_instances,
 )
-from data_prep.writing import Report, Target
+from data_prep.writing import Report, Target, program
 
 FEW6 = ("horse_buggy", "die", "kitchen_table", "omelet", "papaya", "stepladder")
 """Few-shot categories of Visual-RFT (arXiv 2503.01785), all rare."""
@@ -103,4 +103,4 @@ def federated(one: Annotated, image: Mapping[str, Any], names: Mapping[Any, str]
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(program(main))

@@ -38,7 +38,7 @@ from data_prep.meta_actions import (
     trajectory_problem,
 )
 from data_prep.rows import read_json
-from data_prep.writing import Report, add_output_options, check_output_options, draw, finish, image_size_px
+from data_prep.writing import Report, add_output_options, check_output_options, draw, finish, image_size_px, program
 from vlrl.schema import Sample
 
 HALF_WINDOW_S = 0.25
@@ -291,4 +291,4 @@ def route_ahead(drive: Drive, index: int, route_m: float, turn_deg: float) -> st
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(program(main))

@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from data_prep.detection_set import Annotated, add_options, check_options, write_detection
 from data_prep.instances import add_input_options, annotated_images, category_names, check_input_options, read_instances
-from data_prep.writing import Report, Target
+from data_prep.writing import Report, Target, program
 from vlrl.answers.span import canon
 
 WHOLE_LIST = ("coco", "object", "celebrity", "logo", "landmark")
@@ -90,4 +90,4 @@ def restricted(one: Annotated, texts: tuple[list[str], list[str]], report: Repor
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(program(main))

@@ -44,6 +44,7 @@ from data_prep.writing import (
     finish,
     need_folder,
     numbered_path,
+    program,
     whole_number,
 )
 from vlrl.data.images import ImageError, as_rgb, displayed_size, opened_image
@@ -248,4 +249,4 @@ def _as_rgb_png(image: Image.Image) -> bytes:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(program(main))

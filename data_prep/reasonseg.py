@@ -25,7 +25,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from data_prep.fitting import box_counts, fit_box, is_pixel, tidy, usable_size_px
-from data_prep.writing import Report, Target, add_output_options, check_output_options, draw, finish, need_folder
+from data_prep.writing import Report, Target, add_output_options, check_output_options, draw, finish, need_folder, program
 from vlrl.schema import Box, Sample
 
 Polygon = list[list[float]]
@@ -158,4 +158,4 @@ def _polygon(points: Any) -> Polygon | None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(program(main))

@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from data_prep.fitting import box_counts, fit_box, stated_size, usable_size_px, xywh_to_box
 from data_prep.instances import add_exclude_option, check_input_options, image_keys, read_excluded, read_instances
 from data_prep.unpickling import read_pickle
-from data_prep.writing import Report, Target, add_output_options, check_output_options, draw, finish, need_file
+from data_prep.writing import Report, Target, add_output_options, check_output_options, draw, finish, need_file, program
 from vlrl.schema import Box, Sample
 
 SPLIT_BY = {"refcoco": ("unc", "google"), "refcoco+": ("unc",), "refcocog": ("umd", "google")}
@@ -192,4 +192,4 @@ class Source:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(program(main))

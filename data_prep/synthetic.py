@@ -18,7 +18,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from data_prep.writing import Report, add_output_options, check_output_options, draw, finish, whole_number
+from data_prep.writing import Report, add_output_options, check_output_options, draw, finish, program, whole_number
 from vlrl.schema import Sample
 from vlrl.tasks import TASKS
 
@@ -50,4 +50,4 @@ def made(task: str, seed: int, split: str, index: int, open_label: bool) -> Samp
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(program(main))

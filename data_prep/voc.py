@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from data_prep.detection_set import Annotated, add_options, check_options, write_detection
 from data_prep.fitting import stated_size
-from data_prep.writing import Report, Target, need_folder
+from data_prep.writing import Report, Target, need_folder, program
 from vlrl.schema import Box
 
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".JPG", ".JPEG", ".PNG")
@@ -185,4 +185,4 @@ def _image_path(images: Path, source_id: str, filename: str | None) -> Path:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(program(main))

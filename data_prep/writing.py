@@ -24,10 +24,12 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+from vlrl.data.files import disk_is_full, free_mib
 from vlrl.data.images import ImageError, image_size
 from vlrl.data.sample_files import read_samples
 from vlrl.schema import Sample, sample_to_json
 from vlrl.tasks import TASKS
+from vlrl.training.stopping import Stopped, StopRequests
 
 T = TypeVar("T")
 
@@ -180,7 +182,12 @@ def _export(samples: Sequence[Sample], folder: Path) -> dict[str, str]:
         original = Path(path)
         copy = numbered_path(folder, original.stem, original.suffix, partial(filecmp.cmp, original, shallow=False))
         if not copy.exists():
-            shutil.copyfile(original, copy)
+            unfinished = copy.with_name(f"{copy.name}.partial")
+            try:
+                shutil.copyfile(original, unfinished)
+                unfinished.replace(copy)
+            finally:
+                unfinished.unlink(missing_ok=True)
         copies[path] = str(copy)
     return copies
 
@@ -193,6 +200,23 @@ def numbered_path(folder: Path, stem: str, suffix: str, is_same: Callable[[Path]
         number += 1
         path = folder / f"{stem}-{number}{suffix}"
     return path
+
+
+def program(main: Callable[[], int]) -> int:
+    """`main` as a program: a request to stop and a full disk are one line, and what was there before stays. Returns the exit
+    code: 1 for a full disk, 130 for Ctrl-C, 143 for SIGTERM."""
+    with StopRequests():
+        try:
+            return main()
+        except Stopped as stopped:
+            print(f"stopped by {stopped.request.why}; no samples were written", file=sys.stderr)
+            return stopped.request.code
+        except OSError as error:
+            place = str(error.filename or ".")
+            if not disk_is_full(error, place):
+                raise
+            print(f"stopped: no space left for {place} ({free_mib(place)} MiB free); free some and repeat", file=sys.stderr)
+            return 1
 
 
 def finish(samples: Sequence[Sample], target: Target, report: Report, lines: Sequence[str] = (), none_why: str = "") -> int:

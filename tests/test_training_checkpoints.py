@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 from transformers import AutoModelForImageTextToText
 from trl import GRPOTrainer
 
-from vlrl.training.checkpoints import PARTIAL, disk_is_full, last_checkpoint
+from vlrl.data.files import disk_is_full
+from vlrl.training.checkpoints import PARTIAL, last_checkpoint
 
 
 def weights(folder):

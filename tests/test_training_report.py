@@ -7,7 +7,8 @@ from vlrl.schema import Metric, Prediction
 from vlrl.tasks import TASKS
 from vlrl.tasks.detection import TASK
 from vlrl.tasks.evaluate import Evaluation, evaluate, headline, table, write_json
-from vlrl.training.report import draw_curves, draw_samples, drop_after, read_metrics
+from vlrl.training.metrics_log import drop_after, read_metrics
+from vlrl.training.report import draw_curves, draw_samples
 
 DETECTION = {"detection": TASK}
 

@@ -17,7 +17,9 @@ if sys.path and Path(sys.path[0]).resolve() == Path(__file__).resolve().parent:
     sys.path.pop(0)
 if __name__ == "__main__":  # a wrong flag is answered before the libraries below load
     from vlrl.training.console import check_flags
+    from vlrl.training.stopping import leave_on_signals
 
+    leave_on_signals()
     if (exit_code := check_flags(sys.argv[1:])) is not None:
         sys.exit(exit_code)
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -27,8 +29,7 @@ os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
 warnings.filterwarnings("ignore", message=".*gradient_checkpointing.* is deprecated", category=FutureWarning)
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NoReturn
 
@@ -38,42 +39,61 @@ from transformers.utils import logging as transformers_logging
 from trl import get_peft_config  # type: ignore[attr-defined]
 from trl.models import unwrap_model_for_generation  # type: ignore[attr-defined]
 
-from vlrl.gtr import Corrector
-from vlrl.models.generate import generate
+from vlrl.data.files import write_json_lines
 from vlrl.models.inputs import ImageError
 from vlrl.models.load import LoadedModel
 from vlrl.models.names import TINY_NAMES, ModelError
 from vlrl.models.prefix_sharing.groups import NotShared
-from vlrl.schema import Prediction, SampleError, TaskError
+from vlrl.schema import SampleError, TaskError
 from vlrl.tasks.evaluate import before_and_after, evaluate, headline, write_json
-from vlrl.tasks.rubric import Rubric
-from vlrl.training import banner, report, run_data, run_folder, weights
+from vlrl.training import banner, report, run_data, run_folder, stopping, weights
 from vlrl.training import benchmark_after as before_after
-from vlrl.training.checkpoints import RunStopped, disk_is_full
+from vlrl.training.checkpoints import RunStopped, write_together
 from vlrl.training.config import Config, parse
 from vlrl.training.console import refuse
 from vlrl.training.correctors import make_corrector, make_probe
+from vlrl.training.endings import refuse_failed, refuse_stopped
 from vlrl.training.events import EventLog, read_stop_on
 from vlrl.training.flags import with_underscores
 from vlrl.training.grpo import Curriculum, Guide, Trainer
+from vlrl.training.metrics_log import read_metrics
 from vlrl.training.options import ConfigError
 from vlrl.training.prm.config import parse_prm
 from vlrl.training.prm.options import is_requested as is_prm
 from vlrl.training.prm.recipe import train_value_model
 from vlrl.training.sft import supervise
+from vlrl.training.stop_callback import StopAtStepEnd
+from vlrl.training.trackers import guarded_trackers
+from vlrl.training.training_run import TrainingRun
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Parse, train, report. Returns the process' exit code: 0 done, 1 stopped on the way, 2 could not start."""
-    first = os.environ.get("LOCAL_RANK", "0") == "0"
+    """Parse, train, report. Returns the process' exit code: 0 done, 1 stopped on the way, 2 could not start, 75 stopped by
+    `--max_hours`, 130 by Ctrl-C, 143 by SIGTERM."""
     words = sys.argv[1:] if argv is None else argv
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    with stopping.StopRequests() as stop:
+        try:
+            return run_words(words)
+        except stopping.Stopped as stopped:
+            return refuse_stopped(stop, stopped.request)
+        except Exception as error:
+            # Where a request ended another process first, a wait for that one fails.
+            code = refuse_failed(error) if stop.request is None else refuse_stopped(stop, stop.request)
+            if code is None:
+                raise
+            return code
+
+
+def run_words(words: list[str]) -> int:
+    """Train as a command line says. Returns the exit code for every end that can be explained in a line."""
+    first = os.environ.get("LOCAL_RANK", "0") == "0"
     try:
         if is_prm(with_underscores(words)):
-            train_value_model(parse_prm(words), say_first())
+            train_value_model(parse_prm(words), say_first(), words)
             around = None  # it measures itself
         else:
-            around = train(parse(words))
+            around = train(parse(words), words)
         finish()
         return benchmark(around) if around is not None and first else 0
     except (ConfigError, SampleError, ModelError, NotShared) as error:
@@ -84,15 +104,6 @@ def main(argv: list[str] | None = None) -> int:
         return refuse(f"stopped: {error}", 1)
     except (RunStopped, ImageError) as error:
         return refuse(f"stopped: {error}", 1)
-    except Exception as error:
-        if not disk_is_full(error, Path.cwd()):
-            raise
-        return refuse(
-            f"stopped: no space left: {error}\nWhat was written before is safe; free some space, then go on with"
-            " --resume_from_checkpoint true and the same --output_dir",
-            1,
-        )
-    return 0
 
 
 def finish() -> None:
@@ -110,21 +121,22 @@ def benchmark(around: before_after.Around) -> int:
 
 
 def leave(code: int) -> NoReturn:
-    """End this process; where several were successful, without taking the interpreter apart first.
+    """End this process; where there are several, without taking the interpreter apart first.
 
     Gloo's threads release the tensors of a gather a moment after it has returned. Where the interpreter is ending by then, they
     cannot have its lock and abort a process that had finished (seen in one run of six). So what is registered to run at exit is
-    run, what is printed is flushed, and the process ends.
+    run, what is printed is flushed, and the process ends. One that did not succeed may wait for the others there.
     """
-    if code == 0 and int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        atexit._run_exitfuncs()
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        if code == 0:
+            atexit._run_exitfuncs()
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
     sys.exit(code)
 
 
-def train(config: Config) -> before_after.Around | None:
+def train(config: Config, words: Sequence[str] = ()) -> before_after.Around | None:
     """One run, from a resolved configuration to `summary.json`. Returns the benchmarks that `--bench` names, or None."""
     say = say_first()
     task = f"{', '.join(config.tasks)}, stage {config.run.stage}"
@@ -134,7 +146,7 @@ def train(config: Config) -> before_after.Around | None:
             say(banner.steps_line(config, n_processes()))
         say(f"\n{run_folder.config_text(config.values)}")
         return None
-    run = prepare(config, say)
+    run = prepare(config, say, words)
     if "sft" in config.stages and run_data.is_shipped_start(config):
         name = config.model.model_name_or_path
         recipe = f"vlrl/models/assets/{name}/recipe.json"
@@ -147,64 +159,17 @@ def train(config: Config) -> before_after.Around | None:
         run.predictions["before"] = run.predictions.pop("start")
         weights.promote(run.finished_sft, run.folder / "final")
         run.measure("after")
-    if PartialState().is_main_process:
-        print(write_report(run), flush=True)
-    return run.around
+    shown: list[str] = []
+    write_together(run.folder, "the report", lambda: shown.append(write_report(run)))
+    say(*shown)
+    return None if run.has_benchmarks else run.around
 
 
-@dataclass
-class TrainingRun:
-    """A run under way: what was prepared, and what has been measured so far."""
-
-    config: Config
-    say: Callable[..., None]
-    opened: run_folder.RunFolder
-    loaded: LoadedModel
-    data: run_data.RunData
-    rubric: Rubric
-    around: before_after.Around | None = None
-    corrector: Corrector | None = None
-    events: EventLog | None = None
-    predictions: dict[str, list[Prediction]] = field(default_factory=dict)
-    seconds: dict[str, float] = field(default_factory=lambda: {"sft": 0.0, "grpo": 0.0})
-
-    @property
-    def folder(self) -> Path:
-        return self.opened.path
-
-    @property
-    def finished_sft(self) -> Path:
-        return self.folder / "sft" / "final"
-
-    def measure(self, name: str, model: Any = None) -> None:
-        """Greedy completions of the held-out samples, kept in the folder (and taken from there when a run is resumed)."""
-        path = self.folder / f"predictions_{name}.jsonl"
-        done = run_folder.read_predictions(path) if self.opened.resuming else None
-        if done is None or [p.id for p in done] != [s.id for s in self.data.held_out]:
-            done = generate(
-                self.loaded,
-                self.config.tasks,
-                self.data.held_out,
-                max_new_tokens=self.config.max_tokens,
-                batch_size=self.config.grpo.per_device_eval_batch_size,
-                model=model,
-                label=f"measuring {name}",
-            )
-            if PartialState().is_main_process:
-                run_folder.write_predictions(path, done)
-        self.predictions[name] = done
-
-    def begin_events(self) -> None:
-        """The GRPO stage begins, or goes on; what is known of its data is said."""
-        if self.events is not None:
-            self.events.begin("grpo", after=self.opened.step)
-            for event in run_data.data_events_of(self.config, self.data, n_processes()):
-                self.events.add_once(event)
-
-
-def prepare(config: Config, say: Callable[..., None]) -> TrainingRun:
+def prepare(config: Config, say: Callable[..., None], words: Sequence[str]) -> TrainingRun:
     """The run folder, the samples and their rewards, then the model: each checked before the next, costlier one."""
-    opened = run_folder.open_run(config.grpo, "-".join(config.tasks))
+    if config.run.max_hours is not None:
+        stopping.current().limit(3600 * config.run.max_hours, f"--max_hours {config.run.max_hours:g}")
+    opened = run_folder.open_run(config.grpo, "-".join(config.tasks), words)
     rows = run_data.read_data(config)
     rubric = run_data.choose_rubric(config, rows)
     finished_sft = opened.path / "sft" / "final"
@@ -222,8 +187,7 @@ def prepare(config: Config, say: Callable[..., None]) -> TrainingRun:
     say(banner.memory_line(loaded, config.model.use_peft))
     around = _around(config, opened.path, loaded)
     corrector = make_corrector(config, opened.path, say)
-    if PartialState().is_main_process and not opened.resuming:
-        run_folder.write_config(config.values, opened.path)
+    run_folder.settle_config(config.values, opened, say)
     say(banner.banner_line("config", str(opened.path / "config.yaml")))
     events = EventLog(opened.path if PartialState().is_main_process else None, read_stop_on(config.run.stop_on))
     return TrainingRun(config, say, opened, loaded, data, rubric, around, corrector, events)
@@ -267,6 +231,7 @@ def supervised_stage(run: TrainingRun) -> None:
         peft_config=get_peft_config(config.model),
         target=options.sft_target,
         events=run.events,
+        save_minutes=options.save_minutes,
     )
     run.loaded = load(config, str(run.finished_sft))
 
@@ -296,28 +261,67 @@ def grpo_stage(run: TrainingRun) -> None:
         curriculum=None if config.curriculum is None else Curriculum(*config.curriculum),
         events=run.events,
     )
-    if opened.resuming and PartialState().is_main_process:
-        report.drop_after(run.folder / "metrics.jsonl", opened.step)
-        trainer.take_up_history(report.read_metrics(run.folder / "metrics.jsonl"))
-        say(banner.banner_line("resuming", f"from {opened.checkpoint or 'the start: no checkpoint was complete'}"))
-    started = time.monotonic()
-    with trainer.steps:
-        trainer.train(resume_from_checkpoint=opened.checkpoint)
-    run.seconds["grpo"] = time.monotonic() - started
-    weights.save_final(trainer, run.loaded, run.folder, reference)
-    with unwrap_model_for_generation(trainer.model_wrapped, trainer.accelerator) as model:
-        run.measure("after", model)
+    trained = run_folder.trained_weights(opened, trainer.planned_steps()) if opened.resuming else None
+    PartialState().wait_for_everyone()
+    run.was_trained = trained is not None
+    if trained is not None:
+        finish_trained(run, trainer, reference, trained)
+    else:
+        train_steps(run, trainer, reference)
+        with unwrap_model_for_generation(trainer.model_wrapped, trainer.accelerator) as model:
+            run.measure("after", model)
     unreadable = run.data.train.unreadable
     if unreadable:
         say(f"{len(unreadable)} samples had unreadable images: {', '.join(unreadable)}")
+
+
+def train_steps(run: TrainingRun, trainer: Trainer, reference: str) -> None:
+    """All steps of GRPO that are left, then `final/`; a request to stop ends them with a checkpoint. Raises Stopped."""
+    opened, stop = run.opened, stopping.current()
+    if opened.resuming:
+        write_together(run.folder, "metrics.jsonl", lambda: run_folder.forget_later(opened))
+        run.say(banner.banner_line("resuming", f"from {opened.checkpoint or 'the start: no checkpoint was complete'}"))
+        trainer.take_up_history(read_metrics(run.folder / "metrics.jsonl"))
+    trainer.add_callback(StopAtStepEnd(stop, run.config.run.save_minutes))
+    started = time.monotonic()
+    with stop.steps():
+        with trainer.steps, guarded_trackers(trainer):
+            trainer.train(resume_from_checkpoint=opened.checkpoint)
+        if trainer.state.global_step < trainer.state.max_steps:
+            stop.check()
+        run.seconds["grpo"] = time.monotonic() - started
+        weights.save_final(trainer, run.loaded, run.folder, reference)
+
+
+def finish_trained(run: TrainingRun, trainer: Trainer, reference: str, trained: Path) -> None:
+    """What a run whose steps are all taken still lacks: `final/`, and its measurement."""
+    run.say(banner.banner_line("resuming", f"{trained} has all steps: nothing is trained, only what is missing is made"))
+    final = run.folder / "final"
+    has_final, has_answers = final.is_dir(), run.answers("after") is not None
+    PartialState().wait_for_everyone()
+    if has_final and has_answers:
+        run.measure("after")
+    elif trained == final:
+        run.loaded = load(run.config, str(final))
+        run.measure("after")
+    else:
+        trainer.load_weights(str(trained))
+        if not has_final:
+            weights.save_final(trainer, run.loaded, run.folder, reference)
+        with unwrap_model_for_generation(trainer.model_wrapped, trainer.accelerator) as model:
+            run.measure("after", model)
 
 
 def write_report(run: TrainingRun) -> str:
     """Write the numbers and the images of a finished run; returns what to print, the written path last."""
     config, data, predictions, folder = run.config, run.data, run.predictions, run.folder
     evaluations = {name: evaluate(config.tasks, data.held_out, made) for name, made in predictions.items()}
-    rows = report.read_metrics(folder / "metrics.jsonl")
+    rows = read_metrics(folder / "metrics.jsonl")
     seconds = sum(run.seconds.values())
+    earlier = report.read_summary(folder) or {}
+    if run.was_trained and earlier:  # this process trained nothing
+        seconds = earlier["train_seconds"]
+        run.seconds = earlier["stage_seconds"]
     summary = report.run_summary(
         task=",".join(config.tasks),
         model=config.model.model_name_or_path,
@@ -339,12 +343,13 @@ def write_report(run: TrainingRun) -> str:
         notes += [f"thoughts collapsed: {thoughts['collapsed']}"] if thoughts["collapsed"] else []
     if totals := report.corrector_totals(rows):
         summary["corrector"] = totals
-    write_json(folder / "summary.json", summary)
     made = (predictions["before"], predictions["after"])
     measured = (evaluations["before"], evaluations["after"])
-    run_folder.write_rows(folder / "held_out.jsonl", before_and_after(data.held_out, *measured, made))
-    report.draw_curves(folder / "metrics.jsonl", folder / "curves.png")
-    report.draw_samples(config.tasks, data.held_out, made, measured, folder / "samples.png")
+    if not (run.was_trained and all((folder / name).is_file() for name in run_folder.REPORT)):
+        write_json_lines(folder / "held_out.jsonl", before_and_after(data.held_out, *measured, made))
+        report.draw_curves(folder / "metrics.jsonl", folder / "curves.png")
+        report.draw_samples(config.tasks, data.held_out, made, measured, folder / "samples.png")
+        write_json(folder / "summary.json", summary)
     title = f"{len(data.held_out)} held-out samples, greedy decoding, 95 % bootstrap intervals; trained for {seconds:.0f} s"
     return report.closing_lines(title, evaluations, notes, folder / "summary.json")
 

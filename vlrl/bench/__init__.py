@@ -8,24 +8,46 @@ model, and `run` needs torch only if the model runs in this process. Each sub-co
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from vlrl.bench.vilbench.judging import CONTEXTS
+from vlrl.data.files import disk_is_full, free_mib
 from vlrl.schema import ANSWER_FORMATS, BOX_FORMATS, COORDS
 from vlrl.training.flags import with_underscores
+from vlrl.training.stopping import Stopped, StopRequests
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Returns the exit code: 0 done, 1 bad rows or hackable rewards were found or requests failed, 2 the input cannot be used
-    (`speed` has codes of its own)."""
+    """Returns the exit code: 0 done, 1 bad rows or hackable rewards were found, requests failed or the disk is full, 2 the
+    input cannot be used, 130 stopped by Ctrl-C, 143 by SIGTERM (`speed` has codes of its own)."""
     args = parse_command(sys.argv[1:] if argv is None else argv)
-    try:
-        return int(args.run(args))
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    with StopRequests() as stop:
+        try:
+            return int(args.run(args))
+        except Stopped as stopped:
+            return _stopped(f" by {stopped.request.why}", stop.go_on, stopped.request.code)
+        except (ValueError, OSError, RuntimeError) as error:
+            if stop.request is not None:  # another process has ended first, and a wait for it failed
+                return _stopped(f" by {stop.request.why}", stop.go_on, stop.request.code)
+            folder = stop.folder or getattr(args, "output_path", None) or Path.cwd()
+            if disk_is_full(error, folder):
+                why = f": no space left in {folder} ({free_mib(folder)} MiB free): {error}. Free some, then repeat the command"
+                return _stopped(why, stop.go_on, 1)
+            if isinstance(error, RuntimeError):
+                raise
+            print(f"error: {error}", file=sys.stderr)
+            return 2
+
+
+def _stopped(why: str, go_on: str, code: int) -> int:
+    """Say why a command ended early, and how it goes on where it keeps what it has done. Returns `code`."""
+    if os.environ.get("RANK", "0") == "0":
+        kept = f". The answers so far are kept; the same command goes on: {go_on}" if go_on else ""
+        print(f"stopped{why}{kept}", file=sys.stderr, flush=True)
+    return code
 
 
 def parse_command(words: Sequence[str]) -> argparse.Namespace:

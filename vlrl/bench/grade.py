@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vlrl.data.files import read_json_lines
+from vlrl.data.files import read_json_lines, write_whole
 from vlrl.data.name_values import nearest
 from vlrl.rewards import load_reward, reward_name
 from vlrl.rewards.grading import CASE_KEYS, grade_case, options_in
@@ -40,8 +40,7 @@ def grade_file(args: argparse.Namespace) -> int:
         lines.append(json.dumps(_as_json(scores, "completions" in case), ensure_ascii=True, default=str))
     if not lines:
         raise SampleError(f"{args.cases}: holds no cases")
-    partial.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
-    partial.replace(args.out)
+    write_whole(args.out, "".join(line + "\n" for line in lines))
     print(f"{len(lines)} case{'s' * (len(lines) != 1)}")
     print(args.out)
     return 0

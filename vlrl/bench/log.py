@@ -10,11 +10,12 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from io import FileIO
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import Any
 
-from vlrl.data.files import read_json_object
+from vlrl.data.files import append_whole, read_json_object, write_whole
 from vlrl.schema import Prediction, SampleError
 from vlrl.tasks.evaluate import write_json
 
@@ -68,7 +69,7 @@ class Log:
     def __init__(self, folder: Path, rank: int = 0, world: int = 1) -> None:
         self.folder, self.rank, self.world = folder, rank, world
         self.path = folder / PREDICTIONS_FILE
-        self._file: IO[str] | None = None
+        self._file: FileIO | None = None
 
     def settle(self, settings: Mapping[str, Any]) -> None:
         """Write what the answers depend on, or check that the folder's answers were made with the same. Raises SampleError."""
@@ -103,7 +104,7 @@ class Log:
 
     def __enter__(self) -> Log:
         part = self.path if self.world == 1 else self.folder / f"predictions.part{self.rank}.jsonl"
-        self._file = part.open("a", encoding="utf-8")
+        self._file = part.open("ab", buffering=0)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -112,11 +113,10 @@ class Log:
             self._file = None
 
     def add(self, predictions: Iterable[Prediction]) -> None:
-        """Append, and hand over to the operating system before returning."""
+        """Append, and hand over to the operating system before returning. Raises OSError; a full disk leaves no half line."""
         if self._file is None:
             raise RuntimeError("a log takes predictions inside its `with` block only")
-        self._file.write("".join(map(to_line, predictions)))
-        self._file.flush()
+        append_whole(self._file, "".join(map(to_line, predictions)).encode())
 
     def sort(self, order: Sequence[str]) -> None:
         """Bring the log into the order of the samples; ids that are not in `order` (a larger --limit before) come last."""
@@ -136,6 +136,4 @@ class Log:
             return file.read() != b"\n"
 
     def _replace(self, predictions: Iterable[Prediction]) -> None:
-        partial = self.path.with_suffix(".partial")
-        partial.write_text("".join(map(to_line, predictions)), encoding="utf-8")
-        partial.replace(self.path)
+        write_whole(self.path, "".join(map(to_line, predictions)))

@@ -17,6 +17,7 @@ from PIL import Image, ImageDraw
 from vlrl.bench.page_plots import OUTCOME_COLOURS, plots_of
 from vlrl.bench.results import shown
 from vlrl.bench.suite import Suite, as_logged
+from vlrl.data.files import write_whole
 from vlrl.data.images import ImageError, open_images
 from vlrl.data.sample_files import is_there
 from vlrl.schema import Prediction, Sample, Task
@@ -63,9 +64,7 @@ def write_page(
         + "\n".join(parts)
         + f"\n<script>{SCRIPT}</script></body></html>\n"
     )
-    partial = path.with_suffix(".partial")
-    partial.write_text(text, encoding="utf-8", errors="backslashreplace")
-    partial.replace(path)
+    write_whole(path, text, "backslashreplace")
 
 
 def _e(text: str) -> str:

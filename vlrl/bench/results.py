@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import shlex
@@ -13,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from vlrl.data.files import write_json_lines
 from vlrl.data.masking import masked_command, without_secrets
 from vlrl.metrics.bootstrap import N_RESAMPLES
 from vlrl.metrics.tables import text_table
@@ -93,11 +93,7 @@ def closed_forms(rows: Sequence[Row], name: str) -> dict[str, float]:
 def write_results(folder: Path, scored: Sequence[Scored], about: Mapping[str, Any]) -> dict[str, Any]:
     """Write `result.json` and `scores.jsonl`; returns what `result.json` holds."""
     folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / f"{SCORES_FILE}.partial"
-    with partial.open("w", encoding="utf-8") as file:
-        for one in scored:
-            file.writelines(json.dumps({"task": one.name, **row.to_json()}, ensure_ascii=True) + "\n" for row in one.rows)
-    partial.replace(folder / SCORES_FILE)
+    write_json_lines(folder / SCORES_FILE, ({"task": one.name, **row.to_json()} for one in scored for row in one.rows))
     result = result_json(scored, about)
     write_json(folder / RESULT_FILE, result)
     return result

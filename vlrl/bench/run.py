@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import os
+import shlex
 import sys
 import time
 from collections.abc import Mapping
@@ -23,6 +25,8 @@ from vlrl.data.sample_files import is_there
 from vlrl.schema import Prediction, Sample, SampleError
 from vlrl.tasks import default_model, load_tasks
 from vlrl.tasks.rubric import answer_problem_of
+from vlrl.training import stopping
+from vlrl.training.run_lock import lock_folder
 
 
 def run(args: argparse.Namespace) -> int:
@@ -38,6 +42,10 @@ def run(args: argparse.Namespace) -> int:
         print(f"{suite.name}: {len(first_stage)} samples of {suite.source.description} to ask first; flags and data are fine")
         return 0
     args.output_path.mkdir(parents=True, exist_ok=True)  # fails before a model is loaded
+    if os.environ.get("RANK", "0") == "0":
+        lock_folder(args.output_path, "--output_path", lambda line: print(f"note: {line}", file=sys.stderr))
+    stop = stopping.current()
+    stop.folder, stop.go_on = args.output_path, shlex.join(stopping.command_words(sys.argv[1:]))
     engine: Engine = suite.engine(args) if suite.engine else load_engine(args, suite.boxes)
     check_world(engine)
     log = Log(args.output_path, engine.rank, engine.world)

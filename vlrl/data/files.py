@@ -1,13 +1,17 @@
-"""Files that hold JSON: lines, one object, and the digest that names a file in reports.
+"""Files that hold JSON: lines, one object; files that are whole or absent; the digest that names a file in reports.
 
 Not here: samples (`vlrl.data.sample_files`), Python files of users (`vlrl.data.user_files`).
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
+import shutil
 from collections.abc import Iterable, Iterator, Mapping
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +76,50 @@ def read_json_object(path: Path, flag: str = "") -> dict[str, Any]:
     return as_object(row, where)
 
 
+def write_whole(path: Path, content: str | bytes, errors: str = "strict") -> None:
+    """Write aside, then move into place: at any moment the file is whole or as before. Raises OSError, of a full disk too, and
+    leaves nothing half written."""
+    partial = path.with_name(path.name + ".partial")
+    try:
+        partial.write_bytes(content if isinstance(content, bytes) else content.encode("utf-8", errors))
+        partial.replace(path)
+    except OSError as error:
+        error.filename = str(path)
+        raise
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def append_whole(file: FileIO, line: bytes) -> None:
+    """Add to the end of a file that is open for appending, unbuffered: all of `line` or, where the disk is full, nothing.
+    Raises OSError."""
+    end = file.seek(0, os.SEEK_END)
+    try:
+        while line:
+            line = line[file.write(line) :]
+    except OSError as error:
+        file.truncate(end)
+        error.filename = file.name
+        raise
+
+
 def write_json_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write one ASCII JSON object a line, replacing the file. Raises OSError."""
-    path.write_text("".join(json.dumps(row, ensure_ascii=True) + "\n" for row in rows), encoding="utf-8")
+    """Write one ASCII JSON object a line, replacing the file as a whole. Raises OSError."""
+    write_whole(path, "".join(json.dumps(row, ensure_ascii=True) + "\n" for row in rows))
+
+
+def disk_is_full(error: BaseException, folder: str | Path) -> bool:
+    """Whether a failed write was for want of space (libraries wrap ENOSPC in errors of their own)."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return True
+    if any(words in str(error) for words in ("No space left", "Disk quota exceeded", "os error 28", "PytorchStreamWriter")):
+        return True
+    return isinstance(error, RuntimeError | OSError) and free_mib(folder) < 1
+
+
+def free_mib(folder: str | Path) -> int:
+    """Free space of the disk that `folder` is or would be on, in MiB."""
+    place = Path(folder).absolute()
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    return shutil.disk_usage(place).free // 2**20

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from vlrl.answers.read import read_span
+from vlrl.data.files import write_whole
 from vlrl.metrics.accuracy import image_key, means
 from vlrl.metrics.bootstrap import bootstrap_mean
 from vlrl.metrics.calibration import stated_confidence
@@ -250,9 +251,7 @@ def git_revision() -> str | None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write aside, then move into place, so that a reader never sees half a file."""
-    partial = path.with_suffix(path.suffix + ".partial")
-    partial.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8", errors="backslashreplace")
-    partial.replace(path)
+    write_whole(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n", "backslashreplace")
 
 
 def table(columns: Mapping[str, Evaluation]) -> str:

@@ -24,6 +24,7 @@ from vlrl.tasks.evaluate import write_json
 from vlrl.training.benchmark_flags import family_of, folder_name
 from vlrl.training.config import Config
 from vlrl.training.options import ConfigError
+from vlrl.training.stopping import GRACE_S
 
 SIDES = ("before", "after")
 EMBEDDED_TOKENS, EMBEDDED_TASK_TOKENS = 32, 96
@@ -132,7 +133,18 @@ def _bench(words: list[str], n_processes: int = 1, capture: bool = False) -> sub
     if n_processes > 1:
         launcher += ["torch.distributed.run", "--standalone", "--nproc_per_node", str(n_processes), "-m"]
     command = [*launcher, "vlrl.bench", *words]
-    return subprocess.run(command, env=env, capture_output=capture, text=True, check=False)
+    pipe = subprocess.PIPE if capture else None
+    with subprocess.Popen(command, env=env, stdout=pipe, stderr=pipe, text=True) as process:
+        try:
+            out, err = process.communicate()
+        except BaseException:  # a request to stop is passed on; what was answered is kept
+            process.terminate()
+            try:
+                process.wait(GRACE_S / 2)
+            except subprocess.TimeoutExpired:
+                process.kill()
+            raise
+    return subprocess.CompletedProcess(command, process.returncode, out, err)
 
 
 def write_benchmarks(around: Around, say: Callable[..., None]) -> bool:

@@ -1,16 +1,23 @@
-"""Checkpoints that are whole or absent: written aside, moved into place, found again, and loaded to the last weight."""
+"""Checkpoints that are whole or absent: written aside, moved into place, found again, and loaded to the last weight.
+
+And what every file of a run that one process writes needs (`write_together`): of a full disk all processes learn.
+"""
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from accelerate import PartialState
 from accelerate.utils import gather_object
 from transformers import Trainer
 from transformers.trainer_utils import get_last_checkpoint, rotate_checkpoints
+
+from vlrl.data.files import disk_is_full, free_mib
+from vlrl.training import stopping
 
 PARTIAL = ".partial"
 """Checkpoints are written below this folder of the run and moved into place when complete."""
@@ -26,13 +33,49 @@ def last_checkpoint(folder: str | Path) -> str | None:
     return found
 
 
-def disk_is_full(error: BaseException, folder: str | Path) -> bool:
-    """Whether a failed write was for want of space (libraries wrap ENOSPC in errors of their own)."""
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return True
-    if "No space left" in str(error) or "os error 28" in str(error):
-        return True
-    return isinstance(error, RuntimeError | OSError) and shutil.disk_usage(folder).free < 2**20
+def how_to_go_on(folder: str | Path) -> str:
+    """The command that goes on with the run in `folder`."""
+    return stopping.current().go_on or f"the same command and --output_dir {folder} --resume_from_checkpoint true"
+
+
+def step_of(checkpoint: str | None) -> int:
+    """The step of a checkpoint; 0 without one."""
+    return int(checkpoint.rpartition("-")[2]) if checkpoint else 0
+
+
+def full_disk_message(folder: str | Path, what: str, failure: object) -> str:
+    """One line: what could not be written, how much is free, what is safe and how to go on."""
+    safe = last_checkpoint(folder)
+    why = " ".join(str(failure).split())[:200]
+    return (
+        f"no space left for {what} in {folder} ({free_mib(folder)} MiB free): {why}. Safe: {safe or 'no checkpoint yet'},"
+        f" metrics.jsonl and completions/. Free some space, then go on with: {how_to_go_on(folder)}"
+    )
+
+
+def write_together(folder: str | Path, what: str, write: Callable[[], object], *, everyone: bool = False) -> None:
+    """Call `write` on the first process, or on all of them, and wait until it is done; every process calls this.
+
+    Where the disk is full on one process every process raises RunStopped, so that none waits for the others.
+    """
+    state = PartialState()
+    failure = ""
+    if everyone or state.is_main_process:
+        try:
+            write()
+        except Exception as error:
+            if not disk_is_full(error, folder):
+                raise
+            what = str(getattr(error, "filename", None) or what)
+            failure = f"{type(error).__name__}: {error}"
+    _stop_together(failure, folder, what)
+
+
+def _stop_together(failure: str, folder: str | Path, what: str) -> None:
+    """Every process learns of a full disk on any of them; past this, all have written."""
+    failures = gather_object([failure]) if PartialState().num_processes > 1 else [failure]
+    if failure := next(filter(None, failures), ""):
+        raise RunStopped(full_disk_message(folder, what, failure))
 
 
 def sync(folder: Path) -> None:
@@ -64,7 +107,12 @@ class WholeCheckpoints(Trainer):
             failure = f"{type(error).__name__}: {error}"
         finally:
             self._saving = False
-        self._stop_together(failure, folder, name)
+        try:
+            _stop_together(failure, folder, name)
+        except RunStopped:
+            if self.is_world_process_zero():
+                shutil.rmtree(folder / PARTIAL, ignore_errors=True)
+            raise
         if self.is_world_process_zero():
             sync(folder / PARTIAL / name)
             if (folder / name).exists():
@@ -73,6 +121,21 @@ class WholeCheckpoints(Trainer):
             shutil.rmtree(folder / PARTIAL, ignore_errors=True)
             rotate_checkpoints(str(folder), self.args.save_total_limit, use_mtime=True)
         self.accelerator.wait_for_everyone()
+
+    def load_weights(self, checkpoint: str) -> None:
+        """The weights of a checkpoint, without training on from it. Raises RunStopped where they lie in parts."""
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            raise RunStopped(
+                f"all steps are taken, but {self.args.output_dir}/final is missing and {checkpoint} holds the weights in parts:"
+                " join them with the tool that DeepSpeed or FSDP has for it, or train one step more (--max_steps)"
+            )
+        self._load_from_checkpoint(checkpoint)
+
+    def planned_steps(self) -> int:
+        """How many steps training takes in all, as transformers counts them."""
+        if self.args.max_steps > 0:
+            return int(self.args.max_steps)
+        return int(self.set_initial_training_values(self.args, self.get_train_dataloader())[-1])
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         """Load a checkpoint's weights, every one of them.
@@ -94,19 +157,3 @@ class WholeCheckpoints(Trainer):
         missing = [key for key in load_result.missing_keys if key not in ignored]
         if missing and not hasattr(self.accelerator.unwrap_model(self.model), "peft_config"):
             raise RunStopped(f"the checkpoint lacks {len(missing)} of the model's weights, the first: {missing[0]}")
-
-    def _stop_together(self, failure: str, folder: Path, name: str) -> None:
-        """Every rank learns of a full disk on any of them, so none waits for the others until a time-out; past this, all have
-        written."""
-        failure = next(filter(None, [failure, *gather_object([failure])]), "")
-        if not failure:
-            return
-        if self.is_world_process_zero():
-            shutil.rmtree(folder / PARTIAL, ignore_errors=True)
-        safe = last_checkpoint(folder)
-        free_mib = shutil.disk_usage(folder).free // 2**20
-        raise RunStopped(
-            f"no space left for {name} in {folder} ({free_mib} MiB free): {failure}\n"
-            f"Safe: {safe or 'no checkpoint yet'}, metrics.jsonl and completions/. Free some space, then go on with"
-            f" --output_dir {folder} --resume_from_checkpoint {'true' if safe else '(from the start: no checkpoint yet)'}"
-        )

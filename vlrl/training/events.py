@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from vlrl.data.files import append_whole, write_json_lines
 from vlrl.data.name_values import nearest
 
 EVENTS_FILE = "events.jsonl"
@@ -154,9 +155,7 @@ class EventLog:
             return
         rows = [row for row in read_events(self.path) if row["stage"] != stage or row["step"] <= after]
         self._rows = [row for row in rows if row["stage"] != stage or after or row["step"]]
-        partial = self.path.with_suffix(".partial")
-        partial.write_text("".join(json.dumps(row) + "\n" for row in self._rows), encoding="utf-8")
-        partial.replace(self.path)
+        write_json_lines(self.path, self._rows)
 
     @property
     def said(self) -> frozenset[str]:
@@ -169,8 +168,8 @@ class EventLog:
             return
         row = event.to_json(self.stage)
         self._rows.append(row)
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+        with self.path.open("ab", buffering=0) as file:
+            append_whole(file, (json.dumps(row) + "\n").encode())
         if on_console:
             self.say(event.line(self.stage))
         if event.event in self.stop_on and self.stopping is None:

@@ -6,6 +6,7 @@ Order: class defaults < `configs/<task>.yaml` (embedded model only) < `--config`
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -85,6 +86,13 @@ class RunConfig:
     stop_on: str | None = field(
         default=None,
         metadata={"help": "End the run, with a checkpoint, at one of these events (names with commas, or any; events.jsonl)."},
+    )
+    save_minutes: float | None = field(
+        default=None, metadata={"help": "Write a checkpoint at least every so many minutes, whatever save_steps says."}
+    )
+    max_hours: float | None = field(
+        default=None,
+        metadata={"help": "End with a checkpoint before the process is so old, exit code 75; the printed command goes on."},
     )
     dry_run: bool = field(default=False, metadata={"help": "Print the resolved run and stop."})
 
@@ -242,6 +250,10 @@ def check_run(run: RunConfig) -> None:
         value = getattr(run, name)
         if value is not None and value < 1:
             raise ConfigError(f"--{name} {value}: must be at least 1")
+    for name in ("save_minutes", "max_hours"):
+        value = getattr(run, name)
+        if value is not None and not 0 < value < math.inf:
+            raise ConfigError(f"--{name} {value}: must be more than 0")
     if run.min_pixels and run.max_pixels and run.min_pixels > run.max_pixels:
         raise ConfigError(f"--min_pixels {run.min_pixels} exceeds --max_pixels {run.max_pixels}")
     if run.group_shared not in GROUP_SHARED:

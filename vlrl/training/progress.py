@@ -3,7 +3,6 @@ with its scores and why."""
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 from collections import deque
@@ -17,6 +16,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from vlrl.data.files import write_json_lines
+
 N_SHOWN = 12
 """Rows of the live table: the latest ones."""
 
@@ -25,21 +26,22 @@ def write_completions(path: Path, step: int, logs: Mapping[str, Any]) -> None:
     """The latest generation batch as TRL keeps it, one completion a line, groups adjacent."""
     path.parent.mkdir(parents=True, exist_ok=True)
     extra = logs["extra"]
-    with path.open("w", encoding="utf-8") as file:
-        for i, completion in enumerate(logs["completion"]):
-            row: dict[str, Any] = {"step": step, "id": extra["id"][i], "prompt": shown_text(logs["prompt"][i])}
-            row["completion"] = shown_text(completion)
-            row["n_tokens"], row["truncated"] = extra["n_tokens"][i], extra["truncated"][i]
-            row["rewards"] = {
-                name: {
-                    "value": values[i] if math.isfinite(values[i]) else None,
-                    "answer": extra[f"{name}/answer"][i] if f"{name}/answer" in extra else None,
-                    "why": extra[f"{name}/why"][i] if f"{name}/why" in extra else None,
-                }
-                for name, values in logs["rewards"].items()
+    rows = []
+    for i, completion in enumerate(logs["completion"]):
+        row: dict[str, Any] = {"step": step, "id": extra["id"][i], "prompt": shown_text(logs["prompt"][i])}
+        row["completion"] = shown_text(completion)
+        row["n_tokens"], row["truncated"] = extra["n_tokens"][i], extra["truncated"][i]
+        row["rewards"] = {
+            name: {
+                "value": values[i] if math.isfinite(values[i]) else None,
+                "answer": extra[f"{name}/answer"][i] if f"{name}/answer" in extra else None,
+                "why": extra[f"{name}/why"][i] if f"{name}/why" in extra else None,
             }
-            row["advantage"] = logs["advantages"][i]
-            file.write(json.dumps(row, ensure_ascii=True) + "\n")
+            for name, values in logs["rewards"].items()
+        }
+        row["advantage"] = logs["advantages"][i]
+        rows.append(row)
+    write_json_lines(path, rows)
 
 
 def shown_text(value: Any) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from accelerate.utils import broadcast_object_list
 
-from vlrl.training.checkpoints import RunStopped, WholeCheckpoints, last_checkpoint
+from vlrl.training.checkpoints import RunStopped, WholeCheckpoints, how_to_go_on, last_checkpoint
 from vlrl.training.events import EventLog
 from vlrl.training.finite import FiniteSteps
 from vlrl.training.flight_recorder import Batch, FlightRecorder, RunFacts
@@ -60,10 +60,6 @@ class RecordedSteps(FiniteSteps):
         if self._ended_by:
             folder = Path(str(self.args.output_dir))
             safe = last_checkpoint(folder)
-            how = (
-                f"Go on from {Path(safe).name} by --output_dir {folder} --resume_from_checkpoint true"
-                if safe
-                else "No checkpoint"
-            )
+            how = f"Go on from {Path(safe).name} with: {how_to_go_on(folder)}" if safe else "No checkpoint"
             raise RunStopped(f"event {self._ended_by} ended the run in step {self.state.global_step} (--stop_on). {how}")
         return found

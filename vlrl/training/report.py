@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import io
 import math
 import sys
 from collections.abc import Mapping, Sequence
@@ -13,36 +13,18 @@ from typing import Any
 import matplotlib
 from PIL import Image, ImageDraw, ImageFont
 
+from vlrl.data.files import read_json_object, write_whole
 from vlrl.data.images import open_images
 from vlrl.gtr.diagnostics import CollapseRule
 from vlrl.schema import Boxes, Prediction, Row, Sample, Task
 from vlrl.tasks.evaluate import Evaluation, as_text, boxes_of, git_revision, table, versions
+from vlrl.training.metrics_log import read_metrics
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 TRUE_COLOUR, BEFORE_COLOUR, AFTER_COLOUR = (20, 20, 20), (214, 39, 40), (31, 119, 180)
 THOUGHT_CURVES = ("self_bleu2", "unique_thoughts", "sensitivity", "valid", "legal", "recognised", "corrected")
-
-
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The logged steps of a run; a half-written last line (a killed run) is dropped."""
-    if not path.is_file():
-        return []
-    rows = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-    return rows
-
-
-def drop_after(path: Path, step: int) -> None:
-    """Remove logged GRPO steps beyond `step`: a resumed run logs them again."""
-    rows = [row for row in read_metrics(path) if row.get("step", 0) <= step]
-    if path.is_file():
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
 def run_summary(
@@ -74,6 +56,12 @@ def run_summary(
         "n_unparsed": evaluations["after"].n_unparsed,
         "n_truncated": evaluations["after"].n_truncated,
     }
+
+
+def read_summary(folder: Path) -> dict[str, Any] | None:
+    """`summary.json` of a run, None where it is not there."""
+    path = folder / "summary.json"
+    return read_json_object(path) if path.is_file() else None
 
 
 def last_step(rows: Sequence[Mapping[str, Any]]) -> int:
@@ -134,8 +122,10 @@ def draw_panels(panels: Sequence[Panel], out: Path) -> None:
         axis.grid(alpha=0.3)
         if any(panel.lines):
             axis.legend(fontsize=8)
-    figure.savefig(out, dpi=110)
+    drawn = io.BytesIO()
+    figure.savefig(drawn, dpi=110)
     plt.close(figure)
+    write_whole(out, drawn.getvalue())
 
 
 def draw_curves(metrics: Path, out: Path) -> None:
@@ -195,7 +185,14 @@ def draw_samples(
         x += 34 + int(draw.textlength(text, font=_font(14)))
     for i, tile in enumerate(tiles):
         sheet.paste(tile, ((i % per_row) * width, legend + (i // per_row) * height))
-    sheet.save(out)
+    write_image(sheet, out)
+
+
+def write_image(image: Image.Image, out: Path) -> None:
+    """A PNG file, whole or not there. Raises OSError."""
+    drawn = io.BytesIO()
+    image.save(drawn, format="PNG")
+    write_whole(out, drawn.getvalue())
 
 
 def _font(size: int) -> Any:

@@ -11,7 +11,7 @@ import shlex
 import shutil
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,12 +21,22 @@ from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from transformers import TrainingArguments
 
+from vlrl.data.files import write_json_lines, write_whole
 from vlrl.schema import Prediction
 from vlrl.tasks.evaluate import versions
-from vlrl.training.checkpoints import last_checkpoint
+from vlrl.training import stopping
+from vlrl.training.checkpoints import PARTIAL, last_checkpoint, write_together
+from vlrl.training.metrics_log import drop_after, steps_of_ended_training
 from vlrl.training.options import ConfigError
+from vlrl.training.run_lock import FolderInUse, lock_folder
 
 RESUME_LAST = ("true", "last", "1", "yes")
+CONFIG_FILE = "config.yaml"
+OF_ONE_START = ("output_dir", "resume_from_checkpoint", "dry_run", "save_minutes", "max_hours")
+"""Options that say where and how long a run runs, not what it is."""
+REPORT = ("summary.json", "held_out.jsonl", "samples.png")
+AFTER_TRAINING = ("final", "adapter", "predictions_after.jsonl", "scores_after.jsonl", *REPORT, "bench/after", "bench/diff")
+"""What is made of the trained weights, and no longer true once they are trained on."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +45,8 @@ class RunFolder:
     checkpoint: str | None
     """Where to go on from, or None for a fresh start."""
     resuming: bool
+    is_named: bool = False
+    """Whether the checkpoint was named on the command line: then the run goes on from it, whatever was trained after it."""
 
     @property
     def step(self) -> int:
@@ -42,52 +54,157 @@ class RunFolder:
         return int(self.checkpoint.rsplit("-", 1)[1]) if self.checkpoint else 0
 
 
-def open_run(arguments: TrainingArguments, name: str) -> RunFolder:
-    """Create the run's folder, or find the checkpoint to go on from. Raises ConfigError where data could be lost."""
+def open_run(arguments: TrainingArguments, name: str, words: Sequence[str] = ()) -> RunFolder:
+    """Create the run's folder and hold it for this program, or find the checkpoint to go on from. `words`: the command line's
+    flags. Raises ConfigError where data could be lost."""
     wanted = arguments.resume_from_checkpoint
     wanted = None if wanted in (None, "", "false", "False") else str(wanted)
     named = arguments.output_dir
     checkpoint: str | None = None
-    if wanted is not None and wanted.lower() not in RESUME_LAST:
+    is_named = wanted is not None and wanted.lower() not in RESUME_LAST
+    if wanted is not None and is_named:
         if not (Path(wanted) / "trainer_state.json").is_file():
             raise ConfigError(f"--resume_from_checkpoint {wanted}: not a checkpoint (no trainer_state.json in it)")
         checkpoint = wanted
         named = named or str(Path(wanted).resolve().parent)
-    elif wanted is not None:
-        if not named:
-            raise ConfigError("--resume_from_checkpoint true: name the run to go on with, --output_dir runs/<its folder>")
-        checkpoint = last_checkpoint(named)
+    elif wanted is not None and not named:
+        raise ConfigError("--resume_from_checkpoint true: name the run to go on with, --output_dir runs/<its folder>")
     if not named:
         shared = [f"runs/{name}-{time.strftime('%Y%m%d-%H%M%S')}"]
         if PartialState().num_processes > 1:
             broadcast_object_list(shared)
         named = shared[0]
     path = Path(named)
-    if wanted is None and (path / "config.yaml").exists():
-        raise ConfigError(
-            f"--output_dir {path} already holds a run; go on with it by --resume_from_checkpoint true, or name another"
-        )
+    if wanted is None and (path / CONFIG_FILE).exists():
+        raise _already_holds(path)
     PartialState().wait_for_everyone()
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"--output_dir {path}: {error.strerror or error}") from error
+    _hold(path)
+    if wanted is None and (path / CONFIG_FILE).exists():
+        raise _already_holds(path)
+    if wanted is not None and checkpoint is None:
+        checkpoint = last_checkpoint(named)
     arguments.output_dir = str(path)
-    return RunFolder(path, checkpoint, resuming=wanted is not None)
+    stopping.current().folder = path
+    stopping.current().go_on = stopping.resume_command(words, path)
+    if wanted is not None and PartialState().is_main_process:
+        clear_partial(path)
+    PartialState().wait_for_everyone()
+    return RunFolder(path, checkpoint, resuming=wanted is not None, is_named=is_named)
+
+
+def _already_holds(path: Path) -> ConfigError:
+    return ConfigError(
+        f"--output_dir {path} already holds a run; go on with it by --resume_from_checkpoint true, or name another"
+    )
+
+
+def _hold(path: Path) -> None:
+    """Create the folder and its lock, on the first process; every process learns where that fails. Raises ConfigError."""
+    problem = ""
+    if PartialState().is_main_process:
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            lock_folder(path, "--output_dir", lambda line: print(f"note      {line}", flush=True))
+        except FolderInUse as error:
+            problem = str(error)
+        except OSError as error:
+            problem = f"--output_dir {path}: {error.strerror or error}"
+    shared = [problem]
+    if PartialState().num_processes > 1:
+        broadcast_object_list(shared)
+    if shared[0]:
+        raise ConfigError(shared[0])
+
+
+def settle_config(values: Mapping[str, Any], opened: RunFolder, say: Callable[..., object]) -> None:
+    """Write `config.yaml`; of a run that goes on, say which options are others than it was started with (a run that was killed
+    before it had a `config.yaml` gets one). Raises RunStopped where the disk is full."""
+    path = opened.path / CONFIG_FILE
+    if not path.is_file():
+        write_together(opened.path, CONFIG_FILE, lambda: write_config(values, opened.path))
+        return
+    for line in changed_options(path, values):
+        say(f"note      {line}")
+
+
+def changed_options(path: Path, values: Mapping[str, Any]) -> list[str]:
+    """In which options `values` differ from those in a run's `config.yaml`, one line each."""
+    try:
+        before = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        before = None
+    if not isinstance(before, dict):
+        return [f"{path} cannot be read: whether the options are those of the run is not known"]
+    now = yaml.safe_load(config_text(values)) or {}
+    names = sorted(key for key in {*before, *now} - set(OF_ONE_START) if before.get(key) != now.get(key))
+    absent = "its default"
+    return [
+        f"--{key} is {now.get(key, absent)} now; {path} says {before.get(key, absent)}: what is still to do is done with"
+        f" {now.get(key, absent)}"
+        for key in names
+    ]
 
 
 def write_config(values: Mapping[str, Any], folder: Path) -> None:
     """`config.yaml`: everything that was set, the command and the versions; `--config` on it repeats the run."""
     head = [f"# {' '.join(shlex.quote(word) for word in ['vlrl/train.py', *sys.argv[1:]])}"]
     head += [f"# {name} {version}" for name, version in versions().items()]
-    text = "\n".join(head) + "\n" + config_text(values)
-    (folder / "config.yaml").write_text(text, encoding="utf-8")
+    write_whole(folder / CONFIG_FILE, "\n".join(head) + "\n" + config_text(values))
 
 
 def config_text(values: Mapping[str, Any]) -> str:
     """What was set as YAML, without the options that name one run's folder."""
-    values = {key: v for key, v in values.items() if key not in ("output_dir", "resume_from_checkpoint", "dry_run")}
+    values = {key: v for key, v in values.items() if key not in OF_ONE_START}
     return str(yaml.safe_dump(values, sort_keys=True, allow_unicode=True))
+
+
+def trained_weights(opened: RunFolder, n_steps: int) -> Path | None:
+    """Where the weights are of a run that has taken its `n_steps` already: its last checkpoint or `final/`. None where there is
+    something to train.
+
+    Raises ConfigError where it is to train on and cannot: `final/` is there, but no checkpoint with the optimizer's state.
+    """
+    if not opened.resuming:
+        return None
+    final, ended = opened.path / "final", 0
+    if final.is_dir() and not opened.is_named:
+        ended = steps_of_ended_training(opened.path / "metrics.jsonl")
+    if opened.checkpoint is not None and opened.step >= max(n_steps, ended):
+        return Path(opened.checkpoint)
+    if ended >= n_steps:
+        return final
+    if ended and opened.checkpoint is None:
+        raise ConfigError(
+            f"{opened.path} has ended after {ended} steps and holds no checkpoint, so it cannot go on to step {n_steps}: the"
+            f" optimizer's state is missing. Start a new run from {final} (--model_name_or_path), or repeat the run in another"
+            " folder"
+        )
+    return None
+
+
+def forget_later(opened: RunFolder) -> None:
+    """Before a run trains on: drop what it logged beyond its checkpoint, and what was measured of weights that will change."""
+    folder = opened.path
+    drop_after(folder / "metrics.jsonl", opened.step)
+    for path in (folder / "completions").glob("step_*.jsonl"):
+        number = path.stem.removeprefix("step_")
+        if number.isdigit() and int(number) > opened.step:
+            path.unlink()
+    for name in AFTER_TRAINING:
+        path = folder / name
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def clear_partial(folder: Path) -> None:
+    """Remove what a kill left half written in a run's folder."""
+    for path in [*folder.glob("*.partial"), *(folder / "sft").glob("*.partial"), folder / PARTIAL, folder / "sft" / PARTIAL]:
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def check_disk(needed: int, folder: Path) -> None:
@@ -101,14 +218,7 @@ def check_disk(needed: int, folder: Path) -> None:
 
 
 def write_predictions(path: Path, predictions: Sequence[Prediction]) -> None:
-    write_rows(path, [dataclasses.asdict(prediction) for prediction in predictions])
-
-
-def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """One JSON object a line; the file is whole or not there."""
-    partial = path.with_suffix(".partial")
-    partial.write_text("".join(json.dumps(row, ensure_ascii=True) + "\n" for row in rows), encoding="utf-8")
-    partial.replace(path)
+    write_json_lines(path, [dataclasses.asdict(prediction) for prediction in predictions])
 
 
 def read_predictions(path: Path) -> list[Prediction] | None:

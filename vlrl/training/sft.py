@@ -5,9 +5,8 @@ Its result is a folder, from which the GRPO stage loads policy and reference ali
 
 from __future__ import annotations
 
-import json
-import math
 import os
+import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,11 +24,16 @@ from vlrl.models.load import LoadedModel
 from vlrl.models.vision_encoder import freeze_vision as freeze
 from vlrl.models.vision_encoder import with_targets
 from vlrl.schema import Task
+from vlrl.training import stopping
+from vlrl.training.checkpoints import WholeCheckpoints, last_checkpoint, step_of, write_together
 from vlrl.training.events import EventLog
 from vlrl.training.finite import check_weights, remedies
 from vlrl.training.flight_recorder import RunFacts
+from vlrl.training.metrics_log import append_row, drop_after, read_metrics
 from vlrl.training.progress import SFT_COLUMNS, StepLog
 from vlrl.training.recorded_steps import RecordedSteps
+from vlrl.training.stop_callback import StopAtStepEnd
+from vlrl.training.trackers import guarded_trackers
 from vlrl.training.unused_weights import decide_search, has_pixels, leaves_weights_unused, with_vision_zeros
 
 
@@ -52,6 +56,18 @@ class MuonWithAdamW(torch.optim.Optimizer):
         super().__init__([*matrices, *others], {"lr": lr})
         # The schedule scales the learning rates it finds here.
         self.param_groups = [group for part in self.parts for group in part.param_groups]
+        self._link()
+
+    def _link(self) -> None:
+        """One state for all parts, so that it is saved and loaded as one."""
+        groups = iter(self.param_groups)
+        for part in self.parts:
+            part.state = self.state
+            part.param_groups = [next(groups) for _ in part.param_groups]
+
+    def load_state_dict(self, state_dict: Any) -> None:
+        super().load_state_dict(state_dict)
+        self._link()
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
@@ -63,7 +79,7 @@ class MuonWithAdamW(torch.optim.Optimizer):
             part.zero_grad(set_to_none)
 
 
-class _Trainer(RecordedSteps, SFTTrainer):
+class _Trainer(RecordedSteps, WholeCheckpoints, SFTTrainer):
     """`SFTTrainer` with one readable line a logged step, and the mean over the tokens of all processes."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -80,14 +96,20 @@ class _Trainer(RecordedSteps, SFTTrainer):
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         super().log(logs, start_time)
-        if self.accelerator.is_main_process and "loss" in logs:
+        if "loss" in logs:
             row = {"stage": "sft", "step": self.state.global_step, **logs}
-            row = {key: None if isinstance(v, float) and not math.isfinite(v) else v for key, v in row.items()}
-            with open(os.path.join(str(self.args.output_dir), "metrics.jsonl"), "a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
-            self.steps.show(row, self.state.max_steps)
-            self.record(row)
+            folder = Path(str(self.args.output_dir))
+            write_together(folder.parent, "sft/metrics.jsonl", lambda: self._write_step(folder, row))
         self.end_if_asked()
+
+    def _write_step(self, folder: Path, row: Mapping[str, Any]) -> None:
+        append_row(folder / "metrics.jsonl", row)
+        self.steps.show(row, self.state.max_steps)
+        self.record(row)
+
+    def _safe(self) -> str:
+        """A stage is no run that could be named on the command line."""
+        return "Nothing of this stage was saved; start it again"
 
 
 def supervise(
@@ -105,16 +127,19 @@ def supervise(
     peft_config: PeftConfig | None = None,
     target: str = SFT_TARGETS[0],
     events: EventLog | None = None,
+    save_minutes: float | None = None,
 ) -> float:
     """Train `loaded.model` in place for `steps` steps of `batch_size` samples a process; returns the seconds it took.
 
     Cosine schedule with a tenth of warm-up; precision, seed, checkpointing and Adam's betas as in the GRPO stage. `muon`: for a
     small model that starts from random weights (adapters take AdamW). Samples are taken in their order (shuffle them
     before), so a curriculum stays one. Adapters are merged at the end. `target`: what is imitated
-    (`vlrl.models.inputs.SFT_TARGETS`). `events`: where its events go. Raises RunStopped where a number is not finite.
+    (`vlrl.models.inputs.SFT_TARGETS`). `events`: where its events go. Goes on from a checkpoint in `folder`, which a request to
+    stop and `save_minutes` leave there. Raises Stopped, and RunStopped where a number is not finite or the disk is full.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "metrics.jsonl").unlink(missing_ok=True)
+    checkpoint = last_checkpoint(folder)
+    PartialState().wait_for_everyone()
+    write_together(folder.parent, "sft/", lambda: _begin(folder, checkpoint))
     if freeze_vision:
         said = freeze(loaded.model)
         if PartialState().is_main_process:
@@ -135,14 +160,28 @@ def supervise(
     for callback in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(callback)
     if events is not None:
-        events.begin("sft")
+        begun = events
+        step = step_of(checkpoint)
+        write_together(folder.parent, "events.jsonl", lambda: begun.begin("sft", after=step), everyone=True)
     trainer.record_to(events, RunFacts("sft"))
+    trainer.take_up_history(read_metrics(folder / "metrics.jsonl"))
+    stop = stopping.current()
+    trainer.add_callback(StopAtStepEnd(stop, save_minutes))
     started = time.monotonic()
-    with trainer.steps:
-        trainer.train()
-    seconds = time.monotonic() - started
-    _finish(trainer, loaded, folder)
+    with stop.steps():
+        with trainer.steps, guarded_trackers(trainer):
+            trainer.train(resume_from_checkpoint=checkpoint)
+        if trainer.state.global_step < steps:
+            stop.check()
+        seconds = time.monotonic() - started
+        _finish(trainer, loaded, folder)
     return seconds
+
+
+def _begin(folder: Path, checkpoint: str | None) -> None:
+    """The folder, with what was logged up to the checkpoint."""
+    folder.mkdir(parents=True, exist_ok=True)
+    drop_after(folder / "metrics.jsonl", step_of(checkpoint))
 
 
 def _arguments(folder: Path, like: GRPOConfig, steps: int, batch_size: int, learning_rate: float) -> SFTConfig:
@@ -165,6 +204,7 @@ def _arguments(folder: Path, like: GRPOConfig, steps: int, batch_size: int, lear
         gradient_checkpointing=like.gradient_checkpointing,
         logging_steps=max(1, min(50, steps // 10)),
         save_strategy="no",
+        save_total_limit=1,
         report_to=like.report_to,
         max_length=None,
         train_sampling_strategy="sequential",
@@ -184,8 +224,12 @@ def _finish(trainer: Any, loaded: LoadedModel, folder: Path) -> None:
         loaded.model = model.merge_and_unload()
         trainer.model = loaded.model
         check_weights(loaded.model, "the model with its merged adapters", remedies(trainer.args))
-    trainer.save_model(str(partial))
-    if trainer.accelerator.is_main_process:
+    write_together(folder.parent, "sft/final/", lambda: trainer.save_model(str(partial)), everyone=True)
+
+    def finish() -> None:
         loaded.processor.save_pretrained(partial)
         os.replace(partial, final)
-    trainer.accelerator.wait_for_everyone()
+        for checkpoint in folder.glob("checkpoint-*"):
+            shutil.rmtree(checkpoint)
+
+    write_together(folder.parent, "sft/final/", finish)

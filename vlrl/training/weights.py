@@ -18,6 +18,7 @@ from trl import ModelConfig, get_quantization_config  # type: ignore[attr-define
 
 from vlrl.models.load import LoadedModel, load_model
 from vlrl.models.names import TINY_NAMES, ModelError
+from vlrl.training.checkpoints import write_together
 from vlrl.training.finite import check_weights, largest_weight, non_finite_weights, remedies, weights_line
 from vlrl.training.options import RunConfig
 
@@ -83,41 +84,49 @@ def start_folder(loaded: LoadedModel, folder: Path) -> str:
     that exists only in memory is saved for that."""
     if loaded.name not in TINY_NAMES:
         return loaded.name
-    start = folder / "start"
-    if PartialState().is_main_process:
-        loaded.model.save_pretrained(start)
-        loaded.processor.save_pretrained(start)
-    PartialState().wait_for_everyone()
+    start, partial = folder / "start", folder / "start.partial"
+
+    def save() -> None:
+        loaded.model.save_pretrained(partial)
+        loaded.processor.save_pretrained(partial)
+        put_in_place(partial, start)
+
+    write_together(folder, "start/", save)
     loaded.model.config._name_or_path = str(start)
     return str(start)
 
 
 def promote(trained: Path, final: Path) -> None:
     """Copy the supervised stage's result to `final/`, complete or absent."""
-    if PartialState().is_main_process:
-        partial = final.with_suffix(".partial")
+    partial = final.with_suffix(".partial")
+
+    def copy() -> None:
         shutil.copytree(trained, partial, dirs_exist_ok=True)
         put_in_place(partial, final)
-    PartialState().wait_for_everyone()
+
+    write_together(final.parent, "final/", copy)
 
 
 def save_final(trainer: Any, loaded: LoadedModel, folder: Path, base: str) -> Path:
-    """`final/`: weights and processor that load with `from_pretrained`, adapters merged; complete or absent."""
+    """`final/`: weights and processor that load with `from_pretrained`, adapters merged; complete or absent. Raises RunStopped
+    where the disk is full."""
     final, partial = folder / "final", folder / "final.partial"
-    peft = trainer.accelerator.unwrap_model(trainer.model)
-    if hasattr(peft, "peft_config"):
-        trainer.save_model(str(folder / "adapter"))
-        if trainer.accelerator.is_main_process:
+    adapter, partial_adapter = folder / "adapter", folder / "adapter.partial"
+    has_adapters = hasattr(trainer.accelerator.unwrap_model(trainer.model), "peft_config")
+    saved = partial_adapter if has_adapters else partial
+    write_together(folder, f"{saved.stem}/", lambda: trainer.save_model(str(saved)), everyone=True)
+
+    def finish() -> None:
+        if has_adapters:
             from peft import PeftModel
 
+            put_in_place(partial_adapter, adapter)
             whole = AutoModelForImageTextToText.from_pretrained(base, dtype=loaded.model.dtype)
-            merged = PeftModel.from_pretrained(whole, str(folder / "adapter")).merge_and_unload()
+            merged = PeftModel.from_pretrained(whole, str(adapter)).merge_and_unload()
             check_weights(merged, "the model with its merged adapters", remedies(trainer.args))
             merged.save_pretrained(partial)
-    else:
-        trainer.save_model(str(partial))
-    if trainer.accelerator.is_main_process:
         loaded.processor.save_pretrained(partial)
         put_in_place(partial, final)
-    trainer.accelerator.wait_for_everyone()
+
+    write_together(folder, "final/", finish)
     return final

@@ -37,7 +37,7 @@ from vlrl.bench.vilbench.summary import (
     sizes_of,
 )
 from vlrl.data.best_of_n import Candidate, CandidateScore, Item
-from vlrl.data.files import write_json_lines
+from vlrl.data.files import write_json_lines, write_whole
 from vlrl.data.synthetic import best_of_n as fixture
 from vlrl.metrics.best_of_n import Pool, pools_of
 from vlrl.metrics.step_aggregation import HEADLINE
@@ -219,7 +219,7 @@ class BestOfN:
         text += results_table(self.found["records"], self.found["n"]) + "\n"
         if self.benchmark == NAME_OF_RELEASE:
             text += f"\n{SELECTION_BIAS}\n"
-        (folder / "tables.md").write_text(text, encoding="utf-8")
+        write_whole(folder / "tables.md", text)
         print(results_table(self.found["records"], self.found["n"]))
         return [folder / name for name in ("report.json", "picks.jsonl", STEP_SCORES_FILE, "tables.md")]
 

@@ -8,7 +8,6 @@ untouched.
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 import time
@@ -30,7 +29,7 @@ from vlrl.models.vision_encoder import freeze_vision as freeze
 from vlrl.models.vision_encoder import with_targets
 from vlrl.rewards import as_trl
 from vlrl.schema import Reward, Sample, Score, Task
-from vlrl.training.checkpoints import RunStopped, WholeCheckpoints
+from vlrl.training.checkpoints import RunStopped, WholeCheckpoints, write_together
 from vlrl.training.events import Event, EventLog
 from vlrl.training.finite import LARGEST
 from vlrl.training.flight_recorder import Batch, RewardFacts, RunFacts
@@ -38,6 +37,7 @@ from vlrl.training.grpo.dynamic_sampling_rules import remembering
 from vlrl.training.grpo.episodes import Curriculum, Episodes
 from vlrl.training.grpo.imitation import Guide
 from vlrl.training.grpo.resume import KeptGenerations
+from vlrl.training.metrics_log import append_row
 from vlrl.training.progress import StepLog, grpo_columns, write_completions
 from vlrl.training.recorded_steps import RecordedSteps
 from vlrl.training.unused_weights import decide_search, leaves_weights_unused
@@ -211,16 +211,13 @@ class Trainer(RecordedSteps, WholeCheckpoints, KeptGenerations, Episodes):
         if self._started is None:
             self._started = (time.monotonic(), max(self.state.global_step - 1, 0))
         super().log(logs, start_time)
-        if self.accelerator.is_main_process:
-            self._write_step(logs)
+        write_together(str(self.args.output_dir), "the log of a step", lambda: self._write_step(logs))
         self.end_if_asked()
 
     def _write_step(self, logs: Mapping[str, Any]) -> None:
         row: dict[str, Any] = {"step": self.state.global_step, **logs}
-        row = {key: None if isinstance(v, float) and not math.isfinite(v) else v for key, v in row.items()}
         folder = Path(self.args.output_dir)
-        with (folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+        append_row(folder / "metrics.jsonl", row)
         if "reward" in logs:
             write_completions(folder / "completions" / f"step_{row['step']:06d}.jsonl", row["step"], self._logs)
             eta_s = self._eta_s(row.get("step_time") or 0.0)

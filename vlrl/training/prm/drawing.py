@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from vlrl.data.images import open_image
 from vlrl.data.step_values import StepRecord
-from vlrl.training.report import Panel, draw_panels
+from vlrl.training.report import Panel, draw_panels, write_image
 
 N_SAMPLES, PER_ROW = 8, 2
 WIDTH_PX, HEIGHT_PX, IMAGE_PX = 560, 190, 170
@@ -53,4 +53,4 @@ def draw_step_values(records: Sequence[StepRecord], values: Sequence[Sequence[fl
             for line in textwrap.wrap(step, 54)[:2]:
                 draw.text((x + 14, y + 2), line, fill=(60, 60, 60), font=ImageFont.load_default(12))
                 y += 15
-    sheet.save(out)
+    write_image(sheet, out)

@@ -19,7 +19,7 @@ TASK = "prm"
 LOSSES = ("mse", "bce")
 USED = {
     "task", "data", "eval_data", "image_root", "limit", "eval_limit", "min_pixels", "max_pixels", "freeze_vision", "dry_run",
-    "stop_on",
+    "stop_on", "save_minutes", "max_hours",
 }  # fmt: skip
 """The options of every run that mean something here."""
 

@@ -17,6 +17,7 @@ from trl import get_peft_config  # type: ignore[attr-defined]
 
 from vlrl.data.best_of_n import read_items
 from vlrl.data.decontaminate import KnownItems
+from vlrl.data.files import write_json_lines
 from vlrl.data.images import open_image
 from vlrl.data.step_values import StepRecord, merge_partial_solutions, read_rewards, split, synthetic_record
 from vlrl.data.synthetic import best_of_n as fixture
@@ -27,21 +28,26 @@ from vlrl.models.names import TINY_NAMES
 from vlrl.models.value_head import Encoder, StepValueModel, hidden_size, save_head
 from vlrl.models.vision_encoder import freeze_vision, with_targets
 from vlrl.tasks.evaluate import write_json
-from vlrl.training import banner, report, run_folder, weights
+from vlrl.training import banner, report, run_folder, stopping, weights
+from vlrl.training.checkpoints import write_together
 from vlrl.training.events import EventLog, read_stop_on
 from vlrl.training.finite import check_weights, remedies
 from vlrl.training.flight_recorder import RunFacts
+from vlrl.training.metrics_log import read_metrics
 from vlrl.training.prm.config import PrmRun
 from vlrl.training.prm.drawing import draw_loss_and_calibration, draw_step_values
 from vlrl.training.prm.measuring import Measured, measure_values
 from vlrl.training.prm.options import TASK
 from vlrl.training.prm.trainer import PrmTrainer, Records
 from vlrl.training.sft import MuonWithAdamW
+from vlrl.training.stop_callback import StopAtStepEnd
+from vlrl.training.trackers import guarded_trackers
 from vlrl.training.unused_weights import decide_search, may_leave_unused
 
 N_SYNTHETIC_SOLUTIONS = 16_000
 SOLUTIONS_EACH = 2
 N_HELD_OUT = 400
+FILES = ("scores_before.jsonl", "scores_after.jsonl", "curves.png", "samples.png", "summary.json")
 Say = Callable[..., None]
 
 
@@ -60,14 +66,16 @@ class SolutionData:
     n_excluded: dict[str, int] | None = None
 
 
-def train_value_model(config: PrmRun, say: Say) -> None:
+def train_value_model(config: PrmRun, say: Say, words: Sequence[str] = ()) -> None:
     """Train a process reward model; leaves an ordinary run folder. Raises what `vlrl.train` reports to the user."""
     say(banner.run_line(TASK, config.training.seed, int(PartialState().num_processes), config.sources))
     if config.run.dry_run:
         say(loss_line(config))
         say(f"\n{run_folder.config_text(config.values)}")
         return
-    opened = run_folder.open_run(config.training, TASK)
+    if config.run.max_hours is not None:
+        stopping.current().limit(3600 * config.run.max_hours, f"--max_hours {config.run.max_hours:g}")
+    opened = run_folder.open_run(config.training, TASK, words)
     data = read_solutions(config)
     loaded = weights.load_start(
         config.model, config.run, config.training, trust_remote_code=config.prm.trust_remote_code, coords="px"
@@ -78,8 +86,7 @@ def train_value_model(config: PrmRun, say: Say) -> None:
         say(line)
     say(loss_line(config))
     say(banner.memory_line(loaded, config.model.use_peft))
-    if PartialState().is_main_process and not opened.resuming:
-        run_folder.write_config(config.values, opened.path)
+    run_folder.settle_config(config.values, opened, say)
     say(banner.banner_line("config", str(opened.path / "config.yaml")))
     model = with_head(config, loaded, say)
     encoder = Encoder(loaded)
@@ -87,27 +94,57 @@ def train_value_model(config: PrmRun, say: Say) -> None:
 
     def measured(name: str) -> Measured:
         found = measure_values(model, encoder, data.held_out, data.pools, data.mean, batch_size)
-        if PartialState().is_main_process:
-            write_step_scores(opened.path / f"scores_{name}.jsonl", data, found)
+        file = f"scores_{name}.jsonl"
+        write_together(opened.path, file, lambda: write_step_scores(opened.path / file, data, found))
         return found
 
     trainer = make_trainer(config, model, loaded, encoder, data.train)
+    trained = run_folder.trained_weights(opened, trainer.planned_steps()) if opened.resuming else None
+    if trained is not None and all((opened.path / name).exists() for name in ("final", *FILES)):
+        say(banner.banner_line("resuming", f"{trained} has all steps and nothing is missing"))
+        say(f"\n{opened.path / 'summary.json'}")
+        return
     before = measured("before")
-    if opened.resuming and PartialState().is_main_process:
-        report.drop_after(opened.path / "metrics.jsonl", opened.step)
+    seconds = take_steps(config, trainer, loaded, opened, trained, say)
+    after = measured("after")
+    shown: list[str] = []
+    write_together(
+        opened.path,
+        "the report",
+        lambda: shown.append(write_prm_report(config, opened.path, data, before, after, seconds)),
+    )
+    say(*shown)
+
+
+def take_steps(
+    config: PrmRun, trainer: PrmTrainer, loaded: LoadedModel, opened: run_folder.RunFolder, trained: Path | None, say: Say
+) -> float:
+    """What is left of the steps, then `final/`; returns the seconds. `trained`: the weights where all are taken.
+    A request to stop ends training with a checkpoint. Raises Stopped, RunStopped."""
+    stop, started = stopping.current(), time.monotonic()
+    if trained is not None:
+        say(banner.banner_line("resuming", f"{trained} has all steps: nothing is trained, only what is missing is made"))
+        trainer.load_weights(str(trained))
+        if trained != opened.path / "final":
+            save_value_model(trainer, loaded, opened.path)
+        return 0.0
+    if opened.resuming:
+        write_together(opened.path, "metrics.jsonl", lambda: run_folder.forget_later(opened))
+        say(banner.banner_line("resuming", f"from {opened.checkpoint or 'the start: no checkpoint was complete'}"))
     events = EventLog(opened.path if PartialState().is_main_process else None, read_stop_on(config.run.stop_on))
-    events.begin("prm", after=opened.step)
+    write_together(opened.path, "events.jsonl", lambda: events.begin("prm", after=opened.step), everyone=True)
     trainer.record_to(events, RunFacts("prm"))
     if PartialState().is_main_process:
-        trainer.take_up_history(report.read_metrics(opened.path / "metrics.jsonl"))
-    started = time.monotonic()
-    with trainer.steps:
-        trainer.train(resume_from_checkpoint=opened.checkpoint)
-    seconds = time.monotonic() - started
-    save_value_model(trainer, loaded, opened.path)
-    after = measured("after")
-    if PartialState().is_main_process:
-        say(write_prm_report(config, opened.path, data, before, after, seconds))
+        trainer.take_up_history(read_metrics(opened.path / "metrics.jsonl"))
+    trainer.add_callback(StopAtStepEnd(stop, config.run.save_minutes))
+    with stop.steps():
+        with trainer.steps, guarded_trackers(trainer):
+            trainer.train(resume_from_checkpoint=opened.checkpoint)
+        if trainer.state.global_step < trainer.state.max_steps:
+            stop.check()
+        seconds = time.monotonic() - started
+        save_value_model(trainer, loaded, opened.path)
+    return seconds
 
 
 def loss_line(config: PrmRun) -> str:
@@ -228,23 +265,31 @@ def make_trainer(
 
 def save_value_model(trainer: PrmTrainer, loaded: LoadedModel, folder: Path) -> None:
     """`final/`: backbone (adapters merged) and processor that load with `from_pretrained`, the head beside them; complete or
-    absent."""
+    absent. Raises RunStopped where the disk is full."""
     trainer.check_trained_weights()
     model: StepValueModel = trainer.accelerator.unwrap_model(trainer.model)
     backbone: Any = model.backbone
-    if hasattr(backbone, "merge_and_unload"):
-        if PartialState().is_main_process:
-            backbone.save_pretrained(folder / "adapter")
+    has_adapters = hasattr(backbone, "merge_and_unload")
+    final, partial = folder / "final", folder / "final.partial"
+    adapter, partial_adapter = folder / "adapter", folder / "adapter.partial"
+
+    def save_adapter() -> None:
+        backbone.save_pretrained(partial_adapter)
+        weights.put_in_place(partial_adapter, adapter)
+
+    if has_adapters:
+        write_together(folder, "adapter/", save_adapter)
         model.backbone = backbone.merge_and_unload()
         loaded.model = model.backbone
         check_weights(loaded.model, "the model with its merged adapters", remedies(trainer.args))
-    if PartialState().is_main_process:
-        final, partial = folder / "final", folder / "final.partial"
+
+    def save() -> None:
         model.backbone.save_pretrained(partial)
         loaded.processor.save_pretrained(partial)
         save_head(model, partial, trainer.head_facts)
         weights.put_in_place(partial, final)
-    PartialState().wait_for_everyone()
+
+    write_together(folder, "final/", save)
 
 
 def write_step_scores(path: Path, data: SolutionData, found: Measured) -> None:
@@ -253,14 +298,14 @@ def write_step_scores(path: Path, data: SolutionData, found: Measured) -> None:
     for record, values in zip(data.held_out, found.values, strict=True):
         row = {"id": record.id, "question": record.question, "steps": list(record.steps)}
         rows.append({**row, "values": list(record.values), "predicted": [round(value, 9) for value in values]})
-    run_folder.write_rows(path, rows)
+    write_json_lines(path, rows)
 
 
 def write_prm_report(
     config: PrmRun, folder: Path, data: SolutionData, before: Measured, after: Measured, seconds: float
 ) -> str:
     """Write `summary.json` and the images; returns what to print, the written path last."""
-    rows = report.read_metrics(folder / "metrics.jsonl")
+    rows = read_metrics(folder / "metrics.jsonl")
     skill = after.evaluation.metrics["skill"]
     beats = skill.ci95 is not None and skill.ci95[0] > 0
     evaluations = {"before": before.evaluation, "after": after.evaluation}
@@ -284,9 +329,9 @@ def write_prm_report(
         "n_excluded": data.n_excluded,
         "beats_the_mean": beats,
     }
-    write_json(folder / "summary.json", summary)
     draw_loss_and_calibration(rows, after.calibration, folder / "curves.png")
     draw_step_values(data.held_out, after.values, folder / "samples.png")
+    write_json(folder / "summary.json", summary)
     n_questions = len({record.question_key for record in data.held_out})
     title = (
         f"{len(data.held_out)} held-out solutions of {n_questions} questions; 95 % bootstrap intervals over questions;"

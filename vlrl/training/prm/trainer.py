@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,7 +15,8 @@ from transformers.trainer_callback import ProgressCallback
 
 from vlrl.data.step_values import StepRecord, weights
 from vlrl.models.value_head import Encoded, Encoder, StepValueModel, load_backbone, load_head, save_head
-from vlrl.training.checkpoints import WholeCheckpoints
+from vlrl.training.checkpoints import WholeCheckpoints, write_together
+from vlrl.training.metrics_log import append_row
 from vlrl.training.progress import VALUE_COLUMNS, StepLog
 from vlrl.training.recorded_steps import RecordedSteps
 from vlrl.training.unused_weights import has_pixels, with_vision_zeros
@@ -110,14 +110,16 @@ class PrmTrainer(RecordedSteps, WholeCheckpoints):
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         super().log(logs, start_time)
-        if self.is_world_process_zero() and "loss" in logs:
+        if "loss" in logs:
             row = {"stage": "prm", "step": self.state.global_step, **logs}
-            row = {key: None if isinstance(v, float) and not math.isfinite(v) else v for key, v in row.items()}
-            with (Path(str(self.args.output_dir)) / "metrics.jsonl").open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
-            self.steps.show(row, self.state.max_steps)
-            self.record(row)
+            folder = Path(str(self.args.output_dir))
+            write_together(folder, "metrics.jsonl", lambda: self._write_step(folder, row))
         self.end_if_asked()
+
+    def _write_step(self, folder: Path, row: Mapping[str, Any]) -> None:
+        append_row(folder / "metrics.jsonl", row)
+        self.steps.show(row, self.state.max_steps)
+        self.record(row)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         """Backbone (of adapters: these alone), head and processor."""

@@ -1,0 +1,35 @@
+"""How a run says that it has ended before its end: one line with what is safe and how to go on."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from vlrl.data.files import disk_is_full
+from vlrl.training import stopping
+from vlrl.training.checkpoints import full_disk_message, last_checkpoint
+from vlrl.training.console import refuse
+
+_LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Socket closed", "communicator was aborted")
+
+
+def refuse_stopped(stop: stopping.StopRequests, request: stopping.EndRequest) -> int:
+    """Say what ended the run, what is safe and the command that goes on. Returns the exit code."""
+    folder = stop.folder
+    if folder is None:
+        return refuse(f"stopped by {request.why} before anything was written", request.code)
+    safe = last_checkpoint(folder) or last_checkpoint(folder / "sft")
+    what = f"{safe} is whole" if safe else "there was no step to save"
+    return refuse(f"stopped by {request.why}; {what}. Go on with: {stop.go_on}", request.code)
+
+
+def refuse_failed(error: Exception) -> int | None:
+    """Say why a run failed where its surroundings did: a full disk, another process that has ended. Returns the exit code, or
+    None for any other error, which is to be raised with its traceback."""
+    folder = stopping.current().folder or Path.cwd()
+    if disk_is_full(error, folder):
+        what = str(getattr(error, "filename", None) or "a file")
+        return refuse(f"stopped: {full_disk_message(folder, what, error)}", 1)
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and isinstance(error, RuntimeError) and any(w in str(error) for w in _LOST):
+        return refuse(f"stopped: another process of this run has ended ({str(error).splitlines()[0][:200]})", 1)
+    return None

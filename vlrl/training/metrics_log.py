@@ -1,0 +1,51 @@
+"""`metrics.jsonl`: one JSON object a logged step; no line is torn and no step is there twice."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from vlrl.data.files import append_whole, write_json_lines
+
+TRAINING_ENDED = "train_runtime"
+"""The key of the row that a trainer logs when it ends."""
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The logged steps of a run. What a kill left of a line is dropped."""
+    if not path.is_file():
+        return []
+    rows = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(row, dict):
+            rows.append(row)
+    return rows
+
+
+def append_row(path: Path, row: Mapping[str, Any]) -> None:
+    """Add one line, numbers that are not finite as null. Raises OSError, and leaves the file as it was."""
+    shown = {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()}
+    with path.open("ab", buffering=0) as file:
+        append_whole(file, (json.dumps(shown) + "\n").encode())
+
+
+def drop_after(path: Path, step: int) -> None:
+    """Keep the steps up to `step`, each once: a run that goes on logs the later ones, and its end, again."""
+    rows = read_metrics(path)
+    kept = {row.get("step", 0): row for row in rows if row.get("step", 0) <= step and TRAINING_ENDED not in row}
+    if path.is_file():
+        write_json_lines(path, kept.values())
+
+
+def steps_of_ended_training(path: Path) -> int:
+    """How many steps a training that came to its end has taken: those of its last row, or of the last step that was logged."""
+    rows = read_metrics(path)
+    ended = [row for row in rows if TRAINING_ENDED in row]
+    return max((int(row.get("step", 0)) for row in ended or rows), default=0)

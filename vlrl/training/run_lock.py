@@ -1,0 +1,180 @@
+"""One run a folder: a lock file with host, process and time, for as long as the run lasts. No torch.
+
+The system's own file lock (flock) ends with its process, in whatever way that ends, so a lock file that a kill left behind is
+recognised at once on the same machine. Some shared file systems do not pass such locks on to other machines. So the holder
+touches the file every `BEAT_S`, and a file from another machine is watched for `WATCH_S` before it counts as left behind.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from vlrl.training import stopping
+
+LOCK_FILE = "run.lock"
+BEAT_S, WATCH_S = 20.0, 70.0
+_NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
+
+
+class FolderInUse(ValueError):
+    """Another run writes into the folder; the message says which and what to do."""
+
+
+def lock_folder(folder: Path, flag: str, say: Callable[[str], object] = lambda _line: None) -> None:
+    """Hold `folder` until this program ends; `say` gets a line where a lock was left behind. Raises FolderInUse, OSError.
+
+    Does nothing outside `stopping.StopRequests`: a lock belongs to a program, not to a call.
+    """
+    stop = stopping.current()
+    if stop.is_watching:
+        lock = RunLock(folder / LOCK_FILE, flag)
+        if note := lock.take():
+            say(note)
+        stop.at_end(lock.release)
+
+
+class RunLock:
+    """The lock file `path`; `flag` names the folder's option in messages."""
+
+    def __init__(self, path: Path, flag: str) -> None:
+        self.path, self.flag = path, flag
+        self._fd = -1
+        self._free = threading.Event()
+
+    def take(self) -> str:
+        """Take the lock; returns a line about one that was left behind, or "". Raises FolderInUse, OSError."""
+        while True:
+            fd = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
+            try:
+                has_flock = self._flock(fd)
+                found = self._settled(fd, has_flock)
+                if os.fstat(fd).st_nlink and _is_same(fd, self.path):
+                    _write(fd, self.path)
+                    break
+            except BaseException:
+                os.close(fd)
+                raise
+            os.close(fd)  # its holder removed it meanwhile
+        self._fd = fd
+        os.register_at_fork(after_in_child=self._close)  # a child that outlives the run must not hold its lock
+        threading.Thread(target=self._beat, daemon=True, name="run lock").start()
+        return "" if not found else f"the lock of {_who(found)} was left behind: that run has ended without removing it"
+
+    def release(self) -> None:
+        """Remove the lock file, if it is still this program's."""
+        self._free.set()
+        if self._fd >= 0:
+            with contextlib.suppress(OSError):
+                if _is_same(self._fd, self.path):
+                    self.path.unlink()
+            self._close()
+
+    def _close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def _flock(self, fd: int) -> bool:
+        """Whether the system's lock is ours now; False where the file system has none. Raises FolderInUse, OSError."""
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise self._refusal(_read(fd)) from error
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+            return False
+        return True
+
+    def _settled(self, fd: int, has_flock: bool) -> dict[str, Any]:
+        """What is left of a lock whose holder has ended; empty for a new file. Raises FolderInUse where it may still run."""
+        found = _read(fd)
+        mine = _about()
+        if not found:
+            return {}
+        if found.get("boot") == mine["boot"]:  # this machine, or a container on it
+            if not has_flock and _start_ticks(int(found.get("pid", 0))) == found.get("ticks"):
+                raise self._refusal(found)
+        elif found.get("host") != mine["host"]:  # else this machine, before it was started anew
+            print(f"{self.path} is of {_who(found)}; watching for {WATCH_S:.0f} s whether it still runs", file=sys.stderr)
+            first, deadline = os.fstat(fd).st_mtime_ns, time.monotonic() + WATCH_S
+            while time.monotonic() < deadline:
+                time.sleep(min(1.0, WATCH_S / 10))
+                if os.stat(self.path).st_mtime_ns != first:
+                    raise self._refusal(found)
+        return found
+
+    def _refusal(self, found: dict[str, Any]) -> FolderInUse:
+        return FolderInUse(
+            f"{self.flag} {self.path.parent} is in use by {_who(found)}: two runs in one folder would mix their files; wait for"
+            f" its end or stop it, or name another folder"
+        )
+
+    def _beat(self) -> None:
+        """Show other machines that this run goes on."""
+        while not self._free.wait(BEAT_S):
+            with contextlib.suppress(OSError):
+                os.utime(self._fd)
+
+
+def _about() -> dict[str, Any]:
+    """Who this process is: a process id is used again, so with the time it was started; and a machine's name too, so with the
+    id of its start."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        boot = socket.gethostname()
+    pid = os.getpid()
+    started = time.strftime("%Y-%m-%d %H:%M:%S")
+    return {"host": socket.gethostname(), "pid": pid, "started": started, "ticks": _start_ticks(pid), "boot": boot}
+
+
+def _start_ticks(pid: int) -> int | None:
+    """When a process of this machine was started, in ticks of its clock; None if there is no such process."""
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[19])
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def _write(fd: int, path: Path) -> None:
+    try:
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, (json.dumps(_about()) + "\n").encode(), 0)
+    except OSError:
+        path.unlink()
+        raise
+
+
+def _read(fd: int) -> dict[str, Any]:
+    """What a lock file says; empty for a new one and for one that a full disk left empty."""
+    try:
+        found = json.loads(os.pread(fd, 4096, 0) or b"{}")
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _is_same(fd: int, path: Path) -> bool:
+    """Whether the open file is the one at `path`."""
+    try:
+        return os.path.samestat(os.fstat(fd), os.stat(path))
+    except OSError:
+        return False
+
+
+def _who(found: dict[str, Any]) -> str:
+    if not found:
+        return "another process"
+    return f"process {found.get('pid')} on {found.get('host')}, started {found.get('started')}"

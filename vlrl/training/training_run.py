@@ -1,0 +1,85 @@
+"""A run under way, as the chapters of the recipe (`vlrl.train`) hand it on: what was prepared, what has been measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+
+from vlrl.gtr import Corrector
+from vlrl.models.generate import generate
+from vlrl.models.load import LoadedModel
+from vlrl.schema import Prediction
+from vlrl.tasks.rubric import Rubric
+from vlrl.training import benchmark_after as before_after
+from vlrl.training import report, run_data, run_folder
+from vlrl.training.checkpoints import write_together
+from vlrl.training.config import Config
+from vlrl.training.events import EventLog
+
+
+@dataclass
+class TrainingRun:
+    """A run under way: what was prepared, and what has been measured so far."""
+
+    config: Config
+    say: Callable[..., None]
+    opened: run_folder.RunFolder
+    loaded: LoadedModel
+    data: run_data.RunData
+    rubric: Rubric
+    around: before_after.Around | None = None
+    corrector: Corrector | None = None
+    events: EventLog | None = None
+    predictions: dict[str, list[Prediction]] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=lambda: {"sft": 0.0, "grpo": 0.0})
+    was_trained: bool = False
+    """Whether a run that goes on had taken all its steps already."""
+
+    @property
+    def has_benchmarks(self) -> bool:
+        """Whether this was done and written before, and nothing was trained since."""
+        bench = (report.read_summary(self.folder) or {}).get("bench")
+        return self.was_trained and bench is not None and not bench.get("failed")
+
+    @property
+    def folder(self) -> Path:
+        return self.opened.path
+
+    @property
+    def finished_sft(self) -> Path:
+        return self.folder / "sft" / "final"
+
+    def answers(self, name: str) -> list[Prediction] | None:
+        """The completions that a run which goes on has already, if they are of the same held-out samples."""
+        found = run_folder.read_predictions(self.folder / f"predictions_{name}.jsonl") if self.opened.resuming else None
+        return found if found is not None and [p.id for p in found] == [s.id for s in self.data.held_out] else None
+
+    def measure(self, name: str, model: Any = None) -> None:
+        """Greedy completions of the held-out samples, kept in the folder (and taken from there when a run is resumed)."""
+        path = self.folder / f"predictions_{name}.jsonl"
+        done = self.answers(name)
+        if done is None:
+            done = generate(
+                self.loaded,
+                self.config.tasks,
+                self.data.held_out,
+                max_new_tokens=self.config.max_tokens,
+                batch_size=self.config.grpo.per_device_eval_batch_size,
+                model=model,
+                label=f"measuring {name}",
+            )
+            made = done
+            write_together(self.folder, path.name, lambda: run_folder.write_predictions(path, made))
+        self.predictions[name] = done
+
+    def begin_events(self) -> None:
+        """The GRPO stage begins, or goes on; what is known of its data is said. Raises RunStopped where the disk is full."""
+        events = self.events
+        if events is not None:
+            found = run_data.data_events_of(self.config, self.data, int(PartialState().num_processes))
+            write_together(self.folder, "events.jsonl", lambda: events.begin("grpo", after=self.opened.step), everyone=True)
+            write_together(self.folder, "events.jsonl", lambda: [events.add_once(event) for event in found])
