@@ -9,6 +9,7 @@ import atexit
 import multiprocessing
 import os
 import runpy
+import signal
 import socket
 import sys
 import tempfile
@@ -60,6 +61,12 @@ class Program:
     def is_running(self) -> bool:
         return any(process.is_alive() for process in self._processes)
 
+    def send(self, number: int) -> None:
+        """A signal to every process, as a launcher passes it on."""
+        for process in self._processes:
+            if process.is_alive() and process.pid is not None:
+                os.kill(process.pid, number)
+
     def kill(self) -> None:
         """SIGKILL to every process."""
         for process in self._processes:
@@ -99,6 +106,7 @@ def free_port() -> int:
 def _be(words: list[str], environment: dict[str, str], out: str, err: str) -> None:
     """In the forked process: become `python *words`."""
     os.chdir(ROOT)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests themselves run in the background
     os.environ.clear()
     os.environ.update(environment)
     for number, path in ((1, out), (2, err)):

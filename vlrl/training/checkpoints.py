@@ -107,20 +107,22 @@ class WholeCheckpoints(Trainer):
             failure = f"{type(error).__name__}: {error}"
         finally:
             self._saving = False
-        try:
-            _stop_together(failure, folder, name)
-        except RunStopped:
-            if self.is_world_process_zero():
-                shutil.rmtree(folder / PARTIAL, ignore_errors=True)
-            raise
-        if self.is_world_process_zero():
+
+        def place() -> None:
             sync(folder / PARTIAL / name)
             if (folder / name).exists():
                 shutil.rmtree(folder / name)
             os.replace(folder / PARTIAL / name, folder / name)
             shutil.rmtree(folder / PARTIAL, ignore_errors=True)
             rotate_checkpoints(str(folder), self.args.save_total_limit, use_mtime=True)
-        self.accelerator.wait_for_everyone()
+
+        try:
+            _stop_together(failure, folder, name)
+            write_together(folder, name, place)
+        except RunStopped:
+            if self.is_world_process_zero():
+                shutil.rmtree(folder / PARTIAL, ignore_errors=True)
+            raise
 
     def load_weights(self, checkpoint: str) -> None:
         """The weights of a checkpoint, without training on from it. Raises RunStopped where they lie in parts."""

@@ -138,9 +138,11 @@ def parse_words(words: Sequence[str], files: FileValues, kinds: tuple[Any, ...])
 
 
 def refuse_best_model(arguments: TrainingArguments) -> None:
-    """Raises ConfigError for an option of transformers that no kind of run honours."""
+    """Raises ConfigError for the options of transformers that no kind of run honours."""
     if arguments.load_best_model_at_end:
         raise ConfigError("--load_best_model_at_end is not supported: the last weights are measured and kept")
+    if arguments.enable_jit_checkpoint:
+        raise ConfigError("--enable_jit_checkpoint: leave it out; every run saves a checkpoint at SIGTERM, and says how to go on")
 
 
 def _refuse(message: str) -> NoReturn:

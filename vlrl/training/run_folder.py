@@ -53,6 +53,12 @@ class RunFolder:
         """The step to go on from."""
         return int(self.checkpoint.rsplit("-", 1)[1]) if self.checkpoint else 0
 
+    @property
+    def last_step(self) -> int:
+        """The last step whose weights are there: in the checkpoint or in `final/`."""
+        has_final = self.resuming and not self.is_named and (self.path / "final").is_dir()
+        return max(self.step, steps_of_ended_training(self.path / "metrics.jsonl") if has_final else 0)
+
 
 def open_run(arguments: TrainingArguments, name: str, words: Sequence[str] = ()) -> RunFolder:
     """Create the run's folder and hold it for this program, or find the checkpoint to go on from. `words`: the command line's
@@ -120,11 +126,14 @@ def settle_config(values: Mapping[str, Any], opened: RunFolder, say: Callable[..
     """Write `config.yaml`; of a run that goes on, say which options are others than it was started with (a run that was killed
     before it had a `config.yaml` gets one). Raises RunStopped where the disk is full."""
     path = opened.path / CONFIG_FILE
-    if not path.is_file():
-        write_together(opened.path, CONFIG_FILE, lambda: write_config(values, opened.path))
-        return
-    for line in changed_options(path, values):
-        say(f"note      {line}")
+
+    def settle() -> None:
+        if not path.is_file():
+            write_config(values, opened.path)
+        for line in changed_options(path, values):
+            say(f"note      {line}")
+
+    write_together(opened.path, CONFIG_FILE, settle)
 
 
 def changed_options(path: Path, values: Mapping[str, Any]) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -78,8 +79,9 @@ class TrainingRun:
 
     def begin_events(self) -> None:
         """The GRPO stage begins, or goes on; what is known of its data is said. Raises RunStopped where the disk is full."""
-        events = self.events
-        if events is not None:
+        if self.events is not None:
+            events, after = self.events, self.opened.last_step
             found = run_data.data_events_of(self.config, self.data, int(PartialState().num_processes))
-            write_together(self.folder, "events.jsonl", lambda: events.begin("grpo", after=self.opened.step), everyone=True)
-            write_together(self.folder, "events.jsonl", lambda: [events.add_once(event) for event in found])
+            write_together(self.folder, "events.jsonl", lambda: events.begin("grpo", after=after), everyone=True)
+            for event in found:
+                write_together(self.folder, "events.jsonl", partial(events.add_once, event))
