@@ -39,6 +39,7 @@ def command(name: str, folder: Path) -> tuple[list[str], int]:
 def reference(name: str, folder: Path) -> float:
     """One run that nothing stops; returns the seconds it took. Raises AssertionError where it fails."""
     words, n = command(name, folder)
+    warm_process.run("-c", "pass")  # what all runs are forked from has imported everything
     started = time.monotonic()
     done = warm_process.run(*words, n=n)
     assert done.returncode == 0, f"{name}: {done.stderr[-2000:]}"

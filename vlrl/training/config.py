@@ -142,7 +142,7 @@ def refuse_best_model(arguments: TrainingArguments) -> None:
     if arguments.load_best_model_at_end:
         raise ConfigError("--load_best_model_at_end is not supported: the last weights are measured and kept")
     if arguments.enable_jit_checkpoint:
-        raise ConfigError("--enable_jit_checkpoint: leave it out; every run saves a checkpoint at SIGTERM, and says how to go on")
+        raise ConfigError("--enable_jit_checkpoint: leave it out; every run saves a checkpoint at SIGTERM anyway")
 
 
 def _refuse(message: str) -> NoReturn:
