@@ -44,7 +44,10 @@ def filled(name: str, n: int, seed: int, root: Path) -> Row:
         folder = root / f"{name} {k}"
         words, n_processes = command(name, folder)
         program = warm_process.Program(*words, n=n_processes)
-        until = time.monotonic() + moments(rng, seconds)
+        begun = [folder / name for name in ("config.yaml", "run.json")] if rng.random() < 0.8 else [root]
+        while program.is_running and not any(path.exists() for path in begun):
+            time.sleep(0.005)
+        until = time.monotonic() + moments(rng, 0.9 * seconds)
         while program.is_running and time.monotonic() < until:
             time.sleep(0.005)
         fill(root / "filler")
@@ -53,9 +56,9 @@ def filled(name: str, n: int, seed: int, root: Path) -> Row:
         where = f"full disk {k}"
         if done.returncode:
             said = [line for line in done.stderr.splitlines() if line.strip()]
-            lines = [line for line in said if "no space left" in line.lower() or "No space left" in line]
-            hit.append((lines or ["?"])[0].partition(" (")[0][-60:])
-            if done.returncode not in (1, 2) or TRACE in done.stderr or len(lines) != 1 or "MiB free" not in lines[0]:
+            lines = [line for line in said if "MiB free" in line]
+            hit.append((lines or ["?"])[0].partition("for ")[2].partition(" in ")[0].replace(str(folder), "") or "the start")
+            if done.returncode not in (1, 2) or TRACE in done.stderr or len(lines) != 1:
                 found.append(f"{where}: exit code {done.returncode}: {done.stderr[-1200:]}")
             if [path for path in folder.rglob("*") if "partial" in path.name]:
                 found.append(f"{where}: half files are left")

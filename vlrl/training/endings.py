@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 from vlrl.data.files import disk_is_full
@@ -29,7 +30,10 @@ def refuse_failed(error: Exception) -> int | None:
     folder = stopping.current().folder or Path.cwd()
     if disk_is_full(error, folder):
         what = str(getattr(error, "filename", None) or "a file")
-        return refuse(f"stopped: {full_disk_message(folder, what, error)}", 1)
+        message = f"stopped: {full_disk_message(folder, what, error)}"
+        if os.environ.get("LOCAL_RANK", "0") != "0":  # the first process may not have met it
+            print(message, file=sys.stderr, flush=True)
+        return refuse(message, 1)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and isinstance(error, RuntimeError) and any(w in str(error) for w in _LOST):
         return refuse(f"stopped: another process of this run has ended ({str(error).splitlines()[0][:200]})", 1)
     return None
