@@ -78,8 +78,7 @@ def main(argv: list[str] | None = None) -> int:
         except stopping.Stopped as stopped:
             return refuse_stopped(stop, stopped.request)
         except Exception as error:
-            # Where a request ended another process first, a wait for that one fails.
-            code = refuse_failed(error) if stop.request is None else refuse_stopped(stop, stop.request)
+            code = refuse_failed(error)
             if code is None:
                 raise
             return code

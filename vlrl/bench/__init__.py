@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         except Stopped as stopped:
             return _stopped(f" by {stopped.request.why}", stop.go_on, stopped.request.code)
         except (ValueError, OSError, RuntimeError) as error:
-            if stop.request is not None:  # another process has ended first, and a wait for it failed
+            if stop.request is not None and isinstance(error, RuntimeError):  # a wait for a process that ended first
                 return _stopped(f" by {stop.request.why}", stop.go_on, stop.request.code)
             folder = stop.folder or getattr(args, "output_path", None) or Path.cwd()
             if disk_is_full(error, folder):

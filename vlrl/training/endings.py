@@ -35,5 +35,8 @@ def refuse_failed(error: Exception) -> int | None:
             print(message, file=sys.stderr, flush=True)
         return refuse(message, 1)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and isinstance(error, RuntimeError) and any(w in str(error) for w in _LOST):
+        stop = stopping.current()
+        if stop.request is not None:  # it was asked to stop, and this one too
+            return refuse_stopped(stop, stop.request)
         return refuse(f"stopped: another process of this run has ended ({str(error).splitlines()[0][:200]})", 1)
     return None
