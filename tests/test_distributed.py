@@ -101,3 +101,31 @@ def test_episodes_on_two_processes_and_their_resumed_half(tmp_path):
     run(2, *words, "--output_dir", cut, "--resume_from_checkpoint", "true")
     first, again = ((folder / "final" / "model.safetensors").read_bytes() for folder in (whole, cut))
     assert first == again
+
+
+NAN_ON_ONE = """
+import sys
+sys.path.insert(0, "tests")
+import math
+from pathlib import Path
+from accelerate import PartialState
+from test_training_finite import toy
+from vlrl.training.checkpoints import RunStopped
+
+rank = PartialState().process_index
+trainer = toy(Path(sys.argv[1]) / str(rank), faulty=7 if rank == 1 else None)
+try:
+    trainer.train()
+except RunStopped as stopped:
+    print(trainer.state.global_step, stopped, file=sys.stderr)
+    sys.exit(3)
+"""
+
+
+def test_a_loss_that_is_nan_on_one_process_stops_both_in_one_step(tmp_path):
+    for rank in "01":
+        (tmp_path / rank).mkdir()
+    done = warm_process.run("-c", NAN_ON_ONE, tmp_path, n=2)
+    assert done.returncode == 3, done.stderr
+    first, second = (line for line in done.stderr.splitlines() if "the loss is nan" in line)
+    assert first.partition(". ")[0] == second.partition(". ")[0] == "1 the loss is nan in step 2 (samples row 6, row 7)"

@@ -46,20 +46,26 @@ def _local(weight: torch.Tensor) -> torch.Tensor:
     return shard.to_local() if isinstance(shard, DTensor) else shard.detach()
 
 
-def non_finite_weights(weights: Iterable[tuple[str, torch.Tensor]]) -> list[str]:
-    """The names of the weights that hold NaN or an infinity."""
-    return [name for name, weight in weights if not math.isfinite(largest_weight([weight]))]
+def are_sound(weights: Iterable[torch.Tensor]) -> bool:
+    """Whether no weight is NaN, infinite or beyond `LARGEST`."""
+    return largest_weight(weights) <= LARGEST
+
+
+def unsound_weights(weights: Iterable[tuple[str, torch.Tensor]]) -> list[str]:
+    """The names of the weights that are not sound."""
+    return [name for name, weight in weights if not are_sound([weight])]
 
 
 def check_weights(model: torch.nn.Module, what: str, todo: str) -> None:
     """Raises RunStopped where a weight of `model` is not finite. The message is `what`, which they are, and `todo`."""
-    if not math.isfinite(largest_weight(model.parameters())):
-        raise RunStopped(f"{what} {weights_line(non_finite_weights(model.named_parameters()))}; {todo}")
+    if not are_sound(model.parameters()):
+        raise RunStopped(f"{what} {weights_line(unsound_weights(model.named_parameters()))}; {todo}")
 
 
 def weights_line(names: Sequence[str]) -> str:
-    """`has 3 weights that are not finite, the first: lm_head.weight`."""
-    return f"has {len(names)} weights that are not finite" + (f", the first: {names[0]}" if names else "")
+    """`has weights that are not finite: lm_head.weight and 2 more`."""
+    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+    return f"has weights that are not finite: {names[0] if names else 'unknown'}{more}"
 
 
 def sound_checkpoints(folder: Path, before: int | None = None) -> list[Path]:
@@ -76,7 +82,7 @@ def _bad_in_files(checkpoint: Path) -> bool:
     for path in checkpoint.glob("*.safetensors"):
         try:
             with safe_open(str(path), framework="pt") as file:
-                if any(not math.isfinite(largest_weight([file.get_tensor(name)])) for name in file.keys()):  # noqa: SIM118
+                if not are_sound(file.get_tensor(name) for name in file.keys()):  # noqa: SIM118
                     return True
         except (OSError, SafetensorError, ValueError):
             return True
@@ -153,10 +159,10 @@ class FiniteSteps(Trainer):
     def check_trained_weights(self) -> None:
         """Raises RunStopped on every process where a weight that is trained is not finite on any."""
         model = self.model_wrapped
-        largest = largest_weight(p for p in model.parameters() if p.requires_grad)
-        if not self._anywhere(torch.tensor(not math.isfinite(largest), device=self.accelerator.device)):
+        sound = are_sound(p for p in model.parameters() if p.requires_grad)
+        if not self._anywhere(torch.tensor(not sound, device=self.accelerator.device)):
             return
-        names = [name for rank in gather_object([non_finite_weights(model.named_parameters())]) for name in rank]
+        names = [name for rank in gather_object([unsound_weights(model.named_parameters())]) for name in rank]
         names = list(dict.fromkeys(names))
         quantity = f"the model {weights_line(names)}"
         self.stop_at(self.state.global_step, quantity, [], {"n_weights": len(names)})
@@ -170,11 +176,10 @@ class FiniteSteps(Trainer):
         """The trainer's own; a checkpoint whose weights are not finite is refused. Raises RunStopped."""
         super()._load_from_checkpoint(resume_from_checkpoint, model)
         loaded = self.model_wrapped if model is None else model
-        if not self._anywhere(
-            torch.tensor(not math.isfinite(largest_weight(loaded.parameters())), device=self.accelerator.device)
-        ):
+        sound = are_sound(loaded.parameters())
+        if not self._anywhere(torch.tensor(not sound, device=self.accelerator.device)):
             return
-        names = non_finite_weights(loaded.named_parameters())
+        names = unsound_weights(loaded.named_parameters())
         path = Path(resume_from_checkpoint)
         step = int(match[1]) if (match := re.search(r"-(\d+)$", path.name)) else None
         others = sound_checkpoints(path.parent, before=step)

@@ -116,7 +116,7 @@ def check_option_numbers(values: Mapping[str, Any], known: Mapping[str, Option])
         else:
             for key, one in _numbers_within(value if "dict" in option.kind else None):
                 _check(key, one, within=f"--{name}: ")
-    if not float(values.get("max_steps") or 1):
+    if values.get("max_steps") is not None and float(values["max_steps"]) == 0:
         raise ConfigError(f"--max_steps 0: must be at least 1, or -1 ({NUMBER_RANGES['max_steps'].hint})")
     weights = values.get("reward_weights")
     if isinstance(weights, list | tuple) and weights and not any(map(float, weights)):

@@ -5,7 +5,6 @@ Not here: what a model is (`vlrl.models.load`), and checkpoints on the way (`vlr
 
 from __future__ import annotations
 
-import math
 import os
 import shutil
 from pathlib import Path
@@ -19,7 +18,7 @@ from trl import ModelConfig, get_quantization_config  # type: ignore[attr-define
 from vlrl.models.load import LoadedModel, load_model
 from vlrl.models.names import TINY_NAMES, ModelError
 from vlrl.training.checkpoints import write_together
-from vlrl.training.finite import check_weights, largest_weight, non_finite_weights, remedies, weights_line
+from vlrl.training.finite import are_sound, check_weights, remedies, unsound_weights, weights_line
 from vlrl.training.options import RunConfig
 
 
@@ -52,8 +51,8 @@ def load_start(
     if not extra and not arguments.use_cpu and torch.cuda.is_available():
         module: torch.nn.Module = loaded.model
         module.to(PartialState().device)
-    if not math.isfinite(largest_weight(loaded.model.parameters())):
-        bad = non_finite_weights(loaded.model.named_parameters())
+    if not are_sound(loaded.model.parameters()):
+        bad = unsound_weights(loaded.model.named_parameters())
         raise ModelError(
             f"--model_name_or_path {name} {weights_line(bad)}; it cannot be trained, take another model or checkpoint"
         )
