@@ -89,7 +89,9 @@ def file_of(folder: Path, *names: str) -> Path | None:
     return path if fits else None
 
 
-SHOWN_FILES = ("metrics.jsonl", "summary.json", "held_out.jsonl", "predictions_after.jsonl", "samples.png", "completions")
+SHOWN_FILES = (
+    "metrics.jsonl", "events.jsonl", "summary.json", "held_out.jsonl", "predictions_after.jsonl", "samples.png", "completions",
+)  # fmt: skip
 
 
 def not_shown(folder: Path) -> list[str]:
@@ -153,6 +155,21 @@ def status(folder: Path) -> str:
         return f"running or stopped, last logged step {step}{left_out}"
     parts = (found.get("task"), found.get("model"), found.get("stage"), f"seed {found.get('seed')}", f"{step} steps")
     return " · ".join(str(part)[:300] for part in parts) + left_out
+
+
+EVENT_COLUMNS = ("step", "event", "message", "samples", "what_to_try")
+
+
+def events(folders: dict[str, Path]) -> tuple[list[str], list[list[str]]]:
+    """Headings and rows of what went wrong in one run or two, as they say it of themselves (`events.jsonl`)."""
+    several = len(folders) > 1
+    rows = []
+    for name, folder in folders.items():
+        for row in read_lines(file_of(folder, "events.jsonl"))[:MAX_ROWS]:
+            values = [row.get(key) for key in EVENT_COLUMNS]
+            cells = [", ".join(map(str, value)) if isinstance(value, list) else str(value) for value in values]
+            rows.append([*([name] if several else []), str(row.get("stage")), *cells])
+    return [*(["run"] if several else []), "stage", "step", "event", "what was seen", "samples", "what to try"], rows
 
 
 def comparison(folders: dict[str, Path]) -> tuple[list[str], list[list[str]]]:

@@ -89,11 +89,12 @@ def _folders(shelf: Runs, first: str | None, second: str | None) -> Folders:
 
 
 def show(folders: Folders) -> tuple[Any, Any, Markup, Any]:
-    """Status, curves, numbers and images."""
+    """Status with events, curves, numbers and images."""
     if not folders:
         nothing = page.box("no runs", "", "the folder of runs holds none; train one, or give another folder with --run_root")
         return nothing, gr.Plot(None, visible=False), markup(""), gr.Image(None, visible=False)
-    about = joined(page.box(name, runs.status(folder)) for name, folder in folders.items())
+    boxes = [page.box(name, runs.status(folder)) for name, folder in folders.items()]
+    about = joined([*boxes, page.table(*runs.events(folders))])
     drawn, image = curves.drawn(folders), _samples_image(next(iter(folders.values())))
     plot = None if drawn is None else PlotData(type="matplotlib", plot=drawn)
     numbers = page.table(*runs.comparison(folders), "no numbers yet")

@@ -8,7 +8,7 @@ import gradio
 import pytest
 from PIL import Image
 
-from demos import app, curves, page, runs, scoring
+from demos import app, curves, page, runs, runs_tab, scoring
 from demos.answering import KEPT_PX, Models, open_drawing, open_upload
 from demos.asking import Asking
 from demos.games import Game
@@ -354,3 +354,23 @@ def test_tasks_and_files_that_cannot_be_shown_are_one_line(tmp_path):
     asking = Asking(models_of(tasks.tasks), tasks)
     with pytest.raises(gradio.Error, match="task hinted: its prompt failed on sample 'example'"):
         list(asking.answer_it("hinted", "tiny", None, None, "What?", 1, 1.0))
+
+
+def test_events_of_a_run_are_shown_as_text(tmp_path):
+    folder, other = write_run(tmp_path / "a"), write_run(tmp_path / "b")
+    event = {
+        "stage": "grpo",
+        "step": 20,
+        "event": "truncated",
+        "message": "<script>x</script>",
+        "samples": ["<b>1", "2"],
+        "what_to_try": "less",
+    }
+    (folder / "events.jsonl").write_text(json.dumps(event) + "\n" + "half a li")
+    head, rows = runs.events({"a": folder})
+    assert (head[0], rows[0][:3], rows[0][4]) == ("stage", ["grpo", "20", "truncated"], "<b>1, 2")
+    about, *_ = runs_tab.show({"a": folder, "b": other})
+    assert "&lt;script&gt;x" in about
+    assert "<script>" not in about
+    assert "<b>1" not in about
+    assert runs.events({"b": other})[1] == []

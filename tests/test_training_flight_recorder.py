@@ -10,7 +10,7 @@ from vlrl.training.events import EVENT_KINDS, EventLog, read_events, read_stop_o
 from vlrl.training.flight_recorder import (
     DETECTORS,
     MAX_PASSES,
-    Batch,
+    LastBatch,
     FlightRecorder,
     RewardFacts,
     RunFacts,
@@ -78,6 +78,8 @@ BAD = [
     ("gradient_zero", {"grad_norm": 0.0}, 20),
     ("length_explosion", {**flat(0.2), "completions/mean_length": lambda t: 20 if t <= 30 else 95}, None),
     ("length_collapse", {**flat(0.2), "completions/mean_length": lambda t: max(3, 40 - t)}, None),
+    ("endpoint_failures", {"judge/failed": lambda t: 8.0 * t, "judge/calls": lambda t: 24.0 * t}, 2),
+    ("endpoint_failures", {"corrector/failed": lambda t: max(0, 5 * (t - 50)), "corrector/calls": 20.0}, None),
     ("reward_always_max", {"rewards/iou_f1/mean": 1.0, "reward": 1.0, "reward_std": 0.01}, 20),
 ]
 
@@ -113,6 +115,7 @@ HEALTHY_RUNS = {
     "no reference, one reward": {"kl": None, "rewards/think_answer_format/mean": None},
     "steps without a generation": {"reward": lambda t: 0.4 if t % 4 == 1 else None, "frac_reward_zero_std": lambda t: 0.3 if t % 4 == 1 else None, "entropy": 0.5},
     "NaN and None in the log": {"kl": math.nan, "entropy": lambda t: None if t % 2 else 0.5},
+    "a judge that fails at times": {"judge/failed": lambda t: 1.0 * t, "judge/calls": lambda t: 64.0 * t},
     "a late start": {"rewards/iou_f1/mean": lambda t: 0.0 if t < 25 else 0.1},
 }  # fmt: skip
 
@@ -131,7 +134,7 @@ def test_rewards_that_become_harder_may_fall():
 
 def test_a_short_run_is_left_alone():
     """A run of a few steps shows nothing: no state has lasted."""
-    every_trouble = {key: value for _, changes, _ in BAD for key, value in changes.items()}
+    every_trouble = {key: value for name, changes, _ in BAD if name != "endpoint_failures" for key, value in changes.items()}
     assert not seen(every_trouble, n=9)
 
 
@@ -158,7 +161,7 @@ def test_a_resumed_run_knows_what_it_knew():
 
 def test_events_name_the_samples_that_show_them():
     recorder = FlightRecorder(FACTS)
-    batch = Batch(["a", "a", "b", "c"], [False, False, True, True])
+    batch = LastBatch(["a", "a", "b", "c"], [False, False, True, True])
     found = [event for row in rows({"completions/clipped_ratio": 0.7}) for event in recorder.see(row, batch)]
     assert [event.samples for event in found] == [("b", "c")]
 

@@ -53,7 +53,7 @@ from vlrl.training.config import Config, parse
 from vlrl.training.console import refuse
 from vlrl.training.correctors import make_corrector, make_probe
 from vlrl.training.endings import refuse_failed, refuse_stopped
-from vlrl.training.events import EventLog, read_stop_on
+from vlrl.training.events import EVENTS_FILE, EventLog, read_events, read_stop_on
 from vlrl.training.flags import with_underscores
 from vlrl.training.grpo import Curriculum, Guide, Trainer
 from vlrl.training.metrics_log import read_metrics
@@ -342,6 +342,9 @@ def write_report(run: TrainingRun) -> str:
         notes += [f"thoughts collapsed: {thoughts['collapsed']}"] if thoughts["collapsed"] else []
     if totals := report.corrector_totals(rows):
         summary["corrector"] = totals
+    found = read_events(folder / EVENTS_FILE)
+    summary["events"] = [{key: row[key] for key in ("stage", "step", "event")} for row in found]
+    notes += report.events_noted(found, folder)
     made = (predictions["before"], predictions["after"])
     measured = (evaluations["before"], evaluations["after"])
     if not (run.was_trained and all((folder / name).is_file() for name in run_folder.REPORT)):

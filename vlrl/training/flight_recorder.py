@@ -285,6 +285,21 @@ def loss_constant(history: History) -> Sign | None:
     return Sign(f"the loss has not changed for {LASTING_STEPS} steps ({losses[-1]:.6g})", {"loss": losses[-1]})
 
 
+def endpoint_failures(history: History) -> Sign | None:
+    """Ten questions to a judge or a corrector have failed within the last three logged steps, and a fifth of the requests."""
+    for what in ("judge", "corrector"):
+        failed, calls = (_since(history[f"{what}/{name}"].values) for name in ("failed", "calls"))
+        if failed >= 10 and failed >= 0.2 * calls:
+            message = f"{failed:.0f} questions to the {what} have failed of late ({calls:.0f} requests)"
+            return Sign(message, {"failed": failed, "calls": calls})
+    return None
+
+
+def _since(totals: Sequence[float]) -> float:
+    """How much a running total has grown within the last `MIN_ROWS` logged steps."""
+    return totals[-1] - (totals[-1 - MIN_ROWS] if len(totals) > MIN_ROWS else 0.0) if totals else 0.0
+
+
 DETECTORS: dict[str, Detector] = {
     "constant_reward": constant_reward,
     "truncated": truncated,
@@ -299,11 +314,12 @@ DETECTORS: dict[str, Detector] = {
     "length_collapse": length_collapse,
     "reward_always_max": reward_always_max,
     "loss_constant": loss_constant,
+    "endpoint_failures": endpoint_failures,
 }
 
 
 @dataclass(frozen=True)
-class Batch:
+class LastBatch:
     """The completions of the last generation: the sample of each, and whether it was cut off."""
 
     ids: Sequence[str] = ()
@@ -325,7 +341,7 @@ class FlightRecorder:
         self._said = set(said)
         self._seen_at: dict[str, int] = {}
 
-    def see(self, row: Mapping[str, Any], batch: Batch = Batch()) -> list[Event]:
+    def see(self, row: Mapping[str, Any], batch: LastBatch = LastBatch()) -> list[Event]:
         """What a logged step (a trainer's metrics, and `step`) brings to light."""
         step = int(row["step"])
         self._history.add(step, row)

@@ -11,7 +11,7 @@ from accelerate.utils import broadcast_object_list
 from vlrl.training.checkpoints import RunStopped, WholeCheckpoints, how_to_go_on, last_checkpoint
 from vlrl.training.events import EventLog
 from vlrl.training.finite import FiniteSteps
-from vlrl.training.flight_recorder import Batch, FlightRecorder, RunFacts
+from vlrl.training.flight_recorder import LastBatch, FlightRecorder, RunFacts
 from vlrl.training.progress import StepLog
 
 
@@ -36,7 +36,7 @@ class RecordedSteps(FiniteSteps):
             if self._recorder is not None:
                 self._recorder.see(row)
 
-    def record(self, row: Mapping[str, Any], batch: Batch = Batch()) -> None:  # noqa: B008 (frozen)
+    def record(self, row: Mapping[str, Any], batch: LastBatch = LastBatch()) -> None:  # noqa: B008 (frozen)
         """Look at a logged step; called on the first process."""
         if self._recorder is not None and self.events is not None:
             for event in self._recorder.see(row, batch):

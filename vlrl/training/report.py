@@ -18,6 +18,7 @@ from vlrl.data.images import open_images
 from vlrl.gtr.diagnostics import CollapseRule
 from vlrl.schema import Boxes, Prediction, Row, Sample, Task
 from vlrl.tasks.evaluate import Evaluation, as_text, boxes_of, git_revision, table, versions
+from vlrl.training.events import EVENTS_FILE
 from vlrl.training.metrics_log import read_metrics
 
 matplotlib.use("Agg")
@@ -74,6 +75,19 @@ def closing_lines(title: str, evaluations: Mapping[str, Evaluation], notes: Sequ
     return "\n".join(["", title, table(evaluations), *(f"\n{note}" for note in notes), f"\n{summary}"])
 
 
+def events_noted(events: Sequence[Mapping[str, Any]], folder: Path) -> list[str]:
+    """The closing line of a run's events, if it had any; the same in its model card."""
+    if not events:
+        return []
+    listed = ", ".join(f"{row['event']} ({row['stage']} step {row['step']})" for row in events)
+    card = folder / "README.md"
+    if card.is_file():
+        text = card.read_text(encoding="utf-8").partition(CARD_EVENTS)[0].rstrip("\n")
+        card.write_text(f"{text}\n{CARD_EVENTS}While it trained, the run noted: {listed}.\n", encoding="utf-8")
+    return [f"events: {listed}; see {folder / EVENTS_FILE}"]
+
+
+CARD_EVENTS = "\n## Events\n\n"
 THOUGHTS = "thoughts/"
 CORRECTOR = "corrector/"
 

@@ -32,7 +32,7 @@ from vlrl.schema import Reward, Sample, Score, Task
 from vlrl.training.checkpoints import RunStopped, WholeCheckpoints, write_together
 from vlrl.training.events import Event, EventLog
 from vlrl.training.finite import LARGEST
-from vlrl.training.flight_recorder import Batch, RewardFacts, RunFacts
+from vlrl.training.flight_recorder import LastBatch, RewardFacts, RunFacts
 from vlrl.training.grpo.dynamic_sampling_rules import remembering
 from vlrl.training.grpo.episodes import Curriculum, Episodes
 from vlrl.training.grpo.imitation import Guide
@@ -223,7 +223,7 @@ class Trainer(RecordedSteps, WholeCheckpoints, KeptGenerations, Episodes):
             eta_s = self._eta_s(row.get("step_time") or 0.0)
             self.steps.show(row, self.state.max_steps, eta_s)
         extra = self._logs["extra"]
-        self.record(row, Batch(list(extra["id"]), list(extra["truncated"])))
+        self.record(row, LastBatch(list(extra["id"]), list(extra["truncated"])))
 
     def _eta_s(self, step_time_s: float) -> float:
         started, first = self._started or (time.monotonic(), 0)

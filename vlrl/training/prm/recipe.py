@@ -30,7 +30,7 @@ from vlrl.models.vision_encoder import freeze_vision, with_targets
 from vlrl.tasks.evaluate import write_json
 from vlrl.training import banner, report, run_folder, stopping, weights
 from vlrl.training.checkpoints import write_together
-from vlrl.training.events import EventLog, read_stop_on
+from vlrl.training.events import EVENTS_FILE, EventLog, read_events, read_stop_on
 from vlrl.training.finite import check_weights, remedies
 from vlrl.training.flight_recorder import RunFacts
 from vlrl.training.metrics_log import read_metrics
@@ -329,6 +329,8 @@ def write_prm_report(
         "n_excluded": data.n_excluded,
         "beats_the_mean": beats,
     }
+    found = read_events(folder / EVENTS_FILE)
+    summary["events"] = [{key: row[key] for key in ("stage", "step", "event")} for row in found]
     draw_loss_and_calibration(rows, after.calibration, folder / "curves.png")
     draw_step_values(data.held_out, after.values, folder / "samples.png")
     write_json(folder / "summary.json", summary)
@@ -337,5 +339,6 @@ def write_prm_report(
         f"{len(data.held_out)} held-out solutions of {n_questions} questions; 95 % bootstrap intervals over questions;"
         f" trained for {seconds:.0f} s"
     )
-    notes = [] if beats else ["this model does not predict step values better than their mean does"]
+    notes = report.events_noted(found, folder)
+    notes += [] if beats else ["this model does not predict step values better than their mean does"]
     return report.closing_lines(title, evaluations, notes, folder / "summary.json")
