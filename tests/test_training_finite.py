@@ -172,7 +172,7 @@ def test_a_run_that_meets_nan_saves_nothing_of_it_and_a_nan_checkpoint_is_refuse
     assert code == 1
     assert err.startswith("stopped: the loss is nan in step 3 (samples synthetic-detection-train-")
     assert err.count("\n") == 1
-    assert f"go on from checkpoint-2 by --output_dir {folder} --resume_from_checkpoint true" in err
+    assert "go on from checkpoint-2 with: " in err
     assert not (folder / "checkpoint-3").exists()
     assert not (folder / "final").exists()
     assert [row["event"] for row in read_events(folder / "events.jsonl")] == ["non_finite"]
@@ -225,7 +225,7 @@ def test_a_batch_without_any_reward_is_an_event_and_may_end_the_run(tmp_path, ru
     code, out, err = run_train("--output_dir", folder, *small, "--max_steps", "5", *words)
     assert code == 1
     assert "event no_rewards ended the run in step" in err
-    assert f"--output_dir {folder} --resume_from_checkpoint true" in err
+    assert "--resume_from_checkpoint true" in err
     assert out.count("\nevent     no_rewards") == 1
     assert list(folder.glob("checkpoint-*")), "a whole checkpoint is written"
     assert not (folder / "final").exists()

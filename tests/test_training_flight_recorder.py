@@ -10,8 +10,8 @@ from vlrl.training.events import EVENT_KINDS, EventLog, read_events, read_stop_o
 from vlrl.training.flight_recorder import (
     DETECTORS,
     MAX_PASSES,
-    LastBatch,
     FlightRecorder,
+    LastBatch,
     RewardFacts,
     RunFacts,
     data_events,

@@ -23,7 +23,7 @@ from torch.distributed.tensor import DTensor
 from torch.nn.utils import get_total_norm
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
-from vlrl.training.checkpoints import RunStopped, WholeCheckpoints, last_checkpoint
+from vlrl.training.checkpoints import RunStopped, WholeCheckpoints, how_to_go_on, last_checkpoint
 from vlrl.training.events import Event, EventLog
 
 LARGEST = 1e18
@@ -95,6 +95,8 @@ class FiniteSteps(Trainer):
 
     events: EventLog | None = None
     """Where the run's events go; set by whoever makes the trainer."""
+    rate_flag = "learning_rate"
+    """The option that sets the learning rate."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._losses: list[tuple[torch.Tensor, Sequence[str]]] = []
@@ -198,18 +200,21 @@ class FiniteSteps(Trainer):
         message = f"{quantity} in step {step}"
         if self.events is not None:
             self.events.add(Event(step, "non_finite", message, tuple(samples), values), on_console=False)
-        raise RunStopped(f"{message}{_of_samples(samples)}. {self._safe()}. Before that, {try_this or remedies(self.args)}")
+        raise RunStopped(
+            f"{message}{_of_samples(samples)}. {self._safe()}. Before that, {try_this or remedies(self.args, self.rate_flag)}"
+        )
 
     def _safe(self) -> str:
         """What was saved, and how to go on from there."""
         folder = Path(str(self.args.output_dir))
         if not isinstance(self, WholeCheckpoints):
-            return "Nothing of this stage was saved; start it again"
+            return "Nothing of it was saved"
         sound = sound_checkpoints(folder)
         if not sound:
             return "Nothing of it was saved, and there is no checkpoint yet; start again with another --output_dir"
-        which = "true" if str(sound[0]) == last_checkpoint(folder) else sound[0]
-        return f"Nothing of it was saved; go on from {sound[0].name} by --output_dir {folder} --resume_from_checkpoint {which}"
+        is_last = str(sound[0]) == last_checkpoint(folder)
+        how = how_to_go_on(folder) if is_last else f"the same command and --resume_from_checkpoint {sound[0]}"
+        return f"Nothing of it was saved; go on from {sound[0].name} with: {how}"
 
 
 class _AfterStep(TrainerCallback):
@@ -234,10 +239,10 @@ def _of_samples(samples: Sequence[str]) -> str:
     return f" (samples {', '.join(samples[:N_NAMED])}" + (f" and {left} more)" if left > 0 else ")")
 
 
-def remedies(args: TrainingArguments) -> str:
-    """What to try, with this run's values."""
+def remedies(args: TrainingArguments, rate_flag: str = "learning_rate") -> str:
+    """What to try, with this run's values. `rate_flag`: the option that sets this stage's learning rate."""
     tries = ["--bf16 true in place of --fp16 true"] if args.fp16 else []
-    tries.append(f"a lower --learning_rate (now {args.learning_rate:g})")
+    tries.append(f"a lower --{rate_flag} (now {args.learning_rate:g})")
     if not 0 < args.max_grad_norm <= 1:
         tries.append(f"--max_grad_norm 1 (now {args.max_grad_norm:g})")
     return f"try {' or '.join(tries)}"

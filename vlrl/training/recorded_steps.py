@@ -11,7 +11,7 @@ from accelerate.utils import broadcast_object_list
 from vlrl.training.checkpoints import RunStopped, WholeCheckpoints, how_to_go_on, last_checkpoint
 from vlrl.training.events import EventLog
 from vlrl.training.finite import FiniteSteps
-from vlrl.training.flight_recorder import LastBatch, FlightRecorder, RunFacts
+from vlrl.training.flight_recorder import FlightRecorder, LastBatch, RunFacts
 from vlrl.training.progress import StepLog
 
 

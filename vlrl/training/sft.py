@@ -82,6 +82,8 @@ class MuonWithAdamW(torch.optim.Optimizer):
 class _Trainer(RecordedSteps, WholeCheckpoints, SFTTrainer):
     """`SFTTrainer` with one readable line a logged step, and the mean over the tokens of all processes."""
 
+    rate_flag = "sft_learning_rate"
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         # Qwen's vision-language models say that they take no token count; TRL computes the loss itself, with the count it is
@@ -223,7 +225,7 @@ def _finish(trainer: Any, loaded: LoadedModel, folder: Path) -> None:
     if hasattr(model, "merge_and_unload"):
         loaded.model = model.merge_and_unload()
         trainer.model = loaded.model
-        check_weights(loaded.model, "the model with its merged adapters", remedies(trainer.args))
+        check_weights(loaded.model, "the model with its merged adapters", remedies(trainer.args, trainer.rate_flag))
     write_together(folder.parent, "sft/final/", lambda: trainer.save_model(str(partial)), everyone=True)
 
     def finish() -> None:
