@@ -9,10 +9,14 @@ import signal
 
 import pytest
 import torch
+from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from vlrl.training import metrics_log
+from vlrl.training.run_lock import LOCK_FILE, RunLock
 from vlrl.training.sft import MuonWithAdamW
-from vlrl.training.stopping import EXIT_TIME_UP
+from vlrl.training.stop_callback import StopAtStepEnd
+from vlrl.training.stopping import EXIT_TIME_UP, StopRequests, process_age_s
+from vlrl.training.trackers import Guarded
 
 
 @pytest.fixture
@@ -115,6 +119,55 @@ def test_a_disk_that_fills_while_a_step_is_logged(tmp_path, run_train, small, mo
     for words in ("no space left for", "metrics.jsonl", "MiB free", "Safe:", "checkpoint-1", "--resume_from_checkpoint true"):
         assert words in line
     assert [row["step"] for row in logged(folder)] == [1]
+
+
+def test_a_folder_in_use_is_refused_before_anything_is_loaded(tmp_path, run_train, small, capfd):
+    from vlrl.bench import main as bench
+
+    lock = RunLock(tmp_path / LOCK_FILE, "--output_dir")
+    lock.take()
+    try:
+        for extra in ([], ["--resume_from_checkpoint", "true"]):
+            code, _, err = run_train("--output_dir", tmp_path, *small, *extra)
+            assert code == 2
+            assert f"--output_dir {tmp_path} is in use by process {os.getpid()} on " in err
+        assert bench(["run", "--task", "qa", "--limit", "2", "--output_path", str(tmp_path)]) == 2
+        assert f"--output_path {tmp_path} is in use" in capfd.readouterr().err
+    finally:
+        lock.release()
+    assert not list(tmp_path.iterdir())
+
+
+def test_minutes_and_hours_are_kept_at_the_end_of_a_step():
+    stop, control, state = StopRequests(), TrainerControl(), TrainerState(global_step=1, max_steps=5)
+    callback = StopAtStepEnd(stop, save_minutes=0.2)
+    callback.on_train_begin(None, state, control)
+    callback.on_step_begin(None, state, control)
+    callback.on_step_end(None, state, control)
+    assert not control.should_save
+    callback._saved_at -= 13
+    callback.on_step_end(None, state, control)
+    assert control.should_save
+    assert not control.should_training_stop
+    stop.limit(process_age_s() + 60, "--max_hours 9")
+    callback.on_step_end(None, state, control)
+    assert not control.should_training_stop
+    callback._began_at -= 50  # the next step could end beyond it
+    callback.on_step_end(None, state, control)
+    assert control.should_training_stop
+    assert (stop.request.why, stop.request.code) == ("--max_hours 9", EXIT_TIME_UP)
+
+
+def test_a_tracker_that_fails_is_left_out(capsys):
+    class Broken(TrainerCallback):
+        def on_log(self, *_args, **_context):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    guarded, control = Guarded(Broken()), TrainerControl()
+    for _ in range(2):
+        assert guarded.on_log(None, None, control, logs={}) is control
+        assert guarded.on_step_end(None, None, control) in (None, control)
+    assert capsys.readouterr().out.count("Broken has failed and is left out from now on; training goes on: OSError") == 1
 
 
 def test_muon_goes_on_with_its_momentum():
