@@ -13,6 +13,7 @@ from typing import Any
 from PIL import Image
 
 from demos.model_list import ModelList, Refused
+from vlrl.data.special_tokens import with_written_tokens
 from vlrl.models.names import TINY_NAMES
 from vlrl.rewards.scoring import described
 from vlrl.schema import Sample, Task
@@ -164,11 +165,12 @@ class Models:
     def prepare_sample(self, name: str, sample: Sample, image: Image.Image | None) -> Sample:
         """The sample for this model: its coordinate convention and the image's sizes in `meta`."""
         from vlrl.models.inputs import prepare_sample
-        from vlrl.models.load import input_size_px
+        from vlrl.models.load import input_size_px, special_token_pattern
 
         loaded = self.load(name)
         if image is None:
             return prepare_sample(dataclasses.replace(sample, meta=without_model_meta(sample)), loaded)
+        sample = with_written_tokens(sample, special_token_pattern(loaded.processor))
         meta: dict[str, Any] = {**without_model_meta(sample), "coords": loaded.coords, "image_size": list(image.size)}
         if loaded.coords == "resized_px":
             meta["input_size"] = list(input_size_px(loaded.processor, *image.size))

@@ -71,7 +71,7 @@ def test_the_template_takes_text_images_and_both(tiny):
 
 
 def test_random_weights_follow_the_seed():
-    a, b, c = (tiny_module.load_embedded("tiny-random", seed)[0] for seed in (1, 1, 2))
+    a, b, c = (tiny_module.random_model(seed, tiny_module.embedded_processor())[0] for seed in (1, 1, 2))
     assert all(torch.equal(x, y) for x, y in zip(a.parameters(), b.parameters(), strict=True))
     assert not torch.equal(a.lm_head.weight, c.lm_head.weight)
 

@@ -117,9 +117,11 @@ def test_words_are_read_as_the_libraries_read_them():
     from vlrl.training.library_options import library_options
     from vlrl.training.options import RunConfig
     from vlrl.training.prm import options as prm_options
+    from vlrl.training.prompt_options import PromptConfig
 
     kinds = {
-        (RunConfig, GuideConfig, BenchConfig, GRPOConfig, ModelConfig): library_options("grpo", "model") | our_options(),
+        (RunConfig, PromptConfig, GuideConfig, BenchConfig, GRPOConfig, ModelConfig): library_options("grpo", "model")
+        | our_options(),
         (RunConfig, prm_options.PrmOptions, TrainingArguments, ModelConfig): library_options("training", "model")
         | prm_options.prm_flags(),
     }

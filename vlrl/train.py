@@ -41,12 +41,12 @@ from trl.models import unwrap_model_for_generation  # type: ignore[attr-defined]
 
 from vlrl.data.files import write_json_lines
 from vlrl.models.inputs import ImageError
-from vlrl.models.load import LoadedModel
+from vlrl.models.load import LoadedModel, ModelInputs
 from vlrl.models.names import TINY_NAMES, ModelError
 from vlrl.models.prefix_sharing.groups import NotShared
 from vlrl.schema import SampleError, TaskError
 from vlrl.tasks.evaluate import before_and_after, evaluate, headline, write_json
-from vlrl.training import banner, report, run_data, run_folder, stopping, weights
+from vlrl.training import banner, preflight, report, run_data, run_folder, stopping, weights
 from vlrl.training import benchmark_after as before_after
 from vlrl.training.checkpoints import RunStopped, write_together
 from vlrl.training.config import Config, parse
@@ -169,20 +169,26 @@ def prepare(config: Config, say: Callable[..., None], words: Sequence[str]) -> T
     if config.run.max_hours is not None:
         stopping.current().limit(3600 * config.run.max_hours, f"--max_hours {config.run.max_hours:g}")
     opened = run_folder.open_run(config.grpo, "-".join(config.tasks), words)
+    preflight.check_start(config.grpo, config.model, opened.path)
     rows = run_data.read_data(config)
     rubric = run_data.choose_rubric(config, rows)
     finished_sft = opened.path / "sft" / "final"
-    loaded = load(config, str(finished_sft) if opened.resuming and finished_sft.is_dir() else None)
+    inputs = inputs_of(config, str(finished_sft) if opened.resuming and finished_sft.is_dir() else None)
+    data, notes = run_data.prepare_data(config, rows, inputs)
+    if "grpo" in config.stages:
+        preflight.check_enough(data.train.n, config.grpo, str(config.run.data or "the synthetic set"))
+    loaded = load(config, inputs)
+    preflight.check_adapters(loaded.model, config.model)
     run_folder.check_disk(weights.disk_bytes(loaded, config.grpo, config.model.use_peft), opened.path)
-    data = run_data.prepare_data(config, rows, loaded)
-    length = run_data.fit_length(config, loaded, data)
     first = data.held_out[0]
     say(banner.model_line(loaded))
     say(banner.banner_line("attention", loaded.attention))
     say(banner.banner_line("data", data.description))
+    for note in notes:
+        say(banner.banner_line("note", note))
     say(banner.banner_line("rewards", ", ".join(reward.name for reward in rubric.rewards)))
     say(banner.example_lines(first, config.tasks[first.task]))
-    say(banner.steps_line(config, n_processes(), length))
+    say(banner.steps_line(config, n_processes(), data.length))
     say(banner.memory_line(loaded, config.model.use_peft))
     around = _around(config, opened.path, loaded)
     corrector = make_corrector(config, opened.path, say)
@@ -192,10 +198,14 @@ def prepare(config: Config, say: Callable[..., None], words: Sequence[str]) -> T
     return TrainingRun(config, say, opened, loaded, data, rubric, around, corrector, events)
 
 
-def load(config: Config, name: str | None = None) -> LoadedModel:
-    """The run's model, or another folder of it."""
-    trusted = config.grpo.trust_remote_code
-    return weights.load_start(config.model, config.run, config.grpo, trust_remote_code=trusted, name=name)
+def inputs_of(config: Config, name: str | None = None) -> ModelInputs:
+    """Config and processor of the run's model, or of another folder of it."""
+    return weights.start_inputs(config.model, config.run, trust_remote_code=config.grpo.trust_remote_code, name=name)
+
+
+def load(config: Config, inputs: ModelInputs) -> LoadedModel:
+    """The weights for these inputs."""
+    return weights.load_start(config.model, config.grpo, trust_remote_code=config.grpo.trust_remote_code, inputs=inputs)
 
 
 def _around(config: Config, folder: Path, loaded: LoadedModel) -> before_after.Around | None:
@@ -232,7 +242,7 @@ def supervised_stage(run: TrainingRun) -> None:
         events=run.events,
         save_minutes=options.save_minutes,
     )
-    run.loaded = load(config, str(run.finished_sft))
+    run.loaded = load(config, inputs_of(config, str(run.finished_sft)))
 
 
 def grpo_stage(run: TrainingRun) -> None:

@@ -22,6 +22,7 @@ from typing import Any, Protocol
 
 from vlrl.data.images import image_size, open_images, opened_image
 from vlrl.data.masking import without_secrets
+from vlrl.data.special_tokens import USUAL, as_plain_text, with_written_tokens
 from vlrl.envs.cards.playing import play_episodes
 from vlrl.rewards.chat_client import ChatReply, EndpointError
 from vlrl.rewards.endpoint import Endpoint, Limits
@@ -160,6 +161,7 @@ class _SingleProcess:
         self.forms = {"answer_format": args.answer_format, "box_format": args.box_format}
 
     def prepare_sample(self, sample: Sample) -> Sample:
+        sample = with_written_tokens(sample, USUAL)
         meta = {**sample.meta, **({} if self.coords is None else {"coords": self.coords})}
         for name, form in self.forms.items():
             if form is not None:
@@ -286,7 +288,7 @@ def seed_of(seed: int, sample: Sample) -> int:
 def chat_messages(sample: Sample, tasks: Mapping[str, Task]) -> list[dict[str, Any]]:
     """The user turn in the format of OpenAI's API: images as data URLs before the text."""
     content: list[dict[str, Any]] = [{"type": "image_url", "image_url": {"url": url}} for url in data_urls(sample)]
-    content.append({"type": "text", "text": tasks[sample.task].prompt(sample)})
+    content.append({"type": "text", "text": as_plain_text(sample, tasks[sample.task].prompt(sample))})
     return [{"role": "user", "content": content}]
 
 

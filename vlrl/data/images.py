@@ -15,6 +15,7 @@ from typing import IO
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from vlrl.data import synthetic
+from vlrl.data.png_chunks import says_more_after_pixels
 from vlrl.schema import Sample
 
 VIDEO_FRAMES = 16
@@ -104,10 +105,15 @@ def image_size(path: str) -> tuple[int, int]:
 
 
 def displayed_size(image: Image.Image) -> tuple[int, int]:
-    """Width and height in pixels of an opened image with its EXIF rotation applied, as `as_rgb` does. A PNG file without EXIF
-    in its header is decoded, because EXIF may follow the pixels."""
+    """Width and height in pixels of an opened image with its EXIF rotation applied, as `as_rgb` does. A PNG file is decoded
+    only where EXIF may follow its pixels."""
     width, height = image.size
-    rotated = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+    file = getattr(image, "fp", None)
+    if image.format == "PNG" and file is not None and not says_more_after_pixels(file):
+        exif = Image.Image.getexif(image)  # Pillow's own method for PNG files decodes them
+    else:
+        exif = image.getexif()
+    rotated = exif.get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
     return (height, width) if rotated else (width, height)
 
 

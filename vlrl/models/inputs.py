@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
 from PIL import Image
 from tqdm.auto import tqdm
 
-from vlrl.data.images import VIDEO_FPS, VIDEO_FRAMES, ImageError, frame_files, image_size, open_image, open_images, video_frames
-from vlrl.models.load import LoadedModel, input_size_px
+from vlrl.data.image_checks import MAX_ASPECT, image_index, shown_sizes, size_problem
+from vlrl.data.images import VIDEO_FPS, VIDEO_FRAMES, ImageError, image_size, open_image, open_images, video_frames
+from vlrl.data.special_tokens import as_plain_text, with_written_tokens
+from vlrl.models.load import LoadedModel, ModelInputs, input_size_px, placeholders, special_token_pattern
+from vlrl.models.prompt_lengths import PromptLengths
 from vlrl.schema import Sample, SampleError, Task
 
 __all__ = [
@@ -37,46 +39,34 @@ __all__ = [
     "video_frames",
 ]
 
-MAX_ASPECT = 200
-"""Qwen's image processors refuse thinner images than this."""
 SFT_TARGETS = ("thinking+answer", "answer")
 
 
-def _seen_size(sample: Sample) -> tuple[int, int] | None:
-    """Width and height of the image that boxes refer to (in a video all frames are equal); None without images."""
-    if sample.video is not None:
-        is_folder = Path(sample.video).is_dir()
-        return image_size(frame_files(sample.video)[0]) if is_folder else video_frames(sample.video, 2)[0].size
-    if not sample.images:
-        return None
-    index = int(sample.meta.get("image_index", 0))
-    if not 0 <= index < len(sample.images):
-        raise SampleError(f"id {sample.id!r}: meta.image_index {index} of {len(sample.images)} images")
-    return image_size(sample.images[index])
-
-
 def prepare_sample(
-    sample: Sample, loaded: LoadedModel, *, answer_format: str | None = None, box_format: str | None = None
+    sample: Sample,
+    loaded: LoadedModel | ModelInputs,
+    *,
+    answer_format: str | None = None,
+    box_format: str | None = None,
+    sizes: Sequence[tuple[int, int]] | None = None,
 ) -> Sample:
     """The sample for this model: `meta` gets `coords` (coordinate convention), `image_size` and `input_size` ([width, height]
-    in pixels, of the file and after the processor's resize), and `answer_format` and `box_format` where it has none.
+    in pixels, of the file and after the processor's resize), `answer_format` and `box_format` where it has none, and the
+    special tokens that its row spells out (`vlrl.data.special_tokens`). `sizes`: of its images, where they are known.
 
-    Raises ImageError, or SampleError if `meta.image_size` contradicts the file.
+    Raises ImageError, or SampleError if `meta.image_size` contradicts the file or an image is too thin.
     """
+    sample = with_written_tokens(sample, special_token_pattern(loaded.processor))
     meta: dict[str, Any] = {**sample.meta, "coords": loaded.coords}
     for name, form in (("answer_format", answer_format), ("box_format", box_format)):
         if form is not None:
             meta.setdefault(name, form)
-    seen = _seen_size(sample)
-    if seen is not None:
-        width, height = seen
-        stated = meta.get("image_size")
-        if stated is not None and list(stated) != [width, height]:
-            what = sample.video or sample.images[int(meta.get("image_index", 0))]
-            raise SampleError(f"id {sample.id!r}: meta.image_size is {list(stated)}, but {what} is {[width, height]}")
+    sizes = shown_sizes(sample) if sizes is None else sizes
+    if problem := size_problem(sample, sizes):
+        raise SampleError(f"id {sample.id!r}: {problem}")
+    if sizes:
+        width, height = sizes[image_index(sample)]
         meta["image_size"] = [width, height]
-        if max(width, height) > MAX_ASPECT * min(width, height):
-            raise SampleError(f"id {sample.id!r}: image of {width}x{height} px is too thin (sides 1 : {MAX_ASPECT} at most)")
         if loaded.coords == "resized_px":
             meta["input_size"] = list(input_size_px(loaded.processor, width, height))
     return dataclasses.replace(sample, meta=meta)
@@ -85,13 +75,15 @@ def prepare_sample(
 def check_samples(
     samples: Sequence[Sample],
     tasks: Mapping[str, Task],
-    loaded: LoadedModel,
+    loaded: LoadedModel | ModelInputs,
     where: str,
     *,
     answer_format: str | None = None,
     box_format: str | None = None,
+    lengths: PromptLengths | None = None,
 ) -> list[Sample]:
-    """Prepare and check every sample before training, each by its own task: answers, boxes against image sizes, image headers.
+    """Prepare and check every sample before training, each by its own task: answers, boxes against image sizes, image headers,
+    words that a prompt cannot hold. `lengths` measures the prompts as they pass.
 
     Raises SampleError naming file, id and value.
     """
@@ -102,15 +94,36 @@ def check_samples(
                 f"{where} (id {sample.id!r}): its task is {sample.task!r}, but this run's are {', '.join(tasks)}"
                 f" (--task {','.join([*tasks, sample.task])} for all)"
             )
+        task = tasks[sample.task]
         try:
-            sample = prepare_sample(sample, loaded, answer_format=answer_format, box_format=box_format)
+            sizes = shown_sizes(sample)
+            problem = size_problem(sample, sizes)
+            if problem is None:
+                sample = prepare_sample(sample, loaded, answer_format=answer_format, box_format=box_format, sizes=sizes)
+                problem = task.check(sample) or prompt_problem(sample, task, loaded)
+            if problem is None and lengths is not None:
+                lengths.add(messages(sample, tasks, n_shown(sample)), sizes)
         except ValueError as error:
             raise SampleError(f"{where} (id {sample.id!r}): {error}") from error
-        problem = tasks[sample.task].check(sample)
         if problem:
             raise SampleError(f"{where} (id {sample.id!r}): {problem}")
         ready.append(sample)
     return ready
+
+
+def prompt_problem(sample: Sample, task: Task, loaded: LoadedModel | ModelInputs) -> str | None:
+    """Why the prompt that a task makes of a prepared sample cannot be given to this model, or None: it holds a placeholder of
+    an image that its row does not spell out, so the task put it there."""
+    text = as_plain_text(sample, task.prompt(sample))
+    found = next((token for token in placeholders(loaded.processor) if token in text), None)
+    if found is None:
+        return None
+    return f"the prompt of task {task.name} holds {found}, which stands for an image; leave it out, images are added"
+
+
+def n_shown(sample: Sample) -> int:
+    """How many images the model is shown of a sample; of a video file the most frames that may be taken."""
+    return len(sample.images) if sample.video is None else int(sample.meta.get("video_frames", VIDEO_FRAMES))
 
 
 def messages(sample: Sample, tasks: Mapping[str, Task], n_images: int | None = None) -> list[dict[str, Any]]:
@@ -119,7 +132,7 @@ def messages(sample: Sample, tasks: Mapping[str, Task], n_images: int | None = N
     `n_images`: how many were opened, where the sample does not tell (frames of a video).
     """
     content: list[dict[str, Any]] = [{"type": "image"} for _ in range(len(sample.images) if n_images is None else n_images)]
-    content.append({"type": "text", "text": tasks[sample.task].prompt(sample)})
+    content.append({"type": "text", "text": as_plain_text(sample, tasks[sample.task].prompt(sample))})
     return [{"role": "user", "content": content}]
 
 
@@ -180,7 +193,7 @@ def target(sample: Sample, task: Task, kind: str = SFT_TARGETS[0]) -> str:
         sample = dataclasses.replace(sample, meta={**sample.meta, "answer_format": "answer"})
     if task.sft_target is None:
         raise SampleError(f"task {task.name} has no oracle and no sft_target to imitate")
-    return task.sft_target(sample)
+    return as_plain_text(sample, task.sft_target(sample))
 
 
 def dataset(samples: Samples, tasks: Mapping[str, Task], sft: str | None = None) -> Dataset:

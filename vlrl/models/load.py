@@ -5,8 +5,10 @@ The convention follows `config.model_type`, never the name of a folder. Not here
 
 from __future__ import annotations
 
+import re
 import sys
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +24,11 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_
 from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
 from transformers.utils import logging as transformers_logging
 
+from vlrl.data.special_tokens import token_pattern
 from vlrl.models.names import TINY_NAMES, ModelError, model_name_problem
 from vlrl.models.prefix_sharing.attention import FAMILIES, use_attention
-from vlrl.models.tiny import load_embedded
+from vlrl.models.tiny import build_config, embedded_processor, load_embedded
+from vlrl.models.whole_files import check_files, check_inputs, check_vocabulary, load_weights, one_line
 
 COORDS_OF = {
     "qwen2_5_vl": "resized_px",
@@ -54,6 +58,21 @@ VISION_TOKENS = (
     "<|begin_of_video|>",
     "<|end_of_video|>",
 )
+
+
+@dataclass
+class ModelInputs:
+    """What a model is given samples by, without its weights: all that is needed to check data before these are loaded."""
+
+    processor: ProcessorMixin
+    config: Any
+    name: str
+    coords: str
+    coords_reason: str
+
+    @property
+    def tokenizer(self) -> Any:
+        return self.processor.tokenizer
 
 
 @dataclass
@@ -97,16 +116,45 @@ def check_is_vlm(name: str, **hub: Any) -> str:
     problem = model_name_problem(name)
     if problem:
         raise ModelError(f"--model_name_or_path {problem}")
-    try:
+    with one_line(f"--model_name_or_path {name}", "no model config could be read"):
         config = AutoConfig.from_pretrained(name, **hub)
-    except (OSError, ValueError) as error:
-        raise ModelError(f"--model_name_or_path {name}: no model config could be read: {error}") from error
     if config.model_type not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES and not hub.get("trust_remote_code"):
         raise ModelError(
             f"--model_name_or_path {name} is of type {config.model_type!r}, which takes no images; give a"
             " vision-language model such as Qwen/Qwen2.5-VL-3B-Instruct"
         )
     return str(config.model_type)
+
+
+def load_inputs(
+    name: str,
+    *,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    coords: str | None = None,
+    min_pixels: int | None = None,
+    max_pixels: int | None = None,
+) -> ModelInputs:
+    """Config and processor of a model, seconds before its weights; see `load_model`. Raises ModelError."""
+    hub = {"revision": revision or "main", "trust_remote_code": trust_remote_code}
+    check_files(name)
+    model_type = check_is_vlm(name, **hub)
+    coords, reason = choose_coords(model_type, coords)
+    processor: Any
+    with one_line(name, "its processor cannot be read"):
+        if name in TINY_NAMES:
+            processor = embedded_processor(name)
+            config = build_config(processor)
+        else:
+            processor = AutoProcessor.from_pretrained(name, padding_side="left", **hub)  # type: ignore[no-untyped-call]
+            config = AutoConfig.from_pretrained(name, **hub)
+    if not isinstance(processor, ProcessorMixin):
+        raise ModelError(f"{name} has a tokenizer but no image processor; its folder lacks preprocessor_config.json")
+    limit_pixels(processor, min_pixels, max_pixels)
+    processor.tokenizer.padding_side = "left"
+    if name not in TINY_NAMES:
+        check_inputs(name, processor, config)
+    return ModelInputs(processor, config, name, coords, reason)
 
 
 def load_model(
@@ -120,36 +168,35 @@ def load_model(
     min_pixels: int | None = None,
     max_pixels: int | None = None,
     seed: int = 0,
+    inputs: ModelInputs | None = None,
     **model_kwargs: Any,
 ) -> LoadedModel:
     """Load weights and processor. `min_pixels` and `max_pixels` bound the image the model sees and hold for training,
-    rewards and evaluation alike. `seed` draws the weights of `tiny-random`. Progress bars are shown on a terminal only.
-    Raises ModelError."""
+    rewards and evaluation alike. `seed` draws the weights of `tiny-random`. `inputs`: what `load_inputs` has loaded of this
+    model. Progress bars are shown on a terminal only. Raises ModelError, in one line that names the file, for anything that
+    cannot be read whole."""
     if not sys.stderr.isatty():
         transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     hub = {"revision": revision or "main", "trust_remote_code": trust_remote_code}
-    model_type = check_is_vlm(name, **hub)
-    coords, reason = choose_coords(model_type, coords)
+    if inputs is None:
+        inputs = load_inputs(name, coords=coords, min_pixels=min_pixels, max_pixels=max_pixels, **hub)  # type: ignore[arg-type]
     named = None if attn_implementation in (None, "auto") else attn_implementation
     model: Any
-    processor: Any
     if name in TINY_NAMES:
-        model, processor = load_embedded(name, seed)
+        model = load_embedded(name, seed, inputs.processor)
         if dtype not in (None, "auto"):
             model = model.to(getattr(torch, dtype) if isinstance(dtype, str) else dtype)
         if named:
-            model.set_attn_implementation(named)
+            with one_line(name, f"attention {named} cannot be used"):
+                model.set_attn_implementation(named)
     else:
-        processor = AutoProcessor.from_pretrained(name, padding_side="left", **hub)  # type: ignore[no-untyped-call]
         if named:
             model_kwargs["attn_implementation"] = named
-        model = AutoModelForImageTextToText.from_pretrained(name, dtype=dtype or "auto", **hub, **model_kwargs)
-    if not isinstance(processor, ProcessorMixin):
-        raise ModelError(f"{name} has a tokenizer but no image processor; its folder lacks preprocessor_config.json")
-    limit_pixels(processor, min_pixels, max_pixels)
-    processor.tokenizer.padding_side = "left"
+        model = load_weights(AutoModelForImageTextToText, name, dtype=dtype or "auto", **hub, **model_kwargs)
+        rows = model.get_input_embeddings().weight
+        check_vocabulary(name, inputs.processor, getattr(rows, "ds_shape", rows.shape)[0])
     model.config.use_cache = True
-    return LoadedModel(model, processor, name, coords, reason, choose_attention(model, named))
+    return LoadedModel(model, inputs.processor, name, inputs.coords, inputs.coords_reason, choose_attention(model, named))
 
 
 def choose_attention(model: Any, named: str | None) -> str:
@@ -188,6 +235,27 @@ def input_size_px(processor: Any, width: int, height: int) -> tuple[int, int]:
         max_pixels=images.size["longest_edge"],
     )
     return wide, high
+
+
+@lru_cache(maxsize=4)
+def special_token_pattern(processor: Any) -> re.Pattern[str]:
+    """A pattern of the texts that the tokenizer or the processor of a model takes for something else than text."""
+    tokenizer = processor.tokenizer
+    added = getattr(tokenizer, "added_tokens_decoder", {}).values()
+    special = {str(token) for token in added if token.special}
+    return token_pattern({*special, *map(str, tokenizer.all_special_tokens), *placeholders(processor)})
+
+
+@lru_cache(maxsize=4)
+def placeholders(processor: Any) -> tuple[str, ...]:
+    """The texts that stand for images and videos in prompts of this model, and their markers."""
+    added = {str(token) for token in getattr(processor.tokenizer, "added_tokens_decoder", {}).values()}
+    own = {
+        value
+        for key, value in vars(processor).items()
+        if key.endswith(("image_token", "video_token")) and isinstance(value, str)
+    }
+    return tuple(sorted((added & set(VISION_TOKENS)) | own))
 
 
 def vision_token_ids(loaded: LoadedModel) -> list[int]:

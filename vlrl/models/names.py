@@ -51,7 +51,7 @@ def model_name_problem(name: str) -> str | None:
         return None
     path = Path(name).expanduser()
     if path.is_dir():
-        return None if (path / "config.json").is_file() else f"{name} is a folder without config.json, so it holds no model"
+        return None if (path / "config.json").is_file() else f"{name} {_why_no_model(path)}"
     if path.exists():
         return f"{name} is a file; give the folder of a model"
     if name.count("/") == 1 and not name.startswith((".", "/", "~")):
@@ -59,3 +59,12 @@ def model_name_problem(name: str) -> str | None:
     what = "such folder" if "/" in name else f"embedded model or folder {name!r}"
     known = f"embedded models: {', '.join(TINY_NAMES)}; or a folder, or a hub id such as Qwen/Qwen2.5-VL-3B-Instruct"
     return f"{name}: there is no {what}{nearest(name, TINY_NAMES)} ({known})"
+
+
+def _why_no_model(folder: Path) -> str:
+    """Why a folder without config.json is no model, and which one near it is."""
+    if (folder / "adapter_config.json").is_file():
+        return "holds adapters alone, without the model; give the folder final/ of the run, which has both"
+    inside = next((one for one in ("final", "start") if (folder / one / "config.json").is_file()), None)
+    hint = f"; did you mean {folder / inside}?" if inside else ""
+    return f"is a folder without config.json, so it holds no model{hint}"

@@ -211,16 +211,20 @@ def _order_numbers(model: Qwen2_5_VLForConditionalGeneration, processor: Qwen2_5
         weights[ids] = INIT_STD * math.sqrt(2) * torch.cat((angles.cos(), angles.sin()), dim=1)
 
 
-def load_embedded(name: str = "tiny", seed: int = 0) -> tuple[Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLProcessor]:
+def embedded_processor(name: str = "tiny") -> Qwen2_5_VLProcessor:
+    """Tokenizer and image processor of one of `TINY_NAMES`: the shipped ones, or (before any are shipped) new ones."""
+    embedded = embedded_model(name)
+    if (embedded.assets / "tokenizer.json").is_file():
+        return Qwen2_5_VLProcessor.from_pretrained(embedded.assets)
+    return build_processor(project_texts(embedded.name), embedded.name)
+
+
+def load_embedded(name: str, seed: int, processor: Any) -> Qwen2_5_VLForConditionalGeneration:
     """One of `TINY_NAMES` in float32: a shipped cold start, or (`...-random`) the same model untrained, drawn from `seed`."""
     embedded = embedded_model(name)
-    assets = embedded.assets
-    shipped = (assets / "tokenizer.json").is_file()
     if name.endswith(RANDOM_SUFFIX):
-        processor = Qwen2_5_VLProcessor.from_pretrained(assets) if shipped else None
-        return random_model(seed, processor, embedded.name)
-    model = Qwen2_5_VLForConditionalGeneration.from_pretrained(assets, dtype=torch.float32)
-    return model, Qwen2_5_VLProcessor.from_pretrained(assets)
+        return random_model(seed, processor, embedded.name)[0]
+    return Qwen2_5_VLForConditionalGeneration.from_pretrained(embedded.assets, dtype=torch.float32)
 
 
 def ship_run(run: Path) -> None:

@@ -19,8 +19,9 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForImageTextToText
 
 from vlrl.data.images import open_image
+from vlrl.data.special_tokens import without_special_tokens
 from vlrl.data.step_values import prompt_text
-from vlrl.models.load import LoadedModel, load_model
+from vlrl.models.load import LoadedModel, load_model, special_token_pattern
 from vlrl.models.names import ModelError
 from vlrl.models.value_head_files import HEAD_CONFIG, HEAD_WEIGHTS, has_head
 
@@ -125,6 +126,7 @@ class Encoder:
 
     def __init__(self, loaded: LoadedModel, n_kept: int = 64) -> None:
         self.loaded, self.n_kept = loaded, n_kept
+        self.special = special_token_pattern(loaded.processor)
         self._kept: dict[tuple[str | None, str], dict[str, torch.Tensor]] = {}
         pad = loaded.tokenizer.pad_token_id
         self.pad_id: int = loaded.tokenizer.eos_token_id if pad is None else pad
@@ -135,7 +137,7 @@ class Encoder:
             while len(self._kept) >= self.n_kept:
                 self._kept.pop(next(iter(self._kept)))
             content: list[dict[str, Any]] = [{"type": "image"}] if image else []
-            content.append({"type": "text", "text": prompt_text(question)})
+            content.append({"type": "text", "text": without_special_tokens(prompt_text(question), self.special)})
             processor: Any = self.loaded.processor
             text = processor.apply_chat_template(
                 [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
@@ -152,7 +154,8 @@ class Encoder:
         ids, ends = [prompt["input_ids"][0]], []
         n = len(ids[0])
         for step in steps:
-            step_ids = self.loaded.tokenizer(step + STEP_END, add_special_tokens=False).input_ids
+            text = without_special_tokens(step + STEP_END, self.special)
+            step_ids = self.loaded.tokenizer(text, add_special_tokens=False).input_ids
             ids.append(torch.tensor(step_ids, dtype=torch.long))
             n += len(step_ids)
             ends.append(n - 1)

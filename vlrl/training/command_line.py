@@ -17,16 +17,18 @@ from vlrl.gtr import options as gtr_options
 from vlrl.gtr.options import GuideConfig, GuideOptions, read_curriculum, read_guide
 from vlrl.models.names import model_name_problem
 from vlrl.schema import Task
-from vlrl.training import benchmark_flags, options
+from vlrl.training import benchmark_flags, options, prompt_options
 from vlrl.training.benchmark_flags import BenchConfig, Benches, read_benches
+from vlrl.training.flag_checks import check_values
 from vlrl.training.flags import with_underscores
 from vlrl.training.library_options import Option, library_options, read_options
 from vlrl.training.number_ranges import check_option_numbers
 from vlrl.training.options import ConfigError, FileValues, RunConfig
 from vlrl.training.prm import options as prm_options
 from vlrl.training.prm.options import PrmOptions
+from vlrl.training.prompt_options import PromptConfig, check_prompts
 
-Filled = TypeVar("Filled", RunConfig, GuideConfig, BenchConfig, PrmOptions)
+Filled = TypeVar("Filled", RunConfig, GuideConfig, BenchConfig, PromptConfig, PrmOptions)
 CONFIG = Option("config", "str | None", help="YAML file of options; the command line is stronger.")
 OFTEN = {
     "model_name_or_path": "tiny, tiny-cards (embedded), a folder, or a hub id such as Qwen/Qwen2.5-VL-3B-Instruct.",
@@ -78,9 +80,11 @@ def read_grpo_words(words: Sequence[str]) -> GrpoWords:
     values = {**files.values, **given}
     check_model(values)
     check_option_numbers(values, known)
+    check_values(values)
     turns = options.named_tasks(str(values.get("task", RunConfig.task)))
     run, guide, bench = _filled(RunConfig, values), _filled(GuideConfig, values), _filled(BenchConfig, values)
     options.check_run(run)
+    check_prompts(_filled(PromptConfig, values))
     options.check_tasks(run, turns)
     options.check_rewards(run, {task.name: task for task in turns}, values.get("reward_weights"))
     options.check_groups(values)
@@ -102,13 +106,15 @@ def read_prm_words(words: Sequence[str]) -> FileValues:
     values = {**files.values, **given}
     check_model(values)
     check_option_numbers(values, known)
+    check_values({name: value for name, value in values.items() if name != "loss_type"})  # here a name of ours
     prm_options.check(_filled(RunConfig, values), _filled(PrmOptions, values))
     return files
 
 
 def our_options() -> dict[str, Option]:
     """The options that TRL does not have."""
-    sources = ((options, "RunConfig"), (gtr_options, "GuideConfig"), (benchmark_flags, "BenchConfig"))
+    sources = [(options, "RunConfig"), (prompt_options, "PromptConfig")]
+    sources += [(gtr_options, "GuideConfig"), (benchmark_flags, "BenchConfig")]
     found: dict[str, Option] = {}
     for module, name in sources:
         found |= read_options(Path(str(module.__file__)), name)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 import torch
@@ -24,6 +24,10 @@ from vlrl.training.benchmark_flags import NO_BENCH, BenchConfig, Benches
 from vlrl.training.command_line import read_grpo_words
 from vlrl.training.flags import with_underscores
 from vlrl.training.options import ConfigError, FileValues, RunConfig, read_answer_format, without
+from vlrl.training.prompt_options import PromptConfig
+
+REFUSALS = (ValueError, TypeError, KeyError, ImportError, OSError, RuntimeError)
+"""What the libraries' option classes raise for values, packages and files that they cannot use."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,7 @@ class Config:
     guide: GuideOptions = NOT_GUIDED
     curriculum: tuple[Task, float] | None = None
     bench: Benches = NO_BENCH
+    prompts: PromptConfig = field(default_factory=PromptConfig)
 
     @property
     def task(self) -> Task:
@@ -79,8 +84,8 @@ def parse(argv: Sequence[str]) -> Config:
     """Resolve a command line. Raises ConfigError (one readable message) for anything that cannot work."""
     words = with_underscores(argv)
     named = read_grpo_words(words)
-    parsed = parse_words(words, named.files, (RunConfig, GuideConfig, BenchConfig, GRPOConfig, ModelConfig))
-    run, _, _, grpo, model = parsed.parts
+    parsed = parse_words(words, named.files, (RunConfig, PromptConfig, GuideConfig, BenchConfig, GRPOConfig, ModelConfig))
+    run, prompts, _, _, grpo, model = parsed.parts
     if run.stage is None:
         is_ours = all(map(is_built_in, named.turns))
         run.stage = "sft+grpo" if is_ours and model.model_name_or_path in TINY_NAMES else "grpo"
@@ -100,6 +105,7 @@ def parse(argv: Sequence[str]) -> Config:
         guide=named.guide,
         curriculum=named.curriculum,
         bench=named.benches,
+        prompts=prompts,
     )
 
 
@@ -125,8 +131,8 @@ def parse_words(words: Sequence[str], files: FileValues, kinds: tuple[Any, ...])
     parser.set_defaults_with_config(**{"output_dir": "", **files.values})
     try:
         *parts, rest = parser.parse_args_into_dataclasses(args=without(words, "config"), return_remaining_strings=True)
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
+    except REFUSALS as error:
+        raise ConfigError(" ".join(str(error).split())) from error
     if rest:
         raise ConfigError(f"unknown option {rest[0]}{nearest(rest[0].lstrip('-'), known)}")
     flags = frozenset(word[2:].partition("=")[0] for word in words if word.startswith("--")) & set(known)

@@ -13,12 +13,15 @@ from typing import Any
 
 from accelerate import PartialState
 
+from vlrl.data.image_checks import decode_problem, drawn_to_decode, shown_sizes
 from vlrl.data.sample_files import read_samples
+from vlrl.data.special_tokens import KEY
 from vlrl.data.synthetic import item_rng
 from vlrl.envs.cards.transcripts import read_transcript
-from vlrl.models.inputs import Samples, check_samples, prepare_sample
-from vlrl.models.load import LoadedModel
+from vlrl.models.inputs import Samples, check_samples, messages, n_shown, prepare_sample
+from vlrl.models.load import LoadedModel, ModelInputs
 from vlrl.models.names import EMBEDDED, TINY_NAMES
+from vlrl.models.prompt_lengths import PromptLengths, context_length
 from vlrl.schema import Sample, SampleError, Task
 from vlrl.tasks.rubric import Rubric, answer_problem_of, try_once, with_planned_steps
 from vlrl.tasks.rubric import choose as rubric_for
@@ -32,6 +35,8 @@ N_SYNTHETIC_HELD_OUT = 400
 HELD_OUT_SHARE, MAX_HELD_OUT = 0.1, 400
 N_SYNTHETIC_KNOWN = 500
 """How many samples of an endless synthetic set are looked at before training, for each task."""
+N_MEASURED = 16
+"""How many of those have their prompts measured: all are drawn alike."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,8 @@ class RunData:
     description: str
     episodes: bool = False
     """Whether the samples are episodes, to be played."""
+    length: str = ""
+    """How long reference answers and completions are, in words (`fit_length`)."""
 
     def known(self, config: Config) -> list[Sample]:
         """The training samples that are looked at before training: all of a file, the first of an endless synthetic set."""
@@ -92,24 +99,111 @@ def _read(config: Config, path: str, limit: int | None) -> list[Sample]:
     return rows
 
 
-def prepare_data(config: Config, data: RunData, loaded: LoadedModel) -> RunData:
-    """The samples as this model is prompted and answers, those of files checked against their images. Raises SampleError."""
+def prepare_data(config: Config, data: RunData, loaded: ModelInputs) -> tuple[RunData, list[str]]:
+    """The samples as this model is prompted and answers, those of files checked against their images, and what a person should
+    know of them. Overlong prompts are refused or left out (`--overlong_prompts`). Raises SampleError, ConfigError."""
     run = config.run
     layout, box_format = config.layout
+    forms: dict[str, Any] = {"answer_format": layout, "box_format": box_format}
+    lengths = [PromptLengths(loaded.processor) for _ in range(2)]
     if run.data is None:
 
         def prepared(sample: Sample) -> Sample:
-            return prepare_sample(sample, loaded, answer_format=layout, box_format=box_format)
+            return prepare_sample(sample, loaded, **forms)
 
-        train = Samples(data.train.n, lambda i: prepared(data.train.get(i)))
-        return dataclasses.replace(data, train=train, held_out=[prepared(sample) for sample in data.held_out])
+        raw = data.train
+        endless = Samples(raw.n, lambda i: prepared(raw.get(i)))
+        data = dataclasses.replace(data, train=endless, held_out=[prepared(sample) for sample in data.held_out])
+        known = data.known(config)[: len(config.turns) * N_MEASURED]
+        for part, rows in zip(lengths, (known, data.held_out), strict=True):
+            for sample in rows:
+                part.add(messages(sample, config.tasks), shown_sizes(sample))
+    else:
+        known = check_samples(data.known(config), config.tasks, loaded, run.data, **forms, lengths=lengths[0])
+        held_out = check_samples(data.held_out, config.tasks, loaded, run.eval_data or run.data, **forms, lengths=lengths[1])
+        data = dataclasses.replace(data, train=Samples(len(known), known.__getitem__), held_out=held_out)
+    say_length = fit_length(config, loaded, data)
+    data, skipped = without_overlong(config, data, known, lengths, loaded)
+    return dataclasses.replace(data, length=say_length), [*skipped, *_notes(config, data, known)]
 
-    def checked(rows: Sequence[Sample], path: str) -> list[Sample]:
-        return check_samples(rows, config.tasks, loaded, path, answer_format=layout, box_format=box_format)
 
-    rows = checked(data.known(config), run.data)
-    held_out = checked(data.held_out, run.eval_data or run.data)
-    return dataclasses.replace(data, train=Samples(len(rows), rows.__getitem__), held_out=held_out)
+def prompt_limit(config: Config, loaded: ModelInputs) -> tuple[int | None, str]:
+    """The most tokens of a prompt, and why: `--max_prompt_length`, or what the model's context leaves beside a completion; None
+    where neither is known. Raises ConfigError where a prompt and a completion of these lengths exceed the context."""
+    context, most, asked = context_length(loaded.config), config.max_tokens, config.prompts.max_prompt_length
+    if context is not None and most + (asked or 1) > context:
+        also = f" and --max_prompt_length {asked:,}" if asked else ""
+        raise ConfigError(
+            f"--max_completion_length {most:,}{also}: the context of {loaded.name} is {context:,} tokens, prompt and completion"
+            " together; lower them"
+        )
+    if asked is not None:
+        return asked, "--max_prompt_length"
+    if context is None:
+        return None, ""
+    return context - most, f"the model's context of {context:,} tokens less --max_completion_length {most:,}"
+
+
+def without_overlong(
+    config: Config, data: RunData, known: Sequence[Sample], lengths: Sequence[PromptLengths], loaded: ModelInputs
+) -> tuple[RunData, list[str]]:
+    """The samples without those of overlong prompts, and a line that counts them. Raises SampleError where they are to be
+    refused, or nothing is left."""
+    limit, why = prompt_limit(config, loaded)
+    if limit is None:
+        return data, []
+    run, lines = config.run, []
+    parts: list[list[Sample]] = []
+    for rows, part, path in ((known, lengths[0], run.data), (data.held_out, lengths[1], run.eval_data or run.data)):
+        rows = list(rows)
+
+        def words(i: int, rows: list[Sample] = rows) -> list[dict[str, Any]]:
+            return messages(rows[i], config.tasks, n_shown(rows[i]))
+
+        found = part.longer_than(limit, words)
+        parts.append([sample for i, sample in enumerate(rows) if i not in found])
+        if not found:
+            continue
+        first = ", ".join(f"{rows[i].id!r} ({n:,} tokens)" for i, n in list(found.items())[:3])
+        what = (
+            f"{len(found):,} of {len(rows):,} prompts of {path or 'the drawn samples'} are longer than {limit:,} tokens ({why})"
+        )
+        if config.prompts.overlong_prompts == "refuse" or path is None or not parts[-1]:
+            raise SampleError(
+                f"{what}; the first: {first}. --max_pixels makes images smaller, --overlong_prompts skip leaves such rows out"
+            )
+        lines.append(f"{what} and left out; the first: {first}")
+    if not lines:
+        return data, []
+    train = Samples(len(parts[0]), parts[0].__getitem__)
+    return dataclasses.replace(data, train=train, held_out=parts[1]), lines
+
+
+def _notes(config: Config, data: RunData, known: Sequence[Sample]) -> list[str]:
+    """What rows hold that a person should know before training: special tokens, and images that cannot be decoded. Raises
+    SampleError for held-out images, which every measurement needs."""
+    notes = []
+    written = [sample for sample in [*known, *data.held_out] if KEY in sample.meta]
+    if written:
+        first = written[0]
+        notes.append(
+            f"{len(written):,} rows spell out special tokens of this model, the first: {first.id!r}"
+            f" ({', '.join(first.meta[KEY])}); they are shown to the model as text"
+        )
+    if config.run.data is None:
+        return notes
+    for sample in drawn_to_decode(data.held_out, config.grpo.seed, len(data.held_out)):
+        if problem := decode_problem(sample):
+            raise SampleError(f"{config.run.eval_data or config.run.data} (id {sample.id!r}): {problem}; leave this row out")
+    drawn = drawn_to_decode(known, config.grpo.seed)
+    bad = [(sample.id, problem) for sample in drawn if (problem := decode_problem(sample))]
+    if bad:
+        shown = "; ".join(f"{key!r}: {problem}" for key, problem in bad[:3])
+        notes.append(
+            f"{len(bad)} of {len(drawn)} drawn images cannot be decoded, so other samples will take their places"
+            f" (vlrl bench check --data {config.run.data} names all): {shown}"
+        )
+    return notes
 
 
 def _plays(config: Config, samples: Sequence[Sample]) -> bool:
@@ -170,7 +264,7 @@ def data_events_of(config: Config, data: RunData, n_processes: int) -> list[Even
     return data_events(keys, [row.id for row in rows], max(1, n_prompts), planned_steps(config, data.train.n))
 
 
-def fit_length(config: Config, loaded: LoadedModel, data: RunData) -> str:
+def fit_length(config: Config, loaded: ModelInputs, data: RunData) -> str:
     """Make room for the reference answers in a completion; returns a description of what was found.
 
     The embedded model gets the length that its longest reference answer needs (a quarter more), unless one was set. For other
@@ -223,7 +317,7 @@ def hold_out(samples: Sequence[Sample], seed: int, at_most: int) -> tuple[list[S
     return [sample for sample in samples if (sample.images or (sample.id,)) not in chosen], out
 
 
-def sft_samples(config: Config, loaded: LoadedModel, train: Samples, n_processes: int) -> Samples:
+def sft_samples(config: Config, loaded: ModelInputs | LoadedModel, train: Samples, n_processes: int) -> Samples:
     """All samples of the supervised stage in their order: the data shuffled anew each epoch, or synthetic scenes, of
     which the first tenth holds one object each and the next fifth at most two."""
     seed = config.grpo.seed

@@ -15,37 +15,49 @@ from accelerate import PartialState
 from transformers import AutoModelForImageTextToText, TrainingArguments
 from trl import ModelConfig, get_quantization_config  # type: ignore[attr-defined]
 
-from vlrl.models.load import LoadedModel, load_model
+from vlrl.models.load import LoadedModel, ModelInputs, load_inputs, load_model
 from vlrl.models.names import TINY_NAMES, ModelError
 from vlrl.training.checkpoints import write_together
 from vlrl.training.finite import are_sound, check_weights, remedies, unsound_weights, weights_line
 from vlrl.training.options import RunConfig
 
 
+def start_inputs(
+    model: ModelConfig, run: RunConfig, *, trust_remote_code: bool, name: str | None = None, coords: str | None = None
+) -> ModelInputs:
+    """Config and processor of `--model_name_or_path` (or `name`: another folder of it), before its weights. Raises
+    ModelError."""
+    name = name or str(model.model_name_or_path)
+    return load_inputs(
+        name,
+        revision=model.model_revision if name == model.model_name_or_path else None,
+        trust_remote_code=trust_remote_code,
+        coords=coords or run.coords,
+        min_pixels=run.min_pixels,
+        max_pixels=run.max_pixels,
+    )
+
+
 def load_start(
     model: ModelConfig,
-    run: RunConfig,
     arguments: TrainingArguments,
     *,
     trust_remote_code: bool,
-    name: str | None = None,
-    coords: str | None = None,
+    inputs: ModelInputs,
 ) -> LoadedModel:
-    """The model of `--model_name_or_path` (or `name`: another folder of it) with what flags say of it, on this process' device.
-    Raises ModelError."""
+    """The weights that `inputs` (of `start_inputs`) are for, with what flags say of them, on this process' device. Raises
+    ModelError."""
     quantization = get_quantization_config(model)
-    extra = {} if quantization is None else {"quantization_config": quantization}
-    name = name or str(model.model_name_or_path)
+    extra: dict[str, Any] = {} if quantization is None else {"quantization_config": quantization}
+    name = inputs.name
     loaded = load_model(
         name,
         dtype=model.dtype,
         attn_implementation=model.attn_implementation,
         revision=model.model_revision if name == model.model_name_or_path else None,
         trust_remote_code=trust_remote_code,
-        coords=coords or run.coords,
-        min_pixels=run.min_pixels,
-        max_pixels=run.max_pixels,
         seed=arguments.seed,
+        inputs=inputs,
         **extra,
     )
     if not extra and not arguments.use_cpu and torch.cuda.is_available():

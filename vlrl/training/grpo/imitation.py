@@ -18,6 +18,7 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 from trl.data_utils import prepare_multimodal_messages
 
+from vlrl.data.special_tokens import without_special_tokens
 from vlrl.gtr.correction_set import CorrectionSet, Record
 from vlrl.gtr.corrector import Correction, Corrector, Request, SampleRequest
 from vlrl.gtr.diagnostics import StepNote, Window
@@ -26,6 +27,7 @@ from vlrl.gtr.masks import IGNORED, completion_mask, imitation_labels, thought_s
 from vlrl.gtr.named_moves import with_named_action
 from vlrl.gtr.options import NOT_GUIDED, GuideOptions
 from vlrl.gtr.remote import RemoteCorrector
+from vlrl.models.load import special_token_pattern
 from vlrl.models.prefix_sharing.groups import base_of
 from vlrl.models.prefix_sharing.logprobs import before_head
 from vlrl.rewards.budget import as_numbers, summed_counts
@@ -296,7 +298,9 @@ class GuidedThoughts(FreshGroups):
             for record, images in zip(records, shown, strict=True)
         ]
         prompt_ids, _, fields = super(SharedGroups, self)._tokenize_prompts(prompts)
-        targets = [list(self._tokenizer(record.target, add_special_tokens=False).input_ids) for record in records]
+        special = special_token_pattern(self.processing_class)
+        plain = [without_special_tokens(record.target, special) for record in records]  # a corrector may write anything
+        targets = [list(self._tokenizer(text, add_special_tokens=False).input_ids) for text in plain]
         kept = [self._imitated(record, ids) for record, ids in zip(records, targets, strict=True)]
         if self._guide.options.clone == "full":
             targets = [[*ids, self._tokenizer.eos_token_id] for ids in targets]

@@ -28,7 +28,7 @@ from vlrl.models.names import TINY_NAMES
 from vlrl.models.value_head import Encoder, StepValueModel, hidden_size, save_head
 from vlrl.models.vision_encoder import freeze_vision, with_targets
 from vlrl.tasks.evaluate import write_json
-from vlrl.training import banner, report, run_folder, stopping, weights
+from vlrl.training import banner, preflight, report, run_folder, stopping, weights
 from vlrl.training.checkpoints import write_together
 from vlrl.training.events import EVENTS_FILE, EventLog, read_events, read_stop_on
 from vlrl.training.finite import check_weights, remedies
@@ -76,10 +76,12 @@ def train_value_model(config: PrmRun, say: Say, words: Sequence[str] = ()) -> No
     if config.run.max_hours is not None:
         stopping.current().limit(3600 * config.run.max_hours, f"--max_hours {config.run.max_hours:g}")
     opened = run_folder.open_run(config.training, TASK, words)
+    preflight.check_start(config.training, config.model, opened.path)
     data = read_solutions(config)
-    loaded = weights.load_start(
-        config.model, config.run, config.training, trust_remote_code=config.prm.trust_remote_code, coords="px"
-    )
+    trusted = config.prm.trust_remote_code
+    inputs = weights.start_inputs(config.model, config.run, trust_remote_code=trusted, coords="px")
+    loaded = weights.load_start(config.model, config.training, trust_remote_code=trusted, inputs=inputs)
+    preflight.check_adapters(loaded.model, config.model)
     run_folder.check_disk(weights.disk_bytes(loaded, config.training, config.model.use_peft), opened.path)
     say(banner.model_line(loaded, boxes=False))
     for line in data.lines:

@@ -1,0 +1,73 @@
+"""Whether a row's images can be shown to a model: their sizes from the headers, and the pixels by decoding them. No torch.
+
+Training, evaluation and `vlrl bench check` ask here, so what one of them refuses the others refuse in the same words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from vlrl.data.images import ImageError, frame_files, image_size, open_images, video_frames
+from vlrl.data.synthetic import item_rng
+from vlrl.schema import Sample
+
+MAX_ASPECT = 200
+"""Qwen's image processors refuse thinner images than this."""
+N_DECODED = 256
+"""How many samples' images are decoded before training; the others are when they are used."""
+
+
+def shown_sizes(sample: Sample) -> list[tuple[int, int]]:
+    """Width and height in pixels of the sample's images, or of one frame of its video; headers alone are read. Raises
+    ImageError."""
+    if sample.video is None:
+        return [image_size(path) for path in sample.images]
+    is_folder = Path(sample.video).is_dir()
+    return [image_size(frame_files(sample.video)[0]) if is_folder else video_frames(sample.video, 2)[0].size]
+
+
+def size_problem(sample: Sample, sizes: Sequence[tuple[int, int]]) -> str | None:
+    """Why a model could not be shown images of these sizes (those of `shown_sizes`), or why the row's `meta` contradicts them;
+    None where neither is so."""
+    names = sample.images or ((sample.video,) if sample.video else ())
+    if not names:
+        return None
+    index = image_index(sample)
+    if not 0 <= index < len(names):
+        return f"meta.image_index {index} of {len(names)} images"
+    stated, found = sample.meta.get("image_size"), list(sizes[index])
+    if stated is not None and list(stated) != found:
+        return f"meta.image_size is {list(stated)}, but {names[index]} is {found}"
+    for name, (width, height) in zip(names, sizes, strict=True):
+        if max(width, height) > MAX_ASPECT * min(width, height):
+            return f"image of {width}x{height} px is too thin (sides 1 : {MAX_ASPECT} at most): {name}"
+    return None
+
+
+def image_index(sample: Sample) -> int:
+    """Which image boxes refer to; of a video its frames, which are all alike."""
+    return 0 if sample.video is not None else int(sample.meta.get("image_index", 0))
+
+
+def decode_problem(sample: Sample) -> str | None:
+    """Why an image of the sample cannot be decoded to its last pixel, or None."""
+    try:
+        open_images(sample)
+    except ImageError as error:
+        return str(error)
+    return None
+
+
+def drawn_to_decode(samples: Sequence[Sample], seed: int, n: int = N_DECODED) -> list[Sample]:
+    """At most `n` samples with images in files, drawn by seed, in order; of an image that several share, the first."""
+    firsts: dict[str, Sample] = {}
+    for sample in samples:
+        for path in sample.images or ((sample.video,) if sample.video else ()):
+            if not path.startswith("synthetic:"):
+                firsts.setdefault(path, sample)
+    distinct = list({id(sample): sample for sample in firsts.values()}.values())
+    if len(distinct) <= n:
+        return distinct
+    chosen = item_rng("images to decode", seed).choice(len(distinct), n, replace=False)
+    return [distinct[i] for i in sorted(int(i) for i in chosen)]

@@ -1,0 +1,102 @@
+"""How many tokens prompts take with their images, measured without opening an image.
+
+The tokens of an image follow from its size by the processor's own arithmetic. A text takes at most a token a byte, so a prompt
+whose bytes fit need not be tokenised; the others are, in batches. So a million rows cost little more than reading them.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from PIL import Image
+from tqdm.auto import tqdm
+
+N_BATCH = 512
+SLACK = 8
+"""Tokens that a tokenizer may add to a text by itself."""
+GROWTH = 10
+"""Bytes that Unicode's NFKC form, which some tokenizers make first, may add to each byte of a text that is not ASCII."""
+SMALL_PX = 32
+"""Images with a shorter side are given to the processor once, to see whether it takes them."""
+Words = Sequence[Mapping[str, Any]]
+"""A prompt as messages: one user turn of images and a text."""
+
+
+class PromptLengths:
+    """Prompts in the order in which they are added. Of each: the tokens of its images, and a bound of all its tokens."""
+
+    def __init__(self, processor: Any) -> None:
+        self.processor = processor
+        self._images, self._bounds = array("q"), array("q")
+        self._per_size: dict[tuple[int, int], int] = {}
+        self._around: dict[int, int] = {}
+
+    def add(self, words: Words, sizes: Sequence[tuple[int, int]]) -> None:
+        """Take one more prompt. `sizes`: width and height in pixels of each of its images, or of all of them alike."""
+        content = words[0]["content"]
+        n = len(content) - 1
+        images = sum(map(self.image_tokens, sizes if len(sizes) == n else [sizes[0]] * n))
+        text = content[-1]["text"]
+        n_bytes = len(text) if text.isascii() else len(text.encode("utf-8", "replace")) * (GROWTH + 1)
+        self._images.append(images)
+        self._bounds.append(images + self._tokens_around(n) + n_bytes + SLACK)
+
+    def longer_than(self, limit: int, words_of: Callable[[int], Words], what: str = "prompts") -> dict[int, int]:
+        """Place -> tokens of the prompts of more than `limit` tokens. `words_of`: the prompt at a place."""
+        near = [i for i, bound in enumerate(self._bounds) if bound > limit]
+        found: dict[int, int] = {}
+        hidden = True if len(near) < 2000 else None
+        for start in tqdm(range(0, len(near), N_BATCH), desc=f"measuring {what}", disable=hidden, leave=False):
+            places = near[start : start + N_BATCH]
+            for place, n in zip(places, self._exact([words_of(i) for i in places], places), strict=True):
+                if n > limit:
+                    found[place] = n
+        return found
+
+    def _exact(self, prompts: Sequence[Words], places: Sequence[int]) -> list[int]:
+        """Tokens of prompts: those of the whole text, each placeholder replaced by its image's."""
+        rows = self.processor.tokenizer([self._rendered(words) for words in prompts], add_special_tokens=False).input_ids
+        counts = [len(words[0]["content"]) - 1 for words in prompts]
+        return [len(ids) + self._images[i] - n for ids, i, n in zip(rows, places, counts, strict=True)]
+
+    def image_tokens(self, size: tuple[int, int]) -> int:
+        """Tokens of an image of this width and height in pixels."""
+        if size not in self._per_size:
+            if len(self._per_size) > 100_000:
+                self._per_size.clear()
+            self._per_size[size] = self._counted(*size)
+        return self._per_size[size]
+
+    def _counted(self, width: int, height: int) -> int:
+        images = self.processor.image_processor
+        merge = getattr(images, "merge_size", None)
+        if min(width, height) >= SMALL_PX and merge and hasattr(images, "get_number_of_image_patches"):
+            return int(images.get_number_of_image_patches(height, width, {})) // int(merge) ** 2
+        # Any other processor is asked with a blank image of this size, each is with a small one: not all can show those.
+        text = self._rendered([{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "a"}]}])
+        blank = Image.new("RGB", (width, height))
+        try:
+            whole = len(self.processor(text=[text], images=[[blank]], add_special_tokens=False)["input_ids"][0])
+        except (ValueError, TypeError, IndexError, RuntimeError, ZeroDivisionError) as error:
+            raise ValueError(f"the model's image processor takes no image of {width}x{height} px: {error}") from error
+        return whole - len(self.processor.tokenizer(text, add_special_tokens=False).input_ids) + 1
+
+    def _rendered(self, words: Words) -> str:
+        return str(self.processor.apply_chat_template(list(words), add_generation_prompt=True, tokenize=False))
+
+    def _tokens_around(self, n_images: int) -> int:
+        """What the chat template adds to a text and the tokens of its images."""
+        if n_images not in self._around:
+            content = [*({"type": "image"} for _ in range(n_images)), {"type": "text", "text": "a"}]
+            text = self._rendered([{"role": "user", "content": content}])
+            self._around[n_images] = len(self.processor.tokenizer(text, add_special_tokens=False).input_ids)
+        return self._around[n_images]
+
+
+def context_length(config: Any) -> int | None:
+    """The most tokens that a model's positions allow, prompt and completion together; None where its config does not say."""
+    text = config.get_text_config() if hasattr(config, "get_text_config") else config
+    found = getattr(text, "max_position_embeddings", None)
+    return int(found) if isinstance(found, int) and found > 0 else None

@@ -1,0 +1,172 @@
+"""What is tried before the first stage, so that a run does not stop hours later for something that was known at its start.
+
+Flags alone: `vlrl.training.flag_checks`. Data and prompts: `vlrl.training.run_data`. Here: what only shows when it is tried, as
+an optimizer made of its flags, a folder that is written to, a tracker or a hub that is asked.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx
+import torch
+from accelerate import PartialState
+from transformers import GenerationConfig, Trainer, TrainingArguments, get_scheduler
+from trl import GRPOConfig, ModelConfig  # type: ignore[attr-defined]
+
+from vlrl.data.name_values import nearest
+from vlrl.models.whole_files import LOAD_ERRORS, first_line
+from vlrl.training.options import ConfigError
+
+NETWORK_TIMEOUT_S = 10.0
+
+
+def check_start(arguments: TrainingArguments, model: ModelConfig, folder: Path) -> None:
+    """Before data and model are read. Raises ConfigError."""
+    check_writable(folder)
+    check_device(arguments, model)
+    check_optimizer(arguments)
+    if isinstance(arguments, GRPOConfig):
+        check_generation(arguments)
+    if PartialState().is_main_process:
+        check_reachable(arguments)
+
+
+def check_writable(folder: Path) -> None:
+    """Files can be made in the run's folder. Raises ConfigError."""
+    probe = folder / f".writable-{uuid.uuid4().hex[:8]}"
+    try:
+        probe.write_bytes(b"x")
+        probe.unlink()
+    except OSError as error:
+        raise ConfigError(f"--output_dir {folder} cannot be written to: {error.strerror or error}; name another") from error
+
+
+def check_device(arguments: TrainingArguments, model: ModelConfig) -> None:
+    """The number formats and the attention that flags name work on this device. Raises ConfigError."""
+    on_cuda = torch.cuda.is_available() and not arguments.use_cpu
+    device = torch.cuda.get_device_name() if on_cuda else "the CPU"
+    if arguments.bf16 and on_cuda and not torch.cuda.is_bf16_supported(including_emulation=False):
+        raise ConfigError(f"--bf16: {device} has no bfloat16; use --fp16, or --bf16 false")
+    if arguments.fp16 and not torch.accelerator.is_available():
+        raise ConfigError(f"--fp16: {device} does not train in float16; leave it out")
+    named = str(model.attn_implementation)
+    if named.startswith("flash_attention") and not on_cuda:
+        raise ConfigError(f"--attn_implementation {named}: it runs on GPUs, and this run is on {device}; leave it out")
+
+
+def check_optimizer(arguments: TrainingArguments) -> None:
+    """The optimizer and the schedule that flags name can be made. Raises ConfigError."""
+    weight = torch.nn.Linear(2, 2)
+    try:
+        kind, options = Trainer.get_optimizer_cls_and_kwargs(arguments)
+        if arguments.deepspeed or "galore" in arguments.optim or "apollo" in arguments.optim or "lomo" in arguments.optim:
+            return  # made of the model's own modules
+        optimizer = kind(weight.parameters(), **options)
+    except LOAD_ERRORS as error:
+        words = " ".join(f"--{name} {getattr(arguments, name)}" for name in ("optim", "optim_args") if getattr(arguments, name))
+        raise ConfigError(f"{words}: this optimizer cannot be made: {first_line(error)}") from error
+    settings = arguments.lr_scheduler_kwargs
+    try:
+        get_scheduler(
+            arguments.lr_scheduler_type,
+            optimizer=optimizer,
+            num_warmup_steps=1,
+            num_training_steps=10,
+            scheduler_specific_kwargs=settings if isinstance(settings, dict) else None,
+        )
+    except LOAD_ERRORS as error:
+        named = f"--lr_scheduler_type {getattr(arguments.lr_scheduler_type, 'value', arguments.lr_scheduler_type)}"
+        given = f" --lr_scheduler_kwargs {arguments.lr_scheduler_kwargs}" if arguments.lr_scheduler_kwargs else ""
+        raise ConfigError(f"{named}{given}: this schedule cannot be made: {first_line(error)}") from error
+
+
+def check_generation(arguments: GRPOConfig) -> None:
+    """Completions can be sampled as flags say. Raises ConfigError."""
+    given: dict[str, Any] = dict(arguments.generation_kwargs or {})  # type: ignore[arg-type]  # a str only before it is parsed
+    known = GenerationConfig().to_dict() if not arguments.use_vllm else {}  # type: ignore[no-untyped-call]
+    unknown = next((name for name in given if known and name not in known), None)
+    if unknown is not None:
+        raise ConfigError(f"--generation_kwargs: unknown {unknown!r}{nearest(unknown, known)}")
+    if arguments.use_vllm:
+        return
+    named = {
+        name: getattr(arguments, name)
+        for name in ("temperature", "top_p", "min_p", "repetition_penalty", "cache_implementation")
+    }
+    top_k = arguments.top_k or None
+    try:
+        made = GenerationConfig(**{**named, "top_k": top_k, "do_sample": True, "max_new_tokens": 1, **given})  # type: ignore[no-untyped-call]
+        made.validate()
+    except LOAD_ERRORS as error:
+        raise ConfigError(f"completions cannot be sampled with these flags: {first_line(error)}") from error
+
+
+def check_reachable(arguments: TrainingArguments) -> None:
+    """A tracker's server answers, and the hub knows the token. Raises ConfigError."""
+    server = os.environ.get("MLFLOW_TRACKING_URI", "")
+    if "mlflow" in (arguments.report_to or ()) and server.startswith("http"):
+        try:
+            httpx.get(server, timeout=NETWORK_TIMEOUT_S)
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise ConfigError(
+                f"--report_to mlflow: MLFLOW_TRACKING_URI does not answer: {first_line(error)}; start the server, or"
+                " --report_to none"
+            ) from error
+    if arguments.push_to_hub:
+        from huggingface_hub import HfApi
+        from huggingface_hub.errors import HfHubHTTPError
+
+        try:
+            HfApi(token=arguments.hub_token).whoami()
+        except HfHubHTTPError as error:
+            raise ConfigError(f"--push_to_hub: the hub refused the token: {first_line(error)}; run `hf auth login`") from error
+        except (OSError, httpx.HTTPError) as error:
+            raise ConfigError(f"--push_to_hub: the hub does not answer: {first_line(error)}; or leave it out") from error
+
+
+def check_adapters(module: torch.nn.Module, model: ModelConfig) -> None:
+    """Every module that adapters are asked for is there (peft passes over those that are not). Raises ConfigError."""
+    if not model.use_peft:
+        return
+    names = [name for name, _ in module.named_modules()]
+    last = sorted({name.rsplit(".", 1)[-1] for name in names if name})
+    for flag in ("lora_target_modules", "lora_modules_to_save"):
+        wanted = getattr(model, flag)
+        for target in [] if wanted is None or isinstance(wanted, str) else wanted:
+            if not any(name == target or name.endswith(f".{target}") for name in names):
+                raise ConfigError(f"--{flag} {target}: the model has no module of this name{nearest(target, last)}")
+        if flag == "lora_target_modules" and wanted and "lm_head" in (wanted if not isinstance(wanted, str) else [wanted]):
+            raise ConfigError("--lora_target_modules lm_head: TRL would not train adapters of it; leave it out")
+
+
+def check_enough(n_samples: int, arguments: GRPOConfig, what: str) -> None:
+    """There are as many samples as one generation takes prompts. Raises ConfigError."""
+    batch = int(arguments.generation_batch_size or 0)
+    wanted = batch // int(arguments.num_generations or 1)
+    if n_samples < wanted:
+        raise ConfigError(
+            f"{what} holds {n_samples} training samples, but a generation takes {wanted} prompts ({batch} completions,"
+            f" {arguments.num_generations} of each): not one step could be made; use a smaller batch or more samples"
+        )
+
+
+def resume_changes(checkpoint: Path | None, values: Sequence[tuple[str, Any, Any]] = ()) -> list[str]:
+    """What is another way in a resumed run than in the one that wrote the checkpoint: the number of processes, and options
+    (name, then, now)."""
+    if checkpoint is None:
+        return []
+    now, lines = int(PartialState().num_processes), []
+    then = len(list(checkpoint.glob("rng_state*.pth")))
+    if then and then != now:
+        lines.append(
+            f"{checkpoint.name} was saved by {then} process{'' if then == 1 else 'es'}, this run has {now}: a step has"
+            f" {now}/{then} of the completions, samples come in another order, what is left of a generation is sampled anew,"
+            " random numbers begin anew. Weights, optimizer and step count go on"
+        )
+    lines += [f"--{name} was {before}, is {after} now" for name, before, after in values if before != after]
+    return lines
