@@ -181,7 +181,7 @@ def test_check_names_every_bad_row(tmp_path, rows, capsys):
         (0, "outside the 112x112 image"),
         (2, "meta.image_size is [50, 50]"),
         (4, "no such label"),
-        (6, "cannot be read"),
+        (6, "cannot read image"),
     ):
         assert any(repr(rows[index]["id"]) in line and word in line for line in found.err.splitlines()), word
     assert "6 of 10 rows are good" in found.out

@@ -9,17 +9,24 @@ import math
 import sys
 from collections import Counter
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from tqdm.auto import tqdm
 
 from vlrl.bench.check_rows import row_fault
 from vlrl.bench.check_spellings import other_spellings
-from vlrl.data.images import ImageError, open_image
+from vlrl.data.image_checks import decode_problem, image_index, shown_sizes, size_problem
 from vlrl.data.sample_files import read_samples
+from vlrl.data.special_tokens import USUAL, written_tokens
 from vlrl.rewards import REWARDS, load_reward
 from vlrl.rewards.scoring import score_rows
 from vlrl.schema import Prediction, Reward, Sample, Task
 from vlrl.tasks import KNOWN, is_built_in, load_tasks
 from vlrl.tasks.evaluate import measure
 from vlrl.tasks.rubric import FORMS, answer_problem_of, choose, own_specs, try_once
+
+if TYPE_CHECKING:
+    from vlrl.bench.check_model import ModelCheck
 
 ROUNDING = {"px": 1e-3, "norm1000": 0.05, "norm1": 0.01}
 """What writing the reference answer in a coordinate convention may cost of a reward."""
@@ -33,16 +40,24 @@ def check_data(args: argparse.Namespace) -> int:
     sizes: Counter[str] = Counter()
     tasks = {**KNOWN, **{task.name: task for task in load_tasks(args.task)}} if args.task else KNOWN
     samples = read_samples(args.data, args.image_root)
-    for sample in samples:
+    model = _model(args, tasks)
+    spelled = [(sample.id, found) for sample in samples if (found := written_tokens(sample, USUAL))]
+    for sample in tqdm(samples, desc=f"checking {args.data}", disable=True if len(samples) < 2000 else None, leave=False):
         counts[sample.task] += 1
         problem = row_problem(sample, tasks, args.coords, sizes)
-        if problem:
-            bad.append(f"{args.data} (id {sample.id!r}): {problem}")
+        line = f"{args.data} (id {sample.id!r}): {problem}" if problem else None
+        if line is None and model is not None:
+            line = model.problem(sample)
+        bad += [line] if line else []
+    bad += model.overlong() if model is not None else []
     for name, n in counts.items():
         print(f"{name:16} {n} row{'s' * (n != 1)}")
     if sizes:
         (commonest, n), n_sizes = sizes.most_common(1)[0], len(sizes)
         print(f"{'images':16} {sum(sizes.values())} in {n_sizes} size{'s' * (n_sizes != 1)}, most often {commonest} ({n})")
+    if spelled:
+        (key, tokens), n = spelled[0], f"{len(spelled)} row{'s' * (len(spelled) != 1)}"
+        print(f"{'special tokens':16} {n}, the first: {key!r} ({', '.join(tokens)}); shown to models as text")
     for line in bad:
         print(f"bad: {line}", file=sys.stderr)
     without = [name for name in counts if name in tasks and tasks[name].oracle is None]
@@ -53,26 +68,28 @@ def check_data(args: argparse.Namespace) -> int:
     return 1 if bad else 0
 
 
+def _model(args: argparse.Namespace, tasks: Mapping[str, Task]) -> ModelCheck | None:
+    if not args.model_name_or_path:
+        return None
+    from vlrl.bench.check_model import model_check  # imports torch
+
+    return model_check(args, tasks)
+
+
 def row_problem(sample: Sample, tasks: Mapping[str, Task], coords: str, sizes: Counter[str]) -> str | None:
     """What is wrong with one row, or None. `sizes` counts the sizes of the images seen."""
     task = tasks.get(sample.task)
     if task is None:
         return f"no task is named {sample.task!r}; give the file that defines it: --task my_task.py"
     meta = {**sample.meta, "coords": sample.meta.get("coords", coords)}
-    for index, path in enumerate(sample.images):
-        try:
-            width, height = open_image(path).size
-        except ImageError as error:
-            return str(error)
-        except ValueError as error:
-            return f"image {path} cannot be read: {error}"
-        sizes[f"{width}x{height}"] += 1
-        if index == int(meta.get("image_index", 0)):
-            stated = meta.setdefault("image_size", [width, height])
-            if list(stated) != [width, height]:
-                return f"meta.image_size is {list(stated)}, but {path} is {[width, height]}"
-    sample = dataclasses.replace(sample, meta=meta)
     try:
+        shown = shown_sizes(sample)
+        if image_problem := size_problem(sample, shown) or decode_problem(sample):
+            return image_problem
+        sizes.update(f"{width}x{height}" for width, height in shown)
+        if shown:
+            meta["image_size"] = list(shown[image_index(sample)])
+        sample = dataclasses.replace(sample, meta=meta)
         problem = row_fault(sample) if is_built_in(task) else None
         problem = problem or answer_problem_of(task, sample)
         if problem is None and not is_built_in(task):

@@ -14,6 +14,7 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
+from vlrl.bench.before_run import check_before_run
 from vlrl.bench.engines import Engine, Failure, check_world, load_engine
 from vlrl.bench.log import Log
 from vlrl.bench.report import check_folder, report_results
@@ -38,6 +39,7 @@ def run(args: argparse.Namespace) -> int:
     first_stage = suite.stages[0]({})
     lost = {sample.id: (sample.task, gone) for sample in first_stage if (gone := missing_file(sample)) is not None}
     refuse_missing(lost, len(first_stage), args.allow_missing)
+    check_before_run(suite, first_stage, lost, of_tasks=entry_of(args.task) is None)
     if args.dry_run:
         print(f"{suite.name}: {len(first_stage)} samples of {suite.source.description} to ask first; flags and data are fine")
         return 0

@@ -154,6 +154,8 @@ def load_inputs(
     processor.tokenizer.padding_side = "left"
     if name not in TINY_NAMES:
         check_inputs(name, processor, config)
+    if processor.tokenizer.pad_token_id is None:
+        processor.tokenizer.pad_token = processor.tokenizer.eos_token  # as TRL does
     return ModelInputs(processor, config, name, coords, reason)
 
 

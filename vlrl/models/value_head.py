@@ -24,6 +24,7 @@ from vlrl.data.step_values import prompt_text
 from vlrl.models.load import LoadedModel, load_model, special_token_pattern
 from vlrl.models.names import ModelError
 from vlrl.models.value_head_files import HEAD_CONFIG, HEAD_WEIGHTS, has_head
+from vlrl.models.whole_files import load_weights, safetensors_problem
 
 STEP_END = "\n"
 """What ends a step's text; the head reads the last token of the step with it."""
@@ -86,8 +87,12 @@ def save_head(model: StepValueModel, folder: Path, about: Mapping[str, Any]) -> 
 
 
 def load_head(model: StepValueModel, folder: Path) -> None:
-    """Raises ModelError where the head was trained on a model of another width."""
+    """Raises ModelError where the head cannot be read whole, or was trained on a model of another width."""
+    if problem := safetensors_problem(folder / HEAD_WEIGHTS):
+        raise ModelError(problem)
     state = load_file(folder / HEAD_WEIGHTS)
+    if sorted(state) != ["bias", "weight"] or state["weight"].ndim != 2:
+        raise ModelError(f"{folder / HEAD_WEIGHTS} holds {', '.join(sorted(state))}, not the weight and bias of a value head")
     width = state["weight"].shape[1]
     if width != model.value_head.in_features:
         raise ModelError(f"{folder}: the value head takes {width} numbers, the model gives {model.value_head.in_features}")
@@ -95,7 +100,7 @@ def load_head(model: StepValueModel, folder: Path) -> None:
 
 
 def load_backbone(folder: Path, dtype: torch.dtype) -> Any:
-    return AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype)
+    return load_weights(AutoModelForImageTextToText, str(folder), dtype=dtype)
 
 
 def load_prm(name: str, **options: Any) -> tuple[StepValueModel, LoadedModel]:

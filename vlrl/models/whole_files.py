@@ -16,6 +16,7 @@ from pickle import UnpicklingError
 from typing import Any
 
 import torch
+from jinja2 import TemplateError
 from PIL import Image
 from safetensors import SafetensorError
 
@@ -23,12 +24,12 @@ from vlrl.models.names import TINY_NAMES, ModelError, model_name_problem
 
 LOAD_ERRORS = (
     *(OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, EOFError, ImportError, AssertionError),
-    *(RecursionError, UnpicklingError, SafetensorError, zipfile.BadZipFile),
+    *(RecursionError, UnpicklingError, SafetensorError, zipfile.BadZipFile, TemplateError),
 )
 """What reading a damaged or foreign file raises, by the libraries that read it. `tokenizers` raises plain `Exception`."""
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 INDEX_SUFFIX = ".index.json"
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model", "tokenizer_config.json", "tekken.json")
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model", "tekken.json")
 PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
 _LFS = b"version https://git-lfs"
 _MAX_HEADER_BYTES = 100_000_000
@@ -108,7 +109,11 @@ def _header(path: Path) -> tuple[dict[str, Any], int, int]:
         if n > size - 8:
             raise ValueError(f"it is cut off within its header: {size:,} bytes")
         file.seek(8)
-        header = json.loads(file.read(n))
+        text = file.read(n)
+    try:
+        header = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError("its header cannot be read") from error
     entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
     return entries, 8 + n + max((entry["data_offsets"][1] for entry in entries.values()), default=0), size
 
@@ -200,10 +205,16 @@ def load_weights(kind: Any, name: str, **options: Any) -> Any:
     log.addFilter(_is_no_report)
     try:
         with one_line(name, "its weights cannot be loaded"):
-            model, info = kind.from_pretrained(name, output_loading_info=True, **options)
+            model, info = kind.from_pretrained(name, output_loading_info=True, ignore_mismatched_sizes=True, **options)
     finally:
         log.removeFilter(_is_no_report)
-    missing = sorted(info["missing_keys"])
+    missing, others = sorted(info["missing_keys"]), sorted(info["mismatched_keys"])
+    if others:
+        key, found, wanted = others[0]
+        raise ModelError(
+            f"{name}: {len(others)} of its weights have other shapes than its config.json says, the first: {key} of"
+            f" {tuple(found)} for {tuple(wanted)}; weights and config.json are of different models"
+        )
     if missing:
         n_all = len(model.state_dict())
         raise ModelError(
@@ -229,6 +240,8 @@ def check_inputs(name: str, processor: Any, config: Any) -> None:
     with one_line(name, "a prompt with an image cannot be made of it (chat template, tokenizer, image processor)"):
         text = processor.apply_chat_template(words, add_generation_prompt=True, tokenize=False)
         made = processor(text=[text], images=[[Image.new("RGB", (64, 64))]], add_special_tokens=False)
+    if processor.tokenizer.eos_token_id is None:
+        raise ModelError(f"{name}: its tokenizer has no end-of-sequence token; tokenizer_config.json is missing or incomplete")
     wanted, token = getattr(config, "image_token_id", None), getattr(processor, "image_token", None)
     if isinstance(wanted, int) and isinstance(token, str):
         found = processor.tokenizer.convert_tokens_to_ids(token)

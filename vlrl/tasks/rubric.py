@@ -20,6 +20,8 @@ FORMS = ("json_format", "think_answer_format", "rec_format", "vision_r1_format",
 """Rewards on form alone come last, so that `--reward_weights` reads: what is right, then how it is written."""
 STAND_IN = "<think>t</think><answer>a</answer>"
 """Stands for a completion where no reference answer is known."""
+WITHOUT_ANSWERS = ("", "no tags and no answer")
+"""Completions that every run has some of, and that a user's reward or metric is tried on too."""
 
 
 @dataclass(frozen=True)
@@ -111,14 +113,19 @@ def try_once(rubric: Rubric, samples: Iterable[Sample]) -> None:
         if task.name not in tried and not task.parallel(sample):
             prediction = Prediction(sample.id, text, 1, False)
             rows = measure(task, [sample], [prediction])
+            for other in () if is_built_in(task) else WITHOUT_ANSWERS:
+                measure(task, [sample], [Prediction(sample.id, other, 1, True)])
             numbers(task, rows)
             extra_of(task, rows)
             boxes_of(task, sample, prediction)
         tried |= {task.name, *(reward.name for reward in waiting)}
         for reward in waiting:
-            if "network" not in reward.needs:
-                base = [0.0] if "base" in reward.needs else None
-                score_rows(reward, [text], [sample], 0, [1], base)
+            if "network" in reward.needs:
+                continue
+            base = [0.0] if "base" in reward.needs else None
+            # A user's function that reads tags fails on a completion without any, which every run has.
+            for tried_text in [text] if reward.name in REWARDS else [text, *WITHOUT_ANSWERS]:
+                score_rows(reward, [tried_text], [sample], 0, [1], base)
 
 
 def answer_problem_of(task: Task, sample: Sample) -> str | None:

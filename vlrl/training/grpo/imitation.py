@@ -299,7 +299,7 @@ class GuidedThoughts(FreshGroups):
         ]
         prompt_ids, _, fields = super(SharedGroups, self)._tokenize_prompts(prompts)
         special = special_token_pattern(self.processing_class)
-        plain = [without_special_tokens(record.target, special) for record in records]  # a corrector may write anything
+        plain = [without_special_tokens(record.target or "", special) for record in records]  # a corrector may write anything
         targets = [list(self._tokenizer(text, add_special_tokens=False).input_ids) for text in plain]
         kept = [self._imitated(record, ids) for record, ids in zip(records, targets, strict=True)]
         if self._guide.options.clone == "full":
