@@ -172,6 +172,8 @@ def prepare(config: Config, say: Callable[..., None], words: Sequence[str]) -> T
     preflight.check_start(config.grpo, config.model, opened.path)
     rows = run_data.read_data(config)
     rubric = run_data.choose_rubric(config, rows)
+    if PartialState().is_main_process:
+        preflight.check_endpoints(rubric.rewards, config.guide)
     finished_sft = opened.path / "sft" / "final"
     inputs = inputs_of(config, str(finished_sft) if opened.resuming and finished_sft.is_dir() else None)
     data, notes = run_data.prepare_data(config, rows, inputs)

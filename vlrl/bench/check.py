@@ -56,8 +56,8 @@ def check_data(args: argparse.Namespace) -> int:
         (commonest, n), n_sizes = sizes.most_common(1)[0], len(sizes)
         print(f"{'images':16} {sum(sizes.values())} in {n_sizes} size{'s' * (n_sizes != 1)}, most often {commonest} ({n})")
     if spelled:
-        (key, tokens), n = spelled[0], f"{len(spelled)} row{'s' * (len(spelled) != 1)}"
-        print(f"{'special tokens':16} {n}, the first: {key!r} ({', '.join(tokens)}); shown to models as text")
+        (key, tokens), rows = spelled[0], f"{len(spelled)} row{'s' * (len(spelled) != 1)}"
+        print(f"{'special tokens':16} {rows}, the first: {key!r} ({', '.join(tokens)}); shown to models as text")
     for line in bad:
         print(f"bad: {line}", file=sys.stderr)
     without = [name for name in counts if name in tasks and tasks[name].oracle is None]

@@ -30,6 +30,8 @@ LOAD_ERRORS = (
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 INDEX_SUFFIX = ".index.json"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model", "tekken.json")
+TOKENIZER_SETTINGS = ("tokenizer_config.json",)
+"""Without it transformers takes the end of a sequence for another token."""
 PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
 _LFS = b"version https://git-lfs"
 _MAX_HEADER_BYTES = 100_000_000
@@ -62,6 +64,8 @@ def one_line(name: str, what: str) -> Iterator[None]:
 
 def json_problem(path: Path) -> str | None:
     """Why a file is no JSON object, or None."""
+    if not path.is_file():
+        return f"{path} is missing"
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
@@ -97,25 +101,28 @@ def _header(path: Path) -> tuple[dict[str, Any], int, int]:
     size = path.stat().st_size
     with path.open("rb") as file:
         start = file.read(len(_LFS))
-        if start == _LFS:
-            raise ValueError("it is a Git LFS pointer, not the weights; get them by `git lfs pull`")
-        if start[:2] == b"PK" or start[:1] == b"\x80":
-            raise ValueError("it is a pickle of PyTorch under the name of a safetensors file; save it as safetensors")
         n = int.from_bytes(start[:8], "little")
-        if size < 8:
-            raise ValueError(f"it is cut off: it has {size} bytes")
-        if n > _MAX_HEADER_BYTES:
-            raise ValueError("it is no safetensors file")
-        if n > size - 8:
-            raise ValueError(f"it is cut off within its header: {size:,} bytes")
         file.seek(8)
-        text = file.read(n)
+        text = file.read(n) if n <= min(size - 8, _MAX_HEADER_BYTES) else b""
+    if size < 8:
+        raise ValueError(f"it is cut off: it has {size} bytes")
     try:
         header = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ValueError("its header cannot be read") from error
+        raise ValueError(_no_header(start, n, size)) from error
     entries = {name: entry for name, entry in header.items() if name != "__metadata__"}
     return entries, 8 + n + max((entry["data_offsets"][1] for entry in entries.values()), default=0), size
+
+
+def _no_header(start: bytes, n: int, size: int) -> str:
+    """What a file is that has no header of safetensors. `n`: the length of the header, if it were one."""
+    if start == _LFS:
+        return "it is a Git LFS pointer, not the weights; get them by `git lfs pull`"
+    if start[:2] in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
+        return "it is a pickle of PyTorch under the name of a safetensors file; save it as safetensors"
+    if n > _MAX_HEADER_BYTES:
+        return "it is no safetensors file"
+    return f"it is cut off within its header: {size:,} bytes" if n > size - 8 else "its header cannot be read"
 
 
 def pickle_problem(path: Path) -> str | None:
@@ -187,7 +194,8 @@ def check_files(name: str) -> None:
         raise ModelError(problem)
     problems = [json_problem(path) for path in sorted(folder.glob("*.json"))]
     problems.append(weights_problem(folder))
-    for what, files in (("tokenizer", TOKENIZER_FILES), ("image processor", PROCESSOR_FILES)):
+    needed = {"tokenizer": TOKENIZER_FILES, "tokenizer settings": TOKENIZER_SETTINGS, "image processor": PROCESSOR_FILES}
+    for what, files in needed.items():
         if not any((folder / file).is_file() for file in files):
             again = "copy the folder again, or copy these files from the model it was trained from"
             problems.append(f"{folder} has no {what}: there is no {' or '.join(files[:2])}; {again}")

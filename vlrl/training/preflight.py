@@ -7,10 +7,13 @@ an optimizer made of its flags, a folder that is written to, a tracker or a hub 
 from __future__ import annotations
 
 import os
+import socket
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 import httpx
 import torch
@@ -18,8 +21,13 @@ from accelerate import PartialState
 from transformers import GenerationConfig, Trainer, TrainingArguments, get_scheduler
 from trl import GRPOConfig, ModelConfig  # type: ignore[attr-defined]
 
+from vlrl.data.masking import without_secrets
 from vlrl.data.name_values import nearest
+from vlrl.gtr.options import GuideOptions
 from vlrl.models.whole_files import LOAD_ERRORS, first_line
+from vlrl.rewards.chat_client import EndpointError, base_url
+from vlrl.rewards.judge import check_judge
+from vlrl.schema import Reward
 from vlrl.training.options import ConfigError
 
 NETWORK_TIMEOUT_S = 10.0
@@ -50,9 +58,9 @@ def check_device(arguments: TrainingArguments, model: ModelConfig) -> None:
     """The number formats and the attention that flags name work on this device. Raises ConfigError."""
     on_cuda = torch.cuda.is_available() and not arguments.use_cpu
     device = torch.cuda.get_device_name() if on_cuda else "the CPU"
-    if arguments.bf16 and on_cuda and not torch.cuda.is_bf16_supported(including_emulation=False):
+    if arguments.bf16 and on_cuda and not torch.cuda.is_bf16_supported():
         raise ConfigError(f"--bf16: {device} has no bfloat16; use --fp16, or --bf16 false")
-    if arguments.fp16 and not torch.accelerator.is_available():
+    if arguments.fp16 and (arguments.use_cpu or not torch.accelerator.is_available()):
         raise ConfigError(f"--fp16: {device} does not train in float16; leave it out")
     named = str(model.attn_implementation)
     if named.startswith("flash_attention") and not on_cuda:
@@ -61,12 +69,12 @@ def check_device(arguments: TrainingArguments, model: ModelConfig) -> None:
 
 def check_optimizer(arguments: TrainingArguments) -> None:
     """The optimizer and the schedule that flags name can be made. Raises ConfigError."""
-    weight = torch.nn.Linear(2, 2)
+    weight = torch.nn.Parameter(torch.zeros(2, 2))  # drawn ones would move the random numbers of the run
     try:
         kind, options = Trainer.get_optimizer_cls_and_kwargs(arguments)
         if arguments.deepspeed or "galore" in arguments.optim or "apollo" in arguments.optim or "lomo" in arguments.optim:
             return  # made of the model's own modules
-        optimizer = kind(weight.parameters(), **options)
+        optimizer = kind([weight], **options)
     except LOAD_ERRORS as error:
         words = " ".join(f"--{name} {getattr(arguments, name)}" for name in ("optim", "optim_args") if getattr(arguments, name))
         raise ConfigError(f"{words}: this optimizer cannot be made: {first_line(error)}") from error
@@ -127,6 +135,30 @@ def check_reachable(arguments: TrainingArguments) -> None:
             raise ConfigError(f"--push_to_hub: the hub refused the token: {first_line(error)}; run `hf auth login`") from error
         except (OSError, httpx.HTTPError) as error:
             raise ConfigError(f"--push_to_hub: the hub does not answer: {first_line(error)}; or leave it out") from error
+
+
+def check_endpoints(rewards: Sequence[Reward], guide: GuideOptions) -> None:
+    """A judge answers one question, and the address of a corrector takes connections (a question would count as one of its
+    calls). Raises ConfigError."""
+    for reward in rewards:
+        try:
+            check_judge(reward)
+        except EndpointError as error:
+            raise ConfigError(str(error)) from error
+    if not guide.corrects or not guide.corrector.startswith("model:"):
+        return
+    address = base_url("" if guide.endpoint is None else guide.endpoint.url)
+    parts = urlsplit(address)
+    if parts.hostname is None or getproxies():
+        return  # refused elsewhere; a proxy makes the connections
+    try:
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        socket.create_connection((parts.hostname, port), NETWORK_TIMEOUT_S).close()
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"--corrector {guide.corrector}: {without_secrets(address)} takes no connections: {first_line(error)}; start the"
+            " server, or check --corrector_url"
+        ) from error
 
 
 def check_adapters(module: torch.nn.Module, model: ModelConfig) -> None:

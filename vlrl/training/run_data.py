@@ -124,7 +124,7 @@ def prepare_data(config: Config, data: RunData, loaded: ModelInputs) -> tuple[Ru
         data = dataclasses.replace(data, train=Samples(len(known), known.__getitem__), held_out=held_out)
     say_length = fit_length(config, loaded, data)
     data, skipped = without_overlong(config, data, known, lengths, loaded)
-    return dataclasses.replace(data, length=say_length), [*skipped, *_notes(config, data, known)]
+    return dataclasses.replace(data, length=say_length), [*skipped, *_notes(config, data)]
 
 
 def prompt_limit(config: Config, loaded: ModelInputs) -> tuple[int | None, str]:
@@ -179,10 +179,11 @@ def without_overlong(
     return dataclasses.replace(data, train=train, held_out=parts[1]), lines
 
 
-def _notes(config: Config, data: RunData, known: Sequence[Sample]) -> list[str]:
+def _notes(config: Config, data: RunData) -> list[str]:
     """What rows hold that a person should know before training: special tokens, and images that cannot be decoded. Raises
     SampleError for held-out images, which every measurement needs."""
     notes = []
+    known = data.known(config)
     written = [sample for sample in [*known, *data.held_out] if KEY in sample.meta]
     if written:
         first = written[0]

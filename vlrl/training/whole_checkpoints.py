@@ -53,11 +53,10 @@ def checkpoint_problem(folder: Path) -> str | None:
 
 
 def _weights(folder: Path) -> str | None:
-    settings = folder / "adapter_config.json"
-    if not settings.is_file():
-        found = weights_problem(folder)
+    if (folder / "adapter_config.json").is_file():
+        found = json_problem(folder / "adapter_config.json") or weights_problem(folder, ADAPTERS)
     else:
-        found = json_problem(settings) or weights_problem(folder, ADAPTERS)
+        found = json_problem(folder / "config.json") or weights_problem(folder)
     if found is None and (folder / HEAD_WEIGHTS).is_file():
         found = file_problem(folder / HEAD_WEIGHTS)
     return found

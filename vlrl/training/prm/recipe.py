@@ -38,6 +38,7 @@ from vlrl.training.prm.config import PrmRun
 from vlrl.training.prm.drawing import draw_loss_and_calibration, draw_step_values
 from vlrl.training.prm.measuring import Measured, measure_values
 from vlrl.training.prm.options import TASK
+from vlrl.training.prm.row_checks import check_solutions
 from vlrl.training.prm.trainer import PrmTrainer, Records
 from vlrl.training.sft import MuonWithAdamW
 from vlrl.training.stop_callback import StopAtStepEnd
@@ -80,6 +81,8 @@ def train_value_model(config: PrmRun, say: Say, words: Sequence[str] = ()) -> No
     data = read_solutions(config)
     trusted = config.prm.trust_remote_code
     inputs = weights.start_inputs(config.model, config.run, trust_remote_code=trusted, coords="px")
+    if config.run.data:
+        check_solutions([*data.train, *data.held_out], inputs, config.run.data, config.training.seed)
     loaded = weights.load_start(config.model, config.training, trust_remote_code=trusted, inputs=inputs)
     preflight.check_adapters(loaded.model, config.model)
     run_folder.check_disk(weights.disk_bytes(loaded, config.training, config.model.use_peft), opened.path)
