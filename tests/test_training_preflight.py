@@ -12,6 +12,7 @@ from vlrl.schema import sample_to_json
 from vlrl.tasks import TASKS
 from vlrl.training import flag_checks, preflight
 from vlrl.training.options import ConfigError
+from vlrl.training.run_folder import RunFolder
 
 
 def arguments(tmp_path, **values):
@@ -78,11 +79,13 @@ def test_fewer_samples_than_one_generation_takes(tmp_path):
 
 def test_a_resumed_run_says_what_another_number_of_processes_changes(tmp_path):
     (tmp_path / "rng_state.pth").write_bytes(b"")
-    assert preflight.resume_changes(tmp_path) == preflight.resume_changes(None) == []
+    opened = RunFolder(tmp_path.parent, str(tmp_path), resuming=True)
+    assert preflight.resume_notes(opened) == preflight.resume_notes(RunFolder(tmp_path, None, resuming=False)) == []
     for i in range(4):
         (tmp_path / f"rng_state_{i}.pth").write_bytes(b"")
     (tmp_path / "rng_state.pth").unlink()
-    (line,) = preflight.resume_changes(tmp_path)
+    noted, line = preflight.resume_notes(RunFolder(tmp_path.parent, str(tmp_path), resuming=True, note="passed over"))
+    assert noted == "passed over"
     assert "was saved by 4 processes, this run has 1" in line
     assert "1/4 of the completions" in line
 
@@ -130,7 +133,7 @@ def test_overlong_prompts_are_refused_with_their_rows_by_training_and_check(rows
     code, _, err = run_train(*words, "--max_prompt_length", "300")
     assert code == 2
     assert re.search(
-        r"1 of 12 prompts of \S+ are longer than 300 tokens \(--max_prompt_length\); the first: 'r5' \(\d+ tokens\)", err
+        r"1 of 12 prompts of \S+ are longer than 300 tokens \(--max_prompt_length\); the first: 'r5' \([\d,]+ tokens\)", err
     )
     assert "--overlong_prompts skip" in err
     code, _, err = run_train(*words, "--max_completion_length", "4096")

@@ -46,7 +46,7 @@ DAMAGES = {
     "state cut": (cut("trainer_state.json", 20), "trainer_state.json is damaged"),
     "state empty": (cut("trainer_state.json", 0), "trainer_state.json is damaged: it is empty"),
     "state of nothing": (lambda f: (f / "trainer_state.json").write_text("{}"), "it states no global_step"),
-    "state lost": (lost("trainer_state.json"), "is no checkpoint: there is no trainer_state.json in it"),
+    "state lost": (lost("trainer_state.json"), "is not a checkpoint: there is no trainer_state.json in it"),
 }
 
 

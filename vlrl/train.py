@@ -195,6 +195,8 @@ def prepare(config: Config, say: Callable[..., None], words: Sequence[str]) -> T
     around = _around(config, opened.path, loaded)
     corrector = make_corrector(config, opened.path, say)
     run_folder.settle_config(config.values, opened, say)
+    for line in preflight.resume_notes(opened):
+        say(banner.banner_line("note", line))
     say(banner.banner_line("config", str(opened.path / "config.yaml")))
     events = EventLog(opened.path if PartialState().is_main_process else None, read_stop_on(config.run.stop_on))
     return TrainingRun(config, say, opened, loaded, data, rubric, around, corrector, events)
@@ -313,7 +315,7 @@ def finish_trained(run: TrainingRun, trainer: Trainer, reference: str, trained: 
     if has_final and has_answers:
         run.measure("after")
     elif trained == final:
-        run.loaded = load(run.config, str(final))
+        run.loaded = load(run.config, inputs_of(run.config, str(final)))
         run.measure("after")
     else:
         trainer.load_weights(str(trained))

@@ -17,6 +17,8 @@ from transformers import Trainer
 from transformers.trainer_utils import get_last_checkpoint, rotate_checkpoints
 
 from vlrl.data.files import disk_is_full, free_mib
+from vlrl.models.names import ModelError
+from vlrl.models.whole_files import load_weights, one_line
 from vlrl.training import stopping
 
 PARTIAL = ".partial"
@@ -147,11 +149,27 @@ class WholeCheckpoints(Trainer):
         models come back the way they are loaded elsewhere, by `from_pretrained`.
         """
         target = self.accelerator.unwrap_model(self.model if model is None else model)
-        if self.is_fsdp_enabled or hasattr(target, "peft_config"):
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
-            return
-        saved = type(target).from_pretrained(resume_from_checkpoint, dtype=next(target.parameters()).dtype)
-        target.load_state_dict(saved.state_dict(), strict=True)
+        has_adapters = (Path(resume_from_checkpoint) / "adapter_config.json").is_file()
+        if has_adapters != hasattr(target, "peft_config") and not self.is_fsdp_enabled:
+            held, wanted = ("adapters", "all weights") if has_adapters else ("all weights", "adapters")
+            raise ModelError(
+                f"{resume_from_checkpoint} holds {held}, this run trains {wanted} (--use_peft); go on with the flags that the"
+                " run was started with"
+            )
+        with one_line(resume_from_checkpoint, "its weights do not fit this run's model"):
+            if self.is_fsdp_enabled or has_adapters:
+                super()._load_from_checkpoint(resume_from_checkpoint, model)
+                return
+            saved = load_weights(type(target), resume_from_checkpoint, dtype=next(target.parameters()).dtype)
+            target.load_state_dict(saved.state_dict(), strict=True)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        with one_line(str(checkpoint), "its optimizer's state does not fit; is --optim another one now?"):
+            super()._load_optimizer_and_scheduler(checkpoint)
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        with one_line(str(checkpoint), "the states of its random generators cannot be read"):
+            super()._load_rng_state(checkpoint)
 
     def _issue_warnings_after_load(self, load_result: Any) -> None:
         """Weights that were not found are no matter for a warning."""

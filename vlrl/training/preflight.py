@@ -29,6 +29,8 @@ from vlrl.rewards.chat_client import EndpointError, base_url
 from vlrl.rewards.judge import check_judge
 from vlrl.schema import Reward
 from vlrl.training.options import ConfigError
+from vlrl.training.run_folder import RunFolder
+from vlrl.training.whole_checkpoints import saved_by
 
 NETWORK_TIMEOUT_S = 10.0
 
@@ -187,18 +189,15 @@ def check_enough(n_samples: int, arguments: GRPOConfig, what: str) -> None:
         )
 
 
-def resume_changes(checkpoint: Path | None, values: Sequence[tuple[str, Any, Any]] = ()) -> list[str]:
-    """What is another way in a resumed run than in the one that wrote the checkpoint: the number of processes, and options
-    (name, then, now)."""
-    if checkpoint is None:
-        return []
-    now, lines = int(PartialState().num_processes), []
-    then = len(list(checkpoint.glob("rng_state*.pth")))
+def resume_notes(opened: RunFolder) -> list[str]:
+    """What a person must know of a run that goes on: checkpoints that were passed over, and what another number of processes
+    changes. Options that differ are named elsewhere (`vlrl.training.run_folder.settle_config`)."""
+    notes = [opened.note] if opened.note else []
+    now, then = int(PartialState().num_processes), 0 if opened.checkpoint is None else saved_by(Path(opened.checkpoint))
     if then and then != now:
-        lines.append(
-            f"{checkpoint.name} was saved by {then} process{'' if then == 1 else 'es'}, this run has {now}: a step has"
+        notes.append(
+            f"{opened.checkpoint} was saved by {then} process{'' if then == 1 else 'es'}, this run has {now}: a step has"
             f" {now}/{then} of the completions, samples come in another order, what is left of a generation is sampled anew,"
             " random numbers begin anew. Weights, optimizer and step count go on"
         )
-    lines += [f"--{name} was {before}, is {after} now" for name, before, after in values if before != after]
-    return lines
+    return notes

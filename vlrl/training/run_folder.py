@@ -25,10 +25,11 @@ from vlrl.data.files import write_json_lines, write_whole
 from vlrl.schema import Prediction
 from vlrl.tasks.evaluate import versions
 from vlrl.training import stopping
-from vlrl.training.checkpoints import PARTIAL, last_checkpoint, write_together
+from vlrl.training.checkpoints import PARTIAL, write_together
 from vlrl.training.metrics_log import drop_after, steps_of_ended_training
 from vlrl.training.options import ConfigError
 from vlrl.training.run_lock import FolderInUse, lock_folder
+from vlrl.training.whole_checkpoints import checkpoint_problem, newest_whole
 
 RESUME_LAST = ("true", "last", "1", "yes")
 CONFIG_FILE = "config.yaml"
@@ -47,6 +48,8 @@ class RunFolder:
     resuming: bool
     is_named: bool = False
     """Whether the checkpoint was named on the command line: then the run goes on from it, whatever was trained after it."""
+    note: str = ""
+    """What a person must know of newer checkpoints that were passed over."""
 
     @property
     def step(self) -> int:
@@ -69,8 +72,10 @@ def open_run(arguments: TrainingArguments, name: str, words: Sequence[str] = ())
     checkpoint: str | None = None
     is_named = wanted is not None and wanted.lower() not in RESUME_LAST
     if wanted is not None and is_named:
-        if not (Path(wanted) / "trainer_state.json").is_file():
-            raise ConfigError(f"--resume_from_checkpoint {wanted}: not a checkpoint (no trainer_state.json in it)")
+        if problem := checkpoint_problem(Path(wanted)):
+            whole = newest_whole(Path(wanted).resolve().parent).path
+            hint = f"; the newest whole checkpoint of its run is {whole}" if whole else ""
+            raise ConfigError(f"--resume_from_checkpoint {wanted}: {problem}{hint}")
         checkpoint = wanted
         named = named or str(Path(wanted).resolve().parent)
     elif wanted is not None and not named:
@@ -87,15 +92,22 @@ def open_run(arguments: TrainingArguments, name: str, words: Sequence[str] = ())
     _hold(path)
     if wanted is None and (path / CONFIG_FILE).exists():
         raise _already_holds(path)
+    note = ""
     if wanted is not None and checkpoint is None:
-        checkpoint = last_checkpoint(named)
+        found = newest_whole(path)
+        checkpoint, note = found.path, found.note
+        if checkpoint is None and found.damaged:
+            raise ConfigError(
+                f"--resume_from_checkpoint {wanted}: no checkpoint of {path} is whole: {'; '.join(found.damaged)}. Copy"
+                " them again, or start anew in another --output_dir"
+            )
     arguments.output_dir = str(path)
     stopping.current().folder = path
     stopping.current().go_on = stopping.resume_command(words, path)
     if wanted is not None and PartialState().is_main_process:
         clear_partial(path)
     PartialState().wait_for_everyone()
-    return RunFolder(path, checkpoint, resuming=wanted is not None, is_named=is_named)
+    return RunFolder(path, checkpoint, resuming=wanted is not None, is_named=is_named, note=note)
 
 
 def _already_holds(path: Path) -> ConfigError:

@@ -25,7 +25,7 @@ from vlrl.models.vision_encoder import freeze_vision as freeze
 from vlrl.models.vision_encoder import with_targets
 from vlrl.schema import Task
 from vlrl.training import stopping
-from vlrl.training.checkpoints import WholeCheckpoints, last_checkpoint, step_of, write_together
+from vlrl.training.checkpoints import WholeCheckpoints, step_of, write_together
 from vlrl.training.events import EventLog
 from vlrl.training.finite import check_weights, remedies
 from vlrl.training.flight_recorder import RunFacts
@@ -35,6 +35,7 @@ from vlrl.training.recorded_steps import RecordedSteps
 from vlrl.training.stop_callback import StopAtStepEnd
 from vlrl.training.trackers import guarded_trackers
 from vlrl.training.unused_weights import decide_search, has_pixels, leaves_weights_unused, with_vision_zeros
+from vlrl.training.whole_checkpoints import newest_whole
 
 
 class MuonWithAdamW(torch.optim.Optimizer):
@@ -139,7 +140,10 @@ def supervise(
     (`vlrl.models.inputs.SFT_TARGETS`). `events`: where its events go. Goes on from a checkpoint in `folder`, which a request to
     stop and `save_minutes` leave there. Raises Stopped, and RunStopped where a number is not finite or the disk is full.
     """
-    checkpoint = last_checkpoint(folder)
+    found = newest_whole(folder)
+    checkpoint = found.path
+    if found.damaged and PartialState().is_main_process:
+        print(f"note      {found.note if checkpoint else '; '.join(found.damaged) + '. The stage begins anew'}", flush=True)
     PartialState().wait_for_everyone()
     write_together(folder.parent, "sft/", lambda: _begin(folder, checkpoint))
     if freeze_vision:

@@ -41,7 +41,7 @@ def checkpoint_problem(folder: Path) -> str | None:
     """What is missing from a checkpoint or damaged in it, naming the file; None for a whole one."""
     state = folder / STATE
     if not state.is_file():
-        return f"{folder} is no checkpoint: there is no {STATE} in it"
+        return f"{folder} is not a checkpoint: there is no {STATE} in it"
     if problem := json_problem(state):
         return problem
     step = json.loads(state.read_text(encoding="utf-8")).get("global_step")

@@ -92,6 +92,8 @@ def train_value_model(config: PrmRun, say: Say, words: Sequence[str] = ()) -> No
     say(loss_line(config))
     say(banner.memory_line(loaded, config.model.use_peft))
     run_folder.settle_config(config.values, opened, say)
+    for line in preflight.resume_notes(opened):
+        say(banner.banner_line("note", line))
     say(banner.banner_line("config", str(opened.path / "config.yaml")))
     model = with_head(config, loaded, say)
     encoder = Encoder(loaded)

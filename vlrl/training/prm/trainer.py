@@ -15,6 +15,7 @@ from transformers.trainer_callback import ProgressCallback
 
 from vlrl.data.step_values import StepRecord, weights
 from vlrl.models.value_head import Encoded, Encoder, StepValueModel, load_backbone, load_head, save_head
+from vlrl.models.whole_files import one_line
 from vlrl.training.checkpoints import WholeCheckpoints, write_together
 from vlrl.training.metrics_log import append_row
 from vlrl.training.progress import VALUE_COLUMNS, StepLog
@@ -137,11 +138,12 @@ class PrmTrainer(RecordedSteps, WholeCheckpoints):
         folder = Path(resume_from_checkpoint)
         target: StepValueModel = self.accelerator.unwrap_model(self.model if model is None else model)
         backbone: Any = target.backbone
-        if hasattr(backbone, "peft_config"):
-            from peft import load_peft_weights, set_peft_model_state_dict
+        with one_line(resume_from_checkpoint, "its weights do not fit this run's model"):
+            if hasattr(backbone, "peft_config"):
+                from peft import load_peft_weights, set_peft_model_state_dict
 
-            set_peft_model_state_dict(backbone, load_peft_weights(str(folder), device="cpu"))
-        else:
-            saved = load_backbone(folder, next(backbone.parameters()).dtype)
-            backbone.load_state_dict(saved.state_dict(), strict=True)
-        load_head(target, folder)
+                set_peft_model_state_dict(backbone, load_peft_weights(str(folder), device="cpu"))
+            else:
+                saved = load_backbone(folder, next(backbone.parameters()).dtype)
+                backbone.load_state_dict(saved.state_dict(), strict=True)
+            load_head(target, folder)
