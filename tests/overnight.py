@@ -1,6 +1,6 @@
 """The figures of a trusted night: what was tried in numbers, and how often it failed.
 
-    python tests/overnight.py [fuzz kills stops disk endpoints page probes keys] [--seed 0] [--n N]
+    python tests/overnight.py [fuzz kills stops disk endpoints page probes keys damage] [--seed 0] [--n N]
 
 Each part prints rows `what | tries | failed | notes`. Not a test of pytest: together the parts take most of an hour on two cores.
 """
@@ -35,9 +35,10 @@ PARTS = {
     "page": "overnight_page",
     "probes": "overnight_probes",
     "keys": "overnight_keys",
+    "damage": "overnight_damage",
 }
 """Part -> its module, which has `run(n, seed) -> list[Row]`."""
-USUAL_N = {"fuzz": 120_000, "kills": 100, "stops": 40, "disk": 20, "endpoints": 20, "page": 50, "probes": 60, "keys": 1}
+USUAL_N = {"fuzz": 120_000, "kills": 100, "stops": 40, "disk": 20, "endpoints": 20, "page": 50, "probes": 60, "keys": 1, "damage": 200}
 
 
 def main() -> int:

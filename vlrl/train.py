@@ -179,6 +179,7 @@ def prepare(config: Config, say: Callable[..., None], words: Sequence[str]) -> T
     data, notes = run_data.prepare_data(config, rows, inputs)
     if "grpo" in config.stages:
         preflight.check_enough(data.train.n, config.grpo, str(config.run.data or "the synthetic set"))
+    around = _around(config, opened.path, inputs)
     loaded = load(config, inputs)
     preflight.check_adapters(loaded.model, config.model)
     run_folder.check_disk(weights.disk_bytes(loaded, config.grpo, config.model.use_peft), opened.path)
@@ -192,7 +193,6 @@ def prepare(config: Config, say: Callable[..., None], words: Sequence[str]) -> T
     say(banner.example_lines(first, config.tasks[first.task]))
     say(banner.steps_line(config, n_processes(), data.length))
     say(banner.memory_line(loaded, config.model.use_peft))
-    around = _around(config, opened.path, loaded)
     corrector = make_corrector(config, opened.path, say)
     run_folder.settle_config(config.values, opened, say)
     for line in preflight.resume_notes(opened):
@@ -212,11 +212,11 @@ def load(config: Config, inputs: ModelInputs) -> LoadedModel:
     return weights.load_start(config.model, config.grpo, trust_remote_code=config.grpo.trust_remote_code, inputs=inputs)
 
 
-def _around(config: Config, folder: Path, loaded: LoadedModel) -> before_after.Around | None:
+def _around(config: Config, folder: Path, inputs: ModelInputs) -> before_after.Around | None:
     """The benchmarks of this run, their flags and data checked. Raises ConfigError."""
     if not config.bench.names:
         return None
-    around = before_after.Around(config, folder, loaded.coords, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    around = before_after.Around(config, folder, inputs.coords, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
     if PartialState().is_main_process:
         around.check()
     return around
