@@ -40,6 +40,7 @@ from trl import get_peft_config  # type: ignore[attr-defined]
 from trl.models import unwrap_model_for_generation  # type: ignore[attr-defined]
 
 from vlrl.data.files import write_json_lines
+from vlrl.data.masking import guard_console, masked, masked_command
 from vlrl.models.inputs import ImageError
 from vlrl.models.load import LoadedModel, ModelInputs
 from vlrl.models.names import TINY_NAMES, ModelError
@@ -51,7 +52,7 @@ from vlrl.training import benchmark_after as before_after
 from vlrl.training.checkpoints import RunStopped, write_together
 from vlrl.training.config import Config, parse
 from vlrl.training.console import refuse
-from vlrl.training.correctors import make_corrector, make_probe
+from vlrl.training.correctors import make_corrector, make_probe, start_judges
 from vlrl.training.endings import refuse_failed, refuse_stopped
 from vlrl.training.events import EVENTS_FILE, EventLog, read_events, read_stop_on
 from vlrl.training.flags import with_underscores
@@ -71,6 +72,8 @@ def main(argv: list[str] | None = None) -> int:
     """Parse, train, report. Returns the process' exit code: 0 done, 1 stopped on the way, 2 could not start, 75 stopped by
     `--max_hours`, 130 by Ctrl-C, 143 by SIGTERM."""
     words = sys.argv[1:] if argv is None else argv
+    guard_console()
+    sys.argv[1:] = masked_command(sys.argv[1:])  # trackers keep it
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     with stopping.StopRequests() as stop:
         try:
@@ -99,7 +102,7 @@ def run_words(words: list[str]) -> int:
         return refuse(f"error: {error}", 2)
     except TaskError as error:  # on any process: another may not have met it
         if not first:
-            print(f"stopped: {error}", file=sys.stderr, flush=True)
+            print(f"stopped: {masked(str(error))}", file=sys.stderr, flush=True)
         return refuse(f"stopped: {error}", 1)
     except (RunStopped, ImageError) as error:
         return refuse(f"stopped: {error}", 1)
@@ -194,6 +197,7 @@ def prepare(config: Config, say: Callable[..., None], words: Sequence[str]) -> T
     say(banner.steps_line(config, n_processes(), data.length))
     say(banner.memory_line(loaded, config.model.use_peft))
     corrector = make_corrector(config, opened.path, say)
+    start_judges(rubric, opened.path, say)
     run_folder.settle_config(config.values, opened, say)
     for line in preflight.resume_notes(opened):
         say(banner.banner_line("note", line))
@@ -273,6 +277,7 @@ def grpo_stage(run: TrainingRun) -> None:
         episodes=run.data.episodes,
         curriculum=None if config.curriculum is None else Curriculum(*config.curriculum),
         events=run.events,
+        on_endpoint_failure=config.run.on_endpoint_failure,
     )
     trained = run_folder.trained_weights(opened, trainer.planned_steps()) if opened.resuming else None
     PartialState().wait_for_everyone()
@@ -354,8 +359,7 @@ def write_report(run: TrainingRun) -> str:
     if (thoughts := report.thought_changes(rows)) is not None:
         summary["thoughts"] = thoughts
         notes += [f"thoughts collapsed: {thoughts['collapsed']}"] if thoughts["collapsed"] else []
-    if totals := report.corrector_totals(rows):
-        summary["corrector"] = totals
+    summary |= report.endpoint_totals(rows)
     found = read_events(folder / EVENTS_FILE)
     summary["events"] = [{key: row[key] for key in ("stage", "step", "event")} for row in found]
     notes += report.events_noted(found, folder)

@@ -18,6 +18,15 @@ def whole_text(text: str) -> str:
     return text
 
 
+def is_whole(value: Any) -> bool:
+    """Whether every text in a value of JSON is whole."""
+    if isinstance(value, str):
+        return value.isascii() or whole_text(value) == value
+    if isinstance(value, dict):
+        return all(is_whole(key) and is_whole(one) for key, one in value.items())
+    return all(map(is_whole, value)) if isinstance(value, list) else True
+
+
 def whole_json(value: Any) -> Any:
     """A value of JSON, every text in it whole."""
     if isinstance(value, str):

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from vlrl.bench.vilbench.judging import CONTEXTS
 from vlrl.data.files import disk_is_full, free_mib
+from vlrl.data.masking import address_problem, guard_console, masked
 from vlrl.schema import ANSWER_FORMATS, BOX_FORMATS, COORDS
 from vlrl.training.flags import with_underscores
 from vlrl.training.stopping import Stopped, StopRequests
@@ -24,8 +25,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit code: 0 done, 1 bad rows or hackable rewards were found, requests failed or the disk is full, 2 the
     input cannot be used, 130 stopped by Ctrl-C, 143 by SIGTERM (`speed` has codes of its own)."""
     args = parse_command(sys.argv[1:] if argv is None else argv)
+    guard_console()
     with StopRequests() as stop:
         try:
+            refuse_keys_in_addresses(args)
             return int(args.run(args))
         except Stopped as stopped:
             return _stopped(f" by {stopped.request.why}", stop.go_on, stopped.request.code)
@@ -38,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 return _stopped(why, stop.go_on, 1)
             if isinstance(error, RuntimeError):
                 raise
-            print(f"error: {error}", file=sys.stderr)
+            print(f"error: {masked(str(error))}", file=sys.stderr)
             return 2
 
 
@@ -46,8 +49,16 @@ def _stopped(why: str, go_on: str, code: int) -> int:
     """Say why a command ended early, and how it goes on where it keeps what it has done. Returns `code`."""
     if os.environ.get("RANK", "0") == "0":
         kept = f". The answers so far are kept; the same command goes on: {go_on}" if go_on else ""
-        print(f"stopped{why}{kept}", file=sys.stderr, flush=True)
+        print(masked(f"stopped{why}{kept}"), file=sys.stderr, flush=True)
     return code
+
+
+def refuse_keys_in_addresses(args: argparse.Namespace) -> None:
+    """Raises ValueError for a flag whose address holds a key or password."""
+    for name, value in vars(args).items():
+        problem = address_problem(name, value)
+        if problem is not None:
+            raise ValueError(f"--{name}: {problem}")
 
 
 def parse_command(words: Sequence[str]) -> argparse.Namespace:

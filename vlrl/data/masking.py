@@ -1,11 +1,12 @@
 """Keys and passwords are never written: `masked` takes them out of every text that leaves the program, to a file or a screen.
 
 Secret are the values of environment variables and options named like a key, user and password or a query of an address, and
-what has the form of a well-known key. Not here: who writes what. No secret is kept anywhere but in the environment.
+what has the form of a well-known key. Not here: who writes what.
 """
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import sys
@@ -27,14 +28,13 @@ _QUERY_WORDS = _SECRET_WORDS | {"auth", "sig", "signature", "code", "jwt"}
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
 _HARMLESS = re.compile(r"true|false|none|null|[+-]?[0-9.]+(?:e[+-]?[0-9]+)?|<[^<>]*>|\*+|\$\{?\w+\}?", re.IGNORECASE)
 """Values that are no keys, whatever the name: truth values, numbers, special tokens, names of variables."""
-_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://[^\s\"'<>`]+", re.IGNORECASE)
-_PAIR = re.compile(
-    r"(?P<name>[A-Za-z0-9_-]{0,60}(?:key|token|secret|passw|passphrase|pwd|credential)[A-Za-z0-9_-]{0,60})"
-    r"(?P<sign>[\"']?\s{0,3}[=:]\s{0,3}(?P<quote>[\"']?))(?P<value>[^\s,;&\"'(){}\[\]]+)",
-    re.IGNORECASE,
-)
+_ADDRESS = re.compile(r"(?<![a-z0-9+.-])[a-z][a-z0-9+.-]*+://[^\s\"'<>`]+", re.IGNORECASE)
+_NAME = re.compile(r"(?<![A-Za-z0-9_-])(?P<name>[A-Za-z0-9_-]++)(?P<sign>[\"']?\s{0,3}[=:]\s{0,3}(?P<quote>[\"']?))")
+_VALUE = re.compile(r"[^\s,;&\"'(){}\[\]]+")
 _SCHEME = re.compile(
-    r"(?P<before>\bBearer\s+|\bAuthorization[\"']?\s*[:=]\s*[\"']?(?:[A-Za-z]+\s+)?)(?P<value>[^\s,;\"']{4,})", re.IGNORECASE
+    r"(?P<before>\bBearer\s++|\bAuthorization[\"']?\s*[:=]\s*[\"']?(?:(?:Bearer|Basic|Digest|Token|ApiKey)\s+)?+)"
+    r"(?!\*\*\*)(?P<value>[^\s,;\"']{4,})",
+    re.IGNORECASE,
 )
 _FORMS = re.compile(
     r"\b(?:sk-[\w-]{16,}|hf_\w{20,}|gh[pousr]_\w{20,}|glpat-[\w-]{16,}|AKIA[0-9A-Z]{16}|xox[abprs]-[\w-]{10,}|AIza[\w-]{30,})"
@@ -49,22 +49,37 @@ def is_secret_name(name: str) -> bool:
     return any(word in _SECRET_WORDS and (i == 0 or words[i - 1] not in _OTHER_KEYS) for i, word in enumerate(words))
 
 
-def environment_secrets() -> list[str]:
-    """The values of the environment's keys and tokens, the longest first."""
-    named = {value.strip() for name, value in os.environ.items() if is_secret_name(name)}
+_remembered: set[str] = set()
+
+
+def remember_secret(name: str, value: str) -> None:
+    """Mask an option's value from here on, where the option is named like a key."""
+    if is_secret_name(name) and len(value) >= MIN_KEY_CHARS and not _HARMLESS.fullmatch(value):
+        _remembered.add(value)
+
+
+def without_remembered(text: str) -> str:
+    """The text without the values of `remember_secret`; quick where there are none."""
+    for secret in _remembered:
+        text = text.replace(secret, MASK)
+    return text
+
+
+def known_secrets() -> list[str]:
+    """What `remember_secret` was told and the values of the environment's keys and tokens, the longest first."""
+    named = _remembered | {value.strip() for name, value in os.environ.items() if is_secret_name(name)}
     found = [value for value in named if len(value) >= MIN_KEY_CHARS and not _HARMLESS.fullmatch(value)]
     return sorted(found, key=len, reverse=True)
 
 
 def masked(text: str) -> str:
     """The text without keys and passwords. What was masked already stays as it is."""
-    for secret in environment_secrets():
+    for secret in known_secrets():
         for form in (secret, urllib.parse.quote(secret, safe="")):
             text = text.replace(form, MASK)
     text = _ADDRESS.sub(lambda found: _masked_address(found[0]), text)
     text = _SCHEME.sub(lambda found: found["before"] + MASK, text)
-    text = _PAIR.sub(_masked_pair, text)
-    return _FORMS.sub(MASK, text)
+    return _FORMS.sub(MASK, _without_pairs(text))
 
 
 def masked_value(value: Any, name: str = "") -> Any:
@@ -148,6 +163,15 @@ def address_problem(name: str, value: Any) -> str | None:
     return None
 
 
+def guard_console() -> None:
+    """From here on tracebacks show no key or password, and what is printed cannot fail for a character that the console does
+    not have."""
+    sys.excepthook = masked_traceback
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def masked_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     """In place of `sys.excepthook`: the traceback, without keys and passwords."""
     if not issubclass(kind, KeyboardInterrupt):
@@ -165,18 +189,27 @@ def _masked_address(address: str) -> str:
     def pair(found: re.Match[str]) -> str:
         return f"{found[1]}{found[2]}={MASK}" if _is_query_secret(urllib.parse.unquote(found[2])) else found[0]
 
-    return head + slashes + host + re.sub(r"([?&#;])([^=&#;?]+)=([^&#;]*)", pair, rest[end:])
+    return head + slashes + host + re.sub(r"([?&#;])([^=&#;?]+)=(?!\*\*\*)([^&#;]+)", pair, rest[end:])
 
 
-def _masked_pair(found: re.Match[str]) -> str:
-    name, value = found["name"], found["value"]
-    is_word = ":" in found["sign"] or name.lower() in ("key", "token")  # as in "known: key=value"
-    if not is_secret_name(name) or _HARMLESS.fullmatch(value) or (is_word and not _is_key_like(found)):
-        return found[0]
-    return f"{name}{found['sign']}{MASK}"
+def _without_pairs(text: str) -> str:
+    """The text with the values of `name=value` and `name: value` masked where the name is that of a key."""
+    parts, end = [], 0
+    for found in _NAME.finditer(text):
+        if found.start() < end or not is_secret_name(found["name"]):
+            continue
+        start = found.end()
+        if text[start : start + len(MASK)] != MASK and _is_key(found, text[start : start + 200]):
+            value = _VALUE.match(text, start)
+            parts += [text[end:start], MASK] if value else []
+            end = value.end() if value else end
+    return "".join([*parts, text[end:]])
 
 
-def _is_key_like(found: re.Match[str]) -> bool:
-    """Whether what follows `name:` is a key: in quotes, or long with a digit, and not a word of a sentence ("token: the")."""
-    value = found["value"]
-    return bool(found["quote"]) or (len(value) >= MIN_KEY_CHARS and any(c.isdigit() for c in value))
+def _is_key(name: re.Match[str], after: str) -> bool:
+    """Whether what follows a name is a key, and not a word of a sentence ("a token: the thing", "known: key=value")."""
+    value = _VALUE.match(after)
+    if value is None or _HARMLESS.fullmatch(value[0]):
+        return False
+    is_clear = "=" in name["sign"] and name["name"].lower() not in ("key", "token")
+    return is_clear or bool(name["quote"]) or (len(value[0]) >= MIN_KEY_CHARS and any(c.isdigit() for c in value[0]))

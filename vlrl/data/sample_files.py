@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from vlrl.answers.whole_text import is_whole
 from vlrl.schema import Sample, SampleError, sample_from_json
 
 
@@ -34,6 +35,11 @@ def read_samples(
                 raise SampleError(f"{where}: not a line of UTF-8 JSON: {error}{hint}") from error
             if row is None and not text:
                 continue
+            if not is_whole(row):
+                raise SampleError(
+                    f"{where}: holds half of a surrogate pair (\\ud800 to \\udfff), which no tokenizer, file or page can"
+                    " hold; write the whole character, or leave it out"
+                )
             sample = sample_from_json(row, where, root)
             if sample.id in line_of:
                 raise SampleError(f"{where}: id {sample.id!r} was used on line {line_of[sample.id]}; ids must be unique")

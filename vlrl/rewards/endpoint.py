@@ -61,7 +61,7 @@ class Limits:
 
 
 @dataclass
-class Batch:
+class Questions:
     """Questions that are asked together. They share `timeout_s` for each round of `n_parallel`, and one more."""
 
     n: int
@@ -72,7 +72,7 @@ class Batch:
     """Whether each question to an endpoint failed."""
 
 
-_batch: ContextVar[Batch | None] = ContextVar("the batch of questions under way", default=None)
+_batch: ContextVar[Questions | None] = ContextVar("the batch of questions under way", default=None)
 _never = threading.Event()
 
 
@@ -110,6 +110,8 @@ class Endpoint:
         self.n_dead_batches = 0
         """Batches in a row in which every question failed."""
         self.last_why = ""
+        self.is_spent = False
+        """Whether its budget was reached."""
         self._slots = threading.BoundedSemaphore(limits.n_parallel)
         self._not_before = -math.inf
         self._lock = threading.Lock()
@@ -125,7 +127,7 @@ class Endpoint:
     def ask(self, exchange: Callable[[], T]) -> tuple[T, int]:
         """What `exchange` returns, and the number of tries. It makes requests by `call` and raises EndpointError for a reply
         that cannot be used, which is another try. Raises Unanswered."""
-        batch = _batch.get() or Batch(1, self.clock())
+        batch = _batch.get() or Questions(1, self.clock())
         with self._slots:
             try:
                 found = self._tried(exchange, batch)
@@ -143,7 +145,7 @@ class Endpoint:
         with asking(len(items), self.limits.n_parallel, self.clock) as run:
             return run(ask, items)
 
-    def _tried(self, exchange: Callable[[], T], batch: Batch) -> tuple[T, int]:
+    def _tried(self, exchange: Callable[[], T], batch: Questions) -> tuple[T, int]:
         why = ""
         for attempt in range(1, self.limits.n_tries + 1):
             try:
@@ -153,6 +155,7 @@ class Endpoint:
             try:
                 found = exchange()
             except LimitReached as reached:
+                self.is_spent = True
                 self.breaker.give_way(is_test)
                 self.report_once(f"{self.name}: {reached}; no more requests", "limit")
                 raise Unanswered(str(reached), attempt - 1, again=False) from reached
@@ -178,7 +181,7 @@ class Endpoint:
                 self._sleep(wait_s, batch)
         raise AssertionError("the last try returns or raises")
 
-    def _enter(self, batch: Batch) -> bool:
+    def _enter(self, batch: Questions) -> bool:
         """Waits for this process' turn to make a try. Returns whether it tests the endpoint after a pause. Raises Paused."""
         gives_up = self.limits.gives_up_after
         if gives_up is not None and self.breaker.n_pauses >= gives_up:
@@ -210,10 +213,10 @@ class Endpoint:
 
     # ---- time
 
-    def _bound_s(self, batch: Batch) -> float:
+    def _bound_s(self, batch: Questions) -> float:
         return self.limits.timeout_s * (math.ceil(batch.n / self.limits.n_parallel) + 1)
 
-    def _deadline(self, batch: Batch) -> float:
+    def _deadline(self, batch: Questions) -> float:
         """When the batch ends, by the clock. A single question has as long as its tries take."""
         if batch.n == 1 or self.limits.waits == "always":
             return math.inf
@@ -222,10 +225,10 @@ class Endpoint:
             started = max(started, self.breaker.paused_until)  # it has waited for the end of the pause
         return started + self._bound_s(batch)
 
-    def _left_s(self, batch: Batch) -> float:
+    def _left_s(self, batch: Questions) -> float:
         return self._deadline(batch) - self.clock()
 
-    def _sleep(self, seconds: float, batch: Batch) -> None:
+    def _sleep(self, seconds: float, batch: Questions) -> None:
         if self._own_sleep is not None:
             self._own_sleep(seconds)
         elif batch.over.wait(seconds):
@@ -298,7 +301,7 @@ def asking(
 ) -> Iterator[Callable[[Callable[[Any], Any], Sequence[Any]], list[Any]]]:
     """A batch of `n` questions: gives `run(ask, items)`, which calls `ask` side by side and keeps the order. However it ends,
     no thread of it goes on asking."""
-    batch = Batch(n, clock())
+    batch = Questions(n, clock())
     token = _batch.set(batch)
     pool = ThreadPoolExecutor(max(1, min(n, n_parallel)), thread_name_prefix="questions")
 

@@ -10,6 +10,7 @@ import types
 import typing
 from typing import Any
 
+from vlrl.data.masking import address_problem, remember_secret
 from vlrl.data.name_values import split_pairs
 from vlrl.schema import Reward
 
@@ -58,6 +59,10 @@ def _value(reward: str, parameter: inspect.Parameter, text: str) -> Any:
             if math.isfinite(number):
                 return number
         elif kind is str:
+            problem = address_problem(parameter.name, text)
+            if problem is not None:
+                raise ValueError(f"reward {reward}: {parameter.name}={problem}")
+            remember_secret(parameter.name, text)
             return text
     allowed = " or ".join(
         "/".join(typing.get_args(kind)) if typing.get_origin(kind) is typing.Literal else getattr(kind, "__name__", str(kind))

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from vlrl.answers.kind import answer_kinds
+from vlrl.data.masking import without_remembered
 from vlrl.rewards.endpoint import asking
 from vlrl.schema import Reward, Sample, Score, TaskError
 
@@ -188,7 +189,7 @@ def as_trl(
             scores[row] = score
         if log_extra is not None:
             log_extra(f"{reward.name}/answer", [_logged(score.answer) for score in scores])
-            log_extra(f"{reward.name}/why", [score.why for score in scores])
+            log_extra(f"{reward.name}/why", [without_remembered(score.why) for score in scores])
         if log_metric is not None and scores:
             applied = [score for score in scores if score.value is not None]
             log_metric(f"rewards/{reward.name}/none_ratio", 1 - len(applied) / len(scores))

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from vlrl.answers.read import read_span
+from vlrl.answers.whole_text import whole_text
 from vlrl.data.files import write_whole
 from vlrl.metrics.accuracy import image_key, means
 from vlrl.metrics.bootstrap import bootstrap_mean
@@ -116,10 +117,10 @@ def _row(task: Task, sample: Sample, prediction: Prediction, result: Result) -> 
         image=image_key(sample),
         parts=result.parts,
         outcome="unparsed" if not result.is_read else "right" if value >= 1 else "wrong" if value <= 0 else "partly",
-        ground_truth=as_text(sample.answer),
-        answer="" if result.answer is None else result.answer,
+        ground_truth=whole_text(as_text(sample.answer)),
+        answer="" if result.answer is None else whole_text(str(result.answer)),
         confidence=None if task.is_episode(sample) else stated_confidence(prediction.completion),
-        completion=prediction.completion,
+        completion=whole_text(prediction.completion),
         data=result.data,
     )
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from vlrl.data.masking import MASK, address_problem
 from vlrl.data.name_values import nearest
 from vlrl.gtr import options as gtr_options
 from vlrl.gtr.options import GuideConfig, GuideOptions, read_curriculum, read_guide
@@ -167,11 +168,21 @@ def read_words(
             raise ConfigError(f"--{name}: give a value")
         else:
             n_wanted = len(taken) if known[name].is_list else 1
+            refuse_keys(name, taken[:n_wanted])
             found[name] = _value(known[name], taken[:n_wanted])
         extra += taken[n_wanted:]
     if extra:
         raise ConfigError(f"unexpected words on the command line: {' '.join(extra)}")
     return found
+
+
+def refuse_keys(name: str, words: Any, source: str = "") -> None:
+    """Raises ConfigError where an option's value holds an address with a key or password, or one that was masked."""
+    problem = address_problem(name, words)
+    if problem is None and any(MASK in word for word in words if isinstance(word, str)):
+        problem = f"{MASK} stands for a key or password, which no run writes down; give it again"
+    if problem is not None:
+        raise ConfigError(f"--{name}{source}: {problem}")
 
 
 def _value(option: Option, words: Sequence[str]) -> Any:
@@ -186,6 +197,7 @@ def check_keys(files: FileValues, known: Mapping[str, Option]) -> None:
     for key, value in files.values.items():
         if key not in known:
             raise ConfigError(f"unknown option {key!r} in {files.sources[-1]}{nearest(key, known)}")
+        refuse_keys(key, value if isinstance(value, list) else [value], f" in {files.sources[-1]}")
         choices = known[key].choices
         if choices and value is not None and str(value) not in choices:
             raise ConfigError(f"{key}: {value} in {files.sources[-1]}: must be one of {', '.join(choices)}")

@@ -7,6 +7,7 @@ Everything that can be known to be wrong is refused here, before data or weights
 from __future__ import annotations
 
 import enum
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
@@ -92,6 +93,7 @@ def parse(argv: Sequence[str]) -> Config:
     if grpo.save_only_model and grpo.resume_from_checkpoint:
         raise ConfigError("--save_only_model leaves no optimizer state: such a run cannot --resume_from_checkpoint")
     refuse_best_model(grpo)
+    keep_token_out(grpo)
     return Config(
         run=run,
         grpo=grpo,
@@ -149,6 +151,14 @@ def refuse_best_model(arguments: TrainingArguments) -> None:
         raise ConfigError("--load_best_model_at_end is not supported: the last weights are measured and kept")
     if arguments.enable_jit_checkpoint:
         raise ConfigError("--enable_jit_checkpoint: leave it out; every run saves a checkpoint at SIGTERM anyway")
+
+
+def keep_token_out(arguments: TrainingArguments) -> None:
+    """`--hub_token` goes where huggingface_hub looks for it, the environment's HF_TOKEN: the arguments are written into every
+    checkpoint and given to trackers."""
+    if arguments.hub_token:
+        os.environ["HF_TOKEN"] = arguments.hub_token
+        arguments.hub_token = None
 
 
 def _refuse(message: str) -> NoReturn:

@@ -10,6 +10,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from vlrl.data.masking import masked
+
 
 def check_flags(words: Sequence[str]) -> int | None:
     """Check a training run's flags without importing a library. Returns the exit code where it ends here, after `--help` or a
@@ -32,6 +34,7 @@ def refuse(message: str, code: int) -> int:
     torchrun ends with a traceback of its own for every exit code but 0, which no program under it can change; with the message
     in its error file, the last lines of that say the cause again. `vlrl train` prints the message alone.
     """
+    message = masked(message)
     if os.environ.get("LOCAL_RANK", "0") == "0":
         print(message, file=sys.stderr, flush=True)
     if file := os.environ.get("TORCHELASTIC_ERROR_FILE"):

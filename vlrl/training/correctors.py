@@ -1,8 +1,8 @@
-"""The corrector that a run names, and the probe of how much its thoughts follow the image: made here, used by the trainer."""
+"""The corrector that a run names, where its judges count, and the probe of how much its thoughts follow the image: made here,
+used by the trainer."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +20,9 @@ from vlrl.models.load import LoadedModel, load_model
 from vlrl.models.names import ModelError
 from vlrl.rewards.budget import share_of
 from vlrl.rewards.chat_client import DEFAULT_BASE, base_url
+from vlrl.rewards.endpoint import api_key_of
+from vlrl.rewards.judge import Place, is_judge, place_judges
+from vlrl.tasks.rubric import Rubric
 from vlrl.training.config import Config
 from vlrl.training.options import ConfigError
 
@@ -45,7 +48,7 @@ def make_corrector(config: Config, folder: Path, say: Callable[[str], None] = pr
 
 def _remote(options: RemoteOptions, folder: Path, say: Callable[[str], None]) -> RemoteCorrector:
     """The endpoint's corrector in this process, its cache and counts in `folder`; of limits it has its process' share."""
-    if base_url(options.url) == DEFAULT_BASE and not os.environ.get("OPENAI_API_KEY"):
+    if base_url(options.url) == DEFAULT_BASE and not api_key_of("corrector_url"):
         raise ConfigError(
             f"--corrector model:{options.model}: give --corrector_url (or set OPENAI_API_BASE); {DEFAULT_BASE} would need"
             " OPENAI_API_KEY"
@@ -63,6 +66,13 @@ def _remote(options: RemoteOptions, folder: Path, say: Callable[[str], None]) ->
         return RemoteCorrector(own, report=say)
     except ValueError as error:
         raise ConfigError(str(error)) from error
+
+
+def start_judges(rubric: Rubric, folder: Path, say: Callable[[str], None] = print) -> None:
+    """Where the judges among a run's rewards report and keep their counts: in its folder."""
+    state = PartialState()
+    counts = folder / "judge" if any(map(is_judge, rubric.rewards)) else None
+    place_judges(Place(say, counts, state.process_index, state.num_processes))
 
 
 def checkpoint_writer(config: Config, name: str) -> Callable[[Sequence[Request]], list[str]]:

@@ -83,6 +83,13 @@ class RunConfig:
         default="auto",
         metadata={"help": "Run a group's prompt and image once: auto (where possible), on (or refuse to run), off."},
     )
+    on_endpoint_failure: Literal["skip", "stop"] = field(
+        default="skip",
+        metadata={
+            "help": "A judge or corrector behind an endpoint that does not answer: skip (such rows have no score or correction;"
+            " after 10 batches in a row without any score the run ends), or stop (the run ends at the first such batch)."
+        },
+    )
     stop_on: str | None = field(
         default=None,
         metadata={"help": "End the run, with a checkpoint, at one of these events (names with commas, or any; events.jsonl)."},

@@ -79,7 +79,7 @@ def metric_column(line: str, head: str, key: str, form: str = ".3f") -> Column:
 
 def grpo_columns(rewards: Sequence[str]) -> tuple[Column, ...]:
     """The reward with its spread over a batch, each reward by itself, and what warns of trouble: groups that teach nothing,
-    completions that were cut off."""
+    completions that were cut off, rows that an endpoint has given nothing so far."""
     return (
         metric_column("reward", "reward", "reward"),
         metric_column("std", "std", "reward_std"),
@@ -88,6 +88,8 @@ def grpo_columns(rewards: Sequence[str]) -> tuple[Column, ...]:
         metric_column("replaced", "replaced", "dynamic_sampling/replaced", "g"),
         metric_column("length", "tokens", "completions/mean_length", ".1f"),
         metric_column("truncated", "trunc.", "completions/clipped_ratio"),
+        metric_column("judge failed", "judge failed", "judge/failed", "g"),
+        metric_column("corrector failed", "corr. failed", "corrector/failed", "g"),
     )
 
 

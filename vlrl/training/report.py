@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from vlrl.data.files import read_json_object, write_whole
 from vlrl.data.images import open_images
+from vlrl.data.masking import masked_command
 from vlrl.gtr.diagnostics import CollapseRule
 from vlrl.schema import Boxes, Prediction, Row, Sample, Task
 from vlrl.tasks.evaluate import Evaluation, as_text, boxes_of, git_revision, table, versions
@@ -51,7 +52,7 @@ def run_summary(
         "train_seconds": round(seconds, 1),
         "versions": versions(),
         "git": git_revision(),
-        "command": " ".join(["vlrl/train.py", *sys.argv[1:]]),
+        "command": " ".join(["vlrl/train.py", *masked_command(sys.argv[1:])]),
         "headline": headline,
         **{name: evaluation.to_json() for name, evaluation in evaluations.items()},
         "n_unparsed": evaluations["after"].n_unparsed,
@@ -89,7 +90,7 @@ def events_noted(events: Sequence[Mapping[str, Any]], folder: Path) -> list[str]
 
 CARD_EVENTS = "\n## Events\n\n"
 THOUGHTS = "thoughts/"
-CORRECTOR = "corrector/"
+ENDPOINTS = ("corrector", "judge")
 
 
 def thought_changes(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
@@ -106,11 +107,15 @@ def thought_changes(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     return {"first": first, "last": last, "collapsed": rule.why(first, last), "rule": asdict(rule)}
 
 
-def corrector_totals(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Totals of a corrector behind an endpoint: requests, cached replies, failures, cost. Empty for other correctors."""
-    counted = (row for row in reversed(rows) if any(key.startswith(CORRECTOR) for key in row))
-    last: Mapping[str, Any] = next(counted, {})
-    return {key.removeprefix(CORRECTOR): value for key, value in last.items() if key.startswith(CORRECTOR)}
+def endpoint_totals(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+    """Totals of the endpoints that a run asked, by what they are for: requests, cached replies, failures, cost, seconds."""
+    found: dict[str, dict[str, float]] = {}
+    for name in ENDPOINTS:
+        counted = (row for row in reversed(rows) if any(key.startswith(f"{name}/") for key in row))
+        last: Mapping[str, Any] = next(counted, {})
+        if last:
+            found[name] = {key.partition("/")[2]: value for key, value in last.items() if key.startswith(f"{name}/")}
+    return found
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from accelerate.utils import broadcast_object_list
 from transformers import TrainingArguments
 
 from vlrl.data.files import write_json_lines, write_whole
+from vlrl.data.masking import MASK, masked_command, masked_value
 from vlrl.schema import Prediction
 from vlrl.tasks.evaluate import versions
 from vlrl.training import stopping
@@ -168,14 +169,17 @@ def changed_options(path: Path, values: Mapping[str, Any]) -> list[str]:
 
 def write_config(values: Mapping[str, Any], folder: Path) -> None:
     """`config.yaml`: everything that was set, the command and the versions; `--config` on it repeats the run."""
-    head = [f"# {' '.join(shlex.quote(word) for word in ['vlrl/train.py', *sys.argv[1:]])}"]
+    head = [f"# {shlex.join(['vlrl/train.py', *masked_command(sys.argv[1:])])}"]
     head += [f"# {name} {version}" for name, version in versions().items()]
     write_whole(folder / CONFIG_FILE, "\n".join(head) + "\n" + config_text(values))
 
 
 def config_text(values: Mapping[str, Any]) -> str:
-    """What was set as YAML, without the options that name one run's folder."""
-    values = {key: v for key, v in values.items() if key not in OF_ONE_START}
+    """What was set as YAML, without the options that name one run's folder, and without keys and passwords: options that are
+    one are left out, others hold `vlrl.data.masking.MASK` in its place."""
+    left_out = set(OF_ONE_START)
+    left_out |= {key for key, value in values.items() if masked_value(value, key) == MASK}
+    values = masked_value({key: v for key, v in values.items() if key not in left_out})
     return str(yaml.safe_dump(values, sort_keys=True, allow_unicode=True))
 
 

@@ -286,4 +286,4 @@ def resume_command(words: Sequence[str], folder: Path | str) -> str:
             skip = False
         else:
             skip = False
-    return shlex.join([*kept, "--output_dir", str(folder), "--resume_from_checkpoint", "true"])
+    return shlex.join([*masked_command(kept), "--output_dir", str(folder), "--resume_from_checkpoint", "true"])

@@ -34,7 +34,8 @@ from vlrl.training.events import Event, EventLog
 from vlrl.training.finite import LARGEST
 from vlrl.training.flight_recorder import LastBatch, RewardFacts, RunFacts
 from vlrl.training.grpo.dynamic_sampling_rules import remembering
-from vlrl.training.grpo.episodes import Curriculum, Episodes
+from vlrl.training.grpo.endpoint_failures import EndpointFailures
+from vlrl.training.grpo.episodes import Curriculum
 from vlrl.training.grpo.imitation import Guide
 from vlrl.training.grpo.resume import KeptGenerations
 from vlrl.training.metrics_log import append_row
@@ -47,7 +48,7 @@ NOT_SAMPLED = ("probability tensor contains", "device-side assert")
 assertion go to the console and other faults have the same name."""
 
 
-class Trainer(RecordedSteps, WholeCheckpoints, KeptGenerations, Episodes):
+class Trainer(RecordedSteps, WholeCheckpoints, KeptGenerations, EndpointFailures):
     """`GRPOTrainer` on `Samples`, each with the prompt of its own task, scored by vlrl's rewards.
 
     `base`: the reward whose value those that need one build on. `applies`: which reward scores which sample (default: each one
@@ -55,7 +56,8 @@ class Trainer(RecordedSteps, WholeCheckpoints, KeptGenerations, Episodes):
     equal rewards are replaced (0: off). `freeze_vision`: train the language model only. `group_shared`: run prompts and images
     once a group where that is possible ("auto"), or refuse to run otherwise ("on", raises NotShared), or never ("off").
     `guide`: how thoughts are corrected, imitated and weighed. `episodes`: the samples are episodes. `curriculum`: easier deals
-    first. `events`: where the run's events go.
+    first. `events`: where the run's events go. `on_endpoint_failure`: "skip" or "stop", see
+    `vlrl.training.grpo.endpoint_failures`.
     """
 
     def __init__(
@@ -76,6 +78,7 @@ class Trainer(RecordedSteps, WholeCheckpoints, KeptGenerations, Episodes):
         episodes: bool = False,
         curriculum: Curriculum | None = None,
         events: EventLog | None = None,
+        on_endpoint_failure: str = "skip",
     ) -> None:
         self._banned = vision_token_ids(loaded)
         kwargs: dict[str, Any] = dict(args.generation_kwargs or {})  # type: ignore[arg-type]  # a str only before it is parsed
@@ -107,6 +110,7 @@ class Trainer(RecordedSteps, WholeCheckpoints, KeptGenerations, Episodes):
         self.record_to(events, RunFacts("grpo", ranges, args.max_completion_length, moves))
         self._banned_set = frozenset(self._banned)
         self._started: tuple[float, int] | None = None
+        self._start_asking(on_endpoint_failure, rewards)
         self._start_sampling(dynamic_sampling)
         self._start_sharing(group_shared, by_row=episodes)
         self._start_guiding(guide, tasks, rewards)
