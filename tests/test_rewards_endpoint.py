@@ -172,9 +172,9 @@ def test_a_batch_runs_side_by_side_and_keeps_the_order():
         time.sleep(0.05 * (4 - item))
         return item
 
-    with asking(4, 4) as run:
+    with asking(4, 4) as batch:
         start = time.monotonic()
-        assert run(slow, range(4)) == [0, 1, 2, 3]
+        assert batch.all(slow, range(4)) == [0, 1, 2, 3]
         assert time.monotonic() - start < 0.4
 
 

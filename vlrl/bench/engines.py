@@ -13,7 +13,7 @@ import hashlib
 import io
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from functools import partial
 from importlib.util import find_spec
 from itertools import islice
@@ -25,7 +25,7 @@ from vlrl.data.masking import without_secrets
 from vlrl.data.special_tokens import USUAL, as_plain_text, with_written_tokens
 from vlrl.envs.cards.playing import play_episodes
 from vlrl.rewards.chat_client import ChatReply, EndpointError
-from vlrl.rewards.endpoint import Endpoint, Limits
+from vlrl.rewards.endpoint import Endpoint, Limits, asking
 from vlrl.schema import Prediction, Sample, SampleError, Task
 
 Limit = Callable[[Sample], int]
@@ -200,12 +200,16 @@ class Server(_SingleProcess):
 
     def answers(self, tasks: Mapping[str, Task], samples: Sequence[Sample], limit: Limit) -> Answers:
         waiting = iter(samples)
-        with ThreadPoolExecutor(self.n_at_once) as pool:
-            running = {pool.submit(self._ask, tasks, one, limit(one)) for one in islice(waiting, self.n_at_once)}
+
+        def ask(sample: Sample) -> Prediction | Failure:
+            return self._ask(tasks, sample, limit(sample))
+
+        with asking(len(samples), self.n_at_once) as batch:
+            running = {batch.submit(ask, one) for one in islice(waiting, self.n_at_once)}
             while running:
                 done = next(as_completed(running))
                 running.discard(done)
-                running |= {pool.submit(self._ask, tasks, one, limit(one)) for one in islice(waiting, 1)}
+                running |= {batch.submit(ask, one) for one in islice(waiting, 1)}
                 yield [done.result()]
 
     def _ask(self, tasks: Mapping[str, Task], sample: Sample, limit: int) -> Prediction | Failure:

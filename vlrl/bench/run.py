@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import os
 import shlex
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -126,8 +127,13 @@ class BenchRun:
             print(f"{suite.name}: {counts}, {engine.name}", flush=True)
         by_id = {sample.id: sample for sample in mine}
         hidden = True if engine.rank > 0 or not mine else None  # None: shown on a terminal alone
-        with log, tqdm(total=len(mine), desc=suite.name, unit="sample", disable=hidden) as bar:
-            for batch in engine.answers(suite.tasks, mine, suite.limit):
+        answers = engine.answers(suite.tasks, mine, suite.limit)
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(log)
+            bar = stack.enter_context(tqdm(total=len(mine), desc=suite.name, unit="sample", disable=hidden))
+            if isinstance(answers, Generator):
+                stack.callback(answers.close)  # however it ends, nobody goes on asking a server
+            for batch in answers:
                 made = [one for one in batch if isinstance(one, Prediction)]
                 log.add(self._with_meta(by_id[one.id], one) for one in made)
                 self.failed |= {one.id: one.why for one in batch if isinstance(one, Failure)}

@@ -144,9 +144,10 @@ class RemoteCorrector:
             return Correction("invalid", target=target, why="the completion is not valid")
         body = self._body(request, fields)
         path = self._cache_path(body)
-        reply = _cached(path, request)
-        n_attempts = 0
-        if reply is None:
+        kept, n_attempts = _cached(path, request), 0
+        if kept is not None:
+            reply = kept
+        else:
             try:
                 reply, n_attempts = self.endpoint.ask(lambda: _checked(self._exchange(body, request), request))
             except Unanswered as error:

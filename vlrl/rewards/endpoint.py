@@ -15,15 +15,15 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import ContextVar, copy_context
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
-from vlrl.data.masking import KEY_VARIABLES
+from vlrl.data.masking import KEY_VARIABLES, without_secrets
 from vlrl.rewards.breaker import Breaker, Paused
 from vlrl.rewards.budget import Counts, LimitReached, Spending
-from vlrl.rewards.chat_client import ChatReply, EndpointError, cancel_requests, chat, without_secrets
+from vlrl.rewards.chat_client import ChatReply, EndpointError, cancel_requests, chat
 
 T = TypeVar("T")
 X = TypeVar("X")
@@ -142,8 +142,8 @@ class Endpoint:
 
     def many(self, ask: Callable[[X], T], items: Sequence[X]) -> list[T]:
         """`ask` of all items side by side, in their order."""
-        with asking(len(items), self.limits.n_parallel, self.clock) as run:
-            return run(ask, items)
+        with asking(len(items), self.limits.n_parallel, self.clock) as batch:
+            return batch.all(ask, items)
 
     def _tried(self, exchange: Callable[[], T], batch: Questions) -> tuple[T, int]:
         why = ""
@@ -295,29 +295,38 @@ _OPTIONAL = ("max_tokens", "temperature", "response_format")
 _deadline: ContextVar[float] = ContextVar("when the question under way has no time left", default=math.inf)
 
 
+class Asking:
+    """A batch of questions under way."""
+
+    def __init__(self, pool: ThreadPoolExecutor) -> None:
+        self._pool = pool
+
+    def submit(self, ask: Callable[[X], T], item: X) -> Future[T]:
+        """Ask in a thread of the batch."""
+        return self._pool.submit(copy_context().run, ask, item)
+
+    def all(self, ask: Callable[[X], T], items: Sequence[X]) -> list[T]:
+        """Ask of all items side by side; what came of it in their order."""
+        waiting = [self.submit(ask, item) for item in items]
+        return [one.result() for one in waiting]
+
+
 @contextlib.contextmanager
-def asking(
-    n: int, n_parallel: int, clock: Callable[[], float] = time.monotonic
-) -> Iterator[Callable[[Callable[[Any], Any], Sequence[Any]], list[Any]]]:
-    """A batch of `n` questions: gives `run(ask, items)`, which calls `ask` side by side and keeps the order. However it ends,
-    no thread of it goes on asking."""
+def asking(n: int, n_parallel: int, clock: Callable[[], float] = time.monotonic) -> Iterator[Asking]:
+    """A batch of `n` questions, `n_parallel` side by side. However it ends, by Ctrl-C too, no thread of it goes on asking."""
     batch = Questions(n, clock())
     token = _batch.set(batch)
     pool = ThreadPoolExecutor(max(1, min(n, n_parallel)), thread_name_prefix="questions")
-
-    def run(ask: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
-        waiting = [pool.submit(copy_context().run, ask, item) for item in items]
-        return [one.result() for one in waiting]
-
     try:
-        yield run
+        yield Asking(pool)
     except BaseException:
         batch.over.set()
         pool.shutdown(wait=False, cancel_futures=True)
         cancel_requests()
         raise
     finally:
-        _batch.reset(token)
+        with contextlib.suppress(ValueError):  # a generator may end in another context than it began in
+            _batch.reset(token)
         pool.shutdown()
         for endpoint, failed in batch.asked.items():
             endpoint.note_batch(failed, clock() - batch.started)

@@ -24,7 +24,7 @@ from vlrl.answers.text import read_text, reference_texts
 from vlrl.data.images import ImageError
 from vlrl.rewards.budget import Spending, check_prices, share_of
 from vlrl.rewards.chat_client import EndpointError, base_url
-from vlrl.rewards.endpoint import Endpoint, Limits, check_endpoint
+from vlrl.rewards.endpoint import DEAD_BATCHES, Endpoint, Limits, check_endpoint
 from vlrl.rewards.image_uris import image_uris
 from vlrl.schema import Reward, Sample, Score
 
@@ -189,6 +189,7 @@ def _endpoint(address: str, model: str, timeout_s: float, backoff_s: float, budg
                 pause_s=15 * backoff_s,
                 longest_pause_s=60 * backoff_s,
                 waits="batch",
+                gives_up_after=DEAD_BATCHES,
             )
             place, digest = _place, hashlib.sha256(f"{address} {model}".encode()).hexdigest()[:8]
             spending = Spending(

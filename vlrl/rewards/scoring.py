@@ -91,8 +91,8 @@ def score_rows(
             ) from error
 
     if "network" in reward.needs:
-        with asking(len(units), N_REQUESTS) as run:
-            made = run(score, units)
+        with asking(len(units), N_REQUESTS) as batch:
+            made = batch.all(score, units)
     else:
         made = [score(rows) for rows in units]
     for rows, found in zip(units, made, strict=True):

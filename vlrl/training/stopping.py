@@ -23,6 +23,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from vlrl.data.masking import masked_command
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 EXIT_TIME_UP = 75
 """Exit code of a run that `--max_hours` ended: the same command goes on (EX_TEMPFAIL of sysexits.h)."""

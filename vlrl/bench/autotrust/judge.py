@@ -10,7 +10,6 @@ import hashlib
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from vlrl.bench.autotrust.scoring import Verdict, with_rating
 from vlrl.bench.engines import data_urls
 from vlrl.data.sample_files import is_there
 from vlrl.rewards.chat_client import base_url
-from vlrl.rewards.endpoint import Endpoint, Limits
+from vlrl.rewards.endpoint import Endpoint, Limits, asking
 from vlrl.schema import Sample
 
 REPLIES = "judge.jsonl"
@@ -50,8 +49,9 @@ def rate(
 
     rated, counts = list(verdicts), {"n_judge_failed": 0, "n_judge_unparsed": 0}
     open_answers = [i for i, verdict in enumerate(verdicts) if open_ended.is_open(verdict.fixed)]
-    with ThreadPoolExecutor(LIMITS.n_parallel) as pool, path.open("a", encoding="utf-8") as file:
-        for i, (key, text) in zip(open_answers, pool.map(lambda i: reply(verdicts[i]), open_answers), strict=True):
+    with asking(len(open_answers), LIMITS.n_parallel) as batch, path.open("a", encoding="utf-8") as file:
+        replies = [batch.submit(reply, verdicts[i]) for i in open_answers]
+        for i, (key, text) in zip(open_answers, (one.result() for one in replies), strict=True):
             if text is None:
                 counts["n_judge_failed"] += 1
                 continue
