@@ -1,5 +1,6 @@
 """Keys and passwords are refused where they would be written, and are in no file and no line of a run."""
 
+import itertools
 import json
 import threading
 import time
@@ -190,14 +191,16 @@ def test_tracebacks_are_masked(monkeypatch, capsys):
 OWN = "def mine(text, sample, *, api_key: str = ''):\n    from vlrl.schema import Score\n    return Score(0.0, text, f'asked with {api_key}')\n"
 
 
-def judging(body):
-    """Gives no usable score of every other answer, and says the key that it was sent."""
-    text = body["messages"][1]["content"]
-    return "0.5" if sum(map(ord, str(text))) % 3 else (400, f"no credit left for {KEY}-judge, Bearer {KEY}-judge")
+@pytest.fixture(scope="module")
+def judging():
+    """Refuses every other question, and says the key that it was sent."""
+    n = itertools.count()
+    refusal = (400, f"no credit left for {KEY}-judge, Bearer {KEY}-judge")
+    return lambda _body: refusal if next(n) % 2 else "0.5"
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def run(tmp_path_factory, judging):
     """A run with keys planted wherever one can be given, and a judge that fails now and then: its folder, output and files."""
     from conftest import SMALL
 

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from vlrl.answers.whole_text import is_whole, whole_json, whole_text
+from vlrl.data.files import write_json_lines
 from vlrl.data.sample_files import read_samples
 from vlrl.envs.cards import write_reply
 from vlrl.schema import Prediction, SampleError
@@ -48,7 +49,7 @@ def test_a_reply_written_for_a_tokenizer_is_whole():
 @pytest.mark.parametrize("name", ["qa", "detection"])
 def test_numbers_rows_and_images_of_such_answers_can_be_written(tmp_path, name):
     from vlrl.training.report import draw_samples
-    from vlrl.training.run_folder import read_predictions, write_predictions, write_rows
+    from vlrl.training.run_folder import read_predictions, write_predictions
 
     task = TASKS[name]
     sample = task.draw(0, "heldout", 0)
@@ -61,7 +62,7 @@ def test_numbers_rows_and_images_of_such_answers_can_be_written(tmp_path, name):
         for row in one.rows[name]:
             json.dumps(row.to_json(), ensure_ascii=False).encode()
     write_json(tmp_path / "summary.json", measured[1].to_json())
-    write_rows(tmp_path / "held_out.jsonl", before_and_after([odd], measured[0], measured[1], made))
+    write_json_lines(tmp_path / "held_out.jsonl", before_and_after([odd], measured[0], measured[1], made))
     assert json.loads((tmp_path / "held_out.jsonl").read_text())["id"] == odd.id
     write_predictions(tmp_path / "predictions.jsonl", made[0])
     assert read_predictions(tmp_path / "predictions.jsonl") == made[0]

@@ -197,7 +197,8 @@ def check_keys(files: FileValues, known: Mapping[str, Option]) -> None:
     for key, value in files.values.items():
         if key not in known:
             raise ConfigError(f"unknown option {key!r} in {files.sources[-1]}{nearest(key, known)}")
-        refuse_keys(key, value if isinstance(value, list) else [value], f" in {files.sources[-1]}")
+        source = f" in {files.sources[-1]}" if files.sources else ""
+        refuse_keys(key, value if isinstance(value, list) else [value], source)
         choices = known[key].choices
         if choices and value is not None and str(value) not in choices:
             raise ConfigError(f"{key}: {value} in {files.sources[-1]}: must be one of {', '.join(choices)}")
