@@ -38,7 +38,17 @@ PARTS = {
     "damage": "overnight_damage",
 }
 """Part -> its module, which has `run(n, seed) -> list[Row]`."""
-USUAL_N = {"fuzz": 120_000, "kills": 100, "stops": 40, "disk": 20, "endpoints": 20, "page": 50, "probes": 60, "keys": 1, "damage": 200}
+USUAL_N = {
+    "fuzz": 120_000,
+    "kills": 100,
+    "stops": 40,
+    "disk": 20,
+    "endpoints": 20,
+    "page": 50,
+    "probes": 60,
+    "keys": 1,
+    "damage": 200,
+}
 
 
 def main() -> int:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
-from vlrl.training import metrics_log
+from vlrl.training import metrics_log, run_folder
 from vlrl.training.run_lock import LOCK_FILE, RunLock
 from vlrl.training.sft import MuonWithAdamW
 from vlrl.training.stop_callback import StopAtStepEnd
@@ -136,6 +136,24 @@ def test_a_folder_in_use_is_refused_before_anything_is_loaded(tmp_path, run_trai
     finally:
         lock.release()
     assert not list(tmp_path.iterdir())
+
+
+def test_going_on_from_an_earlier_checkpoint_forgets_what_came_later(tmp_path):
+    for name in ("checkpoint-2", "checkpoint-4", "final", "completions", "bench/after"):
+        (tmp_path / name).mkdir(parents=True)
+    for name in ("predictions_before.jsonl", "predictions_after.jsonl", "summary.json"):
+        (tmp_path / name).write_text("{}\n")
+    for step in (1, 3):
+        (tmp_path / "completions" / f"step_{step:06d}.jsonl").touch()
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps({"step": step}) + "\n" for step in (1, 2, 3, 4)))
+    said = []
+    run_folder.forget_later(run_folder.RunFolder(tmp_path, str(tmp_path / "checkpoint-2"), True, is_named=True), said.append)
+    assert [row["step"] for row in logged(tmp_path)] == [1, 2]
+    left = {"checkpoint-2", "replaced-checkpoint-4", "completions", "bench", "predictions_before.jsonl", "metrics.jsonl"}
+    assert {path.name for path in tmp_path.iterdir()} == left
+    assert [path.name for path in (tmp_path / "completions").iterdir()] == ["step_000001.jsonl"]
+    assert not list((tmp_path / "bench").iterdir())
+    assert "checkpoint-4 is later than where the run goes on" in said[0]
 
 
 def test_minutes_and_hours_are_kept_at_the_end_of_a_step():

@@ -297,7 +297,7 @@ def train_steps(run: TrainingRun, trainer: Trainer, reference: str) -> None:
     """All steps of GRPO that are left, then `final/`; a request to stop ends them with a checkpoint. Raises Stopped."""
     opened, stop = run.opened, stopping.current()
     if opened.resuming:
-        write_together(run.folder, "metrics.jsonl", lambda: run_folder.forget_later(opened))
+        write_together(run.folder, "metrics.jsonl", lambda: run_folder.forget_later(opened, run.say))
         run.say(banner.banner_line("resuming", f"from {opened.checkpoint or 'the start: no checkpoint was complete'}"))
         trainer.take_up_history(read_metrics(run.folder / "metrics.jsonl"))
     trainer.add_callback(StopAtStepEnd(stop, run.config.run.save_minutes))

@@ -207,9 +207,19 @@ def trained_weights(opened: RunFolder, n_steps: int) -> Path | None:
     return None
 
 
-def forget_later(opened: RunFolder) -> None:
-    """Before a run trains on: drop what it logged beyond its checkpoint, and what was measured of weights that will change."""
+def forget_later(opened: RunFolder, say: Callable[..., object] = print) -> None:
+    """Before a run trains on: drop what it logged beyond its checkpoint, and what was measured of weights that will change.
+
+    Later checkpoints (where the run goes on from an earlier one) get another name, so that no start takes them for its own.
+    """
     folder = opened.path
+    for path in folder.glob("checkpoint-*"):
+        number = path.name.removeprefix("checkpoint-")
+        if number.isdigit() and int(number) > opened.step:
+            aside = path.with_name(f"replaced-{path.name}")
+            shutil.rmtree(aside, ignore_errors=True)
+            path.rename(aside)
+            say(f"note      {path} is later than where the run goes on, and is kept as {aside.name}")
     drop_after(folder / "metrics.jsonl", opened.step)
     for path in (folder / "completions").glob("step_*.jsonl"):
         number = path.stem.removeprefix("step_")

@@ -136,7 +136,7 @@ def take_steps(
             save_value_model(trainer, loaded, opened.path)
         return 0.0
     if opened.resuming:
-        write_together(opened.path, "metrics.jsonl", lambda: run_folder.forget_later(opened))
+        write_together(opened.path, "metrics.jsonl", lambda: run_folder.forget_later(opened, say))
         say(banner.banner_line("resuming", f"from {opened.checkpoint or 'the start: no checkpoint was complete'}"))
     events = EventLog(opened.path if PartialState().is_main_process else None, read_stop_on(config.run.stop_on))
     write_together(opened.path, "events.jsonl", lambda: events.begin("prm", after=opened.step), everyone=True)
