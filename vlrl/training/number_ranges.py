@@ -54,6 +54,7 @@ NUMBER_RANGES: dict[str, NumberRange] = {
     ),
     **_ranges(NumberRange(0), "dynamic_sampling", "gtr_coef", "correct_per_group", "pairwise_weight"),
     "thought_weight": NumberRange(0, 1),
+    **_ranges(_POSITIVE, "max_hours", "save_minutes"),
     # the optimizer
     **_ranges(NumberRange(0, 1, hint="a minus sign may be missing, as in 1e-5"), "learning_rate"),
     **_ranges(NumberRange(0, 1, open_low=True, hint="a minus sign may be missing, as in 1e-5"), "sft_learning_rate"),
@@ -78,7 +79,9 @@ NUMBER_RANGES: dict[str, NumberRange] = {
     **_ranges(NumberRange(0, 2**32 - 1), "seed", "data_seed"),
     "local_rank": NumberRange(-1),
     # sampling
-    **_ranges(NumberRange(1), "max_completion_length", "vllm_max_model_length", "vllm_tensor_parallel_size"),
+    **_ranges(
+        NumberRange(1), "max_completion_length", "max_prompt_length", "vllm_max_model_length", "vllm_tensor_parallel_size"
+    ),
     "temperature": NumberRange(0, open_low=True, hint="sampling needs spread; use 1"),
     **_ranges(NumberRange(0, 1, open_low=True), "top_p", "vllm_gpu_memory_utilization"),
     "top_k": NumberRange(0, hint="0 considers every token"),
