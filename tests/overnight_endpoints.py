@@ -92,7 +92,7 @@ def slammed(connection: socket.socket, body: bytes, stop: threading.Event) -> No
 
 
 def first_busy() -> Talk:
-    """429 with Retry-After to every other request."""
+    """429 with Retry-After to as many requests as there are rows."""
     n = [0]
     lock = threading.Lock()
 
@@ -100,7 +100,7 @@ def first_busy() -> Talk:
         read_request(connection)
         with lock:
             n[0] += 1
-            busy = n[0] % 2 == 1
+            busy = n[0] <= N_ROWS
         connection.sendall(whole(b"", "429 Slow", "Retry-After: 0.05") if busy else whole(body))
 
     return talk
@@ -131,7 +131,7 @@ FAULTS: dict[str, tuple[Talk | None, bool]] = {
     "403": (saying(lambda _: whole(b"no", "403 No")), False),
     "404": (saying(lambda _: whole(b'{"error": {"message": "no model m"}}', "404 No")), False),
     "429": (saying(lambda _: whole(b"", "429 Slow")), False),
-    "429 with Retry-After": (first_busy(), True),
+    "429 with Retry-After": (first_busy, True),
     "500": (saying(lambda _: whole(b"<html>", "500 Oh")), False),
     "502": (saying(lambda _: whole(b"", "502 Oh")), False),
     "503": (saying(lambda _: whole(b"", "503 Oh")), False),
@@ -261,6 +261,7 @@ ASKING = {"judge": ask_judge, "corrector": ask_corrector, "bench": ask_bench}
 def problem_of(fault: str, who: str) -> str:
     """What went wrong where `who` met the fault, or ""."""
     talk, answers = FAULTS[fault]
+    talk = first_busy() if talk is first_busy else talk
     other = FaultServer(saying(whole), completion(RIGHT[who]))
     server = FaultServer(talk, completion(RIGHT[who]), f"http://127.0.0.1:{other.port}/v1/chat/completions")
     scheme = "https" if fault.startswith("TLS") else "http"
@@ -323,16 +324,16 @@ def train(url: str, steps: int, *more: str) -> tuple[int, str, str]:
 
 def training_rows() -> list[Row]:
     rows = []
-    with dying_judge(8) as url:
-        code, out, err = train(url, 6, "--on_endpoint_failure", "stop")
+    with dying_judge(30) as url:
+        code, out, err = train(url, 20, "--on_endpoint_failure", "stop")
         ok = code == 1 and err.count("\n") == 1 and "the run ends (--on_endpoint_failure stop)" in err and "checkpoint-" in err
         rows.append(Row("training, the judge dies, --on_endpoint_failure stop", 1, int(not ok), err.strip()[:160]))
-    with dying_judge(8) as url:
-        code, out, err = train(url, 30)
+    with dying_judge(30) as url:
+        code, out, err = train(url, 40)
         ok = code == 1 and "the limit is 10 batches" in err and "checkpoint-" in err and "event     endpoint_failures" in out
         rows.append(Row("training, the judge dies, skip", 1, int(not ok), err.strip()[:160]))
-    with dying_judge(8, 40) as url:
-        code, out, err = train(url, 12)
+    with dying_judge(30, 40) as url:
+        code, out, err = train(url, 20)
         ok = code == 0 and "endpoint_failures" in out and "judge failed" in out
         rows.append(
             Row("training, the judge is away for a while, skip", 1, int(not ok), err.strip()[:160] or "the run ends well")

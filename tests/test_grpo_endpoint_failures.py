@@ -75,7 +75,7 @@ def test_a_batch_with_one_reply_is_not_dead(monkeypatch):
 
 
 def test_a_run_whose_judge_dies_ends_at_its_last_checkpoint(run_train, small, tmp_path):
-    left = [8]
+    left = [20]
 
     def judging(_body):
         left[0] -= 1

@@ -1,11 +1,13 @@
 """How an endpoint is asked: tries and waits, pauses and their end, the budget of time and calls, batches side by side."""
 
+import math
 import threading
 import time
 
 import pytest
 
 from vlrl.rewards import endpoint as module
+from vlrl.rewards.breaker import Breaker, Paused
 from vlrl.rewards.budget import Spending
 from vlrl.rewards.chat_client import ChatReply, EndpointError
 from vlrl.rewards.endpoint import Endpoint, Limits, Unanswered, api_key_of, asking, check_endpoint
@@ -158,6 +160,18 @@ def test_one_that_always_waits_gives_up_in_the_end(asked):
     assert "given up after 3 pauses without a reply" in found[-1]
     assert len(requests) == 32
     assert len(lines) == 4
+
+
+def test_a_question_without_an_end_waits_for_the_one_that_tests_the_endpoint():
+    breaker = Breaker(0.0, 0.0, 0.5, 60.0, time.monotonic)
+    breaker.n_pauses = 1
+    assert breaker.enter(lambda: True, time.sleep, math.inf), "the first one tests"
+    threading.Timer(0.05, breaker.leave, (True, False)).start()
+    assert not breaker.enter(lambda: True, time.sleep, math.inf)
+    breaker.n_pauses = 1
+    assert breaker.enter(lambda: True, time.sleep, math.inf)
+    with pytest.raises(Paused, match="no time left"):
+        breaker.enter(lambda: True, time.sleep, time.monotonic() + 0.05)
 
 
 def test_limits_are_kept_and_said_once(asked):

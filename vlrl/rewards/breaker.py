@@ -13,6 +13,8 @@ from collections.abc import Callable
 
 RECENT = 200
 MIN_RECENT = 10
+_LONGEST_WAIT_S = 3600.0
+"""Before the clock is looked at again; a lock cannot be awaited for ever."""
 MIN_SILENT = 3
 """So many tries in a row that brought nothing, over at least the time-out, are enough too."""
 
@@ -59,8 +61,9 @@ class Breaker:
                     self._trying = self.n_pauses > 0
                     return self._trying
                 if left_s <= 0:
-                    if not self._changed.wait(max(deadline - self.clock(), 0.0)):
+                    if deadline <= self.clock():
                         raise Paused("no time left to wait for a request that tests the endpoint")
+                    self._changed.wait(min(deadline - self.clock(), _LONGEST_WAIT_S))
                     continue
             if not waits():
                 raise Paused("asking is paused after too many failures")
