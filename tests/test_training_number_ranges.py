@@ -8,7 +8,7 @@ import yaml
 from vlrl.rewards import load_reward
 from vlrl.training.command_line import Known, our_options, read_grpo_words, read_prm_words
 from vlrl.training.library_options import library_options
-from vlrl.training.number_ranges import NUMBER_RANGES, is_numeric
+from vlrl.training.number_ranges import NUMBER_RANGES, check_option_numbers, is_numeric
 from vlrl.training.options import ConfigError
 from vlrl.training.prm.options import prm_flags
 
@@ -31,22 +31,27 @@ def test_every_numeric_option_has_a_range():
     assert [name for name in NUMERIC if name not in NUMBER_RANGES] == []
 
 
-@pytest.mark.parametrize("name", NUMERIC)
-def test_no_option_takes_what_is_no_finite_number(name):
-    words = [] if name in GRPO else ["--task", "prm"]
-    for value in ("nan", "inf", "-inf", "1e999"):
-        assert f"--{name}" in refused([*words, f"--{name}={value}"])
+def check(name, text):
+    known = GRPO if name in GRPO else PRM
+    check_option_numbers({name: known[name].value([text])}, known)
 
 
-@pytest.mark.parametrize("name", [name for name in NUMERIC if name in NUMBER_RANGES and name != "reward_weights"])
-def test_no_option_takes_a_number_outside_its_range(name):
-    words = [] if name in GRPO else ["--task", "prm"]
-    wanted = NUMBER_RANGES[name]
-    outside = [wanted.low if wanted.open_low else math.floor(wanted.low) - 1]
-    if wanted.high < math.inf:
-        outside.append(wanted.high if wanted.open_high else math.ceil(wanted.high) + 1)
-    for value in outside:
-        assert f"{value:.0f}" in refused([*words, f"--{name}={value:.0f}"])
+def test_no_option_takes_what_is_no_finite_number_or_outside_its_range():
+    for name in NUMERIC:
+        wanted = NUMBER_RANGES[name]
+        outside = ["nan", "inf", "-inf", "1e999"] if "float" in (GRPO | PRM)[name].kind else []
+        if wanted.low > -math.inf:
+            outside.append(f"{wanted.low if wanted.open_low else math.floor(wanted.low) - 1:.0f}")
+        if wanted.high < math.inf:
+            outside.append(f"{wanted.high if wanted.open_high else math.ceil(wanted.high) + 1:.0f}")
+        assert outside, name
+        for text in outside:
+            with pytest.raises(ConfigError) as caught:
+                check(name, text)
+            assert f"--{name} {text.replace('1e999', 'inf')}" in str(caught.value)
+        for end, is_open in ((wanted.low, wanted.open_low), (wanted.high, wanted.open_high)):
+            if math.isfinite(end) and not is_open and name not in ("max_steps", "reward_weights"):
+                check(name, f"{end:.0f}")
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import ast
 import importlib.util
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,8 @@ class Option:
         return tuple(map(str, ast.literal_eval(f"({kind[len('Literal[') : -1]},)"))) if kind.startswith("Literal[") else ()
 
 
-def read_options(path: Path, *classes: str) -> dict[str, Option]:
+@cache
+def read_options(path: Path, *classes: str) -> Mapping[str, Option]:
     """The fields of the dataclasses named, by name; of a field in several the first. Raises OSError."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     bodies = {node.name: node.body for node in ast.walk(tree) if isinstance(node, ast.ClassDef)}

@@ -61,7 +61,7 @@ BASE_DEFAULTS: dict[str, Any] = {
 
 def prm_flags() -> dict[str, Option]:
     """Our options that a command line of this task may hold; the others of a run are refused with a reason."""
-    found = read_options(Path(str(options.__file__)), "RunConfig") | read_options(Path(__file__), "PrmOptions")
+    found = {**read_options(Path(str(options.__file__)), "RunConfig"), **read_options(Path(__file__), "PrmOptions")}
     return {**found, "config": Option("config", "str | None", help="YAML file of options; the command line is stronger.")}
 
 
