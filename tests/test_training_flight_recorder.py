@@ -69,6 +69,7 @@ BAD = [
     ("constant_reward", {**flat(0.2), "frac_reward_zero_std": 1.0}, 20),
     ("truncated", {"completions/clipped_ratio": 0.7}, 20),
     ("kl_runaway", {"kl": lambda t: 0.001 * math.exp(0.2 * t)}, None),
+    ("kl_runaway", {"kl": 1e6}, 10),
     ("entropy_collapse", {**flat(0.2), "entropy": lambda t: 1.0 * 0.9**t}, None),
     ("entropy_explosion", {"entropy": lambda t: 0.3 + 0.05 * t}, None),
     ("reward_below_start", {"reward": lambda t: 0.6 if t <= 30 else 0.3, "rewards/iou_f1/mean": 0.1, "entropy": 0.5}, 80),

@@ -36,7 +36,7 @@ SKIPPED_SAID = 10
 
 def largest_weight(weights: Iterable[torch.Tensor]) -> float:
     """The largest magnitude among tensors, those of other processes' shards excepted; NaN where one is NaN. One fused pass."""
-    local = [part for part in map(_local, weights) if part.is_floating_point() and part.numel()]
+    local = [part for part in map(_local, weights) if part.is_floating_point() and part.numel() and not part.is_meta]
     return float(get_total_norm(local, math.inf)) if local else 0.0
 
 
@@ -117,6 +117,10 @@ class FiniteSteps(Trainer):
         """The samples of a micro-batch, as far as they are known."""
         return list(inputs.get("sample_ids") or ()) if isinstance(inputs, Mapping) else []
 
+    def samples_of_step(self) -> list[str]:
+        """The samples of the step under way, where micro-batches do not know theirs."""
+        return []
+
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
         """The trainer's own, the last thing it does before the weights are changed."""
         norm = super()._get_grad_norm(model, grad_norm)  # type: ignore[no-untyped-call]
@@ -150,7 +154,7 @@ class FiniteSteps(Trainer):
         quantity = f"the loss is {shown[0][0]:g}" if shown else f"the norm of the gradient is {float(norm):g}"
         if self._n_skipped:
             quantity += f", as in the {self._n_skipped} steps before (fp16 skipped them)"
-        self.stop_at(self.state.global_step + 1, quantity, samples or whole, values)
+        self.stop_at(self.state.global_step + 1, quantity, samples or whole or self.samples_of_step(), values)
 
     def _anywhere(self, flag: torch.Tensor) -> bool:
         """Whether a flag is set on any process."""

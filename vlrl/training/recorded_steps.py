@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,18 @@ class RecordedSteps(FiniteSteps):
     _recorder: FlightRecorder | None = None
     _ended_by = ""
     """The event that ends the run, once all processes know of it."""
+
+    name_of_row: Callable[[int], str] | None = None
+    """The sample of a row, for trainers that take rows in their order."""
+
+    def samples_of_step(self) -> list[str]:
+        """Those of the first pass; later ones begin where the batches of the first have ended."""
+        args = self.args
+        n = args.per_device_train_batch_size * self.accelerator.num_processes * args.gradient_accumulation_steps
+        start = self.state.global_step * n
+        if self.name_of_row is None or start + n > len(self.train_dataset):  # type: ignore[arg-type]
+            return []
+        return [self.name_of_row(i) for i in range(start, start + n)]
 
     def record_to(self, events: EventLog | None, facts: RunFacts) -> None:
         """Where events go, and what a recorder must know of the run."""

@@ -84,6 +84,8 @@ class PrmTrainer(RecordedSteps, WholeCheckpoints):
         self, *args: Any, loss_kind: str, pairwise_weight: float, head_facts: Mapping[str, Any], **options: Any
     ) -> None:
         super().__init__(*args, **options)
+        records = getattr(self.train_dataset, "records", None)
+        self.name_of_row = None if records is None else lambda row: str(records[row].id)
         self.loss_kind, self.pairwise_weight, self.head_facts = loss_kind, pairwise_weight, dict(head_facts)
         self.model_accepts_loss_kwargs = False
         self.steps = StepLog("prm", VALUE_COLUMNS)
