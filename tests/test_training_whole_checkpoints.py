@@ -102,3 +102,30 @@ def test_the_newest_whole_one_is_taken_and_the_others_are_named(tmp_path):
     cut("model.safetensors", 5)(tmp_path / "checkpoint-2")
     assert newest_whole(tmp_path).path is None
     assert len(newest_whole(tmp_path).damaged) == 3
+
+
+def opened(run, resume):
+    from transformers import TrainingArguments
+
+    from vlrl.training.run_folder import open_run
+
+    return open_run(TrainingArguments(output_dir=str(run), resume_from_checkpoint=resume, use_cpu=True), "x")
+
+
+def test_a_resumed_run_goes_on_from_the_newest_whole_one_or_not_at_all(tmp_path):
+    from vlrl.training.options import ConfigError
+
+    run = tmp_path / "run"
+    for step in (2, 4):
+        checkpoint(run / f"checkpoint-{step}", step)
+    cut("optimizer.pt", -20)(run / "checkpoint-4")
+    found = opened(run, "true")
+    assert found.checkpoint == str(run / "checkpoint-2")
+    assert "checkpoint-4/optimizer.pt is cut off" in found.note
+    with pytest.raises(
+        ConfigError, match=r"optimizer\.pt is cut off.*the newest whole checkpoint of its run is \S+checkpoint-2"
+    ):
+        opened(run, str(run / "checkpoint-4"))
+    lost("scheduler.pt")(run / "checkpoint-2")
+    with pytest.raises(ConfigError, match=r"no checkpoint of \S+ is whole: .*checkpoint-4.*checkpoint-2.*start anew"):
+        opened(run, "true")
