@@ -104,16 +104,15 @@ def test_episodes_on_two_processes_and_their_resumed_half(tmp_path):
 
 
 NAN_ON_ONE = """
+import os
 import sys
 sys.path.insert(0, "tests")
-import math
 from pathlib import Path
-from accelerate import PartialState
 from test_training_finite import toy
 from vlrl.training.checkpoints import RunStopped
 
-rank = PartialState().process_index
-trainer = toy(Path(sys.argv[1]) / str(rank), faulty=7 if rank == 1 else None)
+rank = os.environ["RANK"]
+trainer = toy(Path(sys.argv[1]) / rank, faulty=7 if rank == "1" else None)
 try:
     trainer.train()
 except RunStopped as stopped:

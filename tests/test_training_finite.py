@@ -14,7 +14,7 @@ from trl import GRPOTrainer
 from vlrl.models.load import load_model
 from vlrl.training.checkpoints import RunStopped
 from vlrl.training.events import EventLog, read_events
-from vlrl.training.finite import LARGEST, MAX_SKIPPED, largest_weight, sound_checkpoints, unsound_weights
+from vlrl.training.finite import LARGEST, MAX_SKIPPED, largest_weight, sound_checkpoint, unsound_weights
 from vlrl.training.flight_recorder import RunFacts
 from vlrl.training.progress import VALUE_COLUMNS, StepLog
 from vlrl.training.recorded_steps import RecordedSteps
@@ -151,8 +151,9 @@ def test_checkpoints_are_sound_if_their_weights_are_finite_and_readable(tmp_path
     (tmp_path / "checkpoint-20").mkdir()
     (tmp_path / "checkpoint-20" / "model.safetensors").write_bytes(b"\x05half")
     (tmp_path / "checkpoint-x").mkdir()
-    assert [path.name for path in sound_checkpoints(tmp_path)] == ["checkpoint-10", "checkpoint-2"]
-    assert [path.name for path in sound_checkpoints(tmp_path, before=10)] == ["checkpoint-2"]
+    assert sound_checkpoint(tmp_path) == tmp_path / "checkpoint-10"
+    assert sound_checkpoint(tmp_path, before=10) == tmp_path / "checkpoint-2", "not 9: it holds NaN"
+    assert sound_checkpoint(tmp_path, before=2) is None
 
 
 # -- whole runs --------------------------------------------------------------------------------------------------------

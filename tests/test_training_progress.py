@@ -62,3 +62,21 @@ def test_the_other_stages_have_lines_of_their_own():
 def test_a_run_without_steps_shows_nothing():
     assert shown(grpo_columns(REWARDS), []) == ""
     assert shown(grpo_columns(REWARDS), [], 80) == ""
+
+
+@pytest.mark.parametrize("width", [None, 80])
+def test_a_line_of_its_own_stands_above_the_table_as_it_is(width):
+    file, line = io.StringIO(), "event     [bold]constant_reward[/bold] " + "long " * 40
+    options = {} if width is None else {"force_terminal": True, "width": width, "height": 40, "color_system": None}
+    with StepLog("step", VALUE_COLUMNS, Console(file=file, **options)) as log:
+        log.say("event     before the first step")
+        for i in range(3):
+            log.show({"step": i + 1, "loss": 0.5}, 3)
+            if i == 1:
+                log.say(line)
+    text = file.getvalue()
+    assert "before the first step" in text
+    assert text.count(line) == 1, "no markup is read, and no line is broken"
+    if width:
+        assert "step 3 of 3" in text.partition(line)[2]
+        assert "step 3 of 3" not in text.partition(line)[0]

@@ -68,13 +68,12 @@ def weights_line(names: Sequence[str]) -> str:
     return f"has weights that are not finite: {names[0] if names else 'unknown'}{more}"
 
 
-def sound_checkpoints(folder: Path, before: int | None = None) -> list[Path]:
-    """The checkpoints of a run whose weights are finite, the newest first; `before` a step, if one is named."""
-    steps = {
-        path: int(match[1]) for path in folder.glob("checkpoint-*") if (match := re.fullmatch(r"checkpoint-(\d+)", path.name))
-    }
-    newest_first = sorted((path for path in steps if before is None or steps[path] < before), key=lambda path: -steps[path])
-    return [path for path in newest_first if not _bad_in_files(path)]
+def sound_checkpoint(folder: Path, before: int | None = None) -> Path | None:
+    """The newest checkpoint of a run whose weights are finite, from `before` a step if one is named; None without one."""
+    found = {path: re.fullmatch(r"checkpoint-(\d+)", path.name) for path in folder.glob("checkpoint-*")}
+    steps = {path: int(match[1]) for path, match in found.items() if match and (before is None or int(match[1]) < before)}
+    newest_first = sorted(steps, key=lambda path: -steps[path])
+    return next((path for path in newest_first if not _bad_in_files(path)), None)
 
 
 def _bad_in_files(checkpoint: Path) -> bool:
@@ -82,7 +81,7 @@ def _bad_in_files(checkpoint: Path) -> bool:
     for path in checkpoint.glob("*.safetensors"):
         try:
             with safe_open(str(path), framework="pt") as file:
-                if not are_sound(file.get_tensor(name) for name in file.keys()):  # noqa: SIM118
+                if not all(are_sound([file.get_tensor(name)]) for name in file.keys()):  # noqa: SIM118
                     return True
         except (OSError, SafetensorError, ValueError):
             return True
@@ -188,8 +187,8 @@ class FiniteSteps(Trainer):
         names = unsound_weights(loaded.named_parameters())
         path = Path(resume_from_checkpoint)
         step = int(match[1]) if (match := re.search(r"-(\d+)$", path.name)) else None
-        others = sound_checkpoints(path.parent, before=step)
-        instead = f"--resume_from_checkpoint {others[0]}" if others else "another --output_dir, from the start"
+        earlier = sound_checkpoint(path.parent, before=step) if self.accelerator.is_local_main_process else None
+        instead = f"--resume_from_checkpoint {earlier}" if earlier else "another --output_dir, from the start"
         raise RunStopped(f"checkpoint {path} {weights_line(names)}, and cannot be resumed from; go on with {instead}")
 
     def _say_skipped(self) -> None:
@@ -213,12 +212,12 @@ class FiniteSteps(Trainer):
         folder = Path(str(self.args.output_dir))
         if not isinstance(self, WholeCheckpoints):
             return "Nothing of it was saved"
-        sound = sound_checkpoints(folder)
-        if not sound:
+        sound = sound_checkpoint(folder) if self.accelerator.is_local_main_process else None
+        if sound is None:
             return "Nothing of it was saved, and there is no checkpoint yet; start again with another --output_dir"
-        is_last = str(sound[0]) == last_checkpoint(folder)
-        how = how_to_go_on(folder) if is_last else f"the same command and --resume_from_checkpoint {sound[0]}"
-        return f"Nothing of it was saved; go on from {sound[0].name} with: {how}"
+        is_last = str(sound) == last_checkpoint(folder)
+        how = how_to_go_on(folder) if is_last else f"the same command and --resume_from_checkpoint {sound}"
+        return f"Nothing of it was saved; go on from {sound.name} with: {how}"
 
 
 class _AfterStep(TrainerCallback):
