@@ -63,7 +63,7 @@ def curves(folders: Mapping[str, Path]) -> Figure | None:
     for axis, (title, patterns) in zip(axes[0], panels, strict=True):
         for place, rows in enumerate(logs.values()):
             for colour, key in enumerate(_keys(rows, patterns)):
-                points = [(row["step"], value) for row in rows if (value := number(row.get(key))) is not None]
+                points = [(row["step"], value) for row in rows if (value := _drawable(row.get(key))) is not None]
                 points = points[:: 1 + len(points) // MAX_POINTS]
                 label = key.removeprefix("rewards/").removeprefix("thoughts/").removesuffix("/mean").replace("_", " ")
                 axis.plot(
@@ -80,7 +80,13 @@ def curves(folders: Mapping[str, Path]) -> Figure | None:
 
 def _logged(folder: Path) -> list[dict[str, Any]]:
     rows = read_lines(file_of(folder, "metrics.jsonl"))
-    return [row for row in rows if "reward" in row and number(row.get("step")) is not None]
+    return [row for row in rows if "reward" in row and _drawable(row.get("step")) is not None]
+
+
+def _drawable(value: Any) -> float | None:
+    """A number within what matplotlib can lay out."""
+    known = number(value)
+    return known if known is not None and abs(known) < 1e30 else None
 
 
 def _keys(rows: list[dict[str, Any]], patterns: tuple[str, ...]) -> list[str]:

@@ -1,12 +1,13 @@
 """`report.html`: one file with the table of numbers, plots, and a choice of answers with their images and boxes.
 
-Everything is inside (images as base64, a few lines of style and script), so it opens without a network.
+Everything is inside (images as base64, a few lines of style and script), so it opens without a network. What is not `Markup` is
+escaped (`vlrl.data.markup`), and the page tells the browser to run its own script only.
 """
 
 from __future__ import annotations
 
 import base64
-import html
+import hashlib
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,11 +15,12 @@ from typing import Any
 
 from PIL import Image, ImageDraw
 
-from vlrl.bench.page_plots import OUTCOME_COLOURS, plots_of
+from vlrl.bench.page_plots import OUTCOME_COLOURS, picture, plots_of
 from vlrl.bench.results import shown
 from vlrl.bench.suite import Suite, as_logged
 from vlrl.data.files import write_whole
 from vlrl.data.images import ImageError, open_images
+from vlrl.data.markup import Markup, joined, markup
 from vlrl.data.sample_files import is_there
 from vlrl.schema import Prediction, Sample, Task
 from vlrl.tasks.evaluate import OUTCOMES, Row, Scored, boxes_of
@@ -42,6 +44,9 @@ if(!e.target.dataset.show)return;bar.querySelectorAll('button').forEach(function
 var show=e.target.dataset.show;bar.nextElementSibling.querySelectorAll('.card').forEach(function(c){
 c.style.display=(show==='all'||c.dataset.outcome===show)?'':'none'})})})"""
 
+_SCRIPT_HASH = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
+POLICY = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{_SCRIPT_HASH}'; base-uri 'none'"
+
 
 def write_page(
     path: Path,
@@ -53,25 +58,21 @@ def write_page(
 ) -> None:
     """Write the page of a scored run; images that do not exist are marked as missing."""
     by_id = {sample.id: sample for sample in samples}
-    parts = [f"<h1>{_e(suite.name)}</h1>", _facts(result)]
+    parts = [markup("<h1>{}</h1>", suite.name), _facts(result)]
     for one in scored:
-        parts += [f"<h2>{_e(one.name)}</h2>"]
-        parts += [f'<p class="note">{_e(one.label)}</p>'] if one.label else []
+        parts += [markup("<h2>{}</h2>", one.name)]
+        parts += [markup('<p class="note">{}</p>', one.label)] if one.label else []
         parts += [_table(one), *plots_of(one), _cards(suite, one, by_id, predictions)]
-    text = (
+    text = markup(
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        f"<title>{_e(suite.name)}, {_e(str(result.get('model')))}</title><style>{STYLE}</style></head>\n<body>"
-        + "\n".join(parts)
-        + f"\n<script>{SCRIPT}</script></body></html>\n"
-    )
-    write_whole(path, text, "backslashreplace")
+        '<meta http-equiv="Content-Security-Policy" content="{}"><title>{}</title><style>{}</style></head>\n<body>{}\n'
+        "<script>{}</script></body></html>\n",
+        POLICY, f"{suite.name}, {result.get('model')}", Markup(STYLE), joined(parts), Markup(SCRIPT),
+    )  # fmt: skip
+    write_whole(path, text)
 
 
-def _e(text: str) -> str:
-    return html.escape(text)
-
-
-def _facts(result: Mapping[str, Any]) -> str:
+def _facts(result: Mapping[str, Any]) -> Markup:
     data = result.get("data") or {}
     facts = {
         "model": result.get("model"),
@@ -84,68 +85,73 @@ def _facts(result: Mapping[str, Any]) -> str:
             f"{key} {result.get(key, 0)}" for key in ("n_unparsed", "n_truncated", "n_missing_image", "n_failed")
         ),
     }
-    rows = "".join(f"<dt>{_e(key)}</dt><dd>{_e(str(value))}</dd>" for key, value in facts.items() if value is not None)
-    return f"<dl>{rows}</dl>"
+    rows = (markup("<dt>{}</dt><dd>{}</dd>", key, value) for key, value in facts.items() if value is not None)
+    return markup("<dl>{}</dl>", joined(rows))
 
 
-def _table(one: Scored) -> str:
-    head = "<tr><th>metric</th><th></th><th>value</th><th>standard error</th><th>95 % interval</th><th>n</th></tr>"
+def _table(one: Scored) -> Markup:
+    head = Markup("<tr><th>metric</th><th></th><th>value</th><th>standard error</th><th>95 % interval</th><th>n</th></tr>")
     rows = []
     for name, metric in one.metrics.items():
         arrow = "↓" if name in one.lower_is_better else "↑"
-        cells = "".join(f'<td class="n">{_e(cell)}</td>' for cell in (*shown(metric), str(metric.n)))
-        bold = f"<b>{_e(name)}</b>" if name == one.headline else _e(name)
-        rows.append(f"<tr><td>{bold}</td><td>{arrow}</td>{cells}</tr>")
-    table = f"<table>{head}{''.join(rows)}</table>"
-    return table if len(rows) <= 30 else f"<details open><summary>{len(rows)} numbers</summary>{table}</details>"
+        cells = joined(markup('<td class="n">{}</td>', cell) for cell in (*shown(metric), str(metric.n)))
+        title = markup("<b>{}</b>", name) if name == one.headline else name
+        rows.append(markup("<tr><td>{}</td><td>{}</td>{}</tr>", title, arrow, cells))
+    table = markup("<table>{}{}</table>", head, joined(rows))
+    if len(rows) <= 30:
+        return table
+    return markup("<details open><summary>{} numbers</summary>{}</details>", len(rows), table)
 
 
 # ---- answers
 
 
-def _cards(suite: Suite, one: Scored, by_id: Mapping[str, Sample], predictions: Mapping[str, Prediction]) -> str:
+def _cards(suite: Suite, one: Scored, by_id: Mapping[str, Sample], predictions: Mapping[str, Prediction]) -> Markup:
     shown_rows = [row for row in one.rows if row.id in by_id and suite.shows_answers(by_id[row.id])]
     chosen: list[Row] = []
     for outcome in OUTCOMES:
         chosen += [row for row in shown_rows if row.outcome == outcome][:N_CARDS]
     if not chosen:
-        return ""
-    buttons = "".join(
-        f'<button data-show="{outcome}"{" class=on" if outcome == "all" else ""}>{outcome}</button>'
+        return markup("")
+    buttons = joined(
+        markup('<button data-show="{}" class="{}">{}</button>', outcome, "on" if outcome == "all" else "", outcome)
         for outcome in ("all", *(name for name in OUTCOMES if any(row.outcome == name for row in chosen)))
     )
-    cards = "\n".join(_card(row, by_id[row.id], predictions[row.id], suite) for row in chosen)
+    cards = joined(_card(row, by_id[row.id], predictions[row.id], suite) for row in chosen)
     n_hidden = len(one.rows) - len(shown_rows)
-    note = f"<p>{n_hidden} answers are not shown on this page: they may describe people or places.</p>" if n_hidden else ""
-    head = f"<h3>Answers ({len(chosen)} of {len(one.rows)})</h3>"
-    if suite.boxes:
-        head += "<p>Boxes: green is the ground truth, red the prediction.</p>"
-    return f'{head}{note}<div class="filter">{buttons}</div><div class="cards">{cards}</div>'
+    hidden = f"{n_hidden} answers are not shown on this page: they may describe people or places."
+    return markup(
+        '<h3>Answers ({} of {})</h3>{}{}<div class="filter">{}</div><div class="cards">{}</div>',
+        len(chosen), len(one.rows),
+        markup("<p>Boxes: green is the ground truth, red the prediction.</p>") if suite.boxes else "",
+        markup("<p>{}</p>", hidden) if n_hidden else "", buttons, cards,
+    )  # fmt: skip
 
 
-def _card(row: Row, sample: Sample, prediction: Prediction, suite: Suite) -> str:
+def _card(row: Row, sample: Sample, prediction: Prediction, suite: Suite) -> Markup:
     images = _images(suite.tasks[sample.task], as_logged(sample, prediction), prediction)
     prompt = suite.tasks[sample.task].prompt(sample)
-    return (
-        f'<div class="card" data-outcome="{row.outcome}" style="border-top-color:{OUTCOME_COLOURS[row.outcome]}">{images}'
-        f"<b>{row.outcome}</b> · {_e(row.id)}<pre>{_e(prompt[:1500])}</pre>"
-        f"<div>ground truth: {_e(row.ground_truth[:600])}</div><div>answer: {_e(row.answer[:600]) or '(none)'}</div>"
-        f"<details><summary>completion{', truncated' if prediction.truncated else ''}</summary>"
-        f"<pre>{_e(prediction.completion[:4000])}</pre></details></div>"
-    )
+    return markup(
+        '<div class="card" data-outcome="{}" style="border-top-color:{}">{}<b>{}</b> · {}<pre>{}</pre>'
+        "<div>ground truth: {}</div><div>answer: {}</div>"
+        "<details><summary>completion{}</summary><pre>{}</pre></details></div>",
+        row.outcome, OUTCOME_COLOURS[row.outcome], images, row.outcome, row.id, prompt[:1500],
+        row.ground_truth[:600], row.answer[:600] or "(none)",
+        ", truncated" if prediction.truncated else "", prediction.completion[:4000],
+    )  # fmt: skip
 
 
-def _images(task: Task, sample: Sample, prediction: Prediction) -> str:
+def _images(task: Task, sample: Sample, prediction: Prediction) -> Markup:
     """The sample's images side by side, true boxes in green, predicted ones in red."""
     paths = [*sample.images, *([sample.video] if sample.video else [])]
     if not paths:
-        return ""
+        return markup("")
     if not all(map(is_there, paths)):
-        return "<i>the image does not exist</i>"
+        return markup("<i>the image does not exist</i>")
     try:
         images = open_images(sample)[:4]
     except ImageError as error:
-        return f"<i>{_e(str(error))}</i>"
+        return markup("<i>{}</i>", error)
     found = []
     for number, image in enumerate(images):
         scale = THUMBNAIL_PX / max(image.size)
@@ -156,8 +162,8 @@ def _images(task: Task, sample: Sample, prediction: Prediction) -> str:
             _draw_boxes(small, task, sample, prediction, scale)
         buffer = io.BytesIO()
         small.save(buffer, format="JPEG", quality=85)
-        found.append(f'<img alt="" src="data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}">')
-    return "".join(found)
+        found.append(picture("", "jpeg", buffer.getvalue()))
+    return joined(found)
 
 
 def _draw_boxes(image: Image.Image, task: Task, sample: Sample, prediction: Prediction, scale: float) -> None:

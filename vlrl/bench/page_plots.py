@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import base64
-import html
 import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib
 
+from vlrl.data.markup import Markup, in_base64, markup, plot_label
 from vlrl.tasks.evaluate import OUTCOMES, Scored
 
 matplotlib.use("Agg")
@@ -18,7 +17,7 @@ import matplotlib.pyplot as plt
 OUTCOME_COLOURS = {"right": "#2e7d32", "partly": "#c08000", "wrong": "#c62828", "unparsed": "#757575"}
 
 
-def plots_of(one: Scored) -> list[str]:
+def plots_of(one: Scored) -> list[Markup]:
     """The plots of a task's numbers, each an HTML figure."""
     drawn = [_plot("numbers in 0..1 with 95 % intervals", _bars(one)), _plot("answers", _outcomes(one))]
     for name, matrix in (one.extra.get("confusion") or {}).items():
@@ -28,14 +27,19 @@ def plots_of(one: Scored) -> list[str]:
     return [plot for plot in drawn if plot]
 
 
-def _plot(caption: str, figure: Any) -> str:
+def picture(text: str, kind: str, data: bytes) -> Markup:
+    """An image inside the page; `text`: what it shows."""
+    return markup('<img alt="{}" src="data:image/{};base64,{}">', text, kind, in_base64(data))
+
+
+def _plot(caption: str, figure: Any) -> Markup:
     if figure is None:
-        return ""
+        return markup("")
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=90)
     plt.close(figure)
-    text, data = html.escape(caption), base64.b64encode(buffer.getvalue()).decode()
-    return f'<figure><img alt="{text}" src="data:image/png;base64,{data}"><figcaption>{text}</figcaption></figure>'
+    image = picture(caption, "png", buffer.getvalue())
+    return markup("<figure>{}<figcaption>{}</figcaption></figure>", image, caption)
 
 
 def _bars(one: Scored) -> Any:
@@ -52,7 +56,7 @@ def _bars(one: Scored) -> Any:
         axis.barh(place, metric.value or 0.0, color="#1f77b4" if name == one.headline else "#9ecae1")
         if metric.ci95 is not None:
             axis.plot(metric.ci95, (place, place), color="black", linewidth=1.5)
-    axis.set_yticks(range(len(values)), list(reversed(values)), fontsize=8)
+    axis.set_yticks(range(len(values)), [plot_label(name) for name in reversed(values)], fontsize=8)
     axis.set_xlim(0, 1)
     axis.grid(axis="x", alpha=0.3)
     return figure
@@ -83,8 +87,8 @@ def _matrix(matrix: Mapping[str, Mapping[str, int]]) -> Any:
     for y, row in enumerate(counts):
         for x, n in enumerate(row):
             axis.text(x, y, str(n), ha="center", va="center", fontsize=8, color="white" if n > most / 2 else "black")
-    axis.set_xticks(range(len(predicted)), predicted, fontsize=7, rotation=30, ha="right")
-    axis.set_yticks(range(len(matrix)), list(matrix), fontsize=7)
+    axis.set_xticks(range(len(predicted)), [plot_label(word, 30) for word in predicted], fontsize=7, rotation=30, ha="right")
+    axis.set_yticks(range(len(matrix)), [plot_label(word, 30) for word in matrix], fontsize=7)
     return figure
 
 

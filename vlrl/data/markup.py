@@ -5,12 +5,13 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Iterable
 
 from markupsafe import Markup, escape
 
-__all__ = ["Markup", "escaped", "joined", "markup", "plot_label", "readable"]
+__all__ = ["Markup", "escaped", "in_base64", "joined", "markup", "plot_label", "readable"]
 
 MAX_SHOWN = 20_000
 """Characters that are shown of one text; how many follow is said."""
@@ -41,6 +42,11 @@ def markup(template: str, *values: object) -> Markup:
 def joined(parts: Iterable[Markup]) -> Markup:
     """Markup after markup."""
     return Markup("").join(map(escaped, parts))
+
+
+def in_base64(data: bytes) -> Markup:
+    """Bytes in base64, which has no character that HTML knows, in any length."""
+    return Markup(base64.b64encode(data).decode())
 
 
 def plot_label(text: object, most: int = 60) -> str:

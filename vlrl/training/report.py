@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from vlrl.data.files import read_json_object, write_whole
 from vlrl.data.images import open_images
+from vlrl.data.markup import plot_label, readable
 from vlrl.data.masking import masked_command
 from vlrl.gtr.diagnostics import CollapseRule
 from vlrl.schema import Boxes, Prediction, Row, Sample, Task
@@ -135,7 +136,7 @@ def draw_panels(panels: Sequence[Panel], out: Path) -> None:
     for panel, axis in zip(panels, axes[0], strict=True):
         for name, (xs, ys) in panel.lines.items():
             style: dict[str, Any] = {"color": "black"} if name == panel.bold else {"alpha": 0.8}
-            axis.plot(xs, [math.nan if y is None else y for y in ys], label=name, **style)
+            axis.plot(xs, [math.nan if y is None else y for y in ys], label=plot_label(name), **style)
         axis.set_title(panel.title)
         axis.set_xlabel(panel.x_label)
         axis.grid(alpha=0.3)
@@ -233,16 +234,16 @@ def _tile(
         tile.paste(image, (4, 4))
         if boxes:
             caption += ": " + _draw_boxes(draw, boxes, scale)
-    draw.text((6, side + 6), caption[:48], fill=(0, 0, 0), font=_font(15))
+    draw.text((6, side + 6), readable(caption)[:48], fill=(0, 0, 0), font=_font(15))
     if boxes:
         return tile
-    answers = [(None if row is None else row.answer) or "unread" for row in rows]
+    answers = [readable((None if row is None else row.answer) or "unread") for row in rows]
     if task.is_episode(sample):
         for line, (row, answer, colour) in enumerate(zip(rows, answers, (BEFORE_COLOUR, AFTER_COLOUR), strict=True)):
             earned = "" if row is None or "return" not in row.parts else f"{row.parts['return'][0]:+g}: "
             draw.text((6, side + 26 + 18 * line), f"{earned}{answer}"[:44], fill=colour, font=_font(13))
     else:
-        draw.text((6, side + 26), f"true: {as_text(sample.answer)[:40]}", fill=TRUE_COLOUR, font=_font(13))
+        draw.text((6, side + 26), f"true: {readable(as_text(sample.answer))[:40]}", fill=TRUE_COLOUR, font=_font(13))
         draw.text((6, side + 44), f"{answers[0][:22]} -> {answers[1][:22]}", fill=AFTER_COLOUR, font=_font(13))
     return tile
 
