@@ -72,8 +72,8 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def login(args: argparse.Namespace, environment: Mapping[str, str] = os.environ) -> tuple[str, str] | None:
     """User and password, or None where the page needs none. Raises ValueError where it does, or they cannot be used."""
-    given, source = (args.auth, "--auth") if args.auth is not None else (environment.get(AUTH_VARIABLE), AUTH_VARIABLE)
-    if given and not args.no_auth:
+    given, source = (args.auth, "--auth") if args.auth is not None else (environment.get(AUTH_VARIABLE) or None, AUTH_VARIABLE)
+    if given is not None and not args.no_auth:
         user, _, password = given.partition(":")
         if not user.strip() or not password:
             raise ValueError(f"{source}: give a user and a password, as in user:password")

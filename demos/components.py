@@ -6,11 +6,12 @@ Gradio names a component's file for the browser after its class, or after the cl
 from __future__ import annotations
 
 import io
+from abc import ABCMeta
 from typing import Any
 
 import gradio as gr
-import gradio.component_meta
 from fastapi import HTTPException
+from gradio.component_meta import ComponentMeta
 from gradio.components.base import server
 from gradio.components.image_editor import EditorData, EditorDataBlobs
 
@@ -26,11 +27,16 @@ MAX_DRAWING_PX = 4_000_000
 MAX_DRAWINGS = 32
 """Drawings in memory that were sent and not yet used."""
 
-# Gradio writes a stub beside the file of every component, also into an installed package; type checkers would read that stub.
-gradio.component_meta.create_or_modify_pyi = lambda *_: None
+
+class OwnMeta(ComponentMeta):
+    """Makes a class as Python does. Gradio would also write a `.pyi` file beside this one, which type checkers would read, and
+    keep books of a component's own events and constructor; none of these has any."""
+
+    def __new__(cls, name: str, bases: tuple[type, ...], attributes: dict[str, Any]) -> Any:
+        return ABCMeta.__new__(cls, name, bases, attributes)
 
 
-class Html(gr.HTML):
+class Html(gr.HTML, metaclass=OwnMeta):
     """HTML whose value is `Markup`; any other text is escaped."""
 
     is_template = True
@@ -39,7 +45,7 @@ class Html(gr.HTML):
         return None if value is None else str(escaped(value))
 
 
-class Choice(gr.Dropdown):
+class Choice(gr.Dropdown, metaclass=OwnMeta):
     """A list of which one entry is chosen. Another value is refused without naming the entries."""
 
     is_template = True
@@ -50,7 +56,7 @@ class Choice(gr.Dropdown):
         return payload
 
 
-class Name(gr.Dropdown):
+class Name(gr.Dropdown, metaclass=OwnMeta):
     """A list that grows while the page is open: whoever uses the name looks it up."""
 
     is_template = True
@@ -61,7 +67,7 @@ class Name(gr.Dropdown):
         return payload
 
 
-class Text(gr.Textbox):
+class Text(gr.Textbox, metaclass=OwnMeta):
     """A text of bounded length."""
 
     is_template = True
@@ -73,7 +79,7 @@ class Text(gr.Textbox):
         return None if value is None else readable(value)
 
 
-class Json(gr.Code):
+class Json(gr.Code, metaclass=OwnMeta):
     """JSON of bounded length."""
 
     is_template = True
@@ -93,7 +99,7 @@ def _bounded(payload: Any) -> str | None:
     return payload
 
 
-class Number(gr.Number):
+class Number(gr.Number, metaclass=OwnMeta):
     """A whole number from 0 to 1,000,000,000."""
 
     is_template = True
@@ -106,7 +112,7 @@ class Number(gr.Number):
         return int(payload)
 
 
-class Sheet(gr.ImageEditor):
+class Sheet(gr.ImageEditor, metaclass=OwnMeta):
     """A sheet to draw on. A drawing is what its layers show together (`composite`), measured before it is decoded; what else a
     browser sends of it is dropped, and few are kept that nobody fetches."""
 

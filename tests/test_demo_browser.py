@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 from test_demo import write_run
+from test_hostile_text import HOSTILE, write_hostile_run
 
 from demos.games import Game
 
@@ -214,6 +216,52 @@ def test_a_run_that_is_still_written_is_followed(browser, url, root):
         log = root / "runs" / name / "metrics.jsonl"
         log.write_text(log.read_text() + 'ard": 1}\n' + json.dumps({"step": 7, "reward": 0.9}) + "\n")
     until(lambda: "99 steps" in text(browser, "#runs-status") and text(browser, "#runs-status") != shown)
+
+
+@needs_browser
+def test_text_of_a_hostile_run_runs_nothing(browser, url, root):
+    """Names, metrics and completions that are HTML with handlers; and were one let through, the policy would stop it."""
+    names = []
+    for number, hostile in enumerate(HOSTILE):
+        names.append(f"hostile{number}")
+        write_hostile_run(root / "runs" / names[-1], hostile)
+    write_run(root / "runs" / "<img src=x onerror=window.__pwned=1>")
+    try:
+        open_tab(browser, url, "Runs")
+        find(browser, "#runs-again").click()
+        for name in ("<img src=x onerror=window.__pwned=1>", *names):
+            choose(browser, "#runs-first", name)
+            until(lambda name=name: name in text(browser, "#runs-status"))
+            until(lambda: find(browser, "#runs-rows td"))
+        assert browser.execute_script("return window.__pwned") is None
+        add = "document.body.insertAdjacentHTML('beforeend', '<img src=x onerror=window.__pwned=1><b onclick=window.__pwned=1 id=b>b</b>')"
+        browser.execute_script(add)
+        browser.execute_script("document.getElementById('b').click()")
+        time.sleep(0.5)
+        assert browser.execute_script("return window.__pwned") is None
+    finally:
+        for name in os.listdir(root / "runs"):
+            if name not in ("first", "second"):
+                shutil.rmtree(root / "runs" / name)
+
+
+@needs_browser
+def test_who_waits_sees_the_place_in_the_queue(browser, url):
+    from gradio_client import Client
+
+    words = {"task": "detection", "model": "tiny", "question": "red square", "n": 8, "temperature": 2.0}
+    open_tab(browser, url, "Try")
+    until(lambda: has_image(browser, "#try-image"))
+    jobs = [Client(url, verbose=False).submit(**words, api_name="/answer_it") for _ in range(3)]
+    find(browser, "#try-ask").click()
+    until(
+        lambda: re.search(
+            r"queue: \d/\d", text(browser, "#try-answer") + text(browser, "#try-image") + text(browser, "#try-scores")
+        )
+    )
+    for job in jobs:
+        job.result()
+    until(lambda: "iou_f1" in text(browser, "#try-scores"))
 
 
 @needs_browser

@@ -109,6 +109,7 @@ def write_hostile_run(folder, text):
     for name, lines in (
         ("metrics.jsonl", log), ("held_out.jsonl", held_out), ("completions/step_000001.jsonl", rows),
         ("predictions_after.jsonl", [{"id": "", "truncated": ""}]),
+        ("events.jsonl", [{"step": "", "event": "", "message": "", "what_to_try": "", "samples": [""]}, {"samples": ""}]),
     ):  # fmt: skip
         (folder / name).write_text("".join(json.dumps(filled(text, line)) + "\n" for line in lines))
     Image.new("RGB", (60, 40), "white").save(folder / "samples.png")
@@ -208,7 +209,8 @@ def test_markup_is_made_from_templates_in_the_code_alone():
     """`Markup(...)` and `markup(...)` take literals, or constants of the file; messages go through `page.error`."""
     found = []
     for path in (*(ROOT / "demos").glob("*.py"), *(ROOT / "vlrl").rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        text = path.read_text(encoding="utf-8")
+        for node in ast.walk(ast.parse(text)) if re.search(r"arkup\(|\bgr\.", text) else ():
             if not isinstance(node, ast.Call):
                 continue
             name, first = ast.unparse(node.func), node.args[0] if node.args else None

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import struct
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,6 +34,8 @@ MAX_IMAGE_PIXELS = 50_000_000
 """Width times height of the largest image that is decoded: a photograph of 48 megapixels passes, and decoding takes up to 15
 bytes a pixel. The environment variable `VLRL_MAX_IMAGE_PIXELS` sets another number."""
 MAX_PIXELS_VARIABLE = "VLRL_MAX_IMAGE_PIXELS"
+# Pillow warns of images that are refused here, or that a user has allowed.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 class ImageError(ValueError):
