@@ -152,16 +152,6 @@ class Models:
             self._loaded[source] = loaded
             self._loading.pop(source, None)
 
-    @contextlib.contextmanager
-    def _alone(self) -> Iterator[None]:
-        """One question at a time. Raises Refused where others take too long."""
-        if not self._asking.acquire(timeout=TURN_S):
-            raise Refused("the model is busy with other questions; ask again in a minute")
-        try:
-            yield
-        finally:
-            self._asking.release()
-
     def prepare_sample(self, name: str, sample: Sample, image: Image.Image | None) -> Sample:
         """The sample for this model: its coordinate convention and the image's sizes in `meta`."""
         from vlrl.models.inputs import prepare_sample
@@ -188,9 +178,12 @@ class Models:
         return loaded.processor(text=[text], images=images or None, return_tensors="pt").to(loaded.model.device)
 
     @contextlib.contextmanager
-    def _generating(self, loaded: Any, **settings: Any) -> Iterator[tuple[threading.Thread, dict[str, Any]]]:
-        """A generation that runs beside, and is stopped and over when the block is left. Its ids, or what it raised, stand in
-        the dict once the thread is over."""
+    def _generating(
+        self, loaded: Any, sample: Sample, image: Image.Image | None, **settings: Any
+    ) -> Iterator[tuple[threading.Thread, dict[str, Any]]]:
+        """A generation that runs beside, one at a time; leaving the block ends it at its next token, without waiting for that
+        (gradio leaves in the thread that answers everybody). Its ids stand in the dict once the thread is over. Raises Refused
+        where others take too long, and where it failed."""
         import torch
         from transformers import StoppingCriteriaList
 
@@ -202,57 +195,60 @@ class Models:
             try:
                 with torch.inference_mode():
                     made["ids"] = loaded.model.generate(
-                        **settings, max_time=ANSWER_S, suppress_tokens=vision_token_ids(loaded),
+                        **made.pop("inputs"), **settings, max_time=ANSWER_S, suppress_tokens=vision_token_ids(loaded),
                         stopping_criteria=StoppingCriteriaList([stopping]),
                     )  # fmt: skip
-            except Exception as error:  # noqa: BLE001  raised again for whoever asked
+            except Exception as error:  # noqa: BLE001  said to whoever asked
                 made["error"] = error
             finally:
                 if "streamer" in settings:
                     settings["streamer"].end()
+                self._asking.release()
 
         thread = threading.Thread(target=work, daemon=True)
-        thread.start()
+        if not self._asking.acquire(timeout=TURN_S):
+            raise Refused("the model is busy with other questions; ask again in a minute")
+        try:
+            made["inputs"] = self._inputs(loaded, sample, image)
+            made["n_prompt"] = made["inputs"]["input_ids"].shape[1]
+            thread.start()
+        except BaseException:
+            self._asking.release()
+            raise
         try:
             yield thread, made
             thread.join()
-            if "error" in made:
-                print(f"generation failed: {described(made['error'])}", file=sys.stderr)
-                raise Refused("the model failed on this question; the console of the page says why")
         finally:
             stopping.asked.set()
-            thread.join()
+        if "error" in made:
+            print(f"generation failed: {described(made['error'])}", file=sys.stderr)
+            raise Refused("the model failed on this question; the console of the page says why")
 
     def stream(self, name: str, sample: Sample, image: Image.Image | None = None, max_tokens: int = 256) -> Iterator[str]:
         """The greedy answer so far, again and again until it is whole."""
         from transformers import TextIteratorStreamer
 
         loaded = self.load(name)
-        with self._alone():
-            inputs = self._inputs(loaded, sample, image)
-            streamer = TextIteratorStreamer(loaded.tokenizer, skip_prompt=True, skip_special_tokens=True)
-            with self._generating(loaded, **inputs, max_new_tokens=max_tokens, do_sample=False, streamer=streamer):
-                text = ""
-                for piece in streamer:
-                    text += piece
-                    yield text
+        streamer = TextIteratorStreamer(loaded.tokenizer, skip_prompt=True, skip_special_tokens=True)
+        settings = {"max_new_tokens": max_tokens, "do_sample": False, "streamer": streamer}
+        with self._generating(loaded, sample, image, **settings):
+            text = ""
+            for piece in streamer:
+                text += piece
+                yield text
 
     def group(
         self, name: str, sample: Sample, n: int, temperature: float, image: Image.Image | None = None, max_tokens: int = 256
     ) -> Iterator[Sequence[str]]:
         """`n` answers sampled at a temperature, after empty lists while they are being made."""
         loaded = self.load(name)
-        with self._alone():
-            inputs = self._inputs(loaded, sample, image)
-            settings = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0, "num_return_sequences": n}
-            with self._generating(loaded, **inputs, **settings, max_new_tokens=max_tokens) as (thread, made):
-                while thread.is_alive():
-                    thread.join(STEP_S)
-                    yield []
-            answers: Sequence[str] = loaded.tokenizer.batch_decode(
-                made["ids"][:, inputs["input_ids"].shape[1] :], skip_special_tokens=True
-            )
-            yield answers
+        settings = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0, "num_return_sequences": n}
+        with self._generating(loaded, sample, image, **settings, max_new_tokens=max_tokens) as (thread, made):
+            while thread.is_alive():
+                thread.join(STEP_S)
+                yield []
+        answers: Sequence[str] = loaded.tokenizer.batch_decode(made["ids"][:, made["n_prompt"] :], skip_special_tokens=True)
+        yield answers
 
 
 def without_model_meta(sample: Sample) -> dict[str, Any]:

@@ -184,7 +184,7 @@ def test_an_answer_ends_when_its_visitor_leaves():
         next(answers)
         answers.close()
         assert time.monotonic() - start < 3, "4000 tokens would take much longer"
-        assert models._asking.acquire(blocking=False), "the next one can ask"
+        assert models._asking.acquire(timeout=3), "the next one can ask"
         models._asking.release()
 
 
