@@ -70,7 +70,8 @@ class EndpointFailures(Episodes):
 
     def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> torch.Tensor:
         rewards_BR: torch.Tensor = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
-        if not any(self._asks_R) or not self.model.training or rewards_BR.shape[1] != len(self._asks_R):
+        are_groups = rewards_BR.shape[1] == len(self._asks_R) and len(rewards_BR) % self.num_generations == 0
+        if not any(self._asks_R) or not self.model.training or not are_groups:
             return rewards_BR
         missing_BR = missing_scores(rewards_BR, self._asks_R, self.num_generations)
         self._missing_BR, self._true_BR = (missing_BR, rewards_BR) if bool(missing_BR.any()) else (None, None)
