@@ -40,6 +40,9 @@ OPEN = re.compile(
 )
 """The paths that are answered. Every other is not there."""
 _SCRIPT = re.compile(rb"<script(?=[ >])")
+_API = re.compile(rb"window\.gradio_api_info = .*?;</script>", re.DOTALL)
+_LOGIN = b'"auth_required":true'
+"""In gradio's page for those who have not logged in, which lists what the functions of the page take all the same, runs too."""
 
 POLICY = {
     "default-src": "'self'",
@@ -261,7 +264,9 @@ class _Answer:
             if message.get("more_body"):
                 return
             # The values in gradio's page stand in JSON whose `<` is escaped: every tag here is its own.
-            page = _SCRIPT.sub(b'<script nonce="' + self._nonce.encode() + b'"', b"".join(self._html))
+            page = b"".join(self._html)
+            page = _API.sub(b"window.gradio_api_info = null;</script>", page) if _LOGIN in page else page
+            page = _SCRIPT.sub(b'<script nonce="' + self._nonce.encode() + b'"', page)
             headers = [(name, value) for name, value in self._start["headers"] if name.lower() != b"content-length"]
             await self._send({**self._start, "headers": [*headers, (b"content-length", str(len(page)).encode())]})
             self._start = None

@@ -214,7 +214,7 @@ def test_score_of_answers_that_do_not_belong(detection, tmp_path, capsys):
 def test_the_report_is_one_file_with_pictures_and_boxes(detection):
     page = (detection / "report.html").read_text()
     assert not re.search(r"""(src|href)=(?!"data:)""", page), "nothing is loaded from elsewhere"
-    assert "http" not in page.split("<body>")[0]
+    assert "://" not in page.split("<body>")[0]
     pictures = re.findall(r'src="data:image/(jpeg|png);base64,([^"]+)"', page)
     opened = [Image.open(io.BytesIO(base64.b64decode(data))) for _, data in pictures]
     photos = [image.convert("RGB") for image, (kind, _) in zip(opened, pictures, strict=True) if kind == "jpeg"]

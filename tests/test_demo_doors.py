@@ -285,6 +285,9 @@ def test_headers_and_the_nonce_of_the_page_s_own_scripts(tmp_path):
     assert "frame-ancestors 'none'" in policy
     assert "unsafe-inline" not in policy.partition("script-src")[2].partition(";")[0]
     assert nonce not in call(doors, "/", b"")[1]["content-security-policy"], "another one each time"
+    info = b"<script>window.gradio_api_info = {'a': 'runs'};</script><b>runs</b>"
+    assert call(doors, "/", b'{"a":1}' + info)[2].count(b"runs") == 2
+    assert call(doors, "/", b'{"auth_required":true}' + info)[2].count(b"runs") == 1, "strangers see no lists"
     _, headers, body = call(doors, "/gradio_api/file=/tmp/x.html", b"<script>", "GET")
     assert "sandbox" in headers["content-security-policy"]
 
