@@ -1,6 +1,8 @@
 """Lengths of prompts with images are those of the processor, and prompts that surely fit are not tokenised."""
 
+import json
 import random
+import re
 
 import pytest
 from PIL import Image
@@ -89,3 +91,15 @@ def test_a_placeholder_that_a_task_adds_is_refused_with_its_row(tiny):
 def test_the_context_is_read_from_the_config(tiny):
     assert context_length(tiny.model.config) == 4096
     assert context_length(object()) is None
+
+
+def test_bench_run_refuses_prompts_beyond_the_context_before_it_answers(tmp_path, capsys):
+    from vlrl.bench import main
+
+    rows = [{"id": f"r{i}", "task": "qa", "question": "Why?" + " very" * (4000 * (i == 1)), "answer": 1} for i in range(3)]
+    (tmp_path / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    words = ["run", "--task", "qa", "--data", str(tmp_path / "data.jsonl"), "--output_path", str(tmp_path / "out")]
+    assert main(words) == 2
+    assert re.search(
+        r"error: 1 of 3 prompts are longer than 4,000 tokens .*; the first: 'r1' \(\d+,\d+ tokens\)", capsys.readouterr().err
+    )

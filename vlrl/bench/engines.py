@@ -20,6 +20,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
+from vlrl.data.image_checks import shown_sizes
 from vlrl.data.images import image_size, open_images, opened_image
 from vlrl.data.masking import without_secrets
 from vlrl.data.special_tokens import USUAL, as_plain_text, with_written_tokens
@@ -131,11 +132,32 @@ class Local(InProcesses):
         """Batches of equal limits and similar lengths, the longest first, so that too little memory shows at once."""
         from vlrl.models.generate import complete
 
+        self._check_lengths(tasks, samples, limit)
         ordered = sorted(samples, key=lambda sample: (limit(sample), prompt_length(sample, tasks)), reverse=True)
         while ordered:
             n = next((i for i, sample in enumerate(ordered) if limit(sample) != limit(ordered[0])), len(ordered))
             batch, ordered = ordered[: min(n, self.batch_size)], ordered[min(n, self.batch_size) :]
             yield complete(self.loaded, tasks, batch, limit(batch[0]), **self.sampling)
+
+    def _check_lengths(self, tasks: Mapping[str, Task], samples: Sequence[Sample], limit: Limit) -> None:
+        """Raises SampleError where a prompt and its answer exceed the model's context."""
+        from vlrl.models.inputs import messages, n_shown
+        from vlrl.models.prompt_lengths import PromptLengths, context_length
+
+        context = context_length(self.loaded.model.config)
+        if context is None or not samples:
+            return
+        lengths = PromptLengths(self.loaded.processor)
+        for sample in samples:
+            lengths.add(messages(sample, tasks, n_shown(sample)), shown_sizes(sample))
+        most = context - max(map(limit, samples))
+        found = lengths.longer_than(most, lambda i: messages(samples[i], tasks, n_shown(samples[i])))
+        if found:
+            first = ", ".join(f"{samples[i].id!r} ({n:,} tokens)" for i, n in list(found.items())[:3])
+            raise SampleError(
+                f"{len(found):,} of {len(samples):,} prompts are longer than {most:,} tokens (the model's context of"
+                f" {context:,} less the answer); the first: {first}. --max_pixels makes images smaller; or leave such rows out"
+            )
 
 
 def prompt_length(sample: Sample, tasks: Mapping[str, Task]) -> float:
