@@ -169,9 +169,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ValueError as wrong:
         print(f"error: {wrong}", file=sys.stderr)
         return 2
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    with own_folder():
-        launch(args, page_tasks, auth)
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        with own_folder():
+            launch(args, page_tasks, auth)
+    except OSError as wrong:  # a port in use, an address of another machine, a full disk
+        why = " ".join(str(wrong).split())
+        print(f"error: the page cannot be served on {args.host} port {args.port}; try another --port: {why}", file=sys.stderr)
+        return 2
+    finally:
+        signal.signal(signal.SIGTERM, before)
     return 0
 
 

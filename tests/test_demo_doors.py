@@ -368,10 +368,20 @@ def test_other_machines_need_a_password(words, variable, expected):
         assert app.login(args, environment) == expected
 
 
-def test_a_page_that_cannot_start_says_so_in_one_line(capsys, monkeypatch):
+def test_a_page_that_cannot_start_says_so_in_one_line(capsys, monkeypatch, tmp_path):
     monkeypatch.delenv("VLRL_DEMO_AUTH", raising=False)
     for words, why in ((["--host", "0.0.0.0"], "VLRL_DEMO_AUTH=user:password"), (["--model_name_or_path", "tinny"], "tinny")):
         assert app.main(words) == 2
         error = capsys.readouterr().err
         assert error.count("\n") == 1
         assert why in error
+
+    def taken(*_):
+        raise OSError("Cannot find empty port\nin range")
+
+    monkeypatch.setattr(app, "launch", taken)
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    monkeypatch.setenv("GRADIO_EXAMPLES_CACHE", str(tmp_path))
+    assert app.main(["--port", "7999"]) == 2
+    assert capsys.readouterr().err.endswith("port 7999; try another --port: Cannot find empty port in range\n")
+    assert not list(tmp_path.iterdir())
