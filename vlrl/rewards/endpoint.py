@@ -134,7 +134,8 @@ class Endpoint:
             except Unanswered as error:
                 with self._lock:
                     batch.asked.setdefault(self, []).append(True)
-                    self.last_why = str(error)
+                    if error.n_tries or not self.last_why:  # a pause has its reason already
+                        self.last_why = str(error)
                 raise
         with self._lock:
             batch.asked.setdefault(self, []).append(False)
