@@ -134,7 +134,7 @@ def supervise(
 ) -> float:
     """Train `loaded.model` in place for `steps` steps of `batch_size` samples a process; returns the seconds it took.
 
-    Cosine schedule with a tenth of warm-up; precision, seed, checkpointing and Adam's betas as in the GRPO stage. `muon`: for a
+    Cosine schedule with a tenth of warm-up (Muon: a constant rate, as the bundled weights were trained); precision, seed, checkpointing and Adam's betas as in the GRPO stage. `muon`: for a
     small model that starts from random weights (adapters take AdamW). Samples are taken in their order (shuffle them
     before), so a curriculum stays one. Adapters are merged at the end. `target`: what is imitated
     (`vlrl.models.inputs.SFT_TARGETS`). `events`: where its events go. Goes on from a checkpoint in `folder`, which a request to
@@ -153,7 +153,7 @@ def supervise(
     optimizer = None
     if muon and peft_config is None:
         optimizer = MuonWithAdamW(loaded.model, learning_rate, (like.adam_beta1, like.adam_beta2))
-    args = _arguments(folder, like, steps, batch_size, learning_rate)
+    args = _arguments(folder, like, steps, batch_size, learning_rate, constant=optimizer is not None)
     decide_search(args, lambda: leaves_weights_unused(loaded.model, samples))
     trainer = _Trainer(
         model=loaded.model,
@@ -191,15 +191,17 @@ def _begin(folder: Path, checkpoint: str | None) -> None:
     drop_after(folder / "metrics.jsonl", step_of(checkpoint))
 
 
-def _arguments(folder: Path, like: GRPOConfig, steps: int, batch_size: int, learning_rate: float) -> SFTConfig:
+def _arguments(
+    folder: Path, like: GRPOConfig, steps: int, batch_size: int, learning_rate: float, *, constant: bool
+) -> SFTConfig:
     return SFTConfig(
         output_dir=str(folder),
         max_steps=steps,
         per_device_train_batch_size=batch_size,
         gradient_accumulation_steps=1,
         learning_rate=learning_rate,
-        lr_scheduler_type="cosine",
-        warmup_steps=max(1, steps // 10),
+        lr_scheduler_type="constant" if constant else "cosine",
+        warmup_steps=0 if constant else max(1, steps // 10),
         adam_beta1=like.adam_beta1,
         adam_beta2=like.adam_beta2,
         weight_decay=0.01,
