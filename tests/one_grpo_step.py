@@ -9,8 +9,7 @@ import zlib
 import torch
 from accelerate.utils import gather_object
 
-from vlrl.models.load import load_model
-from vlrl.train import finish, leave
+from vlrl.train import finish, inputs_of, leave, load
 from vlrl.training import run_data
 from vlrl.training.config import parse
 from vlrl.training.grpo import Trainer
@@ -33,10 +32,11 @@ class Scripted(Trainer):
 
 
 config = parse(sys.argv[1:])
-loaded = load_model("tiny-random")
 rows = run_data.read_data(config)
 rubric = run_data.choose_rubric(config, rows)
-data = run_data.prepare_data(config, rows, loaded)
+inputs = inputs_of(config, "tiny-random")
+data, _ = run_data.prepare_data(config, rows, inputs)
+loaded = load(config, inputs)
 trainer = Scripted(
     loaded,
     config.tasks,

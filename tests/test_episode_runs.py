@@ -66,7 +66,7 @@ def test_an_endpoint_that_babbles_or_fails_is_skipped_and_told(tmp_path, run_tra
     assert logged["corrector/calls"] == len(server.seen)
     assert logged["corrector/failed"] > 0
     asked = json.loads((tmp_path / "run" / "summary.json").read_text())["corrector"]
-    assert asked == {name: logged[f"corrector/{name}"] for name in ("calls", "cached", "failed", "cost")}
+    assert asked == {name: logged[f"corrector/{name}"] for name in ("calls", "cached", "failed", "cost", "seconds")}
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_an_endpoint_that_babbles_or_fails_is_skipped_and_told(tmp_path, run_tra
         (["--gtr", "led=0.9"], "leave two to compare"),
         (["--gtr", "length_reward=-1"], "none may be negative"),
         (["--curriculum", "detection:0.5"], "give a card game"),
-        (["--thought_weight", "2"], "outside 0..1"),
+        (["--thought_weight", "2"], "at least 0 and at most 1"),
         (["--corrector_url", "http://x"], "is for model:NAME"),
         (["--corrector", "checkpoint:/no/such"], "checkpoint:/no/such"),
     ],

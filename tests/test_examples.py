@@ -64,6 +64,8 @@ BAD = """
 from vlrl.schema import Task
 def later(text, sample):
     return 1.0 if "I count" in text else text
+def latest(text, sample):
+    return text if text.startswith("<think>") and "I count" not in text else 1.0
 def sooner(text, sample):
     return {}["x"]
 def prompt(sample):
@@ -80,7 +82,8 @@ def exact(sample, prediction):
         (["--task", "no_prompt.py"], 2, "error: task counting: its prompt must return text, got 3 for sample '0-red'"),
         (["--task", "bare.py", "--stage", "sft+grpo"], 2, "error: --stage sft+grpo: task counting has no oracle"),
         (["--task", "bare.py", "--data", "detection.jsonl"], 2, "detection.jsonl (id 'd'): its task is 'detection'"),
-        (["--rewards", "bad.py:later"], 1, "stopped: reward later returned the text"),
+        (["--rewards", "bad.py:later"], 2, "error: reward later returned the text ''"),
+        (["--rewards", "bad.py:latest"], 1, "stopped: reward latest returned the text"),
     ],
 )
 def test_what_goes_wrong_is_one_line(tmp_path, run_train, small, monkeypatch, flags, code, words):

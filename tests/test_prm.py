@@ -231,7 +231,7 @@ def test_options():
         (["--num_generations", "8"], "no option --num_generations"),
         (["--lerning_rate", "1"], "learning_rate"),
         (["--data", "nowhere.json"], "no such file"),
-        (["--pairwise_weight", "-1"], "0 or more"),
+        (["--pairwise_weight", "-1"], "at least 0"),
         (["--exclude_items", __file__], "are for --data"),
         (["--limit", "0"], "at least 1"),
     ],
