@@ -134,9 +134,10 @@ def supervise(
 ) -> float:
     """Train `loaded.model` in place for `steps` steps of `batch_size` samples a process; returns the seconds it took.
 
-    Cosine schedule with a tenth of warm-up (Muon: a constant rate, as the bundled weights were trained); precision, seed, checkpointing and Adam's betas as in the GRPO stage. `muon`: for a
-    small model that starts from random weights (adapters take AdamW). Samples are taken in their order (shuffle them
-    before), so a curriculum stays one. Adapters are merged at the end. `target`: what is imitated
+    Cosine schedule with a tenth of warm-up; precision, seed, checkpointing and Adam's betas as in the GRPO stage. `muon`: for a
+    small model that starts from random weights, at a constant rate as the bundled weights were trained (adapters take AdamW).
+    Samples are taken in their order (shuffle them before), so a curriculum stays one. Adapters are merged at the end.
+    `target`: what is imitated
     (`vlrl.models.inputs.SFT_TARGETS`). `events`: where its events go. Goes on from a checkpoint in `folder`, which a request to
     stop and `save_minutes` leave there. Raises Stopped, and RunStopped where a number is not finite or the disk is full.
     """
