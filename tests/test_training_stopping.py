@@ -233,5 +233,13 @@ def test_no_step_is_logged_twice(tmp_path):
     assert steps_of_ended_training(path) == 2
     drop_after(path, 2)
     assert read_metrics(path) == [{"step": 1}, {"step": 2}]
+    append_row(path, {"step": 3, "reward": 0.5})
+    append_row(path, {"step": 3, "train_runtime": 3.0, "train_loss": 0.1, "epoch": 1.0})
+    assert read_metrics(path)[2:] == [{"step": 3, "reward": 0.5, "train_runtime": 3.0, "train_loss": 0.1, "epoch": 1.0}]
+    assert steps_of_ended_training(path) == 3
+    drop_after(path, 3)
+    assert read_metrics(path)[2:] == [{"step": 3, "reward": 0.5, "epoch": 1.0}]
+    append_row(path, {"step": 4, "train_runtime": 3.0})
+    assert [row["step"] for row in read_metrics(path)] == [1, 2, 3, 4], "a last step that was not logged by itself"
     drop_after(tmp_path / "none.jsonl", 2)
     assert not (tmp_path / "none.jsonl").exists()

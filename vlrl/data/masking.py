@@ -157,8 +157,8 @@ def address_problem(name: str, value: Any) -> str | None:
         place = " or ".join(KEY_VARIABLES.get(named, ("OPENAI_API_KEY",)))
         return (
             f"{masked(text)}: the address holds {what}, which would stand in config.yaml, summary.json and logs; leave it out"
-            f" and set {place}, which is sent as a Bearer token (where the server wants it in the address, leave out the option"
-            " and set OPENAI_API_BASE to the whole address)"
+            f" and set {place}, which is sent in the Authorization header (where the server wants it in the address, leave out"
+            " the option and set OPENAI_API_BASE to the whole address)"
         )
     return None
 

@@ -11,7 +11,8 @@ from typing import Any
 from vlrl.data.files import append_whole, write_json_lines
 
 TRAINING_ENDED = "train_runtime"
-"""The key of the row that a trainer logs when it ends."""
+"""A key of what a trainer logs when it ends."""
+_END_KEYS = frozenset([TRAINING_ENDED, "train_samples_per_second", "train_steps_per_second", "train_loss", "total_flos"])
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -30,16 +31,24 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 def append_row(path: Path, row: Mapping[str, Any]) -> None:
-    """Add one line, numbers that are not finite as null. Raises OSError, and leaves the file as it was."""
+    """Add one line, numbers that are not finite as null. What a trainer logs when it ends joins the row of the last step, where
+    there is one. Raises OSError, and leaves the file as it was."""
     shown = {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()}
+    rows = read_metrics(path) if TRAINING_ENDED in row else []
+    if rows and rows[-1].get("step") == row.get("step"):
+        write_json_lines(path, [*rows[:-1], {**rows[-1], **shown}])
+        return
     with path.open("ab", buffering=0) as file:
         append_whole(file, (json.dumps(shown) + "\n").encode())
 
 
 def drop_after(path: Path, step: int) -> None:
     """Keep the steps up to `step`, each once: a run that goes on logs the later ones, and its end, again."""
-    rows = read_metrics(path)
-    kept = {row.get("step", 0): row for row in rows if row.get("step", 0) <= step and TRAINING_ENDED not in row}
+    kept: dict[int, dict[str, Any]] = {}
+    for row in read_metrics(path):
+        logged = {key: value for key, value in row.items() if key not in _END_KEYS}
+        if row.get("step", 0) <= step and not (TRAINING_ENDED in row and logged.keys() <= {"step", "epoch"}):
+            kept[row.get("step", 0)] = kept.get(row.get("step", 0), {}) | logged
     if path.is_file():
         write_json_lines(path, kept.values())
 
