@@ -43,7 +43,7 @@ USUAL_N = {
     "kills": 100,
     "stops": 40,
     "disk": 20,
-    "endpoints": 20,
+    "endpoints": 1,
     "page": 50,
     "probes": 60,
     "keys": 1,
