@@ -146,19 +146,7 @@ def llm_judge(
         return Score(None, answer, f"{NO_JUDGEMENT}: {error} (see_image=false judges without it)")
     address = base_url(judge_url)
     endpoint = _endpoint(address, judge_model, timeout_s, backoff_s, (max_calls, max_cost, input_cost, output_cost))
-    key = (address, judge_model, hashlib.sha256(json.dumps(messages).encode()).hexdigest())
-    with _judged_lock:
-        is_sent = key in _judged
-        judgement = _judged.setdefault(key, Future())
-    if not is_sent:
-        try:
-            judgement.set_result(_ask(endpoint, judge_model, messages))
-        except BaseException as error:
-            with _judged_lock:
-                del _judged[key]  # a failure is not kept: a later batch sends it again
-            judgement.set_exception(error)
-            if not isinstance(error, EndpointError):
-                raise
+    judgement, is_sent = _judged_once(endpoint, (address, judge_model), messages)
     try:
         value = judgement.result()
     except EndpointError as error:
@@ -167,6 +155,24 @@ def llm_judge(
         return Score(None, answer, f"{NO_JUDGEMENT}: {error}{hint}")
     endpoint.spending.count("judged", cached=is_sent)
     return Score(value, answer, f"{judge_model} gives {value:g}")
+
+
+def _judged_once(endpoint: Endpoint, judge: tuple[str, str], messages: list[dict[str, Any]]) -> tuple[Future[float], bool]:
+    """The judgement of a prompt, and whether it was asked for before; a failure is not kept. `judge`: address and model."""
+    key = (*judge, hashlib.sha256(json.dumps(messages).encode()).hexdigest())
+    with _judged_lock:
+        is_sent = key in _judged
+        judgement = _judged.setdefault(key, Future())
+    if not is_sent:
+        try:
+            judgement.set_result(_ask(endpoint, judge[1], messages))
+        except BaseException as error:
+            with _judged_lock:
+                del _judged[key]
+            judgement.set_exception(error)
+            if not isinstance(error, EndpointError):
+                raise
+    return judgement, is_sent
 
 
 def _says_something(text: str) -> bool:

@@ -137,20 +137,13 @@ def supervise(
     Cosine schedule with a tenth of warm-up; precision, seed, checkpointing and Adam's betas as in the GRPO stage. `muon`: for a
     small model that starts from random weights, at a constant rate as the bundled weights were trained (adapters take AdamW).
     Samples are taken in their order (shuffle them before), so a curriculum stays one. Adapters are merged at the end.
-    `target`: what is imitated
-    (`vlrl.models.inputs.SFT_TARGETS`). `events`: where its events go. Goes on from a checkpoint in `folder`, which a request to
-    stop and `save_minutes` leave there. Raises Stopped, and RunStopped where a number is not finite or the disk is full.
+    `target`: what is imitated (`vlrl.models.inputs.SFT_TARGETS`). `events`: where its events go. Goes on from a checkpoint in
+    `folder`, which a request to stop and `save_minutes` leave there. Raises Stopped, and RunStopped where a number is not
+    finite or the disk is full.
     """
-    found = newest_whole(folder)
-    checkpoint = found.path
-    if found.damaged and PartialState().is_main_process:
-        print(f"note      {found.note if checkpoint else '; '.join(found.damaged) + '. The stage begins anew'}", flush=True)
-    PartialState().wait_for_everyone()
-    write_together(folder.parent, "sft/", lambda: _begin(folder, checkpoint))
+    checkpoint = _begin(folder)
     if freeze_vision:
-        said = freeze(loaded.model)
-        if PartialState().is_main_process:
-            print(said, flush=True)
+        _say(freeze(loaded.model))
     optimizer = None
     if muon and peft_config is None:
         optimizer = MuonWithAdamW(loaded.model, learning_rate, (like.adam_beta1, like.adam_beta2))
@@ -167,12 +160,7 @@ def supervise(
     trainer.name_of_row = lambda row: samples.get(row).id
     for callback in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(callback)
-    if events is not None:
-        begun = events
-        step = step_of(checkpoint)
-        write_together(folder.parent, "events.jsonl", lambda: begun.begin("sft", after=step), everyone=True)
-    trainer.record_to(events, RunFacts("sft"))
-    trainer.take_up_history(read_metrics(folder / "metrics.jsonl"))
+    _record(trainer, events, folder, step_of(checkpoint))
     stop = stopping.current()
     trainer.add_callback(StopAtStepEnd(stop, save_minutes))
     started = time.monotonic()
@@ -186,10 +174,33 @@ def supervise(
     return seconds
 
 
-def _begin(folder: Path, checkpoint: str | None) -> None:
-    """The folder, with what was logged up to the checkpoint."""
-    folder.mkdir(parents=True, exist_ok=True)
-    drop_after(folder / "metrics.jsonl", step_of(checkpoint))
+def _begin(folder: Path) -> str | None:
+    """The folder, with what was logged up to its newest whole checkpoint, which is returned; damaged ones are said."""
+    found = newest_whole(folder)
+    if found.damaged:
+        _say(f"note      {found.note if found.path else '; '.join(found.damaged) + '. The stage begins anew'}")
+    PartialState().wait_for_everyone()
+
+    def write() -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        drop_after(folder / "metrics.jsonl", step_of(found.path))
+
+    write_together(folder.parent, "sft/", write)
+    return found.path
+
+
+def _record(trainer: _Trainer, events: EventLog | None, folder: Path, step: int) -> None:
+    """Where events of the stage go; those of before `step` are known."""
+    if events is not None:
+        begun = events
+        write_together(folder.parent, "events.jsonl", lambda: begun.begin("sft", after=step), everyone=True)
+    trainer.record_to(events, RunFacts("sft"))
+    trainer.take_up_history(read_metrics(folder / "metrics.jsonl"))
+
+
+def _say(text: str) -> None:
+    if PartialState().is_main_process:
+        print(text, flush=True)
 
 
 def _arguments(
