@@ -27,7 +27,7 @@ from typing import TypeVar
 from vlrl.data.files import disk_is_full, free_mib
 from vlrl.data.images import ImageError, image_size
 from vlrl.data.sample_files import read_samples
-from vlrl.schema import Sample, sample_to_json
+from vlrl.schema import PACKED, Sample, file_of, in_file, sample_to_json
 from vlrl.tasks import TASKS
 from vlrl.training.stopping import Stopped, StopRequests
 
@@ -154,9 +154,9 @@ def write_samples(samples: Sequence[Sample], target: Target) -> None:
     folder = os.path.realpath(out.parent)
 
     def written(path: str) -> str:
-        if path.startswith("synthetic:"):
-            return path
-        return Path(os.path.relpath(os.path.abspath(copies.get(path, path)), folder)).as_posix()
+        path = copies.get(path, path)
+        file = file_of(path)
+        return path if file is None else in_file(path, Path(os.path.relpath(os.path.abspath(file), folder)).as_posix())
 
     unfinished = out.with_name(f"{out.name}.partial")
     try:
@@ -173,11 +173,11 @@ def write_samples(samples: Sequence[Sample], target: Target) -> None:
 
 def _export(samples: Sequence[Sample], folder: Path) -> dict[str, str]:
     """Copy the images and videos of `samples` to `folder`; original path → path of its copy. An equal file that is already
-    there is not copied again."""
+    there is not copied again; images inside Parquet files and shards stay there."""
     folder.mkdir(parents=True, exist_ok=True)
     copies: dict[str, str] = {}
     for path in dict.fromkeys(path for one in samples for path in (*one.images, *([one.video] if one.video else []))):
-        if path.startswith("synthetic:"):
+        if path.startswith(("synthetic:", *PACKED)):
             continue
         original = Path(path)
         copy = numbered_path(folder, original.stem, original.suffix, partial(filecmp.cmp, original, shallow=False))

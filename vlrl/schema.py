@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 COORDS = ("px", "resized_px", "norm1000", "norm1")
 ANSWER_FORMATS = ("think_answer", "answer", "none", "answer_think")
@@ -40,7 +41,8 @@ class Box:
 class Sample:
     """One question with its verifiable answer.
 
-    `images` hold absolute paths once read from a file (or `synthetic:` addresses, drawn when opened). `answer` depends on
+    `images` hold absolute paths once read from a file (or `synthetic:` addresses, drawn when opened, or `parquet:` and `tar:`
+    addresses of images inside larger files, see `vlrl.data.packed_images`). `answer` depends on
     `task`: detection: a list of `{"bbox_2d": [x1, y1, x2, y2], "label": str}` in ORIGINAL image pixels; grounding: one
     `{"bbox_2d": [...]}`; classification: the label; planning: `{"speed": str, "path": str}`; qa: a string, a number, or a
     list of strings any of which is right; card games: see `vlrl.envs.cards.deals`; a task of the user's: any JSON value.
@@ -315,15 +317,40 @@ def sample_from_json(row: Any, where: str, root: Path) -> Sample:
     )
 
 
+PACKED = ("parquet:", "tar:")
+"""How the address of an image inside a larger file begins (`vlrl.data.packed_images`)."""
+
+
+def file_of(path: str) -> str | None:
+    """The file that an image's path or address names; None for an image that is drawn (`synthetic:`)."""
+    if path.startswith("synthetic:"):
+        return None
+    kind = next((kind for kind in PACKED if path.startswith(kind)), None)
+    return path if kind is None else unquote(path.removeprefix(kind).partition("#")[0])
+
+
+def in_file(path: str, file: str) -> str:
+    """An image's path or address with another file in it; "%" and "#" of a file's name are written as %25 and %23 there."""
+    if path.startswith("synthetic:"):
+        return path
+    kind = next((kind for kind in PACKED if path.startswith(kind)), None)
+    if kind is None:
+        return file
+    return kind + file.replace("%", "%25").replace("#", "%23") + "#" + path.partition("#")[2]
+
+
 def _resolve(path: str, root: Path) -> str:
-    return path if path.startswith("synthetic:") else str(root / path)
+    file = file_of(path)
+    return path if file is None else in_file(path, str(root / file))
 
 
 def sample_to_json(sample: Sample, root: Path | None = None) -> dict[str, Any]:
     """The JSON object of a sample; with `root`, image paths below it are written relative to it."""
 
     def shorten(path: str) -> str:
-        return str(Path(path).relative_to(root)) if root and Path(path).is_relative_to(root) else path
+        file = file_of(path)
+        is_below = root and file is not None and Path(file).is_relative_to(root)
+        return in_file(path, str(Path(file).relative_to(root))) if root and file is not None and is_below else path
 
     row: dict[str, Any] = {"id": sample.id, "task": sample.task}
     if sample.images:

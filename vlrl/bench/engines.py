@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from vlrl.data.image_checks import shown_sizes
-from vlrl.data.images import image_size, open_images, opened_image
+from vlrl.data.images import image_bytes, image_size, open_images, opened_image
 from vlrl.data.masking import without_secrets
 from vlrl.data.special_tokens import USUAL, as_plain_text, with_written_tokens
 from vlrl.envs.cards.playing import play_episodes
@@ -322,7 +322,7 @@ def data_urls(sample: Sample) -> list[str]:
     """The images of a sample as `data:` URLs: JPEG and PNG files as they are, anything else as PNG of the opened image."""
     kinds = [SENT_UNCHANGED.get(Path(path).suffix.lower()) for path in sample.images]
     if sample.video is None and None not in kinds and not any(_needs_conversion(path) for path in sample.images):
-        return [_url(Path(path).read_bytes(), str(kind)) for path, kind in zip(sample.images, kinds, strict=True)]
+        return [_url(image_bytes(path), str(kind)) for path, kind in zip(sample.images, kinds, strict=True)]
     urls = []
     for image in open_images(sample):
         buffer = io.BytesIO()

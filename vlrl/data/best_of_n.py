@@ -15,7 +15,7 @@ from typing import Any
 
 from vlrl.answers.steps import SplitSolution, split_steps
 from vlrl.data.files import read_json_lines
-from vlrl.schema import SampleError
+from vlrl.schema import SampleError, file_of, in_file
 
 ITEM_KEYS = ("id", "source", "image", "question", "choices", "answer", "answer_type", "precision")
 REQUIRED = ("id", "source", "question", "answer")
@@ -139,8 +139,8 @@ def _item(row: Mapping[str, Any], where: str, root: Path) -> Item:
         precision = int(precision)
     if precision is not None and (not isinstance(precision, int) or isinstance(precision, bool) or not 0 <= precision <= 12):
         raise SampleError(f"{where}: 'precision' must be a number of decimal places, 0 to 12, got {precision!r}")
-    if image and not image.startswith("synthetic:"):
-        image = str((root / image).resolve())
+    if image and (file := file_of(image)) is not None:
+        image = in_file(image, str((root / file).resolve()))
     kind = None if row["answer_type"] is None else text("answer_type")
     options = tuple(choices) if choices else None
     return Item(text("id"), text("source"), text("question"), text("answer"), image or None, options, kind, precision)

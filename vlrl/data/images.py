@@ -5,6 +5,7 @@ A video becomes a list of images, some of its frames in order. Not here: resizin
 
 from __future__ import annotations
 
+import io
 import os
 import struct
 import warnings
@@ -16,8 +17,9 @@ from typing import IO
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from vlrl.data import synthetic
+from vlrl.data.packed_images import read_packed
 from vlrl.data.png_chunks import says_more_after_pixels
-from vlrl.schema import Sample
+from vlrl.schema import PACKED, Sample
 
 VIDEO_FRAMES = 16
 """The most frames shown of a video, unless `meta.video_frames` states another number (even, at least 2)."""
@@ -43,7 +45,7 @@ class ImageError(ValueError):
 
 
 def open_image(path: str) -> Image.Image:
-    """The RGB image in a file (see `as_rgb`) or behind a `synthetic:` address. Raises ImageError."""
+    """The RGB image in a file (see `as_rgb`), or behind an address (`synthetic:`, `parquet:`, `tar:`). Raises ImageError."""
     if path.startswith("synthetic:"):
         return synthetic.draw(path)
     with opened_image(path) as image:
@@ -64,13 +66,14 @@ class ImageTooLarge(ImageError):
 
 @contextmanager
 def opened_image(source: str | Path | IO[bytes], name: str | None = None) -> Iterator[Image.Image]:
-    """The image in a file, not yet decoded and within `max_image_pixels` by its header. Raises ImageError where Pillow cannot
-    open the file, or read it inside the block, and ImageTooLarge. `name`: what messages call it, if not by its path."""
+    """The image in a file or behind a `parquet:` or `tar:` address, not yet decoded and within `max_image_pixels` by its header.
+    Raises ImageError where Pillow cannot open it, or read it inside the block, and ImageTooLarge. `name`: what messages call it,
+    if not by its path."""
     name, most = name or f"image {source}", max_image_pixels()
     if Image.MAX_IMAGE_PIXELS is not None and most > Image.MAX_IMAGE_PIXELS:
         Image.MAX_IMAGE_PIXELS = most  # Pillow's own bound, which it warns of and then refuses at twice its size
     try:
-        with Image.open(source) as image:
+        with Image.open(_file(source)) as image:
             width, height = image.size
             if width * height > most:
                 raise ImageTooLarge(_too_large(name, f"{width}x{height} = {width * height:,}", most, width * height))
@@ -81,6 +84,19 @@ def opened_image(source: str | Path | IO[bytes], name: str | None = None) -> Ite
         raise ImageTooLarge(_too_large(name, "too many", most, None)) from error
     except _UNREADABLE as error:
         raise ImageError(f"cannot read {name}: {error}") from error
+
+
+def _file(source: str | Path | IO[bytes]) -> str | Path | IO[bytes]:
+    """What Pillow opens. Raises OSError or ValueError for an address behind which there is nothing."""
+    return io.BytesIO(read_packed(source)) if isinstance(source, str) and source.startswith(PACKED) else source
+
+
+def image_bytes(path: str) -> bytes:
+    """The encoded image in a file or behind a `parquet:` or `tar:` address. Raises ImageError."""
+    try:
+        return read_packed(path) if path.startswith(PACKED) else Path(path).read_bytes()
+    except (OSError, ValueError) as error:
+        raise ImageError(f"cannot read image {path}: {error}") from error
 
 
 def _too_large(name: str, has: str, most: int, needed: int | None) -> str:

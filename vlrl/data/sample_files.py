@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 
 from vlrl.answers.whole_text import is_whole
-from vlrl.schema import Sample, SampleError, sample_from_json
+from vlrl.data.packed_images import packed_problem
+from vlrl.schema import Sample, SampleError, file_of, sample_from_json
 
 
 def read_samples(
@@ -45,11 +46,9 @@ def read_samples(
                 raise SampleError(f"{where}: id {sample.id!r} was used on line {line_of[sample.id]}; ids must be unique")
             line_of[sample.id] = number
             for image in (*sample.images, *([sample.video] if sample.video else [])):
-                found = Path(image).is_file() or (image == sample.video and Path(image).is_dir())
-                if need_images and not image.startswith("synthetic:") and not found:
+                if need_images and (problem := missing(image, is_video=image == sample.video)):
                     raise SampleError(
-                        f"{where} (id {sample.id!r}): no such file {image};"
-                        f" paths are relative to {root} (--image_root changes that)"
+                        f"{where} (id {sample.id!r}): {problem}; paths are relative to {root} (--image_root changes that)"
                     )
             samples.append(sample)
             if limit is not None and len(samples) >= limit:
@@ -59,6 +58,18 @@ def read_samples(
     return samples
 
 
+def missing(path: str, *, is_video: bool = False) -> str | None:
+    """Why there is no image at a path or an address (`is_video`: no video or folder of frames), or None. What is drawn when
+    opened is always there."""
+    if path.startswith("synthetic:"):
+        return None
+    file = file_of(path)
+    if path != file and file is not None and Path(file).is_file():
+        return packed_problem(path)
+    is_found = Path(path).is_file() or (is_video and Path(path).is_dir())
+    return None if is_found else f"no such file {file or path}"
+
+
 def is_there(path: str) -> bool:
     """Whether an image, a video or a folder of frames exists; what is drawn when opened always does."""
-    return path.startswith("synthetic:") or Path(path).exists()
+    return missing(path, is_video=True) is None

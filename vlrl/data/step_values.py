@@ -21,7 +21,7 @@ from vlrl.answers.steps import split_steps
 from vlrl.data.files import as_object, read_json_lines, read_utf8
 from vlrl.data.sample_files import is_there
 from vlrl.data.synthetic.steps import solution, step_question
-from vlrl.schema import SampleError
+from vlrl.schema import SampleError, file_of, in_file
 
 HELD_OUT_QUESTION_SHARE = 0.05
 """Share of the questions that `split` holds out."""
@@ -115,8 +115,8 @@ def _record(row: dict[str, Any], where: str, number: int, root: Path) -> StepRec
     value = row.get("value")
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
         raise SampleError(f"{where}: 'value' must be a number in 0..1, got {value!r}")
-    if not image.startswith("synthetic:"):
-        image = str((root / image).resolve())
+    if (file := file_of(image)) is not None:
+        image = in_file(image, str((root / file).resolve()))
     steps = split_steps(row["process"]).steps
     values = (*(None for _ in steps[1:]), float(value))
     key = question_key(image, row["question"])

@@ -13,7 +13,7 @@ from pathlib import Path
 from PIL import Image
 
 from vlrl.data.images import ImageError, open_image, open_images
-from vlrl.schema import Sample
+from vlrl.schema import Sample, file_of
 
 MAX_IMAGES = 16
 """As many frames as are shown of a video."""
@@ -41,7 +41,7 @@ def image_uris(sample: Sample) -> list[str]:
 def _version(path: str) -> tuple[int, int]:
     """What changes when a file does. (0, 0) for what is drawn, or not there."""
     try:
-        stat = Path(path).stat()
+        stat = Path(file_of(path) or "").stat()
     except (OSError, ValueError):
         return 0, 0
     return stat.st_mtime_ns, stat.st_size
