@@ -66,9 +66,9 @@ class ImageTooLarge(ImageError):
 
 @contextmanager
 def opened_image(source: str | Path | IO[bytes], name: str | None = None) -> Iterator[Image.Image]:
-    """The image in a file or behind a `parquet:` or `tar:` address, not yet decoded and within `max_image_pixels` by its header.
-    Raises ImageError where Pillow cannot open it, or read it inside the block, and ImageTooLarge. `name`: what messages call it,
-    if not by its path."""
+    """The image in a file or behind a `parquet:` or `tar:` address, undecoded and within `max_image_pixels` by its header.
+    Raises ImageTooLarge, and ImageError where Pillow cannot open it, or read it inside the block. `name`: what messages call
+    it, if not by its path."""
     name, most = name or f"image {source}", max_image_pixels()
     if Image.MAX_IMAGE_PIXELS is not None and most > Image.MAX_IMAGE_PIXELS:
         Image.MAX_IMAGE_PIXELS = most  # Pillow's own bound, which it warns of and then refuses at twice its size

@@ -38,10 +38,10 @@ N_SHARDS = 4096
 _MIN_BASE64 = 64
 """Characters of the shortest text that is taken for an image in base64: a path of as many has a dot in it."""
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 
-class _Kept(Generic[T]):
+class _Kept(Generic[_T]):
     """The values last asked for, made once each; those of a parent process are forgotten in a forked one."""
 
     def __init__(self, most: int) -> None:
@@ -50,9 +50,9 @@ class _Kept(Generic[T]):
         os.register_at_fork(after_in_child=self.forget)
 
     def forget(self) -> None:
-        self.lock, self.values = threading.RLock(), OrderedDict[Hashable, T]()
+        self.lock, self.values = threading.RLock(), OrderedDict[Hashable, _T]()
 
-    def get(self, key: Hashable, make: Callable[[], T]) -> T:
+    def get(self, key: Hashable, make: Callable[[], _T]) -> _T:
         with self.lock:
             if key not in self.values:
                 self.values[key] = make()
