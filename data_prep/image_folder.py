@@ -4,7 +4,9 @@
     python data_prep/image_folder.py --split_file oxford_pets/split_zhou_OxfordPets.json --images oxford_pets/images \
         --split test --half new --out pets_new_test.jsonl
 
-`--root` holds `<class>/<image>`; classes are numbered by name. A split file (`split_zhou_<Name>.json` of CoOp, arXiv
+`--root` holds `<class>/<image>`; classes are numbered by name. `<split>/<class>/<image>` (train, val, test and their other
+names) is recognised and `--split` chooses; so are a folder around everything, and classes in groups
+(`data_prep/class_folders.py`). A split file (`split_zhou_<Name>.json` of CoOp, arXiv
 2109.01134) holds lists `train`, `val` and `test` of [path, number, class]. `--class_names` renames the folders (ImageNet:
 lines of "n01440764 tench"); classes of one name stay apart in counts and are one candidate.
 
@@ -27,6 +29,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from data_prep.class_folders import find_classes
 from data_prep.detection_set import spellings
 from data_prep.rows import read_json
 from data_prep.writing import (
@@ -42,7 +45,6 @@ from data_prep.writing import (
 from vlrl.answers.span import canon
 from vlrl.schema import Sample
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")
 SPLITS = ("train", "val", "test")
 MAX_VAL_SHOTS = 4
 """CoOp's few-shot validation sets have min(k, 4) images per class."""
@@ -89,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         class_images, classes = read_split_file(args.split_file, args.images, args.split, report)
     else:
         renamed = read_class_names(args.class_names) if args.class_names else None
-        class_images, classes = read_folder(args.root, renamed, report)
+        class_images, classes, args.split = read_folder(args.root, renamed, args.split, args.classes_at, report)
     classes = half_of(classes, args.half)
     chosen = list(choose(class_images, classes, shots_of(args.shots, args.split), args.seed, report))
     chosen = draw(chosen, args.limit, args.seed)
@@ -112,7 +114,12 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--class_names", type=Path, help="with --root: file with '<folder> <name>' a line")
     parser.add_argument("--split_file", type=Path, help="CoOp's split_zhou_<Name>.json instead of --root")
     parser.add_argument("--images", type=Path, help="with --split_file: folder its paths are relative to")
-    parser.add_argument("--split", choices=SPLITS, default="train", help="part of a split file; of a folder, its name")
+    parser.add_argument("--split", choices=SPLITS, help="part of a split file or of <root>/<split>/<class> (default: train)")
+    parser.add_argument(
+        "--classes_at",
+        choices=("top", "leaf"),
+        help="with --root where folders lie in folders: the classes are the outer folders or those that hold the images",
+    )
     parser.add_argument("--half", choices=("all", "base", "new"), default="all", help="base-to-new: which classes")
     parser.add_argument(
         "--shots", type=whole_number, metavar="K", help="K images per class, drawn by (--seed, class); val: at most 4"
@@ -125,6 +132,10 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         parser.error("give either --root or --split_file with --images")
     if (args.split_file is None) != (args.images is None):
         parser.error("--split_file and --images belong together")
+    if args.root is None:
+        args.split = args.split or SPLITS[0]
+        if args.classes_at is not None:
+            parser.error("--classes_at is about the folders of --root")
     if args.class_names is not None and args.root is None:
         parser.error("--class_names names the folders of --root")
     for name, is_there in (
@@ -161,25 +172,18 @@ def read_class_names(path: Path) -> dict[str, str]:
     return names
 
 
-def read_folder(root: Path, names: dict[str, str] | None, report: Report) -> tuple[list[ClassImage], list[Class]]:
-    """Images and classes of `<root>/<class>/`, both in the order of their names. Images in deeper folders count too."""
-    folders = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
-    if not folders:
-        raise SystemExit(f"{root}: no folder inside; this reads <root>/<class>/<image>")
-    class_images: list[ClassImage] = []
-    classes: list[Class] = []
-    for folder in folders:
-        if names is not None and folder.name not in names:
-            report.bad(str(folder), "--class_names has no line for this folder")
-            continue
-        one = Class(len(classes), folder.name, names[folder.name] if names else folder.name)
-        paths = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in SUFFIXES]
-        if not paths:
-            report.bad(str(folder), f"no image inside ({', '.join(SUFFIXES)})")
-            continue
-        classes.append(one)
-        class_images += [ClassImage(path, path.relative_to(root).as_posix(), str(path), one) for path in paths]
-    return class_images, classes
+def read_folder(
+    root: Path, names: dict[str, str] | None, split: str | None, at: str | None, report: Report
+) -> tuple[list[ClassImage], list[Class], str]:
+    """Images and classes of a tree of folders, both in the order of their names, and the split read (see `find_classes`)."""
+    found, split = find_classes(root, split, at, names, report)
+    classes = [Class(number, one.key, one.name) for number, one in enumerate(found)]
+    class_images = [
+        ClassImage(path, source_id, str(path), of)
+        for one, of in zip(found, classes, strict=True)
+        for path, source_id in zip(one.paths, one.source_ids, strict=True)
+    ]
+    return class_images, classes, split
 
 
 def read_split_file(path: Path, images: Path, split: str, report: Report) -> tuple[list[ClassImage], list[Class]]:
