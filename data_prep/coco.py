@@ -53,7 +53,7 @@ MAX_BOXES = 10
 def main(argv: Sequence[str] | None = None) -> int:
     """Read, check, ask, write. Returns the exit code; the last line printed is the file written."""
     args, target = _arguments(argv)
-    report = Report(args.strict)
+    report = Report.of(args)
     content = read_instances(args.instances)
     excluded = read_excluded(args.exclude_images)
     annotated = annotated_images(content, args.images, args.instances, report, excluded)

@@ -55,7 +55,7 @@ class Pickles:
 def main(argv: Sequence[str] | None = None) -> int:
     """Read, check, ask, write. Returns the exit code; the last line printed is the file written."""
     args, target = _arguments(argv)
-    report = Report(args.strict)
+    report = Report.of(args)
     pickles = None if args.pkl is None else read_pickles(args.pkl)
     if args.json is not None:
         content = read_instances(args.json)
@@ -144,7 +144,7 @@ def pickled_images(pickles: Pickles, images: Path, report: Report) -> list[Annot
                 doubtful.update(labels)
                 continue
             boxes += [replace(box, label=label) for label in labels]
-            wheres += [where] * len(labels)
+            wheres += [f"annotation {number} of annotations.pkl"] * len(labels)
         annotated.append(
             Annotated(
                 path=images / image["file_name"],

@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from data_prep.annotated import Annotated as Annotated
+from data_prep.annotated import CheckedImage as CheckedImage
 from data_prep.fitting import box_counts, fit_box, usable_size_px
 from data_prep.writing import Report, Target, add_output_options, check_output_options, draw, whole_number
 from data_prep.writing import finish as finish_writing
@@ -26,50 +28,6 @@ from vlrl.schema import Box, Sample
 
 MAX_COUNTED = 100
 """Up to this many categories the number of boxes of each is printed."""
-
-
-@dataclass(frozen=True)
-class Annotated:
-    """One image as the annotation describes it. Boxes are in original pixels, right and bottom edge exclusive, unchecked.
-
-    `where`: the annotation file, and `object_wheres`: the place of each box in it, for reports. `size_wh`: the stated size,
-    None where none is stated. `crowd`: labels whose objects are not boxes of the answer, yet not absent. `doubtful`: labels of
-    objects that could not be read. `absent`: the labels known to be absent; None: every label without an object is absent.
-    """
-
-    path: Path
-    source_id: str
-    where: str
-    size_wh: tuple[int, int] | None
-    boxes: tuple[Box, ...]
-    object_wheres: tuple[str, ...]
-    crowd: frozenset[str] = frozenset()
-    doubtful: frozenset[str] = frozenset()
-    absent: frozenset[str] | None = None
-
-    def without(self, labels: Iterable[str]) -> Annotated:
-        """The same image with nothing known about `labels`: their boxes are removed, and they are doubtful."""
-        unknown = frozenset(labels)
-        kept = [pair for pair in zip(self.boxes, self.object_wheres, strict=True) if pair[0].label not in unknown]
-        return replace(
-            self,
-            boxes=tuple(box for box, _ in kept),
-            object_wheres=tuple(where for _, where in kept),
-            doubtful=self.doubtful | unknown,
-        )
-
-
-@dataclass(frozen=True)
-class CheckedImage:
-    """A checked `Annotated`: the file exists, its size in pixels is `size_wh`, and its boxes lie inside it and are distinct."""
-
-    path: Path
-    source_id: str
-    size_wh: tuple[int, int]
-    boxes: tuple[Box, ...]
-    crowd: frozenset[str] = frozenset()
-    doubtful: frozenset[str] = frozenset()
-    absent: frozenset[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -200,7 +158,8 @@ def _check_image(annotated: Annotated, spelling: Mapping[str, str], report: Repo
 
     place_of: dict[Box, str] = {}
     doubtful = set(spelt(annotated.doubtful))
-    for box, where in zip(annotated.boxes, annotated.object_wheres, strict=True):
+    for number, box in enumerate(annotated.boxes):
+        where = annotated.place(number)
         label = spelling[canon(box.label or "")]
         fitted = fit_box(box, size_wh, where, report)
         if fitted is None:

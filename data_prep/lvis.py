@@ -44,7 +44,7 @@ OPEN13 = (
 def main(argv: Sequence[str] | None = None) -> int:
     """Read, check, ask, write. Returns the exit code; the last line printed is the file written."""
     args, target = _arguments(argv)
-    report = Report(args.strict)
+    report = Report.of(args)
     content = read_instances(args.instances, ("id",))
     for row in content["images"]:
         row["file_name"] = file_name(row, args.instances)

@@ -33,7 +33,7 @@ OWN_TEXTS = ("color", "material", "position", "relationship", "negation")
 def main(argv: Sequence[str] | None = None) -> int:
     """Read, check, ask, write. Returns the exit code; the last line printed is the file written."""
     args, target = _arguments(argv)
-    report = Report(args.strict)
+    report = Report.of(args)
     content = read_instances(args.instances)
     annotated = annotated_images(content, args.images, args.instances, report)
     names = list(category_names(content).values())

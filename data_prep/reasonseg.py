@@ -44,7 +44,7 @@ class Annotation:
 def main(argv: Sequence[str] | None = None) -> int:
     """Read, check, write. Returns the exit code; the last line printed is the file written."""
     args, target = _arguments(argv)
-    report = Report(args.strict)
+    report = Report.of(args)
     folder = args.root / args.split
     jpgs = {path.stem: path for path in sorted(folder.glob("*.jpg"))}
     jsons = {path.stem: path for path in sorted(folder.glob("*.json"))}

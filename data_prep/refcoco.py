@@ -44,7 +44,7 @@ _REF_KEYS = ("ref_id", "ann_id", "image_id", "split", "sentences")
 def main(argv: Sequence[str] | None = None) -> int:
     """Read, check, write. Returns the exit code; the last line printed is the file written."""
     args, target = _arguments(argv)
-    report = Report(args.strict)
+    report = Report.of(args)
     content = read_instances(args.instances)
     refs = read_refs(args.refs)
     known = Counter(ref["split"] for ref in refs)

@@ -37,7 +37,7 @@ _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 def main(argv: Sequence[str] | None = None) -> int:
     """Read, check, ask, write. Returns the exit code; the last line printed is the file written."""
     args, target = _arguments(argv)
-    report = Report(args.strict)
+    report = Report.of(args)
     annotated = []
     for xml_path in _annotation_files(args, report):
         one = read_annotation(xml_path, args.images, args.voc_offset, args.keep_difficult, report)
@@ -136,7 +136,7 @@ def read_annotation(xml_path: Path, images: Path, voc_offset: int, keep_difficul
             doubtful.add(label)
         else:
             boxes.append(box)
-            wheres.append(where)
+            wheres.append(f"object {number}")
     return Annotated(
         path=_image_path(images, xml_path.stem, root.findtext("filename")),
         source_id=xml_path.stem,

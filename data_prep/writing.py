@@ -17,13 +17,14 @@ import os
 import random
 import shutil
 import sys
-from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+from data_prep.report import MAX_SKIPPED, share
+from data_prep.report import Report as Report
 from vlrl.data.files import disk_is_full, free_mib
 from vlrl.data.images import ImageError, image_size
 from vlrl.data.sample_files import read_samples
@@ -41,29 +42,6 @@ class Target:
     out: Path
     overwrite: bool = False
     export_images: Path | None = None
-
-
-@dataclass
-class Report:
-    """Prints what is wrong on standard error as it is found, and counts it. With `strict` the first finding ends the program
-    with exit code 1. `counts` may hold a converter's own counts too."""
-
-    strict: bool
-    counts: Counter[str] = field(default_factory=Counter)
-
-    def bad(self, where: str, problem: str) -> None:
-        """An annotation that is left out."""
-        self._say("skipped", where, problem)
-
-    def clipped(self, where: str, problem: str) -> None:
-        """A box that sticks out of its image by more than rounding and was cut at the edge."""
-        self._say("clipped", where, problem)
-
-    def _say(self, kind: str, where: str, problem: str) -> None:
-        if self.strict:
-            raise SystemExit(f"{where}: {problem} (--strict stops here; without it this is {kind} and counted)")
-        self.counts[kind] += 1
-        print(f"{kind}: {where}: {problem}", file=sys.stderr)
 
 
 def add_output_options(parser: argparse.ArgumentParser, *, dataset: bool = True) -> None:
@@ -84,6 +62,14 @@ def add_output_options(parser: argparse.ArgumentParser, *, dataset: bool = True)
     if dataset:
         parser.add_argument("--dataset", help="name written to meta.dataset and into ids")
     parser.add_argument("--strict", action="store_true", help="stop with exit code 1 at the first bad annotation")
+    parser.add_argument(
+        "--max_skipped",
+        type=share,
+        default=MAX_SKIPPED,
+        metavar="SHARE",
+        help="the share of annotations, images or rows that may be left out as unusable; with more, nothing is written and the "
+        f"exit code is 1 (default {MAX_SKIPPED:g}; 1: write whatever can be used)",
+    )
 
 
 def whole_number(text: str) -> int:
@@ -222,8 +208,14 @@ def program(main: Callable[[], int]) -> int:
 def finish(samples: Sequence[Sample], target: Target, report: Report, lines: Sequence[str] = (), none_why: str = "") -> int:
     """Write and print the counts (`lines`: the converter's own); returns the exit code. The last line is the file.
 
-    Without samples nothing is written, `none_why` is printed and the exit code is 1.
+    Nothing is written, and the exit code is 1, where too much of the source could not be used or no samples are left (for
+    `none_why`).
     """
+    report.summary()
+    too_many = report.too_many()
+    if too_many is not None:
+        print(f"nothing written: {too_many}", file=sys.stderr)
+        return 1
     if not samples:
         print(f"no samples{': ' if none_why else ''}{none_why}; nothing written", file=sys.stderr)
         return 1
