@@ -28,7 +28,7 @@ class Annotated:
 
     `group`: the photograph that the image is a copy of, where the file says so; copies share `meta.group` and are
     never divided between training and evaluation. `id_part`: what stands for the image in sample ids; "":
-    `source_id`.
+    `source_id`. `split`: the part of the set that the image belongs to (`meta.split`); None: that of the whole run.
     """
 
     path: Path
@@ -45,6 +45,7 @@ class Annotated:
     coords: str = "px"
     group: str | None = None
     id_part: str = ""
+    split: str | None = None
 
     def without(self, labels: Iterable[str]) -> Annotated:
         """The same image with nothing known about `labels`: their boxes are removed, and they are doubtful."""
@@ -76,3 +77,4 @@ class CheckedImage:
     absent: frozenset[str] | None = None
     group: str | None = None
     id_part: str = ""
+    split: str | None = None

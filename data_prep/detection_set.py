@@ -176,6 +176,7 @@ def _check_image(annotated: Annotated, spelling: Mapping[str, str], report: Repo
         crowd=spelt(annotated.crowd),
         doubtful=frozenset(doubtful),
         absent=None if annotated.absent is None else spelt(annotated.absent),
+        split=annotated.split,
     )
 
 
@@ -247,7 +248,7 @@ def _sample(image: CheckedImage, requested: tuple[str, ...], plan: Plan) -> Samp
         "crowd": [category for category in requested if category in image.crowd],
         "negatives": [category for category in requested if category not in {box.label for box in boxes}],
         "dataset": plan.dataset,
-        "split": plan.split,
+        "split": image.split or plan.split,
         "source_id": image.source_id,
     }
     parts = [plan.dataset, image.source_id, *(requested if plan.per == "category" else ())]
