@@ -113,8 +113,14 @@ def test_members_of_a_shard(tmp_path):
         open_image(tar_address(packed, "a.jpg"))
     cut = tmp_path / "cut.tar"
     cut.write_bytes(path.read_bytes()[:530])
+    with pytest.raises(ImageError, match=r"cut.tar ends within 'a.jpg': 18 of its"):
+        open_image(tar_address(cut, "a.jpg"))
+    assert "18 of its" in packed_problem(tar_address(cut, "a.jpg"))
+    cut.write_bytes(path.read_bytes()[:300])
     with pytest.raises(ImageError, match=r"cut.tar"):
         open_image(tar_address(cut, "a.jpg"))
+    (tmp_path / "empty.tar").write_bytes(b"")
+    assert packed_problem(tar_address(tmp_path / "empty.tar", "a")) is not None
     path.unlink()
     shard(path, [("a.jpg", png(7))])
     assert red(tar_address(path, "a.jpg")) == 7, "a new file under the old name is read anew"
@@ -158,3 +164,23 @@ def test_a_forked_process_opens_its_own(parquet, tmp_path):
         child.join(20)
         assert child.exitcode == 0
     assert [red(address) for address in addresses] == expected
+
+
+def test_rows_drawn_from_large_row_groups_are_unpacked_once(parquet, tmp_path, monkeypatch):
+    import datasets
+
+    from vlrl.data import packed_images
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(packed_images, "MAX_GROUP_BYTES", 1)
+    for row in (9, 0, 4):
+        assert red(parquet_address(parquet, row, "image")) == 10 + row
+        assert red(parquet_address(parquet, row, "images", 1)) == 30 + row
+    written = sorted((tmp_path / "cache").rglob("*.arrow"))
+    assert len(written) == 2
+    monkeypatch.setattr(packed_images, "MAX_GROUP_BYTES", 10**9)
+    packed_images._unpacked.forget()
+    packed_images._groups.forget()
+    for row in (0, 3, 6, 9) * 3:  # four row groups in turn, of which three are kept
+        assert red(parquet_address(parquet, row, "text")) == 40 + row
+    assert len(list((tmp_path / "cache").rglob("*.arrow"))) == 3
