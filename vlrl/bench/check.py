@@ -16,6 +16,7 @@ from tqdm.auto import tqdm
 from vlrl.bench.check_rows import row_fault
 from vlrl.bench.check_spellings import other_spellings
 from vlrl.data.image_checks import decode_problem, image_index, shown_sizes, size_problem
+from vlrl.data.image_notes import form_notes, refuse_unreadable_formats
 from vlrl.data.sample_files import read_samples
 from vlrl.data.special_tokens import USUAL, written_tokens
 from vlrl.rewards import REWARDS, load_reward
@@ -40,6 +41,7 @@ def check_data(args: argparse.Namespace) -> int:
     sizes: Counter[str] = Counter()
     tasks = {**KNOWN, **{task.name: task for task in load_tasks(args.task)}} if args.task else KNOWN
     samples = read_samples(args.data, args.image_root)
+    refuse_unreadable_formats(samples, str(args.data))
     model = _model(args, tasks)
     spelled = [(sample.id, found) for sample in samples if (found := written_tokens(sample, USUAL))]
     for sample in tqdm(samples, desc=f"checking {args.data}", disable=True if len(samples) < 2000 else None, leave=False):
@@ -58,6 +60,8 @@ def check_data(args: argparse.Namespace) -> int:
     if spelled:
         (key, tokens), rows = spelled[0], f"{len(spelled)} row{'s' * (len(spelled) != 1)}"
         print(f"{'special tokens':16} {rows}, the first: {key!r} ({', '.join(tokens)}); shown to models as text")
+    for line in form_notes(samples):
+        print(f"{'note':16} {line}")
     for line in bad:
         print(f"bad: {line}", file=sys.stderr)
     without = [name for name in counts if name in tasks and tasks[name].oracle is None]

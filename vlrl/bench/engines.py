@@ -20,6 +20,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
+from vlrl.data.deep_images import is_deep
 from vlrl.data.image_checks import shown_sizes
 from vlrl.data.images import image_bytes, image_size, open_images, opened_image
 from vlrl.data.masking import without_secrets
@@ -332,9 +333,10 @@ def data_urls(sample: Sample) -> list[str]:
 
 
 def _needs_conversion(path: str) -> bool:
-    """Whether an image is rotated by its EXIF tag or has transparency, which a server may read differently from us."""
+    """Whether an image is rotated by its EXIF tag, has transparency or more than 8 bits a channel, which a server may read
+    differently from us."""
     with opened_image(path) as image:
-        return image.getexif().get(0x0112, 1) != 1 or image.mode not in ("RGB", "L")
+        return image.mode not in ("RGB", "L") or is_deep(image) or image.getexif().get(0x0112, 1) != 1
 
 
 def _url(data: bytes, kind: str) -> str:

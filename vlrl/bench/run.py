@@ -40,7 +40,9 @@ def run(args: argparse.Namespace) -> int:
     first_stage = suite.stages[0]({})
     lost = {sample.id: (sample.task, gone) for sample in first_stage if (gone := missing_file(sample)) is not None}
     refuse_missing(lost, len(first_stage), args.allow_missing)
-    check_before_run(suite, first_stage, lost, of_tasks=entry_of(args.task) is None)
+    notes = check_before_run(suite, first_stage, lost, of_tasks=entry_of(args.task) is None)
+    for line in notes if os.environ.get("RANK", "0") == "0" else ():
+        print(f"note: {line}", file=sys.stderr)
     if args.dry_run:
         print(f"{suite.name}: {len(first_stage)} samples of {suite.source.description} to ask first; flags and data are fine")
         return 0

@@ -11,12 +11,14 @@ import struct
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import IO
 
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError, features
 
 from vlrl.data import synthetic
+from vlrl.data.deep_images import in_8_bits, is_deep
 from vlrl.data.packed_images import read_packed
 from vlrl.data.png_chunks import says_more_after_pixels
 from vlrl.schema import PACKED, Sample
@@ -73,10 +75,12 @@ def opened_image(source: str | Path | IO[bytes], name: str | None = None) -> Ite
     if Image.MAX_IMAGE_PIXELS is not None and most > Image.MAX_IMAGE_PIXELS:
         Image.MAX_IMAGE_PIXELS = most  # Pillow's own bound, which it warns of and then refuses at twice its size
     try:
-        with Image.open(_file(source)) as image:
+        with _open(_file(source)) as image:
             width, height = image.size
             if width * height > most:
                 raise ImageTooLarge(_too_large(name, f"{width}x{height} = {width * height:,}", most, width * height))
+            if image.format == "TIFF":
+                setattr(image, "filename", "")  # noqa: B010  # Pillow maps a file of this name into memory, and a rotated one wrongly
             yield image
     except ImageError:
         raise
@@ -84,6 +88,55 @@ def opened_image(source: str | Path | IO[bytes], name: str | None = None) -> Ite
         raise ImageTooLarge(_too_large(name, "too many", most, None)) from error
     except _UNREADABLE as error:
         raise ImageError(f"cannot read {name}: {error}") from error
+
+
+def _open(file: str | Path | IO[bytes]) -> Image.Image:
+    """As `Image.open`; HEIC and AVIF too, where the libraries of the extra `[images]` are there."""
+    try:
+        return Image.open(file)
+    except UnidentifiedImageError as error:
+        kind = _added_format(file)
+        if kind is None:
+            raise
+        if not can_open(kind):
+            raise OSError(f"it is {kind}, which Pillow cannot read here; pip install 'vlrl[images]'") from error
+        return Image.open(file)
+
+
+def _added_format(file: str | Path | IO[bytes]) -> str | None:
+    """Whether a file that Pillow does not know is HEIC or AVIF, by its first bytes."""
+    if isinstance(file, str | Path):
+        with open(file, "rb") as opened:
+            head = opened.read(64)
+    else:
+        file.seek(0)
+        head = file.read(64)
+        file.seek(0)
+    if head[4:8] != b"ftyp":
+        return None
+    brands = head[8 : int.from_bytes(head[:4], "big")]
+    if b"avif" in brands or b"avis" in brands:
+        return "AVIF"
+    return "HEIC" if any(brand in brands for brand in (b"heic", b"heix", b"heim", b"hevc", b"mif1", b"msf1")) else None
+
+
+@cache
+def can_open(kind: str) -> bool:
+    """Whether files of a format ("HEIC", "AVIF") can be read. Its library is made known to Pillow."""
+    if kind == "HEIC":
+        try:
+            import pillow_heif
+        except ImportError:
+            return False
+        pillow_heif.register_heif_opener()
+        return True
+    if features.check("avif"):
+        return True
+    try:
+        import pillow_avif  # noqa: F401
+    except ImportError:
+        return False
+    return True
 
 
 def _file(source: str | Path | IO[bytes]) -> str | Path | IO[bytes]:
@@ -105,8 +158,9 @@ def _too_large(name: str, has: str, most: int, needed: int | None) -> str:
 
 
 def as_rgb(image: Image.Image) -> Image.Image:
-    """An opened image of any mode as RGB, with its EXIF rotation applied and transparency put on white."""
-    image = ImageOps.exif_transpose(image)
+    """An opened image of any mode as RGB in 8 bits (`vlrl.data.deep_images`), with its EXIF rotation applied and transparency
+    on white; of several pages or frames the first."""
+    image = ImageOps.exif_transpose(in_8_bits(image) if is_deep(image) else image)
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         white = Image.new("RGBA", image.size, "white")
         white.alpha_composite(image.convert("RGBA"))
@@ -127,6 +181,9 @@ def displayed_size(image: Image.Image) -> tuple[int, int]:
     """Width and height in pixels of an opened image with its EXIF rotation applied, as `as_rgb` does. A PNG file is decoded
     only where EXIF may follow its pixels."""
     width, height = image.size
+    tags = getattr(image, "tag_v2", {})
+    if image.format == "TIFF" and (width, height) != (tags.get(256), tags.get(257)):
+        return width, height  # of a rotated TIFF, newer versions of Pillow state this size
     file = getattr(image, "fp", None)
     if image.format == "PNG" and file is not None and not says_more_after_pixels(file):
         exif = Image.Image.getexif(image)  # Pillow's own method for PNG files decodes them

@@ -14,6 +14,7 @@ from typing import Any
 from accelerate import PartialState
 
 from vlrl.data.image_checks import decode_problem, drawn_to_decode, shown_sizes
+from vlrl.data.image_notes import form_notes, refuse_unreadable_formats
 from vlrl.data.sample_files import read_samples
 from vlrl.data.special_tokens import KEY
 from vlrl.data.synthetic import item_rng
@@ -88,6 +89,7 @@ def read_data(config: Config) -> RunData:
 
 def _read(config: Config, path: str, limit: int | None) -> list[Sample]:
     rows = read_samples(path, config.run.image_root, limit)
+    refuse_unreadable_formats(rows, path)
     for sample in rows:
         if sample.task not in config.tasks:
             raise SampleError(
@@ -197,6 +199,7 @@ def _notes(config: Config, data: RunData) -> list[str]:
         if problem := decode_problem(sample):
             raise SampleError(f"{config.run.eval_data or config.run.data} (id {sample.id!r}): {problem}; leave this row out")
     drawn = drawn_to_decode(known, config.grpo.seed)
+    notes += form_notes([*drawn, *data.held_out], "drawn and held-out images")
     bad = [(sample.id, problem) for sample in drawn if (problem := decode_problem(sample))]
     if bad:
         shown = "; ".join(f"{key!r}: {problem}" for key, problem in bad[:3])
