@@ -18,9 +18,7 @@ from vlrl.training.grpo import Trainer
 class Scripted(Trainer):
     """The policy's words are dictated; everything else is the real trainer."""
 
-    def _generate_single_turn(self, prompt_ids, *args, **kwargs):
-        if self._handed is not None:
-            return super()._generate_single_turn(prompt_ids, *args, **kwargs)
+    def sample(self, prompt_ids, images, fields, n):
         first = self.accelerator.process_index * len(prompt_ids)
         completions = []
         for row, ids in enumerate(prompt_ids, start=first):
@@ -53,7 +51,7 @@ if trainer.accelerator.is_main_process:
     row = next(row for row in reversed(trainer.state.log_history) if "grad_norm" in row)
     told = {name: row[name] for name in row if name in ("loss", "grad_norm", "reward") or name.startswith("dynamic_sampling/")}
     weights = {name: p.double().abs().sum().item() for name, p in loaded.model.named_parameters()}
-    ids = list(trainer._logs["extra"]["id"])
+    ids = list(trainer.completions_log["extra"]["id"])
     print("RESULT " + json.dumps({**told, "weights": weights, "ids": ids, "n_tokens": states}))
 finish()
 leave(0)

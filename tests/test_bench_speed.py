@@ -108,7 +108,7 @@ def test_the_report_keeps_its_contract(tmp_path, capsys, here):
 
 
 def test_work_done_twice_is_an_error(tmp_path, monkeypatch, here):
-    monkeypatch.setattr("vlrl.training.grpo.shared_logprobs.rollout_problem", lambda config: "every row runs its prompt")
+    monkeypatch.setattr("vlrl.training.grpo.rollout.rollout_problem", lambda config: "every row runs its prompt")
     code, report = run(tmp_path, "--check_only", "--side", "vlrl")
     assert code == 1
     assert report["problems"] == ["tower_images 12, 6 needed", "prompt_forwards 12, 6 needed"]

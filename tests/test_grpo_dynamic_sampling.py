@@ -119,7 +119,9 @@ class Recorded(Trainer):
     """Keeps what the loss was computed on."""
 
     def compute_loss(self, model, inputs, **kwargs):
-        self.seen = [*getattr(self, "seen", []), {key: v.clone() if torch.is_tensor(v) else v for key, v in inputs.items()}]
+        (part,) = inputs.parts
+        made = {key: v.clone() if torch.is_tensor(v) else v for key, v in part.tensors.as_trl().items()}
+        self.seen = [*getattr(self, "seen", []), {**made, "plan": part.plan}]
         return super().compute_loss(model, inputs, **kwargs)
 
 

@@ -18,7 +18,7 @@ from vlrl.rewards import load_reward
 from vlrl.schema import Task
 from vlrl.tasks import load_task
 from vlrl.training.grpo import Curriculum, Guide, Trainer, micro_batches
-from vlrl.training.grpo.dynamic_sampling import GeneratedRow
+from vlrl.training.grpo.batch import BatchPart, Completion, MicroBatch
 
 REWARDS = [load_reward(name) for name in ("card_success", "card_recognition")]
 
@@ -58,10 +58,10 @@ def scripted(trainer, reply):
             ids = tokenizer(reply(deal.game, deal.state(), calls[key])).input_ids
             text = trainer.processing_class.apply_chat_template(row["prompt"], add_generation_prompt=True, tokenize=False)
             prompt = trainer.processing_class(text=text, images=row["images"])["input_ids"][0]
-            written.append(GeneratedRow(list(prompt), [*ids, tokenizer.eos_token_id], None))
+            written.append(Completion(list(prompt), [*ids, tokenizer.eos_token_id], None))
         return written
 
-    trainer._write = write
+    trainer.episodes.write = write
 
 
 def wrong_thought(game, state, action):
@@ -84,54 +84,58 @@ def test_a_step_is_worth_what_its_episode_earned_and_thoughts_weigh_half(tmp_pat
     trainer = trainer_of(tmp_path)
     scripted(trainer, mixed_play)
     trajectories = []
-    play = trainer._run_episodes
-    trainer._run_episodes = lambda found: (play(found), trajectories.extend(found))
-    batch = trainer._generate_and_score_completions(rows_of(trainer))
+    play = trainer.episodes.run
+    trainer.episodes.run = lambda found: (play(found), trajectories.extend(found))
+    batch = trainer.batch_of(rows_of(trainer))
     expected = []
     for group in (trajectories[:4], trajectories[4:]):
         steps = [trajectory.episode.steps for trajectory in group]
         rewards, valid = [[s.reward for s in one] for one in steps], [[s.valid for s in one] for one in steps]
         assert len({tuple(one) for one in rewards}) > 1, "some episodes are won and some cut"
         expected += [value for episode in Credit().advantages(rewards, valid) for value in episode]
-    advantages = batch["advantages"]
-    assert advantages.shape == batch["completion_ids"].shape
-    decode = trainer._decode
+    advantages = batch.made.advantages_B
+    assert advantages.shape == batch.made.completion_ids_BT.shape
+    decode = trainer.corrections.thoughts.decode
     for row, value in enumerate(expected):
-        ids = batch["completion_ids"][row].tolist()
-        mask = trainer._thought_mask(trajectories[0].rows[0]["sample"], ids)
+        ids = batch.made.completion_ids_BT[row].tolist()
+        mask = trainer.corrections.thoughts.mask(trajectories[0].rows[0]["sample"], ids)
         text = "".join(decode([token]) for token, kept in zip(ids, mask, strict=True) if kept)
         assert text.startswith('{"current number"')
         assert '"action"' not in text
         weights = torch.tensor([0.5 if kept else 1.0 for kept in mask])
         torch.testing.assert_close(advantages[row], value * weights)
-    assert trainer._metrics["train"]["episodes/success"][-1] == sum(s.episode.total > 0 for s in trajectories) / 8
-    assert batch["num_items_in_batch"] == batch["completion_mask"].sum()
+    assert trainer.metrics["episodes/success"][-1] == sum(s.episode.total > 0 for s in trajectories) / 8
+    assert batch.made.n_tokens == batch.made.completion_mask_BT.sum()
 
 
 def test_what_the_policy_saw_is_what_is_scored(tmp_path):
     """The stored prompts and images are those of the later forward: another image gives another loss."""
     trainer = trainer_of(tmp_path, args={"steps_per_generation": 2, "per_device_train_batch_size": 4})
     scripted(trainer, mixed_play)
-    batch = trainer._generate_and_score_completions(rows_of(trainer))
-    text = trainer.processing_class.batch_decode(batch["prompt_ids"], skip_special_tokens=True)
+    batch = trainer.batch_of(rows_of(trainer))
+    text = trainer.processing_class.batch_decode(batch.made.prompt_ids_BP, skip_special_tokens=True)
     assert all("target number" in one for one in text)
-    assert batch["num_images"] == [1] * len(batch["completion_ids"])
+    assert batch.made.images["num_images"] == [1] * len(batch.made.completion_ids_BT)
 
     def loss(changed):
-        return trainer.compute_loss(trainer.model, {**batch, **changed})
+        made = dataclasses.replace(batch.made, images={**batch.made.images, **changed})
+        return trainer.compute_loss(trainer.model, MicroBatch((BatchPart(made),)))
 
-    same, other = loss({}), loss({"pixel_values": batch["pixel_values"].flip(0)})
+    same, other = loss({}), loss({"pixel_values": batch.made.images["pixel_values"].flip(0)})
     torch.testing.assert_close(same, loss({}))
     assert not torch.isclose(same, other, atol=1e-7)
 
 
 def batch_of(trainer):
     """A generation's batch, and what a pass over it takes: ids, mask, columns of completions, fields about images."""
-    batch = trainer._generate_and_score_completions(rows_of(trainer))
-    fields = {name: batch[name] for name in ("pixel_values", "image_grid_thw", "num_images", "mm_token_type_ids")}
-    ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], 1)
-    mask = torch.cat([batch["prompt_mask"], batch["completion_mask"]], 1)
-    return batch, ids, mask, batch["completion_ids"].shape[1], fields
+    batch = trainer.batch_of(rows_of(trainer))
+    fields = {name: batch.made.images[name] for name in ("pixel_values", "image_grid_thw", "num_images", "mm_token_type_ids")}
+    return batch, *batch.made.all_ids(), batch.made.completion_ids_BT.shape[1], fields
+
+
+def whole(batch):
+    """A generation as one micro-batch."""
+    return MicroBatch((BatchPart(batch.made, batch.plan),))
 
 
 def test_first_ratios_are_one(tmp_path):
@@ -140,8 +144,8 @@ def test_first_ratios_are_one(tmp_path):
     batch, ids, mask, n_keep, fields = batch_of(trainer)
     with torch.no_grad():
         logps, _, _ = trainer._get_per_token_logps_and_entropies(trainer.model, ids, mask, n_keep, **fields)
-    seen = batch["completion_mask"].bool()
-    torch.testing.assert_close(logps[seen], batch["old_per_token_logps"][seen], atol=2e-5, rtol=0)
+    seen = batch.made.completion_mask_BT.bool()
+    torch.testing.assert_close(logps[seen], batch.made.old_logps_BT[seen], atol=2e-5, rtol=0)
 
 
 def gradient(trainer, inputs):
@@ -157,11 +161,11 @@ def test_parts_of_a_batch_have_the_gradient_of_the_whole(tmp_path, loss_type):
     for at_once in (2, 64):
         trainer = trainer_of(tmp_path, args={"loss_type": loss_type, "per_device_train_batch_size": 8})
         scripted(trainer, mixed_play)
-        batch = trainer._generate_and_score_completions(rows_of(trainer))
+        batch = trainer.batch_of(rows_of(trainer))
         trainer.args.per_device_train_batch_size = at_once
-        parts = trainer._parts(batch, torch.arange(len(batch["completion_ids"])).numpy())
+        parts = trainer.step_parts.parts(batch, torch.arange(len(batch.made.completion_ids_BT)).numpy())
         assert (len(parts) == 1) == (at_once == 64)
-        found.append(gradient(trainer, {"parts": parts}))
+        found.append(gradient(trainer, MicroBatch(tuple(parts))))
     (few, loss_few), (whole, loss_whole) = found
     torch.testing.assert_close(loss_few, loss_whole, atol=1e-5, rtol=1e-4)
     assert few.keys() == whole.keys()
@@ -173,15 +177,15 @@ def test_processes_bring_equally_many_rows_to_each_pass(tmp_path, monkeypatch):
     """Here one step has an advantage; another process has some for all its rows. TRL gathers one number per row."""
     trainer = trainer_of(tmp_path, args={"per_device_train_batch_size": 8})
     scripted(trainer, mixed_play)
-    batch = trainer._generate_and_score_completions(rows_of(trainer))
-    n = len(batch["completion_ids"])
-    batch["advantages"][1:] = 0
-    alone = trainer._parts(batch, torch.arange(n).numpy())
+    batch = trainer.batch_of(rows_of(trainer))
+    n = len(batch.made.completion_ids_BT)
+    batch.made.advantages_B[1:] = 0
+    alone = trainer.step_parts.parts(batch, torch.arange(n).numpy())
     monkeypatch.setattr(micro_batches, "gather_object", lambda own: [*own, (n, 0)])
-    together = trainer._parts(batch, torch.arange(n).numpy())
-    sizes = [[len(part["completion_ids"]) for part in parts] for parts in (alone, together)]
+    together = trainer.step_parts.parts(batch, torch.arange(n).numpy())
+    sizes = [[len(part.tensors) for part in parts] for parts in (alone, together)]
     assert sizes == [[1], [len(rows) for rows in torch.arange(n).tensor_split(-(-n // 8))]]
-    found = [gradient(trainer, {"parts": parts})[0] for parts in (alone, together)]
+    found = [gradient(trainer, MicroBatch(tuple(parts)))[0] for parts in (alone, together)]
     for name in found[0]:
         torch.testing.assert_close(found[0][name], found[1][name], atol=2e-5, rtol=1e-3)
 
@@ -189,26 +193,26 @@ def test_processes_bring_equally_many_rows_to_each_pass(tmp_path, monkeypatch):
 def test_equal_episodes_teach_by_imitation_alone(tmp_path):
     trainer = trainer_of(tmp_path, corrector=OracleCorrector(), gate="always")
     scripted(trainer, lambda game, state, call: wrong_thought(game, state, game.best(state)))
-    batch = trainer._generate_and_score_completions(rows_of(trainer))
-    assert batch["advantages"].abs().max() == 0
-    assert trainer._set.corrected_share == 1
-    guided, _ = gradient(trainer, batch)
+    batch = trainer.batch_of(rows_of(trainer))
+    assert batch.made.advantages_B.abs().max() == 0
+    assert trainer.corrections.set.corrected_share == 1
+    guided, _ = gradient(trainer, whole(batch))
     assert max(float(g.abs().max()) for g in guided.values()) > 1e-4
-    trainer._set = None
-    alone, _ = gradient(trainer, batch)
+    trainer.corrections.set = None
+    alone, _ = gradient(trainer, whole(batch))
     assert max(float(g.abs().max()) for g in alone.values()) == 0
 
 
 def test_only_thoughts_are_imitated_and_the_own_action_is_kept(tmp_path):
     trainer = trainer_of(tmp_path, corrector=OracleCorrector(), gate="always")
     scripted(trainer, mixed_play)
-    trainer._generate_and_score_completions(rows_of(trainer))
-    records = [record for record in trainer._set.records if record.target is not None]
+    trainer.batch_of(rows_of(trainer))
+    records = [record for record in trainer.corrections.set.records if record.target is not None]
     assert {json.loads(record.target)["action"] for record in records} == {"+", "-"}, "also where it is wrong"
-    ids, mask, is_target, fields = trainer._imitation_batch(records[:6])
+    ids, mask, is_target, fields = trainer.extra_losses[0].batch_of(records[:6])
     n_prompt = ids.shape[1] - is_target.shape[1]
     for row, record in enumerate(records[:6]):
-        kept = trainer._decode(ids[row, n_prompt:][is_target[row]].tolist())
+        kept = trainer.corrections.thoughts.decode(ids[row, n_prompt:][is_target[row]].tolist())
         thought = record.target[slice(*record.thought_span)]
         assert thought.removesuffix('", ') == kept, "the thought exactly; the token that begins the action is no part of it"
     assert not is_target[mask[:, n_prompt:] == 0].any()
@@ -219,12 +223,12 @@ def test_only_thoughts_are_imitated_and_the_own_action_is_kept(tmp_path):
 def test_full_cloning_imitates_the_action_that_the_thought_names(tmp_path):
     trainer = trainer_of(tmp_path, corrector=OracleCorrector(), gate="always", clone="full")
     scripted(trainer, mixed_play)
-    trainer._generate_and_score_completions(rows_of(trainer))
-    records = [record for record in trainer._set.records if record.target is not None]
+    trainer.batch_of(rows_of(trainer))
+    records = [record for record in trainer.corrections.set.records if record.target is not None]
     for record in records:
         said = json.loads(record.target)
         assert said["action"] == ("+" if said["target number"] > said["current number"] else "-")
-    _, mask, is_target, _ = trainer._imitation_batch(records[:4])
+    _, mask, is_target, _ = trainer.extra_losses[0].batch_of(records[:4])
     assert (is_target.sum(1) == mask[:, -is_target.shape[1] :].sum(1)).all(), "every token, the end included"
 
 
@@ -241,13 +245,13 @@ class Silent:
 def test_a_corrector_that_fails_is_counted_and_nothing_is_imitated(tmp_path):
     trainer = trainer_of(tmp_path, corrector=Silent())
     scripted(trainer, mixed_play)
-    batch = trainer._generate_and_score_completions(rows_of(trainer))
-    assert trainer._window.report()["failed"] == 1
-    assert len(trainer._set) == len(batch["completion_ids"])
-    assert trainer._set.corrected_share == 0
-    assert not list(trainer._set.images.iterdir()), "pictures are kept for targets alone"
-    trainer.compute_loss(trainer.model, batch)
-    assert trainer._metrics["train"]["gtr/active_share"] == [0.0]
+    batch = trainer.batch_of(rows_of(trainer))
+    assert trainer.corrections.thoughts.window.report()["failed"] == 1
+    assert len(trainer.corrections.set) == len(batch.made.completion_ids_BT)
+    assert trainer.corrections.set.corrected_share == 0
+    assert not list(trainer.corrections.set.images.iterdir()), "pictures are kept for targets alone"
+    trainer.compute_loss(trainer.model, whole(batch))
+    assert trainer.metrics["gtr/active_share"] == [0.0]
 
 
 @pytest.mark.parametrize("willing", [False, True])
@@ -255,32 +259,32 @@ def test_replies_that_are_not_valid_are_imitated_rightly_where_that_is_asked(tmp
     corrector = OracleCorrector(correct_invalid=willing)
     trainer = trainer_of(tmp_path, corrector=corrector, gate="always", invalid="correct" if willing else "skip")
     scripted(trainer, lambda game, state, n: "hm")
-    batch = trainer._generate_and_score_completions(rows_of(trainer))
-    assert trainer._set.corrected_share == willing
-    assert trainer._window.report()["valid"] == 0
-    trainer.compute_loss(trainer.model, batch)
-    losses = trainer._metrics["train"]["gtr/imitation_loss"]
+    batch = trainer.batch_of(rows_of(trainer))
+    assert trainer.corrections.set.corrected_share == willing
+    assert trainer.corrections.thoughts.window.report()["valid"] == 0
+    trainer.compute_loss(trainer.model, whole(batch))
+    losses = trainer.metrics["gtr/imitation_loss"]
     assert (len(losses), all(loss > 0 for loss in losses)) == (int(willing), True)
 
 
 def test_so_many_corrections_a_group(tmp_path):
     trainer = trainer_of(tmp_path, corrector=OracleCorrector(), per_group=2)
     scripted(trainer, mixed_play)
-    trainer._generate_and_score_completions(rows_of(trainer))
-    assert len(trainer._set) == 4
+    trainer.batch_of(rows_of(trainer))
+    assert len(trainer.corrections.set) == 4
 
 
 def test_the_policy_term_can_be_left_out_and_imitation_can_fade(tmp_path):
     trainer = trainer_of(tmp_path, corrector=OracleCorrector(), policy=False, schedule="linear_to_zero")
     scripted(trainer, mixed_play)
-    batch = trainer._generate_and_score_completions(rows_of(trainer))
+    batch = trainer.batch_of(rows_of(trainer))
     trainer.state.max_steps = 4
-    grads, _ = gradient(trainer, batch)
+    grads, _ = gradient(trainer, whole(batch))
     assert max(float(g.abs().max()) for g in grads.values()) > 0
     trainer.state.global_step = 4
-    grads, _ = gradient(trainer, batch)
+    grads, _ = gradient(trainer, whole(batch))
     assert max(float(g.abs().max()) for g in grads.values()) == 0
-    assert trainer._metrics["train"]["gtr/coef"] == [1.0, 0.0]
+    assert trainer.metrics["gtr/coef"] == [1.0, 0.0]
 
 
 def test_led_episodes_are_imitated_and_are_no_part_of_the_policy_term(tmp_path):
@@ -292,9 +296,9 @@ def test_led_episodes_are_imitated_and_are_no_part_of_the_policy_term(tmp_path):
     trainer = trainer_of(tmp_path, corrector=OracleCorrector(), gate="always", led=0.25)
     scripted(trainer, second_wins)
     trajectories = []
-    play = trainer._run_episodes
-    trainer._run_episodes = lambda found: (play(found), trajectories.extend(found))
-    batch = trainer._generate_and_score_completions(rows_of(trainer))
+    play = trainer.episodes.run
+    trainer.episodes.run = lambda found: (play(found), trajectories.extend(found))
+    batch = trainer.batch_of(rows_of(trainer))
     led, own = (
         [trajectory for trajectory in trajectories if trajectory.guided],
         [trajectory for trajectory in trajectories if not trajectory.guided],
@@ -302,10 +306,10 @@ def test_led_episodes_are_imitated_and_are_no_part_of_the_policy_term(tmp_path):
     assert [trajectories.index(trajectory) for trajectory in led] == [0, 4], "one of each group"
     assert all(trajectory.episode.total == 1 for trajectory in led), "won by the corrector's moves"
     assert [trajectory.episode.total > 0 for trajectory in own] == [True, False, False] * 2
-    assert len(batch["completion_ids"]) == sum(len(trajectory.rows) for trajectory in own)
+    assert len(batch.made.completion_ids_BT) == sum(len(trajectory.rows) for trajectory in own)
     assert (
-        len(trainer._set)
-        == trainer._metrics["train"]["episodes/moves"][-1]
+        len(trainer.corrections.set)
+        == trainer.metrics["episodes/moves"][-1]
         == sum(len(trajectory.rows) for trajectory in trajectories)
     )
     expected = []
@@ -313,10 +317,10 @@ def test_led_episodes_are_imitated_and_are_no_part_of_the_policy_term(tmp_path):
         steps = [trajectory.episode.steps for trajectory in group]
         found = Credit().advantages([[s.reward for s in one] for one in steps], [[s.valid for s in one] for one in steps])
         expected += [value for episode in found for value in episode]
-    torch.testing.assert_close(batch["advantages"][:, -1].cpu(), torch.tensor(expected))
-    assert trainer._metrics["train"]["episodes/success"][-1] == pytest.approx(1 / 3), "of what the policy played"
-    trainer.compute_loss(trainer.model, batch)
-    assert trainer._metrics["train"]["gtr/imitation_loss"]
+    torch.testing.assert_close(batch.made.advantages_B[:, -1].cpu(), torch.tensor(expected))
+    assert trainer.metrics["episodes/success"][-1] == pytest.approx(1 / 3), "of what the policy played"
+    trainer.compute_loss(trainer.model, whole(batch))
+    assert trainer.metrics["gtr/imitation_loss"]
 
 
 def test_more_records_can_be_imitated_than_the_batch_has_rows(tmp_path):
@@ -324,8 +328,8 @@ def test_more_records_can_be_imitated_than_the_batch_has_rows(tmp_path):
     for draws in (1, 3):
         trainer = trainer_of(tmp_path, corrector=OracleCorrector(), gate="always", draws=draws)
         scripted(trainer, lambda game, state, call: wrong_thought(game, state, game.best(state)))
-        trainer.compute_loss(trainer.model, trainer._generate_and_score_completions(rows_of(trainer)))
-        tokens += trainer._metrics["train"]["gtr/imitated_tokens"]
+        trainer.compute_loss(trainer.model, whole(trainer.batch_of(rows_of(trainer))))
+        tokens += trainer.metrics["gtr/imitated_tokens"]
     one, three = tokens
     assert three == pytest.approx(3 * one, rel=0.2)
 
@@ -336,7 +340,7 @@ def test_a_curriculum_begins_with_the_easier_game(tmp_path):
     trainer.state.max_steps = 10
     games = []
     for trainer.state.global_step in (0, 4, 5, 9):
-        trajectory = trainer._new_trajectory(trainer.train_dataset[0], 0)
+        trajectory = trainer.episodes.new_trajectory(trainer.train_dataset[0], 0)
         games.append(trajectory.episode.env.game.name)
     assert games == ["ezpoints", "ezpoints", "points24", "points24"]
 
@@ -350,7 +354,7 @@ def test_single_questions_are_corrected_too_wrong_answers_first(tmp_path):
         guide=Guide(options, OracleCorrector()),
     )  # fmt: skip
     trainer.train()
-    records = trainer._set.records
+    records = trainer.corrections.set.records
     assert len(records) == 2, "one a group"
     wrong = [record for record in records if record.target is not None]
     assert wrong

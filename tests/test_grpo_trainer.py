@@ -18,6 +18,8 @@ from vlrl.schema import Reward, Sample, Score
 from vlrl.tasks import TASKS
 from vlrl.training.checkpoints import RunStopped
 from vlrl.training.grpo import Trainer
+from vlrl.training.grpo.batch import BatchPart, MicroBatch
+from vlrl.training.grpo.mixed_modality import all_see_images
 from vlrl.training.unused_weights import leaves_weights_unused
 
 DETECTION = TASKS["detection"]
@@ -41,7 +43,7 @@ def test_a_sampled_vision_token_stops_the_run(tmp_path, run_train, small, monkey
 
     def sample_an_image(self, *args, **kwargs):
         ids, logps = generate(self, *args, **kwargs)
-        ids[1][0] = self._banned[0]
+        ids[1][0] = min(self.scores.banned)
         return ids, logps
 
     monkeypatch.setattr(GRPOTrainer, "_generate_single_turn", sample_an_image)
@@ -179,15 +181,13 @@ def scored(trainer, rows, batch_size):
     inputs = [row for row in rows for _ in range(4)]
     trainer.args.per_device_train_batch_size = batch_size
     trainer.model.train()
-    out = trainer._generate_and_score_completions(inputs)
-    n = [int(mask.sum()) for mask in out["completion_mask"]]
-    return [logps[:k] for logps, k in zip(out["old_per_token_logps"], n, strict=True)], out
+    batch = trainer.batch_of(inputs)
+    n = [int(mask.sum()) for mask in batch.made.completion_mask_BT]
+    return [logps[:k] for logps, k in zip(batch.made.old_logps_BT, n, strict=True)], batch
 
 
 class Dictated(Trainer):
-    def _generate_single_turn(self, prompt_ids, *args, **kwargs):
-        if self._handed is not None:
-            return super()._generate_single_turn(prompt_ids, *args, **kwargs)
+    def sample(self, prompt_ids, images, fields, n):
         return [
             [400 + len(ids) % 7, 500 + i % 4, *range(600, 600 + i % 4), self._tokenizer.eos_token_id]
             for i, ids in enumerate(prompt_ids)
@@ -206,8 +206,8 @@ def test_text_images_and_video_in_one_batch_score_as_they_do_alone(tmp_path, sta
     alone = [logps for row in opened for logps in scored(trainer, [row], 4)[0]]
     for order in ([0, 1, 2, 3], [3, 0, 2, 1]):
         for batch_size in (16, 3, 1):
-            together, out = scored(trainer, [opened[i] for i in order], batch_size)
-            assert out["num_images"] == [k for i in order for k in [i] * 4]
+            together, batch = scored(trainer, [opened[i] for i in order], batch_size)
+            assert [len(group.images) for group in batch.plan.groups] == order
             expected = [alone[4 * i + k] for i in order for k in range(4)]
             for one, other in zip(together, expected, strict=True):
                 torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
@@ -250,12 +250,13 @@ def test_mixed_batches_are_refused_where_weights_are_sharded(tmp_path, start):
     loaded = load_model(start)
     rows = [prepare_sample(sample, loaded) for sample in kinds(tmp_path)]
     trainer = Trainer(loaded, TASKS, [PAYING], Samples(4, rows.__getitem__), arguments(tmp_path / "run"))
-    trainer.is_fsdp_enabled = True
     opened = [trainer.train_dataset[i] for i in range(4)]
-    trainer._agree_on_images(opened[1:])
-    trainer._agree_on_images(opened[:1])
+    assert all_see_images(opened[1:], is_sharded=True)
+    assert not all_see_images(opened[:1], is_sharded=True)
+    assert all_see_images(opened, is_sharded=False)
+    trainer.is_fsdp_enabled = True
     with pytest.raises(RunStopped, match="1 of 2 completions of a batch have images"):
-        trainer._agree_on_images(opened[:2])
+        trainer.batch_of(opened[:2])
 
 
 def test_each_row_is_asked_and_paid_by_its_own_task(tmp_path, start):
@@ -303,8 +304,8 @@ def test_ddp_searches_for_unused_weights_only_where_there_may_be_some(tmp_path):
     trainer = Dictated(loaded, TASKS, [PAYING], Samples(1, rows.__getitem__), args)
     trainer.model.train()
     trainer.current_gradient_accumulation_steps = 1
-    batch = trainer._generate_and_score_completions([trainer.train_dataset[0]] * 4)
-    trainer.compute_loss(trainer.model, batch).backward()
+    batch = trainer.batch_of([trainer.train_dataset[0]] * 4)
+    trainer.compute_loss(trainer.model, MicroBatch((BatchPart(batch.made, batch.plan),))).backward()
     vision = [p for name, p in trainer.model.named_parameters() if is_vision_weight(name)]
     assert all(p.grad is not None and not p.grad.any() for p in vision), "a row of text gives them zeros"
     freeze_vision(loaded.model)

@@ -2,20 +2,20 @@
 
 import pytest
 import torch
-from test_grpo_episodes import batch_of, gradient, mixed_play, rows_of, scripted, trainer_of, wrong_thought
+from test_grpo_episodes import batch_of, gradient, mixed_play, rows_of, scripted, trainer_of, whole, wrong_thought
 
 from vlrl.envs.cards import write_reply
 from vlrl.gtr import OracleCorrector
 from vlrl.models.prefix_sharing.step import plan_rows
-from vlrl.training.grpo.mixed_modality import MixedBatches
+from vlrl.training.grpo.batch import MicroBatch
 
 
 def test_steps_in_one_state_are_a_group_and_others_are_not(tmp_path):
     trainer = trainer_of(tmp_path)
     scripted(trainer, mixed_play)
     trajectories = []
-    play = trainer._run_episodes
-    trainer._run_episodes = lambda found: (play(found), trajectories.extend(found))
+    play = trainer.episodes.run
+    trainer.episodes.run = lambda found: (play(found), trajectories.extend(found))
     _, ids, mask, n_keep, fields = batch_of(trainer)
     states = [trajectory.episode.steps[t].frame.tobytes() for trajectory in trajectories for t in range(len(trajectory.rows))]
     plan = plan_rows(trainer.model, ids, mask, n_keep, fields)
@@ -51,7 +51,7 @@ def test_log_probabilities_entropies_and_gradients_of_steps_are_trls(tmp_path, t
     weights = [p for p in trainer.model.parameters() if p.requires_grad]
     seen = mask[:, -n_keep:].bool()
     found = []
-    for way in (trainer._get_per_token_logps_and_entropies, super(MixedBatches, trainer)._get_per_token_logps_and_entropies):
+    for way in (trainer._get_per_token_logps_and_entropies, trainer.plain_logps):
         logps, entropies, _ = way(trainer.model, ids, mask, n_keep, compute_entropy=True, **fields)
         grads = torch.autograd.grad(logps[seen].sum(), weights)
         found.append((logps[seen].detach(), entropies[seen].detach(), torch.cat([g.flatten() for g in grads])))
@@ -81,10 +81,10 @@ def test_thoughts_are_imitated_as_the_model_is_at_any_sampling_temperature(tmp_p
             tmp_path / str(temperature), corrector=OracleCorrector(), gate="always", args={"temperature": temperature}
         )
         if shared == "off":
-            trainer._sharing.off = "--group_shared off"
+            trainer.sharing.how.off = "--group_shared off"
         scripted(trainer, lambda game, state, call: mixed_play(game, state, 0))  # equal episodes: no policy gradient
-        batch = trainer._generate_and_score_completions(rows_of(trainer))
-        found.append(gradient(trainer, batch))
+        batch = trainer.batch_of(rows_of(trainer))
+        found.append(gradient(trainer, whole(batch)))
     (one, loss_one), (other, loss_other) = found
     torch.testing.assert_close(loss_one, loss_other, atol=1e-5, rtol=1e-4)
     for name in one:
@@ -104,22 +104,22 @@ def test_steps_of_equal_episodes_are_not_run_and_change_no_gradient(tmp_path, lo
         corrector = OracleCorrector() if guided else None
         trainer = trainer_of(tmp_path / str(skips), corrector=corrector, gate="always", args=args)
         scripted(trainer, one_group_is_flat)
-        batch = trainer._generate_and_score_completions([trainer.train_dataset[i] for i in range(6) for _ in range(4)])
-        rows = torch.arange(len(batch["completion_ids"])).numpy()
-        flat = (batch["advantages"].reshape(len(rows), -1) == 0).all(dim=1)
+        batch = trainer.batch_of([trainer.train_dataset[i] for i in range(6) for _ in range(4)])
+        rows = torch.arange(len(batch.made.completion_ids_BT)).numpy()
+        flat = (batch.made.advantages_B.reshape(len(rows), -1) == 0).all(dim=1)
         assert 0 < flat.sum() < len(rows)
         if not skips:
-            trainer._teaching = lambda batch, rows: rows
-        parts = trainer._parts(batch, rows)
-        run = sum(len(part.get("completion_ids", ())) for part in parts)
+            trainer.step_parts.teaching = lambda made, rows: rows
+        parts = trainer.step_parts.parts(batch, rows)
+        run = sum(0 if part.tensors is None else len(part.tensors) for part in parts)
         assert run == (len(rows) - int(flat.sum()) if skips else len(rows))
-        assert sum(part["draws"] for part in parts) == (len(rows) if guided else 0)
+        assert sum(part.n_draws for part in parts) == (len(rows) if guided else 0)
         if guided:
             assert len(parts) == -(-len(rows) // 8)
-            assert sum(part["of_imitation"] for part in parts) == pytest.approx(1)
-            one = trainer._set.records[0]
-            trainer._set.draw = lambda n, one=one: [one] * n  # the same whatever the parts
-        found.append(gradient(trainer, {"parts": parts}))
+            assert sum(part.of_imitation for part in parts) == pytest.approx(1)
+            one = trainer.corrections.set.records[0]
+            trainer.corrections.set.draw = lambda n, one=one: [one] * n  # the same whatever the parts
+        found.append(gradient(trainer, MicroBatch(tuple(parts))))
     (few, loss_few), (whole, loss_whole) = found
     torch.testing.assert_close(loss_few, loss_whole, atol=1e-5, rtol=1e-4)
     for name in whole:
@@ -129,10 +129,10 @@ def test_steps_of_equal_episodes_are_not_run_and_change_no_gradient(tmp_path, lo
 def test_imitation_alone_runs_one_step_of_the_policy(tmp_path):
     trainer = trainer_of(tmp_path, corrector=OracleCorrector(), policy=False, gate="always")
     scripted(trainer, mixed_play)
-    batch = trainer._generate_and_score_completions(rows_of(trainer))
-    parts = trainer._parts(batch, torch.arange(len(batch["completion_ids"])).numpy())
-    assert sum(len(part.get("completion_ids", ())) for part in parts) == 1
-    grads, _ = gradient(trainer, {"parts": parts})
+    batch = trainer.batch_of(rows_of(trainer))
+    parts = trainer.step_parts.parts(batch, torch.arange(len(batch.made.completion_ids_BT)).numpy())
+    assert sum(0 if part.tensors is None else len(part.tensors) for part in parts) == 1
+    grads, _ = gradient(trainer, MicroBatch(tuple(parts)))
     assert max(float(g.abs().max()) for g in grads.values()) > 1e-4
 
 
@@ -147,10 +147,10 @@ def test_a_baseline_pays_steps_and_imitates_nothing(tmp_path, option):
         return write_reply({**game.shown(state), "thoughts": thoughts}, best)
 
     scripted(trainer, reply)
-    batch = trainer._generate_and_score_completions(rows_of(trainer))
-    worth = batch["advantages"][:, 0].tolist()
-    texts = trainer.processing_class.batch_decode(batch["completion_ids"], skip_special_tokens=True)
+    batch = trainer.batch_of(rows_of(trainer))
+    worth = batch.made.advantages_B[:, 0].tolist()
+    texts = trainer.processing_class.batch_decode(batch.made.completion_ids_BT, skip_special_tokens=True)
     firsts = [(value, "now" in text) for value, text in zip(worth, texts, strict=True)]
     assert min(v for v, good in firsts if good) > 0 > max(v for v, good in firsts if not good)
-    trainer.compute_loss(trainer.model, batch)
-    assert "gtr/imitated_tokens" not in trainer._metrics["train"]
+    trainer.compute_loss(trainer.model, whole(batch))
+    assert "gtr/imitated_tokens" not in trainer.metrics

@@ -8,7 +8,7 @@ import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import Trainer, TrainingArguments
+from transformers import TrainingArguments
 from trl import GRPOTrainer
 
 from vlrl.models.load import load_model
@@ -16,8 +16,8 @@ from vlrl.training.checkpoints import RunStopped
 from vlrl.training.events import EventLog, read_events
 from vlrl.training.finite import LARGEST, MAX_SKIPPED, largest_weight, sound_checkpoint, unsound_weights
 from vlrl.training.flight_recorder import RunFacts
+from vlrl.training.guarded_trainer import GuardedTrainer
 from vlrl.training.progress import VALUE_COLUMNS, StepLog
-from vlrl.training.recorded_steps import RecordedSteps
 
 
 class Line(nn.Module):
@@ -32,7 +32,7 @@ class Line(nn.Module):
         return {"loss": loss * (math.nan if self.faulty in x.tolist() else 1)}
 
 
-class Recorded(RecordedSteps, Trainer):
+class Recorded(GuardedTrainer):
     def __init__(self, *args, **kwargs):
         self.steps = StepLog("step", VALUE_COLUMNS)
         super().__init__(*args, **kwargs)
@@ -116,19 +116,19 @@ def test_fp16_may_skip_some_steps_in_a_row_but_not_many(tmp_path, monkeypatch):
     monkeypatch.setattr(Accelerator, "mixed_precision", property(lambda _self: "fp16"))
     for _ in range(3):
         for _ in range(MAX_SKIPPED):
-            trainer._check_gradient(torch.tensor(math.inf))
-        trainer._check_gradient(torch.tensor(1.0))
+            trainer.finite.check_gradient(torch.tensor(math.inf))
+        trainer.finite.check_gradient(torch.tensor(1.0))
     assert [row["event"] for row in read_events(tmp_path / "events.jsonl")] == ["skipped_steps"]
     for _ in range(MAX_SKIPPED):
-        trainer._check_gradient(math.inf)
+        trainer.finite.check_gradient(math.inf)
     with pytest.raises(RunStopped, match="as in the 20 steps before"):
-        trainer._check_gradient(math.inf)
+        trainer.finite.check_gradient(math.inf)
 
 
 def test_healthy_steps_pass_and_leave_no_event(tmp_path):
     trainer = toy(tmp_path)
-    trainer._check_gradient(None)
-    trainer._check_gradient(LARGEST)
+    trainer.finite.check_gradient(None)
+    trainer.finite.check_gradient(LARGEST)
     trainer.train()
     assert not read_events(tmp_path / "events.jsonl")
 

@@ -26,7 +26,6 @@ trl.GRPOTrainer._generate_single_turn(self, prompt_ids, images, multimodal_field
 trl.GRPOTrainer._get_per_token_logps_and_entropies(self, model, input_ids, attention_mask, logits_to_keep, batch_size, \
 compute_entropy, compute_aux_loss, pixel_values, image_grid_thw, num_images, pixel_attention_mask, spatial_shapes, num_tiles, \
 image_sizes, token_type_ids, mm_token_type_ids, image_position_ids)
-trl.GRPOTrainer._log_completion_extra(self, column, values)
 trl.GRPOTrainer._prepare_inputs(self, generation_batch)
 trl.GRPOTrainer._tokenize_prompts(self, prompts)
 trl.GRPOTrainer._save_checkpoint(self, model, trial)
@@ -74,7 +73,7 @@ torch.nn.utils.get_total_norm(tensors, norm_type, error_if_nonfinite, foreach)
 ATTRIBUTES = {
     "trl.GRPOTrainer": "_buffered_inputs _entropy_bonus_enabled _logs _metrics _pending_extra_logs _pending_metrics _step _tokenizer"
     " aux_loss_enabled beta eos_token_ids generation_config log_multimodal loss_type"
-    " multi_objective_aggregation num_generations num_iterations ref_model reward_func_names reward_weights rollout_func"
+    " multi_objective_aggregation num_generations num_generations_eval num_iterations ref_model reward_func_names reward_weights rollout_func"
     " temperature top_entropy_quantile use_transformers_continuous_batching use_vllm",
     "transformers.Trainer": "accelerator control current_gradient_accumulation_steps is_deepspeed_enabled is_fsdp_enabled model_accepts_loss_kwargs model_wrapped"
     " processing_class state train_dataset",
@@ -91,6 +90,7 @@ OPERATORS = {
     " rng_state unused scale",
 }
 """Operators of torch.ops.aten and their arguments in order."""
+ADAPTER = "vlrl/training/grpo/adapter.py"
 OURS = {"_metrics", "_name"}
 """Names that some of our classes use for something of their own."""
 
@@ -185,6 +185,15 @@ def test_every_private_name_of_the_trainers_is_listed():
     listed = set(re.findall(r"\._(\w+)\(", FUNCTIONS)) | {name[1:] for names in ATTRIBUTES.values() for name in names.split()}
     used = {name for name in names_used() if name in private and name[1:] not in listed and name not in OURS}
     assert {name: needed_by(name) for name in used} == {}
+
+
+def test_one_file_is_the_door_to_trl():
+    """Whatever is private in TRL's trainer and not in transformers' stands in the adapter alone."""
+    private = re.findall(r"GRPOTrainer\.(_\w+)\(", FUNCTIONS) + re.findall(r"\b_\w+", ATTRIBUTES["trl.GRPOTrainer"])
+    of_trl = [name for name in private if name not in OURS and not hasattr(symbol("transformers.Trainer"), name)]
+    assert "_generate_and_score_completions" in of_trl
+    assert {name: needed_by(name) for name in of_trl if needed_by(name) != ADAPTER} == {}
+    assert len([one for one in symbol("vlrl.training.grpo.Trainer").__mro__ if one.__module__.startswith("vlrl")]) <= 3
 
 
 @pytest.mark.parametrize("name", re.findall(r"(\w+)\(", FUNCTIONS))

@@ -14,16 +14,16 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 import torch
 from accelerate.utils import gather_object
 from safetensors import SafetensorError, safe_open
 from torch.distributed.tensor import DTensor
 from torch.nn.utils import get_total_norm
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import TrainingArguments
 
-from vlrl.training.checkpoints import RunStopped, WholeCheckpoints, how_to_go_on, last_checkpoint
+from vlrl.training.checkpoints import RunStopped, how_to_go_on, last_checkpoint
 from vlrl.training.events import Event, EventLog
 
 LARGEST = 1e18
@@ -88,57 +88,45 @@ def _bad_in_files(checkpoint: Path) -> bool:
     return False
 
 
-class FiniteSteps(Trainer):
-    """To be put before another transformers `Trainer`: it stops at numbers that are not finite, on all processes together, and
-    neither saves nor resumes from weights that are not."""
+class Watched(Protocol):
+    """What is asked of the trainer whose numbers are looked at."""
 
-    events: EventLog | None = None
-    """Where the run's events go; set by whoever makes the trainer."""
-    rate_flag = "learning_rate"
-    """The option that sets the learning rate."""
+    args: Any
+    state: Any
+    accelerator: Any
+    model_wrapped: Any
+    events: EventLog | None
+    rate_flag: str
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def samples_of_step(self) -> list[str]: ...
+    def safe(self) -> str: ...
+
+
+class FiniteSteps:
+    """Stops a trainer at numbers that are not finite, on all processes together."""
+
+    def __init__(self, trainer: Watched) -> None:
+        self.trainer = trainer
         self._losses: list[tuple[torch.Tensor, Sequence[str]]] = []
         self._n_skipped = 0
-        super().__init__(*args, **kwargs)
-        self.add_callback(_AfterStep(self))
 
-    def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-        """The trainer's own; the loss of each micro-batch is looked at when the step is complete."""
-        samples = self.sample_ids(inputs)
-        found = super().compute_loss(model, inputs, *args, **kwargs)
-        if model.training:
-            loss = found[0] if isinstance(found, tuple) else found
-            self._losses.append((loss.detach(), samples))
-        return found
+    def saw(self, loss: torch.Tensor, samples: Sequence[str]) -> None:
+        """Keep the loss of a micro-batch until the step is complete."""
+        self._losses.append((loss.detach(), samples))
 
-    def sample_ids(self, inputs: Any) -> list[str]:
-        """The samples of a micro-batch, as far as they are known."""
-        return list(inputs.get("sample_ids") or ()) if isinstance(inputs, Mapping) else []
-
-    def samples_of_step(self) -> list[str]:
-        """The samples of the step under way, where micro-batches do not know theirs."""
-        return []
-
-    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
-        """The trainer's own, the last thing it does before the weights are changed."""
-        norm = super()._get_grad_norm(model, grad_norm)  # type: ignore[no-untyped-call]
-        self._check_gradient(norm)
-        return norm
-
-    def _check_gradient(self, norm: Any) -> None:
+    def check_gradient(self, norm: Any) -> None:
         """Raises RunStopped on every process where a loss or the gradient of any is not finite."""
         losses, self._losses = self._losses, []
         if isinstance(norm, DTensor):
             norm = norm.full_tensor()
-        device = self.accelerator.device
+        device = self.trainer.accelerator.device
         numbers = [loss.float().reshape(()).to(device) for loss, _ in losses]
         if norm is not None:  # DeepSpeed has none before its first step
             numbers.append(torch.as_tensor(norm, dtype=torch.float32, device=device).reshape(()))
         if not numbers or not self._anywhere(~(torch.stack(numbers).abs() <= LARGEST).all()):
             self._n_skipped = 0
             return
-        if self.accelerator.mixed_precision == "fp16" and self._n_skipped < MAX_SKIPPED:
+        if self.trainer.accelerator.mixed_precision == "fp16" and self._n_skipped < MAX_SKIPPED:
             self._n_skipped += 1
             if self._n_skipped == SKIPPED_SAID:
                 self._say_skipped()
@@ -153,81 +141,63 @@ class FiniteSteps(Trainer):
         quantity = f"the loss is {shown[0][0]:g}" if shown else f"the norm of the gradient is {float(norm):g}"
         if self._n_skipped:
             quantity += f", as in the {self._n_skipped} steps before (fp16 skipped them)"
-        self.stop_at(self.state.global_step + 1, quantity, samples or whole or self.samples_of_step(), values)
+        self.stop_at(self.trainer.state.global_step + 1, quantity, samples or whole or self.trainer.samples_of_step(), values)
 
     def _anywhere(self, flag: torch.Tensor) -> bool:
         """Whether a flag is set on any process."""
-        if self.accelerator.num_processes > 1:
-            flag = self.accelerator.gather(flag.reshape(1)).any()
+        if self.trainer.accelerator.num_processes > 1:
+            flag = self.trainer.accelerator.gather(flag.reshape(1)).any()
         return bool(flag)
 
-    def check_trained_weights(self) -> None:
+    def check_weights(self) -> None:
         """Raises RunStopped on every process where a weight that is trained is not finite on any."""
-        model = self.model_wrapped
+        model = self.trainer.model_wrapped
         sound = are_sound(p for p in model.parameters() if p.requires_grad)
-        if not self._anywhere(torch.tensor(not sound, device=self.accelerator.device)):
+        if not self._anywhere(torch.tensor(not sound, device=self.trainer.accelerator.device)):
             return
         names = [name for rank in gather_object([unsound_weights(model.named_parameters())]) for name in rank]
         names = list(dict.fromkeys(names))
         quantity = f"the model {weights_line(names)}"
-        self.stop_at(self.state.global_step, quantity, [], {"n_weights": len(names)})
+        self.stop_at(self.trainer.state.global_step, quantity, [], {"n_weights": len(names)})
 
-    def save_model(self, *args: Any, **kwargs: Any) -> None:
-        """The trainer's own, unless a weight is not finite. Raises RunStopped."""
-        self.check_trained_weights()
-        super().save_model(*args, **kwargs)
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        """The trainer's own; a checkpoint whose weights are not finite is refused. Raises RunStopped."""
-        super()._load_from_checkpoint(resume_from_checkpoint, model)
-        loaded = self.model_wrapped if model is None else model
+    def check_loaded(self, checkpoint: str, model: Any = None) -> None:
+        """Raises RunStopped on every process where a weight that was loaded is not finite."""
+        loaded = self.trainer.model_wrapped if model is None else model
         sound = are_sound(loaded.parameters())
-        if not self._anywhere(torch.tensor(not sound, device=self.accelerator.device)):
+        if not self._anywhere(torch.tensor(not sound, device=self.trainer.accelerator.device)):
             return
         names = unsound_weights(loaded.named_parameters())
-        path = Path(resume_from_checkpoint)
+        path = Path(checkpoint)
         step = int(match[1]) if (match := re.search(r"-(\d+)$", path.name)) else None
-        earlier = sound_checkpoint(path.parent, before=step) if self.accelerator.is_local_main_process else None
+        earlier = sound_checkpoint(path.parent, before=step) if self.trainer.accelerator.is_local_main_process else None
         instead = f"--resume_from_checkpoint {earlier}" if earlier else "another --output_dir, from the start"
         raise RunStopped(f"checkpoint {path} {weights_line(names)}, and cannot be resumed from; go on with {instead}")
 
     def _say_skipped(self) -> None:
-        if self.events is not None:
+        if self.trainer.events is not None:
             message = f"fp16 skipped the last {self._n_skipped} steps, since their gradients overflowed"
-            self.events.add_once(Event(self.state.global_step + 1, "skipped_steps", message, values={"n": self._n_skipped}))
+            step = self.trainer.state.global_step + 1
+            self.trainer.events.add_once(Event(step, "skipped_steps", message, values={"n": self._n_skipped}))
 
     def stop_at(
         self, step: int, quantity: str, samples: Sequence[str], values: Mapping[str, Any], try_this: str | None = None
     ) -> NoReturn:
         """Leave the event and raise RunStopped. `try_this`: what to do, where it is not the usual."""
         message = f"{quantity} in step {step}"
-        if self.events is not None:
-            self.events.add(Event(step, "non_finite", message, tuple(samples), values), on_console=False)
-        raise RunStopped(
-            f"{message}{_of_samples(samples)}. {self._safe()}. Before that, {try_this or remedies(self.args, self.rate_flag)}"
-        )
-
-    def _safe(self) -> str:
-        """What was saved, and how to go on from there."""
-        folder = Path(str(self.args.output_dir))
-        if not isinstance(self, WholeCheckpoints):
-            return "Nothing of it was saved"
-        sound = sound_checkpoint(folder) if self.accelerator.is_local_main_process else None
-        if sound is None:
-            return "Nothing of it was saved, and there is no checkpoint yet; start again with another --output_dir"
-        is_last = str(sound) == last_checkpoint(folder)
-        how = how_to_go_on(folder) if is_last else f"the same command and --resume_from_checkpoint {sound}"
-        return f"Nothing of it was saved; go on from {sound.name} with: {how}"
+        if self.trainer.events is not None:
+            self.trainer.events.add(Event(step, "non_finite", message, tuple(samples), values), on_console=False)
+        todo = try_this or remedies(self.trainer.args, self.trainer.rate_flag)
+        raise RunStopped(f"{message}{_of_samples(samples)}. {self.trainer.safe()}. Before that, {todo}")
 
 
-class _AfterStep(TrainerCallback):
-    """Looks at the weights once an optimizer step has changed them."""
-
-    def __init__(self, trainer: FiniteSteps) -> None:
-        self.trainer = trainer
-
-    def on_step_end(self, *_args: Any, **_kwargs: Any) -> None:
-        self.trainer.check_trained_weights()
+def what_is_safe(folder: Path, is_first: bool) -> str:
+    """What was saved of a run, and how to go on from there; looked for on the first process of a machine."""
+    sound = sound_checkpoint(folder) if is_first else None
+    if sound is None:
+        return "Nothing of it was saved, and there is no checkpoint yet; start again with another --output_dir"
+    is_last = str(sound) == last_checkpoint(folder)
+    how = how_to_go_on(folder) if is_last else f"the same command and --resume_from_checkpoint {sound}"
+    return f"Nothing of it was saved; go on from {sound.name} with: {how}"
 
 
 N_NAMED = 4

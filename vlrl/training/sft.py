@@ -25,13 +25,13 @@ from vlrl.models.vision_encoder import freeze_vision as freeze
 from vlrl.models.vision_encoder import with_targets
 from vlrl.schema import Task
 from vlrl.training import stopping
-from vlrl.training.checkpoints import WholeCheckpoints, step_of, write_together
+from vlrl.training.checkpoints import step_of, write_together
 from vlrl.training.events import EventLog
 from vlrl.training.finite import check_weights, remedies
 from vlrl.training.flight_recorder import RunFacts
+from vlrl.training.guarded_trainer import GuardedTrainer
 from vlrl.training.metrics_log import append_row, drop_after, read_metrics
 from vlrl.training.progress import SFT_COLUMNS, StepLog
-from vlrl.training.recorded_steps import RecordedSteps
 from vlrl.training.stop_callback import StopAtStepEnd
 from vlrl.training.trackers import guarded_trackers
 from vlrl.training.unused_weights import decide_search, has_pixels, leaves_weights_unused, with_vision_zeros
@@ -80,7 +80,7 @@ class MuonWithAdamW(torch.optim.Optimizer):
             part.zero_grad(set_to_none)
 
 
-class _Trainer(RecordedSteps, WholeCheckpoints, SFTTrainer):
+class _Trainer(GuardedTrainer, SFTTrainer):
     """`SFTTrainer` with one readable line a logged step, and the mean over the tokens of all processes."""
 
     rate_flag = "sft_learning_rate"
@@ -110,7 +110,7 @@ class _Trainer(RecordedSteps, WholeCheckpoints, SFTTrainer):
         self.steps.show(row, self.state.max_steps)
         self.record(row)
 
-    def _safe(self) -> str:
+    def safe(self) -> str:
         """A stage is no run that could be named on the command line."""
         return "Nothing of this stage was saved; start it again"
 

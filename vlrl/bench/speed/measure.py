@@ -33,6 +33,7 @@ from vlrl.models.inputs import Samples, prepare_sample
 from vlrl.models.prefix_sharing.groups import base_of
 from vlrl.schema import Reward, Sample
 from vlrl.training.grpo import Trainer
+from vlrl.training.grpo.logprobs import Logprobs
 
 
 class Clock:
@@ -121,6 +122,18 @@ class StepClock(TrainerCallback):
         self.last = clock.now()
 
 
+class TimedLogprobs(Logprobs):
+    """The station with a clock around its passes without gradient."""
+
+    engine: TimedTrainer
+
+    def __call__(self, *args: Any, **fields: Any) -> Any:
+        if torch.is_grad_enabled():
+            return super().__call__(*args, **fields)
+        with self.engine.clock.phase("ref"):  # generation and update are aligned, so that there is no old pass
+            return super().__call__(*args, **fields)
+
+
 class TimedTrainer(Trainer):
     """The trainer with a clock around its methods."""
 
@@ -131,6 +144,7 @@ class TimedTrainer(Trainer):
 
     def watch(self, clock: Clock) -> None:
         self.clock = clock
+        self.logprobs = TimedLogprobs(self, self.sharing)
         whole: Any = self.processing_class
         images = whole.image_processor
         process, run = type(images).__call__, type(whole).__call__
@@ -169,16 +183,10 @@ class TimedTrainer(Trainer):
         if "rollout" in self.clock.open and ids is not None and ids.shape[1] > 1:
             self.clock.seconds["rollout_prefill"] += self.clock.now() - self.started
 
-    def _generate_single_turn(self, prompt_ids: Any, *args: Any, **kwargs: Any) -> Any:
-        self.n_prompt = len(prompt_ids[0])
+    def sample(self, ids: list[list[int]], images: Any, fields: dict[str, Any], n: int) -> Any:
+        self.n_prompt = len(ids[0])
         with self.clock.phase("rollout", memory=True):
-            return super()._generate_single_turn(prompt_ids, *args, **kwargs)
-
-    def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any) -> Any:
-        if torch.is_grad_enabled():
-            return super()._get_per_token_logps_and_entropies(*args, **kwargs)
-        with self.clock.phase("ref"):  # generation and update are aligned, so that there is no old pass
-            return super()._get_per_token_logps_and_entropies(*args, **kwargs)
+            return super().sample(ids, images, fields, n)
 
     def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
         reset_peak(self.clock.cuda)
@@ -228,9 +236,9 @@ def run_side(case: Case, setting: Setting) -> dict[str, Any]:
         "counts": {name: int(counts[name]) for name in COUNTS},
         "first_call_s": steps.done[0]["step"],
         "attention": trainer.attention,
-        "sharing": trainer._sharing.line(),
-        "shared": trainer._sharing.off is None,
-        "fallback_reason": trainer._sharing.off,
+        "sharing": trainer.sharing.how.line(),
+        "shared": trainer.sharing.how.off is None,
+        "fallback_reason": trainer.sharing.how.off,
         "prompt_tokens": trainer.n_prompt,
     }
 
@@ -269,7 +277,7 @@ def _trainer(case: Case, setting: Setting, folder: Path, cuda: bool) -> tuple[An
         loaded, {"speed": task}, [Reward("letter_score", letter_score, 0.0, 1.0)], Samples(n, sample), args, peft,
         freeze_vision=case.freeze_vision, group_shared="off" if setting.side == "stock" else "on",
     )  # fmt: skip
-    trainer._sharing.without = setting.without
+    trainer.sharing.how.without = setting.without
     trainer.attention = loaded.attention
     clock = Clock(cuda)
     trainer.watch(clock)

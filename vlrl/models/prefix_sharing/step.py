@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import BatchFeature
 
 from vlrl.models.prefix_sharing import groups as group_shared
 from vlrl.models.prefix_sharing import rollout as shared_rollout
@@ -139,23 +138,6 @@ def plan_rows(model: Any, ids_BT: Tensor, mask_BT: Tensor, n_keep: int, fields: 
     groups = plan_groups(model, prompts, counts, image_batch.grid_thw, 1)
     own_rows = [tuple(rows) for _, rows, _ in distinct]
     return BatchPlan(tuple(replace(one, rows=rows) for one, rows in zip(groups, own_rows, strict=True)), image_batch)
-
-
-class OnceProcessed:
-    """Stands in for the processor where TRL asks it a second time for the rows of a batch: a batch that is shared answers
-    with what its distinct prompts gave the first time. Everything else is the processor's own."""
-
-    def __init__(self, processor: Any, plan: Callable[[], BatchPlan | None]) -> None:
-        self._processor, self._plan = processor, plan
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._processor, name)
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        plan = self._plan()
-        if plan is None or kwargs.get("images") is None:
-            return self._processor(*args, **kwargs)
-        return BatchFeature({"pixel_values": plan.image_batch.pixel_values, "image_grid_thw": plan.image_batch.grid_thw})
 
 
 @dataclass

@@ -8,12 +8,12 @@ pauses, counts) is in `vlrl.rewards.endpoint`.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import torch
 from accelerate.utils import gather_object
 
+from vlrl.gtr.corrector import Corrector
 from vlrl.gtr.remote import RemoteCorrector
 from vlrl.rewards.budget import as_numbers, summed_counts
 from vlrl.rewards.endpoint import DEAD_BATCHES, Endpoint
@@ -21,7 +21,7 @@ from vlrl.rewards.judge import judges
 from vlrl.schema import Reward
 from vlrl.training.checkpoints import RunStopped
 from vlrl.training.events import Event, EventLog
-from vlrl.training.grpo.episodes import Episodes
+from vlrl.training.grpo.batch import TrainerCalls
 
 SKIP, STOP = "skip", "stop"
 
@@ -53,71 +53,77 @@ def trouble(endpoint: Endpoint, policy: str, is_needed: bool) -> tuple[str, bool
     return f"{line} ({endpoint.last_why})", policy == STOP or (is_needed and n >= DEAD_BATCHES)
 
 
-class EndpointFailures(Episodes):
-    """`Episodes` whose rewards and corrections may come from endpoints."""
+class EndpointFailures:
+    """Watches the endpoints that a run's rewards and corrections come from. `policy`: `SKIP` or `STOP`. `safe`: a sentence
+    about what was saved so far."""
 
-    events: EventLog | None
-    _on_failure = SKIP
-    _asks_R: tuple[bool, ...] = ()
-    _missing_BR: torch.Tensor | None = None
-    _true_BR: torch.Tensor | None = None
+    def __init__(
+        self,
+        engine: TrainerCalls,
+        policy: str,
+        rewards: Sequence[Reward],
+        corrector: Corrector | None,
+        events: EventLog | None,
+        safe: Callable[[], str],
+    ) -> None:
+        self.engine, self.policy, self.rewards, self.events, self.safe = engine, policy, list(rewards), events, safe
+        self.asks_R = tuple("network" in reward.needs for reward in rewards)
+        self.corrector = corrector if isinstance(corrector, RemoteCorrector) else None
+        self._filled: tuple[torch.Tensor, torch.Tensor] | None = None
+        """Of the latest batch, where scores are missing: which, and the rewards without them."""
 
-    def _start_asking(self, policy: str, rewards: Sequence[Reward]) -> None:
-        self._on_failure, self._asks_R = policy, tuple("network" in reward.needs for reward in rewards)
-
-    def _safe(self) -> str:
-        raise NotImplementedError  # `FiniteSteps` says it
-
-    def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> torch.Tensor:
-        rewards_BR: torch.Tensor = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
-        are_groups = rewards_BR.shape[1] == len(self._asks_R) and len(rewards_BR) % self.num_generations == 0
-        if not any(self._asks_R) or not self.model.training or not are_groups:
+    def fill(self, rewards_BR: torch.Tensor) -> torch.Tensor:
+        """The rewards of all processes' completions, those that failed to come at their group's mean. Rows that are no whole
+        groups stay as they are."""
+        are_groups = len(rewards_BR) % self.engine.num_generations == 0
+        if not any(self.asks_R) or not self.engine.is_training or not are_groups:
             return rewards_BR
-        missing_BR = missing_scores(rewards_BR, self._asks_R, self.num_generations)
-        self._missing_BR, self._true_BR = (missing_BR, rewards_BR) if bool(missing_BR.any()) else (None, None)
-        return rewards_BR if self._missing_BR is None else filled_in(rewards_BR, missing_BR, self.num_generations)
+        missing_BR = missing_scores(rewards_BR, self.asks_R, self.engine.num_generations)
+        self._filled = (missing_BR, rewards_BR) if bool(missing_BR.any()) else None
+        return rewards_BR if self._filled is None else filled_in(rewards_BR, missing_BR, self.engine.num_generations)
 
-    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
-        batch = super()._generate_and_score_completions(inputs)
-        if self._missing_BR is not None and self._true_BR is not None:
-            self._show_missing(self._missing_BR, self._true_BR)
-            self._missing_BR = self._true_BR = None
-        if self.model.training:
-            self._check_endpoints()
-        return batch
-
-    def _show_missing(self, missing_BR: torch.Tensor, true_BR: torch.Tensor) -> None:
-        """What was filled in has no value in completions, and no part in the means."""
+    def show(self) -> None:
+        """What was filled in has no value in the completions log, and no part in the means."""
+        if self._filled is None:
+            return
+        missing_BR, true_BR = self._filled
+        self._filled = None
         for column in sorted({column for _, column in missing_BR.nonzero().tolist()}):
-            name = self.reward_func_names[column]
-            values = self._logs["rewards"][name]
+            name = self.rewards[column].name
+            values = self.engine.completions_log["rewards"][name]
             for row in missing_BR[:, column].nonzero().flatten().tolist():
                 values[len(values) - len(missing_BR) + row] = math.nan
             given = true_BR[:, column][~torch.isnan(true_BR[:, column])]
-            self._metrics["train"][f"rewards/{name}/mean"][-1] = float(given.mean())
-            self._metrics["train"][f"rewards/{name}/std"][-1] = float(given.std()) if len(given) > 1 else 0.0
+            self.engine.metrics[f"rewards/{name}/mean"][-1] = float(given.mean())
+            self.engine.metrics[f"rewards/{name}/std"][-1] = float(given.std()) if len(given) > 1 else 0.0
 
-    def _check_endpoints(self) -> None:
+    def check(self) -> None:
         """Says once that an endpoint fails, and ends the run where it must. Raises RunStopped, on every process alike."""
-        found = [trouble(one, self._on_failure, True) for one in judges()] if any(self._asks_R) else []
-        if isinstance(self._guide.corrector, RemoteCorrector):
-            found.append(trouble(self._guide.corrector.endpoint, self._on_failure, False))
-        elif not any(self._asks_R):
+        found = [trouble(one, self.policy, True) for one in judges()] if any(self.asks_R) else []
+        if self.corrector is not None:
+            found.append(trouble(self.corrector.endpoint, self.policy, False))
+        elif not any(self.asks_R):
             return
         told = [one for one in gather_object(found) if one[0]]
         if not told:
             return
         message, ends = max(told, key=lambda one: one[1])
-        step = self.state.global_step + 1
+        step = self.engine.state.global_step + 1
         if self.events is not None:
             self.events.add_once(Event(step, "endpoint_failures", message))
         if ends:
-            why = "--on_endpoint_failure stop" if self._on_failure == STOP else f"the limit is {DEAD_BATCHES} batches"
-            raise RunStopped(f"{message}; the run ends ({why}). {self._safe()}")
+            why = "--on_endpoint_failure stop" if self.policy == STOP else f"the limit is {DEAD_BATCHES} batches"
+            raise RunStopped(f"{message}; the run ends ({why}). {self.safe()}")
 
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        if any(self._asks_R) and "loss" in logs and self.model.training:
-            numbers = [as_numbers(one.counts) for one in judges()] or [[0.0] * 5]
-            own = torch.tensor([[sum(column) for column in zip(*numbers, strict=True)]], device=self.accelerator.device)
-            logs |= summed_counts("judge", self.accelerator.gather(own).sum(0).tolist())
-        super().log(logs, start_time)
+    def judge_counts(self) -> dict[str, float]:
+        """What the rewards' endpoints were asked, over all processes, for the log; called on every process alike."""
+        numbers = [as_numbers(one.counts) for one in judges()] or [[0.0] * 5]
+        return self._summed("judge", numbers) if any(self.asks_R) else {}
+
+    def corrector_counts(self) -> dict[str, float]:
+        """The same for the corrector's endpoint."""
+        return {} if self.corrector is None else self._summed("corrector", [as_numbers(self.corrector.counts)])
+
+    def _summed(self, name: str, numbers: Sequence[Sequence[float]]) -> dict[str, float]:
+        own = torch.tensor([[sum(column) for column in zip(*numbers, strict=True)]], device=self.engine.accelerator.device)
+        return summed_counts(name, self.engine.accelerator.gather(own).sum(0).tolist())

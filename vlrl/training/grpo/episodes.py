@@ -1,7 +1,7 @@
 """Multi-turn GRPO: a group is G episodes from one deal, every step of which is a row with its own prompt and image.
 
-Episodes of a batch are played side by side. Their steps are credited by the game's rewards (`vlrl.gtr.credit`) and handed to
-TRL as one batch of single completions, whose prompts and images are those that the policy saw.
+The first three stations for episodes. Those of a batch are played side by side; their steps are credited by the game's
+rewards (`vlrl.gtr.credit`) and go on as a batch of single completions, whose prompts and images are those that the policy saw.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate.utils import gather_object
-from trl.data_utils import prepare_multimodal_messages
 
 from vlrl.envs import CardEnv
 from vlrl.envs.cards import thought_fields
@@ -25,11 +24,11 @@ from vlrl.gtr.diagnostics import StepNote
 from vlrl.gtr.episodes import Episode
 from vlrl.gtr.named_moves import correctors_move
 from vlrl.models.inputs import messages
-from vlrl.schema import Sample, Task
-from vlrl.training.grpo.dynamic_sampling import GeneratedRow
-from vlrl.training.grpo.imitation import ScoredRows
-from vlrl.training.grpo.micro_batches import StepBatches
-from vlrl.training.grpo.shared_logprobs import SharedGroups
+from vlrl.models.load import LoadedModel
+from vlrl.schema import Reward, Sample, Task
+from vlrl.training.grpo.batch import Batch, Completion, TrainerCalls, TrainingRow
+from vlrl.training.grpo.corrections import Corrections
+from vlrl.training.grpo.rollout import with_images
 
 
 @dataclass(frozen=True)
@@ -48,8 +47,8 @@ class Trajectory:
     episode: Episode
     guided: bool = False
     """Whether the corrector's moves are played in place of the policy's."""
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    generated: list[GeneratedRow] = field(default_factory=list)
+    rows: list[TrainingRow] = field(default_factory=list)
+    generated: list[Completion] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)
     ended: list[bool] = field(default_factory=list)
     verdicts: list[Correction | None] = field(default_factory=list)
@@ -70,86 +69,99 @@ class Trajectory:
         self.episode.step(text, self.ended[-1], verdict, instead)
 
 
-class Episodes(StepBatches):
-    """`GuidedThoughts` that plays the episodes among its samples."""
+@dataclass(frozen=True)
+class PlayedBatch:
+    """The steps of a generation's episodes. `n_steps`: how many rows of `batch` are steps, those behind fill up."""
 
-    _curriculum: Curriculum | None = None
-    _n_guided = 0
-    """How many of each group's episodes are guided by the corrector."""
-    _step_scores: torch.Tensor | None = None
-    _step_advantages: list[float] | None = None
-    """Of the rows in hand, where they are steps: their rewards as logged, and their advantages."""
+    batch: Batch
+    trajectories: Sequence[Trajectory]
+    n_steps: int
 
-    def _start_playing(self, curriculum: Curriculum | None) -> None:
-        self._has_episodes, self._curriculum = True, curriculum
-        rows = self.args.per_device_train_batch_size * self.args.steps_per_generation
-        if rows % self.num_generations:
+
+class Episodes:
+    """Plays the episodes of a generation (`play`), and logs them once TRL has made tensors of their steps (`finish`)."""
+
+    def __init__(
+        self,
+        engine: TrainerCalls,
+        corrections: Corrections,
+        rewards: Sequence[Reward],
+        loaded: LoadedModel,
+        curriculum: Curriculum | None,
+    ) -> None:
+        self.engine, self.corrections, self.rewards, self.curriculum = engine, corrections, list(rewards), curriculum
+        self.thoughts, self.options = corrections.thoughts, corrections.guide.options
+        self.processor: Any = loaded.processor
+        args, group = engine.args, engine.num_generations
+        n_rows = args.per_device_train_batch_size * args.steps_per_generation
+        if n_rows % group:
             raise ValueError(
-                f"{rows} episodes a process are not whole groups of num_generations={self.num_generations}; make"
+                f"{n_rows} episodes a process are not whole groups of num_generations={group}; make"
                 " per_device_train_batch_size x steps_per_generation a multiple of it"
             )
-        cut, self._n_guided = self._guide.options.cut, self._guide.options.n_guided(self.num_generations)
+        cut, self.n_guided = self.options.cut, self.options.n_guided(group)
         how = {"none": "never cut", "reward": "cut below a reward of 0"}.get(cut, "cut where they leave a corrector's formula")
-        guided = f"; {self._n_guided} of them guided by the corrector, for imitation alone" if self._n_guided else ""
-        self._log_line(f"episodes  {rows} side by side on each process, {self.num_generations} from each deal{guided}, {how}")
+        guided = f"; {self.n_guided} of them guided by the corrector, for imitation alone" if self.n_guided else ""
+        engine.say(f"episodes  {n_rows} side by side on each process, {group} from each deal{guided}, {how}")
+
+    @property
+    def n_own(self) -> int:
+        """Of each group's episodes, how many the policy plays itself."""
+        return self.engine.num_generations - self.n_guided
 
     # -- playing -------------------------------------------------------------------------------------------------------
 
-    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
-        """Episodes: play them to their ends, then hand their steps to TRL as a batch of single completions."""
-        if not self._has_episodes or not self.model.training:
-            return super()._generate_and_score_completions(inputs)
-        trajectories = [self._new_trajectory(row, i % self.num_generations) for i, row in enumerate(inputs)]
-        self._run_episodes(trajectories)
+    def play(self, batch: Batch) -> PlayedBatch:
+        """Play the episodes of these rows to their ends. Their steps, with scores and credits; processes bring equally many."""
+        group = self.engine.num_generations
+        trajectories = [self.new_trajectory(row, i % group) for i, row in enumerate(batch.rows)]
+        self.run(trajectories)
         moves = gather_object([sum(len(trajectory.rows) for trajectory in trajectories)])
-        self._metrics["train"]["episodes/moves"].append(float(sum(moves)))
-        if self._set is not None:
+        self.engine.note("episodes/moves", float(sum(moves)))
+        if self.corrections.set is not None:
             self._store_corrections(trajectories)
         trajectories = [trajectory for trajectory in trajectories if not trajectory.guided]
         self._credit(trajectories)
         steps = [(trajectory, t) for trajectory in trajectories for t in range(len(trajectory.rows))]
         n_most = max(gather_object([len(steps)]))
-        padded = [*steps, *[steps[0]] * (n_most - len(steps))]  # processes must bring equally many rows
-        self._handed = [(trajectory.rows[t], trajectory.generated[t]) for trajectory, t in padded]
-        self._step_scores = torch.tensor(
-            [self._scores(trajectory, t) for trajectory, t in padded], device=self.accelerator.device
+        padded = [*steps, *[steps[0]] * (n_most - len(steps))]
+        played = Batch(
+            rows=tuple(trajectory.rows[t] for trajectory, t in padded),
+            completions=tuple(trajectory.generated[t] for trajectory, t in padded),
+            scores_BR=torch.tensor([self._scores(trajectory, t) for trajectory, t in padded]),
+            credits_B=tuple(trajectory.advantages[t] for trajectory, t in padded),
         )
         # TRL keeps as many rows of its log as a generation has completions; these are all steps.
-        self._logs |= {name: deque() for name in ("images", "prompt", "completion", "advantages")}
-        self._logs |= {name: defaultdict(deque) for name in ("rewards", "extra")}
-        self._step_advantages = [trajectory.advantages[t] for trajectory, t in padded]
-        group, self.num_generations = self.num_generations, 1
-        try:
-            batch = super()._generate_and_score_completions([row for row, _ in self._handed])
-        finally:
-            self.num_generations, self._step_scores, self._step_advantages = group, None, None
-        self._log_episodes(trajectories, n_most)
-        # Rows that only fill up count for nothing, and the others for as much more.
-        batch["completion_mask"][len(steps) :] = 0
-        n_tokens, n_steps = batch["completion_mask"].sum(), torch.tensor(len(steps), device=self.accelerator.device)
-        batch["num_items_in_batch"] = self.accelerator.gather(n_tokens).sum()
-        self._filled = n_most * self.accelerator.num_processes / float(self.accelerator.gather(n_steps).sum())
-        return batch
+        self.engine.completions_log.update({name: deque() for name in ("images", "prompt", "completion", "advantages")})
+        self.engine.completions_log.update({name: defaultdict(deque) for name in ("rewards", "extra")})
+        return PlayedBatch(played, trajectories, len(steps))
 
-    def _new_trajectory(self, row: dict[str, Any], number: int) -> Trajectory:
+    def finish(self, played: PlayedBatch, batch: Batch) -> Batch:
+        """Log the episodes, and let rows that only fill up count for nothing, the others for as much more."""
+        n_rows, n_steps, accelerator = len(batch.rows), played.n_steps, self.engine.accelerator
+        self._log(played.trajectories, n_rows)
+        made = batch.made
+        made.completion_mask_BT[n_steps:] = 0
+        n_tokens, counted = made.completion_mask_BT.sum(), torch.tensor(n_steps, device=accelerator.device)
+        n_tokens = accelerator.gather(n_tokens).sum()
+        filled = n_rows * accelerator.num_processes / float(accelerator.gather(counted).sum())
+        return replace(batch, filled=filled, tensors=replace(made, n_tokens=n_tokens))
+
+    def new_trajectory(self, row: TrainingRow, number: int) -> Trajectory:
+        """Episode `number` of a group, begun; on an easier deal where the curriculum has it."""
         sample: Sample = row["sample"]
-        now = self._curriculum
-        if now is not None and self.state.global_step < now.share * self.state.max_steps:
-            sample = now.task.draw(self.args.seed, "train", int(row["index"]))
-        deal, options = deal_of(sample), self._guide.options
+        now, state = self.curriculum, self.engine.state
+        if now is not None and state.global_step < now.share * state.max_steps:
+            sample = now.task.draw(self.engine.args.seed, "train", int(row["index"]))
+        deal = deal_of(sample)
         env = CardEnv(deal.game.name, **sample.meta.get("game", {}))
-        episode = Episode(env, deal.seed, number, illegal=options.illegal, truncation=options.cut)
-        return Trajectory(sample, episode, guided=number < self._n_guided)
+        episode = Episode(env, deal.seed, number, illegal=self.options.illegal, truncation=self.options.cut)
+        return Trajectory(sample, episode, guided=number < self.n_guided)
 
-    @property
-    def _n_own(self) -> int:
-        """Of each group's episodes, how many the policy plays itself."""
-        return self.num_generations - self._n_guided
-
-    def _run_episodes(self, trajectories: Sequence[Trajectory]) -> None:
+    def run(self, trajectories: Sequence[Trajectory]) -> None:
         """Play all episodes to their ends, one reply of each at a time. Corrections are made once all are over, so that they do
         not delay the playing, unless they decide what is played or when an episode is cut."""
-        cuts = self._guide.options.cut == "target"
+        cuts = self.options.cut == "target"
         while True:
             live = [trajectory for trajectory in trajectories if not trajectory.episode.done]
             n_most = max(gather_object([len(live)]))
@@ -158,43 +170,36 @@ class Episodes(StepBatches):
             for trajectory in live:
                 trajectory.rows.append(self._step_row(trajectory))
             rows = [trajectory.rows[-1] for trajectory in live] or [trajectories[0].rows[0]]
-            replies = self._write([*rows, *[rows[0]] * (n_most - len(rows))])[: len(live)]
-            texts = self.processing_class.batch_decode([one.ids for one in replies], skip_special_tokens=True)
+            replies = self.write([*rows, *[rows[0]] * (n_most - len(rows))])[: len(live)]
+            texts = self.processor.batch_decode([one.ids for one in replies], skip_special_tokens=True)
             for trajectory, reply, text in zip(live, replies, texts, strict=True):
                 trajectory.generated.append(reply)
                 trajectory.texts.append(text)
-                trajectory.ended.append(self._has_ended(reply.ids))
+                trajectory.ended.append(self.thoughts.has_ended(reply.ids))
                 trajectory.verdicts.append(None)
             now = [trajectory for trajectory in live if cuts or trajectory.guided]
-            for trajectory, verdict in zip(now, self._corrections([trajectory.request() for trajectory in now]), strict=True):
+            verdicts = self.corrections.ask([trajectory.request() for trajectory in now])
+            for trajectory, verdict in zip(now, verdicts, strict=True):
                 trajectory.verdicts[-1] = verdict
             for trajectory in live:
                 trajectory.step()
-        if self._set is not None and not cuts:
+        if self.corrections.set is not None and not cuts:
             self._correct_steps([trajectory for trajectory in trajectories if not trajectory.guided])
 
-    def _step_row(self, trajectory: Trajectory) -> dict[str, Any]:
+    def _step_row(self, trajectory: Trajectory) -> TrainingRow:
         sample = state_sample(trajectory.sample, trajectory.moves, good=False)
         return {
-            "prompt": messages(sample, {**self._tasks, **self._easier}),
+            "prompt": messages(sample, self.thoughts.tasks),
             "images": [trajectory.episode.observation],
             "sample": sample,
             "index": -1,
         }
 
-    def _task(self, name: str) -> Task:
-        return self._easier.get(name) or super()._task(name)
-
-    @property
-    def _easier(self) -> dict[str, Task]:
-        return {} if self._curriculum is None else {self._curriculum.task.name: self._curriculum.task}
-
-    def _write(self, rows: Sequence[dict[str, Any]]) -> list[GeneratedRow]:
-        """One sampled reply for each row, by TRL's own generation."""
-        prompts = [prepare_multimodal_messages(row["prompt"], images=row["images"]) for row in rows]
-        prompt_ids, images, fields = super(SharedGroups, self)._tokenize_prompts(prompts)
-        ids, logprobs = super(SharedGroups, self)._generate_single_turn(prompt_ids, images, fields, 1)
-        return [GeneratedRow(*row) for row in zip(prompt_ids, ids, logprobs or [None] * len(ids), strict=True)]
+    def write(self, rows: Sequence[TrainingRow]) -> list[Completion]:
+        """One sampled reply for each row."""
+        prompt_ids, images, fields = self.engine.tokenize([with_images(row) for row in rows])
+        ids, logprobs = self.engine.sample(prompt_ids, images, fields, 1)
+        return [Completion(*row) for row in zip(prompt_ids, ids, logprobs or [None] * len(ids), strict=True)]
 
     # -- corrections ---------------------------------------------------------------------------------------------------
 
@@ -204,7 +209,7 @@ class Episodes(StepBatches):
         for t in range(max(len(trajectory.rows) for trajectory in trajectories)):
             places = [one for i, one in enumerate(trajectories) if t < len(one.rows) and (i, t) in chosen]
             requests = [self._step_request(one, t) for one in places]
-            for trajectory, verdict in zip(places, self._corrections(requests), strict=True):
+            for trajectory, verdict in zip(places, self.corrections.ask(requests), strict=True):
                 trajectory.verdicts[t] = verdict
                 trajectory.episode.target = verdict.target or trajectory.episode.target
 
@@ -217,23 +222,24 @@ class Episodes(StepBatches):
     def _steps_to_correct(self, trajectories: Sequence[Trajectory]) -> set[tuple[int, int]]:
         """The steps (trajectory, step) that a corrector is asked about: all, or `per_group` of each group, drawn at random."""
         every = [(i, t) for i, trajectory in enumerate(trajectories) for t in range(len(trajectory.rows))]
-        per_group = self._guide.options.per_group
+        per_group = self.options.per_group
         if per_group is None:
             return set(every)
-        rng = np.random.default_rng([self.args.seed, self.state.global_step, self.accelerator.process_index])
-        group, chosen = self._n_own, set[tuple[int, int]]()
+        engine = self.engine
+        rng = np.random.default_rng([engine.args.seed, engine.state.global_step, engine.accelerator.process_index])
+        group, chosen = self.n_own, set[tuple[int, int]]()
         for g in range(len(trajectories) // group):
             own = [place for place in every if place[0] // group == g]
             chosen |= {own[int(k)] for k in rng.permutation(len(own))[:per_group]}
         return chosen
 
     def _store_corrections(self, trajectories: Sequence[Trajectory]) -> None:
-        step = self.state.global_step
+        step = self.engine.state.global_step
         for i, trajectory in enumerate(trajectories):
             for t, verdict in enumerate(trajectory.verdicts):
                 if verdict is not None:
                     name = f"{trajectory.sample.id}@{step}/{i}/{t}"
-                    self._store(
+                    self.corrections.store(
                         name,
                         trajectory.rows[t],
                         verdict,
@@ -242,18 +248,11 @@ class Episodes(StepBatches):
                         t=t,
                     )
 
-    def _correct_samples(self, scored: ScoredRows) -> dict[int, Correction]:
-        return {} if self._has_episodes else super()._correct_samples(scored)
-
-    def _note(self, sample: Sample, text: str, ids: Sequence[int], mask: Sequence[bool], verdict: Correction | None) -> None:
-        if not self._has_episodes:
-            super()._note(sample, text, ids, mask, verdict)
-
     # -- advantages ----------------------------------------------------------------------------------------------------
 
     def _credit(self, trajectories: Sequence[Trajectory]) -> None:
         """Advantages of every step, group by group."""
-        options, group = self._guide.options, self._n_own
+        options, group = self.options, self.n_own
         n_steps = sum(len(trajectory.rows) for trajectory in trajectories)
         for start in range(0, len(trajectories), group):
             own = trajectories[start : start + group]
@@ -271,11 +270,11 @@ class Episodes(StepBatches):
 
     def _extras(self, trajectory: Trajectory) -> list[float]:
         """Rewards of the baselines beside the game's, step by step."""
-        options, longest = self._guide.options, self.args.max_completion_length
+        options, longest = self.options, self.engine.args.max_completion_length
         extras = []
         for step, written, verdict in zip(trajectory.episode.steps, trajectory.generated, trajectory.verdicts, strict=True):
             right = verdict is not None and verdict.status == "ok"
-            n_thought = sum(self._thought_mask(trajectory.sample, written.ids)) if step.valid and options.length_reward else 0
+            n_thought = sum(self.thoughts.mask(trajectory.sample, written.ids)) if step.valid and options.length_reward else 0
             extras.append(options.judge_reward * right + options.length_reward * min(1.0, n_thought / longest))
         return extras
 
@@ -283,20 +282,11 @@ class Episodes(StepBatches):
         """The rewards of a step for the completions log, in the order of the run's rewards."""
         step = trajectory.episode.steps[t]
         known = {"card_success": float(trajectory.episode.total > 0), "card_recognition": float(bool(step.recognised))}
-        return [known.get(reward.name, math.nan) for reward in self._rewards]
+        return [known.get(reward.name, math.nan) for reward in self.rewards]
 
-    def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> torch.Tensor:
-        if self._step_scores is None:
-            return super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
-        own = self._step_scores.tolist()
-        texts = [completion[0]["content"] for completion in completions]
-        self._scored = ScoredRows(list(inputs), texts, list(completion_ids_list), [row[0] for row in own])
-        gathered: torch.Tensor = self.accelerator.gather(self._step_scores)
-        return gathered
-
-    def _log_episodes(self, trajectories: Sequence[Trajectory], n_rows: int) -> None:
+    def _log(self, trajectories: Sequence[Trajectory], n_rows: int) -> None:
         """Log metrics of episodes in place of those of rows, advantages as they were used, and notes of all thoughts."""
-        group = self._n_own
+        group = self.n_own
         groups = [trajectories[i - i % group : i - i % group + group] for i in range(len(trajectories))]
         rows = [
             {
@@ -309,7 +299,7 @@ class Episodes(StepBatches):
         ]
         everyone = gather_object(rows)
         mean = {name: float(np.mean([row[name] for row in everyone])) for name in rows[0]}
-        metrics = self._metrics["train"]
+        metrics = self.engine.metrics
         metrics["reward"][-1], metrics["frac_reward_zero_std"][-1] = mean["return"], mean["flat"]
         metrics["reward_std"][-1] = float(np.std([row["return"] for row in everyone], ddof=1))
         if metrics["rewards/card_success/mean"]:
@@ -318,7 +308,7 @@ class Episodes(StepBatches):
             metrics[f"episodes/{name}"].append(mean[name])
         used = [value for trajectory in trajectories for value in trajectory.advantages]
         used += used[:1] * (n_rows - len(used))
-        self._logs["advantages"] = deque(gather_object(used))
+        self.engine.completions_log["advantages"] = deque(gather_object(used))
         for trajectory in trajectories:
             self._note_steps(trajectory)
 
@@ -326,12 +316,7 @@ class Episodes(StepBatches):
         for step, written, verdict in zip(trajectory.episode.steps, trajectory.generated, trajectory.verdicts, strict=True):
             fields = thought_fields(step.completion, trajectory.episode.env.game) if step.valid else None
             thought = None if fields is None else str(fields["thoughts"])
-            mask = self._thought_mask(trajectory.rows[step.t]["sample"], written.ids)
+            mask = self.thoughts.mask(trajectory.rows[step.t]["sample"], written.ids)
             status = "" if verdict is None else verdict.status
             legal = step.action is not None
-            self._window.add(StepNote(thought, sum(mask), len(written.ids), status, legal, bool(step.recognised)))
-
-    def _weighed(self, advantages_B: torch.Tensor, scored: ScoredRows, masks: Sequence[Sequence[bool]]) -> torch.Tensor:
-        if self._step_advantages is not None:
-            advantages_B = torch.tensor(self._step_advantages, device=advantages_B.device, dtype=torch.float32)
-        return super()._weighed(advantages_B, scored, masks)
+            self.thoughts.window.add(StepNote(thought, sum(mask), len(written.ids), status, legal, bool(step.recognised)))

@@ -1,53 +1,76 @@
-"""The steps of many episodes as batches of an optimizer step: in random order, in parts that fit the device, without
-those that have no gradient. Not here: how episodes are played and credited (`vlrl.training.grpo.episodes`)."""
+"""Station 5, micro_batches: a generation in random order, in as many micro-batches as it is trained on; groups that share a
+prompt stay together, and the steps of episodes come in parts that fit the device, without those that have no gradient."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from accelerate.utils import gather_object
+from trl.trainer.utils import (
+    shuffle_sequence_dict,
+    split_pixel_values_by_grid,
+    split_tensor_dict,
+    unsplit_pixel_values_by_grid,
+)
 
-from vlrl.training.grpo.imitation import GuidedThoughts
-from vlrl.training.grpo.trl_surface import split_pixel_values_by_grid, unsplit_pixel_values_by_grid
+from vlrl.training.grpo.batch import Batch, BatchPart, MicroBatch, Tensors, TrainerCalls
+from vlrl.training.grpo.imitation import Imitation
 
 WHOLE_BATCH = ("dapo", "cispo", "vespo")
 """Losses that TRL divides by all tokens of a generation."""
 
 
-class StepBatches(GuidedThoughts):
-    """`GuidedThoughts` whose rows may be steps of episodes, as many as were played."""
+def cut(batch: Batch, n_parts: int) -> list[MicroBatch]:
+    """Micro-batches of a generation in random order: of groups where these share prompts, else of rows, as TRL does it."""
+    plan, tensors = batch.plan, batch.made
+    if plan is None:
+        held: Any = {**tensors.as_trl(), "sample_ids": list(batch.sample_ids)}
+        by_row: Any = split_pixel_values_by_grid(held)
+        shuffled: Any = shuffle_sequence_dict(by_row)
+        parts: Any = split_tensor_dict(shuffled, n_parts)
+        found = [dict[str, Any](unsplit_pixel_values_by_grid(part)) for part in parts]
+        names = [tuple(part.pop("sample_ids")) for part in found]
+        return [MicroBatch((BatchPart(Tensors.of(part), sample_ids=own),)) for part, own in zip(found, names, strict=True)]
+    order = torch.randperm(len(plan.groups)).tolist()
+    return [
+        MicroBatch((BatchPart(tensors.of_rows(rows), own, tuple(batch.sample_ids[row] for row in rows)),))
+        for rows, own in plan.parts(order, len(batch.rows) // n_parts)
+    ]
 
-    _has_episodes = False
-    _filled = 1.0
-    """Rows a generation of all processes has for each step that was played."""
 
-    def _prepare_inputs(self, generation_batch: Any) -> Any:
-        """TRL's own; of episodes, their steps in random order in equal parts, one for each micro-step of a generation."""
-        if not self._has_episodes or not self.model.training:
-            return super()._prepare_inputs(generation_batch)
-        steps = self.args.steps_per_generation
-        if self._step % (steps * self.num_iterations) == 0 or self._buffered_inputs is None:
-            batch = self._generate_and_score_completions(generation_batch)
-            n = len(batch["completion_ids"])
-            order = torch.randperm(n).numpy()
-            self._buffered_inputs = [{"parts": self._parts(batch, rows)} for rows in np.array_split(order, steps)]
-        return self._buffered_inputs[self._step % steps]
+class StepParts:
+    """The steps of many episodes as micro-batches, each in parts that fit the device.
 
-    def _parts(self, batch: dict[str, Any], rows: np.ndarray) -> list[dict[str, Any]]:
-        """Rows of a batch in parts that fit the device, each with its shares of both terms and its draws of corrections.
+    `teaches_all`: whether rows without an advantage have a gradient too (KL, entropy, auxiliary losses). `loss_type`: TRL's,
+    which says what it divides by.
+    """
+
+    def __init__(self, engine: TrainerCalls, imitation: Imitation, *, loss_type: str, teaches_all: bool, whole: bool) -> None:
+        """`whole`: micro-batches may not come in parts (DeepSpeed)."""
+        self.engine, self.imitation = engine, imitation
+        self.loss_type, self.teaches_all, self.whole = loss_type, teaches_all, whole
+
+    def __call__(self, batch: Batch, n_parts: int) -> list[MicroBatch]:
+        """Steps in random order in equal micro-batches."""
+        order = torch.randperm(len(batch.made)).numpy()
+        return [MicroBatch(tuple(self.parts(batch, rows))) for rows in np.array_split(order, n_parts)]
+
+    def parts(self, batch: Batch, rows: np.ndarray) -> list[BatchPart]:
+        """These rows in parts, each with its shares of both terms and its draws of corrections.
 
         Rows without a gradient are left out, so that a part may hold draws alone; the last part holds rows. All processes
         have equally many parts with rows and equally many rows in each, since TRL gathers one number per row: a process with
         fewer rows to learn from adds rows of advantage 0.
         """
-        at_once = len(rows) if self.is_deepspeed_enabled else self.args.per_device_train_batch_size
-        teaching = self._teaching(batch, rows)
-        self._metrics["train"]["episodes/taught_share"].append(len(teaching) / len(rows))
-        n_draws = self._n_draws(len(rows)) if self._set is not None else 0
+        made = batch.made
+        at_once = len(rows) if self.whole else self.engine.args.per_device_train_batch_size
+        teaching = self.teaching(made, rows)
+        self.engine.note("episodes/taught_share", len(teaching) / len(rows))
+        n_draws = self.imitation.n_draws(len(rows))
         wanted = (len(teaching), math.ceil(len(rows) / at_once) if n_draws else 0)
         n_rows, parts_for_draws = (max(numbers) for numbers in zip(*gather_object([wanted]), strict=True))
         n_rows = max(1, n_rows)
@@ -56,54 +79,27 @@ class StepBatches(GuidedThoughts):
         if len(teaching) < n_rows:
             idle = [row for row in rows if row not in set(teaching)]
             teaching = np.array([*teaching, *idle[: n_rows - len(teaching)]])
-        split = split_pixel_values_by_grid(batch)
+        split: Any = split_pixel_values_by_grid(dict(made.images or {}))
+        by_row = replace(made, images=split)
         draws = [len(part) for part in np.array_split(np.arange(n_draws), n_parts)]
-        parts: list[dict[str, Any]] = [{} for _ in range(n_parts - n_with_rows)]
-        n_tokens = int(batch["completion_mask"][rows].sum())
+        parts = [BatchPart() for _ in range(n_parts - n_with_rows)]
+        n_tokens = int(made.completion_mask_BT[rows].sum())
         for own in np.array_split(teaching, n_with_rows):
-            one = unsplit_pixel_values_by_grid(_picked(split, own))
-            of_rows = len(own) / len(rows) * self._filled
-            of_tokens = float(one["completion_mask"].sum()) / max(1, n_tokens)
+            one = by_row.of_rows(own.tolist())
+            one = replace(one, images=unsplit_pixel_values_by_grid(dict(one.images or {})))
+            of_rows = len(own) / len(rows) * batch.filled
+            of_tokens = float(one.completion_mask_BT.sum()) / max(1, n_tokens)
             # Some losses divide by the whole generation's tokens, some by their own batch's tokens, the others by its rows.
             of_policy = 1.0 if self.loss_type in WHOLE_BATCH else of_tokens if self.loss_type == "bnpo" else of_rows
-            parts.append({**one, "of_policy": of_policy})
-        return [{**part, "draws": n, "of_imitation": n / max(1, n_draws)} for part, n in zip(parts, draws, strict=True)]
+            parts.append(BatchPart(one, sample_ids=tuple(batch.sample_ids[row] for row in own), of_policy=of_policy))
+        return [replace(part, n_draws=n, of_imitation=n / max(1, n_draws)) for part, n in zip(parts, draws, strict=True)]
 
-    def _teaching(self, batch: dict[str, Any], rows: np.ndarray) -> np.ndarray:
+    def teaching(self, made: Tensors, rows: np.ndarray) -> np.ndarray:
         """Which of these rows have a gradient: where the policy term is all there is, those with an advantage."""
-        if not self._guide.options.policy:
+        if not self.imitation.options.policy:
             return rows[:0]
-        others = self.beta or self._entropy_bonus_enabled or self.aux_loss_enabled or self.top_entropy_quantile < 1
-        if others or self.is_deepspeed_enabled or self._is_sharded:
+        if self.teaches_all:
             return rows
-        has_advantage: np.ndarray = (batch["advantages"][rows].reshape(len(rows), -1) != 0).any(dim=1).cpu().numpy()
+        has_advantage: np.ndarray = (made.advantages_B[rows].reshape(len(rows), -1) != 0).any(dim=1).cpu().numpy()
         taught: np.ndarray = rows[has_advantage]
         return taught
-
-    def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-        """The loss of all parts; all but the last are differentiated at once, so that one part's activations are held."""
-        parts = inputs.get("parts")
-        if parts is None:
-            return super().compute_loss(model, inputs, *args, **kwargs)
-        before = torch.zeros((), device=self.accelerator.device)
-        for part in parts[:-1]:
-            with self.accelerator.no_sync(model):
-                loss = super().compute_loss(model, part, *args, **kwargs)
-                if loss.requires_grad:
-                    self.accelerator.backward(loss)
-            before += loss.detach()
-        return super().compute_loss(model, parts[-1], *args, **kwargs) + before
-
-
-def _picked(batch: dict[str, Any], rows: Iterable[int]) -> dict[str, Any]:
-    """These rows of a batch whose images are split by row."""
-    rows, n = [int(row) for row in rows], len(batch["completion_ids"])
-    found: dict[str, Any] = {}
-    for name, value in batch.items():
-        if isinstance(value, torch.Tensor) and value.ndim and len(value) == n:
-            found[name] = value[rows]
-        elif isinstance(value, list) and len(value) == n:
-            found[name] = [value[row] for row in rows]
-        else:
-            found[name] = value
-    return found

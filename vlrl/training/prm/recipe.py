@@ -273,7 +273,7 @@ def make_trainer(
 def save_value_model(trainer: PrmTrainer, loaded: LoadedModel, folder: Path) -> None:
     """`final/`: backbone (adapters merged) and processor that load with `from_pretrained`, the head beside them; complete or
     absent. Raises RunStopped where the disk is full."""
-    trainer.check_trained_weights()
+    trainer.finite.check_weights()
     model: StepValueModel = trainer.accelerator.unwrap_model(trainer.model)
     backbone: Any = model.backbone
     has_adapters = hasattr(backbone, "merge_and_unload")

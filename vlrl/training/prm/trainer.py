@@ -16,10 +16,10 @@ from transformers.trainer_callback import ProgressCallback
 from vlrl.data.step_values import StepRecord, weights
 from vlrl.models.value_head import Encoded, Encoder, StepValueModel, load_backbone, load_head, save_head
 from vlrl.models.whole_files import one_line
-from vlrl.training.checkpoints import WholeCheckpoints, write_together
+from vlrl.training.checkpoints import write_together
+from vlrl.training.guarded_trainer import GuardedTrainer
 from vlrl.training.metrics_log import append_row
 from vlrl.training.progress import VALUE_COLUMNS, StepLog
-from vlrl.training.recorded_steps import RecordedSteps
 from vlrl.training.unused_weights import has_pixels, with_vision_zeros
 
 MIN_PREFERENCE_GAP = 0.25
@@ -77,7 +77,7 @@ class Records(Dataset[dict[str, Any]]):
         }
 
 
-class PrmTrainer(RecordedSteps, WholeCheckpoints):
+class PrmTrainer(GuardedTrainer):
     """`Trainer` of a `StepValueModel`. The loss is the mean over solutions of their weighted steps' losses."""
 
     def __init__(
@@ -135,7 +135,7 @@ class PrmTrainer(RecordedSteps, WholeCheckpoints):
         if self.processing_class is not None:
             self.processing_class.save_pretrained(folder)
 
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+    def load_weights_of(self, resume_from_checkpoint: str, model: Any = None) -> None:
         """Load backbone or adapters, and the head, every weight of them."""
         folder = Path(resume_from_checkpoint)
         target: StepValueModel = self.accelerator.unwrap_model(self.model if model is None else model)

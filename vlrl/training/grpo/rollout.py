@@ -1,0 +1,135 @@
+"""Station 1, rollout: one completion for each row; every prompt and image runs once a group where that can be.
+
+Not here: episodes, whose completions answer each other (`episodes.py`), and how a group is run (`vlrl.models.prefix_sharing`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from typing import Any
+
+import torch
+from accelerate.utils import gather_object
+from trl.data_utils import prepare_multimodal_messages
+
+from vlrl.models.prefix_sharing.groups import NotShared
+from vlrl.models.prefix_sharing.rollout import rollout_problem
+from vlrl.models.prefix_sharing.step import BatchPlan, Prompt, Sharing, prefilled_once, split_prompts
+from vlrl.training.checkpoints import RunStopped
+from vlrl.training.grpo.batch import Batch, Completion, TrainerCalls, TrainingRow
+
+SLOWER = "a batch is computed TRL's way, which is slower"
+
+
+class GroupSharing:
+    """How a run shares prompts and images, and what it says where it cannot. `must`: then it ends, raising RunStopped.
+    `by_row`: the rows of a batch need not be groups of one prompt, so that plans are made for each pass."""
+
+    def __init__(self, engine: TrainerCalls, sharing: Sharing, *, must: bool, by_row: bool) -> None:
+        self.engine, self.how, self.must, self.by_row = engine, sharing, must, by_row
+        self._said: set[str] = set()
+        engine.say(sharing.line(by_row))
+
+    @property
+    def plans_groups(self) -> bool:
+        """Whether a generation is planned as a whole."""
+        return self.how.off is None and not self.by_row and self.engine.is_training
+
+    @property
+    def image_token_id(self) -> int:
+        return int(self.engine.policy.config.image_token_id)
+
+    def fall_back(self, why: str, what: str = SLOWER) -> None:
+        """Said once for each reason; an error where sharing was demanded."""
+        if self.must:
+            raise RunStopped(f"--group_shared on: {why}")
+        if why not in self._said:
+            self._said.add(why)
+            self.engine.say(f"warning: {what}: {why}")
+
+    def plain_fields(self, plan: BatchPlan, ids_BT: torch.Tensor) -> dict[str, Any]:
+        """TRL's arguments about the images of these rows."""
+        return plan.plain_fields(ids_BT, self.image_token_id)
+
+
+def with_images(row: TrainingRow) -> Any:
+    """The prompt of a row, its images in it."""
+    return prepare_multimodal_messages(row["prompt"], images=row["images"])
+
+
+class Rollout:
+    """Completions of single prompts. Each prompt goes through the processor once a generation (`forget` ends it)."""
+
+    def __init__(self, engine: TrainerCalls, sharing: GroupSharing, generation_config: Any, *, own_engine: bool) -> None:
+        """`own_engine`: completions come from vLLM or continuous batching, which run prompts their own way."""
+        self.engine, self.sharing = engine, sharing
+        self.generation_config, self.own_engine = generation_config, own_engine
+        self._prepared: dict[int, Prompt] = {}
+
+    def __call__(self, batch: Batch, n_generations: int) -> Batch:
+        """The batch with completions, and its plan where prompts are shared."""
+        prompts = [with_images(row) for row in batch.rows]
+        batch = self.planned(batch, prompts)
+        if batch.plan is None:
+            prompt_ids, images, fields = self.engine.tokenize(prompts)
+            ids, logprobs = self.engine.sample(prompt_ids, images, fields, n_generations)
+        else:
+            group = self.engine.num_generations
+            unique = [self._prepared[row["index"]] for row in batch.rows[::group]]
+            prompt_ids = [one.ids for one in unique for _ in range(group)]
+            shown = [one.images for one in unique for _ in range(group)]
+            ids, logprobs = self._sample_groups(batch.plan, prompt_ids, shown if any(shown) else None, n_generations)
+        rows = zip(prompt_ids, ids, logprobs or [None] * len(ids), strict=True)
+        return replace(batch, completions=tuple(Completion(*row) for row in rows))
+
+    def _sample_groups(self, plan: BatchPlan, prompt_ids: list[list[int]], images: Any, n: int) -> tuple[list[list[int]], Any]:
+        """Completions of prompts that run once a group, unless the settings of a run need TRL's own way."""
+        how = self.sharing.how
+        whole = not self.own_engine and (rollout_problem(self.generation_config) or "prefill_once" in how.without)
+        fields = self._fields(plan, prompt_ids) if whole else {}
+        once = prefilled_once(self.engine.generator, how, plan, self.engine.num_generations)
+        with nullcontext() if whole or self.own_engine else once:
+            return self.engine.sample(prompt_ids, images, fields, n)
+
+    def _fields(self, plan: BatchPlan, prompt_ids: list[list[int]]) -> dict[str, Any]:
+        """The fields about images that TRL's tokenization of all rows would have returned."""
+        fields = self.sharing.plain_fields(plan, torch.empty(0))
+        if fields:
+            image = self.sharing.image_token_id
+            fields["mm_token_type_ids"] = [[int(token == image) for token in ids] for ids in prompt_ids]
+            del fields["num_images"]
+        return fields
+
+    def planned(self, batch: Batch, prompts: Sequence[Any] | None = None) -> Batch:
+        """The batch with the plan of its rows, if every process has one for its own."""
+        if not self.sharing.plans_groups:
+            return replace(batch, plan=None)
+        group, rows = self.engine.num_generations, batch.rows
+        firsts = rows[::group]
+        shown = [with_images(row) for row in firsts] if prompts is None else list(prompts[::group])
+        unique = self._processed([row["index"] for row in firsts], shown)
+        plan, why = None, None
+        if len(rows) % group or any(row["index"] != rows[i - i % group]["index"] for i, row in enumerate(rows)):
+            why = "a group's rows are spread over processes"
+        else:
+            try:
+                plan = self.sharing.how.plan(self.engine.policy, unique, group, self.engine.accelerator.device)
+            except NotShared as error:
+                why = str(error)
+        reasons = [reason for reason in gather_object([why]) if reason]
+        if reasons:
+            self.sharing.fall_back(reasons[0])
+        return replace(batch, plan=None if reasons else plan)
+
+    def _processed(self, indices: Sequence[int], prompts: Sequence[Any]) -> list[Prompt]:
+        """These samples' prompts, each through the processor once a generation."""
+        new = {index: prompt for index, prompt in zip(indices, prompts, strict=True) if index not in self._prepared}
+        if new:
+            self._prepared |= zip(new, split_prompts(*self.engine.tokenize(list(new.values()))), strict=True)
+        return [self._prepared[index] for index in indices]
+
+    def forget(self) -> None:
+        """What was prepared for a generation."""
+        self._prepared.clear()
