@@ -214,7 +214,7 @@ def test_finished_rows_leave_the_batch_and_the_rest_goes_on(tmp_path, monkeypatc
     assert sizes[0] == 32
     assert sizes == sorted(sizes, reverse=True)
     assert sizes[-1] < 32
-    ends = trainer._ends
+    ends = trainer.ends
     assert all(ids[-1] in ends or len(ids) == 200 for ids in trainer.made)
     assert all(not ends.intersection(ids[:-1]) for ids in trainer.made)
 

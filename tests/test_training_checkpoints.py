@@ -50,7 +50,7 @@ def test_three_steps_and_three_more_are_six_steps(tmp_path, run_train, small):
 
 KILL_WHILE_SAVING = """
 import os, sys
-import vlrl.training.checkpoints
+import vlrl.training.guarded_trainer
 from vlrl.train import main
 
 calls = []
@@ -58,7 +58,7 @@ def die(folder):
     calls.append(folder)
     if len(calls) == 2:
         os.kill(os.getpid(), 9)
-vlrl.training.checkpoints.sync = die
+vlrl.training.guarded_trainer.sync = die
 main(sys.argv[1:])
 """
 

@@ -39,6 +39,8 @@ trl.trainer.utils.unsplit_pixel_values_by_grid(batch)
 trl.data_utils.prepare_multimodal_messages(messages, images)
 trl.models.unwrap_model_for_generation(model, accelerator, gather_deepspeed3_params, generation_kwargs, \
 gradient_checkpointing_kwargs)
+transformers.Trainer._determine_best_metric(self, metrics, trial)
+transformers.Trainer._load_best_model(self)
 transformers.Trainer._get_grad_norm(self, model, grad_norm)
 transformers.Trainer._get_output_dir(self, trial)
 transformers.Trainer._issue_warnings_after_load(self, load_result)
@@ -72,7 +74,7 @@ torch.nn.utils.get_total_norm(tensors, norm_type, error_if_nonfinite, foreach)
 
 ATTRIBUTES = {
     "trl.GRPOTrainer": "_buffered_inputs _entropy_bonus_enabled _logs _metrics _pending_extra_logs _pending_metrics _step _tokenizer"
-    " aux_loss_enabled beta eos_token_ids generation_config log_multimodal loss_type"
+    " aux_loss_enabled beta eos_token_ids generation_config log_completions log_multimodal loss_type"
     " multi_objective_aggregation num_generations num_generations_eval num_iterations ref_model reward_func_names reward_weights rollout_func"
     " temperature top_entropy_quantile use_transformers_continuous_batching use_vllm",
     "transformers.Trainer": "accelerator control current_gradient_accumulation_steps is_deepspeed_enabled is_fsdp_enabled model_accepts_loss_kwargs model_wrapped"

@@ -54,6 +54,7 @@ from vlrl.training.config import Config, parse
 from vlrl.training.console import refuse
 from vlrl.training.correctors import make_corrector, make_probe, start_judges
 from vlrl.training.endings import refuse_failed, refuse_stopped
+from vlrl.training.evaluation import EarlyStopping, check_best_metric
 from vlrl.training.events import EVENTS_FILE, EventLog, read_events, read_stop_on
 from vlrl.training.flags import with_underscores
 from vlrl.training.grpo import Curriculum, Guide, Trainer
@@ -180,6 +181,8 @@ def prepare(config: Config, say: Callable[..., None], words: Sequence[str]) -> T
     finished_sft = opened.path / "sft" / "final"
     inputs = inputs_of(config, str(finished_sft) if opened.resuming and finished_sft.is_dir() else None)
     data, notes = run_data.prepare_data(config, rows, inputs)
+    if config.evaluates:
+        check_best_metric(config.grpo.metric_for_best_model, config.tasks, data.held_out)
     if "grpo" in config.stages:
         preflight.check_enough(data.train.n, config.grpo, str(config.run.data or "the synthetic set"))
     around = _around(config, opened.path, inputs)
@@ -278,8 +281,11 @@ def grpo_stage(run: TrainingRun) -> None:
         curriculum=None if config.curriculum is None else Curriculum(*config.curriculum),
         events=run.events,
         on_endpoint_failure=config.run.on_endpoint_failure,
+        held_out=run.held_out if config.evaluates else None,
     )
-    trained = run_folder.trained_weights(opened, trainer.planned_steps()) if opened.resuming else None
+    best_at_end = bool(config.grpo.load_best_model_at_end)
+    n_steps = trainer.planned_steps() if opened.resuming else 0
+    trained = run_folder.trained_weights(opened, n_steps, best_at_end=best_at_end) if opened.resuming else None
     PartialState().wait_for_everyone()
     run.was_trained = trained is not None
     if trained is not None:
@@ -287,7 +293,7 @@ def grpo_stage(run: TrainingRun) -> None:
     else:
         train_steps(run, trainer, reference)
         with unwrap_model_for_generation(trainer.model_wrapped, trainer.accelerator) as model:
-            run.measure("after", model)
+            run.measure("after", model, step=trainer.step_of_weights)
     unreadable = run.data.train.unreadable
     if unreadable:
         say(f"{len(unreadable)} samples had unreadable images: {', '.join(unreadable)}")
@@ -301,12 +307,17 @@ def train_steps(run: TrainingRun, trainer: Trainer, reference: str) -> None:
         run.say(banner.banner_line("resuming", f"from {opened.checkpoint or 'the start: no checkpoint was complete'}"))
         trainer.take_up_history(read_metrics(run.folder / "metrics.jsonl"))
     trainer.add_callback(StopAtStepEnd(stop, run.config.run.save_minutes))
+    options = run.config.run
+    if options.early_stopping_patience is not None:
+        trainer.add_callback(EarlyStopping(options.early_stopping_patience, options.early_stopping_threshold))
     started = time.monotonic()
     with stop.steps():
         with trainer.steps, guarded_trackers(trainer):
             trainer.train(resume_from_checkpoint=opened.checkpoint)
         if trainer.state.global_step < trainer.state.max_steps:
             stop.check()
+            trainer.note_early_end()
+        trainer.say_weights()
         run.seconds["grpo"] = time.monotonic() - started
         weights.save_final(trainer, run.loaded, run.folder, reference)
 

@@ -21,7 +21,7 @@ from vlrl.metrics.bootstrap import bootstrap_mean
 from vlrl.metrics.calibration import calibration_error, reliability
 from vlrl.schema import Metric, Prediction, Sample, SampleError, Task, sample_to_json
 from vlrl.tasks import load_tasks
-from vlrl.tasks.evaluate import Scored, extra_of, measure, numbers
+from vlrl.tasks.evaluate import LOWER_IS_BETTER, Scored, extra_of, measure, numbers
 from vlrl.tasks.rubric import answer_problem_of
 
 TASK_VERSION = "1"
@@ -169,7 +169,7 @@ def score_tasks(tasks: Mapping[str, Task], samples: Sequence[Sample], prediction
                 n_truncated=sum(p.truncated for p in made),
                 extra=extra,
                 label=label,
-                lower_is_better=frozenset({"calibration_error", "n_tokens"}),
+                lower_is_better=LOWER_IS_BETTER,
             )
         )
     return found

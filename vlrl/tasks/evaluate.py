@@ -30,6 +30,8 @@ from vlrl.schema import OUTCOMES, Box, Boxes, Metric, Prediction, Result, Row, S
 
 __all__ = ["OUTCOMES", "Evaluation", "Row", "Scored", "evaluate", "measure", "numbers"]
 
+LOWER_IS_BETTER = frozenset({"calibration_error", "n_tokens"})
+"""Metrics of our tasks of which less is better."""
 PACKAGES = ("vlrl", "torch", "torchvision", "transformers", "trl", "accelerate", "peft", "datasets", "pycocotools")
 
 

@@ -20,6 +20,7 @@ from vlrl.models.names import model_name_problem
 from vlrl.schema import Task
 from vlrl.training import benchmark_flags, options, prompt_options
 from vlrl.training.benchmark_flags import BenchConfig, Benches, read_benches
+from vlrl.training.evaluation_flags import evaluation_defaults
 from vlrl.training.flag_checks import check_values
 from vlrl.training.flags import with_underscores
 from vlrl.training.library_options import Option, library_options, read_options
@@ -57,6 +58,8 @@ class GrpoWords:
     """What a checked command line of a GRPO run names."""
 
     files: FileValues
+    defaults: dict[str, Any]
+    """Of TRL's options, where nothing else is set."""
     turns: tuple[Task, ...]
     guide: GuideOptions
     curriculum: tuple[Task, float] | None
@@ -95,7 +98,7 @@ def read_grpo_words(words: Sequence[str]) -> GrpoWords:
         benches = read_benches(bench)
     except ValueError as error:
         raise ConfigError(str(error)) from error
-    return GrpoWords(files, turns, guided, curriculum, benches)
+    return GrpoWords(files, evaluation_defaults(values, turns), turns, guided, curriculum, benches)
 
 
 def read_prm_words(words: Sequence[str]) -> FileValues:
@@ -107,7 +110,8 @@ def read_prm_words(words: Sequence[str]) -> FileValues:
     values = {**files.values, **given}
     check_model(values)
     check_option_numbers(values, known)
-    check_values({name: value for name, value in values.items() if name != "loss_type"})  # here a name of ours
+    own = {name: value for name, value in values.items() if name != "loss_type"}  # which is a name of ours here
+    check_values(own, measures=False)
     prm_options.check(_filled(RunConfig, values), _filled(PrmOptions, values))
     return files
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NoReturn
 
 import torch
@@ -77,6 +77,11 @@ class Config:
         return read_answer_format(self.run.answer_format)
 
     @property
+    def evaluates(self) -> bool:
+        """Whether held-out samples are measured on the way too."""
+        return bool(self.grpo.eval_strategy != "no")
+
+    @property
     def stages(self) -> tuple[str, ...]:
         return tuple((self.run.stage or "grpo").split("+"))
 
@@ -85,14 +90,15 @@ def parse(argv: Sequence[str]) -> Config:
     """Resolve a command line. Raises ConfigError (one readable message) for anything that cannot work."""
     words = with_underscores(argv)
     named = read_grpo_words(words)
-    parsed = parse_words(words, named.files, (RunConfig, PromptConfig, GuideConfig, BenchConfig, GRPOConfig, ModelConfig))
+    files = replace(named.files, defaults={**named.defaults, **named.files.defaults})
+    parsed = parse_words(words, files, (RunConfig, PromptConfig, GuideConfig, BenchConfig, GRPOConfig, ModelConfig))
     run, prompts, _, _, grpo, model = parsed.parts
     if run.stage is None:
         is_ours = all(map(is_built_in, named.turns))
         run.stage = "sft+grpo" if is_ours and model.model_name_or_path in TINY_NAMES else "grpo"
     if grpo.save_only_model and grpo.resume_from_checkpoint:
         raise ConfigError("--save_only_model leaves no optimizer state: such a run cannot --resume_from_checkpoint")
-    refuse_best_model(grpo)
+    refuse_unsupported(grpo)
     keep_token_out(grpo)
     return Config(
         run=run,
@@ -145,10 +151,8 @@ def parse_words(words: Sequence[str], files: FileValues, kinds: tuple[Any, ...])
     return Parsed(tuple(parts), files, flags, values)
 
 
-def refuse_best_model(arguments: TrainingArguments) -> None:
+def refuse_unsupported(arguments: TrainingArguments) -> None:
     """Raises ConfigError for the options of transformers that no kind of run honours."""
-    if arguments.load_best_model_at_end:
-        raise ConfigError("--load_best_model_at_end is not supported: the last weights are measured and kept")
     if arguments.enable_jit_checkpoint:
         raise ConfigError("--enable_jit_checkpoint: leave it out; every run saves a checkpoint at SIGTERM anyway")
 

@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 
 from vlrl.data.name_values import nearest
 from vlrl.models.names import TINY_NAMES
+from vlrl.training.evaluation_flags import check_evaluation
 from vlrl.training.options import ConfigError
 
 KNOWN_WORDS: dict[str, tuple[str, ...]] = {
@@ -60,10 +61,11 @@ _OPTIM_PACKAGES = (
 )
 
 
-def check_values(values: Mapping[str, Any]) -> None:
-    """Everything below on what files and command line set. Raises ConfigError with the first problem."""
+def check_values(values: Mapping[str, Any], *, measures: bool = True) -> None:
+    """Everything below on what files and command line set. `measures`: whether this kind of run can measure on the way. Raises
+    ConfigError with the first problem."""
     check_choices(values)
-    check_evaluation(values)
+    check_evaluation(values, measures=measures)
     check_packages(values)
     check_quantised(values)
     for name in report_names(values.get("report_to")):
@@ -82,27 +84,6 @@ def check_choices(values: Mapping[str, Any]) -> None:
     if named is not None and "/" not in str(named) and str(named).removeprefix("paged|") not in ATTENTION:
         shown = ", ".join(ATTENTION)
         raise ConfigError(f"--attn_implementation {named}: unknown{nearest(str(named), ATTENTION)} (known: {shown})")
-
-
-def check_evaluation(values: Mapping[str, Any]) -> None:
-    """Held-out samples are measured before and after training; what asks for more, or needs it, would fail or do nothing.
-    Raises ConfigError."""
-    strategy = str(values.get("eval_strategy") or "no")
-    asked = [f"--eval_strategy {strategy}"] if strategy.lower() not in ("no", "false") else []
-    asked += [f"--{name}" for name in ("eval_on_start", "do_eval", "do_predict") if values.get(name) is True]
-    if asked:
-        raise ConfigError(
-            f"{asked[0]}: held-out samples (--eval_data, --eval_limit) are measured before and after training, never on the"
-            " way; leave it out"
-        )
-    if str(values.get("save_strategy")) == "best":
-        raise ConfigError(
-            "--save_strategy best: nothing is measured on the way, so no checkpoint would be the best and none be saved; use"
-            " steps or epoch"
-        )
-    scheduler = str(values.get("lr_scheduler_type"))
-    if scheduler in ("reduce_lr_on_plateau", "greedy"):
-        raise ConfigError(f"--lr_scheduler_type {scheduler}: it follows measurements on the way, and none are made; use cosine")
 
 
 def check_packages(values: Mapping[str, Any]) -> None:

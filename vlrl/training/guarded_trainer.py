@@ -33,6 +33,7 @@ from vlrl.training.events import EventLog
 from vlrl.training.finite import FiniteSteps, what_is_safe
 from vlrl.training.flight_recorder import FlightRecorder, LastBatch, RunFacts
 from vlrl.training.progress import StepLog
+from vlrl.training.whole_checkpoints import STATE
 
 
 class GuardedTrainer(Trainer):
@@ -157,6 +158,7 @@ class GuardedTrainer(Trainer):
             super()._save_checkpoint(model, trial)
             for part in self.checkpoint_parts:
                 part.save(folder / PARTIAL / name)
+            self._name_best(folder, folder / PARTIAL / name)
         except Exception as error:
             if not disk_is_full(error, folder):
                 raise
@@ -170,7 +172,8 @@ class GuardedTrainer(Trainer):
                 shutil.rmtree(folder / name)
             os.replace(folder / PARTIAL / name, folder / name)
             shutil.rmtree(folder / PARTIAL, ignore_errors=True)
-            rotate_checkpoints(str(folder), self.args.save_total_limit, use_mtime=True)
+            best = self.state.best_model_checkpoint
+            rotate_checkpoints(str(folder), self.args.save_total_limit, best_model_checkpoint=best)
 
         try:
             stop_together(failure, folder, name)
@@ -179,6 +182,35 @@ class GuardedTrainer(Trainer):
             if self.is_world_process_zero():
                 shutil.rmtree(folder / PARTIAL, ignore_errors=True)
             raise
+
+    def _name_best(self, folder: Path, written: Path) -> None:
+        """The best checkpoint by its final name: transformers looks for it where this one is being written."""
+        step = self.state.best_global_step
+        if not step:
+            return
+        best = folder / f"checkpoint-{step}"
+        if step == self.state.global_step or best.is_dir():
+            self.state.best_model_checkpoint = str(best)
+        if self.args.should_save:
+            self.state.save_to_json(str(written / STATE))
+
+    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        """Whether an evaluation is the best so far. With `--save_strategy best` it decides on a checkpoint; one that a request
+        to stop or `--save_minutes` has asked for is written all the same."""
+        is_asked = bool(self.control.should_save)
+        is_best = bool(super()._determine_best_metric(metrics, trial))
+        if is_best and self.args.load_best_model_at_end:  # also between the steps of `--save_steps`
+            self.control.should_save = True
+        return is_best or is_asked
+
+    def _load_best_model(self) -> None:
+        """The best checkpoint's weights, every one of them: transformers looks for names that our checkpoints may not have."""
+        best = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.best_global_step}"
+        self.state.best_model_checkpoint = str(best)  # a run that goes on may lie elsewhere now
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            super()._load_best_model()
+        else:
+            self._load_from_checkpoint(str(best))
 
     def load_weights(self, checkpoint: str) -> None:
         """The weights of a checkpoint, without training on from it. Raises RunStopped where they lie in parts."""

@@ -12,7 +12,11 @@ from vlrl.data.files import append_whole, write_json_lines
 
 TRAINING_ENDED = "train_runtime"
 """A key of what a trainer logs when it ends."""
-_END_KEYS = frozenset([TRAINING_ENDED, "train_samples_per_second", "train_steps_per_second", "train_loss", "total_flos"])
+EARLY_STOPPED = "early_stopped_of"
+"""A key of the last row of a training that early stopping has ended: how many steps were planned."""
+_END_KEYS = frozenset(
+    [TRAINING_ENDED, EARLY_STOPPED, "train_samples_per_second", "train_steps_per_second", "train_loss", "total_flos"]
+)
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -31,10 +35,10 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 def append_row(path: Path, row: Mapping[str, Any]) -> None:
-    """Add one line, numbers that are not finite as null. What a trainer logs when it ends joins the row of the last step, where
-    there is one. Raises OSError, and leaves the file as it was."""
+    """Add one line, numbers that are not finite as null. What else is logged of a step (an evaluation, the end of the run)
+    joins the step's row, where there is one. Raises OSError, and leaves the file as it was."""
     shown = {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()}
-    rows = read_metrics(path) if TRAINING_ENDED in row else []
+    rows = [] if "loss" in row else read_metrics(path)
     if rows and rows[-1].get("step") == row.get("step"):
         write_json_lines(path, [*rows[:-1], {**rows[-1], **shown}])
         return
@@ -58,3 +62,15 @@ def steps_of_ended_training(path: Path) -> int:
     rows = read_metrics(path)
     ended = [row for row in rows if TRAINING_ENDED in row]
     return max((int(row.get("step", 0)) for row in ended or rows), default=0)
+
+
+def has_ended(path: Path, n_steps: int) -> bool:
+    """Whether a training of `n_steps` steps has come to its end, as its log says."""
+    return any(TRAINING_ENDED in row and int(row.get("step", 0)) >= n_steps for row in read_metrics(path))
+
+
+def early_stopped_of(path: Path) -> int | None:
+    """How many steps were planned of a training that early stopping has ended; None where it was not ended so."""
+    rows = read_metrics(path)
+    found = rows[-1].get(EARLY_STOPPED) if rows else None
+    return found if isinstance(found, int) else None

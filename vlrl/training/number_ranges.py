@@ -51,7 +51,9 @@ NUMBER_RANGES: dict[str, NumberRange] = {
     **_ranges(
         NumberRange(1),
         *("sft_steps", "sft_batch_size", "limit", "eval_limit", "min_pixels", "max_pixels", "bench_limit"),
+        "early_stopping_patience",
     ),
+    "early_stopping_threshold": NumberRange(0),
     **_ranges(NumberRange(0), "dynamic_sampling", "gtr_coef", "correct_per_group", "pairwise_weight"),
     "thought_weight": NumberRange(0, 1),
     **_ranges(_POSITIVE, "max_hours", "save_minutes"),

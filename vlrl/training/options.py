@@ -94,6 +94,13 @@ class RunConfig:
         default=None,
         metadata={"help": "End the run, with a checkpoint, at one of these events (names with commas, or any; events.jsonl)."},
     )
+    early_stopping_patience: int | None = field(
+        default=None,
+        metadata={"help": "End training after so many measurements in a row (--eval_strategy) without a better one."},
+    )
+    early_stopping_threshold: float = field(
+        default=0.0, metadata={"help": "What counts as better: more than so much, by --metric_for_best_model."}
+    )
     save_minutes: float | None = field(
         default=None, metadata={"help": "Write a checkpoint at least every so many minutes, whatever save_steps says."}
     )

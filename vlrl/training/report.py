@@ -20,6 +20,7 @@ from vlrl.data.masking import masked_command
 from vlrl.gtr.diagnostics import CollapseRule
 from vlrl.schema import Boxes, Prediction, Row, Sample, Task
 from vlrl.tasks.evaluate import Evaluation, as_text, boxes_of, git_revision, table, versions
+from vlrl.training.evaluation_flags import PREFIX
 from vlrl.training.events import EVENTS_FILE
 from vlrl.training.metrics_log import read_metrics
 
@@ -27,6 +28,8 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 TRUE_COLOUR, BEFORE_COLOUR, AFTER_COLOUR = (20, 20, 20), (214, 39, 40), (31, 119, 180)
+NOT_DRAWN = {f"{PREFIX}{name}" for name in ("n_tokens", "n_unparsed", "n_truncated", "runtime")}
+"""What is logged of an evaluation and is no metric between 0 and 1."""
 THOUGHT_CURVES = ("self_bleu2", "unique_thoughts", "sensitivity", "valid", "legal", "recognised", "corrected")
 
 
@@ -149,14 +152,15 @@ def draw_panels(panels: Sequence[Panel], out: Path) -> None:
 
 
 def draw_curves(metrics: Path, out: Path) -> None:
-    """Reward and its components, group spread, completion length and, where there are thoughts, how alike they are, over
-    training steps."""
-    rows = [row for row in read_metrics(metrics) if "reward" in row]
+    """Reward and its components, group spread, completion length and, where there are any, the metrics of held-out samples and
+    how alike thoughts are, over training steps."""
+    every = read_metrics(metrics)
+    rows = [row for row in every if "reward" in row]
     if not rows:
         return
 
     def line(key: str) -> tuple[list[float], list[float | None]]:
-        known = [row for row in rows if key in row]
+        known = [row for row in every if key in row]
         return [row["step"] for row in known], [row[key] for row in known]
 
     names = sorted(key for key in rows[-1] if key.startswith("rewards/") and key.endswith("/mean"))
@@ -169,6 +173,9 @@ def draw_curves(metrics: Path, out: Path) -> None:
         Panel("signal within groups", {"reward std": line("reward_std"), "zero-variance groups": line("frac_reward_zero_std")}),
         Panel("completion length (tokens)", lengths),
     ]
+    measured = sorted({key for row in every for key in row if key.startswith(PREFIX)} - NOT_DRAWN)
+    if measured := [key for key in measured if "[" not in key]:
+        panels.append(Panel("held-out samples", {key.removeprefix(PREFIX): line(key) for key in measured}))
     thoughts = [name for name in THOUGHT_CURVES if any(THOUGHTS + name in row for row in rows)]
     if "self_bleu2" in thoughts:
         panels.append(Panel("thoughts", {name.replace("_", " "): line(THOUGHTS + name) for name in thoughts}))

@@ -27,10 +27,10 @@ from vlrl.schema import Prediction
 from vlrl.tasks.evaluate import versions
 from vlrl.training import stopping
 from vlrl.training.checkpoints import PARTIAL, write_together
-from vlrl.training.metrics_log import drop_after, steps_of_ended_training
+from vlrl.training.metrics_log import drop_after, early_stopped_of, has_ended, steps_of_ended_training
 from vlrl.training.options import ConfigError
 from vlrl.training.run_lock import FolderInUse, lock_folder
-from vlrl.training.whole_checkpoints import checkpoint_problem, newest_whole
+from vlrl.training.whole_checkpoints import STATE, checkpoint_problem, newest_whole
 
 RESUME_LAST = ("true", "last", "1", "yes")
 CONFIG_FILE = "config.yaml"
@@ -183,19 +183,23 @@ def config_text(values: Mapping[str, Any]) -> str:
     return str(yaml.safe_dump(values, sort_keys=True, allow_unicode=True))
 
 
-def trained_weights(opened: RunFolder, n_steps: int) -> Path | None:
-    """Where the weights are of a run that has taken its `n_steps` already: its last checkpoint or `final/`. None where there is
-    something to train.
+def trained_weights(opened: RunFolder, n_steps: int, *, best_at_end: bool = False) -> Path | None:
+    """Where the weights are of a run that has taken its `n_steps` already, or was ended by early stopping: its last checkpoint
+    (`best_at_end`: its best one) or `final/`. None where there is something to train.
 
     Raises ConfigError where it is to train on and cannot: `final/` is there, but no checkpoint with the optimizer's state.
     """
     if not opened.resuming:
         return None
-    final, ended = opened.path / "final", 0
+    final, ended, metrics = opened.path / "final", 0, opened.path / "metrics.jsonl"
     if final.is_dir() and not opened.is_named:
-        ended = steps_of_ended_training(opened.path / "metrics.jsonl")
+        ended = steps_of_ended_training(metrics)
+    if early_stopped_of(metrics) == n_steps and not opened.is_named:
+        n_steps = steps_of_ended_training(metrics)
+    if best_at_end and opened.checkpoint is not None and not opened.is_named and has_ended(metrics, n_steps):
+        return best_checkpoint_of(Path(opened.checkpoint))  # later checkpoints may have been removed
     if opened.checkpoint is not None and opened.step >= max(n_steps, ended):
-        return Path(opened.checkpoint)
+        return best_checkpoint_of(Path(opened.checkpoint)) if best_at_end else Path(opened.checkpoint)
     if ended >= n_steps:
         return final
     if ended and opened.checkpoint is None:
@@ -205,6 +209,13 @@ def trained_weights(opened: RunFolder, n_steps: int) -> Path | None:
             " folder"
         )
     return None
+
+
+def best_checkpoint_of(checkpoint: Path) -> Path:
+    """The best checkpoint of a run by what its last one says; itself where that one is gone or none was the best."""
+    step = json.loads((checkpoint / STATE).read_text(encoding="utf-8")).get("best_global_step")
+    best = checkpoint.parent / f"checkpoint-{step}"
+    return best if step and best.is_dir() else checkpoint
 
 
 def forget_later(opened: RunFolder, say: Callable[..., object] = print) -> None:

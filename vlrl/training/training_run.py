@@ -12,13 +12,16 @@ from accelerate import PartialState
 
 from vlrl.gtr import Corrector
 from vlrl.models.generate import generate
+from vlrl.models.inputs import Samples
 from vlrl.models.load import LoadedModel
 from vlrl.schema import Prediction
+from vlrl.tasks.evaluate import evaluate
 from vlrl.tasks.rubric import Rubric
 from vlrl.training import benchmark_after as before_after
 from vlrl.training import report, run_data, run_folder
 from vlrl.training.checkpoints import write_together
 from vlrl.training.config import Config
+from vlrl.training.evaluation import HeldOut, of_first_process, step_metrics
 from vlrl.training.events import EventLog
 
 
@@ -37,6 +40,8 @@ class TrainingRun:
     events: EventLog | None = None
     predictions: dict[str, list[Prediction]] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=lambda: {"sft": 0.0, "grpo": 0.0})
+    latest: tuple[int, list[Prediction]] | None = None
+    """The step of the last evaluation on the way, and its predictions."""
     was_trained: bool = False
     """Whether a run that goes on had taken all its steps already."""
 
@@ -59,23 +64,41 @@ class TrainingRun:
         found = run_folder.read_predictions(self.folder / f"predictions_{name}.jsonl") if self.opened.resuming else None
         return found if found is not None and [p.id for p in found] == [s.id for s in self.data.held_out] else None
 
-    def measure(self, name: str, model: Any = None) -> None:
-        """Greedy completions of the held-out samples, kept in the folder (and taken from there when a run is resumed)."""
+    def measure(self, name: str, model: Any = None, step: int | None = None) -> None:
+        """Greedy completions of the held-out samples, kept in the folder (and taken from there when a run is resumed). `step`:
+        whose weights these are, if they may have been measured on the way."""
         path = self.folder / f"predictions_{name}.jsonl"
         done = self.answers(name)
         if done is None:
-            done = generate(
-                self.loaded,
-                self.config.tasks,
-                self.data.held_out,
-                max_new_tokens=self.config.max_tokens,
-                batch_size=self.config.grpo.per_device_eval_batch_size,
-                model=model,
-                label=f"measuring {name}",
-            )
+            is_known = self.latest is not None and self.latest[0] == step
+            done = self.latest[1] if self.latest and is_known else self._complete(f"measuring {name}", model)
             made = done
             write_together(self.folder, path.name, lambda: run_folder.write_predictions(path, made))
         self.predictions[name] = done
+
+    def _complete(self, label: str, model: Any) -> list[Prediction]:
+        return generate(
+            self.loaded,
+            self.config.tasks,
+            self.data.held_out,
+            max_new_tokens=self.config.max_tokens,
+            batch_size=self.config.grpo.per_device_eval_batch_size,
+            model=model,
+            label=label,
+        )
+
+    @property
+    def held_out(self) -> HeldOut:
+        """The held-out samples for a trainer that measures itself on the way."""
+        rows = self.data.held_out
+        return HeldOut(Samples(len(rows), rows.__getitem__), self.evaluate_step)
+
+    def evaluate_step(self, step: int, model: Any) -> dict[str, float]:
+        """The tasks' own metrics on the held-out samples by a step's weights, the same on every process. Raises TaskError."""
+        is_start = step == 0 and "before" in self.predictions
+        predictions = self.predictions["before"] if is_start else self._complete(f"measuring step {step}", model)
+        self.latest = (step, predictions)
+        return of_first_process(lambda: step_metrics(evaluate(self.config.tasks, self.data.held_out, predictions)))
 
     def begin_events(self) -> None:
         """The GRPO stage begins, or goes on; what is known of its data is said. Raises RunStopped where the disk is full."""

@@ -73,6 +73,7 @@ if TYPE_CHECKING:
         eos_token_ids: list[int]
         use_vllm: bool
         use_transformers_continuous_batching: bool
+        log_completions: bool
         log_multimodal: bool
         _tokenizer: Any
         _entropy_bonus_enabled: bool
@@ -91,6 +92,7 @@ if TYPE_CHECKING:
             train_dataset: Any,
             processing_class: Any,
             peft_config: Any = None,
+            eval_dataset: Any = None,
         ) -> None: ...
         def _generate_and_score_completions(self, inputs: Any) -> Any: ...
         def _generate(self, prompts: list[Any]) -> tuple[Any, ...]: ...
@@ -168,6 +170,17 @@ class Adapter(TRLTrainer):
     def say(self, line: str) -> None:
         if self.accelerator.is_main_process:
             print(line, flush=True)
+
+    def log_held_out(self, metrics: dict[str, float]) -> None:
+        """Log an evaluation. The metrics of the steps under way, and the latest completions, are not shown for it."""
+        was_training, shown = self.is_training, self.log_completions
+        self.model.eval()
+        self.log_completions = False
+        try:
+            self.log(metrics)
+        finally:
+            self.model.train(was_training)
+            self.log_completions = shown
 
     def tokenize(self, prompts: list[Any]) -> tuple[list[list[int]], Any, dict[str, Any]]:
         return self._tokenize_prompts(prompts)

@@ -33,7 +33,7 @@ class Imitation:
     ) -> None:
         self.engine, self.corrections, self.logprobs = engine, corrections, logprobs
         self.thoughts, self.options, self.temperature = corrections.thoughts, corrections.guide.options, temperature
-        self._tokenizer, self._special = loaded.tokenizer, special_token_pattern(loaded.processor)
+        self.tokenizer, self._special = loaded.tokenizer, special_token_pattern(loaded.processor)
         if corrections.set is not None and temperature != 1.0 and not _has_linear_head(engine.policy):
             raise RunStopped(
                 f"--corrector at --temperature {temperature} with a model whose logits are shifted or capped: what is"
@@ -99,12 +99,12 @@ class Imitation:
         plain = [
             without_special_tokens(record.target or "", self._special) for record in records
         ]  # a corrector may write anything
-        targets = [list(self._tokenizer(text, add_special_tokens=False).input_ids) for text in plain]
+        targets = [list(self.tokenizer(text, add_special_tokens=False).input_ids) for text in plain]
         kept = [self._imitated(record, ids) for record, ids in zip(records, targets, strict=True)]
         if self.options.clone == "full":
-            targets = [[*ids, self._tokenizer.eos_token_id] for ids in targets]
+            targets = [[*ids, self.tokenizer.eos_token_id] for ids in targets]
             kept = [[True] * len(ids) for ids in targets]
-        device, pad = self.engine.accelerator.device, self._tokenizer.pad_token_id
+        device, pad = self.engine.accelerator.device, self.tokenizer.pad_token_id
         before = pad_sequence([torch.tensor(ids) for ids in prompt_ids], True, pad, "left")
         after = pad_sequence([torch.tensor(ids) for ids in targets], True, pad)
         seen = pad_sequence([torch.ones(len(ids), dtype=torch.long) for ids in prompt_ids], True, 0, "left")

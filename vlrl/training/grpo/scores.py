@@ -41,7 +41,7 @@ class RewardFunctions:
         verdicts: Verdicts | None = None,
     ) -> None:
         self.rewards, self.verdicts = list(rewards), verdicts
-        self._tokenizer, self.banned, self._ends = loaded.tokenizer, frozenset(banned), ends
+        self.tokenizer, self.banned, self._ends = loaded.tokenizer, frozenset(banned), ends
         self._texts: tuple[str, ...] = ()
         self._columns: list[list[float | None]] = []
         self.functions = [self._column(i, reward, base, applies) for i, reward in enumerate(self.rewards)]
@@ -68,7 +68,7 @@ class RewardFunctions:
         samples, ids = columns["sample"], columns["completion_ids"]
         for sample, own in zip(samples, ids, strict=True):
             if sampled := self.banned.intersection(own):
-                words = self._tokenizer.convert_ids_to_tokens(sorted(sampled))
+                words = self.tokenizer.convert_ids_to_tokens(sorted(sampled))
                 raise RunStopped(
                     f"a completion of sample {sample.id!r} holds vision tokens {words}; they are banned from"
                     " sampling, so the generation backend ignored the ban"

@@ -20,7 +20,7 @@ class Thoughts:
         self, tasks: Mapping[str, Task], options: GuideOptions, tokenizer: Any, ends: Callable[[], Collection[int]]
     ) -> None:
         self.tasks, self.options, self.window = dict(tasks), options, Window()
-        self._tokenizer, self._ends = tokenizer, ends
+        self.tokenizer, self._ends = tokenizer, ends
         self._pieces: dict[int, str] = {}
 
     def task(self, name: str) -> Task:
@@ -36,7 +36,7 @@ class Thoughts:
         ids = list(ids)
         if len(ids) == 1 and ids[0] in self._pieces:
             return self._pieces[ids[0]]
-        text: str = self._tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        text: str = self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
         if len(ids) == 1:
             self._pieces[ids[0]] = text
         return text

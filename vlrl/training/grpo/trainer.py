@@ -20,6 +20,7 @@ from accelerate import PartialState
 from accelerate.utils import gather_object
 from transformers import PrinterCallback
 from transformers.trainer_callback import ProgressCallback
+from trl.models import unwrap_model_for_generation  # type: ignore[attr-defined]
 from trl.trainer.grpo_config import GRPOConfig
 
 from vlrl.models.inputs import Samples, dataset
@@ -29,6 +30,8 @@ from vlrl.models.vision_encoder import freeze_vision as freeze
 from vlrl.models.vision_encoder import with_targets
 from vlrl.schema import Reward, Sample, Task
 from vlrl.training.checkpoints import RunStopped, write_together
+from vlrl.training.evaluation import HeldOut, best_metric, evaluation_line
+from vlrl.training.evaluation_flags import PREFIX
 from vlrl.training.events import Event, EventLog
 from vlrl.training.flight_recorder import LastBatch, RewardFacts, RunFacts
 from vlrl.training.grpo.adapter import Adapter
@@ -45,7 +48,7 @@ from vlrl.training.grpo.rollout import GroupSharing, Rollout
 from vlrl.training.grpo.scores import RewardFunctions, Verdicts, too_large
 from vlrl.training.grpo.thoughts import Thoughts
 from vlrl.training.guarded_trainer import GuardedTrainer
-from vlrl.training.metrics_log import append_row
+from vlrl.training.metrics_log import EARLY_STOPPED, append_row
 from vlrl.training.progress import StepLog, grpo_columns, write_completions
 from vlrl.training.unused_weights import decide_search, leaves_weights_unused
 
@@ -65,7 +68,7 @@ class Trainer(GuardedTrainer, Adapter):
     once a group where that is possible ("auto"), or refuse to run otherwise ("on", raises NotShared), or never ("off").
     `guide`: how thoughts are corrected, imitated and weighed. `episodes`: the samples are episodes. `curriculum`: easier deals
     first. `events`: where the run's events go. `on_endpoint_failure`: "skip" or "stop", see
-    `vlrl.training.grpo.endpoint_failures`.
+    `vlrl.training.grpo.endpoint_failures`. `held_out`: what `--eval_strategy` measures.
     """
 
     def __init__(
@@ -87,6 +90,7 @@ class Trainer(GuardedTrainer, Adapter):
         curriculum: Curriculum | None = None,
         events: EventLog | None = None,
         on_endpoint_failure: str = "skip",
+        held_out: HeldOut | None = None,
     ) -> None:
         banned = vision_token_ids(loaded)
         kwargs: dict[str, Any] = dict(args.generation_kwargs or {})  # type: ignore[arg-type]  # a str only before it is parsed
@@ -112,7 +116,9 @@ class Trainer(GuardedTrainer, Adapter):
             args=args,
             train_dataset=dataset(samples, tasks),
             peft_config=with_targets(peft_config, freeze_vision),
+            eval_dataset=None if held_out is None else dataset(held_out.samples, tasks),
         )
+        self.held_out = held_out
         ranges = tuple(RewardFacts(reward.name, reward.low, reward.high) for reward in rewards)
         moves = curriculum is not None or any("step" in reward.needs for reward in rewards)
         self.record_to(events, RunFacts("grpo", ranges, args.max_completion_length, moves))
@@ -226,6 +232,52 @@ class Trainer(GuardedTrainer, Adapter):
     def sample_ids(self, inputs: MicroBatch) -> list[str]:
         return inputs.sample_ids
 
+    # -- measuring on the way ------------------------------------------------------------------------------------------
+
+    def evaluate(self, *_args: Any, **_kwargs: Any) -> dict[str, float]:
+        """The tasks' own metrics on the held-out samples, each answered once, greedily; logged with `eval_` before their names.
+        Takes the place of TRL's, which samples completions and averages rewards. Raises RunStopped where the metric that
+        checkpoints are compared by has no value."""
+        if self.held_out is None:
+            raise ValueError("no held-out samples were given to measure")
+        started, step = time.monotonic(), int(self.state.global_step)
+        with unwrap_model_for_generation(self.model_wrapped, self.accelerator) as model:
+            found = dict(self.held_out.measure(step, model))
+        seconds = time.monotonic() - started
+        best = best_metric(self.args.metric_for_best_model, found)
+        self.say_line(evaluation_line(step, found, self.held_out.samples.n, seconds, best))
+        metrics = {f"{PREFIX}{name}": value for name, value in found.items()} | {f"{PREFIX}runtime": seconds}
+        self.log_held_out(dict(metrics))
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    @property
+    def step_of_weights(self) -> int:
+        """The step whose weights are held: the last one, or the best one once it is loaded at the end."""
+        best = self.state.best_global_step if self.args.load_best_model_at_end else None
+        return int(best or self.state.global_step)
+
+    def note_early_end(self) -> None:
+        """Write down that early stopping has ended this run, so that one that goes on has nothing left to train."""
+        row = {"step": self.state.global_step, EARLY_STOPPED: self.state.max_steps}
+        path = Path(self.args.output_dir) / "metrics.jsonl"
+        write_together(path.parent, path.name, lambda: append_row(path, row))
+        self.say_line(f"early stopping after step {self.state.global_step} of {self.state.max_steps}: {self._best()}")
+
+    def say_weights(self) -> None:
+        """Which weights are kept, where these are not the last ones."""
+        if self.step_of_weights != self.state.global_step:
+            self.say_line(f"the weights of step {self.step_of_weights} are kept: {self._best()}")
+
+    def _best(self) -> str:
+        metric = str(self.args.metric_for_best_model).removeprefix(PREFIX)
+        return f"{metric} was best in step {self.state.best_global_step} ({self.state.best_metric:.3f})"
+
+    def say_line(self, line: str) -> None:
+        """A line beside the table of steps, of the first process."""
+        if self.accelerator.is_main_process:
+            self.steps.say(line)
+
     # -- logging -------------------------------------------------------------------------------------------------------
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -255,6 +307,8 @@ class Trainer(GuardedTrainer, Adapter):
             write_completions(folder / "completions" / f"step_{row['step']:06d}.jsonl", row["step"], self.completions_log)
             eta_s = self._eta_s(row.get("step_time") or 0.0)
             self.steps.show(row, self.state.max_steps, eta_s)
+        if any(name.startswith(PREFIX) for name in logs):
+            return
         extra = self.completions_log["extra"]
         self.record(row, LastBatch(list(extra["id"]), list(extra["truncated"])))
 

@@ -10,7 +10,7 @@ from transformers import TrainingArguments
 from trl import ModelConfig  # type: ignore[attr-defined]
 
 from vlrl.training.command_line import read_prm_words
-from vlrl.training.config import keep_token_out, parse_words, refuse_best_model
+from vlrl.training.config import keep_token_out, parse_words, refuse_unsupported
 from vlrl.training.flags import with_underscores
 from vlrl.training.options import RunConfig
 from vlrl.training.prm.options import PrmOptions
@@ -39,5 +39,5 @@ def parse_prm(argv: Sequence[str]) -> PrmRun:
     if "learning_rate" not in parsed.values:
         training.learning_rate = ADAPTER_LEARNING_RATE if model.use_peft else FULL_LEARNING_RATE
     keep_token_out(training)
-    refuse_best_model(training)
+    refuse_unsupported(training)
     return PrmRun(run, prm, training, model, parsed.files.sources, parsed.values)
