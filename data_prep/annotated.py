@@ -58,6 +58,14 @@ class Annotated:
             doubtful=self.doubtful | unknown,
         )
 
+    def with_doubt(self, labels: Iterable[str], *, unnamed: bool = False) -> Annotated:
+        """The same image with these labels doubtful too, or all of them (`unnamed`)."""
+        return replace(self, doubtful=self.doubtful | frozenset(labels), unnamed=self.unnamed or unnamed)
+
+    def with_id_part(self, id_part: str) -> Annotated:
+        """The same image with another part of sample ids."""
+        return replace(self, id_part=id_part)
+
     def place(self, number: int) -> str:
         """Where box `number` (from 0) stands, for reports."""
         return f"{self.where}: {self.object_wheres[number]}"

@@ -18,7 +18,6 @@ training.
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -29,12 +28,13 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from data_prep.detection_set import CheckedImage, add_options, check_options, spellings, write_detection
+from data_prep.excluding import Excluded
 from data_prep.instances import (
     add_input_options,
     annotated_images,
-    category_names,
     check_input_options,
-    read_excluded,
+    kinds_below,
+    name_and_split,
     read_instances,
 )
 from data_prep.writing import Report, Target, program
@@ -54,22 +54,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Read, check, ask, write. Returns the exit code; the last line printed is the file written."""
     args, target = _arguments(argv)
     report = Report.of(args)
-    content = read_instances(args.instances)
-    excluded = read_excluded(args.exclude_images)
-    annotated = annotated_images(content, args.images, args.instances, report, excluded)
+    content = read_instances(args.instances, bbox_format=args.bbox_format)
+    if any("neg_category_ids" in row for row in content.images):
+        raise SystemExit(
+            f"{args.instances} is an LVIS file: each image was searched for some categories only; use data_prep/lvis.py"
+        )
+    excluded = Excluded.read(args.exclude_images)
+    annotated = annotated_images(content, args.images, report, excluded, names_in_ids=True)
     if args.exclude_images:
-        print(f"excluded   {report.counts['excluded']} images")
-    names = category_names(content).values()
+        excluded.report(report.counts["excluded"])
+    names, below = list(content.names.values()), kinds_below(content)
+    dataset, split = name_and_split(args.instances)
+    is_xywh = content.is_xywh
+    del content
     return write_detection(
         annotated,
         names,
         args,
         target,
         report,
-        dataset=args.dataset or "coco",
-        split=re.sub("^instances_", "", args.instances.stem),
+        dataset=args.dataset or dataset,
+        split=split,
         named={"few8": FEW8, "novel15": NOVEL15, "base65": [name for name in spellings(names).values() if name not in NOVEL15]},
         keep=None if args.subset is None else partial(evaluation_subset, name=args.subset),
+        is_xywh=is_xywh,
+        below=below,
     )
 
 

@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from data_prep.detection_set import Annotated, add_options, check_options, write_detection
 from data_prep.fitting import stated_size, xywh_to_box
-from data_prep.instances import annotated_images, category_names, read_instances
+from data_prep.instances import annotated_images, read_instances
 from data_prep.unpickling import ARRAYS, read_pickle
 from data_prep.writing import Report, Target, need_file, need_folder, program
 from vlrl.answers.span import canon
@@ -59,10 +59,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     pickles = None if args.pkl is None else read_pickles(args.pkl)
     if args.json is not None:
         content = read_instances(args.json)
-        names = category_names(content)
-        annotated = annotated_images(content, args.images, args.json, report)
+        names = content.names
+        annotated = [replace(one, searched=True) for one in annotated_images(content, args.images, report)]
     elif pickles is not None:
-        names = {key: row["raw_sent"] for key, row in pickles.sentences.items()}
+        names = {str(key): row["raw_sent"] for key, row in pickles.sentences.items()}
         annotated = pickled_images(pickles, args.images, report)
     if pickles is not None and args.scenario == "intra":
         annotated = intra_scenario(annotated, pickles, names, report)
@@ -70,7 +70,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     if pickles is not None and args.kind is not None:
         wanted = sentences_of_kind(names, pickles, args.kind)
     dataset = args.dataset or "d3"
-    return write_detection(annotated, names.values(), args, target, report, dataset=dataset, split=args.kind, wanted=wanted)
+    return write_detection(
+        annotated,
+        names.values(),
+        args,
+        target,
+        report,
+        dataset=dataset,
+        split=args.kind,
+        wanted=wanted,
+        is_xywh=True,
+        all_annotated=True,
+    )
 
 
 def _arguments(argv: Sequence[str] | None) -> tuple[argparse.Namespace, Target]:
@@ -160,7 +171,7 @@ def pickled_images(pickles: Pickles, images: Path, report: Report) -> list[Annot
 
 
 def intra_scenario(
-    annotated: Sequence[Annotated], pickles: Pickles, names: Mapping[Any, str], report: Report
+    annotated: Sequence[Annotated], pickles: Pickles, names: Mapping[str, str], report: Report
 ) -> list[Annotated]:
     """Each image with the sentences of its own group only; those without a box are known to be absent."""
     image_of = {str(key): row for key, row in pickles.images.items()}
@@ -172,18 +183,19 @@ def intra_scenario(
             report.bad(one.where, f"{pickles.folder} has no {missing}, so its scenario is not known")
             continue
         inner = pickles.groups[image["group_id"]]["inner_sent_id"]
-        requested = frozenset(names[number] for number in inner if number in names)
+        requested = frozenset(names[str(number)] for number in inner if str(number) in names)
         others = {box.label or "" for box in one.boxes} - requested
         kept.append(replace(one.without(others), absent=requested))
     return kept
 
 
-def sentences_of_kind(names: Mapping[Any, str], pickles: Pickles, kind: str) -> frozenset[str]:
+def sentences_of_kind(names: Mapping[str, str], pickles: Pickles, kind: str) -> frozenset[str]:
     """The sentences about a presence or an absence, in canonical form."""
+    sentences = {str(key): row for key, row in pickles.sentences.items()}
     for key in names:
-        if key not in pickles.sentences:
+        if key not in sentences:
             raise SystemExit(f"{pickles.folder / 'sentences.pkl'}: no sentence {key}, a category of the JSON file")
-    absence = {key for key in names if pickles.sentences[key]["is_negative"]}
+    absence = {key for key in names if sentences[key]["is_negative"]}
     return frozenset(canon(names[key]) for key in names if (key in absence) == (kind == "absence"))
 
 

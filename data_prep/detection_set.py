@@ -3,8 +3,9 @@
 A converter makes one `Annotated` record per image, as its files state it. This module checks the boxes against the images and
 draws the questions; `data_prep.writing` writes the samples.
 
-A category whose only objects in an image had to be left out is *doubtful* there: no sample asks for it, neither as present nor
-as absent.
+No sample asks for what is not known. A category of which something could not be read in an image is *doubtful* there and is not
+asked for, neither as present nor as absent. A category that no image of the set has an object of is not known to be annotated
+at all: it is not asked for as absent, unless `--classes` names it.
 """
 
 from __future__ import annotations
@@ -14,17 +15,19 @@ import random
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from data_prep.annotated import Annotated as Annotated
 from data_prep.annotated import CheckedImage as CheckedImage
-from data_prep.fitting import box_counts, fit_box, usable_size_px
+from data_prep.box_units import COORDS
+from data_prep.checking import Reading, check_images
+from data_prep.fitting import box_counts
 from data_prep.writing import Report, Target, add_output_options, check_output_options, draw, whole_number
 from data_prep.writing import finish as finish_writing
 from vlrl.answers.span import canon
 from vlrl.data.name_values import nearest
-from vlrl.schema import Box, Sample
+from vlrl.schema import Sample
 
 MAX_COUNTED = 100
 """Up to this many categories the number of boxes of each is printed."""
@@ -73,6 +76,26 @@ def add_options(parser: argparse.ArgumentParser, *, per: str = "category") -> No
         metavar="K",
         help="few-shot: K images for each category, drawn by (--seed, category), none taken twice; needs --per category",
     )
+    parser.add_argument(
+        "--coords",
+        choices=COORDS,
+        help="unit of the boxes: px, norm1 (shares of width and height) or norm1000 (thousandths); default: as the format has"
+        " it, and refused where the boxes of the set contradict it",
+    )
+    parser.add_argument(
+        "--boxes_in",
+        choices=("auto", "stored", "shown"),
+        default="auto",
+        help="which pixels boxes count in photographs turned by EXIF: those stored in the file or those shown (default auto: "
+        "by the stated size, by the boxes, by the rest of the set; undecided ones are left out)",
+    )
+    parser.add_argument(
+        "--empty_images",
+        choices=("unknown", "negative"),
+        default="unknown",
+        help="images that the annotations only list, without any object: unknown (default): they may never have been annotated,"
+        " so nothing is asked; negative: every category is absent there",
+    )
 
 
 def check_options(args: argparse.Namespace, parser: argparse.ArgumentParser) -> Target:
@@ -94,17 +117,28 @@ def write_detection(
     named: Mapping[str, Sequence[str]] | None = None,
     wanted: frozenset[str] | None = None,
     keep: Callable[[Sequence[CheckedImage]], Sequence[CheckedImage]] | None = None,
+    is_xywh: bool = False,
+    below: Mapping[str, frozenset[str]] | None = None,
+    all_annotated: bool = False,
 ) -> int:
     """Check the images, draw the samples that the options of `add_options` ask for, and write them; returns the exit code.
 
     `labels`: all category names of the set; the first spelling counts. `named`: lists for `--classes`. `wanted`: the only
-    categories to ask for, in canonical form. `keep`: selects among the checked images.
+    categories to ask for, in canonical form. `keep`: selects among the checked images. `is_xywh`, `below`: see `Reading`.
+    `all_annotated`: the set is known to search its images for all `labels`, also those without a single object.
     """
+    labels = list(labels)
     spelling = spellings(labels)
+    report_spellings(labels, spelling, report)
+    annotated = list(annotated)
     categories = choose_categories(args.classes, spelling.values(), named)
     if wanted is not None:
         categories = tuple(name for name in categories if canon(name) in wanted)
-    images: Sequence[CheckedImage] = check_images(annotated, spelling, report)
+    if not (all_annotated or args.classes):
+        categories = annotated_categories(categories, annotated)
+    reading = Reading(args.coords, args.boxes_in, args.empty_images == "negative", is_xywh, below or {})
+    images: Sequence[CheckedImage] = check_images(annotated, spelling, report, reading)
+    del annotated
     if keep is not None:
         images = keep(images)
     plan = Plan(categories, args.per, args.negatives, args.shots, args.limit, args.seed, dataset, split)
@@ -142,42 +176,29 @@ def spellings(labels: Iterable[str]) -> dict[str, str]:
     return first
 
 
-def check_images(annotated: Iterable[Annotated], spelling: Mapping[str, str], report: Report) -> list[CheckedImage]:
-    """The usable images, with their boxes checked and cut at the edges of the image; the others are reported."""
-    checked = (_check_image(one, spelling, report) for one in annotated)
-    return [image for image in checked if image is not None]
+def report_spellings(labels: Iterable[str], spelling: Mapping[str, str], report: Report) -> None:
+    """Note the names that are taken as one category."""
+    for label in dict.fromkeys(labels):
+        if spelling[canon(label)] != label:
+            report.note(f"category {label!r}", f"is taken as {spelling[canon(label)]!r}", "names taken as one category")
 
 
-def _check_image(annotated: Annotated, spelling: Mapping[str, str], report: Report) -> CheckedImage | None:
-    size_wh = usable_size_px(annotated.path, annotated.size_wh, annotated.where, report)
-    if size_wh is None:
-        return None
-
-    def spelt(labels: Iterable[str]) -> frozenset[str]:
-        return frozenset(spelling[canon(label)] for label in labels)
-
-    place_of: dict[Box, str] = {}
-    doubtful = set(spelt(annotated.doubtful))
-    for number, box in enumerate(annotated.boxes):
-        where = annotated.place(number)
-        label = spelling[canon(box.label or "")]
-        fitted = fit_box(box, size_wh, where, report)
-        if fitted is None:
-            doubtful.add(label)
-        elif (fitted := replace(fitted, label=label)) in place_of:
-            report.bad(where, f"{label} {list(fitted.xyxy)} is the same box and label as {place_of[fitted]}")
-        else:
-            place_of[fitted] = where
-    return CheckedImage(
-        path=annotated.path,
-        source_id=annotated.source_id,
-        size_wh=size_wh,
-        boxes=tuple(place_of),
-        crowd=spelt(annotated.crowd),
-        doubtful=frozenset(doubtful),
-        absent=None if annotated.absent is None else spelt(annotated.absent),
-        split=annotated.split,
-    )
+def annotated_categories(categories: Sequence[str], annotated: Iterable[Annotated]) -> tuple[str, ...]:
+    """Those of `categories` that some image has an object of, or that some image states as absent; the others are named."""
+    seen: set[str | None] = set()
+    for one in annotated:
+        seen.update(box.label for box in one.boxes)
+        seen |= one.crowd | one.doubtful | (one.absent or frozenset())
+    known = {canon(label) for label in seen if label}
+    unknown = [name for name in categories if canon(name) not in known]
+    if unknown:
+        some = ", ".join(unknown[:5]) + (", ..." if len(unknown) > 5 else "")
+        print(
+            f"note: no image has an object of {len(unknown)} of {len(categories)} categories ({some}), so nothing says that"
+            " images were searched for them, and they are not asked for; --classes asks for what it names",
+            file=sys.stderr,
+        )
+    return tuple(name for name in categories if canon(name) in known)
 
 
 def build_samples(images: Sequence[CheckedImage], plan: Plan) -> list[Sample]:
@@ -204,18 +225,23 @@ def build_samples(images: Sequence[CheckedImage], plan: Plan) -> list[Sample]:
 
 
 def _few_shot(images: Sequence[CheckedImage], plan: Plan, shots: int) -> list[Sample]:
-    """For each category in turn: its images shuffled by (seed, category), the first `shots` not yet taken."""
+    """For each category in turn: its images shuffled by (seed, category), the first `shots` not yet taken. Copies of one
+    photograph count once."""
     in_order = sorted(images, key=lambda image: image.source_id)
     taken: set[str] = set()
     samples: list[Sample] = []
     for category in plan.categories:
         having = [image for image in in_order if category in _present(image, plan)]
         random.Random(f"{plan.seed}:{category}").shuffle(having)
-        drawn = [image for image in having if image.source_id not in taken][:shots]
+        drawn: list[CheckedImage] = []
+        for image in having:
+            photograph = image.group or image.source_id
+            if len(drawn) < shots and photograph not in taken:
+                taken.add(photograph)
+                drawn.append(image)
         if len(drawn) < shots:
             print(f"note: {category}: only {len(drawn)} of {shots} images left to take", file=sys.stderr)
         for image in drawn:
-            taken.add(image.source_id)
             samples += [_sample(image, (category,), plan), *_negative_samples(image, plan)]
     return samples
 
@@ -250,8 +276,9 @@ def _sample(image: CheckedImage, requested: tuple[str, ...], plan: Plan) -> Samp
         "dataset": plan.dataset,
         "split": image.split or plan.split,
         "source_id": image.source_id,
+        "group": image.group,
     }
-    parts = [plan.dataset, image.source_id, *(requested if plan.per == "category" else ())]
+    parts = [plan.dataset, image.id_part or image.source_id, *(requested if plan.per == "category" else ())]
     return Sample(
         id="-".join(parts),
         task="detection",
@@ -275,6 +302,21 @@ def finish(images: Sequence[CheckedImage], plan: Plan, target: Target, report: R
         *boxes,
         f"negatives  {sum(not sample.answer for sample in samples)} samples with an empty answer",
         *box_counts(report),
+        *_unknowns(images, plan, report),
     ]
     requested = ", ".join(plan.categories[:MAX_COUNTED]) or "(none)"
     return finish_writing(samples, target, report, lines, f"{len(images)} usable images, categories {requested}")
+
+
+def _unknowns(images: Sequence[CheckedImage], plan: Plan, report: Report) -> list[str]:
+    """What was not asked because it is not known, where there is such."""
+    n_doubtful = sum(name in image.doubtful for image in images for name in plan.categories if image.doubtful)
+    return [
+        *([f"doubtful   {n_doubtful} pairs of image and category, not asked for"] if n_doubtful else []),
+        *([f"unnamed    {n} images with an object of unknown category, left out"] if (n := report.counts["unnamed"]) else []),
+        *(
+            [f"only listed {n} images without any object: nothing asked for as absent (--empty_images negative: all is)"]
+            if (n := report.counts["only listed"])
+            else []
+        ),
+    ]

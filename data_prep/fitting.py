@@ -6,11 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from data_prep.box_values import corners, number
 from data_prep.writing import Report, image_size_px
 from vlrl.schema import Box, box_problem
-
-MAX_PX = 1e6
-"""Coordinates beyond this are not pixels (a comparison with NaN is false)."""
 
 
 def usable_size_px(path: Path, stated_wh: tuple[int, int] | None, where: str, report: Report) -> tuple[int, int] | None:
@@ -27,49 +25,56 @@ def usable_size_px(path: Path, stated_wh: tuple[int, int] | None, where: str, re
 
 
 def stated_size(width: Any, height: Any) -> tuple[int, int] | None:
-    """The image size that an annotation states; None where it is missing or 0 x 0, which some tools write."""
-    return (int(width), int(height)) if width and height else None
+    """The image size that an annotation states; None where it is missing, unreadable, or 0 x 0, which some tools write."""
+    sides = [number(side) for side in (width, height)]
+    if any(side is None or side < 1 or side != int(side) for side in sides):
+        return None
+    return (int(sides[0] or 0), int(sides[1] or 0))
 
 
 def xywh_to_box(bbox: Any, label: str | None) -> Box | None:
     """COCO's [x, y, width, height] counted from 0, unchecked but for its type; None unless it is four finite numbers."""
-    if not isinstance(bbox, list) or len(bbox) != 4 or not all(map(is_pixel, bbox)):
-        return None
-    x, y, width, height = bbox
-    return Box(x, y, x + width, y + height, label)
+    found = corners(bbox, "xywh")
+    return None if found is None else Box(*found, label)
 
 
 def is_pixel(value: Any) -> bool:
     """Whether a decoded JSON value can be a coordinate: a finite number, and no larger than any image."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= MAX_PX
+    return isinstance(value, int | float) and number(value) is not None
 
 
 def fit_box(box: Box, size_wh: tuple[int, int], where: str, report: Report) -> Box | None:
-    """The part of `box` inside the image; None (counted) when under 1 px is left.
+    """The part of `box` inside the image; None (reported) when under 1 px is left.
 
     A box up to 1 px outside is rounding: it is cut and counted. One further outside is reported as well.
     """
     name = f"{box.label}: " if box.label else ""
-    if 0 <= min(box.x2 - box.x1, box.y2 - box.y1) < 1:
-        report.counts["tiny"] += 1
+    if is_sliver(box):
+        report.tiny(where, f"{name}box {[tidy(v) for v in box.xyxy]} is under 1 px wide or high")
         return None
     problem = box_problem(box.xyxy, None)
     if problem is not None:
-        report.bad(where, f"{name}{problem}")
+        report.bad(where, f"{name}{problem}", "boxes without area", is_read=True)
         return None
     width, height = size_wh
     x1, y1, x2, y2 = max(box.x1, 0), max(box.y1, 0), min(box.x2, width), min(box.y2, height)
     outside = box_problem(box.xyxy, size_wh)
     if min(x2 - x1, y2 - y1) < 1:
-        report.bad(where, f"{name}{outside or f'box {list(box.xyxy)} lies outside the {width}x{height} image'}")
+        problem = outside or f"box {list(box.xyxy)} lies outside the {width}x{height} image"
+        report.bad(where, f"{name}{problem}", "boxes outside their image", is_read=True)
         return None
     if outside is not None:
-        report.clipped(where, f"{name}{outside}")
+        report.clipped(where, f"{name}{outside}", "boxes that stick out of their image, cut at its edge")
     elif (x1, y1, x2, y2) != box.xyxy:
         report.counts["clipped"] += 1
     # 1e-4 px: x + width carries float noise, and whole pixels read better without ".0"
     x1, y1, x2, y2 = (tidy(v) for v in (x1, y1, x2, y2))
     return Box(x1, y1, x2, y2, box.label)
+
+
+def is_sliver(box: Box) -> bool:
+    """Whether a box is under 1 px wide or high: a slip of the hand, which no answer holds."""
+    return 0 <= min(box.x2 - box.x1, box.y2 - box.y1) < 1
 
 
 def tidy(value_px: float) -> float:

@@ -1,69 +1,63 @@
 """Instances files (JSON in the form of COCO) → one `Annotated` record per image.
 
 COCO's own files, LVIS, D3 and OVDEval have this form: `images` (id, file_name, width, height), `annotations` (image_id,
-category_id, bbox, iscrowd) and `categories` (id, name). Ids are joined by value: they have gaps. `bbox` is [x, y, width,
-height] counted from 0. `iscrowd=1` regions are no boxes of the answer, and their category is not asked for as absent either.
+category_id, bbox, iscrowd) and `categories` (id, name), and so do exports of many tools. Ids are joined by value: they have
+gaps, and 1, "1" and 1.0 are one. `bbox` is [x, y, width, height] counted from 0; where it is missing, the segmentation's box is
+taken. `iscrowd` and `ignore` regions are no boxes of the answer, and their category is not asked for as absent either.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from data_prep.detection_set import Annotated
-from data_prep.fitting import stated_size, xywh_to_box
-from data_prep.rows import read_json
-from data_prep.writing import Report, need_file, need_folder
+from data_prep.annotated import Annotated
+from data_prep.box_values import id_key
+from data_prep.excluding import Excluded, add_exclude_option
+from data_prep.fitting import stated_size
+from data_prep.image_finding import ImageFinder, NotFound, split_of
+from data_prep.instances_file import Instance, Instances
+from data_prep.instances_file import read_instances as read_instances
+from data_prep.report import Report
+from data_prep.writing import need_file, need_folder
+from vlrl.answers.span import canon
 from vlrl.schema import Box
 
-
-def read_instances(path: Path, image_keys: Sequence[str] = ("id", "file_name")) -> dict[str, Any]:
-    """An instances file; ends the program where one of its three lists, or a key that joins them, is missing. `image_keys`: the
-    keys that every image needs."""
-    content = read_json(path)
-    for key, needed in (("images", image_keys), ("annotations", ("image_id",)), ("categories", ("id", "name"))):
-        rows = content.get(key) if isinstance(content, dict) else None
-        if not isinstance(rows, list):
-            raise SystemExit(f"{path}: no list {key!r}; this reads COCO instances files (images, annotations, categories)")
-        for number, row in enumerate(rows):
-            if not isinstance(row, dict) or any(not _usable(name, row.get(name)) for name in needed):
-                raise SystemExit(f"{path}: {key}[{number}] lacks {' or '.join(map(repr, needed))}: {str(row)[:200]}")
-    return dict(content)
-
-
-def _usable(key: str, value: Any) -> bool:
-    if key in ("name", "file_name"):
-        return isinstance(value, str) and bool(value.strip())
-    return isinstance(value, int | str)
-
-
-def category_names(content: Mapping[str, Any]) -> dict[Any, str]:
-    """Category id → name."""
-    return {category["id"]: category["name"] for category in content["categories"]}
+_GENERAL = frozenset(
+    [
+        "annotation",
+        "annotations",
+        "label",
+        "labels",
+        "json",
+        "coco",
+        "data",
+        "dataset",
+        "images",
+        "image",
+        "result",
+        "results",
+        "default",
+    ]
+)
+"""Names of folders and files that do not name a set."""
 
 
 def add_input_options(parser: argparse.ArgumentParser, instances: str, images: str, *, exclude: bool = True) -> None:
-    """Add `--instances` and `--images` with these help texts, and `--exclude_images`."""
+    """Add `--instances` and `--images` with these help texts, `--bbox_format`, and `--exclude_images`."""
     parser.add_argument("--instances", type=Path, required=True, help=instances)
     parser.add_argument("--images", type=Path, required=True, help=images)
+    parser.add_argument(
+        "--bbox_format",
+        choices=("xywh", "xyxy"),
+        help="what the four numbers of a bbox are (default: x, y, width, height, as in COCO; refused where they look like"
+        " corners)",
+    )
     if exclude:
         add_exclude_option(parser)
-
-
-def add_exclude_option(parser: argparse.ArgumentParser) -> None:
-    """Add `--exclude_images`."""
-    parser.add_argument(
-        "--exclude_images",
-        type=Path,
-        nargs="+",
-        default=[],
-        metavar="FILE",
-        help="images to leave out: text files with one image id or file name per line, or .jsonl files of samples",
-    )
 
 
 def check_input_options(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
@@ -74,87 +68,145 @@ def check_input_options(args: argparse.Namespace, parser: argparse.ArgumentParse
     need_folder(parser, "--images", args.images)
 
 
-def read_excluded(paths: Sequence[Path]) -> frozenset[str]:
-    """The keys (see `image_keys`) of the images in lists of ids or file names, or in files of samples."""
-    keys: set[str] = set()
-    for path in paths:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-        if path.suffix == ".jsonl":
-            lines = [image for line in lines for image in json.loads(line).get("images", ())]
-        keys.update(key for line in lines for key in image_keys(line))
-    return frozenset(keys)
+def name_and_split(path: Path) -> tuple[str, str]:
+    """The name of the set and of its part, from the place of an instances file: COCO's own are "coco", others have the name of
+    their folder (`cells/train/_annotations.coco.json`: "cells", "train")."""
+    stem = re.sub(r"^instances_", "", path.stem)
+    if stem != path.stem and re.fullmatch(r"\w+20\d\d", stem):
+        return "coco", stem
+    words = [word for word in re.split(r"[\W_]+", path.stem) if word]
+    folders = [folder.name for folder in path.resolve().parents if folder.name]
+    split = next((name for name in (*words, *folders[:3]) if split_of(name)), None)
+    named = (name for name in folders if not split_of(name) and name.casefold() not in _GENERAL)
+    return next(named, "coco"), split or stem
 
 
-def image_keys(id_or_name: str) -> frozenset[str]:
-    """The keys that an image may be listed by: its base name, and its number (COCO_train2014_000000000009.jpg is image 9)."""
-    name = Path(id_or_name).name
-    number = re.search(r"^(?:COCO_\w+_)?0*(\d+)$", Path(name).stem)
-    return frozenset({name, number.group(1)} if number else {name})
+def kinds_below(content: Instances) -> dict[str, frozenset[str]]:
+    """Category → the categories whose supercategory it is, in canonical form. A name that is a supercategory of itself is only
+    the group's name (`person`, of supercategory `person`)."""
+    own = {
+        canon(content.names[key]) for key in content.names if canon(content.supers.get(key, "")) == canon(content.names[key])
+    }
+    names = {canon(name) for name in content.names.values()} - own
+    below: dict[str, set[str]] = {}
+    for key, parent in content.supers.items():
+        if canon(parent) in names and canon(parent) != canon(content.names[key]):
+            below.setdefault(canon(parent), set()).add(canon(content.names[key]))
+    return {parent: frozenset(kinds) for parent, kinds in below.items()}
 
 
 def annotated_images(
-    content: Mapping[str, Any], images: Path, path: Path, report: Report, excluded: frozenset[str] = frozenset()
+    content: Instances,
+    images: Path,
+    report: Report,
+    excluded: Excluded | None = None,
+    *,
+    file_name: Callable[[Mapping[str, Any]], str] = lambda row: str(row["file_name"]),
+    names_in_ids: bool = False,
 ) -> list[Annotated]:
-    """One record per image of the file, in its order, with the annotations of its id. `excluded`: keys of images to leave out
-    (counted). `path`: the file, for reports."""
-    names = category_names(content)
-    objects_of: dict[Any, list[tuple[str, Any]]] = {}
-    for row in content["images"]:
-        if row["id"] in objects_of:
-            report.bad(f"{path}: image {row['id']}", "the id occurs twice in 'images'; the first is used")
-        objects_of.setdefault(row["id"], [])
-    for number, row in enumerate(content["annotations"]):
-        where = f"{path}: annotation {row.get('id', f'number {number}')} (image {row['image_id']})"
-        category = row.get("category_id")
-        if row["image_id"] not in objects_of:
-            report.bad(where, f"no image with id {row['image_id']}")
-        elif not isinstance(category, int | str) or category not in names:
-            report.bad(where, f"no category with id {category}")
-        else:
-            objects_of[row["image_id"]].append((where, row))
+    """One record per image of the file, in its order, with the annotations of its id. `excluded`: images to leave out
+    (counted). `names_in_ids`: sample ids hold the file name where the image id does not follow from it, so that ids of two
+    files, each counting from 0, do not collide."""
+    path = content.path
+    objects_of, lost_labels, is_lost = _joined(content, report)
+    finder = ImageFinder(images, report)
     annotated = []
-    for row in content["images"]:
-        objects = objects_of.pop(row["id"], None)
+    for row in content.images:
+        key = str(id_key(row["id"]))
+        objects = objects_of.pop(key, None)
+        where, name = f"{path}: image {key}", file_name(row)
         if objects is None:
+            report.bad(where, "the id occurs twice in 'images'; the first is used", what="images")
             continue
-        if excluded and excluded & (image_keys(str(row["id"])) | image_keys(row["file_name"])):
+        if excluded is not None and excluded.has(key, name, images):
             report.counts["excluded"] += 1
             continue
-        annotated.append(_annotated(row, objects, names, images, path, report))
+        try:
+            file = finder.find(name, where)
+        except NotFound as problem:
+            report.bad_image(where, str(problem), len(objects))
+            continue
+        one = _annotated(row, key, objects, content.names, file, where, report)
+        if not objects and (lost_labels or is_lost):
+            one = one.with_doubt(lost_labels, unnamed=is_lost)
+        if names_in_ids and not re.fullmatch(rf"(?:.*\D)?0*{re.escape(key)}", file.stem):
+            one = one.with_id_part(Path(name.replace("\\", "/")).as_posix())
+        annotated.append(one)
     return annotated
 
 
+def _joined(content: Instances, report: Report) -> tuple[dict[str, list[Instance]], frozenset[str], bool]:
+    """The annotations of each image; the labels of those of no image; whether one of these has no readable label."""
+    objects_of: dict[str, list[Instance]] = {str(id_key(row["id"])): [] for row in content.images}
+    by_number: dict[str, str | None] = {}
+    for key in objects_of:
+        if key.isdecimal() and key != (short := str(int(key))):
+            by_number[short] = None if short in by_number or short in objects_of else key
+    lost: set[str] = set()
+    is_lost = False
+    for one in content.annotations:
+        image = one.image if one.image in objects_of else by_number.get(one.image or "")
+        if image is not None:
+            objects_of[image].append(one)
+            continue
+        where = f"{content.path}: {one.name} (image {one.image})"
+        report.bad(where, one.problem or f"no image with id {one.image}", "annotations of an image that is not in 'images'")
+        if one.category in content.names:
+            lost.add(content.names[one.category])
+        else:
+            is_lost = True
+    return objects_of, frozenset(lost), is_lost
+
+
 def _annotated(
-    image: dict[str, Any],
-    objects: list[tuple[str, Any]],
-    names: dict[Any, str],
-    images: Path,
-    path: Path,
+    image: Mapping[str, Any],
+    key: str,
+    objects: Sequence[Instance],
+    names: Mapping[str, str],
+    file: Path,
+    where: str,
     report: Report,
 ) -> Annotated:
     boxes: list[Box] = []
     wheres: list[str] = []
     crowd: set[str] = set()
     doubtful: set[str] = set()
-    for where, row in objects:
-        label = names[row["category_id"]]
-        if row.get("iscrowd", 0) == 1:
+    is_unnamed = is_unlisted = False
+    for one in objects:
+        label = None if one.category is None else names.get(one.category)
+        if label is None:
+            kind = "annotations of a category that is not in 'categories'"
+            report.bad(f"{where}: {one.name}", f"no category with id {one.category}", kind)
+            is_unnamed, is_unlisted = is_unnamed or one.category is None, True
+        elif one.is_crowd is None:
+            report.bad(f"{where}: {one.name}", f"{label}: its flag 'iscrowd' or 'ignore' is none", "flags that cannot be read")
+            doubtful.add(label)
+        elif one.is_crowd:
             crowd.add(label)
-            continue
-        box = xywh_to_box(row.get("bbox"), label)
-        if box is None:
-            report.bad(where, f"{label}: bbox {row.get('bbox')} is not [x, y, width, height], four finite numbers")
+        elif one.box is None:
+            report.bad(f"{where}: {one.name}", f"{label}: {one.problem}", "a bbox that is not four finite numbers")
             doubtful.add(label)
         else:
-            boxes.append(box)
-            wheres.append(where)
+            boxes.append(Box(*one.box, label))
+            wheres.append(one.name)
     return Annotated(
-        path=images / image["file_name"],
-        source_id=str(image["id"]),
-        where=f"{path}: image {image['id']}",
+        path=file,
+        source_id=key,
+        where=where,
         size_wh=stated_size(image.get("width"), image.get("height")),
         boxes=tuple(boxes),
         object_wheres=tuple(wheres),
         crowd=frozenset(crowd),
         doubtful=frozenset(doubtful),
+        absent=frozenset() if is_unlisted else None,
+        unnamed=is_unnamed,
+        searched=bool(objects),
+        group=_photograph(image),
     )
+
+
+def _photograph(image: Mapping[str, Any]) -> str | None:
+    """The photograph that an exported image is a copy of, as Roboflow states it."""
+    extra = image.get("extra")
+    name = extra.get("name") if isinstance(extra, dict) else None
+    return name if isinstance(name, str) and name.strip() else None

@@ -21,13 +21,13 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from data_prep.box_values import id_key
 from data_prep.detection_set import Annotated, add_options, check_options, write_detection
+from data_prep.excluding import Excluded
 from data_prep.instances import (
     add_input_options,
     annotated_images,
-    category_names,
     check_input_options,
-    read_excluded,
     read_instances,
 )
 from data_prep.writing import Report, Target, program
@@ -45,18 +45,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Read, check, ask, write. Returns the exit code; the last line printed is the file written."""
     args, target = _arguments(argv)
     report = Report.of(args)
-    content = read_instances(args.instances, ("id",))
-    for row in content["images"]:
-        row["file_name"] = file_name(row, args.instances)
-    excluded = read_excluded(args.exclude_images)
-    row_of = {str(row["id"]): row for row in reversed(content["images"])}
-    names = category_names(content)
-    annotated = [
-        federated(one, row_of[one.source_id], names, report)
-        for one in annotated_images(content, args.images, args.instances, report, excluded)
-    ]
+    content = read_instances(args.instances, ("id",), args.bbox_format)
+    excluded = Excluded.read(args.exclude_images)
+    row_of = {str(id_key(row["id"])): row for row in reversed(content.images)}
+    names = content.names
+    images = annotated_images(content, args.images, report, excluded, file_name=lambda row: file_name(row, args.instances))
+    annotated = [federated(one, row_of[one.source_id], names, report) for one in images]
     if args.exclude_images:
-        print(f"excluded   {report.counts['excluded']} images")
+        excluded.report(report.counts["excluded"])
     print(f"unasked    {report.counts['not exhaustive']} pairs of image and category that are not annotated in full")
     return write_detection(
         annotated,
@@ -67,6 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         dataset=args.dataset or "lvis",
         split=args.instances.stem.removeprefix("lvis_v1_"),
         named={"few6": FEW6, "open13": OPEN13},
+        is_xywh=content.is_xywh,
     )
 
 
@@ -88,18 +85,19 @@ def file_name(image: Mapping[str, Any], path: Path) -> str:
     raise SystemExit(f"{path}: image {image['id']} has neither a 'coco_url' nor a 'file_name'; this reads LVIS files")
 
 
-def federated(one: Annotated, image: Mapping[str, Any], names: Mapping[Any, str], report: Report) -> Annotated:
+def federated(one: Annotated, image: Mapping[str, Any], names: Mapping[str, str], report: Report) -> Annotated:
     """`one` with the federated annotation of its image applied: categories not annotated in full are doubtful, and only the
     stated ones are absent."""
     stated: dict[str, frozenset[str]] = {}
     for key in ("not_exhaustive_category_ids", "neg_category_ids"):
         ids = image.get(key) or []
-        for unknown in [number for number in ids if number not in names]:
-            report.bad(one.where, f"{key}: no category with id {unknown}")
-        stated[key] = frozenset(names[number] for number in ids if number in names)
+        for unknown in [number for number in ids if id_key(number) not in names]:
+            report.bad(one.where, f"{key}: no category with id {unknown}", f"{key}: no category with the id")
+        stated[key] = frozenset(names[text] for text in map(id_key, ids) if text is not None and text in names)
     partial = stated["not_exhaustive_category_ids"]
     report.counts["not exhaustive"] += len(partial)
-    return replace(one.without(partial), absent=stated["neg_category_ids"] - partial)
+    absent = stated["neg_category_ids"] - partial
+    return replace(one.without(partial), absent=absent if one.absent is None else absent & one.absent, searched=True)
 
 
 if __name__ == "__main__":

@@ -21,8 +21,9 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from data_prep.box_values import id_key
 from data_prep.detection_set import Annotated, add_options, check_options, write_detection
-from data_prep.instances import add_input_options, annotated_images, category_names, check_input_options, read_instances
+from data_prep.instances import add_input_options, annotated_images, check_input_options, read_instances
 from data_prep.writing import Report, Target, program
 from vlrl.answers.span import canon
 
@@ -34,15 +35,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Read, check, ask, write. Returns the exit code; the last line printed is the file written."""
     args, target = _arguments(argv)
     report = Report.of(args)
-    content = read_instances(args.instances)
-    annotated = annotated_images(content, args.images, args.instances, report)
-    names = list(category_names(content).values())
+    content = read_instances(args.instances, bbox_format=args.bbox_format)
+    # the benchmark asks for its whole list, also in an image without any of it
+    annotated = [replace(one, searched=True) for one in annotated_images(content, args.images, report)]
+    names = list(content.names.values())
     if args.subset in OWN_TEXTS:
-        row_of = {str(row["id"]): row for row in reversed(content["images"])}
+        row_of = {str(id_key(row["id"])): row for row in reversed(content.images)}
         requested = ((one, own_texts(one, row_of[one.source_id], report)) for one in annotated)
         annotated = [restricted(one, texts, report) for one, texts in requested if texts is not None]
     names += [text for one in annotated for text in sorted(one.absent or ())]
-    return write_detection(annotated, names, args, target, report, dataset=args.dataset or f"ovdeval-{args.subset}")
+    return write_detection(
+        annotated,
+        names,
+        args,
+        target,
+        report,
+        dataset=args.dataset or f"ovdeval-{args.subset}",
+        is_xywh=content.is_xywh,
+        all_annotated=True,
+    )
 
 
 def _arguments(argv: Sequence[str] | None) -> tuple[argparse.Namespace, Target]:

@@ -24,8 +24,11 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from data_prep.fitting import box_counts, fit_box, stated_size, usable_size_px, xywh_to_box
-from data_prep.instances import add_exclude_option, check_input_options, image_keys, read_excluded, read_instances
+from data_prep.box_values import id_key
+from data_prep.excluding import Excluded, add_exclude_option
+from data_prep.fitting import box_counts, fit_box, stated_size, usable_size_px
+from data_prep.instances import check_input_options
+from data_prep.instances_file import Instance, Instances, read_instances
 from data_prep.unpickling import read_pickle
 from data_prep.writing import Report, Target, add_output_options, check_output_options, draw, finish, need_file, program
 from vlrl.schema import Box, Sample
@@ -106,24 +109,24 @@ class Source:
     """Refs joined with `instances.json`; each image is opened once."""
 
     args: argparse.Namespace
-    content: Mapping[str, Any]
+    content: Instances
     report: Report
     sizes: dict[Any, tuple[int, int] | None] = field(default_factory=dict)
     sentence_ids: set[Any] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        self.images = {row["id"]: row for row in self.content["images"]}
-        self.annotations = {row["id"]: row for row in self.content["annotations"] if "id" in row}
-        self.excluded = read_excluded(self.args.exclude_images)
+        self.images = {id_key(row["id"]): row for row in self.content.images}
+        self.annotations: dict[str, Instance] = {one.name: one for one in self.content.annotations}
+        self.excluded = Excluded.read(self.args.exclude_images)
 
     def samples_of(self, ref: Mapping[str, Any]) -> list[Sample]:
         """One sample per sentence of `ref`; none (reported) where its box cannot be used."""
         where = f"{self.args.refs}: ref {ref['ref_id']}"
-        image = self.images.get(ref["image_id"])
+        image = self.images.get(id_key(ref["image_id"]))
         if image is None:
             self.report.bad(where, f"{self.args.instances} has no image with id {ref['image_id']}")
             return []
-        if self.excluded and self.excluded & (image_keys(str(image["id"])) | image_keys(image["file_name"])):
+        if self.excluded.has(str(id_key(image["id"])), image["file_name"], self.args.images):
             self.report.counts["excluded"] += 1
             return []
         box = self._box(ref, where)
@@ -150,19 +153,20 @@ class Source:
         return Path(self.args.images / image["file_name"])
 
     def _box(self, ref: Mapping[str, Any], where: str) -> Box | None:
-        annotation = self.annotations.get(ref["ann_id"])
+        annotation = self.annotations.get(f"annotation {ref['ann_id']}")
         if annotation is None:
             self.report.bad(where, f"{self.args.instances} has no annotation with id {ref['ann_id']}")
             return None
-        if annotation["image_id"] != ref["image_id"]:
-            problem = f"its annotation {ref['ann_id']} is of image {annotation['image_id']}, the ref of {ref['image_id']}"
+        if annotation.image != id_key(ref["image_id"]):
+            problem = f"its annotation {ref['ann_id']} is of image {annotation.image}, the ref of {ref['image_id']}"
             self.report.bad(where, problem)
             return None
-        box = xywh_to_box(annotation.get("bbox"), None)
-        if box is None:
-            problem = f"bbox {annotation.get('bbox')} of annotation {ref['ann_id']} is not four finite numbers"
-            self.report.bad(where, problem)
-        return box
+        if annotation.box is None:
+            self.report.bad(
+                where, f"annotation {ref['ann_id']}: {annotation.problem}", "bboxes that are not four finite numbers"
+            )
+            return None
+        return Box(*annotation.box)
 
     def _sample(
         self, ref: Mapping[str, Any], number: int, sentence: Any, box: Box, size_wh: tuple[int, int], where: str
@@ -180,7 +184,7 @@ class Source:
             task="grounding",
             question=text.strip(),
             answer={"bbox_2d": list(box.xyxy)},
-            images=(str(self._path(self.images[ref["image_id"]])),),
+            images=(str(self._path(self.images[id_key(ref["image_id"])])),),
             meta={
                 "image_size": list(size_wh),
                 "dataset": self.args.dataset,

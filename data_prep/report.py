@@ -42,6 +42,7 @@ class Report:
     counts: Counter[str] = field(default_factory=Counter)
     totals: Counter[str] = field(default_factory=Counter)
     lost: Counter[str] = field(default_factory=Counter)
+    unread: Counter[str] = field(default_factory=Counter)
     kinds: dict[str, Findings] = field(default_factory=dict)
 
     @classmethod
@@ -50,15 +51,30 @@ class Report:
         return cls(args.strict, args.max_skipped)
 
     def total(self, what: str, n: int = 1) -> None:
-        """`n` more "annotations", "images" or "rows" are read. Only what is counted here can be found too often
-        bad."""
+        """`n` more "annotations", "images" or "rows" are read; those that could not be read at all are counted by
+        `bad`. Only what has a total here can be found too often bad."""
         self.totals[what] += n
 
-    def bad(self, where: str, problem: str, kind: str | None = None, *, what: str = "annotations", n_lost: int = 1) -> None:
-        """An annotation that is left out (`n_lost` of them: those of an image that cannot be used). `kind`: the
-        finding without its values, the same text for all findings of the kind; None: derived from `problem`."""
+    def bad(
+        self, where: str, problem: str, kind: str | None = None, *, what: str = "annotations", is_read: bool = False
+    ) -> None:
+        """An annotation, image or row (`what`) that is left out. `kind`: the finding without its values, the same text
+        for all findings of the kind; None: derived from `problem`. `is_read`: it is part of a `total` already."""
         self._find("skipped", where, problem, kind)
-        self.lost[what] += n_lost
+        self.lost[what] += 1
+        self.unread[what] += not is_read
+
+    def bad_image(self, where: str, problem: str, n_annotations: int, *, is_read: bool = False) -> None:
+        """An image that is left out, with its annotations."""
+        self.bad(where, problem, what="images", is_read=is_read)
+        self.lost["annotations"] += n_annotations
+        self.unread["annotations"] += 0 if is_read else n_annotations
+
+    def tiny(self, where: str, problem: str) -> None:
+        """A box too small to be one. `strict` does not stop here: official sets have some."""
+        self.counts["tiny"] += 1
+        self.lost["annotations"] += 1
+        self._say("tiny", where, problem, "boxes under 1 px, left out")
 
     def clipped(self, where: str, problem: str, kind: str | None = None) -> None:
         """A box that sticks out of its image by more than rounding and was cut at the edge."""
@@ -92,15 +108,16 @@ class Report:
 
     def too_many(self) -> str | None:
         """Why nothing may be written: more than the allowed share was lost. None where that is not so."""
-        shares = {what: self.lost[what] / n for what, n in self.totals.items() if n and self.lost[what]}
+        n_of = {what: n + self.unread[what] for what, n in self.totals.items()}
+        shares = {what: self.lost[what] / n for what, n in n_of.items() if n and self.lost[what]}
         worst = max(shares, key=lambda what: shares[what], default=None)
         if worst is None or shares[worst] <= self.max_skipped:
             return None
-        first = [place for found in self.kinds.values() if found.verb == "skipped" for place in found.first]
-        lost = f"{min(self.lost[worst], self.totals[worst])} of {self.totals[worst]} {worst} cannot be used"
+        first = [place for found in self.kinds.values() if found.verb in ("skipped", "tiny") for place in found.first]
         return (
-            f"{lost}, more than the share of {self.max_skipped:g} that --max_skipped allows, so the source may be read wrongly;"
-            f" first: {'; '.join(first[:N_SHOWN])}. Correct the source, or write the rest with --max_skipped 1"
+            f"{self.lost[worst]} of {n_of[worst]} {worst} cannot be used, more than the share of {self.max_skipped:g} that"
+            f" --max_skipped allows, so the source may be read wrongly; first: {'; '.join(first[:N_SHOWN])}. Correct the"
+            " source, or write the rest with --max_skipped 1"
         )
 
 

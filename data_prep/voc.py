@@ -2,13 +2,17 @@
 
     python data_prep/voc.py --root VOCdevkit/VOC2012 --split ImageSets/Main/train.txt --out voc_train.jsonl
 
-Reads `Annotations/<id>.xml` and `JPEGImages/<id>.<jpg, png, ...>`, or the image named in the XML where there is none.
+Reads `Annotations/<id>.xml`, in subfolders too, and `JPEGImages/<id>.<jpg, png, ...>`, or the image named in the XML where
+there is none. Other names of the folders (`annotations/`, `images/`) and XML files beside their images are found too.
 
 Coordinates. The official files count pixels from 1 and include the last one, so the default `--voc_offset 1` writes [xmin - 1,
 ymin - 1, xmax, ymax], right and bottom edge exclusive. LabelImg raises 0 to 1 on writing for the same reason: boxes at its left
 and top border are exact with offset 1 and the others begin at most 1 px too early. Use `--voc_offset 0` for files that hold
 corner points counted from 0 (taken as they are); where a file has a coordinate of 0, a note at the end says so. An object with
 xmax <= xmin or ymax <= ymin is an accidental click and bad under both.
+
+Of polygons and rotated boxes the upright box is taken. Rotated ones (`robndbox`: centre, size, angle) are no counted pixels, so
+the offset does not apply to them.
 
 Objects marked difficult leave the answer unless `--keep_difficult`; their category goes to `meta.crowd` and is no
 negative. `<part>` boxes are not read.
@@ -17,7 +21,8 @@ negative. `<part>` boxes are not read.
 from __future__ import annotations
 
 import argparse
-import math
+import codecs
+import os
 import sys
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator, Sequence
@@ -25,24 +30,39 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from data_prep.box_values import flag, number
 from data_prep.detection_set import Annotated, add_options, check_options, write_detection
+from data_prep.excluding import Excluded, add_exclude_option
 from data_prep.fitting import stated_size
-from data_prep.writing import Report, Target, need_folder, program
+from data_prep.image_finding import IMAGE_SUFFIXES, ImageFinder, NotFound, split_of
+from data_prep.voc_files import CORNERS, BadXml, object_box, read_xml
+from data_prep.writing import Report, Target, need_file, need_folder, program
 from vlrl.schema import Box
 
-_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".JPG", ".JPEG", ".PNG")
-_CORNERS = ("xmin", "ymin", "xmax", "ymax")
+_FOLDERS = {
+    "annotations": ("Annotations", "Annotation", "xml", "xmls", "labels"),
+    "images": ("JPEGImages", "images", "imgs", "img"),
+}
+"""Usual names of the two folders below the root, in any case; the first is VOC's own."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Read, check, ask, write. Returns the exit code; the last line printed is the file written."""
     args, target = _arguments(argv)
     report = Report.of(args)
+    excluded = Excluded.read(args.exclude_images)
+    finder = ImageFinder(args.images, report)
     annotated = []
     for xml_path in _annotation_files(args, report):
-        one = read_annotation(xml_path, args.images, args.voc_offset, args.keep_difficult, report)
-        if one is not None:
+        one = read_annotation(xml_path, args, finder, report)
+        if one is None:
+            continue
+        if excluded.has(one.source_id, os.path.relpath(one.path, args.images), args.images):
+            report.counts["excluded"] += 1
+        else:
             annotated.append(one)
+    if args.exclude_images:
+        excluded.report(report.counts["excluded"])
     labels = {label for one in annotated for label in (*(box.label or "" for box in one.boxes), *one.crowd, *one.doubtful)}
     if report.counts["from zero"]:
         print(
@@ -66,14 +86,24 @@ def _arguments(argv: Sequence[str] | None) -> tuple[argparse.Namespace, Target]:
     )
     parser.add_argument("--voc_offset", type=int, choices=(0, 1), default=1, help="number of the first pixel (default 1)")
     parser.add_argument("--keep_difficult", action="store_true", help="objects marked difficult are part of the answer")
+    parser.add_argument("--encoding", help="encoding of XML files that are not in the one they declare, such as gbk or cp1252")
     add_options(parser)
+    add_exclude_option(parser)
     args = parser.parse_args(argv)
-    for name, folder in (("annotations", "Annotations"), ("images", "JPEGImages")):
+    for name, usual in _FOLDERS.items():
         if getattr(args, name) is None:
             if args.root is None:
                 parser.error("give --root, or both --annotations and --images")
-            setattr(args, name, args.root / folder)
+            need_folder(parser, "--root", args.root)
+            setattr(args, name, _folder(args.root, usual))
         need_folder(parser, f"--{name}", getattr(args, name))
+    for file in args.exclude_images:
+        need_file(parser, "--exclude_images", file)
+    if args.encoding is not None:
+        try:
+            codecs.lookup(args.encoding)
+        except LookupError:
+            parser.error(f"--encoding: Python knows no encoding {args.encoding!r}")
     if args.split is not None:
         main_sets = [] if args.root is None else [args.root / "ImageSets" / "Main" / f"{args.split}.txt"]
         below_root = [] if args.root is None else [args.root / args.split]
@@ -83,105 +113,157 @@ def _arguments(argv: Sequence[str] | None) -> tuple[argparse.Namespace, Target]:
             parser.error(f"--split: no such file; looked for {tried}")
         args.split = found
     args.dataset = args.dataset or (args.root or args.annotations).resolve().name
+    if args.coords is not None and args.coords != "px":
+        args.voc_offset = 0  # shares and thousandths are no pixels, so they are not counted
     return args, check_options(args, parser)
 
 
+def _folder(root: Path, usual: Sequence[str]) -> Path:
+    """The folder below `root` with one of the usual names, the first that is there; else `root` itself, where XML files lie
+    beside their images."""
+    below = {path.name.casefold(): path for path in sorted(root.iterdir(), reverse=True) if path.is_dir()}
+    below |= {path.name: path for path in below.values()}
+    return next((below[name] for one in usual for name in (one, one.casefold()) if name in below), root)
+
+
 def _annotation_files(args: argparse.Namespace, report: Report) -> Iterator[Path]:
-    """The XML files to read: those of the split, or all of them sorted by name."""
+    """The XML files to read: those of the split, or all of them sorted by name, below subfolders too."""
     if args.split is None:
-        yield from sorted(args.annotations.glob("*.xml"))
+        files = sorted(
+            path
+            for path in args.annotations.rglob("*")
+            if path.suffix.lower() == ".xml" and not path.name.startswith("._") and "__MACOSX" not in path.parts
+        )
+        folders = {path.relative_to(args.annotations).parts[0] for path in files if path.parent != args.annotations}
+        parts = sorted(folder for folder in folders if split_of(folder))
+        if len({split_of(folder) for folder in parts}) > 1:
+            raise SystemExit(
+                f"{args.annotations} holds several parts of a set ({', '.join(parts)}), which must not be mixed; convert each"
+                f" one: --root {args.annotations / parts[0]}, or --annotations and --images"
+            )
+        yield from files
         return
     line_of: dict[str, int] = {}
-    for number, line in enumerate(args.split.read_text(encoding="utf-8").splitlines(), start=1):
+    for line_number, line in enumerate(args.split.read_text(encoding="utf-8-sig").splitlines(), start=1):
         words = line.split()
         if not words:
             continue
         # class-wise split files have "id flag" on each line; every id belongs to the split, whatever its flag
-        source_id, where = words[0], f"{args.split}:{number}"
+        source_id, where = words[0], f"{args.split}:{line_number}"
         path = args.annotations / f"{source_id}.xml"
         if source_id in line_of:
-            report.bad(where, f"id {source_id} was listed on line {line_of[source_id]}")
+            report.note(where, f"id {source_id} was listed on line {line_of[source_id]}", "ids listed twice in the split file")
         elif not path.is_file():
-            report.bad(where, f"no annotation {path}")
+            report.bad(where, f"no annotation {path}", "ids of the split without an annotation", what="images")
         else:
             yield path
-        line_of.setdefault(source_id, number)
+        line_of.setdefault(source_id, line_number)
 
 
-def read_annotation(xml_path: Path, images: Path, voc_offset: int, keep_difficult: bool, report: Report) -> Annotated | None:
-    """One XML file; None (reported) when it is not VOC XML at all."""
+def read_annotation(xml_path: Path, args: argparse.Namespace, finder: ImageFinder, report: Report) -> Annotated | None:
+    """One XML file; None (reported) when it is not VOC XML at all, or its image is not there."""
     try:
-        root = ElementTree.parse(xml_path).getroot()
-    except ElementTree.ParseError as error:
-        report.bad(str(xml_path), f"not well-formed XML: {error}")
+        root = read_xml(xml_path, args.encoding)
+    except BadXml as problem:
+        report.bad(str(xml_path), str(problem), what="images")
         return None
-    if root.tag != "annotation":
-        report.bad(str(xml_path), f"the outer element is <{root.tag}>, not <annotation>")
+    source_id = xml_path.relative_to(args.annotations).with_suffix("").as_posix()
+    objects = root.findall("object")
+    try:
+        image = _image(finder, xml_path, source_id, root.findtext("filename"), args.annotations)
+    except NotFound as problem:
+        report.bad_image(str(xml_path), str(problem), len(objects))
         return None
     boxes: list[Box] = []
     wheres: list[str] = []
     crowd: set[str] = set()
     doubtful: set[str] = set()
-    for number, element in enumerate(root.findall("object"), start=1):
-        where = f"{xml_path}: object {number}"
+    is_unnamed = False
+    for index, element in enumerate(objects, start=1):
+        where = f"{xml_path}: object {index}"
         label = " ".join((element.findtext("name") or "").split())
         if not label:
             report.bad(where, "it has no <name>")
+            is_unnamed = True
             continue
-        if not keep_difficult and (element.findtext("difficult") or "0").strip() == "1":
+        is_difficult = _is_difficult(element)
+        if is_difficult is None:
+            report.bad(where, f"{label}: <difficult> is {element.findtext('difficult')!r}", "<difficult> cannot be read")
+            doubtful.add(label)
+        elif is_difficult and not args.keep_difficult:
             crowd.add(label)
-            continue
-        box = _box(element, label, voc_offset, where, report)
-        if box is None:
+        elif (box := _box(element, label, args.voc_offset, where, report)) is None:
             doubtful.add(label)
         else:
             boxes.append(box)
-            wheres.append(f"object {number}")
+            wheres.append(f"object {index}")
     return Annotated(
-        path=_image_path(images, xml_path.stem, root.findtext("filename")),
-        source_id=xml_path.stem,
+        path=image,
+        source_id=source_id,
         where=str(xml_path),
-        size_wh=_stated_size(root),
+        size_wh=stated_size(*(number(root.findtext(f"size/{side}") or "") for side in ("width", "height"))),
         boxes=tuple(boxes),
         object_wheres=tuple(wheres),
         crowd=frozenset(crowd),
         doubtful=frozenset(doubtful),
+        unnamed=is_unnamed,
     )
 
 
+def _is_difficult(element: ElementTree.Element) -> bool | None:
+    """Whether the object is marked difficult or to be ignored; None: that cannot be read."""
+    flags = [flag((element.findtext(name) or "").strip()) for name in ("difficult", "ignore")]
+    return None if None in flags else any(flags)
+
+
 def _box(element: ElementTree.Element, label: str, voc_offset: int, where: str, report: Report) -> Box | None:
-    texts = [element.findtext(f"bndbox/{corner}") for corner in _CORNERS]
-    values = [_number(text) for text in texts]
-    if any(value is None for value in values):
-        report.bad(where, f"{label}: bndbox {dict(zip(_CORNERS, texts, strict=True))} is not four finite numbers")
+    found = object_box(element)
+    if found is None:
+        texts = {corner: element.findtext(f"bndbox/{corner}") for corner in CORNERS}
+        report.bad(where, f"{label}: bndbox {texts} is not four finite numbers", "a bndbox that is not four finite numbers")
         return None
-    xmin, ymin, xmax, ymax = (value for value in values if value is not None)
+    (xmin, ymin, xmax, ymax), tag = found
     if xmax <= xmin or ymax <= ymin:
-        report.bad(where, f"{label}: bndbox {texts} has no area (xmax must exceed xmin and ymax must exceed ymin)")
+        problem = f"{label}: {tag} {[xmin, ymin, xmax, ymax]} has no area (xmax must exceed xmin and ymax must exceed ymin)"
+        report.bad(where, problem, "boxes without area")
         return None
-    if voc_offset and min(xmin, ymin) == 0:
+    if len(element.findall(tag)) > 1:
+        report.note(
+            where, f"{label}: it has {len(element.findall(tag))} {tag} elements; the first is taken", "objects with two boxes"
+        )
+    if tag != "bndbox":
+        report.note(where, f"{label}: the upright box of its {tag} is taken", f"the upright box of a {tag} is taken")
+    elif voc_offset and min(xmin, ymin) == 0:
         report.counts["from zero"] += 1
+    if tag == "robndbox":
+        return Box(xmin, ymin, xmax, ymax, label)
     return Box(xmin - voc_offset, ymin - voc_offset, xmax, ymax, label)
 
 
-def _number(text: str | None) -> float | None:
+def _image(finder: ImageFinder, xml_path: Path, source_id: str, filename: str | None, annotations: Path) -> Path:
+    """The image with the name of the XML file: <filename> often keeps an older name. Raises NotFound, also where <filename>
+    names the image of another XML file."""
+    for suffix in IMAGE_SUFFIXES:
+        for name in (f"{source_id}{suffix}", f"{source_id}{suffix.upper()}"):
+            if (finder.root / name).is_file():
+                return finder.root / name
+    stated = (filename or "").strip()
     try:
-        value = float(text or "")
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None
-
-
-def _stated_size(root: ElementTree.Element) -> tuple[int, int] | None:
-    return stated_size(*(_number(root.findtext(f"size/{side}")) for side in ("width", "height")))
-
-
-def _image_path(images: Path, source_id: str, filename: str | None) -> Path:
-    """The image with the name of the XML file: <filename> often keeps an older name."""
-    for suffix in _SUFFIXES:
-        if (images / f"{source_id}{suffix}").is_file():
-            return images / f"{source_id}{suffix}"
-    return images / (filename or "").strip() if (filename or "").strip() else images / f"{source_id}.jpg"
+        if stated and (finder.root / stated).is_file():
+            found = finder.find(stated, str(xml_path))
+        else:
+            found = finder.find(source_id, str(xml_path))
+    except NotFound as problem:
+        if not stated:
+            raise
+        try:
+            found = finder.find(stated, str(xml_path))
+        except NotFound:
+            raise problem from None
+    owner = annotations / os.path.relpath(found.with_suffix(".xml"), finder.root)
+    if owner.is_file() and not owner.samefile(xml_path):
+        raise NotFound(f"no image {finder.root / source_id}.*, and its <filename> {stated!r} is the image of {owner}")
+    return found
 
 
 if __name__ == "__main__":

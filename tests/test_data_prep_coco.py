@@ -48,7 +48,8 @@ class CocoFile:
     def run(self, *options):
         (self.root / "instances_val2017.json").write_text(json.dumps(self.content))
         arguments = ["--instances", str(self.root / "instances_val2017.json"), "--images", str(self.root / "val2017")]
-        code = coco.main([*arguments, "--out", str(self.out), "--overwrite", *options])
+        # in files of two or three annotations a bad one is half of them
+        code = coco.main([*arguments, "--out", str(self.out), "--overwrite", "--max_skipped", "1", *options])
         return read_samples(self.out) if code == 0 else code
 
 
@@ -87,11 +88,11 @@ def test_coco_crowd_is_neither_answer_nor_negative(instances):
     instances.box(1, 18, [1, 1, 9, 9])
     instances.box(1, 18, [20, 20, 30, 20], iscrowd=1)
     instances.box(1, 13, [20, 20, 30, 20], iscrowd=1)
-    samples = instances.run("--negatives", "5")
+    samples = instances.run("--negatives", "5", "--classes", "fire hydrant", "stop sign", "dog")
     assert [sample.id for sample in samples] == ["coco-1-dog", "coco-1-fire hydrant"]
     assert len(samples[0].answer) == 1
     assert samples[0].meta["crowd"] == ["dog"]
-    (per_image,) = instances.run("--per", "image")
+    (per_image,) = instances.run("--per", "image", "--classes", "fire hydrant", "stop sign", "dog")
     assert per_image.question == "fire hydrant, dog"
     assert per_image.meta["negatives"] == ["fire hydrant"]
 
@@ -101,7 +102,7 @@ def test_coco_boxes_under_1_px_are_dropped_and_counted(instances, capsys):
     for bbox in ([5, 5, 0.9, 20], [5, 5, 20, 0], [5, 5, 1, 1]):
         instances.box(1, 18, bbox)
     instances.box(1, 13, [5, 5, 0.5, 0.5])
-    samples = instances.run("--strict", "--negatives", "3")
+    samples = instances.run("--strict", "--negatives", "3", "--classes", "fire hydrant", "stop sign", "dog")
     assert [(sample.question, len(sample.answer)) for sample in samples] == [("dog", 1), ("fire hydrant", 0)]
     assert "3 boxes under 1 px" in capsys.readouterr().out
 
@@ -111,7 +112,7 @@ BAD_ANNOTATIONS = [
     ({"image_id": 1, "category_id": 18, "bbox": [500, 5, 9, 9]}, "outside the 64x48 image"),
     ({"image_id": 1, "category_id": 18, "bbox": [5, 5, 9]}, "four finite numbers"),
     ({"image_id": 1, "category_id": 18, "bbox": [5, 5, 9, float("nan")]}, "four finite numbers"),
-    ({"image_id": 1, "category_id": 18, "bbox": [5, 5, 9, "9"]}, "four finite numbers"),
+    ({"image_id": 1, "category_id": 18, "bbox": [5, 5, 9, "9px"]}, "four finite numbers"),
     ({"image_id": 1, "category_id": 18}, "four finite numbers"),
     ({"image_id": 1, "category_id": 12, "bbox": [5, 5, 9, 9]}, "no category with id 12"),
     ({"image_id": 77, "category_id": 18, "bbox": [5, 5, 9, 9]}, "no image with id 77"),
@@ -125,11 +126,19 @@ def test_coco_bad_annotation_is_reported_and_skipped(instances, capsys, annotati
     instances.content["annotations"].append({"id": 900, "iscrowd": 0} | annotation)
     assert [sample.id for sample in instances.run()] == ["coco-1-stop sign"]
     captured = capsys.readouterr()
-    assert "instances_val2017.json: annotation 900" in captured.err
+    assert "instances_val2017.json: " in captured.err
+    assert "annotation 900" in captured.err
     assert message in captured.err
     assert "skipped    1 bad annotations" in captured.out
     with pytest.raises(SystemExit, match="annotation 900"):
         instances.run("--strict")
+    before = instances.out.read_bytes()
+    capsys.readouterr()
+    assert instances.run("--max_skipped", "0.03", "--coords", "px") == 1
+    error = capsys.readouterr().err
+    assert "1 of 2 annotations cannot be used, more than the share of 0.03 that --max_skipped allows" in error
+    assert error.count("annotation 900") == 2
+    assert instances.out.read_bytes() == before, "nothing is written"
 
 
 def test_coco_bad_images_are_reported_and_skipped(instances, capsys):
@@ -181,6 +190,10 @@ def crowded(instances):
             instances.box(key, 18, [i, 5, 9, 9])
         for _ in range(n_signs):
             instances.box(key, 13, [5, 5, 9, 9])
+    # without an object of it anywhere nothing says that images were searched for it
+    instances.image(7)
+    for i in range(11):
+        instances.box(7, 11, [i, 5, 9, 9])
     return instances
 
 
@@ -201,21 +214,26 @@ def test_coco_evaluation_subsets_pos_2_and_pos_3(crowded):
 def test_coco_prompt_modes_all_names_or_those_present(crowded):
     everything = crowded.run("--per", "image")
     assert {sample.question for sample in everything} == {"fire hydrant, stop sign, dog"}
-    assert len(everything) == 6
+    assert [sample.meta["source_id"] for sample in everything] == ["1", "2", "3", "4", "6", "7"], "5 is only listed"
+    searched = crowded.run("--per", "image", "--empty_images", "negative")
+    assert [sample.meta["source_id"] for sample in searched] == ["1", "2", "3", "4", "5", "6", "7"]
     present = crowded.run("--per", "image", "--negatives", "0")
-    assert [sample.question for sample in present] == ["stop sign, dog", "stop sign, dog", "dog", "dog", "dog"]
+    assert [sample.question for sample in present] == ["stop sign, dog", "stop sign, dog", "dog", "dog", "dog", "fire hydrant"]
     assert all("negatives" not in sample.meta for sample in present)
 
 
 def test_coco_names_and_ids_that_are_none(instances, capsys):
     instances.image(1)
     instances.box(1, 13, [5, 5, 9, 9])
-    instances.box(1, [13], [5, 5, 9, 9])
-    instances.box(1, 13, [5, 5, 10**400, 9])
-    assert len(instances.run()) == 1
-    error = capsys.readouterr().err
-    assert "no category with id [13]" in error
-    assert "is not [x, y, width, height]" in error
+    instances.image(2)
+    instances.box(2, 18, [5, 5, 9, 9])
+    instances.box(2, [13], [5, 5, 9, 9])
+    instances.box(2, 13, [5, 5, 10**400, 9])
+    assert [sample.id for sample in instances.run("--negatives", "5")] == ["coco-1-stop sign", "coco-1-dog"]
+    captured = capsys.readouterr()
+    assert "no category with id None" in captured.err
+    assert "is not [x, y, width, height]" in captured.err
+    assert "unnamed    1 images" in captured.out, "an object of image 2 may be of any category"
     instances.content["categories"][0]["name"] = None
     with pytest.raises(SystemExit, match=r"categories\[0\] lacks 'id' or 'name'"):
         instances.run()
@@ -223,7 +241,12 @@ def test_coco_names_and_ids_that_are_none(instances, capsys):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("{", "not JSON"), ("[]", "no list 'images'"), ('{"images": [{"id": 1}]}', "lacks 'id' or 'file_name'")],
+    [
+        ("{", "not JSON"),
+        ("[]", "an object is expected"),
+        ("{}", "no list 'images'"),
+        ('{"images": [{"id": 1}]}', "lacks 'id' or 'file_name'"),
+    ],
 )
 def test_coco_files_that_are_none(tmp_path, content, message):
     (tmp_path / "x.json").write_text(content)

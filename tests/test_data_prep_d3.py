@@ -104,7 +104,7 @@ class D3Folder:
         return ["--json", str(self.root / "d3_full_annotations.json")]
 
     def run(self, *options):
-        arguments = ["--images", str(self.root / "d3_images"), "--out", str(self.out), "--overwrite"]
+        arguments = ["--images", str(self.root / "d3_images"), "--out", str(self.out), "--overwrite", "--max_skipped", "1"]
         code = d3.main([*arguments, *options])
         return read_samples(self.out) if code == 0 else code
 

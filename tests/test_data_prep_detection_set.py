@@ -12,6 +12,7 @@ from voc_files import VocFolder, save_image, voc_object
 
 from data_prep import detection_set, writing
 from vlrl.data.sample_files import read_samples
+from vlrl.schema import Box
 
 pytestmark = pytest.mark.quick
 
@@ -41,7 +42,7 @@ def test_split_files(pets, capsys):
     error = capsys.readouterr().err
     assert "dog_val.txt:3: id 2008_000004 was listed on line 1" in error
     assert "dog_val.txt:4: no annotation" in error
-    with pytest.raises(SystemExit, match=r"dog_val\.txt:3"):
+    with pytest.raises(SystemExit, match=r"dog_val\.txt:4"):
         pets.run("--split", str(main / "dog_val.txt"), "--overwrite", "--strict")
 
 
@@ -131,7 +132,7 @@ def test_wrong_options_exit_with_2(pets, options):
 def test_a_box_that_does_not_fit_is_never_written(tmp_path):
     save_image(tmp_path / "a.jpg")
     plan = detection_set.Plan(("dog",), "category", None, None, None, 0, "d", None)
-    box = detection_set.Box(0, 0, 90, 10, "dog")
+    box = Box(0, 0, 90, 10, "dog")
     image = detection_set.CheckedImage(tmp_path / "a.jpg", "a", (64, 48), (box,), frozenset(), frozenset())
     samples = detection_set.build_samples([image], plan)
     with pytest.raises(ValueError, match=r"sample 'd-a-dog': box \[0, 0, 90, 10\] lies outside"):

@@ -50,7 +50,7 @@ class Subset:
     def run(self, *options, name="negation"):
         (self.root / f"{name}.json").write_text(json.dumps(self.content))
         arguments = ["--instances", str(self.root / f"{name}.json"), "--images", str(self.root / "pictures")]
-        code = ovdeval.main([*arguments, "--out", str(self.out), "--overwrite", *options])
+        code = ovdeval.main([*arguments, "--out", str(self.out), "--overwrite", "--max_skipped", "1", *options])
         return read_samples(self.out) if code == 0 else code
 
 

@@ -146,7 +146,7 @@ def test_refcoco_bad_refs_are_reported_and_skipped(refs, capsys):
         "instances.json: image 2: no such image",
         "stated size is 64x48 but",
         "refs(unc).p: ref 3: box [500, 5, 509, 14] lies outside",
-        "bbox [5, 5, 9] of annotation 7004",
+        "annotation 7004: bbox [5, 5, 9] is not",
         "has no annotation with id 1",
         "its annotation 7001 is of image 2, the ref of 1",
         "has no image with id 77",

@@ -46,7 +46,7 @@ class VocFolder:
         )
 
     def run(self, *options):
-        code = voc.main(["--root", str(self.root), "--out", str(self.out), *options])
+        code = voc.main(["--root", str(self.root), "--out", str(self.out), "--max_skipped", "1", *options])
         return read_samples(self.out) if code == 0 else code
 
     def add_pets(self):

@@ -184,13 +184,18 @@ def displayed_size(image: Image.Image) -> tuple[int, int]:
     tags = getattr(image, "tag_v2", {})
     if image.format == "TIFF" and (width, height) != (tags.get(256), tags.get(257)):
         return width, height  # of a rotated TIFF, newer versions of Pillow state this size
+    return (height, width) if orientation(image) in (5, 6, 7, 8) else (width, height)
+
+
+def orientation(image: Image.Image) -> int:
+    """The EXIF orientation of an opened image, 1 (shown as stored) to 8. Values outside that mean 1, as Pillow has it."""
     file = getattr(image, "fp", None)
     if image.format == "PNG" and file is not None and not says_more_after_pixels(file):
         exif = Image.Image.getexif(image)  # Pillow's own method for PNG files decodes them
     else:
         exif = image.getexif()
-    rotated = exif.get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
-    return (height, width) if rotated else (width, height)
+    stated = exif.get(ExifTags.Base.Orientation, 1)
+    return stated if stated in range(1, 9) else 1
 
 
 def video_frames(path: str, at_most: int = VIDEO_FRAMES) -> list[Image.Image]:

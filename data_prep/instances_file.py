@@ -1,0 +1,181 @@
+"""Instances files (JSON in the form of COCO) as they stand: rows of images, annotations reduced to what is used, names.
+
+The file is read entry by entry, so that a large one does not have to fit in memory as a whole.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from data_prep.box_values import Corners, corners, flag, id_key, number, shape_box
+from data_prep.json_stream import entries
+from vlrl.answers.span import canon
+
+_CROWD_KEYS = ("iscrowd", "is_crowd", "isCrowd", "ignore", "ignored", "difficult")
+_UNUSED = frozenset({"license", "flickr_url", "date_captured", "segmentation", "caption"})
+"""Keys of images that nothing reads."""
+_N_SHAPES = 200
+"""So many segmentations are compared with their boxes, to tell corners from x, y, width, height."""
+
+
+@dataclass(slots=True)
+class Instance:
+    """One annotation. `image` and `category` are joined by `id_key`; None: unreadable. `box`: as corners, None where neither
+    bbox nor segmentation could be read; `problem` then says why. `is_crowd`: None where the flag could not be read."""
+
+    name: str
+    image: str | None
+    category: str | None
+    box: Corners | None
+    is_crowd: bool | None
+    problem: str = ""
+
+
+@dataclass
+class Instances:
+    """An instances file. `images`: their rows, `annotations` by the key of their image, `names`: category key → name.
+    `supers`: category key → its supercategory. `is_xywh`: four bare numbers were read as x, y, width, height, though the user
+    did not say so."""
+
+    path: Path
+    images: list[dict[str, Any]] = field(default_factory=list)
+    annotations: list[Instance] = field(default_factory=list)
+    names: dict[str, str] = field(default_factory=dict)
+    supers: dict[str, str] = field(default_factory=dict)
+    is_xywh: bool = False
+
+
+def read_instances(path: Path, image_keys: Sequence[str] = ("id", "file_name"), bbox_format: str | None = None) -> Instances:
+    """An instances file; ends the program where one of its three lists, or a key that joins them, is missing. `image_keys`: the
+    keys that every image needs. `bbox_format`: "xywh", "xyxy" or None: xywh, refused where the file's areas or segmentations
+    say that its boxes are corners."""
+    content = Instances(path, is_xywh=bbox_format is None)
+    lists: set[str] = set()
+    form, keys = bbox_format or "xywh", dict[str, str]()
+    evidence = _Evidence()
+    for key, is_entry, value in entries(path):
+        if not is_entry:
+            lists |= {key} if value == [] else set()
+        elif key == "images":
+            content.images.append(_image_row(value, len(content.images), path, image_keys))
+        elif key == "categories":
+            _add_category(value, content)
+        elif key == "annotations":
+            if bbox_format is None and isinstance(value, dict):
+                evidence.add(value)
+            content.annotations.append(_instance(value, len(content.annotations), form, keys))
+    for needed in ("images", "annotations", "categories"):
+        if needed not in lists:
+            raise SystemExit(f"{path}: no list {needed!r}; this reads COCO instances files (images, annotations, categories)")
+    problem = evidence.problem()
+    if problem is not None:
+        raise SystemExit(f"{path}: {problem}")
+    return content
+
+
+def _image_row(row: Any, index: int, path: Path, needed: Sequence[str]) -> dict[str, Any]:
+    if not isinstance(row, dict) or any(not _usable(name, row.get(name)) for name in needed):
+        raise SystemExit(f"{path}: images[{index}] lacks {' or '.join(map(repr, needed))}: {str(row)[:200]}")
+    return {sys.intern(key): value for key, value in row.items() if key not in _UNUSED}
+
+
+def _usable(key: str, value: Any) -> bool:
+    return isinstance(value, str) and bool(value.strip()) if key in ("name", "file_name") else id_key(value) is not None
+
+
+def _add_category(row: Any, content: Instances) -> None:
+    index = len(content.names)
+    name = row.get("name") if isinstance(row, dict) else None
+    key = id_key(row["id"]) if isinstance(row, dict) and "id" in row else None
+    name = str(name) if isinstance(name, int) and not isinstance(name, bool) else name
+    if key is None or not isinstance(name, str) or not name.strip():
+        raise SystemExit(f"{content.path}: categories[{index}] lacks 'id' or 'name': {str(row)[:200]}")
+    if canon(content.names.setdefault(key, name)) != canon(name):
+        raise SystemExit(f"{content.path}: categories {content.names[key]!r} and {name!r} have one id, {key}; which is it?")
+    if isinstance(row.get("supercategory"), str):
+        content.supers[key] = row["supercategory"]
+
+
+def _instance(row: Any, index: int, form: str, keys: dict[str, str]) -> Instance:
+    """`keys`: ids seen before, so that equal ones are one object in memory."""
+    if not isinstance(row, dict):
+        return Instance(f"number {index}", None, None, None, False, f"an annotation is a JSON object, got {str(row)[:80]}")
+    image, category = id_key(row.get("image_id")), id_key(row.get("category_id"))
+    bbox = row.get("bbox")
+    box, problem = corners(bbox, form), ""
+    if box is None or (box[2] == box[0] and box[3] == box[1]):
+        box = _segmented(row, bbox) or box
+    if box is None:
+        problem = f"bbox {str(bbox)[:80]} is not [x, y, width, height], four finite numbers"
+        if row.get("segmentation"):
+            problem += f", and its segmentation cannot be read: {str(row['segmentation'])[:60]}"
+    flags = [flag(row[key]) for key in _CROWD_KEYS if key in row]
+    return Instance(
+        name=f"annotation {row.get('id', f'number {index}')}",
+        image=None if image is None else keys.setdefault(image, image),
+        category=None if category is None else keys.setdefault(category, category),
+        box=box,
+        is_crowd=None if None in flags else any(flags),
+        problem=problem,
+    )
+
+
+def _segmented(row: Mapping[str, Any], bbox: Any) -> Corners | None:
+    """The box of the segmentation, where there is no bbox that says something."""
+    if bbox and corners(bbox, "xywh") is None:
+        return None
+    shape = row.get("segmentation")
+    return shape_box(shape) if shape else None
+
+
+@dataclass
+class _Evidence:
+    """What areas and segmentations say about the form of the boxes."""
+
+    n: int = 0
+    n_xywh: int = 0
+    n_xyxy: int = 0
+    n_shapes: int = 0
+    first: str = ""
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        bbox = row.get("bbox")
+        if not isinstance(bbox, list) or len(bbox) != 4:
+            return
+        self.n += 1
+        area, shape = number(row.get("area")), row.get("segmentation")
+        if area is None and (not shape or self.n_shapes >= _N_SHAPES):
+            return
+        as_xywh, as_xyxy = corners(bbox, "xywh"), corners(bbox, "xyxy")
+        if as_xywh is None or as_xyxy is None:
+            return
+        shape_is = None
+        if shape and self.n_shapes < _N_SHAPES:
+            self.n_shapes += 1
+            shape_is = shape_box(shape)
+        fits = [_is_like(box, area, shape_is) for box in (as_xywh, as_xyxy)]
+        self.n_xywh += fits == [True, False]
+        if fits == [False, True]:
+            self.n_xyxy += 1
+            self.first = self.first or f"bbox {bbox}, area {row.get('area')}"
+
+    def problem(self) -> str | None:
+        if self.n_xyxy <= self.n_xywh or self.n_xyxy < 0.1 * self.n:
+            return None
+        return (
+            f"{self.n_xyxy} of {self.n} boxes are x1, y1, x2, y2 by their area or segmentation, {self.n_xywh} are x, y, width,"
+            f" height (first: {self.first}); pass --bbox_format xyxy, or --bbox_format xywh if the boxes are right"
+        )
+
+
+def _is_like(box: Corners, area: float | None, shape: Corners | None) -> bool:
+    """Whether a box has this area (to 1 %) or is the box of this shape (to 2 px)."""
+    width, height = box[2] - box[0], box[3] - box[1]
+    if width <= 0 or height <= 0:
+        return False
+    has_area = area is not None and area > 0 and abs(width * height - area) <= 0.01 * area
+    return has_area or (shape is not None and max(abs(a - b) for a, b in zip(box, shape, strict=True)) <= 2)
