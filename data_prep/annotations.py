@@ -1,0 +1,185 @@
+"""Annotations of images in any common format → detection samples.
+
+    python data_prep/annotations.py --root my_yolo_set --out train.jsonl --split train
+    python data_prep/annotations.py --root via_region_data.json --images photos --format via --label kudzu --out kudzu.jsonl
+
+`--format auto` says which format it found and by what; where several fit it lists them and stops. YOLO, CVAT, LabelMe, VIA,
+Label Studio, Supervisely, Create ML, VoTT, DOTA, KITTI, Open Images and tables (CSV) are read here, file by file; other
+formats by the library datumaro (extra `[data]`). COCO, LVIS and Pascal VOC have scripts of their own, which are named.
+
+Boxes, turned boxes, polygons, masks, circles, ellipses and cuboids become boxes. What is no box or cannot be read makes its
+category doubtful in that image: nothing is asked about it. How many annotations were read, converted and left out is printed
+by kind.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from data_prep.annotated import Annotated
+from data_prep.detection_set import add_options, check_options, write_detection
+from data_prep.formats import (
+    create_ml,
+    cvat,
+    datumaro_sets,
+    dota,
+    kitti,
+    label_studio,
+    labelme,
+    open_images,
+    supervisely,
+    table,
+    via,
+    vott,
+    yolo,
+)
+from data_prep.formats.gathering import Gathering, Options, Tree, note
+from data_prep.formats.scripts import own_scripts
+from data_prep.image_finding import split_of
+from data_prep.writing import Report, Target, program
+
+
+@dataclass(frozen=True)
+class Format:
+    """How a format is recognised (why the tree is one, or None) and read."""
+
+    recognise: Callable[[Tree], str | None]
+    read: Callable[[Tree, Gathering], None]
+
+
+FORMATS = {
+    "yolo": Format(yolo.recognise, yolo.read),
+    "cvat": Format(cvat.recognise, cvat.read),
+    "labelme": Format(labelme.recognise, labelme.read),
+    "via": Format(via.recognise, via.read),
+    "label_studio": Format(label_studio.recognise, label_studio.read),
+    "supervisely": Format(supervisely.recognise, supervisely.read),
+    "csv": Format(table.recognise, table.read),
+    "create_ml": Format(create_ml.recognise, create_ml.read),
+    "vott": Format(vott.recognise, vott.read),
+    "dota": Format(dota.recognise, dota.read),
+    "kitti": Format(kitti.recognise, kitti.read),
+    "open_images": Format(open_images.recognise, open_images.read),
+}
+BY_DATUMARO = "datumaro:"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Recognise, read, check, ask, write. Returns the exit code; the last line printed is the file written."""
+    args, target, options = _arguments(argv)
+    report = Report.of(args)
+    tree = Tree(args.root, args.images, options, report)
+    name, why = (args.format, "as asked") if args.format != "auto" else recognise(tree, args.root)
+    print(f"format     {name}: {why}")
+    gathering = Gathering(tree)
+    if name.startswith(BY_DATUMARO):
+        datumaro_sets.read(tree, gathering, name.removeprefix(BY_DATUMARO))
+    else:
+        FORMATS[name].read(tree, gathering)
+    for line in gathering.lines():
+        print(line)
+    annotated = of_split(gathering.images, args.split)
+    _say_what_is_left(gathering)
+    return write_detection(
+        annotated, gathering.names, args, target, report, dataset=args.dataset or args.root.resolve().stem, split=args.split
+    )
+
+
+def _arguments(argv: Sequence[str] | None) -> tuple[argparse.Namespace, Target, Options]:
+    parser = argparse.ArgumentParser(description="annotations in any common format -> detection samples (JSONL)")
+    parser.add_argument(
+        "--root", type=Path, required=True, help="folder of the set as its tool exports it, or one annotation file"
+    )
+    parser.add_argument(
+        "--format", default="auto", help=f"auto, {', '.join(FORMATS)}, or datumaro:NAME for a format of that library"
+    )
+    parser.add_argument("--images", type=Path, help="folder of the images, where it is not below --root")
+    parser.add_argument("--split", help="the part to write: train, val or test by folder, list or column (default: all)")
+    parser.add_argument(
+        "--names", type=Path, metavar="FILE", help="yolo: class names, one a line in their order, or a yaml file"
+    )
+    parser.add_argument("--label_key", metavar="KEY", help="via: the attribute of a region that holds its label")
+    parser.add_argument("--label", metavar="NAME", help="the label of objects that have none, for sets of one category")
+    parser.add_argument(
+        "--boxes",
+        choices=("xyxy", "xywh", "cxcywh"),
+        help="csv: what four numbers are: two corners, top left corner and size, or middle and size",
+    )
+    parser.add_argument("--encoding", default="utf-8-sig", help="of text files, such as gbk or cp1252 (default: UTF-8)")
+    add_options(parser)
+    args = parser.parse_args(argv)
+    if not args.root.exists():
+        parser.error(f"--root: no such file or folder {args.root}")
+    if args.images is not None and not args.images.is_dir():
+        parser.error(f"--images: no such folder {args.images}")
+    if args.names is not None and not args.names.is_file():
+        parser.error(f"--names: no such file {args.names}")
+    if args.format not in ("auto", *FORMATS) and not args.format.startswith(BY_DATUMARO):
+        parser.error(f"--format: no format {args.format!r}; there are auto, {', '.join(FORMATS)} and datumaro:NAME")
+    try:
+        "".encode(args.encoding)
+    except LookupError:
+        parser.error(f"--encoding: no encoding {args.encoding!r}")
+    target = check_options(args, parser)
+    return args, target, Options(args.label_key, args.label, args.names, args.boxes, args.encoding)
+
+
+def recognise(tree: Tree, root: Path) -> tuple[str, str]:
+    """The one format that fits the tree, and why. Ends the program (exit code 2) where none or several do."""
+    found = {name: why for name, one in FORMATS.items() if (why := one.recognise(tree)) is not None}
+    scripts = own_scripts(tree)
+    if len(found) == 1 and not scripts:
+        return next(iter(found.items()))
+    if not found and not scripts:
+        others = datumaro_sets.candidates(tree)
+        if len(others) == 1:
+            return f"{BY_DATUMARO}{others[0]}", "datumaro recognises it"
+        found = {f"{BY_DATUMARO}{name}": "datumaro recognises it" for name in others}
+    if not found and not scripts:
+        endings = Counter(PurePosixPath(name).suffix.lower() or "no suffix" for name in tree.files).most_common(6)
+        seen = ", ".join(f"{n} {ending}" for ending, n in endings) or "nothing"
+        hint = "" if datumaro_sets.available() else "; more formats with pip install -e '.[data]'"
+        _refuse(f"{root}: no format of annotations is recognised in {len(tree.files)} files ({seen}); --format names one{hint}")
+    lines = [f"  --format {name}    {why}" for name, why in found.items()] + [f"  {script}" for script in scripts]
+    what = "several formats fit; choose one" if len(lines) > 1 else "this format has a script of its own"
+    _refuse("\n".join([f"{root}: {what}:", *lines]))
+    raise AssertionError
+
+
+def _refuse(text: str) -> None:
+    print(text, file=sys.stderr)
+    raise SystemExit(2)
+
+
+def of_split(images: Sequence[Annotated], wanted: str | None) -> list[Annotated]:
+    """The images of a split; all of them (counted) without one."""
+    counts = Counter(one.split for one in images)
+    if wanted is not None:
+        chosen = [one for one in images if one.split and (split_of(one.split) or one.split) == (split_of(wanted) or wanted)]
+        if not chosen:
+            known = ", ".join(sorted(name for name in counts if name)) or "none"
+            raise SystemExit(f"--split {wanted}: no image is of this split; the splits are: {known}")
+        return chosen
+    if len([name for name in counts if name]) > 1:
+        shown = ", ".join(f"{n} {name or 'without a split'}" for name, n in counts.most_common())
+        note(f"images of several splits go into one file ({shown}); meta.split names each, and --split writes one")
+    return list(images)
+
+
+def _say_what_is_left(gathering: Gathering) -> None:
+    """Images that no annotation names."""
+    known = {one.path for one in gathering.images}
+    silent = sum(gathering.tree.images_root / name not in known for name in gathering.tree.images)
+    if silent:
+        note(f"{silent} images below {gathering.tree.images_root} are in no annotation and are left out")
+
+
+if __name__ == "__main__":
+    sys.exit(program(main))

@@ -1,0 +1,110 @@
+"""LabelMe's JSON (the program of that name by wkentaro, and what writes like it): one file per image, with `shapes`.
+
+Rectangles, polygons, circles and masks become boxes; shapes of one label and one `group_id` are parts of one object, as
+LabelMe's own converters take them. Points and lines are no boxes. A file with no shapes says that nothing is in its image.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import PurePosixPath
+from typing import Any
+
+from data_prep.formats.gathering import Gathering, OneImage, Tree, number, size_of, text_of
+from data_prep.formats.shapes import Corners, around, of_mask, of_two_corners, png_mask
+
+NO_BOXES = {"point": "point", "points": "point", "line": "line", "linestrip": "line"}
+SHAPES = ("rectangle", "polygon", "circle", "mask", "rotation", "oriented_rectangle", "quadrilateral")
+
+
+def recognise(tree: Tree) -> str | None:
+    """Why the tree is of this format, or None."""
+    files = _files(tree)
+    return f"{len(files)} JSON files with 'shapes' and 'imagePath'" if files else None
+
+
+def _files(tree: Tree) -> list[str]:
+    """Files whose beginning names LabelMe's keys; `imagePath` comes after the shapes, which may be long."""
+    return [name for name in tree.with_suffix(".json") if '"shapes"' in tree.head(name)]
+
+
+def read(tree: Tree, gathering: Gathering) -> None:
+    """Read all files of the tree."""
+    for name in _files(tree):
+        content = tree.json(name)
+        if content is None:
+            continue
+        one = gathering.image(str(tree.path(name)))
+        shapes = content.get("shapes") if isinstance(content, dict) else None
+        if not isinstance(shapes, list):
+            one.missing("no list 'shapes'; this is no file of LabelMe")
+            continue
+        for place, members in _objects(shapes):
+            _object(members, one, place)
+        stated = content.get("imagePath")
+        path = PurePosixPath(name)
+        size = size_of(content.get("imageWidth"), content.get("imageHeight"))
+        one.done(one.named(*_image_names(stated, path, tree)), size)
+
+
+def _image_names(stated: Any, file: PurePosixPath, tree: Tree) -> list[str]:
+    """`imagePath` is relative to the file of the JSON. Names that lead elsewhere are looked for by their last part."""
+    names = []
+    if isinstance(stated, str) and stated.strip():
+        posix = stated.strip().replace("\\", "/")
+        beside = os.path.normpath(str(file.parent / posix)).replace(os.sep, "/")
+        if not beside.startswith("..") and (tree.images_root / beside).is_file():
+            names.append(beside)
+        base = PurePosixPath(posix).name
+        beside = (file.parent / base).as_posix()
+        if (tree.images_root / beside).is_file():
+            names.append(beside)
+        names += [posix] if ".." not in posix.split("/") else [base]
+    return names
+
+
+def _objects(shapes: list[Any]) -> list[tuple[str, list[Mapping[str, Any]]]]:
+    """The shapes, those of one label and group together; with the place of the first."""
+    found: dict[Any, tuple[str, list[Mapping[str, Any]]]] = {}
+    for number_, shape in enumerate(shapes, start=1):
+        shape = shape if isinstance(shape, dict) else {}
+        group = shape.get("group_id")
+        key = number_ if group is None or _kind(shape) not in SHAPES else (text_of(shape.get("label")), str(group))
+        found.setdefault(key, (f"shape {number_}", []))[1].append(shape)
+    return list(found.values())
+
+
+def _kind(shape: Mapping[str, Any]) -> str:
+    return str(shape.get("shape_type") or "polygon")
+
+
+def _object(members: list[Mapping[str, Any]], one: OneImage, place: str) -> None:
+    kind, label = _kind(members[0]), members[0].get("label")
+    if kind in NO_BOXES:
+        one.no_box(NO_BOXES[kind], label, place)
+    elif kind in SHAPES:
+        name = "box" if kind == "rectangle" else kind if kind in ("polygon", "circle", "mask") else "rotated box"
+        one.box(name if len(members) == 1 else "group of shapes", label, lambda: _together(members), place)
+    else:
+        one.unreadable(kind, label, place, f"{label}: a shape {kind!r} is not known", "shapes that are not known")
+
+
+def _together(members: list[Mapping[str, Any]]) -> Corners:
+    boxes = [_corners(shape) for shape in members]
+    x1, y1, x2, y2 = zip(*boxes, strict=True)
+    return min(x1), min(y1), max(x2), max(y2)
+
+
+def _corners(shape: Mapping[str, Any]) -> Corners:
+    points = [(number(x), number(y)) for x, y in shape["points"]]
+    kind = _kind(shape)
+    if kind == "mask":
+        return of_mask(png_mask(shape["mask"], packed=False), *points[0])
+    if kind == "circle":
+        (cx, cy), (x, y) = points
+        radius = ((x - cx) ** 2 + (y - cy) ** 2) ** 0.5
+        return cx - radius, cy - radius, cx + radius, cy + radius
+    if kind == "rectangle" and len(points) == 2:
+        return of_two_corners(*points)
+    return around(points)

@@ -1,0 +1,57 @@
+"""VoTT's JSON export: assets with regions and tags.
+
+Only assets that were tagged (state 2) or visited (state 1) were looked at. An asset that VoTT cut from a video has a name of
+its own and is found by it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from data_prep.formats.gathering import Gathering, Tree, number, size_of, some, text_of
+from data_prep.formats.shapes import Corners, around
+
+
+def recognise(tree: Tree) -> str | None:
+    """Why the tree is of this format, or None."""
+    files = _files(tree)
+    return f"assets of VoTT in {some(files)}" if files else None
+
+
+def _files(tree: Tree) -> list[str]:
+    return [name for name in tree.with_suffix(".json") if '"assets"' in (head := tree.head(name)) and '"tags"' in head]
+
+
+def read(tree: Tree, gathering: Gathering) -> None:
+    """Read all exports."""
+    for file in _files(tree):
+        content = _dict(tree.json(file))
+        tags = content.get("tags")
+        gathering.declare([name for tag in tags or () if (name := text_of(_dict(tag).get("name")))])
+        for key, entry in _dict(content.get("assets")).items():
+            asset = _dict(_dict(entry).get("asset"))
+            one = gathering.image(f"{tree.path(file)}: asset {key} ({asset.get('name')})")
+            for place, region in enumerate(_dict(entry).get("regions") or [], start=1):
+                region = _dict(region)
+                for tag in region.get("tags") or [None]:
+                    one.box("box", tag, lambda it=region: _corners(it), f"region {place}")  # type: ignore[misc]
+            names = [str(value).removeprefix("file:") for value in (asset.get("path"), asset.get("name")) if value]
+            size = _dict(asset.get("size"))
+            one.done(
+                one.named(*names),
+                size_of(size.get("width"), size.get("height")),
+                searched=asset.get("state") in (1, 2, "1", "2"),
+            )
+
+
+def _dict(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _corners(region: Mapping[str, Any]) -> Corners:
+    box = region.get("boundingBox")
+    if not isinstance(box, dict):
+        return around([(number(point["x"]), number(point["y"])) for point in region["points"]])
+    left, top, width, height = (number(box[key]) for key in ("left", "top", "width", "height"))
+    return left, top, left + width, top + height
