@@ -194,3 +194,9 @@ def from_original_px(
         return tuple(round(v, 4) for v in values)
     rounded = tuple(round(v) for v in values)
     return tuple(min(max(v, 0), 1000) for v in rounded) if coords == "norm1000" else rounded
+
+
+def tidy(value_px: float) -> float:
+    """To 4 decimals, whole numbers as int."""
+    rounded = round(value_px, 4)
+    return int(rounded) if rounded == int(rounded) else rounded

@@ -39,7 +39,7 @@ N_FILES = 64
 N_SHARDS = 4096
 """Shards whose offsets a process keeps, 24 bytes a member."""
 _ROWS_A_READ = 16
-_MIN_BASE64 = 64
+MIN_BASE64 = 64
 """Characters of the shortest text that is taken for an image in base64: a path of as many has a dot in it."""
 
 _T = TypeVar("_T")
@@ -230,7 +230,7 @@ def _bytes_of(value: Any, folder: Path) -> bytes:
     if not isinstance(value, str) or not value:
         raise ValueError(f"its cell holds no image, but {value!r:.60}")
     encoded = value.partition(",")[2] if value.startswith("data:") else value
-    if value.startswith("data:") or (len(value) >= _MIN_BASE64 and "." not in value):
+    if value.startswith("data:") or (len(value) >= MIN_BASE64 and "." not in value):
         try:
             return base64.b64decode(encoded, validate=True)
         except binascii.Error as error:

@@ -9,34 +9,17 @@ from __future__ import annotations
 import ast
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from data_prep.fitting import tidy
-from data_prep.rows import BadRow
 from vlrl.answers.boxes import ParsedBoxes, parse_boxes
 from vlrl.answers.choices import choice_letter
-from vlrl.answers.geometry import to_original_px
+from vlrl.answers.geometry import tidy, to_original_px
 from vlrl.answers.span import ANSWER, END_ANSWER, answer_span, canon
 from vlrl.answers.text import number
 from vlrl.answers.yes_no import yes_or_no
+from vlrl.data.row_source import BadRow, Source
 from vlrl.schema import Box, Sample, box_problem
-
-
-@dataclass(frozen=True)
-class Source:
-    """A row and its images. `sizes_wh`: the size of each image in pixels, EXIF rotation applied. `coords`: the coordinate
-    convention of its boxes. `clipped`: called with a message for a box that was cut at the edge of its image."""
-
-    row: Mapping[str, Any]
-    sample_id: str
-    images: tuple[str, ...]
-    sizes_wh: tuple[tuple[int, int], ...]
-    meta: Mapping[str, Any]
-    coords: str
-    reward_method: str | None
-    clipped: Callable[[str], None]
 
 
 DETECTION_METHODS = {
@@ -78,21 +61,21 @@ def vlm_r1(source: Source) -> Sample:
         raise BadRow(f"unknown accu_reward_method {method!r}; known: {', '.join(METHODS)}")
     if isinstance(reference, str):
         reference = reference.replace(ANSWER, "").replace(END_ANSWER, "").strip()
-    requested = _listed_categories(problem)
+    requested = listed_categories(problem)
     boxes = None
     # corner pairs and boxes inside prose are not answers of this data set; they could be points or intervals
     if method not in TEXT_METHODS and (
         not isinstance(reference, str) or reference.startswith(("[", "{", "```")) or _says_none(reference)
     ):
-        boxes = _boxes_in(reference, none_is_empty=method in DETECTION_METHODS or requested is not None)
+        boxes = boxes_in(reference, none_is_empty=method in DETECTION_METHODS or requested is not None)
     if boxes is None and method in DETECTION_METHODS:
         raise BadRow(f"{method} needs a list of boxes, got {str(reference)[:120]!r}")
     if boxes is not None and (method in DETECTION_METHODS or requested is not None or _is_labelled(boxes)):
         rewards = (DETECTION_METHODS[method], FORMAT) if method in DETECTION_METHODS else ()
-        return _detection(source, requested or list(dict.fromkeys(box.label for box in boxes if box.label)), boxes, rewards)
+        return detection_of(source, requested or list(dict.fromkeys(box.label for box in boxes if box.label)), boxes, rewards)
     if boxes is not None:
         expression = source.row.get("normal_caption") or _after(_REGION, problem) or question_text(problem)
-        return _grounding(source, expression, boxes)
+        return grounding_of(source, expression, boxes)
     return _qa(source, problem, reference, method)
 
 
@@ -146,15 +129,15 @@ def visual_rft(source: Source) -> Sample:
     if not span.text:
         raise BadRow(f"no answer in the solution {reference[:120]!r}: {span.why or 'it is empty'}")
     category = _after(_CATEGORY, problem)
-    boxes = _boxes_in(span.text, none_is_empty=category is not None)
+    boxes = boxes_in(span.text, none_is_empty=category is not None)
     if category is not None:
         if boxes is None:
             raise BadRow(f"no boxes in the solution {reference[:120]!r}")
-        return _detection(source, [category], boxes, ())
+        return detection_of(source, [category], boxes, ())
     if boxes is not None and "Position" in span.text:
         raise BadRow(f"the problem names no category ('belonging to the category ...'): {problem[:120]!r}")
     if boxes is not None:
-        return _grounding(source, question_text(_after(_INSTRUCTION, problem) or problem), boxes)
+        return grounding_of(source, question_text(_after(_INSTRUCTION, problem) or problem), boxes)
     return Sample(source.sample_id, "classification", question_text(problem), span.text, source.images, meta=source.meta)
 
 
@@ -204,7 +187,7 @@ def vision_r1(source: Source) -> Sample:
             if problem_of_box is not None:
                 raise BadRow(problem_of_box)
             boxes.append(Box(corners[0] * x, corners[1] * y, corners[2] * x, corners[3] * y, item[0].strip()))
-    return _detection(source, requested or list(dict.fromkeys(box.label or "" for box in boxes)), boxes, ())
+    return detection_of(source, requested or list(dict.fromkeys(box.label or "" for box in boxes)), boxes, ())
 
 
 def _json_cell(value: Any, name: str) -> Any:
@@ -214,7 +197,7 @@ def _json_cell(value: Any, name: str) -> Any:
         raise BadRow(f"{name} is not JSON: {value[:120]!r}") from error
 
 
-def _boxes_in(reference: Any, none_is_empty: bool) -> list[Box] | None:
+def boxes_in(reference: Any, none_is_empty: bool) -> list[Box] | None:
     """The boxes in an answer; None where it is not an answer of boxes. `none_is_empty`: "None" is an empty list of boxes."""
     if isinstance(reference, list):
         if not (len(reference) == 4 and all(isinstance(value, int | float) for value in reference)) and not any(
@@ -236,7 +219,7 @@ def _is_labelled(boxes: Sequence[Box]) -> bool:
     return len(boxes) != 1 or boxes[0].label is not None
 
 
-def _detection(source: Source, requested: Sequence[str], boxes: Sequence[Box], rewards: tuple[str, ...]) -> Sample:
+def detection_of(source: Source, requested: Sequence[str], boxes: Sequence[Box], rewards: tuple[str, ...]) -> Sample:
     if not source.sizes_wh:
         raise BadRow("boxes need an image")
     if not requested:
@@ -251,17 +234,17 @@ def _detection(source: Source, requested: Sequence[str], boxes: Sequence[Box], r
         if label is None:
             raise BadRow(f"label {box.label!r} is not among the requested categories {', '.join(requested)}"[:300])
         items.append({"bbox_2d": _in_image(box, source), "label": label})
-    meta = {**source.meta, "categories": requested, "image_size": list(source.sizes_wh[0])}
+    meta = {**source.meta, "categories": requested, "image_size": list(source.sizes_wh[source.image_index])}
     meta |= {"rewards": list(rewards)} if rewards else {}
     return Sample(source.sample_id, "detection", ", ".join(requested), items, source.images, meta=meta)
 
 
-def _grounding(source: Source, expression: str, boxes: Sequence[Box]) -> Sample:
+def grounding_of(source: Source, expression: str, boxes: Sequence[Box]) -> Sample:
     if len(boxes) != 1:
         raise BadRow(f"{len(boxes)} boxes without labels; grounding has one, detection needs labels")
     if not source.sizes_wh:
         raise BadRow("boxes need an image")
-    meta = {**source.meta, "image_size": list(source.sizes_wh[0])}
+    meta = {**source.meta, "image_size": list(source.sizes_wh[source.image_index])}
     answer = {"bbox_2d": _in_image(boxes[0], source)}
     return Sample(source.sample_id, "grounding", expression.strip().removesuffix("."), answer, source.images, meta=meta)
 
@@ -269,7 +252,9 @@ def _grounding(source: Source, expression: str, boxes: Sequence[Box]) -> Sample:
 def _in_image(box: Box, source: Source) -> list[float]:
     """The box in original pixels, cut at the edge of the image; `source.clipped` is called where it was more than 1 px
     outside."""
-    width, height = source.sizes_wh[0]
+    width, height = source.sizes_wh[source.image_index]
+    if source.coords == "px":
+        source.units.see(box.xyxy, (width, height))
     corners = to_original_px(box.xyxy, source.coords, (width, height))
     problem = box_problem(corners, (width, height))
     x1, y1, x2, y2 = max(corners[0], 0), max(corners[1], 0), min(corners[2], width), min(corners[3], height)
@@ -300,7 +285,7 @@ def question_text(problem: str) -> str:
     return text
 
 
-def _listed_categories(problem: str) -> list[str] | None:
+def listed_categories(problem: str) -> list[str] | None:
     """The Python list of names in VLM-R1's detection question; None where there is none."""
     found = _DETECT_LIST.search(problem)
     if found is None:

@@ -1,0 +1,323 @@
+"""Rows as other projects have them → samples: LLaMA-Factory, ShareGPT, LLaVA, ms-swift, TRL, EasyR1, verl, R1-V, VLM-R1, image
+sets of Hugging Face, ScienceQA and other columns of question and answer.
+
+Training, `bench run`, `bench check` and the converters of `data_prep/` read them here, so all say the same of a row. A row that
+cannot be used is left out and counted; more than a few, and the set is refused. Not here: which words of a row are the question
+(`vlrl.data.row_questions`), opening the file (`vlrl.data.tables`).
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from vlrl.data.images import ImageError
+from vlrl.data.row_families import (
+    ANSWER_COLUMNS,
+    QUESTION_COLUMNS,
+    Cells,
+    choice_rows,
+    conversations_rows,
+    decoded,
+    first_text,
+    images_of,
+    mapped_rows,
+    messages_rows,
+    prompt_rows,
+    question_rows,
+    verl_rows,
+)
+from vlrl.data.row_labels import LABEL_COLUMNS, Names, box_order, label_rows, object_rows
+from vlrl.data.row_questions import MAX_ANSWER_CHARS, Asked, sample_of
+from vlrl.data.row_source import FEW, BadRow, LeftOut, Sizes, Source, Units
+from vlrl.data.sample_files import missing
+from vlrl.data.tables import IMAGE_COLUMNS, Table, is_encoded
+from vlrl.schema import PACKED, Sample, SampleError, file_of, in_file
+
+N_EXAMPLES = 3
+"""Bad rows that a refusal shows."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """A form of rows. `fits`: whether a row has it. `read`: its questions."""
+
+    about: str
+    fits: Callable[[Cells], bool]
+    read: Callable[[Cells, Reading], list[Asked]]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How the rows of a file are read, where they do not say so themselves.
+
+    `family`: a name in `FAMILIES`; "": by the columns. `coords`: the unit of boxes in texts (None: pixels, if they look so).
+    `order`: how `objects` write boxes (`vlrl.data.row_labels.BOX_ORDERS`). `names`: the names behind numbers, by column or
+    "*". `columns`: our names of columns → the file's. `method`: of VLM-R1's `accu_reward_method`, for rows without one.
+    `place`: makes a path of an image that is inside a row (bytes, or base64), given its place; None: such rows are refused.
+    """
+
+    family: str = ""
+    coords: str | None = None
+    order: str | None = None
+    names: Names = field(default_factory=dict)
+    columns: Mapping[str, str] = field(default_factory=dict)
+    method: str | None = None
+    place: Callable[[str | bytes, str], str] | None = None
+    dataset: str | None = None
+
+
+class InsideRow(SampleError):
+    """A file that holds images inside its rows, in a form that only the converter reads."""
+
+
+def _has(row: Cells, *columns: str) -> bool:
+    return any(row.get(key) not in (None, "", []) for key in columns)
+
+
+def _is_list(row: Cells, column: str) -> bool:
+    return isinstance(decoded(row.get(column)), list)
+
+
+FAMILIES: dict[str, Family] = {
+    "verl": Family(
+        "verl's Parquet: prompt, reward_model",
+        lambda row: _has(row, "reward_model") and _has(row, "prompt"),
+        lambda row, _: verl_rows(row),
+    ),
+    "messages": Family(
+        "LLaMA-Factory, ms-swift (objects), OpenAI: messages, images",
+        lambda row: _is_list(row, "messages"),
+        lambda row, _: messages_rows(row),
+    ),
+    "conversations": Family(
+        "ShareGPT, LLaVA, VLM-R1: conversations, image",
+        lambda row: _is_list(row, "conversations") or _is_list(row, "conversation"),
+        lambda row, _: conversations_rows(row),
+    ),
+    "prompt": Family(
+        "TRL: prompt as messages, completion or solution",
+        lambda row: _is_list(row, "prompt"),
+        lambda row, _: prompt_rows(row),
+    ),
+    "bbox": Family(
+        "a question and one box: question, bbox (by --map)",
+        lambda row: _has(row, "question") and _has(row, "bbox"),
+        lambda row, _: mapped_rows(row),
+    ),
+    "choices": Family(
+        "ScienceQA, MMMU: question, choices or options (or A, B, C ...), answer",
+        lambda row: _has(row, *QUESTION_COLUMNS) and (_has(row, "choices", "options") or (_has(row, "A") and _has(row, "B"))),
+        lambda row, _: choice_rows(row),
+    ),
+    "objects": Family(
+        "image sets of Hugging Face: image, objects with bbox and category",
+        lambda row: _has(row, *IMAGE_COLUMNS) and isinstance(decoded(row.get("objects")), dict | list),
+        lambda row, reading: object_rows(row, reading.names, reading.order or "xyxy"),
+    ),
+    "question": Family(
+        "EasyR1, R1-V, Alpaca: problem or question, answer or solution, image",
+        lambda row: _has(row, *QUESTION_COLUMNS) and _has(row, *ANSWER_COLUMNS),
+        lambda row, _: question_rows(row),
+    ),
+    "label": Family(
+        "image sets of Hugging Face: image, label",
+        lambda row: _has(row, *IMAGE_COLUMNS) and any(row.get(key) is not None for key in LABEL_COLUMNS),
+        lambda row, reading: label_rows(row, reading.names),
+    ),
+}
+"""Forms of rows, the surest first."""
+
+
+def family_of(row: Cells) -> str | None:
+    """The form of a row, or None."""
+    return next((name for name, family in FAMILIES.items() if family.fits(row)), None)
+
+
+@dataclass
+class Found:
+    """What was seen while the rows of a file were read."""
+
+    n_rows: int = 0
+    n_bad: int = 0
+    n_clipped: int = 0
+    n_long: int = 0
+    n_system: int = 0
+    families: Counter[str] = field(default_factory=Counter)
+    left_out: Counter[str] = field(default_factory=Counter)
+    bad: list[str] = field(default_factory=list)
+
+    def note_bad(self, where: str, problem: str) -> None:
+        self.n_bad += 1
+        if len(self.bad) < N_EXAMPLES:
+            self.bad.append(f"{where}: {problem}")
+
+    def notes(self) -> list[str]:
+        """What a person should know of a set that is used, in a few lines."""
+        lines = []
+        if self.n_bad:
+            lines.append(f"{self.n_bad:,} of {self.n_rows:,} rows cannot be used and are left out; the first: {'; '.join(self.bad)}")
+        lines += [f"{n:,} left out: {kind}" for kind, n in self.left_out.most_common()]
+        if self.n_clipped:
+            lines.append(f"{self.n_clipped:,} boxes were cut at the edge of their image")
+        if self.n_long:
+            lines.append(
+                f"{self.n_long:,} answers have more than {MAX_ANSWER_CHARS} characters: few completions repeat so long a text word"
+                " for word (--rewards llm_judge or fuzzy_match grades them)"
+            )
+        if self.n_system:
+            lines.append(f"{self.n_system:,} rows bring a system message, which is left out (--system_prompt sets one for all)")
+        return lines
+
+
+def foreign_samples(
+    table: Table, reading: Reading, image_root: Path | None, found: Found, on_bad: Callable[[str, str], None]
+) -> Iterator[Sample]:
+    """The samples of a file's rows, their ids made unique. Bad rows go to `on_bad` with their place. Raises SampleError where
+    the whole set cannot be read: no known form, boxes in another unit, images inside rows."""
+    root = image_root if image_root is not None else table.folder
+    units, ids = Units(stated=reading.coords is not None), _Ids()
+    family = reading.family
+    dataset = reading.dataset or table.name
+    reading = replace(reading, names={**table.class_names, **reading.names})
+    for where, row in table.read(on_bad):
+        found.n_rows += 1
+        if reading.columns:
+            row = renamed(row, reading.columns, where)
+        if not reading.family and not (family and FAMILIES[family].fits(row)):
+            family = family_of(row) or ""
+        if not family:
+            if found.n_rows == 1:
+                raise SampleError(f"{where}: its rows are in no known form (columns: {', '.join(map(str, row))})")
+            on_bad(where, f"it is in no known form (columns: {', '.join(map(str, row))})")
+            continue
+        if family == "objects" and reading.order is None:
+            reading = replace(reading, order=_order_of(table, root, on_bad))
+        found.families[family] += 1
+        found.n_system += _brings_system(row)
+        try:
+            asked = FAMILIES[family].read(row, reading)
+        except LeftOut as reason:
+            found.left_out[reason.kind] += 1
+            continue
+        except BadRow as problem:
+            on_bad(where, str(problem))
+            continue
+        for one in asked:
+            try:
+                images = tuple(_path(cell, root, reading, where) for cell in one.images)
+                source = _source(one, row, images, where, dataset, reading, units, found)
+                sample = sample_of(one, source)
+            except LeftOut as reason:
+                found.left_out[reason.kind] += 1
+            except BadRow as problem:
+                on_bad(where, str(problem))
+            else:
+                found.n_long += isinstance(sample.answer, str) and len(sample.answer) > MAX_ANSWER_CHARS
+                yield replace(sample, id=ids.unique(sample.id))
+    units.check(table.name)
+
+
+def _source(
+    one: Asked, row: Cells, images: tuple[str, ...], where: str, dataset: str, reading: Reading, units: Units, found: Found
+) -> Source:
+    stated = next((row[key] for key in ("id", "question_id", "uid", "qid") if isinstance(row.get(key), str | int)), None)
+    source_id = str(stated if stated not in (None, "") else where.rpartition(":")[2].rpartition(" ")[2])
+    turn = f"-turn{one.turn}" if one.turn else ""
+
+    def clipped(_problem: str) -> None:
+        found.n_clipped += 1
+
+    meta = {"dataset": dataset, "source_id": source_id} | ({"turn": one.turn} if one.turn else {})
+    name, sizes = f"{dataset}-{source_id}{turn}", Sizes(images)
+    return Source(row, name, images, sizes, meta, reading.coords or "px", reading.method, clipped, units=units)
+
+
+def _order_of(table: Table, root: Path, on_bad: Callable[[str, str], None]) -> str:
+    """How the `objects` of a set write boxes; all rows are read for it once. Raises UnitError."""
+
+    def sized() -> Iterator[tuple[Cells, tuple[int, int] | None]]:
+        for _, row in table.read(on_bad):
+            width, height = row.get("width"), row.get("height")
+            if isinstance(width, int) and isinstance(height, int):
+                yield row, (width, height)
+                continue
+            cells = images_of(row)
+            try:
+                yield row, Sizes((_path(cells[0], root, Reading(), ""),))[0] if cells else None
+            except (ImageError, BadRow, SampleError):
+                continue
+
+    return box_order(sized(), table.name)
+
+
+def _path(cell: Any, root: Path, reading: Reading, where: str) -> str:
+    """The path or address of an image, which is there. Raises BadRow; InsideRow for one that is inside the row."""
+    if isinstance(cell, dict):
+        cell = cell.get("bytes") or cell.get("path") or cell.get("url")
+    if isinstance(cell, bytes) or (isinstance(cell, str) and not cell.startswith(PACKED) and is_encoded(cell)):
+        if reading.place is None:
+            raise InsideRow(f"{where}: its images are inside the rows")
+        return reading.place(cell, where)
+    if not isinstance(cell, str) or not cell:
+        raise BadRow(f"an image is a path, got {str(cell)[:60]!r}")
+    if cell.startswith(("http://", "https://")):
+        raise BadRow(f"its image is on the web: {cell[:100]}; download it first")
+    cell = cell.removeprefix("file://")
+    file = file_of(cell)
+    path = cell if file is None else in_file(cell, os.path.join(root, file))
+    if problem := missing(path):
+        raise BadRow(f"{problem}; paths are relative to {root} (--image_root changes that)")
+    return path
+
+
+def renamed(row: Cells, columns: Mapping[str, str], where: str) -> dict[str, Any]:
+    """A row with our names of columns, and its own beside them where they do not collide; a dot goes into an object,
+    `extra_info.answer`. Raises SampleError where a column is not there."""
+    found: dict[str, Any] = {}
+    for ours, theirs in columns.items():
+        value: Any = row
+        if theirs in row:
+            value = row[theirs]
+        else:
+            for part in theirs.split("."):
+                value = decoded(value)
+                if not isinstance(value, Mapping) or part not in value:
+                    raise SampleError(f"{where}: there is no column {theirs!r} (columns: {', '.join(map(str, row))})")
+                value = value[part]
+        found[ours] = value
+    return found | ({"id": row["id"]} if "id" in row and "id" not in found else {})
+
+
+def _brings_system(row: Cells) -> bool:
+    if first_text(row, ("system",)) is not None:
+        return True
+    for column in ("messages", "conversations", "prompt"):
+        turns = row.get(column)
+        if isinstance(turns, list) and turns and isinstance(turns[0], dict):
+            return turns[0].get("role", turns[0].get("from")) == "system"
+    return False
+
+
+class _Ids:
+    """Makes ids unique: one that is taken gets a number."""
+
+    def __init__(self) -> None:
+        self._taken: Counter[str] = Counter()
+
+    def unique(self, wanted: str) -> str:
+        found = wanted
+        while found in self._taken:
+            self._taken[wanted] += 1
+            found = f"{wanted}-{self._taken[wanted]}"
+        self._taken[found] = 1
+        return found
+
+
+def too_many_bad(found: Found) -> bool:
+    """Whether more rows cannot be used than a few."""
+    return found.n_bad > FEW * max(found.n_rows, 1)

@@ -1,0 +1,302 @@
+"""Rows of files as dictionaries, each with its place for reports: JSONL, JSON, CSV, Parquet and saved data sets.
+
+Images inside a Parquet file are not read: their cell becomes an address (`vlrl.data.packed_images`), or a list of these. In a
+folder saved by `datasets` such a cell is `{"bytes": ..., "path": ...}`. Not here: what a row means (`vlrl.data.foreign_rows`).
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from vlrl.data.packed_images import MIN_BASE64, parquet_address
+from vlrl.schema import SampleError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+FILES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
+MARKS_OF_A_SAVED_SET = ("state.json", "dataset_dict.json", "dataset_info.json")
+IMAGE_COLUMNS = ("image", "images", "image_path", "image_paths", "image_file", "img", "img_path", "jpg", "png", "picture")
+"""Names of columns that hold images."""
+_BATCH = 256
+"""Rows of a Parquet file in memory at a time."""
+_MAX_CELL_CHARS = 1 << 28
+"""Longest cell of a CSV file; Python's own bound is smaller than an image in base64."""
+
+Row = tuple[str, dict[str, Any]]
+"""The place of a row, for reports, and its values by column."""
+OnBad = Callable[[str, str], None]
+"""Called with the place and the problem of a row that cannot be read and is left out."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows that can be read more than once.
+
+    `name`: short, for ids. `folder`: where relative paths start, unless the user names another folder. `read(on_bad)`: the
+    rows; unreadable ones are left out and reported. `class_names`: column (of a nested one `objects.category`) -> the names
+    behind its whole numbers, as Hugging Face data sets state them.
+    """
+
+    name: str
+    folder: Path
+    read: Callable[[OnBad], Iterator[Row]]
+    class_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+def open_table(path: Path, split: str | None = None) -> Table:
+    """The rows of a local file, of a folder with Parquet files or of a folder saved by `datasets`.
+
+    `split`: which part of a folder to read; None: the only one, or train. Raises SampleError where no rows are found.
+    """
+    if path.is_file():
+        if path.suffix.lower() not in FILES:
+            raise SampleError(f"{path}: unknown kind of file; rows are read from {', '.join(FILES)}")
+        return _file_table(path)
+    if not path.is_dir():
+        raise SampleError(f"{path}: no such file or folder")
+    if any((path / mark).is_file() for mark in MARKS_OF_A_SAVED_SET):
+        return _saved_table(path, split)
+    parts = sorted(path.rglob("*.parquet"))
+    if split is None and any(_is_of_split(part, path, "train") for part in parts):
+        split = "train"
+    if split is not None:
+        parts = [part for part in parts if _is_of_split(part, path, split)]
+    if not parts:
+        raise SampleError(f"{path}: neither saved by `datasets` nor with Parquet files{f' of split {split}' if split else ''}")
+    names = class_names_of(_opened_parquet(parts[0]).schema_arrow)
+    return Table(path.resolve().name, path, lambda on_bad: (row for part in parts for row in _parquet_rows(part, on_bad)), names)
+
+
+def _is_of_split(part: Path, root: Path, split: str) -> bool:
+    return part.name.startswith((f"{split}-", f"{split}.")) or split in part.relative_to(root).parts[:-1]
+
+
+def _file_table(path: Path) -> Table:
+    suffix = path.suffix.lower()
+    readers = {".jsonl": _jsonl_rows, ".ndjson": _jsonl_rows, ".json": _json_rows, ".csv": _csv_rows, ".tsv": _csv_rows}
+    reader = readers.get(suffix, _parquet_rows)
+    names = class_names_of(_opened_parquet(path).schema_arrow) if suffix == ".parquet" else {}
+    return Table(path.stem, path.parent, lambda on_bad: reader(path, on_bad), names)
+
+
+def _saved_table(path: Path, split: str | None) -> Table:
+    import datasets
+
+    try:
+        return table_of(datasets.load_from_disk(str(path)), path.name, path, split)
+    except (OSError, ValueError) as error:
+        if isinstance(error, SampleError):
+            raise
+        raise SampleError(f"{path}: cannot be read as a data set saved by `datasets`: {error}") from error
+
+
+def table_of(loaded: Any, name: str, folder: Path, split: str | None) -> Table:
+    """The rows of a data set that `datasets` has loaded. Raises SampleError for a split that it does not have."""
+    import datasets
+
+    if isinstance(loaded, datasets.DatasetDict):
+        if split is None:
+            split = next(iter(loaded)) if len(loaded) == 1 else "train"
+        if split not in loaded:
+            raise SampleError(f"{name}: no split {split!r}; it has {', '.join(loaded)} (--split chooses)")
+        loaded = loaded[split]
+    names = class_names_of(loaded.features.arrow_schema)
+    for column, kind in loaded.features.items():
+        if isinstance(kind, datasets.Image):
+            loaded = loaded.cast_column(column, datasets.Image(decode=False))
+        elif isinstance(kind, datasets.List) and isinstance(kind.feature, datasets.Image):
+            loaded = loaded.cast_column(column, datasets.List(datasets.Image(decode=False)))
+    return Table(name, folder, lambda _on_bad: ((f"{name}: row {n}", row) for n, row in enumerate(loaded, start=1)), names)
+
+
+def class_names_of(schema: pa.Schema) -> dict[str, tuple[str, ...]]:
+    """The names behind whole numbers, from what `datasets` writes into a schema."""
+    try:
+        stated = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
+    except (ValueError, KeyError, TypeError):
+        return {}
+    found: dict[str, tuple[str, ...]] = {}
+
+    def look(value: Any, column: str) -> None:
+        if isinstance(value, list):
+            for one in value:
+                look(one, column)
+        elif isinstance(value, dict):
+            if value.get("_type") == "ClassLabel" and isinstance(value.get("names"), list):
+                found[column] = tuple(map(str, value["names"]))
+                return
+            for key, one in value.items():
+                look(one, column if key in ("feature", "_type") else f"{column}.{key}".lstrip("."))
+
+    look(stated, "")
+    return found
+
+
+# ---- text files
+
+
+def _jsonl_rows(path: Path, on_bad: OnBad) -> Iterator[Row]:
+    with path.open("rb") as lines:
+        for number, raw in enumerate(lines, start=1):
+            if not raw.strip():
+                continue
+            where = f"{path}:{number}"
+            try:
+                row = json.loads(raw.decode("utf-8-sig" if number == 1 else "utf-8"), parse_constant=_not_a_number)
+            except (ValueError, RecursionError) as error:
+                on_bad(where, f"not a line of UTF-8 JSON: {error}")
+                continue
+            if isinstance(row, dict):
+                yield where, row
+            else:
+                on_bad(where, f"a row is a JSON object, got {str(row)[:80]}")
+
+
+def _json_rows(path: Path, on_bad: OnBad) -> Iterator[Row]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"), parse_constant=_not_a_number)
+    except (ValueError, RecursionError) as error:
+        raise SampleError(f"{path}: not JSON: {error} (one object a line is called .jsonl)") from error
+    if isinstance(content, dict) and len(content) == 1 and isinstance(next(iter(content.values())), list):
+        content = next(iter(content.values()))  # {"data": [...]}
+    if not isinstance(content, list):
+        raise SampleError(f"{path}: holds a JSON {type(content).__name__}; rows are a list of objects")
+    for number, row in enumerate(content, start=1):
+        if isinstance(row, dict):
+            yield f"{path}: row {number}", row
+        else:
+            on_bad(f"{path}: row {number}", f"a row is a JSON object, got {str(row)[:80]}")
+
+
+def _csv_rows(path: Path, on_bad: OnBad) -> Iterator[Row]:
+    """Cells as text, empty ones left out."""
+    csv.field_size_limit(_MAX_CELL_CHARS)
+    with path.open(encoding="utf-8-sig", newline="") as lines:
+        reader = csv.DictReader(lines, delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
+        try:
+            for row in reader:
+                where = f"{path}:{reader.line_num}"
+                if None in row:
+                    on_bad(where, f"more cells than the {len(reader.fieldnames or ())} columns of the first line")
+                else:
+                    yield where, {name: cell for name, cell in row.items() if cell is not None and cell.strip()}
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise SampleError(f"{path}: not a CSV file in UTF-8, behind line {reader.line_num}: {error}") from error
+
+
+def _not_a_number(word: str) -> NoReturn:
+    raise ValueError(f"{word} is not a JSON number")
+
+
+# ---- Parquet
+
+
+def _opened_parquet(path: Path) -> pq.ParquetFile:
+    """Raises SampleError."""
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        return pyarrow.parquet.ParquetFile(path)
+    except (pyarrow.ArrowException, OSError) as error:
+        raise SampleError(f"{path}: not a Parquet file: {error}") from error
+
+
+@dataclass(frozen=True)
+class _ImageColumn:
+    """A column of images. `is_list`: several a row. `holds`: "all" cells hold bytes, "none" does, or "some" do."""
+
+    name: str
+    is_list: bool
+    is_plain: bool
+    holds: str
+
+
+def _parquet_rows(path: Path, on_bad: OnBad) -> Iterator[Row]:
+    import pyarrow
+
+    file = _opened_parquet(path)
+    images = {column.name: column for column in _image_columns(file)}
+    leaves = [file.schema.column(i).path for i in range(len(file.schema))]
+    texts = [one.name for one in file.schema_arrow if one.name in IMAGE_COLUMNS and one.name not in images]
+    unread = {f"{name}.bytes" for name, column in images.items() if column.holds == "all" and not column.is_plain}
+    wanted = [leaf for leaf in leaves if leaf.replace(".list.element", "").replace(".list.item", "") not in unread]
+    number = 0
+    try:
+        for batch in file.iter_batches(batch_size=_BATCH, columns=wanted, use_threads=False):
+            for row in batch.to_pylist():
+                for name, column in images.items():
+                    if name in row:
+                        row[name] = _addresses(row[name], column, path, number)
+                for name in texts:
+                    row[name] = _encoded_addresses(row.get(name), name, path, number)
+                number += 1
+                yield f"{path}: row {number}", row
+    except (pyarrow.ArrowException, OSError) as error:
+        raise SampleError(f"{path}: cannot be read behind row {number}: {error}") from error
+
+
+def _image_columns(file: pq.ParquetFile) -> list[_ImageColumn]:
+    import pyarrow as pa
+
+    found = []
+    for one in file.schema_arrow:
+        is_list = pa.types.is_list(one.type) or pa.types.is_large_list(one.type)
+        kind = one.type.value_type if is_list else one.type
+        is_plain = pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+        if is_plain or (pa.types.is_struct(kind) and {field.name for field in kind} == {"bytes", "path"}):
+            found.append(_ImageColumn(one.name, is_list, is_plain, _holds(file, one.name)))
+    return found
+
+
+def _holds(file: pq.ParquetFile, column: str) -> str:
+    """Which cells of a column hold an image themselves, from the file's statistics: all, none, or some."""
+    metadata, nulls, n_values = file.metadata, 0, 0
+    for i in range(metadata.num_row_groups):
+        group = metadata.row_group(i)
+        for j in range(group.num_columns):
+            chunk = group.column(j)
+            name = chunk.path_in_schema.replace(".list.element", "").replace(".list.item", "")
+            if name == f"{column}.bytes":
+                if chunk.statistics is None or not chunk.statistics.has_null_count:
+                    return "some"
+                nulls, n_values = nulls + chunk.statistics.null_count, n_values + chunk.num_values
+    return "all" if not nulls else "none" if nulls == n_values else "some"
+
+
+def _addresses(cell: Any, column: _ImageColumn, path: Path, row: int) -> Any:
+    """A cell of images as paths and addresses."""
+    if cell is None:
+        return None
+    if not column.is_list:
+        return _address(cell, column, path, row, None)
+    return [_address(one, column, path, row, i) for i, one in enumerate(cell)]
+
+
+def _address(one: Any, column: _ImageColumn, path: Path, row: int, index: int | None) -> Any:
+    if one is None:
+        return None
+    is_held = column.is_plain or column.holds == "all" or bool(one.get("bytes"))
+    return parquet_address(path, row, column.name, index) if is_held else one.get("path")
+
+
+def _encoded_addresses(cell: Any, column: str, path: Path, row: int) -> Any:
+    """A cell of texts, those that are images in base64 as addresses."""
+    if isinstance(cell, str):
+        return parquet_address(path, row, column) if is_encoded(cell) else cell
+    if isinstance(cell, list):
+        texts = enumerate(cell)
+        return [parquet_address(path, row, column, i) if isinstance(one, str) and is_encoded(one) else one for i, one in texts]
+    return cell
+
+
+def is_encoded(text: str) -> bool:
+    """Whether a text is an image in base64 rather than a path."""
+    return text.startswith("data:") or (len(text) >= MIN_BASE64 and "." not in text)
