@@ -40,10 +40,11 @@ from data_prep.meta_actions import (
     question,
     trajectory_problem,
 )
-from data_prep.rows import BadRow, Ids, checked, image_sizes, open_table
+from data_prep.rows import Ids, checked, image_sizes, local_table
 from data_prep.writing import Report, add_output_options, check_output_options, draw, finish, need_file, need_folder, program
 from vlrl.answers.plans import PATHS, SPEEDS, plan_words
 from vlrl.answers.span import END_THINK, THINK, answer_span
+from vlrl.data.row_source import BadRow
 from vlrl.schema import Sample
 
 ALPHADRIVE_HORIZON_S = 3.0
@@ -61,9 +62,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     samples: list[Sample] = []
     ids, n_rows = Ids(), 0
     for path in args.data:
-        table = open_table(path, None)
+        table = local_table(path, None)
         dataset = args.dataset or table.name
-        for number, (where, row) in enumerate(table.read(report), start=1):
+        for number, (where, row) in enumerate(table.read(report.bad), start=1):
             n_rows += 1
             try:
                 sample = read_record(row, args.images or table.folder, f"{dataset}-{row.get('id', number)}", thresholds)

@@ -29,12 +29,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from data_prep import published_rows
-from data_prep.rows import BadRow, Ids, Table, checked, hub_rows, image_sizes, open_table
+from data_prep.images_in_rows import decoded_base64, save_image
+from data_prep.rows import Ids, checked, hub_rows, local_table
 from data_prep.writing import (
     Report,
     Target,
@@ -43,12 +41,15 @@ from data_prep.writing import (
     draw,
     finish,
     need_folder,
-    numbered_path,
     program,
     whole_number,
 )
-from vlrl.data.images import ImageError, as_rgb, displayed_size, opened_image
-from vlrl.schema import COORDS, Sample
+from vlrl.data import published_rows
+from vlrl.data.images import ImageError, displayed_size, image_bytes, image_size, opened_image
+from vlrl.data.row_source import BadRow, SourceRow, UnitError, Units
+from vlrl.data.sample_files import missing
+from vlrl.data.tables import Table, is_encoded
+from vlrl.schema import COORDS, PACKED, Sample, file_of, in_file
 
 FORMATS = {
     "vlm_r1": published_rows.vlm_r1,
@@ -56,8 +57,6 @@ FORMATS = {
     "cls_rl": published_rows.cls_rl,
     "vision_r1": published_rows.vision_r1,
 }
-_AS_THEY_ARE = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp"}
-
 _IN_TEXT = re.compile(r"<img>(.*?)</img>", re.DOTALL)
 
 
@@ -68,28 +67,36 @@ class Input:
     table: Table
     images: Path
     reward_method: str | None
+    units: Units
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Read, convert, check, write. Returns the exit code; the last line printed is the file written."""
     args = _arguments(argv)
     target = check_output_options(args)
-    report = Report(args.strict)
+    report = Report.of(args)
     inputs = _inputs(args)
     ids, n_rows = Ids(), 0
     samples: list[Sample] = []
+    bad = partial(report.bad, what="rows")
     for index, one in enumerate(inputs):
-        for number, (where, row) in enumerate(one.table.read(report), start=1):
+        for number, (where, whole) in enumerate(one.table.read(bad), start=1):
             n_rows += 1
-            try:
-                sample = convert(row, f"{index}:{number}", one, args, target, partial(report.clipped, where))
-            except BadRow as problem:
-                report.bad(where, str(problem))
-                continue
-            if sample.task == "detection" and not args.min_boxes <= len(sample.answer) <= args.max_boxes:
-                report.counts["left out"] += 1
-                continue
-            samples.append(replace(sample, id=ids.unique(sample.id)))
+            for turn, row in enumerate(published_rows.rounds_of(whole)):
+                try:
+                    sample = convert(row, f"{index}:{number}", one, args, target, partial(report.clipped, where))
+                except BadRow as problem:
+                    bad(where, str(problem))
+                    continue
+                if sample.task == "detection" and not args.min_boxes <= len(sample.answer) <= args.max_boxes:
+                    report.counts["left out"] += 1
+                    continue
+                samples.append(replace(sample, id=ids.unique(sample.id + (f"-turn{turn + 1}" if turn else ""))))
+        try:
+            one.units.check(one.table.name)
+        except UnitError as error:
+            raise SystemExit(f"{error}. Say so: {error.option}") from error
+    report.total("rows", n_rows)
     samples = draw(samples, args.limit, args.seed)
     samples = export_embedded(samples, inputs, target, report)
     tasks = Counter(sample.task for sample in samples)
@@ -112,11 +119,13 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--reward_method",
         nargs="+",
-        choices=published_rows.METHODS,
+        choices=published_rows.REWARD_METHODS,
         help="vlm_r1: for rows without one; one, or one per --data",
     )
     parser.add_argument(
-        "--coords", choices=[name for name in COORDS if name != "resized_px"], default="px", help="vlm_r1: unit of the boxes"
+        "--coords",
+        choices=[name for name in COORDS if name != "resized_px"],
+        help="vlm_r1: unit of the boxes (px)",
     )
     parser.add_argument("--min_boxes", type=whole_number, default=0, metavar="N", help="detection: leave out rows with fewer")
     parser.add_argument("--max_boxes", type=whole_number, default=sys.maxsize, metavar="N", help="... and with more")
@@ -128,7 +137,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
             parser.error(f"--{name}: {len(given)} for {len(args.data)} --data; give one for all or one each")
     for folder in args.images or ():
         need_folder(parser, "--images", folder)
-    if args.format != "vlm_r1" and (args.reward_method is not None or args.coords != "px"):
+    if args.format != "vlm_r1" and (args.reward_method is not None or args.coords is not None):
         parser.error("--reward_method and --coords are for --format vlm_r1; the other formats fix both")
     return args
 
@@ -136,11 +145,12 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 def _inputs(args: argparse.Namespace) -> list[Input]:
     inputs = []
     for index, name in enumerate(args.data):
-        table = hub_rows(name, args.split) if args.download else open_table(Path(name), args.split)
+        table = hub_rows(name, args.split) if args.download else local_table(Path(name), args.split)
         images, method = (
             None if given is None else given[index if len(given) > 1 else 0] for given in (args.images, args.reward_method)
         )
-        inputs.append(Input(table, images or table.folder, method))
+        units = Units(stated=args.coords is not None)
+        inputs.append(Input(table, images or table.folder, method, units))
     return inputs
 
 
@@ -150,26 +160,32 @@ def convert(
     """The sample of a row; images inside the row get the address `embedded:<place>:<which>`. Raises BadRow."""
     images, sizes_wh = [], []
     for which, cell in enumerate(image_cells(row)):
+        if isinstance(cell, str) and cell.startswith(PACKED) and target.export_images is not None:
+            cell = _bytes_behind(cell)
         if isinstance(cell, bytes):
             if target.export_images is None:
                 raise SystemExit("the images are inside the data set; --export_images [FOLDER] writes them as files")
             images.append(f"embedded:{place}:{which}")
             sizes_wh.append(embedded_size_px(cell))
         else:
-            images.append(str(one.images / cell))
-            sizes_wh += image_sizes([one.images / cell])
+            path = in_file(cell, str(one.images / (file_of(cell) or cell)))
+            if problem := missing(path):
+                raise BadRow(problem.replace("no such file", "no such image"))
+            images.append(path)
+            sizes_wh.append(_size_px(path))
     dataset = args.dataset or one.table.name
     source_id = str(row.get("id", place.rpartition(":")[2]))
     meta = {"dataset": dataset, "source_id": source_id} | ({"split": args.split} if args.split else {})
-    source = published_rows.Source(
+    source = SourceRow(
         row=row,
         sample_id=f"{dataset}-{source_id}",
         images=tuple(images),
         sizes_wh=tuple(sizes_wh),
         meta=meta,
-        coords="norm1000" if args.format == "visual_rft" else args.coords,
+        coords="norm1000" if args.format == "visual_rft" else args.coords or "px",
         reward_method=one.reward_method,
         clipped=clipped,
+        units=one.units,
     )
     return checked(FORMATS[args.format](source))
 
@@ -183,10 +199,31 @@ def image_cells(row: Mapping[str, Any]) -> list[str | bytes]:
     for cell in named if isinstance(named, list) else [] if named is None else [named]:
         if isinstance(cell, dict):
             cell = cell.get("bytes") or cell.get("path")
+        if isinstance(cell, str) and not cell.startswith(PACKED) and is_encoded(cell):
+            cell = decoded_base64(cell)
         if not isinstance(cell, str | bytes) or not cell:
             raise BadRow(f"an image is a path or the bytes of a file, got {str(cell)[:80]!r}")
         cells.append(cell)
     return cells
+
+
+def _size_px(path: str) -> tuple[int, int]:
+    """Width and height in pixels of an image, EXIF rotation applied. Raises BadRow."""
+    try:
+        return image_size(path)
+    except ImageError as error:
+        raise BadRow(str(error)) from error
+
+
+def _bytes_behind(address: str) -> bytes:
+    """The encoded image behind an address. Raises BadRow where there is none."""
+    try:
+        data = image_bytes(address)
+    except ImageError as error:
+        raise BadRow(str(error)) from error
+    if not data:
+        raise BadRow("an image is a path or the bytes of a file, got 'None'")
+    return data
 
 
 def embedded_size_px(data: bytes) -> tuple[int, int]:
@@ -208,9 +245,9 @@ def export_embedded(samples: Sequence[Sample], inputs: Sequence[Input], target: 
     file_of: dict[str, str] = {}
     for address, where, name, data in _embedded(inputs, wanted):
         try:
-            file_of[address] = str(_save(data, target.export_images, name))
+            file_of[address] = str(save_image(data, target.export_images, name))
         except (OSError, ImageError) as error:
-            report.bad(where, f"cannot decode its image: {error}")
+            report.bad(where, f"cannot decode its image: {error}", what="rows")
     return [
         replace(sample, images=tuple(file_of.get(image, image) for image in sample.images))
         for sample in samples
@@ -222,30 +259,14 @@ def _embedded(inputs: Sequence[Input], wanted: set[str]) -> Iterator[tuple[str, 
     """Address, place, file name and bytes of each wanted image."""
     rows = {address.rpartition(":")[0] for address in wanted}
     for index, one in enumerate(inputs):
-        for number, (where, row) in enumerate(one.table.read(None), start=1):
+        for number, (where, row) in enumerate(one.table.read(lambda _where, _problem: None), start=1):
             if f"embedded:{index}:{number}" not in rows:
                 continue
             for which, cell in enumerate(image_cells(row)):
                 address = f"embedded:{index}:{number}:{which}"
-                if address in wanted and isinstance(cell, bytes):
+                if address in wanted:
+                    cell = _bytes_behind(cell) if isinstance(cell, str) else cell
                     yield address, where, f"{one.table.name}-{number:06}" + (f"-{which}" if which else ""), cell
-
-
-def _save(data: bytes, folder: Path, name: str) -> Path:
-    """Write an image unchanged, or as an RGB PNG file where its mode or format is not a common one; returns the file."""
-    with opened_image(io.BytesIO(data), "the image in the row") as image:
-        suffix = _AS_THEY_ARE.get(image.format or "")
-        if suffix is None or image.mode not in ("RGB", "L") or "transparency" in image.info:
-            data, suffix = _as_rgb_png(image), ".png"
-    path = numbered_path(folder, name, suffix, lambda other: other.read_bytes() == data)
-    path.write_bytes(data)
-    return path
-
-
-def _as_rgb_png(image: Image.Image) -> bytes:
-    written = io.BytesIO()
-    as_rgb(image).save(written, "PNG")
-    return written.getvalue()
 
 
 if __name__ == "__main__":

@@ -1,33 +1,48 @@
-"""Rows of a file as dictionaries, each with its place for reports: JSONL, JSON, CSV, Parquet and saved data sets.
+"""Rows of question and answer, as other projects have them, or named by `--map` → samples.
 
-Also what converters of rows share: ids, image sizes, and the check of the finished sample. Only `hub_rows` downloads anything.
-Images inside a data set are not decoded: their cell is `{"bytes": ..., "path": ...}`, as Hugging Face data sets store them.
+    python data_prep/rows.py --data train.parquet --out samples.jsonl
+    python data_prep/rows.py --data llava.json --images coco --coords norm1 --out samples.jsonl
+    python data_prep/rows.py --data own.csv --map question=prompt,answer=target,image=file --out samples.jsonl
+
+`--data` are files (JSONL, JSON, CSV, TSV, Parquet), folders of Parquet files or folders saved by `datasets`; nothing is
+downloaded unless `--download` is given, which takes ids of the Hugging Face hub. Training and `vlrl bench` read most of these
+as they are; this is for what they cannot know: the unit of boxes, the names behind numbers, other columns, images inside rows.
+Images in Parquet stay there unless `--export_images` is given.
 """
 
 from __future__ import annotations
 
-import csv
+import argparse
 import json
+import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from data_prep.writing import Report, image_size_px
-from vlrl.schema import Sample
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from data_prep.images_in_rows import InRows, export_packed
+from data_prep.writing import (
+    Report,
+    add_output_options,
+    check_output_options,
+    draw,
+    finish,
+    image_size_px,
+    need_folder,
+    program,
+)
+from vlrl.data.foreign_rows import ROW_FAMILIES, Found, InsideRow, RowReading, foreign_samples
+from vlrl.data.row_labels import BOX_ORDERS
+from vlrl.data.row_source import BadRow, UnitError
+from vlrl.data.tables import OnBad, Table, TableRow, open_table, table_of
+from vlrl.schema import COORDS, Sample, SampleError
 from vlrl.tasks import TASKS
 
-FILES = (".jsonl", ".json", ".csv", ".parquet")
-_MARKS_OF_A_SAVED_SET = ("state.json", "dataset_dict.json", "dataset_info.json")
-_BATCH = 64
-"""Rows of a Parquet file in memory at a time, with their images."""
-
-Row = tuple[str, dict[str, Any]]
-"""The place of a row, for reports, and its values by column."""
-
-
-class BadRow(ValueError):
-    """A row that cannot be used; the message says why. Converters report it with the row's place."""
+MAPPED = ("question", "answer", "image", "images", "choices", "label", "bbox", "id", "hint")
+"""What `--map` can name."""
 
 
 class Ids:
@@ -44,17 +59,6 @@ class Ids:
             found = f"{wanted}-{number}"
         self._taken.add(found)
         return found
-
-
-@dataclass(frozen=True)
-class Table:
-    """Rows that can be read more than once. `name`: short, for ids. `folder`: where relative paths start, unless the user names
-    another folder. `read(report)`: the rows; unreadable ones are left out and reported (None: not reported, for a second
-    reading)."""
-
-    name: str
-    folder: Path
-    read: Callable[[Report | None], Iterator[Row]]
 
 
 def checked(sample: Sample) -> Sample:
@@ -84,118 +88,150 @@ def read_json(path: Path, object_hook: Callable[[dict[str, Any]], Any] | None = 
         raise SystemExit(f"{path}: not JSON: {error}") from error
 
 
-def open_table(path: Path, split: str | None) -> Table:
-    """The rows of a local file, of a folder with Parquet files or of a folder saved by `datasets`.
-
-    `split`: which part of a folder to read; None: the only one, or train. Ends the program where no rows are found.
-    """
-    if path.is_file():
-        if path.suffix not in FILES:
-            raise SystemExit(f"{path}: unknown kind of file; this reads {', '.join(FILES)}")
-        reader = {".jsonl": _jsonl_rows, ".json": _json_rows, ".csv": _csv_rows, ".parquet": _parquet_rows}[path.suffix]
-        return Table(path.stem, path.parent, lambda report: reader(path, report))
-    if not path.is_dir():
+def local_table(path: Path, split: str | None) -> Table:
+    """The rows of a local file or folder, as `vlrl.data.tables.open_table`; ends the program where there are none."""
+    if not path.exists():
         raise SystemExit(f"{path}: no such file or folder; a data set of the Hugging Face hub needs --download")
-    if any((path / mark).is_file() for mark in _MARKS_OF_A_SAVED_SET):
-        import datasets
+    return _ending(lambda: open_table(path, split))
 
-        return _table_of(datasets.load_from_disk(str(path)), path.name, path, split)
-    parts = sorted(path.rglob("*.parquet"))
-    if split is None and any(part.name.startswith("train-") for part in parts):
-        split = "train"
-    if split is not None:
-        parts = [part for part in parts if part.name.startswith(f"{split}-") or split in part.relative_to(path).parts[:-1]]
-    if not parts:
-        raise SystemExit(f"{path}: neither saved by `datasets` nor with Parquet files{f' of split {split}' if split else ''}")
-    return Table(path.resolve().name, path, lambda report: (row for part in parts for row in _parquet_rows(part, report)))
+
+def _ending(opened: Callable[[], Table]) -> Table:
+    """A table that ends the program where its rows cannot be read."""
+    try:
+        table = opened()
+    except SampleError as error:
+        raise SystemExit(str(error)) from error
+
+    def read(on_bad: OnBad) -> Iterator[TableRow]:
+        try:
+            yield from table.read(on_bad)
+        except SampleError as error:
+            raise SystemExit(str(error)) from error
+
+    return replace(table, read=read)
 
 
 def hub_rows(hub_id: str, split: str | None) -> Table:
     """The rows of a data set of the Hugging Face hub, which is downloaded (into the cache of `datasets`)."""
     import datasets
 
-    return _table_of(datasets.load_dataset(hub_id), hub_id.rpartition("/")[2], Path(), split)
+    return _ending(lambda: table_of(datasets.load_dataset(hub_id), hub_id.rpartition("/")[2], Path(), split))
 
 
-def _table_of(loaded: Any, name: str, folder: Path, split: str | None) -> Table:
-    import datasets
-
-    if isinstance(loaded, datasets.DatasetDict):
-        if split is None:
-            split = next(iter(loaded)) if len(loaded) == 1 else "train"
-        if split not in loaded:
-            raise SystemExit(f"{name}: no split {split!r}; it has {', '.join(loaded)} (--split chooses)")
-        loaded = loaded[split]
-    for column, kind in loaded.features.items():
-        if isinstance(kind, datasets.Image):
-            loaded = loaded.cast_column(column, datasets.Image(decode=False))
-        elif isinstance(kind, datasets.List) and isinstance(kind.feature, datasets.Image):
-            loaded = loaded.cast_column(column, datasets.List(datasets.Image(decode=False)))
-    return Table(name, folder, lambda _report: ((f"{name}: row {n}", row) for n, row in enumerate(loaded, start=1)))
+# ---- the command
 
 
-def _jsonl_rows(path: Path, report: Report | None) -> Iterator[Row]:
-    with path.open("rb") as lines:
-        for number, raw in enumerate(lines, start=1):
-            if not raw.strip():
-                continue
-            where = f"{path}:{number}"
-            try:
-                row = json.loads(raw.decode("utf-8-sig" if number == 1 else "utf-8"), parse_constant=_not_a_number)
-            except ValueError as error:
-                _report(report, where, f"not a line of UTF-8 JSON: {error}")
-                continue
-            if isinstance(row, dict):
-                yield where, row
-            else:
-                _report(report, where, f"a row is a JSON object, got {str(row)[:80]}")
+def main(argv: Sequence[str] | None = None) -> int:
+    """Read, convert, check, write. Returns the exit code; the last line printed is the file written."""
+    args = _arguments(argv)
+    target = check_output_options(args)
+    report, found, ids = Report.of(args), Found(), Ids()
+    inside = InRows(target.export_images)
+    samples: list[Sample] = []
+    for index, name in enumerate(args.data):
+        table = hub_rows(name, args.split) if args.download else local_table(Path(name), args.split)
+        images = None if args.images is None else args.images[index if len(args.images) > 1 else 0]
+        reading = replace(_reading(args), place=inside.of(table.name) if target.export_images is not None else None)
+        n_before = found.n_rows
+        samples += _converted(table, reading, images, found, report, ids)
+        report.total("rows", found.n_rows - n_before)
+    samples = export_packed(draw(samples, args.limit, args.seed), target, report)
+    inside.drop_unused(samples)
+    lines = [f"rows       {found.n_rows} read", *(f"form       {n} {name}" for name, n in found.families.most_common())]
+    lines += [f"task       {n} {name}" for name, n in sorted(Counter(sample.task for sample in samples).items())]
+    lines += [f"note       {note}" for note in found.notes()]
+    return finish(samples, target, report, lines, f"{found.n_rows} rows read")
 
 
-def _json_rows(path: Path, report: Report | None) -> Iterator[Row]:
+def _converted(table: Table, reading: RowReading, images: Path | None, found: Found, report: Report, ids: Ids) -> list[Sample]:
+    """The samples of one input that their tasks accept. Ends the program where the whole of it cannot be read."""
+
+    def bad(where: str, problem: str) -> None:
+        report.bad(where, problem, what="rows")
+
+    samples = []
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"), parse_constant=_not_a_number)
-    except ValueError as error:
-        raise SystemExit(f"{path}: not JSON: {error} (one object a line is called .jsonl)") from error
-    if not isinstance(content, list):
-        raise SystemExit(f"{path}: holds a JSON {type(content).__name__}; this reads a list of objects")
-    for number, row in enumerate(content, start=1):
-        if isinstance(row, dict):
-            yield f"{path}: row {number}", row
-        else:
-            _report(report, f"{path}: row {number}", f"a row is a JSON object, got {str(row)[:80]}")
+        for sample in foreign_samples(table, reading, images, found, bad):
+            problem = TASKS[sample.task].check(sample)
+            if problem is not None:
+                bad(sample.id, problem)
+                continue
+            samples.append(replace(sample, id=ids.unique(sample.id)))
+    except UnitError as error:
+        raise SystemExit(f"{error}. Say which: {error.option}") from error
+    except InsideRow as error:
+        raise SystemExit(f"{error}; --export_images [FOLDER] writes them as files") from error
+    except SampleError as error:
+        hint = "; name them: --map question=COLUMN,answer=COLUMN,image=COLUMN" if "no known form" in str(error) else ""
+        raise SystemExit(f"{error}{hint}") from error
+    return samples
 
 
-def _csv_rows(path: Path, report: Report | None) -> Iterator[Row]:
-    """Cells as text, empty ones left out."""
-    with path.open(encoding="utf-8-sig", newline="") as lines:
-        reader = csv.DictReader(lines)
-        for row in reader:
-            where = f"{path}:{reader.line_num}"
-            if None in row:
-                _report(report, where, f"more cells than the {len(reader.fieldnames or ())} columns of the first line")
-            else:
-                yield where, {name: cell for name, cell in row.items() if cell is not None and cell.strip()}
+def _reading(args: argparse.Namespace) -> RowReading:
+    return RowReading(
+        family="" if args.format == "auto" else args.format,
+        coords=args.coords,
+        order=args.boxes,
+        names={"*": tuple(args.names)} if args.names else {},
+        columns=args.map or {},
+        dataset=args.dataset,
+    )
 
 
-def _parquet_rows(path: Path, report: Report | None) -> Iterator[Row]:
-    import pyarrow
-    import pyarrow.parquet
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="rows of question and answer -> samples (JSONL)")
+    forms = "; ".join(f"{name}: {family.about}" for name, family in ROW_FAMILIES.items())
+    parser.add_argument("--format", choices=["auto", *ROW_FAMILIES], default="auto", help=f"auto: by the columns. {forms}")
+    parser.add_argument("--data", nargs="+", required=True, metavar="PATH", help="files or folders (ids with --download)")
+    parser.add_argument(
+        "--images", type=Path, nargs="+", metavar="FOLDER", help="folder of the image paths: one for all, or one per --data"
+    )
+    parser.add_argument(
+        "--map",
+        type=_pairs,
+        metavar="OURS=THEIRS,...",
+        help=f"columns by name; ours: {', '.join(MAPPED)}; theirs may lead into an object: extra.answer",
+    )
+    parser.add_argument(
+        "--coords",
+        choices=[name for name in COORDS if name != "resized_px"],
+        help="unit of boxes (default: pixels)",
+    )
+    parser.add_argument("--boxes", choices=BOX_ORDERS, help="how objects write boxes (default: the way that fits the images)")
+    parser.add_argument("--names", type=_names, metavar="A,B,...", help="names behind labels 0, 1, ...; or a file of them")
+    parser.add_argument("--download", action="store_true", help="--data are ids of the Hugging Face hub; download them")
+    parser.add_argument("--split", help="part of a saved or downloaded data set (default: the only one, or train)")
+    add_output_options(parser)
+    args = parser.parse_args(argv)
+    if args.images is not None and len(args.images) not in (1, len(args.data)):
+        parser.error(f"--images: {len(args.images)} for {len(args.data)} --data; give one for all or one each")
+    for folder in args.images or ():
+        need_folder(parser, "--images", folder)
+    return args
 
-    try:
-        file = pyarrow.parquet.ParquetFile(path)
-    except (pyarrow.ArrowInvalid, OSError) as error:
-        raise SystemExit(f"{path}: not a Parquet file: {error}") from error
-    number = 0
-    for batch in file.iter_batches(batch_size=_BATCH):
-        for row in batch.to_pylist():
-            number += 1
-            yield f"{path}: row {number}", row
+
+def _pairs(text: str) -> dict[str, str]:
+    """An argparse type: `ours=theirs,...`."""
+    pairs: dict[str, str] = {}
+    for word in text.split(","):
+        ours, equals, theirs = (part.strip() for part in word.partition("="))
+        if not equals or not theirs or ours not in MAPPED:
+            raise argparse.ArgumentTypeError(f"{word.strip()!r}: write OURS=THEIRS, ours one of {', '.join(MAPPED)}")
+        if ours in pairs:
+            raise argparse.ArgumentTypeError(f"{ours} is given twice")
+        pairs[ours] = theirs
+    return pairs
 
 
-def _report(report: Report | None, where: str, problem: str) -> None:
-    if report is not None:
-        report.bad(where, problem)
+def _names(text: str) -> list[str]:
+    """An argparse type: names with commas, or a file that holds one a line."""
+    path = Path(text)
+    names = path.read_text(encoding="utf-8").splitlines() if path.is_file() else text.split(",")
+    names = [name.strip() for name in names if name.strip()]
+    if not names or len(set(names)) < len(names):
+        raise argparse.ArgumentTypeError(f"{text!r}: give different names, with commas, or a file with one a line")
+    return names
 
 
-def _not_a_number(word: str) -> NoReturn:
-    raise ValueError(f"{word} is not a JSON number")
+if __name__ == "__main__":
+    sys.exit(program(main))

@@ -54,7 +54,9 @@ class Published:
         return path
 
     def convert(self, layout, *options):
-        code = published.main(["--format", layout, "--out", str(self.out), "--overwrite", *map(str, options)])
+        code = published.main(
+            ["--format", layout, "--out", str(self.out), "--overwrite", "--max_skipped", "1", *map(str, options)]
+        )
         return read_samples(self.out) if code == 0 else code
 
     def run(self, layout, rows, *options, name="rows.jsonl"):

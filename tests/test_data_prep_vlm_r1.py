@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from published_files import Published, turns
 
-from data_prep import published_rows
+from vlrl.data import published_rows
 from vlrl.rewards import load_reward
 
 pytestmark = pytest.mark.quick
@@ -216,7 +216,7 @@ BAD_VLM_R1 = [
 @pytest.mark.parametrize(("bad", "message"), BAD_VLM_R1)
 def test_bad_rows_are_reported_with_file_and_line_and_skipped(files, capsys, bad, message):
     rows = [turns("Q", "cat"), bad, turns("Q", "dog", id=3)]
-    assert [sample.answer for sample in files.run("vlm_r1", rows)] == ["cat", "dog"]
+    assert [sample.answer for sample in files.run("vlm_r1", rows, "--coords", "px")] == ["cat", "dog"]
     captured = capsys.readouterr()
     assert f"skipped: {files.root / 'rows.jsonl'}:2: " in captured.err
     assert message in captured.err

@@ -9,9 +9,10 @@ import yaml
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
+from vlrl.data.sample_sets import SampleSet
 from vlrl.schema import Sample
+from vlrl.training.held_out import hold_out
 from vlrl.training.options import ConfigError
-from vlrl.training.run_data import hold_out
 
 
 @pytest.fixture
@@ -133,14 +134,19 @@ def test_dry_run_prints_and_writes_nothing(run_train, tmp_path, small):
 
 def test_held_out_pictures_are_not_trained_on():
     rows = [Sample(f"{i}", "detection", "cat", [], (f"{i // 3}.png",), meta={"categories": ["cat"]}) for i in range(300)]
-    train, out = hold_out(rows, seed=0, at_most=20)
+
+    def split(rows, seed):
+        train, out = hold_out(SampleSet(rows), seed=seed, at_most=20)
+        return list(train), out
+
+    train, out = split(rows, 0)
     assert 20 <= len(out) <= 22
     assert not {s.images for s in train} & {s.images for s in out}
     assert len(train) + len(out) == 300
-    assert hold_out(rows, seed=0, at_most=20) == (train, out)
-    assert hold_out(rows, seed=1, at_most=20) != (train, out)
+    assert split(rows, 0) == (train, out)
+    assert split(rows, 1) != (train, out)
     with pytest.raises(ConfigError, match="--eval_data"):
-        hold_out(rows[:3], seed=0, at_most=20)
+        split(rows[:3], 0)
 
 
 @pytest.mark.skipif(os.environ.get("CI") == "true", reason="the gate runs it first, as a script")

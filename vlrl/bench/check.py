@@ -17,7 +17,7 @@ from vlrl.bench.check_rows import row_fault
 from vlrl.bench.check_spellings import other_spellings
 from vlrl.data.image_checks import decode_problem, image_index, shown_sizes, size_problem
 from vlrl.data.image_notes import form_notes, refuse_unreadable_formats
-from vlrl.data.sample_files import read_samples
+from vlrl.data.sample_sets import read_set
 from vlrl.data.special_tokens import USUAL, written_tokens
 from vlrl.rewards import REWARDS, load_reward
 from vlrl.rewards.scoring import score_rows
@@ -40,7 +40,7 @@ def check_data(args: argparse.Namespace) -> int:
     counts: Counter[str] = Counter()
     sizes: Counter[str] = Counter()
     tasks = {**KNOWN, **{task.name: task for task in load_tasks(args.task)}} if args.task else KNOWN
-    samples = read_samples(args.data, args.image_root)
+    samples = read_set(args.data, args.image_root, tasks=[name for name in tasks if name not in KNOWN])
     refuse_unreadable_formats(samples, str(args.data))
     model = _model(args, tasks)
     spelled = [(sample.id, found) for sample in samples if (found := written_tokens(sample, USUAL))]
@@ -62,6 +62,8 @@ def check_data(args: argparse.Namespace) -> int:
         print(f"{'special tokens':16} {rows}, the first: {key!r} ({', '.join(tokens)}); shown to models as text")
     for line in form_notes(samples):
         print(f"{'note':16} {line}")
+    for note in samples.notes:
+        print(f"{'note':16} {note}")
     for line in bad:
         print(f"bad: {line}", file=sys.stderr)
     without = [name for name in counts if name in tasks and tasks[name].oracle is None]
@@ -69,7 +71,7 @@ def check_data(args: argparse.Namespace) -> int:
     n_good = len(samples) - len(bad)
     print(f"{n_good} of {len(samples)} rows {'is' if n_good == 1 else 'are'} good: valid, images open, {marks}")
     print(args.data)
-    return 1 if bad else 0
+    return 1 if bad or samples.n_bad else 0
 
 
 def _model(args: argparse.Namespace, tasks: Mapping[str, Task]) -> ModelCheck | None:

@@ -10,13 +10,13 @@ import argparse
 import dataclasses
 import hashlib
 import json
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vlrl.data.files import sha256_of
-from vlrl.data.sample_files import read_samples
+from vlrl.data.sample_sets import digest_of, read_set
 from vlrl.metrics.bootstrap import bootstrap_mean
 from vlrl.metrics.calibration import calibration_error, reliability
 from vlrl.schema import Metric, Prediction, Sample, SampleError, Task, sample_to_json
@@ -89,8 +89,10 @@ def task_suite(args: argparse.Namespace, max_tokens: int | None, need_images: bo
     if args.data is None:
         samples, source = _synthetic(tasks, args.limit, args.seed)
     else:
-        samples = read_samples(args.data, args.image_root, args.limit, need_images=need_images)
-        source = Source(str(args.data), sha256_of(args.data), len(samples), str(args.data))
+        read = read_set(args.data, args.image_root, args.limit, args.seed or 0, need_images=need_images, tasks=list(tasks))
+        samples, source = list(read), Source(str(args.data), digest_of(args.data), len(read), str(args.data))
+        for note in read.notes:
+            print(f"note: {note}", file=sys.stderr)
     for sample in samples:
         if sample.task not in tasks:
             raise SampleError(f"{args.data} (id {sample.id!r}): its task is {sample.task!r}, this run's are {', '.join(tasks)}")

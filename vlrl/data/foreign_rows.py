@@ -32,8 +32,8 @@ from vlrl.data.row_families import (
     verl_rows,
 )
 from vlrl.data.row_labels import LABEL_COLUMNS, Names, box_order, label_rows, object_rows
-from vlrl.data.row_questions import MAX_ANSWER_CHARS, Asked, sample_of
-from vlrl.data.row_source import FEW, BadRow, LeftOut, Sizes, Source, Units
+from vlrl.data.row_questions import LONG_ANSWER_CHARS, Asked, sample_of
+from vlrl.data.row_source import FEW, BadRow, LeftOut, Sizes, SourceRow, Units
 from vlrl.data.sample_files import missing
 from vlrl.data.tables import IMAGE_COLUMNS, Table, is_encoded
 from vlrl.schema import PACKED, Sample, SampleError, file_of, in_file
@@ -48,14 +48,14 @@ class Family:
 
     about: str
     fits: Callable[[Cells], bool]
-    read: Callable[[Cells, Reading], list[Asked]]
+    read: Callable[[Cells, RowReading], list[Asked]]
 
 
 @dataclass(frozen=True)
-class Reading:
+class RowReading:
     """How the rows of a file are read, where they do not say so themselves.
 
-    `family`: a name in `FAMILIES`; "": by the columns. `coords`: the unit of boxes in texts (None: pixels, if they look so).
+    `family`: a name in `ROW_FAMILIES`; "": by the columns. `coords`: the unit of boxes (None: pixels, if they fit).
     `order`: how `objects` write boxes (`vlrl.data.row_labels.BOX_ORDERS`). `names`: the names behind numbers, by column or
     "*". `columns`: our names of columns → the file's. `method`: of VLM-R1's `accu_reward_method`, for rows without one.
     `place`: makes a path of an image that is inside a row (bytes, or base64), given its place; None: such rows are refused.
@@ -83,7 +83,7 @@ def _is_list(row: Cells, column: str) -> bool:
     return isinstance(decoded(row.get(column)), list)
 
 
-FAMILIES: dict[str, Family] = {
+ROW_FAMILIES: dict[str, Family] = {
     "verl": Family(
         "verl's Parquet: prompt, reward_model",
         lambda row: _has(row, "reward_model") and _has(row, "prompt"),
@@ -133,9 +133,9 @@ FAMILIES: dict[str, Family] = {
 """Forms of rows, the surest first."""
 
 
-def family_of(row: Cells) -> str | None:
+def form_of(row: Cells) -> str | None:
     """The form of a row, or None."""
-    return next((name for name, family in FAMILIES.items() if family.fits(row)), None)
+    return next((name for name, family in ROW_FAMILIES.items() if family.fits(row)), None)
 
 
 @dataclass
@@ -160,14 +160,15 @@ class Found:
         """What a person should know of a set that is used, in a few lines."""
         lines = []
         if self.n_bad:
-            lines.append(f"{self.n_bad:,} of {self.n_rows:,} rows cannot be used and are left out; the first: {'; '.join(self.bad)}")
+            first = "; ".join(self.bad)
+            lines.append(f"{self.n_bad:,} of {self.n_rows:,} rows cannot be used and are left out; the first: {first}")
         lines += [f"{n:,} left out: {kind}" for kind, n in self.left_out.most_common()]
         if self.n_clipped:
             lines.append(f"{self.n_clipped:,} boxes were cut at the edge of their image")
         if self.n_long:
             lines.append(
-                f"{self.n_long:,} answers have more than {MAX_ANSWER_CHARS} characters: few completions repeat so long a text word"
-                " for word (--rewards llm_judge or fuzzy_match grades them)"
+                f"{self.n_long:,} answers have more than {LONG_ANSWER_CHARS} characters: few completions repeat so long a text"
+                " word for word (--rewards llm_judge or fuzzy_match grades them)"
             )
         if self.n_system:
             lines.append(f"{self.n_system:,} rows bring a system message, which is left out (--system_prompt sets one for all)")
@@ -175,7 +176,7 @@ class Found:
 
 
 def foreign_samples(
-    table: Table, reading: Reading, image_root: Path | None, found: Found, on_bad: Callable[[str, str], None]
+    table: Table, reading: RowReading, image_root: Path | None, found: Found, on_bad: Callable[[str, str], None]
 ) -> Iterator[Sample]:
     """The samples of a file's rows, their ids made unique. Bad rows go to `on_bad` with their place. Raises SampleError where
     the whole set cannot be read: no known form, boxes in another unit, images inside rows."""
@@ -188,8 +189,8 @@ def foreign_samples(
         found.n_rows += 1
         if reading.columns:
             row = renamed(row, reading.columns, where)
-        if not reading.family and not (family and FAMILIES[family].fits(row)):
-            family = family_of(row) or ""
+        if not reading.family and not (family and ROW_FAMILIES[family].fits(row)):
+            family = form_of(row) or ""
         if not family:
             if found.n_rows == 1:
                 raise SampleError(f"{where}: its rows are in no known form (columns: {', '.join(map(str, row))})")
@@ -200,7 +201,7 @@ def foreign_samples(
         found.families[family] += 1
         found.n_system += _brings_system(row)
         try:
-            asked = FAMILIES[family].read(row, reading)
+            asked = ROW_FAMILIES[family].read(row, reading)
         except LeftOut as reason:
             found.left_out[reason.kind] += 1
             continue
@@ -217,14 +218,14 @@ def foreign_samples(
             except BadRow as problem:
                 on_bad(where, str(problem))
             else:
-                found.n_long += isinstance(sample.answer, str) and len(sample.answer) > MAX_ANSWER_CHARS
+                found.n_long += isinstance(sample.answer, str) and len(sample.answer) > LONG_ANSWER_CHARS
                 yield replace(sample, id=ids.unique(sample.id))
     units.check(table.name)
 
 
 def _source(
-    one: Asked, row: Cells, images: tuple[str, ...], where: str, dataset: str, reading: Reading, units: Units, found: Found
-) -> Source:
+    one: Asked, row: Cells, images: tuple[str, ...], where: str, dataset: str, reading: RowReading, units: Units, found: Found
+) -> SourceRow:
     stated = next((row[key] for key in ("id", "question_id", "uid", "qid") if isinstance(row.get(key), str | int)), None)
     source_id = str(stated if stated not in (None, "") else where.rpartition(":")[2].rpartition(" ")[2])
     turn = f"-turn{one.turn}" if one.turn else ""
@@ -234,7 +235,7 @@ def _source(
 
     meta = {"dataset": dataset, "source_id": source_id} | ({"turn": one.turn} if one.turn else {})
     name, sizes = f"{dataset}-{source_id}{turn}", Sizes(images)
-    return Source(row, name, images, sizes, meta, reading.coords or "px", reading.method, clipped, units=units)
+    return SourceRow(row, name, images, sizes, meta, reading.coords or "px", reading.method, clipped, units=units)
 
 
 def _order_of(table: Table, root: Path, on_bad: Callable[[str, str], None]) -> str:
@@ -248,14 +249,14 @@ def _order_of(table: Table, root: Path, on_bad: Callable[[str, str], None]) -> s
                 continue
             cells = images_of(row)
             try:
-                yield row, Sizes((_path(cells[0], root, Reading(), ""),))[0] if cells else None
+                yield row, Sizes((_path(cells[0], root, RowReading(), ""),))[0] if cells else None
             except (ImageError, BadRow, SampleError):
                 continue
 
     return box_order(sized(), table.name)
 
 
-def _path(cell: Any, root: Path, reading: Reading, where: str) -> str:
+def _path(cell: Any, root: Path, reading: RowReading, where: str) -> str:
     """The path or address of an image, which is there. Raises BadRow; InsideRow for one that is inside the row."""
     if isinstance(cell, dict):
         cell = cell.get("bytes") or cell.get("path") or cell.get("url")

@@ -15,12 +15,11 @@ from typing import Any
 from vlrl.answers.boxes import ParsedBoxes, parse_boxes
 from vlrl.answers.choices import choice_letter
 from vlrl.answers.geometry import tidy, to_original_px
-from vlrl.answers.span import ANSWER, END_ANSWER, answer_span, canon
+from vlrl.answers.span import ANSWER, END_ANSWER, END_THINK, THINK, answer_span, canon
 from vlrl.answers.text import number
 from vlrl.answers.yes_no import yes_or_no
-from vlrl.data.row_source import BadRow, Source
+from vlrl.data.row_source import BadRow, SourceRow
 from vlrl.schema import Box, Sample, box_problem
-
 
 DETECTION_METHODS = {
     "map": "vlm_r1_map",
@@ -39,7 +38,7 @@ TEXT_METHODS = {
 }
 LENGTH_METHODS = {"length": "cosine_length", "repetition": "repetition"}
 """Methods that shape an accuracy → our reward; the row's accuracy reward is applied as well."""
-METHODS = ("default", *TEXT_METHODS, *DETECTION_METHODS, *LENGTH_METHODS)
+REWARD_METHODS = ("default", *TEXT_METHODS, *DETECTION_METHODS, *LENGTH_METHODS)
 FORMAT = "think_answer_format"
 
 _PLACEHOLDER = re.compile(r"<image>|<video>|<\|vision_start\|>.*?<\|vision_end\|>|<img>.*?</img>", re.DOTALL)
@@ -48,26 +47,28 @@ _SENTENCE_END = re.compile(r"[.?!:](?=\s)|\n")
 _REGION = re.compile(r"(?:region|object) this sentence describes:\s*(.+)", re.DOTALL | re.IGNORECASE)
 _INSTRUCTION = re.compile(r"corresponding to the instruction:\s*(.+)", re.DOTALL | re.IGNORECASE)
 _DETECT_LIST = re.compile(r"detect the following objects:\s*(\[.*?\])(?=\s*(?:[.\n]|$))", re.DOTALL | re.IGNORECASE)
+_ASKS_FOR_BOXES = re.compile(r"bounding ?box|\bbbox", re.IGNORECASE)
+_FOUR = re.compile(r"\d[\d.]*(?:[^\d.]{1,4}\d[\d.]*){3}")
 _CATEGORY = re.compile(r"belonging to the category '(.+?)' in the image")
 _CATEGORY_SET = re.compile(r"category set includes\s+(.+?)\.?\s*$", re.DOTALL | re.IGNORECASE)
 _CHOOSE = re.compile(r"choose one from list\s*\[(.*)\]", re.DOTALL | re.IGNORECASE)
 
 
-def vlm_r1(source: Source) -> Sample:
+def vlm_r1(source: SourceRow) -> Sample:
     """A row of VLM-R1's JSONL (`conversations` of two turns) or of its evaluation files (`problem`, `solution`)."""
     problem, reference = _turns(source.row)
     method = source.row.get("accu_reward_method") or source.reward_method or "default"
-    if method not in METHODS:
-        raise BadRow(f"unknown accu_reward_method {method!r}; known: {', '.join(METHODS)}")
+    if method not in REWARD_METHODS:
+        raise BadRow(f"unknown accu_reward_method {method!r}; known: {', '.join(REWARD_METHODS)}")
     if isinstance(reference, str):
-        reference = reference.replace(ANSWER, "").replace(END_ANSWER, "").strip()
+        reference = _answer_in(reference)
     requested = listed_categories(problem)
     boxes = None
     # corner pairs and boxes inside prose are not answers of this data set; they could be points or intervals
     if method not in TEXT_METHODS and (
         not isinstance(reference, str) or reference.startswith(("[", "{", "```")) or _says_none(reference)
     ):
-        boxes = boxes_in(reference, none_is_empty=method in DETECTION_METHODS or requested is not None)
+        boxes = answer_boxes(reference, none_is_empty=method in DETECTION_METHODS or requested is not None)
     if boxes is None and method in DETECTION_METHODS:
         raise BadRow(f"{method} needs a list of boxes, got {str(reference)[:120]!r}")
     if boxes is not None and (method in DETECTION_METHODS or requested is not None or _is_labelled(boxes)):
@@ -76,7 +77,32 @@ def vlm_r1(source: Source) -> Sample:
     if boxes is not None:
         expression = source.row.get("normal_caption") or _after(_REGION, problem) or question_text(problem)
         return grounding_of(source, expression, boxes)
+    if (
+        _ASKS_FOR_BOXES.search(problem)
+        and isinstance(reference, str)
+        and _FOUR.search(reference)
+        and method not in TEXT_METHODS
+    ):
+        raise BadRow(f"it asks for a box, but the boxes in its answer cannot be read: {reference[:120]!r}")
     return _qa(source, problem, reference, method)
+
+
+def _answer_in(solution: str) -> str:
+    """The answer in a solution with or without tags. Raises BadRow for a thought without one."""
+    if THINK not in solution and END_THINK not in solution:
+        return solution.replace(ANSWER, "").replace(END_ANSWER, "").strip()
+    span = answer_span(solution)
+    if span.text is None:
+        raise BadRow(f"no answer in the solution {solution[:120]!r}: {span.why}")
+    return span.text
+
+
+def rounds_of(row: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """A row as rows of one question each: those of its conversation with the reply behind them."""
+    turns = row.get("conversations")
+    if not isinstance(turns, list) or len(turns) <= 2 or len(turns) % 2:
+        return [row]
+    return [{**row, "conversations": turns[i : i + 2]} for i in range(0, len(turns), 2)]
 
 
 def _turns(row: Mapping[str, Any]) -> tuple[str, Any]:
@@ -92,7 +118,7 @@ def _turns(row: Mapping[str, Any]) -> tuple[str, Any]:
     return problem, reference
 
 
-def _qa(source: Source, problem: str, reference: Any, method: str) -> Sample:
+def _qa(source: SourceRow, problem: str, reference: Any, method: str) -> Sample:
     """A question with a short answer, with the reward that VLM-R1 uses: that of the row's method, else that of the answer's
     kind."""
     answer, reward = reference, TEXT_METHODS.get(method) or _default_reward(reference)
@@ -120,7 +146,7 @@ def _says_none(reference: str) -> bool:
     return isinstance(read, ParsedBoxes) and read.explicit_none
 
 
-def visual_rft(source: Source) -> Sample:
+def visual_rft(source: SourceRow) -> Sample:
     """A row of Visual-RFT (`image`, `problem`, `solution` in answer tags), or of its LISA file (`conversations`)."""
     problem, reference = _turns(source.row)
     if not isinstance(reference, str):
@@ -129,7 +155,7 @@ def visual_rft(source: Source) -> Sample:
     if not span.text:
         raise BadRow(f"no answer in the solution {reference[:120]!r}: {span.why or 'it is empty'}")
     category = _after(_CATEGORY, problem)
-    boxes = boxes_in(span.text, none_is_empty=category is not None)
+    boxes = answer_boxes(span.text, none_is_empty=category is not None)
     if category is not None:
         if boxes is None:
             raise BadRow(f"no boxes in the solution {reference[:120]!r}")
@@ -141,7 +167,7 @@ def visual_rft(source: Source) -> Sample:
     return Sample(source.sample_id, "classification", question_text(problem), span.text, source.images, meta=source.meta)
 
 
-def cls_rl(source: Source) -> Sample:
+def cls_rl(source: SourceRow) -> Sample:
     """A row of CLS-RL (`image`, `problem` with or without a list of names, `solution` in answer tags, or `label`)."""
     problem, reference = source.row.get("problem"), source.row.get("solution", source.row.get("label"))
     if not isinstance(problem, str) or not isinstance(reference, str):
@@ -158,7 +184,7 @@ def cls_rl(source: Source) -> Sample:
     return Sample(source.sample_id, "classification", question_text(problem), label, source.images, None, choices, source.meta)
 
 
-def vision_r1(source: Source) -> Sample:
+def vision_r1(source: SourceRow) -> Sample:
     """A row of Vision-R1 (`image`, `problem`, `solution` as JSON text, `width`, `height`, `target_id_maps`)."""
     row = source.row
     problem, written = row.get("problem"), _json_cell(row.get("solution"), "solution")
@@ -197,7 +223,7 @@ def _json_cell(value: Any, name: str) -> Any:
         raise BadRow(f"{name} is not JSON: {value[:120]!r}") from error
 
 
-def boxes_in(reference: Any, none_is_empty: bool) -> list[Box] | None:
+def answer_boxes(reference: Any, none_is_empty: bool) -> list[Box] | None:
     """The boxes in an answer; None where it is not an answer of boxes. `none_is_empty`: "None" is an empty list of boxes."""
     if isinstance(reference, list):
         if not (len(reference) == 4 and all(isinstance(value, int | float) for value in reference)) and not any(
@@ -219,7 +245,7 @@ def _is_labelled(boxes: Sequence[Box]) -> bool:
     return len(boxes) != 1 or boxes[0].label is not None
 
 
-def detection_of(source: Source, requested: Sequence[str], boxes: Sequence[Box], rewards: tuple[str, ...]) -> Sample:
+def detection_of(source: SourceRow, requested: Sequence[str], boxes: Sequence[Box], rewards: tuple[str, ...]) -> Sample:
     if not source.sizes_wh:
         raise BadRow("boxes need an image")
     if not requested:
@@ -239,7 +265,7 @@ def detection_of(source: Source, requested: Sequence[str], boxes: Sequence[Box],
     return Sample(source.sample_id, "detection", ", ".join(requested), items, source.images, meta=meta)
 
 
-def grounding_of(source: Source, expression: str, boxes: Sequence[Box]) -> Sample:
+def grounding_of(source: SourceRow, expression: str, boxes: Sequence[Box]) -> Sample:
     if len(boxes) != 1:
         raise BadRow(f"{len(boxes)} boxes without labels; grounding has one, detection needs labels")
     if not source.sizes_wh:
@@ -249,7 +275,7 @@ def grounding_of(source: Source, expression: str, boxes: Sequence[Box]) -> Sampl
     return Sample(source.sample_id, "grounding", expression.strip().removesuffix("."), answer, source.images, meta=meta)
 
 
-def _in_image(box: Box, source: Source) -> list[float]:
+def _in_image(box: Box, source: SourceRow) -> list[float]:
     """The box in original pixels, cut at the edge of the image; `source.clipped` is called where it was more than 1 px
     outside."""
     width, height = source.sizes_wh[source.image_index]

@@ -1,4 +1,4 @@
-"""Rows of other projects, by where they hold question, answer and images: `FAMILIES`, tried in order on the columns of a row.
+"""Rows of other projects, by where they hold question, answer and images.
 
 Each reader gives the questions of one row. It raises BadRow for a row that cannot be used. Not here: which words of these are
 question and answer (`vlrl.data.row_questions`), boxes and labels of image sets (`vlrl.data.row_labels`).
@@ -77,7 +77,7 @@ def turns_of(listed: Any) -> list[tuple[str, Any]]:
     return found
 
 
-def text_of(content: Any) -> tuple[str, list[Any]]:
+def turn_text(content: Any) -> tuple[str, list[Any]]:
     """The text of a turn, with a placeholder for each image among its parts, and the images that the parts name."""
     if isinstance(content, str):
         return content, []
@@ -107,7 +107,7 @@ def conversation(row: Cells, listed: Any) -> list[Asked]:
     images, pairs, waiting = list(images_of(row)), [], ""
     named: list[Any] = []
     for role, content in turns:
-        text, own = text_of(content)
+        text, own = turn_text(content)
         named += own
         if role == "user":
             waiting = f"{waiting}\n{text}".strip() if waiting else text
@@ -142,7 +142,10 @@ def _with_images(pairs: Sequence[tuple[str, Any]], images: Sequence[Any]) -> lis
     that no placeholder stands for."""
     counts = [question.count(IMAGE) for question, _ in pairs]
     if len(pairs) == 1 or sum(counts) != len(images) or counts[0] == len(images):
-        return [(question.replace(IMAGE, "") if i else question, answer, tuple(images)) for i, (question, answer) in enumerate(pairs)]
+        return [
+            (question.replace(IMAGE, "") if i else question, answer, tuple(images))
+            for i, (question, answer) in enumerate(pairs)
+        ]
     found, shown = [], 0
     for (question, answer), n in zip(pairs, counts, strict=True):
         shown += n
@@ -187,13 +190,13 @@ def verl_rows(row: Cells) -> list[Asked]:
     turns = [turn for turn in turns_of(prompt) if turn[0] != "system"]
     if [role for role, _ in turns] != ["user"]:
         raise BadRow(f"its prompt must be one question of the user, got the roles {', '.join(role for role, _ in turns)}")
-    text, named = text_of(turns[0][1])
+    text, named = turn_text(turns[0][1])
     return [Asked(text, answer, images_of(row) or tuple(named))]
 
 
 def with_objects(row: Cells, objects: Mapping[str, Any]) -> list[Asked]:
     """ms-swift's grounding rows: `<ref-object>` and `<bbox>` in the text stand for the members of `objects`, in order."""
-    turns = [(role, text_of(content)[0]) for role, content in turns_of(row.get("messages")) if role != "system"]
+    turns = [(role, turn_text(content)[0]) for role, content in turns_of(row.get("messages")) if role != "system"]
     if [role for role, _ in turns] != ["user", "assistant"]:
         raise BadRow("a row with objects must be one question and its reply")
     question, reply = (text for _, text in turns)
@@ -202,11 +205,12 @@ def with_objects(row: Cells, objects: Mapping[str, Any]) -> list[Asked]:
     refs, boxes = objects.get("ref") or [], objects["bbox"]
     if not isinstance(refs, list) or not isinstance(boxes, list):
         raise BadRow("objects.ref and objects.bbox must be lists")
-    n_asked, n_refs, n_boxes = (text.count(mark) for text, mark in ((question, "<ref-object>"), (reply, "<ref-object>"), (reply, "<bbox>")))
+    n_asked, n_refs, n_boxes = (
+        text.count(mark) for text, mark in ((question, "<ref-object>"), (reply, "<ref-object>"), (reply, "<bbox>"))
+    )
     if n_asked + n_refs != len(refs) or n_boxes != len(boxes):
-        raise BadRow(
-            f"{n_asked + n_refs} <ref-object> and {n_boxes} <bbox> stand in the text, but objects has {len(refs)} and {len(boxes)}"
-        )
+        has = f"objects has {len(refs)} and {len(boxes)}"
+        raise BadRow(f"{n_asked + n_refs} <ref-object> and {n_boxes} <bbox> stand in the text, but {has}")
     if any(isinstance(box, list) and len(box) == 2 for box in boxes):
         raise LeftOut("questions whose answer is a point")
     asked = [str(one).strip() for one in refs[:n_asked]]
@@ -239,7 +243,8 @@ def _box(corners: Any, label: str | None) -> Box:
     problem = box_problem(corners, None)
     if problem is not None:
         raise BadRow(problem)
-    return Box(*map(float, corners), label=label)
+    x1, y1, x2, y2 = map(float, corners)
+    return Box(x1, y1, x2, y2, label)
 
 
 # ---- question and answer in columns

@@ -46,7 +46,8 @@ def _name(value: Any, known: tuple[str, ...] | None, column: str) -> str:
         raise BadRow(f"{column} is no name, got {value!r:.60}")
     if known is None:
         raise UnitError(
-            f"{column} is the number {value}, and the data set does not state the names behind such numbers", "--names NAME,NAME,..."
+            f"{column} is the number {value}, and the data set does not state the names behind such numbers",
+            "--names NAME,NAME,...",
         )
     if not 0 <= value < len(known):
         raise BadRow(f"{column} is {value}, but there are {len(known)} names")
@@ -82,12 +83,13 @@ def object_rows(row: Cells, names: Names, order: str) -> list[Asked]:
         raise LeftOut(WITHOUT_OBJECTS)
     known = next((names[f"objects.{key}"] for key in NAME_COLUMNS if f"objects.{key}" in names), names.get("*"))
     boxes = []
-    for corners, category in pairs:
-        values = decoded(corners)
-        problem = box_problem(as_corners(values, order), None)
+    for written, category in pairs:
+        corners = as_corners(decoded(written), order)
+        problem = box_problem(corners, None)
         if problem is not None:
             raise BadRow(problem)
-        boxes.append(Box(*map(float, as_corners(values, order)), label=_name(category, known, "category")))
+        x1, y1, x2, y2 = map(float, corners)
+        boxes.append(Box(x1, y1, x2, y2, _name(category, known, "category")))
     categories = tuple(dict.fromkeys(str(box.label) for box in boxes))
     return [Asked(", ".join(categories), None, images_of(row), boxes=tuple(boxes), categories=categories)]
 

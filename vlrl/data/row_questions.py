@@ -1,4 +1,4 @@
-"""One question of a row, as another project has it → one sample: which words are the question, which the answer, what it grades.
+"""One question of another project's row → one sample: which words are the question, which are the answer, what it is graded by.
 
 The task follows from the answer: boxes in an image are grounding or detection, a label is classification, anything else is qa.
 Not here: where a project's rows hold these parts (`vlrl.data.row_families`).
@@ -15,11 +15,11 @@ from vlrl.answers.span import END_THINK, THINK, answer_span, canon
 from vlrl.answers.text import LETTERS
 from vlrl.data import published_rows
 from vlrl.data.images import ImageError
-from vlrl.data.row_source import BadRow, LeftOut, Source
+from vlrl.data.row_source import BadRow, LeftOut, SourceRow
 from vlrl.schema import Box, Sample
 
 IMAGE = "<image>"
-MAX_ANSWER_CHARS = 100
+LONG_ANSWER_CHARS = 100
 """Longer answers are rarely repeated word for word, so an exact match rewards next to nothing."""
 ABOUT_A_BOX = "questions about a box in their own words (each model writes boxes in units of its own)"
 _PLACEHOLDER = re.compile(r"<\|vision_start\|>.*?<\|vision_end\|>|<img>.*?</img>|<image>|<ImageHere>|<\|image\|>", re.DOTALL)
@@ -61,7 +61,7 @@ class Asked:
     meta: Mapping[str, Any] = field(default_factory=dict)
 
 
-def sample_of(asked: Asked, source: Source) -> Sample:
+def sample_of(asked: Asked, source: SourceRow) -> Sample:
     """The sample of a question; `source` holds its images. Raises BadRow."""
     source = replace(source, image_index=asked.image_index, coords=asked.coords or source.coords)
     try:
@@ -72,7 +72,7 @@ def sample_of(asked: Asked, source: Source) -> Sample:
     return replace(sample, meta={**sample.meta, **more, **asked.meta}) if more or asked.meta else sample
 
 
-def _sample_of(asked: Asked, source: Source) -> Sample:
+def _sample_of(asked: Asked, source: SourceRow) -> Sample:
     if asked.boxes is not None:
         if not asked.categories:
             return published_rows.grounding_of(source, _expression(asked.question, source), asked.boxes)
@@ -90,10 +90,10 @@ def _sample_of(asked: Asked, source: Source) -> Sample:
     return _by_answer(asked, source)
 
 
-def _by_answer(asked: Asked, source: Source) -> Sample:
+def _by_answer(asked: Asked, source: SourceRow) -> Sample:
     """A question with the text that is its answer."""
     answer, thinking = read_answer(asked.answer)
-    question = question_text(asked.question, len(source.images))
+    question = plain_question(asked.question, len(source.images))
     if asked.choices is not None:
         return _choice(source, question, asked.choices, answer, thinking)
     if isinstance(answer, str) and source.images:
@@ -114,12 +114,12 @@ def _by_answer(asked: Asked, source: Source) -> Sample:
     return _qa(source, question, answer, None, thinking)
 
 
-def _qa(source: Source, question: str, answer: Any, choices: tuple[str, ...] | None, thinking: str) -> Sample:
+def _qa(source: SourceRow, question: str, answer: Any, choices: tuple[str, ...] | None, thinking: str) -> Sample:
     meta = {**source.meta, "thinking": thinking} if thinking else source.meta
     return Sample(source.sample_id, "qa", question, answer, source.images, choices=choices, meta=meta)
 
 
-def _choice(source: Source, question: str, choices: tuple[str, ...], answer: Any, thinking: str) -> Sample:
+def _choice(source: SourceRow, question: str, choices: tuple[str, ...], answer: Any, thinking: str) -> Sample:
     """A multiple-choice question: the answer is a letter, the text of a choice, or its number from 0."""
     letter = letter_of(answer, choices)
     if letter is None:
@@ -201,7 +201,7 @@ def _boxed(text: str) -> str:
     return ""
 
 
-def question_text(asked: str, n_images: int) -> str:
+def plain_question(asked: str, n_images: int) -> str:
     """The question without placeholders of images and without sentences about the format of the answer. A placeholder between
     words becomes words, "image 2" or "the image". Raises BadRow where nothing is left, or placeholders and images do not
     match."""
@@ -217,12 +217,11 @@ def question_text(asked: str, n_images: int) -> str:
 
 
 def _in_words(asked: str, n_images: int) -> str:
-    parts, number = _PLACEHOLDER.split(asked), 0
+    parts = _PLACEHOLDER.split(asked)
     if not any(part.strip() for part in parts[1:-1]) and not (parts[0].strip() and parts[-1].strip()):
         return " ".join(part.strip() for part in parts if part.strip())
     text = parts[0]
-    for part in parts[1:]:
-        number += 1
+    for number, part in enumerate(parts[1:], start=1):
         is_apart = not text.strip() or (not part.strip() and number == n_images)
         name = "" if is_apart and n_images == 1 else "the image" if n_images == 1 else f"image {number}"
         text += name + part
@@ -240,16 +239,16 @@ def _without_format(text: str) -> str:
     return "".join(kept).strip()
 
 
-def _expression(asked: str, source: Source) -> str:
+def _expression(asked: str, source: SourceRow) -> str:
     """What one box is asked for."""
     caption = source.row.get("normal_caption")
     if isinstance(caption, str) and caption.strip():
         return caption
     found = _ASKED_FOR.search(_PLACEHOLDER.sub("", asked))
-    return found[1].strip() if found is not None else question_text(asked, len(source.images))
+    return found[1].strip() if found is not None else plain_question(asked, len(source.images))
 
 
-def _boxes(asked: str, answer: str, source: Source) -> list[Box] | None:
+def _boxes(asked: str, answer: str, source: SourceRow) -> list[Box] | None:
     """The boxes that an answer is, None where it is none. Raises BadRow for one that holds boxes which cannot be read."""
     is_about_boxes = _BOX_WORDS.search(asked) is not None
     has_tokens = _BOX_TOKENS.search(answer) is not None
@@ -257,11 +256,9 @@ def _boxes(asked: str, answer: str, source: Source) -> list[Box] | None:
     starts = answer.startswith(("[", "{", "```"))
     if not (starts or has_tokens or requested is not None or (is_about_boxes and _FOUR.search(answer))):
         return None
-    boxes = published_rows.boxes_in(answer, none_is_empty=requested is not None)
+    boxes = published_rows.answer_boxes(answer, none_is_empty=requested is not None)
     if boxes is None and (has_tokens or (is_about_boxes and _FOUR.search(answer))):
         raise BadRow(f"the answer holds boxes in a form that cannot be read: {answer[:80]!r}")
     if boxes and has_tokens and source.coords == "px" and not source.units.stated:
         raise BadRow("boxes in tokens such as <|box_start|> are thousandths for some models and pixels for others; say which")
     return boxes
-
-

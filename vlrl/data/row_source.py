@@ -16,7 +16,7 @@ from vlrl.schema import SampleError
 Size = tuple[int, int]
 MIN_SIDE_PX = 8
 """Boxes within 0..1 are shares of any image whose sides are larger than this."""
-FEW = 0.05
+FEW = 0.03
 """The share of boxes or rows that may be wrong in a set; more, and the set is not what it was taken for."""
 N_LARGE = 20
 """So many boxes in images of more than 1,200 px a side, none beyond 1000, are thousandths rather than pixels."""
@@ -98,15 +98,15 @@ class Units:
             return
         if self.n_shares > FEW * self.n:
             raise UnitError(
-                f"{where}: {self.n_shares:,} of {self.n:,} boxes lie within 0..1, such as {self._share}: shares of the image, not"
-                " pixels",
+                f"{where}: {self.n_shares:,} of {self.n:,} boxes lie within 0..1, such as {self._share}: shares of the image,"
+                " not pixels",
                 "--coords norm1",
             )
         if self.n_thousandths > FEW * self.n:
             box, (width, height) = self._outside
             raise UnitError(
-                f"{where}: {self.n_thousandths:,} of {self.n:,} boxes lie outside their image but within 0..1000, such as {box} in"
-                f" {width}x{height} px: thousandths of the image, not pixels",
+                f"{where}: {self.n_thousandths:,} of {self.n:,} boxes lie outside their image but within 0..1000, such as {box}"
+                f" in {width}x{height} px: thousandths of the image, not pixels",
                 "--coords norm1000",
             )
         if self.n_large >= N_LARGE and not self.n_over_1000:
@@ -118,7 +118,7 @@ class Units:
 
 
 @dataclass(frozen=True)
-class Source:
+class SourceRow:
     """A row and its images. `sizes_wh`: the size of each image in pixels, EXIF rotation applied. `coords`: the coordinate
     convention of its boxes. `clipped`: called with a message for a box that was cut at the edge of its image.
     `image_index`: the image that boxes refer to. `units`: counts boxes that are taken as pixels."""

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-FILES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
+TABLE_FILES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 MARKS_OF_A_SAVED_SET = ("state.json", "dataset_dict.json", "dataset_info.json")
 IMAGE_COLUMNS = ("image", "images", "image_path", "image_paths", "image_file", "img", "img_path", "jpg", "png", "picture")
 """Names of columns that hold images."""
@@ -29,7 +29,7 @@ _BATCH = 256
 _MAX_CELL_CHARS = 1 << 28
 """Longest cell of a CSV file; Python's own bound is smaller than an image in base64."""
 
-Row = tuple[str, dict[str, Any]]
+TableRow = tuple[str, dict[str, Any]]
 """The place of a row, for reports, and its values by column."""
 OnBad = Callable[[str, str], None]
 """Called with the place and the problem of a row that cannot be read and is left out."""
@@ -46,7 +46,7 @@ class Table:
 
     name: str
     folder: Path
-    read: Callable[[OnBad], Iterator[Row]]
+    read: Callable[[OnBad], Iterator[TableRow]]
     class_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
@@ -56,8 +56,8 @@ def open_table(path: Path, split: str | None = None) -> Table:
     `split`: which part of a folder to read; None: the only one, or train. Raises SampleError where no rows are found.
     """
     if path.is_file():
-        if path.suffix.lower() not in FILES:
-            raise SampleError(f"{path}: unknown kind of file; rows are read from {', '.join(FILES)}")
+        if path.suffix.lower() not in TABLE_FILES:
+            raise SampleError(f"{path}: unknown kind of file; rows are read from {', '.join(TABLE_FILES)}")
         return _file_table(path)
     if not path.is_dir():
         raise SampleError(f"{path}: no such file or folder")
@@ -71,7 +71,9 @@ def open_table(path: Path, split: str | None = None) -> Table:
     if not parts:
         raise SampleError(f"{path}: neither saved by `datasets` nor with Parquet files{f' of split {split}' if split else ''}")
     names = class_names_of(_opened_parquet(parts[0]).schema_arrow)
-    return Table(path.resolve().name, path, lambda on_bad: (row for part in parts for row in _parquet_rows(part, on_bad)), names)
+    return Table(
+        path.resolve().name, path, lambda on_bad: (row for part in parts for row in _parquet_rows(part, on_bad)), names
+    )
 
 
 def _is_of_split(part: Path, root: Path, split: str) -> bool:
@@ -142,7 +144,7 @@ def class_names_of(schema: pa.Schema) -> dict[str, tuple[str, ...]]:
 # ---- text files
 
 
-def _jsonl_rows(path: Path, on_bad: OnBad) -> Iterator[Row]:
+def _jsonl_rows(path: Path, on_bad: OnBad) -> Iterator[TableRow]:
     with path.open("rb") as lines:
         for number, raw in enumerate(lines, start=1):
             if not raw.strip():
@@ -159,13 +161,14 @@ def _jsonl_rows(path: Path, on_bad: OnBad) -> Iterator[Row]:
                 on_bad(where, f"a row is a JSON object, got {str(row)[:80]}")
 
 
-def _json_rows(path: Path, on_bad: OnBad) -> Iterator[Row]:
+def _json_rows(path: Path, on_bad: OnBad) -> Iterator[TableRow]:
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"), parse_constant=_not_a_number)
     except (ValueError, RecursionError) as error:
         raise SampleError(f"{path}: not JSON: {error} (one object a line is called .jsonl)") from error
-    if isinstance(content, dict) and len(content) == 1 and isinstance(next(iter(content.values())), list):
-        content = next(iter(content.values()))  # {"data": [...]}
+    if isinstance(content, dict) and len(content) == 1:  # {"data": [...]}
+        (inside,) = content.values()
+        content = inside if isinstance(inside, list) and inside else content
     if not isinstance(content, list):
         raise SampleError(f"{path}: holds a JSON {type(content).__name__}; rows are a list of objects")
     for number, row in enumerate(content, start=1):
@@ -175,7 +178,7 @@ def _json_rows(path: Path, on_bad: OnBad) -> Iterator[Row]:
             on_bad(f"{path}: row {number}", f"a row is a JSON object, got {str(row)[:80]}")
 
 
-def _csv_rows(path: Path, on_bad: OnBad) -> Iterator[Row]:
+def _csv_rows(path: Path, on_bad: OnBad) -> Iterator[TableRow]:
     """Cells as text, empty ones left out."""
     csv.field_size_limit(_MAX_CELL_CHARS)
     with path.open(encoding="utf-8-sig", newline="") as lines:
@@ -219,7 +222,7 @@ class _ImageColumn:
     holds: str
 
 
-def _parquet_rows(path: Path, on_bad: OnBad) -> Iterator[Row]:
+def _parquet_rows(path: Path, on_bad: OnBad) -> Iterator[TableRow]:
     import pyarrow
 
     file = _opened_parquet(path)

@@ -43,8 +43,14 @@ class RunConfig:
             " turns, and a task named twice has two."
         },
     )
-    data: str | None = field(default=None, metadata={"help": "Training samples (JSONL). Default: synthetic scenes."})
-    eval_data: str | None = field(default=None, metadata={"help": "Held-out samples (JSONL)."})
+    data: str | None = field(
+        default=None,
+        metadata={
+            "help": "Training samples: our JSONL, or files of other projects as they are (docs/data.md); several with commas."
+            " Default: drawn samples."
+        },
+    )
+    eval_data: str | None = field(default=None, metadata={"help": "Held-out samples, in the same forms."})
     image_root: str | None = field(default=None, metadata={"help": "Folder of relative image paths (default: the file's)."})
     rewards: list[str] | None = field(
         default=None,
@@ -63,8 +69,10 @@ class RunConfig:
     sft_steps: int = field(default=400, metadata={"help": "Steps of the supervised stage."})
     sft_learning_rate: float = field(default=1e-5, metadata={"help": "Peak learning rate of the supervised stage."})
     sft_batch_size: int = field(default=16, metadata={"help": "Samples a step and process in the supervised stage."})
-    limit: int | None = field(default=None, metadata={"help": "Use only the first N training samples."})
-    eval_limit: int | None = field(default=None, metadata={"help": "Use only the first N held-out samples."})
+    limit: int | None = field(
+        default=None, metadata={"help": "Use only N training samples, drawn by seed, answers in their shares."}
+    )
+    eval_limit: int | None = field(default=None, metadata={"help": "Use only N held-out samples, drawn."})
     coords: Literal["px", "resized_px", "norm1000", "norm1"] | None = field(
         default=None, metadata={"help": "How completions write boxes. Default: by the model's config.model_type."}
     )
@@ -291,9 +299,12 @@ def check_tasks(run: RunConfig, tasks: Iterable[Task]) -> None:
 
 
 def check_file(name: str, path: str | None) -> None:
-    """Raises ConfigError where `--name path` was given and is not a file."""
-    if path is not None and not Path(path).is_file():
-        raise ConfigError(f"--{name} {path}: no such file")
+    """Raises ConfigError where `--name path`, or several with commas, was given and one does not exist."""
+    if path is None or Path(path).exists():
+        return
+    missing = [word for word in path.split(",") if not Path(word.strip()).exists()]
+    if missing:
+        raise ConfigError(f"--{name} {path}: no such file" + (f" as {missing[0].strip()!r}" if "," in path else ""))
 
 
 def check_rewards(run: RunConfig, tasks: Mapping[str, Task], weights: Sequence[float] | None) -> None:

@@ -15,7 +15,7 @@ from accelerate import PartialState
 
 from vlrl.data.image_checks import decode_problem, drawn_to_decode, shown_sizes
 from vlrl.data.image_notes import form_notes, refuse_unreadable_formats
-from vlrl.data.sample_files import read_samples
+from vlrl.data.sample_sets import SampleSet, read_set
 from vlrl.data.special_tokens import KEY
 from vlrl.data.synthetic import item_rng
 from vlrl.envs.cards.transcripts import read_transcript
@@ -29,11 +29,13 @@ from vlrl.tasks.rubric import choose as rubric_for
 from vlrl.training.config import Config
 from vlrl.training.events import Event
 from vlrl.training.flight_recorder import data_events
+from vlrl.training.held_out import hold_out
 from vlrl.training.options import ConfigError
 
 N_SYNTHETIC_TRAIN = 20_000
 N_SYNTHETIC_HELD_OUT = 400
-HELD_OUT_SHARE, MAX_HELD_OUT = 0.1, 400
+HELD_OUT_SEED = 0
+"""Runs of every seed are measured on the same part of `--eval_data`."""
 N_SYNTHETIC_KNOWN = 500
 """How many samples of an endless synthetic set are looked at before training, for each task."""
 N_MEASURED = 16
@@ -51,6 +53,8 @@ class RunData:
     """Whether the samples are episodes, to be played."""
     length: str = ""
     """How long reference answers and completions are, in words (`fit_length`)."""
+    notes: tuple[str, ...] = ()
+    """What a person should know of how the files were read."""
 
     def known(self, config: Config) -> list[Sample]:
         """The training samples that are looked at before training: all of a file, the first of an endless synthetic set."""
@@ -77,18 +81,20 @@ def read_data(config: Config) -> RunData:
         train = Samples(n, lambda i: draw_sample(config, seed, "train", i))
         description = f"{n} synthetic samples (seed {seed}), {len(held_out)} held out"
         return RunData(train, held_out, description, _plays(config, held_out))
-    rows = _read(config, run.data, run.limit)
+    rows = _read(config, run.data, run.limit, seed)
+    notes = list(rows.notes)
     if run.eval_data is not None:
-        held_out = _read(config, run.eval_data, run.eval_limit)
+        read = _read(config, run.eval_data, run.eval_limit, HELD_OUT_SEED)
+        held_out, notes = list(read), [*notes, *read.notes]
         description = f"{len(rows)} samples of {run.data}, {len(held_out)} of {run.eval_data} held out"
     else:
-        rows, held_out = hold_out(rows, seed, run.eval_limit or MAX_HELD_OUT)
+        rows, held_out = hold_out(rows, seed, run.eval_limit)
         description = f"{len(rows)} samples of {run.data}, {len(held_out)} more held out (no image in both)"
-    return RunData(Samples(len(rows), rows.__getitem__), held_out, description, _plays(config, rows))
+    return RunData(Samples(len(rows), rows.__getitem__), held_out, description, _plays(config, rows), notes=tuple(notes))
 
 
-def _read(config: Config, path: str, limit: int | None) -> list[Sample]:
-    rows = read_samples(path, config.run.image_root, limit)
+def _read(config: Config, path: str, limit: int | None, seed: int) -> SampleSet:
+    rows = read_set(path, config.run.image_root, limit, seed, tasks=list(config.tasks))
     refuse_unreadable_formats(rows, path)
     for sample in rows:
         if sample.task not in config.tasks:
@@ -126,7 +132,7 @@ def prepare_data(config: Config, data: RunData, loaded: ModelInputs) -> tuple[Ru
         data = dataclasses.replace(data, train=Samples(len(known), known.__getitem__), held_out=held_out)
     say_length = fit_length(config, loaded, data)
     data, skipped = without_overlong(config, data, known, lengths, loaded)
-    return dataclasses.replace(data, length=say_length), [*skipped, *_notes(config, data)]
+    return dataclasses.replace(data, length=say_length), [*data.notes, *skipped, *_notes(config, data)]
 
 
 def prompt_limit(config: Config, loaded: ModelInputs) -> tuple[int | None, str]:
@@ -298,27 +304,6 @@ def _replies(sample: Sample, task: Task) -> list[str]:
     text = task.reference(sample)
     turns = read_transcript(text) if task.is_episode(sample) else None
     return [text] if turns is None else [turn.reply for turn in turns]
-
-
-def hold_out(samples: Sequence[Sample], seed: int, at_most: int) -> tuple[list[Sample], list[Sample]]:
-    """Split by image: a tenth of the samples, `at_most` of them, share no image with the rest."""
-    keys = list(dict.fromkeys(sample.images or (sample.id,) for sample in samples))
-    order = item_rng("held out", seed).permutation(len(keys))
-    wanted = min(at_most, max(1, round(HELD_OUT_SHARE * len(samples))))
-    count = dict.fromkeys(keys, 0)
-    for sample in samples:
-        count[sample.images or (sample.id,)] += 1
-    chosen: set[tuple[str, ...]] = set()
-    n = 0
-    for index in order:
-        if n >= wanted or len(chosen) + 1 >= len(keys):
-            break
-        chosen.add(keys[index])
-        n += count[keys[index]]
-    out = [sample for sample in samples if (sample.images or (sample.id,)) in chosen]
-    if not out:
-        raise ConfigError(f"{len(samples)} samples of one image cannot be split; give held-out samples by --eval_data")
-    return [sample for sample in samples if (sample.images or (sample.id,)) not in chosen], out
 
 
 def sft_samples(config: Config, loaded: ModelInputs | LoadedModel, train: Samples, n_processes: int) -> Samples:

@@ -1,0 +1,370 @@
+"""The samples behind `--data`: our own files, those of other projects, several with a comma; subsets; large sets by row.
+
+Sets of up to `LARGE` rows are in memory. Of a larger one the places of its rows are kept, and a sample is made when it is used.
+Not here: the forms of other projects' rows (`vlrl.data.foreign_rows`), what a task says of an answer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shlex
+import tempfile
+from array import array
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import IO, Any, overload
+
+import numpy as np
+
+from vlrl.data.files import sha256_of
+from vlrl.data.foreign_rows import Found, InsideRow, RowReading, foreign_samples, form_of, too_many_bad
+from vlrl.data.line_index import count_lines, index_lines, sample_of_line
+from vlrl.data.row_source import UnitError
+from vlrl.data.sample_files import read_samples
+from vlrl.data.subsets import drawn_places, stratum_of
+from vlrl.data.synthetic.items import item_rng
+from vlrl.data.tables import IMAGE_COLUMNS, TABLE_FILES, Table, open_table
+from vlrl.schema import Sample, SampleError, sample_from_json, sample_to_json
+
+LARGE = 20_000
+"""Larger sets are read by row; of these, so many rows are looked at before training."""
+BUILT_IN = ("detection", "grounding", "classification", "planning", "qa")
+_NATIVE_KEYS = {"id", "task", "images", "video", "question", "answer", "choices", "meta"}
+_Array = np.ndarray[Any, Any]
+
+
+class _Lines(Sequence[Sample]):
+    """Samples of a file of lines, by offset. The file stays open: who replaces it meanwhile changes nothing here."""
+
+    def __init__(self, file: IO[bytes], starts: _Array, root: Path, where: str) -> None:
+        self._file, self._starts, self._root, self._where = file, starts, root, where
+        self._size = os.fstat(file.fileno()).st_size
+
+    def __len__(self) -> int:
+        return len(self._starts)
+
+    def __getitem__(self, i: Any) -> Any:
+        start = int(self._starts[i])
+        end = int(self._starts[i + 1]) if i + 1 < len(self._starts) else self._size
+        raw = os.pread(self._file.fileno(), end - start, start)  # shared by processes and threads: it moves no position
+        return sample_of_line(raw.split(b"\n", 1)[0], f"{self._where}: row {i + 1}", self._root)
+
+
+@dataclass(frozen=True)
+class Keys:
+    """Of each row: hashes of what it shows (`images`), and of what it shows and asks (`prompts`). They hold for one process."""
+
+    images: _Array
+    prompts: _Array
+
+
+class SampleSet(Sequence[Sample]):
+    """Samples of files, in their order. `notes`: what a person should know of how they were read; `n_bad`: rows that could not
+    be. `is_large`: each is read when it is used, and `keys` are known of all."""
+
+    def __init__(self, rows: Sequence[Sample], notes: Sequence[str] = (), keys: Keys | None = None, n_bad: int = 0) -> None:
+        self._rows, self.notes, self.keys, self.n_bad = rows, tuple(notes), keys, n_bad
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, index: int) -> Sample: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> SampleSet: ...
+
+    def __getitem__(self, index: int | slice) -> Sample | SampleSet:
+        return self.part(range(len(self))[index]) if isinstance(index, slice) else self._rows[index]
+
+    def __iter__(self) -> Iterator[Sample]:
+        return (self._rows[i] for i in range(len(self)))
+
+    @property
+    def is_large(self) -> bool:
+        return self.keys is not None
+
+    def part(self, places: Sequence[int] | _Array) -> SampleSet:
+        """The samples at these places. A part that is not large is read at once."""
+        if self.keys is None or len(places) <= LARGE:
+            return SampleSet([self._rows[int(i)] for i in places], self.notes, n_bad=self.n_bad)
+        at = np.asarray(places, dtype=np.int64)
+        return SampleSet(_Picked(self._rows, at), self.notes, Keys(self.keys.images[at], self.keys.prompts[at]), self.n_bad)
+
+    def drawn(self, limit: int | None, seed: int) -> SampleSet:
+        """`limit` of the samples (None: all), drawn by seed with answers in their shares; of a large set the shares are those
+        among some drawn rows."""
+        if limit is None or limit >= len(self):
+            return self
+        if self.keys is None:
+            return self.part(drawn_places([stratum_of(sample) for sample in self], limit, seed))
+        some = np.sort(item_rng("rows to draw from", seed).permutation(len(self))[: max(LARGE, 2 * limit)])
+        if limit > LARGE:
+            return self.part(some[np.sort(item_rng("rows", seed).permutation(len(some))[:limit])])
+        return self.part(some[drawn_places([stratum_of(self[int(i)]) for i in some], limit, seed)])
+
+
+class _Picked(Sequence[Sample]):
+    """The members of a sequence at these places."""
+
+    def __init__(self, rows: Sequence[Sample], places: _Array) -> None:
+        self._rows, self._places = rows, places
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, i: Any) -> Any:
+        return self._rows[int(self._places[i])]
+
+
+class _Joined(Sequence[Sample]):
+    """Several sequences after each other; an id that an earlier one has used gets the name of its file."""
+
+    def __init__(self, parts: Sequence[Sequence[Sample]]) -> None:
+        self._parts, self._ends = parts, np.cumsum([len(part) for part in parts])
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def __getitem__(self, i: Any) -> Any:
+        number = int(np.searchsorted(self._ends, i, side="right"))
+        return self._parts[number][int(i - (self._ends[number - 1] if number else 0))]
+
+
+# ---- reading
+
+
+def data_paths(words: str | Path) -> list[Path]:
+    """The files and folders that `--data` names, with commas between them. Raises SampleError for one that does not exist, or
+    is named twice."""
+    whole = Path(words)
+    paths = [whole] if whole.exists() else [Path(word.strip()) for word in str(words).split(",") if word.strip()]
+    for path in paths or [whole]:
+        if not path.exists():
+            raise SampleError(f"{path}: no such file; give a JSONL file of samples (data_prep/ has converters)")
+        if [other.resolve() for other in paths].count(path.resolve()) > 1:
+            raise SampleError(f"{words}: {path} is named twice")
+    return paths
+
+
+def digest_of(words: str | Path) -> str:
+    """SHA-256 of the bytes behind `--data`: of one file, or of the digests of several. Raises OSError, SampleError."""
+    paths = data_paths(words)
+    if len(paths) == 1 and paths[0].is_file():
+        return sha256_of(paths[0])
+    files = [file for path in paths for file in ([path] if path.is_file() else sorted(path.rglob("*")))]
+    digests = "\n".join(sha256_of(file) for file in files if file.is_file())
+    return hashlib.sha256(digests.encode()).hexdigest()
+
+
+def read_set(
+    words: str | Path,
+    image_root: str | Path | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+    *,
+    need_images: bool = True,
+    tasks: Sequence[str] = (),
+) -> SampleSet:
+    """The samples behind `--data`, or `limit` of them, drawn by seed. `tasks`: those of the run, which rows of other projects
+    may be read as. Raises SampleError."""
+    root = Path(image_root) if image_root is not None else None
+    parts = [_read_path(path, root, need_images, tasks) for path in data_paths(words)]
+    return (parts[0] if len(parts) == 1 else _joined(parts, data_paths(words))).drawn(limit, seed)
+
+
+def _read_path(path: Path, root: Path | None, need_images: bool, tasks: Sequence[str]) -> SampleSet:
+    if not _is_native(path):
+        return _read_foreign(path, root, tasks)
+    if count_lines(path, LARGE + 1) <= LARGE:
+        return SampleSet(read_samples(path, root, need_images=need_images))
+    found = index_lines(path)
+    rows = _Lines(path.open("rb"), found.starts, root if root is not None else path.parent, str(path))
+    return SampleSet(rows, (), Keys(found.images, found.prompts))
+
+
+def _joined(parts: Sequence[SampleSet], paths: Sequence[Path]) -> SampleSet:
+    """Several sets as one; ids that two of them use are told apart by the names of their files."""
+    notes = [f"{path.name}: {note}" for part, path in zip(parts, paths, strict=True) for note in part.notes]
+    n_bad = sum(part.n_bad for part in parts)
+    if any(part.is_large for part in parts):
+        keys = [part.keys or _keys_of(part) for part in parts]
+        joined = Keys(np.concatenate([one.images for one in keys]), np.concatenate([one.prompts for one in keys]))
+        named = [_Named(part, f"{i}/" if i else "") for i, part in enumerate(parts)]
+        return SampleSet(_Joined(named), notes, joined, n_bad)
+    taken: set[str] = set()
+    rows: list[Sample] = []
+    for part, path in zip(parts, paths, strict=True):
+        for sample in part:
+            if sample.id in taken:
+                sample = replace(sample, id=f"{path.stem}/{sample.id}")
+            if sample.id in taken:
+                raise SampleError(f"{path}: id {sample.id!r} is used by another file of --data too; give its rows other ids")
+            taken.add(sample.id)
+            rows.append(sample)
+    return SampleSet(rows, notes, n_bad=n_bad)
+
+
+class _Named(Sequence[Sample]):
+    """Samples whose ids begin with the number of their file."""
+
+    def __init__(self, rows: Sequence[Sample], prefix: str) -> None:
+        self._rows, self._prefix = rows, prefix
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, i: Any) -> Any:
+        sample = self._rows[i]
+        return replace(sample, id=self._prefix + sample.id) if self._prefix else sample
+
+
+def _keys_of(samples: Sequence[Sample]) -> Keys:
+    shown = [sample.images or sample.video or sample.id for sample in samples]
+    prompts = [hash((s.question, own if s.images or s.video else None)) for s, own in zip(samples, shown, strict=True)]
+    return Keys(np.array([hash(own) for own in shown]), np.array(prompts))
+
+
+# ---- whose rows
+
+
+def _is_native(path: Path) -> bool:
+    """Whether a file holds our own schema, by its first row."""
+    if not path.is_file() or path.suffix.lower() in set(TABLE_FILES) - {".jsonl", ".ndjson"}:
+        return False
+    row = first_row(path)
+    return row is None or is_native_row(row)
+
+
+def first_row(path: Path) -> Any:
+    """The first row of a JSONL file; None where it is no JSON object."""
+    with path.open("rb") as lines:
+        for raw in lines:
+            if raw.strip():
+                try:
+                    row = json.loads(raw.decode("utf-8-sig"))
+                except (ValueError, RecursionError):
+                    return None
+                return row if isinstance(row, dict) else None
+    return None
+
+
+def is_native_row(row: dict[str, Any]) -> bool:
+    """Whether a row has our own schema, maybe with a mistake that its reader names."""
+    own = set(row) & _NATIVE_KEYS
+    has_others = bool((set(IMAGE_COLUMNS) - {"images"}) & set(row))
+    if "task" in row and not has_others:
+        return True
+    if set(row) <= _NATIVE_KEYS and "id" in row:
+        return True
+    return form_of(row) is None and len(own) >= 3 and not has_others
+
+
+def _read_foreign(path: Path, root: Path | None, tasks: Sequence[str]) -> SampleSet:
+    """The samples of another project's file. Raises SampleError, which names the command that converts it where that helps."""
+    table = open_table(path)
+    found, rows = Found(), _Spool(path)
+    try:
+        for sample in _samples(table, root, found):
+            rows.add(_as_task_of(sample, tasks))
+    except UnitError as error:
+        raise SampleError(f"{error}. Convert it: {converter(path, root, error.option)}") from error
+    except InsideRow as error:
+        raise SampleError(f"{error}. Write them as files: {converter(path, root, '--export_images')}") from error
+    except SampleError as error:
+        if "in no known form" in str(error):
+            option = "--map question=COLUMN,answer=COLUMN,image=COLUMN"
+            raise SampleError(f"{error}. Say which column holds what: {converter(path, root, option)}") from error
+        raise
+    if too_many_bad(found):
+        raise SampleError(
+            f"{path}: {found.n_bad:,} of {found.n_rows:,} rows cannot be used, the first: {'; '.join(found.bad)}. Mend them, or"
+            f" convert what is good: {converter(path, root, '--max_skipped 1')}"
+        )
+    return rows.finished(found)
+
+
+def _samples(table: Table, root: Path | None, found: Found) -> Iterator[Sample]:
+    first = next(iter(table.read(lambda _where, _problem: None)), None)
+    if first is None:
+        raise SampleError(f"{table.folder / table.name}: holds no rows")
+    if not is_native_row({key: value for key, value in first[1].items() if value is not None}):
+        yield from foreign_samples(table, RowReading(), root, found, found.note_bad)
+        return
+    taken: dict[str, str] = {}
+    for where, row in table.read(found.note_bad):
+        found.n_rows += 1
+        sample = sample_from_json({key: value for key, value in row.items() if value is not None}, where, root or table.folder)
+        if sample.id in taken:
+            raise SampleError(f"{where}: id {sample.id!r} was used at {taken[sample.id]}; ids must be unique")
+        taken[sample.id] = where
+        yield sample
+
+
+def converter(path: Path, root: Path | None, option: str) -> str:
+    """The command that converts a file of another project."""
+    out = path.with_suffix("").name + "_samples.jsonl"
+    words = [
+        "python data_prep/rows.py --data",
+        shlex.quote(str(path)),
+        option,
+        f"--images {shlex.quote(str(root))}" if root else "",
+    ]
+    return " ".join([*filter(None, words), "--out", shlex.quote(out)])
+
+
+def _as_task_of(sample: Sample, tasks: Sequence[str]) -> Sample:
+    """Another project's rows name no task: they take the one task of the run where that is the user's own, and a label may be
+    asked as a question."""
+    if not tasks or sample.task in tasks:
+        return sample
+    if sample.task == "classification" and "qa" in tasks:
+        return replace(sample, task="qa")
+    if len(tasks) == 1 and tasks[0] not in BUILT_IN:
+        return replace(sample, task=tasks[0])
+    return sample
+
+
+class _Spool:
+    """Collects samples: the first `LARGE` in memory, more than that as lines of a temporary file without a name."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._list = path, list[Sample]()
+        self._file: IO[bytes] | None = None
+        self._starts, self._images, self._prompts = array("q"), array("q"), array("q")
+        self._end = 0
+
+    def add(self, sample: Sample) -> None:
+        if self._file is None:
+            self._list.append(sample)
+            if len(self._list) > LARGE:
+                self._file = tempfile.TemporaryFile()  # noqa: SIM115  # open as long as the set is used
+                for one in self._list:
+                    self._write(one)
+                self._list.clear()
+            return
+        self._write(sample)
+
+    def _write(self, sample: Sample) -> None:
+        assert self._file is not None
+        line = json.dumps(sample_to_json(sample)).encode() + b"\n"
+        self._file.write(line)
+        self._starts.append(self._end)
+        self._end += len(line)
+        keys = _keys_of([sample])
+        self._images.append(int(keys.images[0]))
+        self._prompts.append(int(keys.prompts[0]))
+
+    def finished(self, found: Found) -> SampleSet:
+        """What was collected. Raises SampleError where that is nothing."""
+        notes = found.notes()
+        if self._file is None:
+            if not self._list:
+                raise SampleError(f"{self._path}: holds no samples" + (f" ({'; '.join(notes)})" if notes else ""))
+            return SampleSet(self._list, notes, n_bad=found.n_bad)
+        self._file.flush()
+        starts, images, prompts = (np.frombuffer(one, dtype=np.int64) for one in (self._starts, self._images, self._prompts))
+        return SampleSet(_Lines(self._file, starts, Path(), str(self._path)), notes, Keys(images, prompts), found.n_bad)
