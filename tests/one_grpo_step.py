@@ -33,7 +33,7 @@ config = parse(sys.argv[1:])
 rows = run_data.read_data(config)
 rubric = run_data.choose_rubric(config, rows)
 inputs = inputs_of(config, "tiny-random")
-data, _ = run_data.prepare_data(config, rows, inputs)
+config, data, _ = run_data.prepare_data(config, rows, inputs)
 loaded = load(config, inputs)
 trainer = Scripted(
     loaded,

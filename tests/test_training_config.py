@@ -1,3 +1,5 @@
+import dataclasses
+import os
 from pathlib import Path
 
 import pytest
@@ -34,7 +36,30 @@ def test_order_of_precedence(tmp_path):
     assert config.grpo.learning_rate == 1e-4
     assert config.grpo.max_steps == 3
     assert config.grpo.num_generations == 8
+    assert config.environment == {"VLRL_TEST": "1"}
+    assert "VLRL_TEST" not in os.environ, "what a file sets there is set when the run begins"
     assert parse([f"--config={path}"]).grpo.max_steps == 7
+
+
+def test_a_token_goes_to_the_environment_of_the_run_alone(monkeypatch):
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    config = parse(["--hub_token", "hf_secret"])
+    assert config.environment == {"HF_TOKEN": "hf_secret"}
+    assert config.grpo.hub_token is None
+    assert "HF_TOKEN" not in os.environ
+    assert "hf_secret" not in repr(config).replace(repr(config.values), "")
+
+
+def test_a_resolved_run_stays_as_it_is():
+    config = parse([])
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.run.limit = 3
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.prompts.max_prompt_length = 3
+    other = config.with_arguments(output_dir="elsewhere", max_completion_length=7)
+    assert (other.grpo.output_dir, other.max_tokens) == ("elsewhere", 7)
+    assert config.grpo.output_dir != "elsewhere"
+    assert config.max_tokens != 7
 
 
 def test_resolved_config_gives_the_same_run(tmp_path):

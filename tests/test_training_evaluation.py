@@ -10,6 +10,7 @@ import transformers
 from vlrl.tasks import TASKS
 from vlrl.training import training_run
 from vlrl.training.checkpoints import RunStopped
+from vlrl.training.config import parse
 from vlrl.training.evaluation import best_metric, check_best_metric, evaluation_line
 from vlrl.training.evaluation_flags import evaluation_defaults, is_better_high
 from vlrl.training.guarded_trainer import GuardedTrainer
@@ -60,10 +61,19 @@ def test_the_best_weights_are_kept_and_training_ends_early(tmp_path, run_train, 
     assert [row["step"] for row in logged(folder)] == [1, 2, 3, 4]
 
 
-def test_measuring_on_the_way_changes_nothing_else(tmp_path, run_train, small):
+def test_measuring_on_the_way_changes_nothing_else(tmp_path, run_train, small, monkeypatch):
+    resolved = []
+
+    def spied(words):
+        config = parse(words)
+        resolved.append((config, config.grpo.to_dict()))
+        return config
+
+    monkeypatch.setattr("vlrl.train.parse", spied)
     for name, more in (("plain", []), ("measured", ["--eval_strategy", "steps", "--eval_steps", "1", "--eval_on_start"])):
         code, _, err = run_train(*small, "--save_strategy", "no", "--output_dir", tmp_path / name, *more)
         assert code == 0, err
+    assert all(config.grpo.to_dict() == at_first for config, at_first in resolved), "a resolved run stays as it is"
     plain, measured = (logged(tmp_path / name) for name in ("plain", "measured"))
     assert [row["step"] for row in measured] == [0, 1, 2]
     assert weights(tmp_path / "plain" / "final") == weights(tmp_path / "measured" / "final")

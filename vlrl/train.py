@@ -93,10 +93,14 @@ def run_words(words: list[str]) -> int:
     first = os.environ.get("LOCAL_RANK", "0") == "0"
     try:
         if is_prm(with_underscores(words)):
-            train_value_model(parse_prm(words), say_first(), words)
+            prm = parse_prm(words)
+            os.environ.update(prm.environment)
+            train_value_model(prm, say_first(), words)
             around = None  # it measures itself
         else:
-            around = train(parse(words), words)
+            config = parse(words)
+            os.environ.update(config.environment)
+            around = train(config, words)
         finish()
         return benchmark(around) if around is not None and first else 0
     except (ConfigError, SampleError, ModelError, NotShared) as error:
@@ -173,6 +177,7 @@ def prepare(config: Config, say: Callable[..., None], words: Sequence[str]) -> T
     if config.run.max_hours is not None:
         stopping.current().limit(3600 * config.run.max_hours, f"--max_hours {config.run.max_hours:g}")
     opened = run_folder.open_run(config.grpo, "-".join(config.tasks), words)
+    config = config.with_arguments(output_dir=str(opened.path))
     preflight.check_start(config.grpo, config.model, opened.path)
     rows = run_data.read_data(config)
     rubric = run_data.choose_rubric(config, rows)
@@ -180,7 +185,7 @@ def prepare(config: Config, say: Callable[..., None], words: Sequence[str]) -> T
         preflight.check_endpoints(rubric.rewards, config.guide)
     finished_sft = opened.path / "sft" / "final"
     inputs = inputs_of(config, str(finished_sft) if opened.resuming and finished_sft.is_dir() else None)
-    data, notes = run_data.prepare_data(config, rows, inputs)
+    config, data, notes = run_data.prepare_data(config, rows, inputs)
     if config.evaluates:
         check_best_metric(config.grpo.metric_for_best_model, config.tasks, data.held_out)
     if "grpo" in config.stages:

@@ -135,7 +135,7 @@ OF_ENDPOINT = (
 """Fields of `RemoteOptions` that are set by `--gtr name=value` too."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class GuideConfig:
     """The options of thought correction (GTR) and of card games; see `GuideOptions` for what they mean."""
 

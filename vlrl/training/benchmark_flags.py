@@ -53,7 +53,7 @@ class Benches:
 NO_BENCH = Benches()
 
 
-@dataclass
+@dataclass(frozen=True)
 class BenchConfig:
     """The options of a training run that ends in the benchmark."""
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -66,13 +67,13 @@ class GrpoWords:
     benches: Benches
 
 
-def check_command_line(argv: Sequence[str]) -> None:
-    """Refuse a command line of `vlrl/train.py` that cannot work. Raises ConfigError; SystemExit(0) after `--help`."""
+def check_command_line(argv: Sequence[str]) -> Mapping[str, str]:
+    """Refuse a command line of `vlrl/train.py` that cannot work. Returns what its files set in the environment. Raises
+    ConfigError; SystemExit(0) after `--help`."""
     words = with_underscores(argv)
     if prm_options.is_requested(words):
-        read_prm_words(words)
-    else:
-        read_grpo_words(words)
+        return read_prm_words(words).environment
+    return read_grpo_words(words).files.environment
 
 
 def read_grpo_words(words: Sequence[str]) -> GrpoWords:
@@ -84,7 +85,7 @@ def read_grpo_words(words: Sequence[str]) -> GrpoWords:
     values = {**files.values, **given}
     check_model(values)
     check_option_numbers(values, known)
-    check_values(values)
+    check_values(values, environ={**os.environ, **files.environment})
     turns = options.named_tasks(str(values.get("task", RunConfig.task)))
     run, guide, bench = _filled(RunConfig, values), _filled(GuideConfig, values), _filled(BenchConfig, values)
     options.check_run(run)
@@ -111,7 +112,7 @@ def read_prm_words(words: Sequence[str]) -> FileValues:
     check_model(values)
     check_option_numbers(values, known)
     own = {name: value for name, value in values.items() if name != "loss_type"}  # which is a name of ours here
-    check_values(own, measures=False)
+    check_values(own, measures=False, environ={**os.environ, **files.environment})
     prm_options.check(_filled(RunConfig, values), _filled(PrmOptions, values))
     return files
 

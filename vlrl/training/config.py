@@ -6,11 +6,11 @@ Everything that can be known to be wrong is refused here, before data or weights
 
 from __future__ import annotations
 
+import copy
 import enum
-import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import torch
 from transformers import TrainingArguments
@@ -54,6 +54,12 @@ class Config:
     curriculum: tuple[Task, float] | None = None
     bench: Benches = NO_BENCH
     prompts: PromptConfig = field(default_factory=PromptConfig)
+    environment: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """What the run sets in the environment of its process; it may hold a token."""
+
+    def with_arguments(self, **values: Any) -> Config:
+        """The same run with other values of TRL's options; this one stays as it is."""
+        return replace(self, grpo=with_values(self.grpo, **values))
 
     @property
     def task(self) -> Task:
@@ -95,11 +101,11 @@ def parse(argv: Sequence[str]) -> Config:
     run, prompts, _, _, grpo, model = parsed.parts
     if run.stage is None:
         is_ours = all(map(is_built_in, named.turns))
-        run.stage = "sft+grpo" if is_ours and model.model_name_or_path in TINY_NAMES else "grpo"
+        run = replace(run, stage="sft+grpo" if is_ours and model.model_name_or_path in TINY_NAMES else "grpo")
     if grpo.save_only_model and grpo.resume_from_checkpoint:
         raise ConfigError("--save_only_model leaves no optimizer state: such a run cannot --resume_from_checkpoint")
     refuse_unsupported(grpo)
-    keep_token_out(grpo)
+    grpo, token = without_token(grpo)
     return Config(
         run=run,
         grpo=grpo,
@@ -114,6 +120,7 @@ def parse(argv: Sequence[str]) -> Config:
         curriculum=named.curriculum,
         bench=named.benches,
         prompts=prompts,
+        environment={**files.environment, **token},
     )
 
 
@@ -157,12 +164,24 @@ def refuse_unsupported(arguments: TrainingArguments) -> None:
         raise ConfigError("--enable_jit_checkpoint: leave it out; every run saves a checkpoint at SIGTERM anyway")
 
 
-def keep_token_out(arguments: TrainingArguments) -> None:
-    """`--hub_token` goes where huggingface_hub looks for it, the environment's HF_TOKEN: the arguments are written into every
-    checkpoint and given to trackers."""
-    if arguments.hub_token:
-        os.environ["HF_TOKEN"] = arguments.hub_token
-        arguments.hub_token = None
+Arguments = TypeVar("Arguments", bound=TrainingArguments)
+
+
+def with_values(arguments: Arguments, **values: Any) -> Arguments:
+    """A copy of a library's options with other values. Its own checks are not run again: they would read what they have
+    written as if a person had."""
+    made = copy.copy(arguments)
+    for name, value in values.items():
+        setattr(made, name, value)
+    return made
+
+
+def without_token(arguments: Arguments) -> tuple[Arguments, dict[str, str]]:
+    """The options without `--hub_token`, and the environment variable that huggingface_hub looks for it in: the options are
+    written into every checkpoint and given to trackers."""
+    if not arguments.hub_token:
+        return arguments, {}
+    return with_values(arguments, hub_token=None), {"HF_TOKEN": arguments.hub_token}
 
 
 def _refuse(message: str) -> NoReturn:

@@ -14,13 +14,14 @@ from vlrl.data.masking import masked
 
 
 def check_flags(words: Sequence[str]) -> int | None:
-    """Check a training run's flags without importing a library. Returns the exit code where it ends here, after `--help` or a
-    wrong flag (its message is printed by the first process), or None where training can start."""
+    """Check a training run's flags without importing a library, and set the environment that its files ask for. Returns the
+    exit code where it ends here, after `--help` or a wrong flag (the first process prints its message), or None where training
+    can start."""
     from vlrl.training.command_line import check_command_line
     from vlrl.training.options import ConfigError
 
     try:
-        check_command_line(words)
+        os.environ.update(check_command_line(words))  # before the libraries read it
     except ConfigError as error:
         return refuse(f"error: {error}", 2)
     except SystemExit:

@@ -61,16 +61,17 @@ _OPTIM_PACKAGES = (
 )
 
 
-def check_values(values: Mapping[str, Any], *, measures: bool = True) -> None:
-    """Everything below on what files and command line set. `measures`: whether this kind of run can measure on the way. Raises
-    ConfigError with the first problem."""
+def check_values(values: Mapping[str, Any], *, measures: bool = True, environ: Mapping[str, str] | None = None) -> None:
+    """Everything below on what files and command line set. `measures`: whether this kind of run can measure on the way;
+    `environ`: the environment that the run will have (default: the process'). Raises ConfigError with the first problem."""
+    environ = os.environ if environ is None else environ
     check_choices(values)
     check_evaluation(values, measures=measures)
     check_packages(values)
     check_quantised(values)
     for name in report_names(values.get("report_to")):
-        check_tracker(name)
-    check_hub(values)
+        check_tracker(name, environ)
+    check_hub(values, environ)
 
 
 def check_choices(values: Mapping[str, Any]) -> None:
@@ -183,7 +184,7 @@ def report_names(value: Any) -> list[str]:
     return [name for name in names if name and name.lower() not in ("none", "all")]
 
 
-def check_tracker(name: str) -> None:
+def check_tracker(name: str, environ: Mapping[str, str] = os.environ) -> None:
     """A tracker is known, installed, and has a login where it needs one. Raises ConfigError."""
     tracker = TRACKERS.get(name)
     flag = f"--report_to {name}"
@@ -191,28 +192,29 @@ def check_tracker(name: str) -> None:
         raise ConfigError(f"{flag}: unknown tracker{nearest(name, TRACKERS)} (known: {', '.join(TRACKERS)}, none, all)")
     if not is_installed(tracker.package):
         raise ConfigError(f"{flag} needs {tracker.package}, which is not installed: pip install it, or --report_to none")
-    if name == "wandb" and os.environ.get("WANDB_DISABLED", "").lower() in ("1", "true", "yes", "on"):
+    if name == "wandb" and environ.get("WANDB_DISABLED", "").lower() in ("1", "true", "yes", "on"):
         raise ConfigError(f"{flag}: WANDB_DISABLED is set; unset it, or --report_to none")
-    if not tracker.keys or _is_logged_in(tracker):
+    if not tracker.keys or _is_logged_in(tracker, environ):
         return
     offline = [f"{variable}={values[0]}" for variable, values in (tracker.offline or {}).items()]
     without = f", {offline[0]} to send nothing" if offline else ""
     raise ConfigError(f"{flag}: nobody is logged in; set {tracker.keys[0]}, or run `{name.replace('_ml', '')} login`{without}")
 
 
-def _is_logged_in(tracker: Tracker) -> bool:
-    if any(os.environ.get(key) for key in tracker.keys):
+def _is_logged_in(tracker: Tracker, environ: Mapping[str, str]) -> bool:
+    if any(environ.get(key) for key in tracker.keys):
         return True
-    if any(os.environ.get(variable) in values for variable, values in (tracker.offline or {}).items()):
+    if any(environ.get(variable) in values for variable, values in (tracker.offline or {}).items()):
         return True
     if any((Path.home() / file).is_file() for file in tracker.files):
         return True
-    return bool(tracker.host) and _in_netrc(urlsplit(os.environ.get("WANDB_BASE_URL", "")).hostname or tracker.host)
+    host = urlsplit(environ.get("WANDB_BASE_URL", "")).hostname or tracker.host
+    return bool(tracker.host) and _in_netrc(host, environ)
 
 
-def _in_netrc(host: str) -> bool:
+def _in_netrc(host: str, environ: Mapping[str, str]) -> bool:
     """Whether the netrc file has a login for a host; one that cannot be read has none."""
-    named = os.environ.get("NETRC")
+    named = environ.get("NETRC")
     for path in [Path(named).expanduser()] if named else [Path.home() / ".netrc", Path.home() / "_netrc"]:
         try:
             if netrc.netrc(str(path)).authenticators(host):
@@ -225,7 +227,7 @@ def _in_netrc(host: str) -> bool:
 _REPO_ID = re.compile(r"(?:[\w](?:[\w.-]{0,94}[\w])?/)?[\w](?:[\w.-]{0,94}[\w])?")
 
 
-def check_hub(values: Mapping[str, Any]) -> None:
+def check_hub(values: Mapping[str, Any], environ: Mapping[str, str]) -> None:
     """`--push_to_hub` has a token, a valid repository name and leave to use the network. Raises ConfigError."""
     if values.get("push_to_hub") is not True:
         return
@@ -233,15 +235,15 @@ def check_hub(values: Mapping[str, Any]) -> None:
     if named and (not _REPO_ID.fullmatch(str(named)) or "--" in str(named) or ".." in str(named)):
         raise ConfigError(f"--hub_model_id {named}: give a name, or owner/name, of letters, digits, '-', '_' and '.'")
     for variable in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
-        if os.environ.get(variable, "").upper() in ("1", "ON", "YES", "TRUE"):
-            raise ConfigError(f"--push_to_hub: {variable}={os.environ[variable]} forbids to use the network; unset it")
-    if not values.get("hub_token") and not _hub_token_places():
+        if environ.get(variable, "").upper() in ("1", "ON", "YES", "TRUE"):
+            raise ConfigError(f"--push_to_hub: {variable}={environ[variable]} forbids to use the network; unset it")
+    if not values.get("hub_token") and not _hub_token_places(environ):
         raise ConfigError("--push_to_hub: no token is known; run `hf auth login`, or set HF_TOKEN")
 
 
-def _hub_token_places() -> Sequence[str]:
+def _hub_token_places(environ: Mapping[str, str]) -> Sequence[str]:
     """Where a token of the hub is found."""
-    home = os.environ.get("HF_HOME") or os.path.join(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "huggingface")
-    path = Path(os.environ.get("HF_TOKEN_PATH") or os.path.join(home, "token")).expanduser()
-    variables = [name for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN") if os.environ.get(name)]
+    home = environ.get("HF_HOME") or os.path.join(environ.get("XDG_CACHE_HOME") or "~/.cache", "huggingface")
+    path = Path(environ.get("HF_TOKEN_PATH") or os.path.join(home, "token")).expanduser()
+    variables = [name for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN") if environ.get(name)]
     return [*variables, *([str(path)] if path.is_file() else [])]

@@ -32,7 +32,7 @@ class ConfigError(ValueError):
     """A run that cannot start as configured; the message says what to change."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class RunConfig:
     """The options of `vlrl/train.py` that TRL does not have."""
 
@@ -120,7 +120,7 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         if isinstance(self.group_shared, bool):  # YAML reads a bare on or off as a truth value
-            self.group_shared = "on" if self.group_shared else "off"
+            object.__setattr__(self, "group_shared", "on" if self.group_shared else "off")
 
 
 def read_answer_format(words: str | None) -> tuple[str | None, str | None]:
@@ -191,6 +191,8 @@ class FileValues:
     sources: tuple[str, ...]
     is_embedded: bool
     """Whether the defaults are those of a file of `configs/` for the embedded model."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """What the `env` block of `--config` sets in the environment of the run."""
 
     @property
     def values(self) -> dict[str, Any]:
@@ -229,10 +231,15 @@ def read_files(words: Sequence[str]) -> FileValues:
         sources.append(f"configs/{embedded.name}")
     if "rewards" in explicit or flag_value(words, "rewards") is not None:
         defaults.pop("reward_weights", None)  # they were those of the task's own rewards
-    for key, value in (explicit.pop("env", None) or {}).items():
-        os.environ[key] = str(value)
+    environment = environment_of(explicit)
     named = {"model_name_or_path": model_name}
-    return FileValues(defaults, explicit, named, (*sources, *([path] if path else [])), is_embedded=bool(sources))
+    all_sources = (*sources, *([path] if path else []))
+    return FileValues(defaults, explicit, named, all_sources, bool(sources), environment)
+
+
+def environment_of(explicit: dict[str, Any]) -> dict[str, str]:
+    """The `env` block of a file's values, taken out of them."""
+    return {str(key): str(value) for key, value in (explicit.pop("env", None) or {}).items()}
 
 
 def check_groups(values: Mapping[str, Any]) -> None:

@@ -8,7 +8,7 @@ from typing import Literal
 from vlrl.training.options import ConfigError
 
 
-@dataclass
+@dataclass(frozen=True)
 class PromptConfig:
     """The options of a run about the length of its prompts."""
 

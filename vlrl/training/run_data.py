@@ -107,9 +107,10 @@ def _read(config: Config, path: str, limit: int | None, seed: int) -> SampleSet:
     return rows
 
 
-def prepare_data(config: Config, data: RunData, loaded: ModelInputs) -> tuple[RunData, list[str]]:
-    """The samples as this model is prompted and answers, those of files checked against their images, and what a person should
-    know of them. Overlong prompts are refused or left out (`--overlong_prompts`). Raises SampleError, ConfigError."""
+def prepare_data(config: Config, data: RunData, loaded: ModelInputs) -> tuple[Config, RunData, list[str]]:
+    """The run with room for the reference answers; the samples as this model is prompted and answers, those of files checked
+    against their images; and what a person should know of them. Overlong prompts are refused or left out
+    (`--overlong_prompts`). Raises SampleError, ConfigError."""
     run = config.run
     layout, box_format = config.layout
     forms: dict[str, Any] = {"answer_format": layout, "box_format": box_format}
@@ -130,9 +131,9 @@ def prepare_data(config: Config, data: RunData, loaded: ModelInputs) -> tuple[Ru
         known = check_samples(data.known(config), config.tasks, loaded, run.data, **forms, lengths=lengths[0])
         held_out = check_samples(data.held_out, config.tasks, loaded, run.eval_data or run.data, **forms, lengths=lengths[1])
         data = dataclasses.replace(data, train=Samples(len(known), known.__getitem__), held_out=held_out)
-    say_length = fit_length(config, loaded, data)
+    config, said = fit_length(config, loaded, data)
     data, skipped = without_overlong(config, data, known, lengths, loaded)
-    return dataclasses.replace(data, length=say_length), [*data.notes, *skipped, *_notes(config, data)]
+    return config, dataclasses.replace(data, length=said), [*data.notes, *skipped, *_notes(config, data)]
 
 
 def prompt_limit(config: Config, loaded: ModelInputs) -> tuple[int | None, str]:
@@ -274,8 +275,8 @@ def data_events_of(config: Config, data: RunData, n_processes: int) -> list[Even
     return data_events(keys, [row.id for row in rows], max(1, n_prompts), planned_steps(config, data.train.n))
 
 
-def fit_length(config: Config, loaded: ModelInputs, data: RunData) -> str:
-    """Make room for the reference answers in a completion; returns a description of what was found.
+def fit_length(config: Config, loaded: ModelInputs, data: RunData) -> tuple[Config, str]:
+    """The run with room for the reference answers in a completion, and a description of what was found.
 
     The embedded model gets the length that its longest reference answer needs (a quarter more), unless one was set. For other
     models a limit that is too short is only reported: the length of their thoughts is not known.
@@ -284,17 +285,17 @@ def fit_length(config: Config, loaded: ModelInputs, data: RunData) -> str:
     texts = [reply for sample in samples for reply in _replies(sample, config.tasks[sample.task])]
     if not texts:
         missing = f"{', '.join(config.tasks)} has no reference answers (oracle)"
-        return f"completions of up to {config.grpo.max_completion_length} tokens; {missing} to compare with"
+        return config, f"completions of up to {config.grpo.max_completion_length} tokens; {missing} to compare with"
     lengths = [len(ids) + 1 for ids in loaded.tokenizer(texts).input_ids]
     longest = max(lengths)
     if "max_completion_length" not in config.values and config.model.model_name_or_path in TINY_NAMES:
-        config.grpo.max_completion_length = longest + longest // 4
+        config = config.with_arguments(max_completion_length=longest + longest // 4)
     limit = config.max_tokens
     found = f"completions of up to {limit} tokens (reference answers: {longest} at most)"
     if limit < longest:
         n_cut = sum(length > limit for length in lengths)
         found += f"; WARNING: {n_cut} of {len(lengths)} do not fit, raise --max_completion_length"
-    return found
+    return config, found
 
 
 def _replies(sample: Sample, task: Task) -> list[str]:

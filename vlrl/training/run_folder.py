@@ -102,7 +102,6 @@ def open_run(arguments: TrainingArguments, name: str, words: Sequence[str] = ())
                 f"--resume_from_checkpoint {wanted}: no checkpoint of {path} is whole: {'; '.join(found.damaged)}. Copy"
                 " them again, or start anew in another --output_dir"
             )
-    arguments.output_dir = str(path)
     stopping.current().folder = path
     stopping.current().go_on = stopping.resume_command(words, path)
     if wanted is not None and PartialState().is_main_process:

@@ -34,7 +34,7 @@ from vlrl.training.metrics_log import append_row, drop_after, read_metrics
 from vlrl.training.progress import SFT_COLUMNS, StepLog
 from vlrl.training.stop_callback import StopAtStepEnd
 from vlrl.training.trackers import guarded_trackers
-from vlrl.training.unused_weights import decide_search, has_pixels, leaves_weights_unused, with_vision_zeros
+from vlrl.training.unused_weights import finds_unused, has_pixels, leaves_weights_unused, with_vision_zeros
 from vlrl.training.whole_checkpoints import newest_whole
 
 
@@ -148,7 +148,7 @@ def supervise(
     if muon and peft_config is None:
         optimizer = MuonWithAdamW(loaded.model, learning_rate, (like.adam_beta1, like.adam_beta2))
     args = _arguments(folder, like, steps, batch_size, learning_rate, constant=optimizer is not None)
-    decide_search(args, lambda: leaves_weights_unused(loaded.model, samples))
+    args.ddp_find_unused_parameters = finds_unused(args, lambda: leaves_weights_unused(loaded.model, samples))
     trainer = _Trainer(
         model=loaded.model,
         args=args,

@@ -20,10 +20,12 @@ N_PROBED = 64
 """How many training samples are looked at to learn whether all have images."""
 
 
-def decide_search(args: TrainingArguments, leaves_unused: Callable[[], bool]) -> None:
-    """Where DDP wraps the model and nobody chose, let it search for unused weights only where there may be some."""
+def finds_unused(args: TrainingArguments, leaves_unused: Callable[[], bool]) -> bool | None:
+    """`ddp_find_unused_parameters`: where DDP wraps the model and nobody chose, it searches for unused weights only where there
+    may be some."""
     if PartialState().distributed_type != DistributedType.NO and args.ddp_find_unused_parameters is None:
-        args.ddp_find_unused_parameters = leaves_unused()
+        return leaves_unused()
+    return args.ddp_find_unused_parameters
 
 
 def leaves_weights_unused(model: Any, samples: Samples) -> bool:

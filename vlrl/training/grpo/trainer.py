@@ -8,6 +8,7 @@ KL) is TRL's, untouched.
 
 from __future__ import annotations
 
+import copy
 import math
 import sys
 import time
@@ -50,7 +51,7 @@ from vlrl.training.grpo.thoughts import Thoughts
 from vlrl.training.guarded_trainer import GuardedTrainer
 from vlrl.training.metrics_log import EARLY_STOPPED, append_row
 from vlrl.training.progress import StepLog, grpo_columns, write_completions
-from vlrl.training.unused_weights import decide_search, leaves_weights_unused
+from vlrl.training.unused_weights import finds_unused, leaves_weights_unused
 
 NOT_SAMPLED = ("probability tensor contains", "device-side assert")
 """What PyTorch says when it draws from probabilities that are not finite: on a CPU, and on a GPU, where the words of the
@@ -98,12 +99,13 @@ class Trainer(GuardedTrainer, Adapter):
             kwargs.setdefault("logit_bias", dict.fromkeys(banned, -100.0))
         else:
             kwargs.setdefault("suppress_tokens", banned)
+        args = copy.copy(args)  # the run's own stay as they are
         args.generation_kwargs = kwargs
         if freeze_vision:
             frozen = freeze(loaded.model)
             if PartialState().is_main_process:
                 print(frozen, flush=True)
-        decide_search(args, lambda: leaves_weights_unused(loaded.model, samples))
+        args.ddp_find_unused_parameters = finds_unused(args, lambda: leaves_weights_unused(loaded.model, samples))
         verdicts: Verdicts | None = {} if dynamic_sampling > 0 and any("network" in one.needs for one in rewards) else None
         self.scores = RewardFunctions(
             rewards, loaded, banned, ends=lambda: self.ends, base=base, applies=applies, verdicts=verdicts

@@ -13,7 +13,7 @@ from typing import Any
 from vlrl.models.names import TINY_NAMES
 from vlrl.training import options
 from vlrl.training.library_options import Option, read_options
-from vlrl.training.options import CONFIGS, ConfigError, FileValues, RunConfig, check_file, flag_value, read_yaml
+from vlrl.training.options import CONFIGS, ConfigError, FileValues, RunConfig, check_file, environment_of, flag_value, read_yaml
 
 TASK = "prm"
 LOSSES = ("mse", "bce")
@@ -24,7 +24,7 @@ USED = {
 """The options of every run that mean something here."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class PrmOptions:
     """The options that only reward-model training has."""
 
@@ -86,13 +86,14 @@ def read_prm_files(words: Sequence[str]) -> FileValues:
     """`configs/prm.yaml` for the embedded model, else `BASE_DEFAULTS`, then `--config`."""
     path = flag_value(words, "config")
     explicit = read_yaml(Path(path)) if path else {}
-    own = explicit.pop("tiny", None) or {}
+    own, environment = explicit.pop("tiny", None) or {}, environment_of(explicit)
     model = str(flag_value(words, "model_name_or_path") or explicit.get("model_name_or_path") or "tiny")
     embedded = model in TINY_NAMES
     defaults = read_yaml(CONFIGS / "prm.yaml") if embedded else BASE_DEFAULTS
     explicit |= own if embedded else {}
     sources = ("configs/prm.yaml" if embedded else "defaults for reward models", *([path] if path else []))
-    return FileValues(defaults, explicit, {"task": TASK, "model_name_or_path": model}, sources, is_embedded=embedded)
+    named = {"task": TASK, "model_name_or_path": model}
+    return FileValues(defaults, explicit, named, sources, embedded, environment)
 
 
 def check(run: RunConfig, prm: PrmOptions) -> None:

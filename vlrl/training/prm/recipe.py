@@ -43,7 +43,7 @@ from vlrl.training.prm.trainer import PrmTrainer, Records
 from vlrl.training.sft import MuonWithAdamW
 from vlrl.training.stop_callback import StopAtStepEnd
 from vlrl.training.trackers import guarded_trackers
-from vlrl.training.unused_weights import decide_search, may_leave_unused
+from vlrl.training.unused_weights import finds_unused, may_leave_unused
 
 N_SYNTHETIC_SOLUTIONS = 16_000
 SOLUTIONS_EACH = 2
@@ -77,6 +77,7 @@ def train_value_model(config: PrmRun, say: Say, words: Sequence[str] = ()) -> No
     if config.run.max_hours is not None:
         stopping.current().limit(3600 * config.run.max_hours, f"--max_hours {config.run.max_hours:g}")
     opened = run_folder.open_run(config.training, TASK, words)
+    config = config.with_arguments(output_dir=str(opened.path))
     preflight.check_start(config.training, config.model, opened.path)
     data = read_solutions(config)
     trusted = config.prm.trust_remote_code
@@ -242,12 +243,14 @@ def with_head(config: PrmRun, loaded: LoadedModel, say: Say) -> StepValueModel:
 def make_trainer(
     config: PrmRun, model: StepValueModel, loaded: LoadedModel, encoder: Encoder, rows: Sequence[StepRecord]
 ) -> PrmTrainer:
-    training = config.training
     is_tiny = config.model.model_name_or_path in TINY_NAMES and not config.model.use_peft
-    training.remove_unused_columns = False
-    training.disable_tqdm = True
-    training.train_sampling_strategy = "sequential"
-    decide_search(training, lambda: may_leave_unused(model, (row.image is not None for row in rows)))
+    searches = finds_unused(config.training, lambda: may_leave_unused(model, (row.image is not None for row in rows)))
+    training = config.with_arguments(
+        remove_unused_columns=False,
+        disable_tqdm=True,
+        train_sampling_strategy="sequential",
+        ddp_find_unused_parameters=searches,
+    ).training
     dataset = Records(rows, encoder)
     optimizer = None
     if is_tiny:
