@@ -6,16 +6,17 @@ In turn: the image's header is read; records of one file become one; boxes of ph
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-
-from tqdm import tqdm
+from functools import cache
 
 from data_prep.annotated import Annotated, CheckedImage
 from data_prep.box_units import Marks, scaled
-from data_prep.fitting import fit_box, is_sliver
+from data_prep.box_values import Corners
+from data_prep.fitting import fit_box, inside, is_sliver
 from data_prep.image_headers import Header, read_header
 from data_prep.orientation import STORED, SizeMismatch, decided, frame_of, turned
+from data_prep.progress import progress
 from data_prep.report import Report
 from vlrl.answers.span import canon
 from vlrl.data.images import ImageError
@@ -38,15 +39,6 @@ class Reading:
     empty_is_negative: bool = False
     is_xywh: bool = False
     below: Mapping[str, frozenset[str]] = field(default_factory=dict)
-
-
-def progress(items: Iterable[Annotated], what: str) -> Iterable[Annotated]:
-    """`items` with a progress bar on a terminal; none for fewer than 2,000."""
-    total = len(items) if isinstance(items, Sequence) else None
-    shown: Iterable[Annotated] = tqdm(
-        items, desc=what, disable=True if total is not None and total < 2000 else None, leave=False
-    )
-    return shown
 
 
 def check_images(
@@ -74,8 +66,15 @@ def check_images(
     problem = marks.problem(report.max_skipped, coords_are_stated=reading.coords is not None, is_xywh=reading.is_xywh)
     if problem is not None:
         raise SystemExit(f"nothing written: {problem}")
-    images = [_checked(one, header.shown_wh, boxes, spelling, report, reading) for one, header, boxes in in_pixels]
-    return [image for image in images if image is not None]
+    spelt = cache(lambda label: spelling[canon(label)])
+    images = []
+    # what is done with is let go, so that a large set is in memory once
+    for index, (one, header, boxes) in enumerate(in_pixels):
+        in_pixels[index] = (one, header, ())
+        image = _checked(one, header.shown_wh, boxes, spelt, report, reading)
+        if image is not None:
+            images.append(image)
+    return images
 
 
 def _opened(annotated: Iterable[Annotated], report: Report) -> list[Opened]:
@@ -149,7 +148,7 @@ def _checked(
     one: Annotated,
     size_wh: tuple[int, int],
     boxes: Sequence[Box],
-    spelling: Mapping[str, str],
+    spelt: Callable[[str], str],
     report: Report,
     reading: Reading,
 ) -> CheckedImage | None:
@@ -158,26 +157,30 @@ def _checked(
         report.counts["unnamed"] += 1
         return None
 
-    def spelt(labels: Iterable[str]) -> frozenset[str]:
-        return frozenset(spelling[canon(label)] for label in labels)
+    def all_spelt(labels: Iterable[str]) -> frozenset[str]:
+        return frozenset(map(spelt, labels)) if labels else frozenset()
 
-    number_of: dict[Box, int] = {}
-    doubtful, slivers = set(spelt(one.doubtful)), set[str]()
+    place_of: dict[tuple[Corners, str], int] = {}
+    fitting: list[Box] = []
+    doubtful, slivers = set(all_spelt(one.doubtful)), set[str]()
     for number, box in enumerate(boxes):
-        label = spelling[canon(box.label or "")]
-        fitted = fit_box(box, size_wh, one.place(number), report)
+        label = spelt(box.label or "")
+        fitted = inside(box, size_wh) or fit_box(box, size_wh, one.place(number), report)
         if fitted is None:
             (slivers if is_sliver(box) else doubtful).add(label)
-        elif (fitted := replace(fitted, label=label)) in number_of:
-            other = one.place(number_of[fitted])
-            problem = f"{label} {list(fitted.xyxy)} is the same box and label as {other}; it is taken once"
+            continue
+        first = place_of.setdefault((fitted.xyxy, label), number)
+        if first != number:
+            problem = f"{label} {list(fitted.xyxy)} is the same box and label as {one.place(first)}; it is taken once"
             report.note(one.place(number), problem, "boxes that are given twice, taken once")
         else:
-            number_of[fitted] = number
-    doubtful |= slivers - {box.label for box in number_of}
-    crowd = spelt(one.crowd)
-    doubtful |= _related({*(box.label or "" for box in number_of), *crowd, *doubtful}, spelling, reading.below)
-    absent = None if one.absent is None else spelt(one.absent)
+            fitting.append(fitted if fitted.label == label else replace(fitted, label=label))
+    doubtful |= slivers - {box.label for box in fitting}
+    crowd = all_spelt(one.crowd)
+    if reading.below:
+        related = _related({*(box.label or "" for box in fitting), *crowd, *doubtful}, reading.below)
+        doubtful |= {spelt(name) for name in related}
+    absent = None if one.absent is None else all_spelt(one.absent)
     if not one.searched and not reading.empty_is_negative:
         report.counts["only listed"] += 1
         absent = frozenset()
@@ -185,7 +188,7 @@ def _checked(
         path=one.path,
         source_id=one.source_id,
         size_wh=size_wh,
-        boxes=tuple(box for box in number_of if box.label not in doubtful),
+        boxes=tuple(box for box in fitting if box.label not in doubtful),
         crowd=crowd,
         doubtful=frozenset(doubtful),
         absent=absent,
@@ -195,12 +198,10 @@ def _checked(
     )
 
 
-def _related(labels: Iterable[str], spelling: Mapping[str, str], below: Mapping[str, frozenset[str]]) -> set[str]:
+def _related(labels: Iterable[str], below: Mapping[str, frozenset[str]]) -> set[str]:
     """Categories about which objects of `labels` leave a doubt: a bus is a vehicle that nobody marked as one, and what is
     marked as a vehicle may be a bus."""
-    if not below:
-        return set()
     here = {canon(label) for label in labels}
     above = {parent for parent, kinds in below.items() if kinds & here}
     inside = {kind for parent in here for kind in below.get(parent, frozenset()) - here}
-    return {spelling[name] for name in above | inside if name in spelling}
+    return above | inside

@@ -14,8 +14,9 @@ import argparse
 import random
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from data_prep.annotated import Annotated as Annotated
@@ -46,6 +47,11 @@ class Plan:
     seed: int
     dataset: str
     split: str | None
+
+    @cached_property
+    def order(self) -> dict[str | None, int]:
+        """Category → its place in the list."""
+        return {category: index for index, category in enumerate(self.categories)}
 
 
 def add_options(parser: argparse.ArgumentParser, *, per: str = "category") -> None:
@@ -201,35 +207,56 @@ def annotated_categories(categories: Sequence[str], annotated: Iterable[Annotate
     return tuple(name for name in categories if canon(name) in known)
 
 
+Question = tuple[CheckedImage, tuple[str, ...]]
+"""An image and the categories that one sample asks for."""
+
+
+@dataclass(frozen=True)
+class Drawn(Collection[Sample]):
+    """The samples of `questions`, made one by one as they are gone through: together they take more memory than their file."""
+
+    questions: Sequence[Question]
+    plan: Plan
+
+    def __len__(self) -> int:
+        return len(self.questions)
+
+    def __iter__(self) -> Iterator[Sample]:
+        return (_sample(image, requested, self.plan) for image, requested in self.questions)
+
+    def __contains__(self, sample: object) -> bool:
+        return any(one == sample for one in self)
+
+
 def build_samples(images: Sequence[CheckedImage], plan: Plan) -> list[Sample]:
     """The samples that `plan` draws, in the order of the images. Equal arguments give equal samples."""
+    return list(Drawn(draw_questions(images, plan), plan))
+
+
+def draw_questions(images: Sequence[CheckedImage], plan: Plan) -> list[Question]:
+    """What `plan` asks for, in the order of the images."""
     if plan.shots is not None:
-        samples = _few_shot(images, plan, plan.shots)
+        questions = _few_shot(images, plan, plan.shots)
     elif plan.per == "category":
-        samples = [
-            sample
-            for image in images
-            for sample in (
-                *(_sample(image, (category,), plan) for category in _present(image, plan)),
-                *_negative_samples(image, plan),
-            )
-        ]
+        questions = [question for image in images for question in _by_category(image, _present(image, plan), plan)]
     else:
         requested = ((image, {*_present(image, plan), *_absent(image, plan, plan.negatives)}) for image in images)
-        samples = [
-            _sample(image, tuple(name for name in plan.categories if name in names), plan)
-            for image, names in requested
-            if names
-        ]
-    return draw(samples, plan.limit, plan.seed)
+        questions = [(image, tuple(name for name in plan.categories if name in names)) for image, names in requested if names]
+    return draw(questions, plan.limit, plan.seed)
 
 
-def _few_shot(images: Sequence[CheckedImage], plan: Plan, shots: int) -> list[Sample]:
+def _by_category(image: CheckedImage, present: Sequence[str], plan: Plan) -> list[Question]:
+    """One question for each of `present`, and for the negatives of the image."""
+    absent = _absent(image, plan, plan.negatives) if plan.negatives else ()
+    return [(image, (category,)) for category in (*present, *absent)]
+
+
+def _few_shot(images: Sequence[CheckedImage], plan: Plan, shots: int) -> list[Question]:
     """For each category in turn: its images shuffled by (seed, category), the first `shots` not yet taken. Copies of one
     photograph count once."""
     in_order = sorted(images, key=lambda image: image.source_id)
     taken: set[str] = set()
-    samples: list[Sample] = []
+    questions: list[Question] = []
     for category in plan.categories:
         having = [image for image in in_order if category in _present(image, plan)]
         random.Random(f"{plan.seed}:{category}").shuffle(having)
@@ -242,13 +269,13 @@ def _few_shot(images: Sequence[CheckedImage], plan: Plan, shots: int) -> list[Sa
         if len(drawn) < shots:
             print(f"note: {category}: only {len(drawn)} of {shots} images left to take", file=sys.stderr)
         for image in drawn:
-            samples += [_sample(image, (category,), plan), *_negative_samples(image, plan)]
-    return samples
+            questions += _by_category(image, [category], plan)
+    return questions
 
 
 def _present(image: CheckedImage, plan: Plan) -> list[str]:
-    labels = {box.label for box in image.boxes}
-    return [category for category in plan.categories if category in labels]
+    labels = {box.label for box in image.boxes} & plan.order.keys()
+    return [plan.categories[index] for index in sorted(plan.order[label] for label in labels)]
 
 
 def _absent(image: CheckedImage, plan: Plan, n: int | None) -> list[str]:
@@ -262,17 +289,14 @@ def _absent(image: CheckedImage, plan: Plan, n: int | None) -> list[str]:
     return random.Random(f"{plan.seed}:negatives:{image.source_id}").sample(absent, n)
 
 
-def _negative_samples(image: CheckedImage, plan: Plan) -> list[Sample]:
-    return [_sample(image, (category,), plan) for category in _absent(image, plan, plan.negatives or 0)]
-
-
 def _sample(image: CheckedImage, requested: tuple[str, ...], plan: Plan) -> Sample:
     boxes = [box for box in image.boxes if box.label in requested]
+    present = {box.label for box in boxes}
     meta = {
         "categories": list(requested),
         "image_size": list(image.size_wh),
         "crowd": [category for category in requested if category in image.crowd],
-        "negatives": [category for category in requested if category not in {box.label for box in boxes}],
+        "negatives": [category for category in requested if category not in present],
         "dataset": plan.dataset,
         "split": image.split or plan.split,
         "source_id": image.source_id,
@@ -291,8 +315,13 @@ def _sample(image: CheckedImage, requested: tuple[str, ...], plan: Plan) -> Samp
 
 def finish(images: Sequence[CheckedImage], plan: Plan, target: Target, report: Report) -> int:
     """Draw the samples, write them and print the counts; returns the exit code."""
-    samples = build_samples(images, plan)
-    n_boxes = Counter(item["label"] for sample in samples for item in sample.answer)
+    questions = draw_questions(images, plan)
+    n_boxes: Counter[str | None] = Counter()
+    n_empty = 0
+    for image, asked in questions:
+        labels = [box.label for box in image.boxes if box.label in asked]
+        n_boxes.update(labels)
+        n_empty += not labels
     if len(plan.categories) <= MAX_COUNTED:
         boxes = [f"boxes      {n_boxes[category]} {category}" for category in plan.categories]
     else:
@@ -300,12 +329,12 @@ def finish(images: Sequence[CheckedImage], plan: Plan, target: Target, report: R
     lines = [
         f"usable     {len(images)} images",
         *boxes,
-        f"negatives  {sum(not sample.answer for sample in samples)} samples with an empty answer",
+        f"negatives  {n_empty} samples with an empty answer",
         *box_counts(report),
         *_unknowns(images, plan, report),
     ]
     requested = ", ".join(plan.categories[:MAX_COUNTED]) or "(none)"
-    return finish_writing(samples, target, report, lines, f"{len(images)} usable images, categories {requested}")
+    return finish_writing(Drawn(questions, plan), target, report, lines, f"{len(images)} usable images, categories {requested}")
 
 
 def _unknowns(images: Sequence[CheckedImage], plan: Plan, report: Report) -> list[str]:

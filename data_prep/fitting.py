@@ -43,6 +43,16 @@ def is_pixel(value: Any) -> bool:
     return isinstance(value, int | float) and number(value) is not None
 
 
+def inside(box: Box, size_wh: tuple[int, int]) -> Box | None:
+    """The box, its numbers tidied, where it lies inside the image and is no sliver; None: see `fit_box`."""
+    width, height = size_wh
+    if not (
+        box.x1 >= 0 and box.y1 >= 0 and box.x2 <= width and box.y2 <= height and box.x2 - box.x1 >= 1 and box.y2 - box.y1 >= 1
+    ):
+        return None
+    return Box(tidy(box.x1), tidy(box.y1), tidy(box.x2), tidy(box.y2), box.label)
+
+
 def fit_box(box: Box, size_wh: tuple[int, int], where: str, report: Report) -> Box | None:
     """The part of `box` inside the image; None (reported) when under 1 px is left.
 
@@ -80,7 +90,7 @@ def is_sliver(box: Box) -> bool:
 def tidy(value_px: float) -> float:
     """To 4 decimals, whole numbers as int."""
     rounded = round(value_px, 4)
-    return int(rounded) if rounded == int(rounded) else rounded
+    return int(rounded) if rounded % 1 == 0 else rounded
 
 
 def box_counts(report: Report) -> Sequence[str]:

@@ -30,7 +30,8 @@ def read_header(path: Path) -> Header:
         raise ImageError(f"no such image {path}") from error
     try:
         with opened_image(path) as image:
-            shown_wh, turned = displayed_size(image), orientation(image)
+            turned = orientation(image)
+            shown_wh = displayed_size(image)
     except ImageError as error:
         raise ImageError(not_fetched(path) or str(error)) from error
     stored_wh = shown_wh[::-1] if turned > 4 else shown_wh

@@ -129,10 +129,19 @@ def annotated_images(
         one = _annotated(row, key, objects, content.names, file, where, report)
         if not objects and (lost_labels or is_lost):
             one = one.with_doubt(lost_labels, unnamed=is_lost)
-        if names_in_ids and not re.fullmatch(rf"(?:.*\D)?0*{re.escape(key)}", file.stem):
+        if names_in_ids and not _follows(key, file):
             one = one.with_id_part(Path(name.replace("\\", "/")).as_posix())
         annotated.append(one)
     return annotated
+
+
+_NUMBER_AT_END = re.compile(r"(\d+)\.\w+$")
+
+
+def _follows(key: str, file: Path) -> bool:
+    """Whether the image's id is the number at the end of its file name: COCO's 000000000139.jpg is image 139."""
+    found = _NUMBER_AT_END.search(str(file))
+    return found is not None and (found.group(1).lstrip("0") or "0") == key
 
 
 def _joined(content: Instances, report: Report) -> tuple[dict[str, list[Instance]], frozenset[str], bool]:

@@ -65,9 +65,10 @@ def read_instances(path: Path, image_keys: Sequence[str] = ("id", "file_name"), 
         elif key == "categories":
             _add_category(value, content)
         elif key == "annotations":
-            if bbox_format is None and isinstance(value, dict):
-                evidence.add(value)
-            content.annotations.append(_instance(value, len(content.annotations), form, keys))
+            one = _instance(value, len(content.annotations), form, keys)
+            content.annotations.append(one)
+            if bbox_format is None and one.box is not None:
+                evidence.add(value, one.box)
     for needed in ("images", "annotations", "categories"):
         if needed not in lists:
             raise SystemExit(f"{path}: no list {needed!r}; this reads COCO instances files (images, annotations, categories)")
@@ -142,7 +143,8 @@ class _Evidence:
     n_shapes: int = 0
     first: str = ""
 
-    def add(self, row: Mapping[str, Any]) -> None:
+    def add(self, row: Mapping[str, Any], as_xywh: Corners) -> None:
+        """An annotation, and its box read as x, y, width, height."""
         bbox = row.get("bbox")
         if not isinstance(bbox, list) or len(bbox) != 4:
             return
@@ -150,9 +152,8 @@ class _Evidence:
         area, shape = number(row.get("area")), row.get("segmentation")
         if area is None and (not shape or self.n_shapes >= _N_SHAPES):
             return
-        as_xywh, as_xyxy = corners(bbox, "xywh"), corners(bbox, "xyxy")
-        if as_xywh is None or as_xyxy is None:
-            return
+        x1, y1, x2, y2 = as_xywh
+        as_xyxy = (x1, y1, x2 - x1, y2 - y1)
         shape_is = None
         if shape and self.n_shapes < _N_SHAPES:
             self.n_shapes += 1

@@ -8,8 +8,8 @@ there is none. Other names of the folders (`annotations/`, `images/`) and XML fi
 Coordinates. The official files count pixels from 1 and include the last one, so the default `--voc_offset 1` writes [xmin - 1,
 ymin - 1, xmax, ymax], right and bottom edge exclusive. LabelImg raises 0 to 1 on writing for the same reason: boxes at its left
 and top border are exact with offset 1 and the others begin at most 1 px too early. Use `--voc_offset 0` for files that hold
-corner points counted from 0 (taken as they are); where a file has a coordinate of 0, a note at the end says so. An object with
-xmax <= xmin or ymax <= ymin is an accidental click and bad under both.
+corner points counted from 0 (taken as they are); where a file has a coordinate of 0, a note at the end says so. An object
+without area is bad under both: a point or a line is a slip of the hand and left out, swapped corners make it doubtful.
 
 Of polygons and rotated boxes the upright box is taken. Rotated ones (`robndbox`: centre, size, angle) are no counted pixels, so
 the offset does not apply to them.
@@ -177,7 +177,7 @@ def read_annotation(xml_path: Path, args: argparse.Namespace, finder: ImageFinde
     boxes: list[Box] = []
     wheres: list[str] = []
     crowd: set[str] = set()
-    doubtful: set[str] = set()
+    doubtful, clicks = set[str](), set[str]()
     is_unnamed = False
     for index, element in enumerate(objects, start=1):
         where = f"{xml_path}: object {index}"
@@ -193,7 +193,7 @@ def read_annotation(xml_path: Path, args: argparse.Namespace, finder: ImageFinde
         elif is_difficult and not args.keep_difficult:
             crowd.add(label)
         elif (box := _box(element, label, args.voc_offset, where, report)) is None:
-            doubtful.add(label)
+            (clicks if _is_click(element) else doubtful).add(label)
         else:
             boxes.append(box)
             wheres.append(f"object {index}")
@@ -205,7 +205,7 @@ def read_annotation(xml_path: Path, args: argparse.Namespace, finder: ImageFinde
         boxes=tuple(boxes),
         object_wheres=tuple(wheres),
         crowd=frozenset(crowd),
-        doubtful=frozenset(doubtful),
+        doubtful=frozenset(doubtful | (clicks - {box.label or "" for box in boxes})),
         unnamed=is_unnamed,
     )
 
@@ -214,6 +214,15 @@ def _is_difficult(element: ElementTree.Element) -> bool | None:
     """Whether the object is marked difficult or to be ignored; None: that cannot be read."""
     flags = [flag((element.findtext(name) or "").strip()) for name in ("difficult", "ignore")]
     return None if None in flags else any(flags)
+
+
+def _is_click(element: ElementTree.Element) -> bool:
+    """Whether the box is a point or a line: a slip of the hand and no object, as a box under 1 px."""
+    found = object_box(element)
+    if found is None:
+        return False
+    xmin, ymin, xmax, ymax = found[0]
+    return min(xmax - xmin, ymax - ymin) == 0
 
 
 def _box(element: ElementTree.Element, label: str, voc_offset: int, where: str, report: Report) -> Box | None:

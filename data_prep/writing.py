@@ -17,18 +17,19 @@ import os
 import random
 import shutil
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
+from data_prep.progress import progress
 from data_prep.report import MAX_SKIPPED, share
 from data_prep.report import Report as Report
+from vlrl.answers.whole_text import is_whole
 from vlrl.data.files import disk_is_full, free_mib
 from vlrl.data.images import ImageError, image_size
-from vlrl.data.sample_files import read_samples
-from vlrl.schema import PACKED, Sample, file_of, in_file, sample_to_json
+from vlrl.schema import PACKED, Sample, SampleError, file_of, in_file, sample_to_json
 from vlrl.tasks import TASKS
 from vlrl.training.stopping import Stopped, StopRequests
 
@@ -123,59 +124,96 @@ def draw(items: Sequence[T], limit: int | None, seed: int) -> list[T]:
     return [items[i] for i in sorted(random.Random(f"{seed}:limit").sample(range(len(items)), limit))]
 
 
-def write_samples(samples: Sequence[Sample], target: Target) -> None:
-    """Write `samples`, each checked by its own task, with paths relative to the file; all or nothing.
+def write_samples(samples: Iterable[Sample], target: Target) -> tuple[int, int]:
+    """Write `samples`, each checked by its own task, with paths relative to the file; the file is whole or absent. Returns the
+    numbers of samples and of images.
 
-    Raises ValueError for a sample its task refuses, SampleError (of `vlrl.schema`) for ids used twice and missing
-    images; ends the program where the file exists and may not be replaced.
+    Only one sample is in memory at a time where `samples` makes them one by one. Raises ValueError for a sample its task
+    refuses, SampleError (of `vlrl.schema`) for ids used twice and missing images; ends the program where the file exists and
+    may not be replaced.
     """
     _refuse_existing(target)
-    for sample in samples:
-        problem = TASKS[sample.task].check(sample)
-        if problem is not None:
-            raise ValueError(f"sample {sample.id!r}: {problem}")
-    copies = {} if target.export_images is None else _export(samples, target.export_images)
     out = target.out
     out.parent.mkdir(parents=True, exist_ok=True)
-    folder = os.path.realpath(out.parent)
-
-    def written(path: str) -> str:
-        path = copies.get(path, path)
-        file = file_of(path)
-        return path if file is None else in_file(path, Path(os.path.relpath(os.path.abspath(file), folder)).as_posix())
-
+    paths = _Paths(os.path.realpath(out.parent), target.export_images)
+    line_of: dict[str, int] = {}
+    images: set[str] = set()
     unfinished = out.with_name(f"{out.name}.partial")
     try:
         with unfinished.open("w", encoding="utf-8", newline="\n") as lines:
-            for sample in samples:
-                video = None if sample.video is None else written(sample.video)
-                row = sample_to_json(replace(sample, images=tuple(map(written, sample.images)), video=video))
-                lines.write(json.dumps(row, ensure_ascii=False) + "\n")
-        read_samples(unfinished)
+            for number, sample in enumerate(progress(samples, "writing samples"), start=1):
+                where = f"{out}:{number}"
+                problem = TASKS[sample.task].check(sample)
+                if problem is not None:
+                    raise ValueError(f"sample {sample.id!r}: {problem}")
+                first = line_of.setdefault(sample.id, number)
+                if first != number:
+                    raise SampleError(f"{where}: id {sample.id!r} was used on line {first}; ids must be unique")
+                row = sample_to_json(sample)
+                if sample.images:
+                    row["images"] = [paths.written(path, where) for path in sample.images]
+                    images.update(sample.images)
+                if sample.video is not None:
+                    row["video"] = paths.written(sample.video, where)
+                lines.write(_json_line(row, where))
         unfinished.replace(out)
     finally:
         unfinished.unlink(missing_ok=True)
+    return len(line_of), len(images)
 
 
-def _export(samples: Sequence[Sample], folder: Path) -> dict[str, str]:
-    """Copy the images and videos of `samples` to `folder`; original path → path of its copy. An equal file that is already
-    there is not copied again; images inside Parquet files and shards stay there."""
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
+
+
+def _json_line(row: dict[str, Any], where: str) -> str:
+    """The line of a row. Raises SampleError for one that `read_samples` would refuse."""
+    for key in ("id", "question"):
+        if not isinstance(row[key], str) or not row[key]:
+            raise SampleError(f"{where} (id {row['id']!r}): {key!r} must be a non-empty string, got {row[key]!r}")
+    line = _ENCODER.encode(row)
+    if not line.isascii() and not is_whole(line):
+        raise SampleError(f"{where} (id {row['id']!r}): holds half of a surrogate pair, which no file can hold")
+    return line + "\n"
+
+
+@dataclass
+class _Paths:
+    """The paths of images and videos as the file in `folder` writes them. With `export_to` each is copied there at its first
+    use; an equal file that is already there is not copied again, and images inside Parquet files and shards stay there."""
+
+    folder: str
+    export_to: Path | None
+    known: dict[str, str] = field(default_factory=dict)
+
+    def written(self, path: str, where: str) -> str:
+        """Relative to the folder. Raises SampleError where there is no such file."""
+        if path not in self.known:
+            self.known[path] = self._written(path, where)
+        return self.known[path]
+
+    def _written(self, path: str, where: str) -> str:
+        file = file_of(path)
+        if file is None:
+            return path
+        if not os.path.exists(file):
+            raise SampleError(f"{where}: no such file {file}")
+        if self.export_to is not None and not path.startswith(PACKED):
+            path = file = str(_copied(Path(path), self.export_to))
+        return in_file(path, Path(os.path.relpath(os.path.abspath(file), self.folder)).as_posix())
+
+
+def _copied(original: Path, folder: Path) -> Path:
+    """The copy of an image or video in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
-    copies: dict[str, str] = {}
-    for path in dict.fromkeys(path for one in samples for path in (*one.images, *([one.video] if one.video else []))):
-        if path.startswith(("synthetic:", *PACKED)):
-            continue
-        original = Path(path)
-        copy = numbered_path(folder, original.stem, original.suffix, partial(filecmp.cmp, original, shallow=False))
-        if not copy.exists():
-            unfinished = copy.with_name(f"{copy.name}.partial")
-            try:
-                shutil.copyfile(original, unfinished)
-                unfinished.replace(copy)
-            finally:
-                unfinished.unlink(missing_ok=True)
-        copies[path] = str(copy)
-    return copies
+    copy = numbered_path(folder, original.stem, original.suffix, partial(filecmp.cmp, original, shallow=False))
+    if not copy.exists():
+        unfinished = copy.with_name(f"{copy.name}.partial")
+        try:
+            shutil.copyfile(original, unfinished)
+            unfinished.replace(copy)
+        finally:
+            unfinished.unlink(missing_ok=True)
+    return copy
 
 
 def numbered_path(folder: Path, stem: str, suffix: str, is_same: Callable[[Path], bool]) -> Path:
@@ -205,7 +243,7 @@ def program(main: Callable[[], int]) -> int:
             return 1
 
 
-def finish(samples: Sequence[Sample], target: Target, report: Report, lines: Sequence[str] = (), none_why: str = "") -> int:
+def finish(samples: Collection[Sample], target: Target, report: Report, lines: Sequence[str] = (), none_why: str = "") -> int:
     """Write and print the counts (`lines`: the converter's own); returns the exit code. The last line is the file.
 
     Nothing is written, and the exit code is 1, where too much of the source could not be used or no samples are left (for
@@ -219,9 +257,9 @@ def finish(samples: Sequence[Sample], target: Target, report: Report, lines: Seq
     if not samples:
         print(f"no samples{': ' if none_why else ''}{none_why}; nothing written", file=sys.stderr)
         return 1
-    write_samples(samples, target)
-    print(f"images     {len({path for sample in samples for path in sample.images})}")
-    print(f"samples    {len(samples)}")
+    n_samples, n_images = write_samples(samples, target)
+    print(f"images     {n_images}")
+    print(f"samples    {n_samples}")
     for line in lines:
         print(line)
     print(f"skipped    {report.counts['skipped']} bad annotations")

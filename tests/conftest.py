@@ -91,8 +91,9 @@ def written_data_passes_the_check(request, monkeypatch):
     files, write = {}, writing.write_samples
 
     def noted(samples, target):
-        write(samples, target)
+        counts = write(samples, target)
         files[target.out] = None
+        return counts
 
     monkeypatch.setattr(writing, "write_samples", noted)
     yield
