@@ -3,9 +3,10 @@
     python data_prep/annotations.py --root my_yolo_set --out train.jsonl --split train
     python data_prep/annotations.py --root via_region_data.json --images photos --format via --label kudzu --out kudzu.jsonl
 
-`--format auto` says which format it found and by what; where several fit it lists them and stops. YOLO, CVAT, LabelMe, VIA,
-Label Studio, Supervisely, Create ML, VoTT, DOTA, KITTI, Open Images and tables (CSV) are read here, file by file; other
-formats by the library datumaro (extra `[data]`). COCO, LVIS and Pascal VOC have scripts of their own, which are named.
+`--format auto` says which format it found and by what; where several fit it lists them and stops. COCO, Pascal VOC, YOLO,
+CVAT, LabelMe, VIA, Label Studio, Supervisely, Create ML, VoTT, DOTA, KITTI, Open Images and tables (CSV) are read here, file
+by file; other formats by the library datumaro (extra `[data]`). LVIS has a script of its own, which is named; `coco.py` and
+`voc.py` have more options.
 
 Boxes, turned boxes, polygons, masks, circles, ellipses and cuboids become boxes. What is no box or cannot be read makes its
 category doubtful in that image: nothing is asked about it. How many annotations were read, converted and left out is printed
@@ -26,6 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from data_prep.annotated import Annotated
 from data_prep.detection_set import add_options, check_options, write_detection
 from data_prep.formats import (
+    coco,
     create_ml,
     cvat,
     datumaro_sets,
@@ -33,15 +35,16 @@ from data_prep.formats import (
     kitti,
     label_studio,
     labelme,
+    lvis,
     open_images,
     supervisely,
     table,
     via,
+    voc,
     vott,
     yolo,
 )
 from data_prep.formats.gathering import Gathering, Options, Tree, note
-from data_prep.formats.scripts import own_scripts
 from data_prep.image_finding import split_of
 from data_prep.writing import Report, Target, program
 
@@ -55,6 +58,8 @@ class Format:
 
 
 FORMATS = {
+    "coco": Format(coco.recognise, coco.read),
+    "voc": Format(voc.recognise, voc.read),
     "yolo": Format(yolo.recognise, yolo.read),
     "cvat": Format(cvat.recognise, cvat.read),
     "labelme": Format(labelme.recognise, labelme.read),
@@ -88,7 +93,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     annotated = of_split(gathering.images, args.split)
     _say_what_is_left(gathering)
     return write_detection(
-        annotated, gathering.names, args, target, report, dataset=args.dataset or args.root.resolve().stem, split=args.split
+        annotated,
+        gathering.names,
+        args,
+        target,
+        report,
+        dataset=args.dataset or args.root.resolve().stem,
+        split=args.split,
+        is_xywh=gathering.is_xywh,
+        below=gathering.below,
     )
 
 
@@ -134,7 +147,7 @@ def _arguments(argv: Sequence[str] | None) -> tuple[argparse.Namespace, Target, 
 def recognise(tree: Tree, root: Path) -> tuple[str, str]:
     """The one format that fits the tree, and why. Ends the program (exit code 2) where none or several do."""
     found = {name: why for name, one in FORMATS.items() if (why := one.recognise(tree)) is not None}
-    scripts = own_scripts(tree)
+    scripts = lvis.commands(tree)
     if len(found) == 1 and not scripts:
         return next(iter(found.items()))
     if not found and not scripts:

@@ -120,24 +120,76 @@ def test_two_formats_in_one_folder_are_listed_and_none_is_taken(tmp_path, capsys
     assert len(run(tmp_path / "set", tmp_path, "--format", "labelme")) == 3
 
 
-@pytest.mark.parametrize(
-    ("name", "content", "command"),
-    [
-        ("_annotations.coco.json", '{"images": [], "annotations": [], "categories": []}', "coco.py --instances"),
-        (
-            "lvis_v1_val.json",
-            '{"images": [{"neg_category_ids": []}], "annotations": [], "categories": []}',
-            "lvis.py --instances",
-        ),
-        ("Annotations/a.xml", "<annotation><object/></annotation>", "voc.py --annotations"),
-    ],
-)
-def test_formats_with_a_script_of_their_own_are_named_with_the_command(tmp_path, capsys, name, content, command):
-    files.write(tmp_path / "set" / name, content)
+def coco_file(images, boxes):
+    """`boxes`: (number of the image, name, box)."""
+    return json.dumps(
+        {
+            "images": [{"id": i, "file_name": name, "width": files.W, "height": files.H} for i, name in enumerate(images)],
+            "annotations": [
+                {
+                    "id": i,
+                    "image_id": image,
+                    "category_id": files.NAMES.index(label),
+                    "bbox": [x1, y1, x2 - x1, y2 - y1],
+                    "iscrowd": 0,
+                }
+                for i, (image, label, (x1, y1, x2, y2)) in enumerate(boxes)
+            ],
+            "categories": [{"id": i, "name": name} for i, name in enumerate(files.NAMES)],
+        }
+    )
+
+
+def test_coco_files_of_several_splits_are_one_set(tmp_path, capsys):
+    """As Roboflow exports them: equal image ids, equal file names."""
+    for split, label, box in (("train", "red", RED), ("valid", "blue", BLUE)):
+        files.pictures(tmp_path / "set" / split, ["a.jpg"])
+        files.write(tmp_path / "set" / split / "_annotations.coco.json", coco_file(["a.jpg"], [(0, label, box)]))
+    samples = run(tmp_path / "set", tmp_path)
+    assert [(sample.meta["split"], sample.answer[0]["label"], sample.answer[0]["bbox_2d"]) for sample in samples] == [
+        ("train", "red", list(RED)),
+        ("val", "blue", list(BLUE)),
+    ]
+    assert len({sample.id for sample in samples}) == 2
+    assert [Path(sample.images[0]).parent.name for sample in samples] == ["train", "valid"]
+    assert "read       2 annotations of 2 images: 2 box\nconverted  2 to boxes: 2 box\n" in capsys.readouterr().out
+
+
+def test_cocos_own_files_lie_in_a_folder_of_their_own(tmp_path):
+    for year, label, box in (("train2017", "red", RED), ("val2017", "blue", BLUE)):
+        name = f"{len(year):012d}.jpg"
+        files.pictures(tmp_path / "set" / year, [name])
+        for kind in ("instances", "person_keypoints"):
+            files.write(tmp_path / f"set/annotations/{kind}_{year}.json", coco_file([name], [(0, label, box)]))
+    samples = run(tmp_path / "set", tmp_path)
+    assert [(sample.meta["split"], sample.answer[0]["label"]) for sample in samples] == [("train", "red"), ("val", "blue")]
+
+
+VOC_OBJECT = "<object><name>{0}</name><difficult>{2}</difficult><bndbox><xmin>{1[0]}</xmin><ymin>{1[1]}</ymin><xmax>{1[2]}</xmax><ymax>{1[3]}</ymax></bndbox></object>"  # fmt: skip
+
+
+def test_voc_folders_are_read_as_their_own_script_does(tmp_path, capsys):
+    for folder, images in (("Annotations", "JPEGImages"), ("valid", "valid")):
+        files.pictures(tmp_path / "set" / images, ["a.jpg"])
+        objects = VOC_OBJECT.format("red", (21, 11, 60, 50), 0) + VOC_OBJECT.format("blue", BLUE, int(folder == "valid"))
+        files.write(tmp_path / f"set/{folder}/a.xml", f"<annotation><filename>a.jpg</filename>{objects}</annotation>")
+    samples = run(tmp_path / "set", tmp_path)
+    assert [(sample.meta.get("split"), sample.question) for sample in samples] == [
+        (None, "blue"),
+        (None, "red"),
+        ("val", "red"),
+    ]
+    assert samples[1].answer[0]["bbox_2d"] == list(RED)
+    assert "left out   1: 1 difficult object" in capsys.readouterr().out
+
+
+def test_lvis_is_named_with_its_command(tmp_path, capsys):
+    content = '{"images": [{"neg_category_ids": []}], "annotations": [], "categories": []}'
+    files.write(tmp_path / "set/lvis_v1_val.json", content)
     with pytest.raises(SystemExit) as stop:
         run(tmp_path / "set", tmp_path)
     assert stop.value.code == 2
-    assert f"python data_prep/{command} " in capsys.readouterr().err
+    assert f"python data_prep/lvis.py --instances {tmp_path}/set/lvis_v1_val.json" in capsys.readouterr().err
 
 
 def test_nothing_is_recognised(tmp_path, capsys, monkeypatch):
@@ -173,3 +225,28 @@ def test_too_much_that_cannot_be_read_writes_nothing(tmp_path, capsys):
     assert "2 of 3 annotations cannot be used" in capsys.readouterr().err
     samples = run(tmp_path / "set", tmp_path, "--max_skipped", "1", "--per", "image")
     assert [Path(sample.images[0]).name for sample in samples] == [THIRD, "neg.jpg"], "nothing is asked about a.jpg"
+
+
+def test_datumaro_reads_the_rest_and_nothing_is_asked_as_absent(tmp_path, capsys):
+    pytest.importorskip("datumaro", reason="the extra [data] is not installed")
+    folder = tmp_path / "set/WIDER_train/images/0--Parade"
+    files.pictures(folder, ["a.jpg", "neg.jpg"])
+    lines = (
+        "0--Parade/a.jpg\n2\n20 10 40 40 0 0 0 0 0 0 \n100 20 80 60 0 0 0 1 0 0 \n0--Parade/neg.jpg\n0\n0 0 0 0 0 0 0 0 0 0 \n"
+    )
+    files.write(tmp_path / "set/wider_face_split/wider_face_train_bbx_gt.txt", lines)
+    (sample,) = run(tmp_path / "set", tmp_path, "--per", "image")
+    assert [item["bbox_2d"] for item in sample.answer] == [list(RED), list(BLUE)]
+    assert sample.question == "face"
+    out, err = capsys.readouterr()
+    assert "format     datumaro:wider_face: datumaro recognises it" in out
+    assert "nothing is asked as absent" in err
+    with pytest.raises(SystemExit, match="datumaro has no such format"):
+        run(tmp_path / "set", tmp_path, "--format", "datumaro:nothing")
+
+
+def test_without_datumaro_its_formats_name_the_extra(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "datumaro", None)
+    (tmp_path / "set").mkdir()
+    with pytest.raises(SystemExit, match=r"needs the library datumaro; pip install -e '\.\[data\]'"):
+        run(tmp_path / "set", tmp_path, "--format", "datumaro:wider_face")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -86,7 +87,7 @@ def read(tree: Tree, gathering: Gathering, name: str) -> None:
 
 @contextmanager
 def _listening(said: list[str]) -> Iterator[None]:
-    """What datumaro logs as a warning or an error goes to `said`."""
+    """What datumaro logs as a warning or an error goes to `said`; its notes to programmers go nowhere."""
 
     class Handler(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
@@ -96,7 +97,9 @@ def _listening(said: list[str]) -> Iterator[None]:
     before = root.handlers[:]
     root.handlers = [handler]
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     finally:
         root.handlers = before
 

@@ -11,7 +11,7 @@ import json
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -138,7 +138,8 @@ def text_of(value: Any) -> str | None:
 
 @dataclass
 class Gathering:
-    """All annotations of a set as they are read. `names`: the category names, declared ones first, in order."""
+    """All annotations of a set as they are read. `names`: the category names, declared ones first, in order. `below` and
+    `is_xywh`: see `data_prep.checking.Reading`."""
 
     tree: Tree
     images: list[Annotated] = field(default_factory=list)
@@ -146,7 +147,8 @@ class Gathering:
     read: Counter[str] = field(default_factory=Counter)
     converted: Counter[str] = field(default_factory=Counter)
     left_out: Counter[str] = field(default_factory=Counter)
-    missing: int = 0
+    below: dict[str, frozenset[str]] = field(default_factory=dict)
+    is_xywh: bool = False
 
     @property
     def report(self) -> Report:
@@ -164,6 +166,19 @@ class Gathering:
         """In these images (places in `images`) any category may have objects without a box. To be called at the end."""
         for place in places:
             self.images[place] = replace(self.images[place], crowd=frozenset(self.names))
+
+    def adopt(self, images: Iterable[Annotated], names: Iterable[str]) -> None:
+        """Records of another reader, with the names of the set. What it read is entered by `account`."""
+        self.declare(names)
+        for one in images:
+            self.declare(sorted({*one.doubtful, *one.crowd}))
+            self.images.append(one)
+
+    def account(self, kind: str, n_read: int, n_converted: int, left_out: Mapping[str, int]) -> None:
+        """Annotations that another reader has read, and how many of which kinds it left out."""
+        self.read[kind] += n_read
+        self.converted[kind] += n_converted
+        self.left_out.update({why: n for why, n in left_out.items() if n})
 
     def lines(self) -> list[str]:
         """The account: what was read, what became boxes, what was left out."""
@@ -267,7 +282,6 @@ class OneImage:
 
     def missing(self, problem: str) -> None:
         """The image cannot be used: its annotations are lost."""
-        self.all.missing += 1
         self.all.report.bad_image(self.where, problem, len(self.boxes))
 
     def done(
@@ -323,8 +337,3 @@ def note(text: str) -> None:
 def some(names: Sequence[str], shown: int = 5) -> str:
     """The first few of `names` in a message."""
     return ", ".join(names[:shown]) + (f" and {len(names) - shown} more" if len(names) > shown else "")
-
-
-def numbered(items: Iterable[Any]) -> Iterator[tuple[str, Any]]:
-    """Items with their places for reports, counted from 1."""
-    return ((f"object {place}", item) for place, item in enumerate(items, start=1))

@@ -1,0 +1,78 @@
+"""Pascal VOC, one XML file an image, read as `data_prep/voc.py` reads it with its defaults (pixels counted from 1).
+
+That script has more options (`--voc_offset`, `--keep_difficult`, lists of `ImageSets`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+
+from data_prep.formats.gathering import Gathering, Tree, some, split_in
+from data_prep.image_finding import ImageFinder
+from data_prep.voc import read_annotation
+from data_prep.voc_files import BadXml, read_xml
+
+IMAGE_FOLDERS = ("jpegimages", "images", "imgs", "img")
+
+
+def recognise(tree: Tree) -> str | None:
+    """Why the tree is of this format, or None."""
+    folders = _folders(tree)
+    return f"{sum(map(len, folders.values()))} XML files with <annotation> in {some([*folders])}" if folders else None
+
+
+def _folders(tree: Tree) -> dict[str, list[str]]:
+    """Folder → its files of VOC."""
+    found: dict[str, list[str]] = {}
+    for name in tree.with_suffix(".xml"):
+        if re.search(r"<annotation[\s>]", tree.head(name)):
+            found.setdefault(PurePosixPath(name).parent.as_posix(), []).append(name)
+    return found
+
+
+def read(tree: Tree, gathering: Gathering) -> None:
+    """Read all XML files."""
+    folders = _folders(tree)
+    encoding = None if tree.options.encoding == "utf-8-sig" else tree.options.encoding
+    for folder, files in folders.items():
+        finder = ImageFinder(_images_of(folder, tree), tree.report)
+        args = argparse.Namespace(annotations=tree.path(folder), encoding=encoding, voc_offset=1, keep_difficult=False)
+        for name in files:
+            one = read_annotation(tree.path(name), args, finder, tree.report)
+            n_objects, n_set_aside = _objects(tree.path(name), encoding)
+            if one is None:
+                gathering.account("box", n_objects, 0, Counter({"box of an image that cannot be used": n_objects}))
+                continue
+            if len(folders) > 1:
+                one = replace(one, source_id=f"{folder}/{one.source_id}")
+            split = split_in(name) or split_in(one.path.as_posix().removeprefix(tree.images_root.as_posix()))
+            gathering.adopt([replace(one, split=split)], sorted({box.label or "" for box in one.boxes}))
+            n_boxes = len(one.boxes)
+            aside = min(n_set_aside, n_objects - n_boxes)
+            counts = Counter({"difficult object": aside, "unreadable box": n_objects - n_boxes - aside})
+            gathering.account("box", n_objects, n_boxes, counts)
+
+
+def _objects(path: Path, encoding: str | None) -> tuple[int, int]:
+    """How many objects a file has, and how many of them are marked difficult."""
+    try:
+        found = read_xml(path, encoding).findall("object")
+    except BadXml:
+        return 0, 0
+    return len(found), sum((one.findtext("difficult") or "0").strip() not in ("", "0", "0.0", "false") for one in found)
+
+
+def _images_of(folder: str, tree: Tree) -> Path:
+    """The folder of the images: that of the XML files, its neighbour of a usual name, or the one of all images."""
+    if tree.images_root != tree.root:
+        return tree.images_root
+    parents = {PurePosixPath(image).parent for image in tree.images}
+    if PurePosixPath(folder) in parents:
+        return tree.path(folder)
+    above = PurePosixPath(folder).parent
+    beside = [parent for parent in sorted(parents) if parent.parent == above and parent.name.lower() in IMAGE_FOLDERS]
+    return tree.path(beside[0].as_posix()) if len(beside) == 1 else tree.images_root
