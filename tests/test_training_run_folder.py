@@ -11,8 +11,10 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from vlrl.data.sample_sets import SampleSet
 from vlrl.schema import Sample
+from vlrl.training.config import parse
 from vlrl.training.held_out import hold_out
 from vlrl.training.options import ConfigError
+from vlrl.training.run_data import data_events_of, read_data
 
 
 @pytest.fixture
@@ -147,6 +149,25 @@ def test_held_out_pictures_are_not_trained_on():
     assert split(rows, 1) != (train, out)
     with pytest.raises(ConfigError, match="--eval_data"):
         split(rows[:3], 0)
+
+
+def test_held_out_samples_that_are_trained_on_are_counted(tmp_path):
+    """By content and by spelling of the path."""
+
+    for i in range(6):
+        Image.new("RGB", (9, 9), (i, 0, 0)).save(tmp_path / f"{i}.png")
+    (tmp_path / "again.png").write_bytes((tmp_path / "2.png").read_bytes())
+    files = {}
+    for name, images in {"a": [f"{i}.png" for i in range(4)], "b": ["5.png", "again.png", "./1.png"]}.items():
+        rows = [{"id": f"{name}-{one}", "task": "qa", "images": [one], "question": "q", "answer": "3"} for one in images]
+        files[name] = tmp_path / f"{name}.jsonl"
+        files[name].write_text("\n".join(map(json.dumps, rows)))
+    words = ["--task", "qa", "--data", files["a"], "--eval_data", files["b"], "--output_dir", tmp_path / "run"]
+    config = parse([str(word) for word in words])
+    found = read_data(config)
+    assert found.description.endswith("; WARNING: 2 of these show a picture that is trained on, the first: 'b-again.png'")
+    (overlap, *_) = data_events_of(config, found, 1)
+    assert (overlap.event, overlap.samples) == ("held_out_overlap", ("b-again.png", "b-./1.png"))
 
 
 @pytest.mark.skipif(os.environ.get("CI") == "true", reason="the gate runs it first, as a script")

@@ -319,24 +319,22 @@ def sample_from_json(row: Any, where: str, root: Path) -> Sample:
 
 PACKED = ("parquet:", "tar:")
 """How the address of an image inside a larger file begins (`vlrl.data.packed_images`)."""
+ADDRESSED = ("synthetic:", *PACKED)
+"""How an image begins that is no path of a file of its own."""
 
 
 def file_of(path: str) -> str | None:
     """The file that an image's path or address names; None for an image that is drawn (`synthetic:`)."""
-    if path.startswith("synthetic:"):
-        return None
-    kind = next((kind for kind in PACKED if path.startswith(kind)), None)
-    return path if kind is None else unquote(path.removeprefix(kind).partition("#")[0])
+    if not path.startswith(ADDRESSED):
+        return path
+    return None if path.startswith("synthetic:") else unquote(path.partition(":")[2].partition("#")[0])
 
 
 def in_file(path: str, file: str) -> str:
     """An image's path or address with another file in it; "%" and "#" of a file's name are written as %25 and %23 there."""
-    if path.startswith("synthetic:"):
-        return path
-    kind = next((kind for kind in PACKED if path.startswith(kind)), None)
-    if kind is None:
-        return file
-    return kind + file.replace("%", "%25").replace("#", "%23") + "#" + path.partition("#")[2]
+    if not path.startswith(PACKED):
+        return path if path.startswith("synthetic:") else file
+    return path.partition(":")[0] + ":" + file.replace("%", "%25").replace("#", "%23") + "#" + path.partition("#")[2]
 
 
 def _resolve(path: str, root: Path) -> str:

@@ -109,6 +109,15 @@ def packed_problem(address: str) -> str | None:
     return None
 
 
+def packed_size(address: str) -> int:
+    """The bytes of a shard's member; -1 where there is none."""
+    try:
+        file, member = _parts(address)
+        return _shard(file).at(file, member)[1]
+    except (OSError, ValueError):
+        return -1
+
+
 def _parts(address: str) -> tuple[str, str]:
     file, place = file_of(address), address.partition("#")[2]
     if not file or not place:

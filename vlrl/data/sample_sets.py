@@ -12,8 +12,9 @@ import os
 import shlex
 import tempfile
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import IO, Any, overload
 
@@ -21,9 +22,11 @@ import numpy as np
 
 from vlrl.data.files import sha256_of
 from vlrl.data.foreign_rows import Found, InsideRow, RowReading, foreign_samples, form_of, too_many_bad
+from vlrl.data.identity import Shown, shown_of
 from vlrl.data.line_index import count_lines, index_lines, sample_of_line
 from vlrl.data.row_source import UnitError
 from vlrl.data.sample_files import read_samples
+from vlrl.data.shown_rows import shown_in_lines
 from vlrl.data.subsets import drawn_places, stratum_of
 from vlrl.data.synthetic.items import item_rng
 from vlrl.data.tables import IMAGE_COLUMNS, TABLE_FILES, Table, open_table
@@ -51,6 +54,9 @@ class _Lines(Sequence[Sample]):
         end = int(self._starts[i + 1]) if i + 1 < len(self._starts) else self._size
         raw = os.pread(self._file.fileno(), end - start, start)  # shared by processes and threads: it moves no position
         return sample_of_line(raw.split(b"\n", 1)[0], f"{self._where}: row {i + 1}", self._root)
+
+    def shown(self) -> Iterator[Shown]:
+        return shown_in_lines(self._file.fileno(), str(self._root))
 
 
 @dataclass(frozen=True)
@@ -82,6 +88,10 @@ class SampleSet(Sequence[Sample]):
 
     def __iter__(self) -> Iterator[Sample]:
         return (self._rows[i] for i in range(len(self)))
+
+    def shown(self) -> Iterable[Shown]:
+        """What each row shows, as `vlrl.data.identity` asks for it."""
+        return shown_of(self._rows)
 
     @property
     def is_large(self) -> bool:
@@ -119,6 +129,17 @@ class _Picked(Sequence[Sample]):
     def __getitem__(self, i: Any) -> Any:
         return self._rows[int(self._places[i])]
 
+    def shown(self) -> Iterator[Shown]:
+        """Those of all rows are passed over in order."""
+        wanted = iter(self._places)  # in order
+        place = next(wanted, None)
+        for number, one in enumerate(shown_of(self._rows)):
+            if place is None:
+                return
+            if number == place:
+                yield one
+                place = next(wanted, None)
+
 
 class _Joined(Sequence[Sample]):
     """Several sequences after each other; an id that an earlier one has used gets the name of its file."""
@@ -132,6 +153,9 @@ class _Joined(Sequence[Sample]):
     def __getitem__(self, i: Any) -> Any:
         number = int(np.searchsorted(self._ends, i, side="right"))
         return self._parts[number][int(i - (self._ends[number - 1] if number else 0))]
+
+    def shown(self) -> Iterator[Shown]:
+        return chain.from_iterable(shown_of(part) for part in self._parts)
 
 
 # ---- reading
@@ -220,6 +244,9 @@ class _Named(Sequence[Sample]):
     def __getitem__(self, i: Any) -> Any:
         sample = self._rows[i]
         return replace(sample, id=self._prefix + sample.id) if self._prefix else sample
+
+    def shown(self) -> Iterable[Shown]:
+        return shown_of(self._rows)
 
 
 def _keys_of(samples: Sequence[Sample]) -> Keys:

@@ -50,6 +50,7 @@ EVENT_KINDS: dict[str, EventKind] = {
     ),
     "data_repeats": EventKind("add samples, remove copies, or train for fewer steps", "the-data-repeat"),
     "small_data": EventKind("add samples, or make the batch smaller (--per_device_train_batch_size)", "the-data-repeat"),
+    "held_out_overlap": EventKind("leave these samples out of one of the two files", "held-out-pictures-are-trained-on"),
     "format_only": EventKind(
         "look at the reasons in completions/, make the questions easier, or start with --stage sft+grpo", "the-reward-stays-0"
     ),

@@ -13,6 +13,7 @@ from typing import Any
 
 from accelerate import PartialState
 
+from vlrl.data.identity import shared_rows
 from vlrl.data.image_checks import decode_problem, drawn_to_decode, shown_sizes
 from vlrl.data.image_notes import form_notes, refuse_unreadable_formats
 from vlrl.data.sample_sets import SampleSet, read_set
@@ -55,6 +56,8 @@ class RunData:
     """How long reference answers and completions are, in words (`fit_length`)."""
     notes: tuple[str, ...] = ()
     """What a person should know of how the files were read."""
+    shared: tuple[str, ...] = ()
+    """The ids of the samples of `--eval_data` that show a picture of a training sample."""
 
     def known(self, config: Config) -> list[Sample]:
         """The training samples that are looked at before training: all of a file, the first of an endless synthetic set."""
@@ -82,15 +85,19 @@ def read_data(config: Config) -> RunData:
         description = f"{n} synthetic samples (seed {seed}), {len(held_out)} held out"
         return RunData(train, held_out, description, _plays(config, held_out))
     rows = _read(config, run.data, run.limit, seed)
-    notes = list(rows.notes)
+    notes, shared = list(rows.notes), list[str]()
     if run.eval_data is not None:
         read = _read(config, run.eval_data, run.eval_limit, HELD_OUT_SEED)
         held_out, notes = list(read), [*notes, *read.notes]
+        shared = [held_out[i].id for i in shared_rows(rows, held_out)]
         description = f"{len(rows)} samples of {run.data}, {len(held_out)} of {run.eval_data} held out"
+        if shared:
+            description += f"; WARNING: {len(shared):,} of these show a picture that is trained on, the first: {shared[0]!r}"
     else:
         rows, held_out = hold_out(rows, seed, run.eval_limit)
         description = f"{len(rows)} samples of {run.data}, {len(held_out)} more held out (no image in both)"
-    return RunData(Samples(len(rows), rows.__getitem__), held_out, description, _plays(config, rows), notes=tuple(notes))
+    train = Samples(len(rows), rows.__getitem__)
+    return RunData(train, held_out, description, _plays(config, rows), notes=tuple(notes), shared=tuple(shared))
 
 
 def _read(config: Config, path: str, limit: int | None, seed: int) -> SampleSet:
@@ -272,7 +279,9 @@ def data_events_of(config: Config, data: RunData, n_processes: int) -> list[Even
     rows = [data.train.get(i) for i in range(data.train.n)]
     keys = [repr((row.question, row.images, row.video)) for row in rows]
     n_prompts = grpo.per_device_train_batch_size * n_processes * grpo.gradient_accumulation_steps // config.group_size
-    return data_events(keys, [row.id for row in rows], max(1, n_prompts), planned_steps(config, data.train.n))
+    message = f"{len(data.shared):,} held-out samples show a picture that is trained on, so that held-out numbers are too good"
+    overlap = [Event(0, "held_out_overlap", message, data.shared, {"n_samples": len(data.shared)})] if data.shared else []
+    return overlap + data_events(keys, [row.id for row in rows], max(1, n_prompts), planned_steps(config, data.train.n))
 
 
 def fit_length(config: Config, loaded: ModelInputs, data: RunData) -> tuple[Config, str]:
