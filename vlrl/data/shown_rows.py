@@ -11,14 +11,14 @@ from typing import Any
 from vlrl.data.identity import Shown
 from vlrl.schema import ADDRESSED, file_of, in_file
 
-BLOCK = 8 << 20
+_BLOCK = 8 << 20
 
 
 def shown_in_lines(file: int, root: str) -> Iterator[Shown]:
     """What each row shows, in order. `file`: the descriptor of an open file of samples that were read once and are sound; its
     position stays. Relative paths start at `root`."""
     at, rest = 0, b""
-    while block := os.pread(file, BLOCK, at):
+    while block := os.pread(file, _BLOCK, at):
         at += len(block)
         whole, line, rest = (rest + block).rpartition(b"\n")
         if line:
