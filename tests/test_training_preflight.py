@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
@@ -183,3 +184,14 @@ def test_a_held_out_image_that_cannot_be_decoded_is_refused_before_the_model_loa
     )
     assert code == 2
     assert re.match(r"error: \S+held_out\.jsonl \(id 'r2'\): cannot read image \S+2\.png", err)
+
+
+def test_what_this_kind_of_model_cannot_do(tiny):
+    arguments = SimpleNamespace(router_aux_loss_coef=None, cast_lm_head_to_fp32=False)
+    preflight.check_model_options(tiny.model, arguments)
+    arguments.router_aux_loss_coef = 0.1
+    with pytest.raises(ConfigError, match="--router_aux_loss_coef: .* is not a mixture of experts"):
+        preflight.check_model_options(tiny.model, arguments)
+    arguments = SimpleNamespace(router_aux_loss_coef=None, cast_lm_head_to_fp32=True)
+    with pytest.raises(ConfigError, match="--cast_lm_head_to_fp32: TRL cannot do it for"):
+        preflight.check_model_options(tiny.model, arguments)

@@ -193,6 +193,7 @@ def prepare(config: Config, say: Callable[..., None], words: Sequence[str]) -> T
     around = _around(config, opened.path, inputs)
     loaded = load(config, inputs)
     preflight.check_adapters(loaded.model, config.model)
+    preflight.check_model_options(loaded.model, config.grpo)
     run_folder.check_disk(weights.disk_bytes(loaded, config.grpo, config.model.use_peft), opened.path)
     first = data.held_out[0]
     say(banner.model_line(loaded))
@@ -216,7 +217,9 @@ def prepare(config: Config, say: Callable[..., None], words: Sequence[str]) -> T
 
 def inputs_of(config: Config, name: str | None = None) -> ModelInputs:
     """Config and processor of the run's model, or of another folder of it."""
-    return weights.start_inputs(config.model, config.run, trust_remote_code=config.grpo.trust_remote_code, name=name)
+    template: Any = config.grpo.chat_template_kwargs  # a dictionary once it is parsed
+    trusted = config.grpo.trust_remote_code
+    return weights.start_inputs(config.model, config.run, trust_remote_code=trusted, name=name, template=template)
 
 
 def load(config: Config, inputs: ModelInputs) -> LoadedModel:

@@ -148,7 +148,7 @@ class Local(InProcesses):
         context = context_length(self.loaded.model.config)
         if context is None or not samples:
             return
-        lengths = PromptLengths(self.loaded.processor)
+        lengths = PromptLengths(self.loaded.processor, self.loaded.template)
         for sample in samples:
             lengths.add(messages(sample, tasks, n_shown(sample)), shown_sizes(sample))
         most = context - max(map(limit, samples))

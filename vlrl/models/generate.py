@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from accelerate import PartialState
@@ -131,7 +132,8 @@ def _complete(
     """Completion ids `[batch, tokens]` on the CPU."""
     images = [open_images(sample) for sample in batch]
     prompts = [messages(sample, tasks, len(seen)) for sample, seen in zip(batch, images, strict=True)]
-    texts = [loaded.processor.apply_chat_template(p, add_generation_prompt=True, tokenize=False) for p in prompts]
+    given: dict[str, Any] = {**loaded.template, "add_generation_prompt": True, "tokenize": False}
+    texts = [loaded.processor.apply_chat_template(prompt, **given) for prompt in prompts]
     inputs = loaded.processor(
         text=texts,
         images=images if any(images) else None,

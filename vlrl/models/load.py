@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import re
 import sys
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,8 @@ class ModelInputs:
     name: str
     coords: str
     coords_reason: str
+    template: Mapping[str, Any] = field(default_factory=dict)
+    """What the chat template is given beside the messages (`--chat_template_kwargs`)."""
 
     @property
     def tokenizer(self) -> Any:
@@ -86,6 +89,8 @@ class LoadedModel:
     coords_reason: str
     attention: str = ""
     """Attention implementation of language model and vision encoder, in words."""
+    template: Mapping[str, Any] = field(default_factory=dict)
+    """What the chat template is given beside the messages."""
 
     @property
     def device(self) -> torch.device:
@@ -134,8 +139,10 @@ def load_inputs(
     coords: str | None = None,
     min_pixels: int | None = None,
     max_pixels: int | None = None,
+    template: Mapping[str, Any] | None = None,
 ) -> ModelInputs:
-    """Config and processor of a model, seconds before its weights; see `load_model`. Raises ModelError."""
+    """Config and processor of a model, seconds before its weights; see `load_model`. `template`: what the chat template is
+    given beside the messages. Raises ModelError."""
     hub = {"revision": revision or "main", "trust_remote_code": trust_remote_code}
     check_files(name)
     model_type = check_is_vlm(name, **hub)
@@ -156,7 +163,7 @@ def load_inputs(
         check_inputs(name, processor, config)
     if processor.tokenizer.pad_token_id is None:
         processor.tokenizer.pad_token = processor.tokenizer.eos_token  # as TRL does
-    return ModelInputs(processor, config, name, coords, reason)
+    return ModelInputs(processor, config, name, coords, reason, dict(template or {}))
 
 
 def load_model(
@@ -198,7 +205,8 @@ def load_model(
         rows = model.get_input_embeddings().weight
         check_vocabulary(name, inputs.processor, getattr(rows, "ds_shape", rows.shape)[0])
     model.config.use_cache = True
-    return LoadedModel(model, inputs.processor, name, inputs.coords, inputs.coords_reason, choose_attention(model, named))
+    attention = choose_attention(model, named)
+    return LoadedModel(model, inputs.processor, name, inputs.coords, inputs.coords_reason, attention, inputs.template)
 
 
 def choose_attention(model: Any, named: str | None) -> str:

@@ -27,8 +27,8 @@ Words = Sequence[Mapping[str, Any]]
 class PromptLengths:
     """Prompts in the order in which they are added. Of each: the tokens of its images, and a bound of all its tokens."""
 
-    def __init__(self, processor: Any) -> None:
-        self.processor = processor
+    def __init__(self, processor: Any, template: Mapping[str, Any] | None = None) -> None:
+        self.processor, self.template = processor, dict(template or {})
         self._images, self._bounds = array("q"), array("q")
         self._per_size: dict[tuple[int, int], int] = {}
         self._around: dict[int, int] = {}
@@ -84,7 +84,8 @@ class PromptLengths:
         return whole - len(self.processor.tokenizer(text, add_special_tokens=False).input_ids) + 1
 
     def _rendered(self, words: Words) -> str:
-        return str(self.processor.apply_chat_template(list(words), add_generation_prompt=True, tokenize=False))
+        render = self.processor.apply_chat_template
+        return str(render(list(words), add_generation_prompt=True, tokenize=False, **self.template))
 
     def _tokens_around(self, n_images: int) -> int:
         """What the chat template adds to a text and the tokens of its images."""

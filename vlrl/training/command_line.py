@@ -23,6 +23,7 @@ from vlrl.training import benchmark_flags, options, prompt_options
 from vlrl.training.benchmark_flags import BenchConfig, Benches, read_benches
 from vlrl.training.evaluation_flags import evaluation_defaults
 from vlrl.training.flag_checks import check_values
+from vlrl.training.flag_needs import check_effect
 from vlrl.training.flags import with_underscores
 from vlrl.training.library_options import Option, library_options, read_options
 from vlrl.training.number_ranges import check_option_numbers
@@ -86,6 +87,8 @@ def read_grpo_words(words: Sequence[str]) -> GrpoWords:
     check_model(values)
     check_option_numbers(values, known)
     check_values(values, environ={**os.environ, **files.environment})
+    check_effect(given, values, known)
+    check_effect(files.explicit, files.values, known)
     turns = options.named_tasks(str(values.get("task", RunConfig.task)))
     run, guide, bench = _filled(RunConfig, values), _filled(GuideConfig, values), _filled(BenchConfig, values)
     options.check_run(run)
@@ -99,7 +102,10 @@ def read_grpo_words(words: Sequence[str]) -> GrpoWords:
         benches = read_benches(bench)
     except ValueError as error:
         raise ConfigError(str(error)) from error
-    return GrpoWords(files, evaluation_defaults(values, turns), turns, guided, curriculum, benches)
+    defaults = evaluation_defaults(values, turns)
+    if int(values.get("dataloader_num_workers") or 0):
+        defaults["dataloader_multiprocessing_context"] = "fork"  # newer Pythons start workers otherwise
+    return GrpoWords(files, defaults, turns, guided, curriculum, benches)
 
 
 def read_prm_words(words: Sequence[str]) -> FileValues:

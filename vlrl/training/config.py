@@ -153,9 +153,15 @@ def parse_words(words: Sequence[str], files: FileValues, kinds: tuple[Any, ...])
     flags = frozenset(word[2:].partition("=")[0] for word in words if word.startswith("--")) & set(known)
     values = dict(files.values)
     for name in flags:
-        value = getattr(next(part for part in parts if hasattr(part, name)), name)
-        values[name] = value.value if isinstance(value, enum.Enum) else value
+        values[name] = _plain(getattr(next(part for part in parts if hasattr(part, name)), name))
     return Parsed(tuple(parts), files, flags, values)
+
+
+def _plain(value: Any) -> Any:
+    """What a library made of an option's value, as YAML can hold it."""
+    if isinstance(value, enum.Enum):
+        return value.value
+    return value.to_dict() if hasattr(value, "to_dict") else value
 
 
 def refuse_unsupported(arguments: TrainingArguments) -> None:

@@ -32,6 +32,10 @@ def check_evaluation(values: Mapping[str, Any], *, measures: bool = True) -> Non
                 f"--{name}: it is for transformers' own evaluation, which is not used here (held-out samples are answered and"
                 " measured by their task); leave it out"
             )
+    if values.get("eval_do_concat_batches") is False:
+        raise ConfigError(
+            "--eval_do_concat_batches: it is for transformers' own evaluation, which is not used here; leave it out"
+        )
     if is_asked and not measures:
         raise ConfigError("--eval_strategy: this kind of run is measured before and after training alone; leave it out")
     if is_asked and "grpo" not in str(values.get("stage") or "grpo"):

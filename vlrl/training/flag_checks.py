@@ -72,6 +72,7 @@ def check_values(values: Mapping[str, Any], *, measures: bool = True, environ: M
     for name in report_names(values.get("report_to")):
         check_tracker(name, environ)
     check_hub(values, environ)
+    check_processes(values, environ)
 
 
 def check_choices(values: Mapping[str, Any]) -> None:
@@ -104,6 +105,18 @@ def check_packages(values: Mapping[str, Any]) -> None:
     for flag, package, how in wanted:
         if not is_installed(package):
             raise ConfigError(f"{flag} needs {package.partition('.')[0]}, which is not installed: {how}; or leave it out")
+
+
+def check_processes(values: Mapping[str, Any], environ: Mapping[str, str]) -> None:
+    """Raises ConfigError for an option of several processes in a run of one."""
+    if int(environ.get("WORLD_SIZE") or 1) > 1:
+        return
+    for name in ("fsdp", "ddp_backend"):
+        if values.get(name) not in (None, False, "", "None", []):
+            raise ConfigError(
+                f"--{name} {values[name]}: this run is one process; start it by torchrun --nproc_per_node 2 (or more), or leave"
+                " it out"
+            )
 
 
 def is_installed(package: str) -> bool:

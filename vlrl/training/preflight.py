@@ -178,6 +178,19 @@ def check_adapters(module: torch.nn.Module, model: ModelConfig) -> None:
             raise ConfigError("--lora_target_modules lm_head: TRL would not train adapters of it; leave it out")
 
 
+def check_model_options(module: Any, arguments: GRPOConfig) -> None:
+    """What TRL would refuse of this kind of model once the trainer is made, or fail at. Raises ConfigError."""
+    config = module.config.get_text_config()
+    if arguments.router_aux_loss_coef and not hasattr(config, "output_router_logits"):
+        raise ConfigError(f"--router_aux_loss_coef: {type(module).__name__} is not a mixture of experts; leave it out")
+    is_tied = getattr(module.config, "tie_word_embeddings", False)
+    if arguments.cast_lm_head_to_fp32 and is_tied and not hasattr(getattr(module, "model", None), "embed_tokens"):
+        raise ConfigError(
+            f"--cast_lm_head_to_fp32: TRL cannot do it for {type(module).__name__}, whose output layer is its input embedding;"
+            " leave it out, or train with --dtype float32"
+        )
+
+
 def check_enough(n_samples: int, arguments: GRPOConfig, what: str) -> None:
     """There are as many samples as one generation takes prompts. Raises ConfigError."""
     batch = int(arguments.generation_batch_size or 0)

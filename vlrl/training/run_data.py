@@ -121,7 +121,7 @@ def prepare_data(config: Config, data: RunData, loaded: ModelInputs) -> tuple[Co
     run = config.run
     layout, box_format = config.layout
     forms: dict[str, Any] = {"answer_format": layout, "box_format": box_format}
-    lengths = [PromptLengths(loaded.processor) for _ in range(2)]
+    lengths = [PromptLengths(loaded.processor, loaded.template) for _ in range(2)]
     if run.data is None:
 
         def prepared(sample: Sample) -> Sample:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,16 @@ from vlrl.training.options import RunConfig
 
 
 def start_inputs(
-    model: ModelConfig, run: RunConfig, *, trust_remote_code: bool, name: str | None = None, coords: str | None = None
+    model: ModelConfig,
+    run: RunConfig,
+    *,
+    trust_remote_code: bool,
+    name: str | None = None,
+    coords: str | None = None,
+    template: Mapping[str, Any] | None = None,
 ) -> ModelInputs:
-    """Config and processor of `--model_name_or_path` (or `name`: another folder of it), before its weights. Raises
-    ModelError."""
+    """Config and processor of `--model_name_or_path` (or `name`: another folder of it), before its weights. `template`:
+    `--chat_template_kwargs`. Raises ModelError."""
     name = name or str(model.model_name_or_path)
     return load_inputs(
         name,
@@ -35,6 +42,7 @@ def start_inputs(
         coords=coords or run.coords,
         min_pixels=run.min_pixels,
         max_pixels=run.max_pixels,
+        template=template,
     )
 
 
