@@ -15,11 +15,11 @@ from data_prep.box_values import Corners, corners, flag, id_key, number, shape_b
 from data_prep.json_stream import entries
 from vlrl.answers.span import canon
 
-_CROWD_KEYS = ("iscrowd", "is_crowd", "isCrowd", "ignore", "ignored", "difficult")
+_CROWD_KEYS = frozenset({"iscrowd", "is_crowd", "isCrowd", "ignore", "ignored", "difficult"})
 _UNUSED = frozenset({"license", "flickr_url", "date_captured", "segmentation", "caption"})
 """Keys of images that nothing reads."""
-_N_SHAPES = 200
-"""So many segmentations are compared with their boxes, to tell corners from x, y, width, height."""
+_N_COMPARED = 5000
+"""So many annotations are compared with their area and segmentation, to tell corners from x, y, width, height."""
 
 
 @dataclass(slots=True)
@@ -67,7 +67,7 @@ def read_instances(path: Path, image_keys: Sequence[str] = ("id", "file_name"), 
         elif key == "annotations":
             one = _instance(value, len(content.annotations), form, keys)
             content.annotations.append(one)
-            if bbox_format is None and one.box is not None:
+            if bbox_format is None and one.box is not None and evidence.n < _N_COMPARED:
                 evidence.add(value, one.box)
     for needed in ("images", "annotations", "categories"):
         if needed not in lists:
@@ -114,9 +114,9 @@ def _instance(row: Any, index: int, form: str, keys: dict[str, str]) -> Instance
         problem = f"bbox {str(bbox)[:80]} is not [x, y, width, height], four finite numbers"
         if row.get("segmentation"):
             problem += f", and its segmentation cannot be read: {str(row['segmentation'])[:60]}"
-    flags = [flag(row[key]) for key in _CROWD_KEYS if key in row]
+    flags = [flag(row[key]) for key in _CROWD_KEYS & row.keys()]
     return Instance(
-        name=f"annotation {row.get('id', f'number {index}')}",
+        name=f"annotation {row['id']}" if "id" in row else f"annotation number {index}",
         image=None if image is None else keys.setdefault(image, image),
         category=None if category is None else keys.setdefault(category, category),
         box=box,
@@ -140,7 +140,6 @@ class _Evidence:
     n: int = 0
     n_xywh: int = 0
     n_xyxy: int = 0
-    n_shapes: int = 0
     first: str = ""
 
     def add(self, row: Mapping[str, Any], as_xywh: Corners) -> None:
@@ -150,14 +149,11 @@ class _Evidence:
             return
         self.n += 1
         area, shape = number(row.get("area")), row.get("segmentation")
-        if area is None and (not shape or self.n_shapes >= _N_SHAPES):
+        if area is None and not shape:
             return
         x1, y1, x2, y2 = as_xywh
         as_xyxy = (x1, y1, x2 - x1, y2 - y1)
-        shape_is = None
-        if shape and self.n_shapes < _N_SHAPES:
-            self.n_shapes += 1
-            shape_is = shape_box(shape)
+        shape_is = shape_box(shape) if isinstance(shape, list) else None
         fits = [_is_like(box, area, shape_is) for box in (as_xywh, as_xyxy)]
         self.n_xywh += fits == [True, False]
         if fits == [False, True]:

@@ -15,6 +15,7 @@ from data_prep.image_headers import not_fetched
 
 _CHUNK = 4_000_000
 _SPACE = re.compile(r"[ \t\n\r]*")
+_COMMA = re.compile(r"[ \t\n\r]*,[ \t\n\r]*")
 
 
 def entries(path: Path) -> Iterator[tuple[str, bool, Any]]:
@@ -68,7 +69,12 @@ class _Reader:
         closing = self.next() == "]"
         while not closing:
             yield self.value()
-            closing = self.closes("]")
+            # the usual case without a function call: a comma, and the next entry behind it
+            comma = _COMMA.match(self.text, self.at)
+            if comma and comma.end() < len(self.text):
+                self.at = comma.end()
+            else:
+                closing = self.closes("]")
         self.at += 1
 
     def closes(self, bracket: str) -> bool:
@@ -92,7 +98,8 @@ class _Reader:
                 return ""
 
     def value(self) -> Any:
-        self.next()
+        if self.at == len(self.text) or self.text[self.at] in " \t\n\r":
+            self.next()
         while True:
             try:
                 value, end = self.decoder.raw_decode(self.text, self.at)
