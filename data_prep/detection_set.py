@@ -262,7 +262,7 @@ def _few_shot(images: Sequence[CheckedImage], plan: Plan, shots: int) -> list[Qu
         random.Random(f"{plan.seed}:{category}").shuffle(having)
         drawn: list[CheckedImage] = []
         for image in having:
-            photograph = image.group or image.source_id
+            photograph = image.group or _copied_name(image.path) or image.source_id
             if len(drawn) < shots and photograph not in taken:
                 taken.add(photograph)
                 drawn.append(image)
@@ -271,6 +271,12 @@ def _few_shot(images: Sequence[CheckedImage], plan: Plan, shots: int) -> list[Qu
         for image in drawn:
             questions += _by_category(image, [category], plan)
     return questions
+
+
+def _copied_name(path: Path) -> str | None:
+    """What Roboflow's copies of one photograph share in their names (`name.rf.<hash>.jpg`)."""
+    name, mark, _ = path.name.partition(".rf.")
+    return name if mark else None
 
 
 def _present(image: CheckedImage, plan: Plan) -> list[str]:

@@ -3,6 +3,7 @@
 A list excludes exactly what it names. A line is an image id (`9`), or a file name with as many of its folders as are needed
 (`000002.jpg`, `val/000002.jpg`); a number is never taken for a file name or the other way round. Files of COCO have names that
 are unique over all of its releases, so `COCO_train2014_000000000009.jpg` is image 9 and `000000000009.jpg` wherever it lies.
+Of files of samples, augmented copies of their photographs (`name.rf.<hash>.jpg`) are left out too.
 """
 
 from __future__ import annotations
@@ -44,6 +45,8 @@ class Excluded:
     ids: set[str] = field(default_factory=set)
     names: dict[tuple[str, ...], str] = field(default_factory=dict)
     met: Counter[str] = field(default_factory=Counter)
+    photographs: set[str] = field(default_factory=set)
+    n_copies: int = 0
 
     @classmethod
     def read(cls, paths: Sequence[Path]) -> Excluded:
@@ -69,6 +72,8 @@ class Excluded:
             self.ids.add(line)
         parts = _parts(line)
         if parts:
+            if file is not None and ".rf." in parts[-1]:
+                self.photographs.add(parts[-1].partition(".rf.")[0])
             self.names[parts] = line
             self.entries.setdefault(_key(parts[-1]), []).append((parts, file))
 
@@ -83,12 +88,16 @@ class Excluded:
             if coco or _same(parts, other, root / name, file):
                 listed.append(self.names[other])
         self.met.update(set(listed))
-        return bool(listed)
+        if listed or not parts or ".rf." not in parts[-1] or parts[-1].partition(".rf.")[0] not in self.photographs:
+            return bool(listed)
+        self.n_copies += 1
+        return True
 
     def report(self, n_images: int) -> None:
         """Print how many images were excluded, which entries stand for none, and which for several."""
         listed = set(self.names.values()) | self.ids
-        print(f"excluded   {n_images} images")
+        copies = f", {self.n_copies} of them copies of listed photographs" if self.n_copies else ""
+        print(f"excluded   {n_images} images{copies}")
         for text, some in (
             ("stand for no image of this set", sorted(listed - set(self.met))),
             ("stand for several images each, all left out", sorted(entry for entry, n in self.met.items() if n > 1)),

@@ -109,7 +109,7 @@ def annotated_images(
     files, each counting from 0, do not collide."""
     path = content.path
     objects_of, lost_labels, is_lost = _joined(content, report)
-    finder = ImageFinder(images, report)
+    finder, set_name = ImageFinder(images, report), name_and_split(path)[0]
     annotated = []
     for row in content.images:
         key = str(id_key(row["id"]))
@@ -126,7 +126,7 @@ def annotated_images(
         except NotFound as problem:
             report.bad_image(where, str(problem), len(objects))
             continue
-        one = _annotated(row, key, objects, content.names, file, where, report)
+        one = _annotated(row, key, objects, content.names, file, where, report, set_name)
         if not objects and (lost_labels or is_lost):
             one = one.with_doubt(lost_labels, unnamed=is_lost)
         if names_in_ids and not _follows(key, file):
@@ -175,6 +175,7 @@ def _annotated(
     file: Path,
     where: str,
     report: Report,
+    set_name: str,
 ) -> Annotated:
     boxes: list[Box] = []
     wheres: list[str] = []
@@ -210,12 +211,12 @@ def _annotated(
         absent=frozenset() if is_unlisted else None,
         unnamed=is_unnamed,
         searched=bool(objects),
-        group=_photograph(image),
+        group=_photograph(image, set_name),
     )
 
 
-def _photograph(image: Mapping[str, Any]) -> str | None:
-    """The photograph that an exported image is a copy of, as Roboflow states it."""
+def _photograph(image: Mapping[str, Any], set_name: str) -> str | None:
+    """The photograph that an exported image is a copy of, as Roboflow states it. Sets have photographs of the same name."""
     extra = image.get("extra")
     name = extra.get("name") if isinstance(extra, dict) else None
-    return name if isinstance(name, str) and name.strip() else None
+    return f"{set_name}/{name}" if isinstance(name, str) and name.strip() else None

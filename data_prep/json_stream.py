@@ -107,8 +107,9 @@ class _Reader:
                 if not self.fill():
                     raise self.wrong(error.msg) from error
                 continue
-            # a number at the very end may go on in the next piece
-            if end < len(self.text) or not self.fill():
+            # a number near the end may go on in the next piece, as 1.5 does after "1" and after "1."
+            is_whole = end < len(self.text) - 2 or not isinstance(value, int | float)
+            if is_whole or not self.fill():
                 self.at = end
                 return value
 
