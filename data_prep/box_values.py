@@ -83,6 +83,14 @@ def corners(value: Any, form: str) -> Corners | None:
     return (a, b, c, d) if form == "xyxy" else (a, b, a + c, b + d)
 
 
+def turned_box(box: Corners, angle: float) -> Corners:
+    """The upright box around a box that is turned by `angle` (radians) about its centre."""
+    x1, y1, x2, y2 = box
+    cos, sin = abs(math.cos(angle)), abs(math.sin(angle))
+    half_x, half_y = ((x2 - x1) * cos + (y2 - y1) * sin) / 2, ((x2 - x1) * sin + (y2 - y1) * cos) / 2
+    return (x1 + x2) / 2 - half_x, (y1 + y2) / 2 - half_y, (x1 + x2) / 2 + half_x, (y1 + y2) / 2 + half_y
+
+
 def shape_box(value: Any, size_wh: tuple[int, int] | None = None) -> Corners | None:
     """The upright box of a COCO segmentation: polygons (flat, or lists of points) or a run-length mask, compressed or not; None
     where it is none of them. `size_wh`: the image's size, which a mask must have."""

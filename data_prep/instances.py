@@ -82,8 +82,8 @@ def name_and_split(path: Path) -> tuple[str, str]:
 
 
 def kinds_below(content: Instances) -> dict[str, frozenset[str]]:
-    """Category → the categories whose supercategory it is, in canonical form. A name that is a supercategory of itself is only
-    the group's name (`person`, of supercategory `person`)."""
+    """Category → the categories that it is a supercategory of, and those below them, in canonical form. A name that is a
+    supercategory of itself is only the group's name (`person`, of supercategory `person`)."""
     own = {
         canon(content.names[key]) for key in content.names if canon(content.supers.get(key, "")) == canon(content.names[key])
     }
@@ -92,7 +92,10 @@ def kinds_below(content: Instances) -> dict[str, frozenset[str]]:
     for key, parent in content.supers.items():
         if canon(parent) in names and canon(parent) != canon(content.names[key]):
             below.setdefault(canon(parent), set()).add(canon(content.names[key]))
-    return {parent: frozenset(kinds) for parent, kinds in below.items()}
+    for _ in below:
+        for kinds in below.values():
+            kinds |= {lower for kind in tuple(kinds) for lower in below.get(kind, ())}
+    return {parent: frozenset(kinds - {parent}) for parent, kinds in below.items()}
 
 
 def annotated_images(

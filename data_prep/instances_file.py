@@ -5,13 +5,14 @@ The file is read entry by entry, so that a large one does not have to fit in mem
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from data_prep.box_values import Corners, corners, flag, id_key, number, shape_box
+from data_prep.box_values import Corners, corners, flag, id_key, number, shape_box, turned_box
 from data_prep.json_stream import entries
 from vlrl.answers.span import canon
 
@@ -110,6 +111,8 @@ def _instance(row: Any, index: int, form: str, keys: dict[str, str]) -> Instance
     box, problem = corners(bbox, form), ""
     if box is None or (box[2] == box[0] and box[3] == box[1]):
         box = _segmented(row, bbox) or box
+    elif isinstance(row.get("attributes"), dict):
+        box = _upright(box, row["attributes"].get("rotation"))
     if box is None:
         problem = f"bbox {str(bbox)[:80]} is not [x, y, width, height], four finite numbers"
         if row.get("segmentation"):
@@ -123,6 +126,12 @@ def _instance(row: Any, index: int, form: str, keys: dict[str, str]) -> Instance
         is_crowd=None if None in flags else any(flags),
         problem=problem,
     )
+
+
+def _upright(box: Corners, rotation: Any) -> Corners:
+    """The upright box around one that CVAT has turned by `rotation` degrees about its centre; it states the one before."""
+    degrees = number(rotation)
+    return turned_box(box, math.radians(degrees)) if degrees else box
 
 
 def _segmented(row: Mapping[str, Any], bbox: Any) -> Corners | None:

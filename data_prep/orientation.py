@@ -16,7 +16,10 @@ from data_prep.image_headers import Header
 from data_prep.report import Report
 from vlrl.schema import Box
 
-STORED, SHOWN = "stored", "shown"
+STORED, SHOWN, CONTRADICTED = "stored", "shown", "contradicted"
+_OTHER = {STORED: SHOWN, SHOWN: STORED}
+FAR = 0.05
+"""A box that ends this share of the image's side beyond its edge is not drawn carelessly: it is in other pixels."""
 _KIND = "photographs turned by EXIF, and nothing says whether their boxes count stored or shown pixels (--boxes_in)"
 
 
@@ -26,20 +29,21 @@ class SizeMismatch(ValueError):
 
 def frame_of(one: Annotated, header: Header, boxes_in: str) -> str | None:
     """STORED or SHOWN, as the stated size and the boxes of this image decide, or `boxes_in` where it is not "auto"; None:
-    undecided. Raises SizeMismatch."""
-    allowed = {STORED: header.stored_wh, SHOWN: header.shown_wh}
-    if boxes_in != "auto":
-        allowed = {boxes_in: allowed[boxes_in]}
-    if one.size_wh is not None:
-        allowed = {name: size_wh for name, size_wh in allowed.items() if size_wh == one.size_wh}
-        if not allowed:
-            stated, real = ("x".join(map(str, size)) for size in (one.size_wh, header.shown_wh))
-            raise SizeMismatch(f"stated size is {stated} but {one.path} is {real}; its boxes may be in other pixels")
+    undecided; CONTRADICTED: the boxes fit the other one only. Raises SizeMismatch."""
+    sizes = {STORED: header.stored_wh, SHOWN: header.shown_wh}
+    stated = {name for name, size_wh in sizes.items() if one.size_wh in (None, size_wh)}
+    if not stated:
+        said, real = ("x".join(map(str, size)) for size in (one.size_wh or (), header.shown_wh))
+        raise SizeMismatch(f"stated size is {said} but {one.path} is {real}; its boxes may be in other pixels")
     if header.orientation == 1:
         return SHOWN
-    if len(allowed) == 2 and one.coords == "px" and header.stored_wh != header.shown_wh:
-        allowed = {name: size for name, size in allowed.items() if all(_fits(box, size) for box in one.boxes)} or allowed
-    return next(iter(allowed)) if len(allowed) == 1 else None
+    if boxes_in != "auto":
+        return boxes_in
+    speaks = one.coords == "px" and header.stored_wh != header.shown_wh
+    fitted = [name for name in (STORED, SHOWN) if speaks and _only_fit(one, sizes[name], sizes[_OTHER[name]])]
+    if len(stated) == 2:
+        return fitted[0] if fitted else None
+    return CONTRADICTED if fitted and fitted[0] not in stated else next(iter(stated))
 
 
 def decided(frames: Sequence[str | None], images: Sequence[tuple[Annotated, Header]], report: Report) -> list[str | None]:
@@ -48,7 +52,8 @@ def decided(frames: Sequence[str | None], images: Sequence[tuple[Annotated, Head
     known = Counter(
         frame for frame, (one, header) in zip(frames, images, strict=True) if frame and header.orientation > 1 and one.boxes
     )
-    agreed = next(iter(known)) if len(known) == 1 else None
+    agreed = next(iter(known)) if len(known) == 1 and CONTRADICTED not in known else None
+    frames = [None if frame == CONTRADICTED else frame for frame in frames]
     result: list[str | None] = []
     for frame, (one, header) in zip(frames, images, strict=True):
         if frame is None and not one.boxes:
@@ -85,6 +90,8 @@ def turned(box: Box, stored_wh: tuple[int, int], orientation: int) -> Box:
     return Box(*corners[orientation], box.label)
 
 
-def _fits(box: Box, size_wh: tuple[int, int]) -> bool:
-    """Whether the box lies inside, up to 1 px of rounding."""
-    return box.x1 >= -1 and box.y1 >= -1 and box.x2 <= size_wh[0] + 1 and box.y2 <= size_wh[1] + 1
+def _only_fit(one: Annotated, size_wh: tuple[int, int], other_wh: tuple[int, int]) -> bool:
+    """Whether all boxes lie inside an image of this size, up to 1 px of rounding, and one is far outside the other."""
+    highest = [max((getattr(box, side) for box in one.boxes), default=0.0) for side in ("x2", "y2")]
+    fits = all(high <= side + 1 for high, side in zip(highest, size_wh, strict=True))
+    return fits and any(high > side * (1 + FAR) for high, side in zip(highest, other_wh, strict=True))

@@ -35,7 +35,7 @@ from data_prep.detection_set import Annotated, add_options, check_options, write
 from data_prep.excluding import Excluded, add_exclude_option
 from data_prep.fitting import stated_size
 from data_prep.image_finding import IMAGE_SUFFIXES, ImageFinder, NotFound, split_of
-from data_prep.voc_files import CORNERS, BadXml, object_box, read_xml
+from data_prep.voc_files import CORNERS, BadXml, object_box, objects, read_xml
 from data_prep.writing import Report, Target, need_file, need_folder, program
 from vlrl.schema import Box
 
@@ -168,18 +168,18 @@ def read_annotation(xml_path: Path, args: argparse.Namespace, finder: ImageFinde
         report.bad(str(xml_path), str(problem), what="images")
         return None
     source_id = xml_path.relative_to(args.annotations).with_suffix("").as_posix()
-    objects = root.findall("object")
+    found = objects(root)
     try:
         image = _image(finder, xml_path, source_id, root.findtext("filename"), args.annotations)
     except NotFound as problem:
-        report.bad_image(str(xml_path), str(problem), len(objects))
+        report.bad_image(str(xml_path), str(problem), len(found))
         return None
     boxes: list[Box] = []
     wheres: list[str] = []
     crowd: set[str] = set()
     doubtful, clicks = set[str](), set[str]()
     is_unnamed = False
-    for index, element in enumerate(objects, start=1):
+    for index, element in enumerate(found, start=1):
         where = f"{xml_path}: object {index}"
         label = " ".join((element.findtext("name") or "").split())
         if not label:

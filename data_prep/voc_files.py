@@ -14,14 +14,27 @@ import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
 from pathlib import Path
 
-from data_prep.box_values import Corners, number
+from data_prep.box_values import Corners, number, turned_box
 from data_prep.image_headers import not_fetched
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 _DECLARED = re.compile(rb"""^\s*<\?xml[^>]*?encoding\s*=\s*["']([A-Za-z0-9._-]+)["']""")
 _DECLARATION = re.compile(r"^\s*<\?xml.*?\?>", re.DOTALL)
 _BARE_AMPERSAND = re.compile(r"&(?!(?:[A-Za-z_][\w.-]*|#\d+|#x[0-9A-Fa-f]+);)")
+_SHAPES = frozenset({"bndbox", "robndbox", "polygon", "bbox", "xmin"})
 _BOMS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
+
+
+_MEANT = {
+    "gb2312": "gb18030",
+    "gbk": "gb18030",
+    "iso-8859-1": "cp1252",
+    "latin-1": "cp1252",
+    "us-ascii": "utf-8",
+    "ascii": "utf-8",
+}
+"""What tools write under these names, as web browsers read them. A declaration that can be read as ASCII is not UTF-16."""
+_MEANT |= dict.fromkeys(("utf-16", "utf-16le", "utf-16be", "utf-16-le", "utf-16-be", "unicode"), "utf-8")
 
 
 class BadXml(ValueError):
@@ -42,18 +55,25 @@ def read_xml(path: Path, encoding: str | None) -> ElementTree.Element:
             root = ElementTree.fromstring(_BARE_AMPERSAND.sub("&amp;", text))
         except ElementTree.ParseError:
             raise BadXml(f"not well-formed XML: {error}") from error
-    if root.tag == "annotation":
-        return root
-    inside = root.findall("annotation")
+    inside = [root] if root.tag == "annotation" else root.findall("annotation")
     if len(inside) != 1:
         raise BadXml(f"the outer element is <{root.tag}>, not <annotation>, and holds {len(inside)} of them")
+    boxes = sum(1 for element in inside[0].iter() if element.tag.casefold() in _SHAPES)
+    if boxes and not objects(inside[0]):
+        raise BadXml(f"it has {boxes} boxes or polygons and no <object> around them; this reads Pascal VOC files")
     return inside[0]
+
+
+def objects(annotation: ElementTree.Element) -> list[ElementTree.Element]:
+    """The objects of an annotation, those that LabelMe marks as deleted apart."""
+    return [one for one in annotation.iter("object") if (one.findtext("deleted") or "").strip() != "1"]
 
 
 def _text(content: bytes, encoding: str | None) -> str:
     declared = _DECLARED.match(content)
     marked = next((name for bom, name in _BOMS if content.startswith(bom)), None)
     first = marked or (declared.group(1).decode("ascii") if declared else "utf-8")
+    first = _MEANT.get(first.casefold().replace("_", "-"), first) if not marked else first
     for name in (first, *([encoding] if encoding else [])):
         try:
             return content.decode(name)
@@ -92,9 +112,7 @@ def _rotated(element: ElementTree.Element) -> Corners | None:
     if values is None or values[2] <= 0 or values[3] <= 0 or abs(values[4]) > 2 * math.pi:
         return None
     cx, cy, width, height, angle = values
-    cos, sin = abs(math.cos(angle)), abs(math.sin(angle))
-    half_x, half_y = (width * cos + height * sin) / 2, (width * sin + height * cos) / 2
-    return cx - half_x, cy - half_y, cx + half_x, cy + half_y
+    return turned_box((cx - width / 2, cy - height / 2, cx + width / 2, cy + height / 2), angle)
 
 
 def _polygon(element: ElementTree.Element) -> Corners | None:

@@ -1,6 +1,7 @@
 """Ground truth of detection files: what was not read, joined or searched is refused or counted, and never asked as absent."""
 
 import copy
+import dataclasses
 import io
 import json
 import os
@@ -58,6 +59,7 @@ READ_ALL_THE_SAME = {
     "a polygon of points": {"bbox": [], "segmentation": [[[20, 10], [60, 10], [60, 50]]]},
     "an empty box and a polygon": {"bbox": [0, 0, 0, 0], "segmentation": [["20", 10, 60, 10, 60, 50.0]]},
     "a mask": {"bbox": None, "segmentation": {"size": [100, 200], "counts": [2010, *([40, 60] * 39), 40, 14050]}},
+    "turned by CVAT": {"bbox": [20, 10, 40, 40], "attributes": {"occluded": False, "rotation": 90.0}},
     "a flag as text": {"iscrowd": "0", "ignore": "false"},
 }
 
@@ -284,6 +286,11 @@ def test_boxes_in_stored_pixels_are_turned_with_the_photograph(tmp_path, turned)
     undecided = turned in (2, 3, 4)
     assert orientation.frame_of(one, header, "auto") == (None if undecided else "shown" if turned == 1 else "stored")
     assert orientation.frame_of(one, header, "stored") == ("shown" if turned == 1 else "stored")
+    if turned > 4:
+        outside = dataclasses.replace(one, boxes=(Box(340, 10, 390, 20, "red"),))
+        assert orientation.frame_of(outside, header, "auto") == "contradicted", "the box fits what is shown only"
+        careless = dataclasses.replace(one, size_wh=None, boxes=(Box(10, 10, 303, 20, "red"),))
+        assert orientation.frame_of(careless, header, "auto") is None, "3 px over the edge decide nothing"
 
 
 def test_photographs_that_nothing_decides_are_left_out_until_the_user_does(tmp_path):
@@ -486,6 +493,30 @@ VOC_FORMS = {
         '<?xml version="1.0" encoding="ISO-8859-1"?>',
         "caf\u00e9",
     ),
+    "gb2312 that is gbk": (
+        VOC.format(head="", name="\u9555", shape=BNDBOX),
+        "gbk",
+        '<?xml version="1.0" encoding="gb2312"?>',
+        "\u9555",
+    ),
+    "utf-16 that is utf-8": (
+        VOC.format(head="", name="\u72d0", shape=BNDBOX),
+        "utf-8",
+        '<?xml version="1.0" encoding="utf-16"?>',
+        "\u72d0",
+    ),
+    "objects in one more element": (
+        VOC.format(head="", name="red", shape=BNDBOX)
+        .replace("<annotation>", "<annotation><objects>")
+        .replace("</annot", "</objects></annot"),
+        *("utf-8", "", "red"),
+    ),
+    "a deleted object": (
+        VOC.format(
+            head=f"<object><name>red</name><deleted>1</deleted>{BNDBOX.replace('21', '5')}</object>", name="red", shape=BNDBOX
+        ),
+        *("utf-8", "", "red"),
+    ),
     "an ampersand": (VOC.format(head="", name="nuts & bolts &lt;3", shape=BNDBOX), "utf-8", "", "nuts & bolts <3"),
     "one more element": ("<x>" + VOC.format(head="", name="red", shape=BNDBOX) + "</x>", "utf-8", "", "red"),
     "numbered points": (
@@ -549,6 +580,19 @@ def test_voc_in_other_folders(tmp_path, xml, image, filename):
     (tmp_path / xml).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / xml).write_text(VOC.format(head=f"<filename>{filename}</filename>", name="red", shape=BNDBOX))
     assert convert_voc(tmp_path)[1] == BOTH
+
+
+def test_voc_with_boxes_outside_objects_is_no_image_without_objects(tmp_path):
+    for name, text in (
+        ("a", VOC.format(head="", name="red", shape=BNDBOX)),
+        ("b", f"<annotation><item>{BNDBOX}</item></annotation>"),
+    ):
+        draw(tmp_path / f"{name}.jpg")
+        (tmp_path / f"{name}.xml").write_text(text)
+    code, _, told = convert_voc(tmp_path)
+    assert code == 1
+    assert "no <object> around them" in told
+    assert set(convert_voc(tmp_path, "--max_skipped", "1")[1]) == {"red", "blue"}
 
 
 def test_voc_never_takes_the_image_of_another_file_and_never_mixes_parts(tmp_path):
