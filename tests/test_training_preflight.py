@@ -190,8 +190,8 @@ def test_what_this_kind_of_model_cannot_do(tiny):
     arguments = SimpleNamespace(router_aux_loss_coef=None, cast_lm_head_to_fp32=False)
     preflight.check_model_options(tiny.model, arguments)
     arguments.router_aux_loss_coef = 0.1
-    with pytest.raises(ConfigError, match="--router_aux_loss_coef: .* is not a mixture of experts"):
+    with pytest.raises(ConfigError, match=r"--router_aux_loss_coef: .* is not a mixture of experts"):
         preflight.check_model_options(tiny.model, arguments)
     arguments = SimpleNamespace(router_aux_loss_coef=None, cast_lm_head_to_fp32=True)
-    with pytest.raises(ConfigError, match="--cast_lm_head_to_fp32: TRL cannot do it for"):
+    with pytest.raises(ConfigError, match=r"--cast_lm_head_to_fp32: TRL cannot do it for"):
         preflight.check_model_options(tiny.model, arguments)

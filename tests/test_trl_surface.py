@@ -128,6 +128,8 @@ def names_used() -> dict[str, set[str]]:
                 names = [node.name]
             elif isinstance(node, ast.ImportFrom):
                 names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.Call) and getattr(node.func, "id", "") == "replaced_method":
+                names = [str(ast.literal_eval(node.args[1]))]
             for name in names:
                 found.setdefault(name, set()).add(str(path.relative_to(ROOT)))
     return found

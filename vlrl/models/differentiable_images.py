@@ -144,9 +144,11 @@ def differentiable(processor: Any) -> Any:
             f"{name} is not an image processor of transformers' own backends (torchvision, PIL), whose steps can be repeated on"
             " tensors; white-box attacks need one"
         )
-    made.__class__ = type(f"Differentiable{type(made).__name__}", (type(made), _Resize), {"weight_bits": bits})
-    check_equal_output(processor, made)
-    return made
+    kind = type(f"Differentiable{type(made).__name__}", (type(made), _Resize), {"weight_bits": bits})
+    found: Any = object.__new__(kind)
+    vars(found).update(vars(made))
+    check_equal_output(processor, found)
+    return found
 
 
 def check_equal_output(processor: Any, made: Any, sizes: Sequence[tuple[int, int]] = CHECKED_SIZES) -> float:

@@ -140,8 +140,7 @@ def parse_words(words: Sequence[str], files: FileValues, kinds: tuple[Any, ...])
     """Fill classes of options from files and the command line by TRL's parser. Raises ConfigError."""
     if not torch.accelerator.is_available():
         files = files.without_accelerator()
-    parser: Any = TrlParser(kinds, allow_abbrev=False)
-    parser.error = _refuse
+    parser: Any = _Parser(kinds, allow_abbrev=False)
     known = sorted({action.dest for action in parser._actions if action.dest != "help"})
     parser.set_defaults_with_config(**{"output_dir": "", **files.values})
     try:
@@ -190,6 +189,7 @@ def without_token(arguments: Arguments) -> tuple[Arguments, dict[str, str]]:
     return with_values(arguments, hub_token=None), {"HF_TOKEN": arguments.hub_token}
 
 
-def _refuse(message: str) -> NoReturn:
-    """In place of argparse's exit with two screens of usage."""
-    raise ConfigError(message)
+class _Parser(TrlParser):
+    def error(self, message: str) -> NoReturn:
+        """In place of argparse's exit with two screens of usage."""
+        raise ConfigError(message)

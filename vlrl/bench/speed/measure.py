@@ -28,7 +28,6 @@ from trl.trainer.grpo_config import GRPOConfig
 
 from vlrl.bench.speed.models import letter_score, speed_model, speed_task, write_images
 from vlrl.bench.speed.plan import COUNTS, PHASES, Case, Setting
-from vlrl.data import images as image_files
 from vlrl.models.inputs import Samples, prepare_sample
 from vlrl.models.prefix_sharing.groups import base_of
 from vlrl.schema import Reward, Sample
@@ -134,6 +133,27 @@ class TimedLogprobs(Logprobs):
             return super().__call__(*args, **fields)
 
 
+class CountedSamples(Samples):
+    """Samples with a clock around the opening of their images."""
+
+    clock: Clock | None = None
+
+    def open(self, index: int) -> Any:
+        if self.clock is None:
+            return super().open(index)
+        with self.clock.phase("preprocess"):
+            sample, images = super().open(index)
+        self.clock.counts["decoded_images"] += len(images)
+        return sample, images
+
+
+def _called_by(processor: Any, call: Callable[..., Any]) -> Any:
+    """The same processor with another `__call__`."""
+    made: Any = object.__new__(type(type(processor).__name__, (type(processor),), {"__call__": call}))
+    vars(made).update(vars(processor))
+    return made
+
+
 class TimedTrainer(Trainer):
     """The trainer with a clock around its methods."""
 
@@ -158,8 +178,8 @@ class TimedTrainer(Trainer):
             with clock.phase("preprocess"):
                 return run(own, *args, **kwargs)
 
-        images.__class__ = type(type(images).__name__, (type(images),), {"__call__": counted})
-        whole.__class__ = type(type(whole).__name__, (type(whole),), {"__call__": timed})
+        whole.image_processor = _called_by(images, counted)
+        self.processing_class = _called_by(whole, timed)
         for model in filter(None, (self.model, self.ref_model)):
             unwrapped = self.accelerator.unwrap_model(model)
             visual = next(module for name, module in unwrapped.named_modules() if name.endswith("visual"))
@@ -208,19 +228,8 @@ def run_side(case: Case, setting: Setting) -> dict[str, Any]:
     torch.manual_seed(case.seed)
     with tempfile.TemporaryDirectory() as folder:
         trainer, steps = _trainer(case, setting, Path(folder), cuda)
-        open_image = image_files.open_image
-
-        def counted(path: str) -> Any:
-            steps.clock.counts["decoded_images"] += 1
-            with steps.clock.phase("preprocess"):
-                return open_image(path)
-
-        image_files.open_image = counted
-        try:
-            gc.collect()
-            trainer.train()
-        finally:
-            image_files.open_image = open_image
+        gc.collect()
+        trainer.train()
     measured = steps.done[case.warmup :]
     runs = {name: [step.get(name, 0.0) for step in measured] for name in PHASES}
     runs["update"] = [a + b for a, b in zip(runs["forward_backward"], runs["optimizer"], strict=True)]
@@ -257,6 +266,7 @@ def _trainer(case: Case, setting: Setting, folder: Path, cuda: bool) -> tuple[An
         own = images[index * case.images_per_prompt : (index + 1) * case.images_per_prompt]
         return prepare_sample(Sample(id=str(index), task="speed", images=tuple(own), question="", answer=None), loaded)
 
+    samples = CountedSamples(n, sample)
     rows = case.prompts * case.group
     at_once = min(setting.rows or rows, rows)
     args = GRPOConfig(
@@ -274,12 +284,12 @@ def _trainer(case: Case, setting: Setting, folder: Path, cuda: bool) -> tuple[An
 
         peft = LoraConfig(r=16, target_modules="all-linear")
     trainer = TimedTrainer(
-        loaded, {"speed": task}, [Reward("letter_score", letter_score, 0.0, 1.0)], Samples(n, sample), args, peft,
+        loaded, {"speed": task}, [Reward("letter_score", letter_score, 0.0, 1.0)], samples, args, peft,
         freeze_vision=case.freeze_vision, group_shared="off" if setting.side == "stock" else "on",
     )  # fmt: skip
     trainer.sharing.how.without = setting.without
     trainer.attention = loaded.attention
-    clock = Clock(cuda)
+    clock = samples.clock = Clock(cuda)
     trainer.watch(clock)
     steps = StepClock(clock)
     trainer.add_callback(steps)

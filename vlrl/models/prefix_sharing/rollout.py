@@ -18,6 +18,7 @@ from torch import Tensor
 from transformers import Cache, DynamicCache, GenerationConfig, GenerationMixin, StaticCache
 
 from vlrl.models.prefix_sharing.groups import Group, ImageBatch, NotShared, base_of
+from vlrl.models.replaced_method import replaced_method
 
 CACHE_MULTIPLE = 64
 """Static caches are rounded up to this many tokens: attention kernels want aligned masks."""
@@ -210,8 +211,5 @@ def cuda_capture(run: Callable[[], Any]) -> tuple[Any, Callable[[], None]]:
 def graph_decoding(base: Any) -> Iterator[None]:
     """Within, `generate` runs its decode steps through `GraphedForward` where it would have compiled them."""
     graphed = GraphedForward(base.__call__, cuda_capture)
-    base.get_compiled_call = lambda compile_config: graphed
-    try:
+    with replaced_method(base, "get_compiled_call", lambda compile_config: graphed):
         yield
-    finally:
-        del base.get_compiled_call

@@ -30,6 +30,7 @@ from vlrl.models.prefix_sharing.groups import (
     unwrapped,
 )
 from vlrl.models.prefix_sharing.logprobs import group_logps
+from vlrl.models.replaced_method import own_method, replaced_method
 from vlrl.models.vision_encoder import is_vision_weight
 
 DROP_EVERY = 16
@@ -338,15 +339,12 @@ def prefilled_once(model: Any, sharing: Sharing, plan: BatchPlan, n_generations:
     """
 
     def generate(input_ids: Tensor, attention_mask: Tensor, generation_config: Any, **_: Any) -> Tensor:
-        del model.generate  # the model's own again, which the rollout calls
-        return shared_rollout.rollout(
-            model, input_ids[::n_generations], attention_mask[::n_generations], plan.groups, plan.image_batch,
-            n_generations, generation_config, graphs=sharing.graphs,
-            drop_every=0 if sharing.sharded or sharing.graphs else DROP_EVERY, autocast=sharing.autocast,
-        )  # fmt: skip
+        with own_method(model, "generate"):  # which the rollout calls
+            return shared_rollout.rollout(
+                model, input_ids[::n_generations], attention_mask[::n_generations], plan.groups, plan.image_batch,
+                n_generations, generation_config, graphs=sharing.graphs,
+                drop_every=0 if sharing.sharded or sharing.graphs else DROP_EVERY, autocast=sharing.autocast,
+            )  # fmt: skip
 
-    model.generate = generate
-    try:
+    with replaced_method(model, "generate", generate):
         yield
-    finally:
-        model.__dict__.pop("generate", None)
