@@ -24,7 +24,11 @@ from vlrl.training.stopping import Stopped, StopRequests
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit code: 0 done, 1 bad rows or hackable rewards were found, requests failed or the disk is full, 2 the
     input cannot be used, 130 stopped by Ctrl-C, 143 by SIGTERM (`speed` has codes of its own)."""
-    args = parse_command(sys.argv[1:] if argv is None else argv)
+    return carry_out(parse_command(sys.argv[1:] if argv is None else argv))
+
+
+def carry_out(args: argparse.Namespace) -> int:
+    """Run what flags name by their `run`; requests to stop and what a user can mend are one line. Returns the exit code."""
     guard_console()
     with StopRequests() as stop:
         try:
@@ -91,6 +95,7 @@ def parse_command(words: Sequence[str]) -> argparse.Namespace:
     grade.add_argument("--out", required=True, type=Path, help="JSONL of scores, one line a case; replaced if it exists")
     check = command("check", _check, "check every row of a data file: its reference answer gets the highest rewards")
     check.add_argument("--data", required=True, type=Path, help="samples.jsonl")
+    check.add_argument("--pictures", type=Path, metavar="PAGE.html", help="also write the page of `vlrl data look`")
     check.add_argument("--task", help="path/to/my_task.py that defines tasks of your own in --data")
     check.add_argument("--image_root", type=Path, help="folder that image paths are relative to")
     check.add_argument("--coords", choices=["norm1", "norm1000", "px"], default="px", help="how reference answers write boxes")

@@ -66,6 +66,11 @@ def check_data(args: argparse.Namespace) -> int:
         print(f"{'note':16} {note}")
     for line in bad:
         print(f"bad: {line}", file=sys.stderr)
+    if args.pictures:
+        from vlrl.bench.look import write_page_of
+
+        write_page_of(args.pictures, samples, args, tasks, bad)
+        print(f"{'pictures':16} {args.pictures}")
     without = [name for name in counts if name in tasks and tasks[name].oracle is None]
     marks = f"{', '.join(without)} has no oracle, so no reference answer was scored" if without else ALL_RIGHT
     n_good = len(samples) - len(bad)

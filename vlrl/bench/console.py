@@ -1,4 +1,4 @@
-"""`vlrl train | bench | demo`: one word, then that program's own flags. Imports nothing heavy before it must."""
+"""`vlrl train | bench | data | demo`: one word, then that program's own flags. Imports nothing heavy before it must."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from pathlib import Path
 from vlrl.data.name_values import nearest
 from vlrl.training.console import check_flags
 
-USAGE = """usage: vlrl train | bench | demo [flags]
+USAGE = """usage: vlrl train | bench | data | demo [flags]
 
   vlrl train --task detection        GRPO fine-tuning on one process; `torchrun vlrl/train.py` for several
   vlrl bench list | run | diff ...   evaluate models and files of answers
+  vlrl data look --data x.jsonl      a page about training data: counts, copies, samples with their boxes and prompts
   vlrl demo                          a page to try a model, grade a text and look at runs
 
-`vlrl train --help`, `vlrl bench --help` and `vlrl demo --help` list the flags."""
+`vlrl train --help`, `vlrl bench --help`, `vlrl data look --help` and `vlrl demo --help` list the flags."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -25,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not words or words[0] in ("-h", "--help"):
         print(USAGE, file=sys.stdout if words else sys.stderr)
         return 0 if words else 2
-    programs: dict[str, Callable[[list[str]], int]] = {"train": train, "bench": bench, "demo": demo}
+    programs: dict[str, Callable[[list[str]], int]] = {"train": train, "bench": bench, "data": data, "demo": demo}
     if words[0] not in programs:
         print(f"error: vlrl has no command {words[0]!r}{nearest(words[0], programs)}\n\n{USAGE}", file=sys.stderr)
         return 2
@@ -44,6 +45,13 @@ def train(words: list[str]) -> int:
 def bench(words: list[str]) -> int:
     """`vlrl bench`: the same as `python -m vlrl.bench`."""
     from vlrl.bench import main as run
+
+    return run(words)
+
+
+def data(words: list[str]) -> int:
+    """`vlrl data look`: a page about training data."""
+    from vlrl.bench.look import main as run
 
     return run(words)
 

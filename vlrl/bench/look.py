@@ -1,0 +1,230 @@
+"""`vlrl data look`: one page about a file of samples, to be read before a GPU is paid for.
+
+`vlrl bench check --pictures PAGE` writes the same page with the bad rows. Of a large set a part is looked at, drawn by seed;
+the page says how much. Only `--model_name_or_path` imports torch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from vlrl.bench.look_copies import alike, hash_function, look_at
+from vlrl.bench.look_numbers import answer_text, numbers_of, repeated_prompts
+from vlrl.bench.look_page import Card, Copies, Look, write_look
+from vlrl.data.identity import Pictures
+from vlrl.data.image_checks import size_problem
+from vlrl.data.image_notes import form_notes
+from vlrl.data.images import ImageError
+from vlrl.data.sample_sets import SampleSet, read_set
+from vlrl.data.subsets import drawn
+from vlrl.data.synthetic import item_rng
+from vlrl.schema import COORDS, Box, Prediction, Sample, Task, TaskError
+from vlrl.tasks import KNOWN, load_tasks
+from vlrl.tasks.evaluate import boxes_of
+from vlrl.tasks.rubric import answer_problem_of
+
+N_COUNTED, N_CARDS, N_IMAGES = 20_000, 60, 1_000
+"""Rows that are counted, samples on the contact sheet, images that are opened and compared: at most, drawn by seed."""
+MAX_BAD = 20
+"""Lines about bad rows on the page."""
+
+
+def parse(words: Sequence[str]) -> argparse.Namespace:
+    """The flags of `vlrl data look`. Exits with 2 for a wrong command line."""
+    parser = argparse.ArgumentParser(prog="vlrl data", description="Look at training data before training.", allow_abbrev=False)
+    look = parser.add_subparsers(dest="command", required=True).add_parser(
+        "look", help="write a page of counts, copies and samples with their boxes", allow_abbrev=False
+    )
+    add = look.add_argument
+    add("--data", required=True, help="samples.jsonl, or files of other projects as `train --data` takes them (several: a,b)")
+    add("--out", type=Path, metavar="PAGE.html", help="the page (default: NAME_look.html in this folder)")
+    add("--task", help="path/to/my_task.py that defines tasks of your own in --data, or the task of rows that name none")
+    add("--image_root", type=Path, help="folder that image paths are relative to")
+    add("--n_samples", type=_whole, default=N_CARDS, metavar="N", help=f"samples on the page, drawn ({N_CARDS})")
+    add(
+        "--n_images",
+        type=_whole,
+        default=N_IMAGES,
+        metavar="N",
+        help=f"images that are opened and compared, drawn ({N_IMAGES})",
+    )
+    add("--seed", type=int, default=0, help="seed of what is drawn")
+    add("--coords", choices=COORDS, default="px", help="how the prompt asks for boxes, without a model")
+    add("--model_name_or_path", help="show the prompt as this model gets it, with its tokens; no weights are read")
+    add("--min_pixels", type=_whole, help="smallest image the model sees, in pixels")
+    add("--max_pixels", type=_whole, help="largest image the model sees, in pixels")
+    look.set_defaults(run=look_at_data)
+    return parser.parse_args(list(words))
+
+
+def _whole(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value} is not 1 or more")
+    return value
+
+
+def main(words: Sequence[str]) -> int:
+    """`vlrl data ...`. Returns the exit code, as `vlrl.bench.main` does."""
+    from vlrl.bench import carry_out
+
+    return carry_out(parse(words))
+
+
+def look_at_data(args: argparse.Namespace) -> int:
+    """Write the page and print its path. Raises ValueError, OSError."""
+    out = args.out or Path(f"{Path(str(args.data).split(',')[0]).stem}_look.html")
+    tasks = dict(KNOWN)
+    if args.task and args.task.endswith(".py"):
+        tasks |= {task.name: task for task in load_tasks(args.task)}
+    rows = read_set(args.data, args.image_root, need_images=False, tasks=[args.task] if args.task in KNOWN else ())
+    write_page_of(out, rows, args, tasks)
+    print(out)
+    return 0
+
+
+def write_page_of(
+    out: Path, rows: SampleSet, args: argparse.Namespace, tasks: Mapping[str, Task], bad: Sequence[str] = ()
+) -> None:
+    """Write the page of these rows. `bad`: rows that a check found, in a line each. Raises ValueError, OSError."""
+    if out.suffix.lower() not in (".html", ".htm"):
+        raise ValueError(f"{out}: the page is HTML; give a name that ends in .html")
+    seed, n_images = getattr(args, "seed", 0), getattr(args, "n_images", N_IMAGES)
+    counted = list(rows.drawn(N_COUNTED, seed))
+    chosen = drawn(counted, getattr(args, "n_samples", N_CARDS), seed)
+    paths = _drawn_paths(counted, chosen, n_images, seed)
+    seen, unread = look_at(paths)
+    sizes = {path: one.size for path, one in seen.items()}
+    answers = {sample.id: _reference(sample, tasks) for sample in counted}
+    numbers = numbers_of(counted, sizes, answers)
+    groups = alike(seen)
+    copies = _named_copies(groups, counted)
+    odd = [*rows.notes, *bad[:MAX_BAD], *([f"and {len(bad) - MAX_BAD:,} more bad rows"] if len(bad) > MAX_BAD else [])]
+    odd += [f"{name}: {line}" for name, one in numbers.items() for line in one.remarks()]
+    if n := repeated_prompts(counted):
+        odd.append(f"{n:,} of {len(counted):,} rows ask what an earlier row asks of the same image")
+    if unread:
+        odd.append(f"{len(unread):,} of {len(paths):,} images cannot be shown, the first: {next(iter(unread.values()))}")
+    odd += form_notes(chosen if len(paths) >= n_images else counted)
+    if apart := sum(group.apart for group in copies):
+        which = f"{apart:,} groups of images look alike and are" if apart > 1 else "one group of images looks alike and is"
+        odd.append(
+            f"{which} not known to be one picture, so a split may part them: give them one meta.group, or leave copies out"
+        )
+    is_part, has_more = len(counted) < len(rows), _n_paths(counted) > len(paths)
+    facts = {
+        "data": str(args.data),
+        "rows": f"{len(rows):,}" + (f", of which {len(counted):,} were drawn and counted" if is_part else ""),
+        "images": f"{len(paths):,} were opened" + (f", drawn from {_n_paths(counted):,}" if has_more else ""),
+        "model": getattr(args, "model_name_or_path", None) or "none: prompts are shown without a model's own frame",
+    }
+    shown_prompt = _prompts(args, tasks)
+    cards = [_card(sample, tasks, answers[sample.id], shown_prompt, sizes) for sample in chosen]
+    look = Look(
+        f"{Path(str(args.data)).name}: {len(rows):,} rows", facts, odd, numbers, list(sizes.values()), copies,
+        _note(groups, paths), cards, f"{len(cards):,} of {len(rows):,}, drawn by seed {seed} with answers in their shares.",
+    )  # fmt: skip
+    write_look(out, look)
+
+
+def _n_paths(samples: Sequence[Sample]) -> int:
+    return len({path for sample in samples for path in sample.images})
+
+
+def _drawn_paths(samples: Sequence[Sample], chosen: Sequence[Sample], n: int, seed: int) -> list[str]:
+    """The images of the samples shown, and others drawn up to `n`."""
+    first = list(dict.fromkeys(path for sample in chosen for path in sample.images))
+    others = [path for path in dict.fromkeys(path for sample in samples for path in sample.images) if path not in set(first)]
+    order = item_rng("images to look at", seed).permutation(len(others))[: max(0, n - len(first))]
+    return first + [others[i] for i in sorted(map(int, order))]
+
+
+def _note(groups: Sequence[Sequence[str]], paths: Sequence[str]) -> str:
+    if hash_function() is None:
+        return "Not looked for: the library imagehash is missing (pip install 'vlrl[data]')."
+    what = f"{len(paths):,} images were compared by perceptual hash (it finds scaled and recompressed copies, no crops). "
+    yellow = " A split may part those on yellow; the others are known to be one picture."
+    return what + (f"Groups that look alike: {len(groups):,}.{yellow}" if groups else "No two look alike.")
+
+
+def _named_copies(groups: Sequence[Sequence[str]], samples: Sequence[Sample]) -> list[Copies]:
+    """Each image with the ids that show it, those first that a split would not keep together."""
+    wanted = {path for group in groups for path in group}
+    rows = [sample for sample in samples if wanted & set(sample.images)]
+    pictures = Pictures(rows)
+    ids: dict[str, list[str]] = {}
+    kept: dict[str, int] = {}
+    for number, sample in enumerate(rows):
+        for path in sample.images:
+            ids.setdefault(path, []).append(sample.id)
+            kept[path] = min(pictures.with_equal_bytes(int(pictures.groups[number])))
+
+    def named(path: str) -> str:
+        return ids[path][0] + (f" and {len(ids[path]) - 1} more" if len(ids[path]) > 1 else "")
+
+    found = [Copies([(path, named(path)) for path in group], len({kept[path] for path in group}) > 1) for group in groups]
+    return sorted(found, key=lambda group: not group.apart)
+
+
+def _reference(sample: Sample, tasks: Mapping[str, Task]) -> str:
+    """The completion that earns full marks, "" where it is not known or cannot be written."""
+    task = tasks.get(sample.task)
+    if task is None or task.oracle is None or task.is_episode(sample):
+        return ""
+    try:
+        return task.oracle(sample)
+    except (ValueError, TypeError, KeyError, AttributeError, IndexError):
+        return ""  # the answer has a wrong form, which the card says
+
+
+def _prompts(args: argparse.Namespace, tasks: Mapping[str, Task]) -> Callable[[Sample], tuple[str, list[str]]]:
+    """Sample -> its prompt as text, and facts about it."""
+    if getattr(args, "model_name_or_path", None):
+        from vlrl.bench.look_model import prompts_of_model  # imports torch
+
+        return prompts_of_model(args, tasks)
+    coords = getattr(args, "coords", "px")
+
+    def shown(sample: Sample) -> tuple[str, list[str]]:
+        meta = {**sample.meta, "coords": sample.meta.get("coords", coords)}
+        return tasks[sample.task].prompt(dataclasses.replace(sample, meta=meta)), []
+
+    return shown
+
+
+def _card(
+    sample: Sample,
+    tasks: Mapping[str, Task],
+    answer: str,
+    shown_prompt: Callable[[Sample], tuple[str, list[str]]],
+    sizes: Mapping[str, tuple[int, int]],
+) -> Card:
+    task = tasks.get(sample.task)
+    lines = [
+        f"task {sample.task}",
+        *(f"{sizes[path][0]}x{sizes[path][1]} px: {path}" for path in sample.images if path in sizes),
+    ]
+    lines += [sample.video] if sample.video else []
+    lines += [f"{key}: {value!r:.200}" for key, value in sample.meta.items()]
+    answer = answer or answer_text(sample.answer)
+    if task is None:
+        return Card(
+            sample, sample, "", answer, (), lines, f"no task is named {sample.task!r}; give its file: --task my_task.py"
+        )
+    boxes: Sequence[Box] = ()
+    prompt, problem = "", None
+    try:
+        problem = answer_problem_of(task, sample)
+        if all(path in sizes for path in sample.images) and sample.video is None:
+            problem = problem or size_problem(sample, [sizes[path] for path in sample.images])
+        prompt, facts = shown_prompt(sample)
+        lines = [*facts, *lines]
+        found = boxes_of(task, sample, Prediction(sample.id, "", 0, False))
+        boxes = () if found is None else found[0]
+        shown = task.shown_as(sample)
+    except (ImageError, TaskError, ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
+        return Card(sample, sample, prompt, answer, (), lines, problem or f"{type(error).__name__}: {error}")
+    return Card(sample, shown, prompt, answer, boxes, lines, problem)
