@@ -11,7 +11,7 @@ from tests.test_hostile_text import EVENTS, HOSTILE, Seen
 from vlrl.bench import look_copies, main
 from vlrl.bench.console import main as vlrl
 from vlrl.bench.look_numbers import numbers_of
-from vlrl.bench.look_page import POLICY
+from vlrl.bench.look_page import LOOK_POLICY
 from vlrl.schema import Sample
 
 pytestmark = pytest.mark.quick
@@ -80,7 +80,7 @@ def test_a_page_of_several_tasks(data, tmp_path, capsys):
     assert text.count("data:image/jpeg;base64,") >= 14
     tags = Seen(text).tags
     assert not {"script", "iframe", "link", "object", "form"} & tags
-    assert any(value == POLICY for _, value in Seen(text).attributes)
+    assert any(value == LOOK_POLICY for _, value in Seen(text).attributes)
     assert not re.search(r'(?:src|href)="(?!data:)', text), "nothing is loaded"
 
 

@@ -51,9 +51,10 @@ def bench(words: list[str]) -> int:
 
 def data(words: list[str]) -> int:
     """`vlrl data look`: a page about training data."""
-    from vlrl.bench.look import main as run
+    from vlrl.bench import carry_out
+    from vlrl.bench.look import parse_look
 
-    return run(words)
+    return carry_out(parse_look(words))
 
 
 def demo(words: list[str]) -> int:

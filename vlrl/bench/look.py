@@ -13,7 +13,7 @@ from pathlib import Path
 
 from vlrl.bench.look_copies import alike, hash_function, look_at
 from vlrl.bench.look_numbers import answer_text, numbers_of, repeated_prompts
-from vlrl.bench.look_page import Card, Copies, Look, write_look
+from vlrl.bench.look_page import Copies, Look, SampleCard, write_look
 from vlrl.data.identity import Pictures
 from vlrl.data.image_checks import size_problem
 from vlrl.data.image_notes import form_notes
@@ -26,13 +26,13 @@ from vlrl.tasks import KNOWN, load_tasks
 from vlrl.tasks.evaluate import boxes_of
 from vlrl.tasks.rubric import answer_problem_of
 
-N_COUNTED, N_CARDS, N_IMAGES = 20_000, 60, 1_000
+_N_COUNTED, _N_CARDS, _N_IMAGES = 20_000, 60, 1_000
 """Rows that are counted, samples on the contact sheet, images that are opened and compared: at most, drawn by seed."""
-MAX_BAD = 20
+_MAX_BAD = 20
 """Lines about bad rows on the page."""
 
 
-def parse(words: Sequence[str]) -> argparse.Namespace:
+def parse_look(words: Sequence[str]) -> argparse.Namespace:
     """The flags of `vlrl data look`. Exits with 2 for a wrong command line."""
     parser = argparse.ArgumentParser(prog="vlrl data", description="Look at training data before training.", allow_abbrev=False)
     look = parser.add_subparsers(dest="command", required=True).add_parser(
@@ -43,13 +43,13 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     add("--out", type=Path, metavar="PAGE.html", help="the page (default: NAME_look.html in this folder)")
     add("--task", help="path/to/my_task.py that defines tasks of your own in --data, or the task of rows that name none")
     add("--image_root", type=Path, help="folder that image paths are relative to")
-    add("--n_samples", type=_whole, default=N_CARDS, metavar="N", help=f"samples on the page, drawn ({N_CARDS})")
+    add("--n_samples", type=_whole, default=_N_CARDS, metavar="N", help=f"samples on the page, drawn ({_N_CARDS})")
     add(
         "--n_images",
         type=_whole,
-        default=N_IMAGES,
+        default=_N_IMAGES,
         metavar="N",
-        help=f"images that are opened and compared, drawn ({N_IMAGES})",
+        help=f"images that are opened and compared, drawn ({_N_IMAGES})",
     )
     add("--seed", type=int, default=0, help="seed of what is drawn")
     add("--coords", choices=COORDS, default="px", help="how the prompt asks for boxes, without a model")
@@ -65,13 +65,6 @@ def _whole(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"{value} is not 1 or more")
     return value
-
-
-def main(words: Sequence[str]) -> int:
-    """`vlrl data ...`. Returns the exit code, as `vlrl.bench.main` does."""
-    from vlrl.bench import carry_out
-
-    return carry_out(parse(words))
 
 
 def look_at_data(args: argparse.Namespace) -> int:
@@ -92,9 +85,9 @@ def write_page_of(
     """Write the page of these rows. `bad`: rows that a check found, in a line each. Raises ValueError, OSError."""
     if out.suffix.lower() not in (".html", ".htm"):
         raise ValueError(f"{out}: the page is HTML; give a name that ends in .html")
-    seed, n_images = getattr(args, "seed", 0), getattr(args, "n_images", N_IMAGES)
-    counted = list(rows.drawn(N_COUNTED, seed))
-    chosen = drawn(counted, getattr(args, "n_samples", N_CARDS), seed)
+    seed, n_images = getattr(args, "seed", 0), getattr(args, "n_images", _N_IMAGES)
+    counted = list(rows.drawn(_N_COUNTED, seed))
+    chosen = drawn(counted, getattr(args, "n_samples", _N_CARDS), seed)
     paths = _drawn_paths(counted, chosen, n_images, seed)
     seen, unread = look_at(paths)
     sizes = {path: one.size for path, one in seen.items()}
@@ -102,7 +95,7 @@ def write_page_of(
     numbers = numbers_of(counted, sizes, answers)
     groups = alike(seen)
     copies = _named_copies(groups, counted)
-    odd = [*rows.notes, *bad[:MAX_BAD], *([f"and {len(bad) - MAX_BAD:,} more bad rows"] if len(bad) > MAX_BAD else [])]
+    odd = [*rows.notes, *bad[:_MAX_BAD], *([f"and {len(bad) - _MAX_BAD:,} more bad rows"] if len(bad) > _MAX_BAD else [])]
     odd += [f"{name}: {line}" for name, one in numbers.items() for line in one.remarks()]
     if n := repeated_prompts(counted):
         odd.append(f"{n:,} of {len(counted):,} rows ask what an earlier row asks of the same image")
@@ -201,7 +194,7 @@ def _card(
     answer: str,
     shown_prompt: Callable[[Sample], tuple[str, list[str]]],
     sizes: Mapping[str, tuple[int, int]],
-) -> Card:
+) -> SampleCard:
     task = tasks.get(sample.task)
     lines = [
         f"task {sample.task}",
@@ -211,7 +204,7 @@ def _card(
     lines += [f"{key}: {value!r:.200}" for key, value in sample.meta.items()]
     answer = answer or answer_text(sample.answer)
     if task is None:
-        return Card(
+        return SampleCard(
             sample, sample, "", answer, (), lines, f"no task is named {sample.task!r}; give its file: --task my_task.py"
         )
     boxes: Sequence[Box] = ()
@@ -226,5 +219,5 @@ def _card(
         boxes = () if found is None else found[0]
         shown = task.shown_as(sample)
     except (ImageError, TaskError, ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
-        return Card(sample, sample, prompt, answer, (), lines, problem or f"{type(error).__name__}: {error}")
-    return Card(sample, shown, prompt, answer, boxes, lines, problem)
+        return SampleCard(sample, sample, prompt, answer, (), lines, problem or f"{type(error).__name__}: {error}")
+    return SampleCard(sample, shown, prompt, answer, boxes, lines, problem)

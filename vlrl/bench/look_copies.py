@@ -17,17 +17,17 @@ from tqdm.auto import tqdm
 
 from vlrl.data.images import ImageError, open_image
 
-MAX_BITS = 6
+_MAX_BITS = 6
 """Of 64, in which the hashes of two images that look alike differ."""
-MAX_DIFFERENCE = 0.06
+_MAX_DIFFERENCE = 0.06
 """The mean difference of two small grey images that look alike, as a share of black to white."""
-GREY_SIDE_PX = 24
-N_THREADS = 4
+_GREY_SIDE_PX = 24
+_N_THREADS = 4
 _Array: TypeAlias = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)
-class Seen:
+class SeenImage:
     """An image that was decoded: its size in pixels, its hash (None without the library) and itself in small."""
 
     size: tuple[int, int]
@@ -44,27 +44,27 @@ def hash_function() -> Callable[[Image.Image], int] | None:
     return lambda image: int(str(imagehash.phash(image)), 16)
 
 
-def look_at(paths: Sequence[str]) -> tuple[dict[str, Seen], dict[str, str]]:
+def look_at(paths: Sequence[str]) -> tuple[dict[str, SeenImage], dict[str, str]]:
     """The images that can be decoded, and why the others cannot, by path."""
     hashed = hash_function()
 
-    def one(path: str) -> Seen | str:
+    def one(path: str) -> SeenImage | str:
         try:
             image = open_image(path)
         except (ImageError, ValueError) as error:
             return str(error)
-        grey = image.convert("L").resize((GREY_SIDE_PX, GREY_SIDE_PX), Image.Resampling.BOX)
-        return Seen(image.size, None if hashed is None else hashed(image), np.asarray(grey, np.float32) / 255)
+        grey = image.convert("L").resize((_GREY_SIDE_PX, _GREY_SIDE_PX), Image.Resampling.BOX)
+        return SeenImage(image.size, None if hashed is None else hashed(image), np.asarray(grey, np.float32) / 255)
 
-    with ThreadPoolExecutor(N_THREADS) as pool:
+    with ThreadPoolExecutor(_N_THREADS) as pool:
         found = list(tqdm(pool.map(one, paths), total=len(paths), desc="looking at images", disable=None, leave=False))
     pairs = list(zip(paths, found, strict=True))
-    return {path: one for path, one in pairs if isinstance(one, Seen)}, {
+    return {path: one for path, one in pairs if isinstance(one, SeenImage)}, {
         path: one for path, one in pairs if isinstance(one, str)
     }
 
 
-def alike(seen: Mapping[str, Seen]) -> list[list[str]]:
+def alike(seen: Mapping[str, SeenImage]) -> list[list[str]]:
     """Groups of images that look alike, the largest first."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
@@ -78,8 +78,8 @@ def alike(seen: Mapping[str, Seen]) -> list[list[str]]:
     links: list[tuple[int, int]] = []
     for i in range(len(paths) - 1):
         distance = ones[i] + ones[i + 1 :] - 2 * (bits[i + 1 :] @ bits[i])
-        for j in np.flatnonzero(distance <= MAX_BITS) + i + 1:
-            if np.abs(seen[paths[i]].grey - seen[paths[j]].grey).mean() <= MAX_DIFFERENCE:
+        for j in np.flatnonzero(distance <= _MAX_BITS) + i + 1:
+            if np.abs(seen[paths[i]].grey - seen[paths[j]].grey).mean() <= _MAX_DIFFERENCE:
                 links.append((i, int(j)))
     if not links:
         return []

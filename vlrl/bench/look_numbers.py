@@ -10,11 +10,11 @@ from typing import Any, TypeAlias
 
 from vlrl.schema import Sample, box_problem
 
-Size: TypeAlias = tuple[int, int]
-MIN_ROWS = 10
+_Size: TypeAlias = tuple[int, int]
+_MIN_ROWS = 10
 """Of fewer rows no share is called too large."""
-LARGE_SHARE = 0.5
-SMALL_PX = 32
+_LARGE_SHARE = 0.5
+_SMALL_PX = 32
 """Boxes of a smaller side are small, as in COCO (32 x 32)."""
 
 
@@ -46,15 +46,15 @@ class Numbers:
     def remarks(self) -> list[str]:
         """What is odd, in one line each."""
         found = []
-        if self.answers and self.n_rows >= MIN_ROWS:
+        if self.answers and self.n_rows >= _MIN_ROWS:
             (answer, n), n_different = self.answers.most_common(1)[0], len(self.answers)
             share = n / self.n_rows
             if n_different == 1:
                 found.append(f"all {n:,} answers are {answer!r}: there is nothing to learn but this answer")
-            elif share >= LARGE_SHARE:
+            elif share >= _LARGE_SHARE:
                 found.append(f"{share:.0%} of the answers are {answer!r}: who always says so is right as often")
         n_empty = self.boxes_a_row.count(0)
-        if len(self.boxes_a_row) >= MIN_ROWS and n_empty >= LARGE_SHARE * len(self.boxes_a_row):
+        if len(self.boxes_a_row) >= _MIN_ROWS and n_empty >= _LARGE_SHARE * len(self.boxes_a_row):
             share = n_empty / len(self.boxes_a_row)
             found.append(f"{share:.0%} of the rows have no box: who always answers None is right as often")
         by_case = Counter(name.casefold().strip() for name in self.categories)
@@ -63,9 +63,9 @@ class Numbers:
             found.append(f"{len(alike):,} categories have several spellings, such as {', '.join(map(repr, spellings))}")
         if self.n_bad_boxes:
             found.append(f"{self.n_bad_boxes:,} boxes have no area, lie outside their image or are no boxes (vlrl bench check)")
-        n_small = sum(min(pair) < SMALL_PX for pair in self.sides)
-        if n_small >= LARGE_SHARE * len(self.sides) and len(self.sides) >= MIN_ROWS:
-            found.append(f"{n_small / len(self.sides):.0%} of the boxes have a side below {SMALL_PX} px: mind --max_pixels")
+        n_small = sum(min(pair) < _SMALL_PX for pair in self.sides)
+        if n_small >= _LARGE_SHARE * len(self.sides) and len(self.sides) >= _MIN_ROWS:
+            found.append(f"{n_small / len(self.sides):.0%} of the boxes have a side below {_SMALL_PX} px: mind --max_pixels")
         return found
 
 
@@ -81,7 +81,7 @@ def numbers_of(
         one.images_a_row[len(sample.images)] += 1
         one.question_lengths.append(len(sample.question))
         one.answer_lengths.append(len(answers.get(sample.id, answer_text(sample.answer))))
-        boxes = boxes_in(sample.answer)
+        boxes = _boxes_in(sample.answer)
         if boxes is None:
             one.answers[answer_text(sample.answer)] += 1
             continue
@@ -95,13 +95,14 @@ def image_with_boxes(sample: Sample) -> str:
     return sample.images[index] if isinstance(index, int) and 0 <= index < len(sample.images) else ""
 
 
-def _stated_size(sample: Sample) -> Size | None:
+def _stated_size(sample: Sample) -> _Size | None:
     stated = sample.meta.get("image_size")
-    is_size = isinstance(stated, list | tuple) and len(stated) == 2 and all(isinstance(one, int) and one > 0 for one in stated)
-    return (stated[0], stated[1]) if is_size else None
+    if not isinstance(stated, list | tuple) or len(stated) != 2 or not all(isinstance(one, int) and one > 0 for one in stated):
+        return None
+    return stated[0], stated[1]
 
 
-def _count_boxes(one: Numbers, sample: Sample, boxes: Sequence[Mapping[str, Any]], size: Size | None) -> None:
+def _count_boxes(one: Numbers, sample: Sample, boxes: Sequence[Mapping[str, Any]], size: _Size | None) -> None:
     one.boxes_a_row.append(len(boxes))
     labels = Counter(str(box.get("label", "")) for box in boxes)
     for label, n in labels.items():
@@ -123,7 +124,7 @@ def _count_boxes(one: Numbers, sample: Sample, boxes: Sequence[Mapping[str, Any]
             one.shares.append(((x2 - x1) * (y2 - y1) / (size[0] * size[1])) ** 0.5)
 
 
-def boxes_in(answer: Any) -> list[Mapping[str, Any]] | None:
+def _boxes_in(answer: Any) -> list[Mapping[str, Any]] | None:
     """The boxes of an answer that consists of boxes, maybe none; None for any other answer."""
     if isinstance(answer, Mapping):
         return [answer] if "bbox_2d" in answer else None

@@ -19,12 +19,12 @@ from vlrl.data.images import ImageError, open_image, open_images
 from vlrl.data.markup import Markup, in_base64, joined, markup
 from vlrl.schema import Box, Sample
 
-THUMBNAIL_PX, COPY_PX = 300, 110
+_THUMBNAIL_PX, _COPY_PX = 300, 110
 """The longer side of an image on the page."""
-MAX_IMAGES, MAX_COPIES, MAX_GROUPS, MAX_LINES = 4, 8, 40, 40
+_MAX_IMAGES, _MAX_COPIES, _MAX_GROUPS, _MAX_LINES = 4, 8, 40, 40
 """Shown of one sample, of one group of copies, groups of copies, lines of a table."""
-COLOURS = ("#e6194b", "#0082c8", "#3cb44b", "#f58231", "#911eb4", "#008080", "#9a6324", "#e377c2", "#808000", "#000075")
-STYLE = """body{font:15px/1.45 system-ui,sans-serif;margin:2em auto;max-width:1250px;padding:0 1em;color:#222}
+_COLOURS = ("#e6194b", "#0082c8", "#3cb44b", "#f58231", "#911eb4", "#008080", "#9a6324", "#e377c2", "#808000", "#000075")
+_STYLE = """body{font:15px/1.45 system-ui,sans-serif;margin:2em auto;max-width:1250px;padding:0 1em;color:#222}
 h2{margin-top:1.6em;border-bottom:1px solid #ddd}table{border-collapse:collapse;margin:.6em 0}
 td,th{padding:.15em .8em;border-bottom:1px solid #e4e4e4;text-align:left;vertical-align:middle;overflow-wrap:anywhere}
 td.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}.bar{background:#9ecae1;height:.8em}
@@ -38,11 +38,11 @@ figure{margin:0}figcaption{font-size:13px;color:#555}
 .group{display:flex;gap:6px;border:1px solid #ccc;border-radius:6px;padding:6px;max-width:100%;overflow:auto}
 .group.apart{border-color:#c08000;background:#fff8e1}
 .group div{width:112px;font-size:11px;overflow-wrap:anywhere}dt{font-weight:600}dd{margin:0 0 .3em 0}"""
-POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+LOOK_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 
 
 @dataclass(frozen=True)
-class Card:
+class SampleCard:
     """A sample on the contact sheet. `prompt`: as the model will see it; `answer`: as it would earn full marks; `boxes`: true
     ones in pixels of the image; `lines`: other facts; `problem`: why it cannot be used."""
 
@@ -75,7 +75,7 @@ class Look:
     sizes: Sequence[tuple[int, int]]
     copies: Sequence[Copies] = ()
     copies_note: str = ""
-    cards: Sequence[Card] = field(default=())
+    cards: Sequence[SampleCard] = field(default=())
     cards_note: str = ""
 
 
@@ -94,7 +94,7 @@ def write_look(path: Path, look: Look) -> None:
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
         '<meta http-equiv="Content-Security-Policy" content="{}"><title>{}</title><style>{}</style></head>\n'
         "<body>{}</body></html>\n",
-        POLICY, look.title, Markup(STYLE), joined(parts),
+        LOOK_POLICY, look.title, Markup(_STYLE), joined(parts),
     )  # fmt: skip
     write_whole(path, text)
 
@@ -109,7 +109,7 @@ def _answers(numbers: Numbers) -> Markup:
     rows = [
         markup('<tr><td>{}</td><td class="n">{}</td><td class="n">{}</td><td>{}</td></tr>',
                answer[:200], f"{n:,}", f"{n / numbers.n_rows:.1%}", _bar(n / most))
-        for answer, n in numbers.answers.most_common(MAX_LINES)
+        for answer, n in numbers.answers.most_common(_MAX_LINES)
     ]  # fmt: skip
     rest = len(numbers.answers) - len(rows)
     more = markup('<p class="small">and {} other answers</p>', f"{rest:,}") if rest else markup("")
@@ -124,7 +124,7 @@ def _categories(numbers: Numbers) -> Markup:
     rows = [
         markup('<tr><td>{}</td><td class="n">{}</td><td class="n">{}</td><td class="n">{}</td><td>{}</td></tr>',
                name[:200] or "(no label)", f"{one.n_boxes:,}", f"{one.n_rows:,}", f"{one.n_absent:,}", _bar(one.n_boxes / most))
-        for name, one in ordered[:MAX_LINES]
+        for name, one in ordered[:_MAX_LINES]
     ]  # fmt: skip
     rest = len(ordered) - len(rows)
     more = markup('<p class="small">and {} other categories</p>', f"{rest:,}") if rest else markup("")
@@ -196,14 +196,14 @@ def _sizes(sizes: Sequence[tuple[int, int]]) -> Markup:
 
 def _copies(look: Look) -> Markup:
     groups = []
-    for group in look.copies[:MAX_GROUPS]:
+    for group in look.copies[:_MAX_GROUPS]:
         shown = joined(
-            markup('<div title="{}">{}{}</div>', path, _thumbnail(path), ids) for path, ids in group.shown[:MAX_COPIES]
+            markup('<div title="{}">{}{}</div>', path, _thumbnail(path), ids) for path, ids in group.shown[:_MAX_COPIES]
         )
-        n_more = len(group.shown) - MAX_COPIES
+        n_more = len(group.shown) - _MAX_COPIES
         more = markup("<div>and {} more</div>", n_more) if n_more > 0 else markup("")
         groups.append(markup('<div class="group {}">{}{}</div>', "apart" if group.apart else "", shown, more))
-    rest = len(look.copies) - MAX_GROUPS
+    rest = len(look.copies) - _MAX_GROUPS
     more = markup("<p>and {} more groups</p>", rest) if rest > 0 else markup("")
     return markup(
         '<h2>Images that look alike</h2><p>{}</p><div class="copies">{}</div>{}', look.copies_note, joined(groups), more
@@ -215,7 +215,7 @@ def _thumbnail(path: str) -> Markup:
         image = open_image(path)
     except (ImageError, ValueError) as error:
         return markup('<i class="bad">{}</i>', error)
-    return _picture(image, COPY_PX, (), {})
+    return _picture(image, _COPY_PX, (), {})
 
 
 def _picture(image: Image.Image, side_px: int, boxes: Sequence[Box], colours: Mapping[str, str]) -> Markup:
@@ -232,9 +232,9 @@ def _picture(image: Image.Image, side_px: int, boxes: Sequence[Box], colours: Ma
     return markup('<img alt="" src="data:image/jpeg;base64,{}">', in_base64(written.getvalue()))
 
 
-def _card(card: Card) -> Markup:
+def _card(card: SampleCard) -> Markup:
     labels = list(dict.fromkeys(box.label or "" for box in card.boxes))
-    colours = {label: COLOURS[i % len(COLOURS)] for i, label in enumerate(labels)}
+    colours = {label: _COLOURS[i % len(_COLOURS)] for i, label in enumerate(labels)}
     named = labels if labels != [""] else []
     legend = joined(markup('<span style="color:{}">■</span> {} ', colours[label], label or "(no label)") for label in named)
     problem = markup('<p class="bad">{}</p>', card.problem) if card.problem else markup("")
@@ -247,16 +247,16 @@ def _card(card: Card) -> Markup:
     )  # fmt: skip
 
 
-def _images(card: Card, colours: Mapping[str, str]) -> Markup:
+def _images(card: SampleCard, colours: Mapping[str, str]) -> Markup:
     sample = card.shown
     if not sample.images and sample.video is None:
         return markup("")
     try:
-        images = open_images(sample)[:MAX_IMAGES]
+        images = open_images(sample)[:_MAX_IMAGES]
     except (ImageError, ValueError) as error:
         return markup('<p class="bad">{}</p>', error)
     with_boxes = sample.images.index(path) if (path := image_with_boxes(sample)) in sample.images else 0
-    found = [_picture(image, THUMBNAIL_PX, card.boxes if i == with_boxes else (), colours) for i, image in enumerate(images)]
-    rest = len(sample.images) - MAX_IMAGES
+    found = [_picture(image, _THUMBNAIL_PX, card.boxes if i == with_boxes else (), colours) for i, image in enumerate(images)]
+    rest = len(sample.images) - _MAX_IMAGES
     more = markup('<p class="small">and {} more images</p>', rest) if rest > 0 else markup("")
     return markup("{}{}", joined(found), more)
