@@ -59,10 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise SystemExit(
             f"{args.instances} is an LVIS file: each image was searched for some categories only; use data_prep/lvis.py"
         )
-    excluded = Excluded.read(args.exclude_images)
-    annotated = annotated_images(content, args.images, report, excluded, names_in_ids=True)
-    if args.exclude_images:
-        excluded.report(report.counts["excluded"])
+    annotated = annotated_images(content, args.images, report, Excluded.of(args), names_in_ids=True)
     names, below = list(content.names.values()), kinds_below(content)
     dataset, split = name_and_split(args.instances)
     is_xywh = content.is_xywh

@@ -11,6 +11,7 @@ at all: it is not asked for as absent, unless `--classes` names it.
 from __future__ import annotations
 
 import argparse
+import os
 import random
 import sys
 from collections import Counter
@@ -23,6 +24,7 @@ from data_prep.annotated import Annotated as Annotated
 from data_prep.annotated import CheckedImage as CheckedImage
 from data_prep.box_units import COORDS
 from data_prep.checking import Reading, check_images
+from data_prep.excluding import Excluded, add_exclude_option, check_exclude_option
 from data_prep.fitting import box_counts
 from data_prep.writing import Report, Target, add_output_options, check_output_options, draw, whole_number
 from data_prep.writing import finish as finish_writing
@@ -57,6 +59,7 @@ class Plan:
 def add_options(parser: argparse.ArgumentParser, *, per: str = "category") -> None:
     """The options that all detection converters have; `per`: the default of `--per`."""
     add_output_options(parser)
+    add_exclude_option(parser)
     parser.add_argument(
         "--classes",
         nargs="+",
@@ -108,6 +111,7 @@ def check_options(args: argparse.Namespace, parser: argparse.ArgumentParser) -> 
     """Where to write; ends the program for options that cannot be used, before anything is read."""
     if args.shots is not None and args.per == "image":
         parser.error("--shots draws images for one category at a time; use it with --per category")
+    check_exclude_option(args, parser)
     return check_output_options(args)
 
 
@@ -136,7 +140,7 @@ def write_detection(
     labels = list(labels)
     spelling = spellings(labels)
     report_spellings(labels, spelling, report)
-    annotated = list(annotated)
+    annotated = without_excluded(annotated, args)
     categories = choose_categories(args.classes, spelling.values(), named)
     if wanted is not None:
         categories = tuple(name for name in categories if canon(name) in wanted)
@@ -149,6 +153,17 @@ def write_detection(
         images = keep(images)
     plan = Plan(categories, args.per, args.negatives, args.shots, args.limit, args.seed, dataset, split)
     return finish(images, plan, target, report)
+
+
+def without_excluded(annotated: Iterable[Annotated], args: argparse.Namespace) -> list[Annotated]:
+    """The images that `--exclude_images` does not name; prints how many it named."""
+    if not args.exclude_images:
+        return list(annotated)
+    excluded = Excluded.of(args)
+    root = getattr(args, "images", None) or getattr(args, "root", None) or Path()
+    kept = [one for one in annotated if not excluded.has(one.source_id, os.path.relpath(one.path, root), root)]
+    excluded.report()
+    return kept
 
 
 def choose_categories(

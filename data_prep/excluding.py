@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from data_prep.image_finding import IMAGE_SUFFIXES
+from data_prep.writing import need_file
 
 _COCO = re.compile(r"(?:COCO_\w+?_)?(0{5}\d{7})")
 
@@ -37,6 +38,12 @@ def add_exclude_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def check_exclude_option(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+    """Ends the program where a file of the above is missing."""
+    for file in args.exclude_images:
+        need_file(parser, "--exclude_images", file)
+
+
 @dataclass
 class Excluded:
     """The images of lists. `has` counts which entries were met, so that `unmet` can name the others."""
@@ -46,7 +53,16 @@ class Excluded:
     names: dict[tuple[str, ...], str] = field(default_factory=dict)
     met: Counter[str] = field(default_factory=Counter)
     photographs: set[str] = field(default_factory=set)
+    n_images: int = 0
     n_copies: int = 0
+
+    @classmethod
+    def of(cls, args: argparse.Namespace) -> Excluded:
+        """The lists of `--exclude_images`, read once for the whole program."""
+        if not hasattr(args, "excluded"):
+            args.excluded = cls.read(args.exclude_images)
+        found: Excluded = args.excluded
+        return found
 
     @classmethod
     def read(cls, paths: Sequence[Path]) -> Excluded:
@@ -88,16 +104,16 @@ class Excluded:
             if coco or _same(parts, other, root / name, file):
                 listed.append(self.names[other])
         self.met.update(set(listed))
-        if listed or not parts or ".rf." not in parts[-1] or parts[-1].partition(".rf.")[0] not in self.photographs:
-            return bool(listed)
-        self.n_copies += 1
-        return True
+        is_copy = bool(parts) and ".rf." in parts[-1] and parts[-1].partition(".rf.")[0] in self.photographs
+        self.n_copies += is_copy and not listed
+        self.n_images += is_copy or bool(listed)
+        return is_copy or bool(listed)
 
-    def report(self, n_images: int) -> None:
+    def report(self) -> None:
         """Print how many images were excluded, which entries stand for none, and which for several."""
         listed = set(self.names.values()) | self.ids
         copies = f", {self.n_copies} of them copies of listed photographs" if self.n_copies else ""
-        print(f"excluded   {n_images} images{copies}")
+        print(f"excluded   {self.n_images} images{copies}")
         for text, some in (
             ("stand for no image of this set", sorted(listed - set(self.met))),
             ("stand for several images each, all left out", sorted(entry for entry, n in self.met.items() if n > 1)),

@@ -18,6 +18,7 @@ shuffled by (seed, id). `--open_label` writes no list.
 from __future__ import annotations
 
 import argparse
+import os
 import random
 import re
 import sys
@@ -31,6 +32,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from data_prep.class_folders import find_classes
 from data_prep.detection_set import spellings
+from data_prep.excluding import Excluded, add_exclude_option, check_exclude_option
 from data_prep.rows import read_json
 from data_prep.writing import (
     Report,
@@ -92,6 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     else:
         renamed = read_class_names(args.class_names) if args.class_names else None
         class_images, classes, args.split = read_folder(args.root, renamed, args.split, args.classes_at, report)
+    class_images = _without_excluded(class_images, args)
     classes = half_of(classes, args.half)
     chosen = list(choose(class_images, classes, shots_of(args.shots, args.split), args.seed, report))
     chosen = draw(chosen, args.limit, args.seed)
@@ -127,6 +130,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--open_label", action="store_true", help="ask for the name without a list of candidates")
     parser.add_argument("--kind", choices=QUESTIONS, help="what is to be named (default: by the name of the data set)")
     add_output_options(parser)
+    add_exclude_option(parser)
     args = parser.parse_args(argv)
     if (args.root is None) == (args.split_file is None):
         parser.error("give either --root or --split_file with --images")
@@ -146,11 +150,21 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     ):
         if getattr(args, name) is not None and not is_there(getattr(args, name)):
             parser.error(f"--{name}: not found: {getattr(args, name)}")
+    check_exclude_option(args, parser)
     if args.shots is not None and args.split == "test":
         parser.error("--shots draws training and validation images; a test set stays whole (--limit shortens it)")
     args.dataset = args.dataset or (args.root.resolve().name if args.root else re.sub("^split_zhou_", "", args.split_file.stem))
     args.kind = args.kind or kind_of(args.dataset, args.open_label)
     return args
+
+
+def _without_excluded(class_images: list[ClassImage], args: argparse.Namespace) -> list[ClassImage]:
+    if not args.exclude_images:
+        return class_images
+    excluded, root = Excluded.of(args), args.root or args.images
+    kept = [one for one in class_images if not excluded.has("", os.path.relpath(one.path, root), root)]
+    excluded.report()
+    return kept
 
 
 def kind_of(dataset: str, open_label: bool) -> str:

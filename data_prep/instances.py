@@ -16,7 +16,7 @@ from typing import Any
 
 from data_prep.annotated import Annotated
 from data_prep.box_values import id_key
-from data_prep.excluding import Excluded, add_exclude_option
+from data_prep.excluding import Excluded
 from data_prep.fitting import stated_size
 from data_prep.image_finding import ImageFinder, NotFound, split_of
 from data_prep.instances_file import Instance, Instances
@@ -46,8 +46,8 @@ _GENERAL = frozenset(
 """Names of folders and files that do not name a set."""
 
 
-def add_input_options(parser: argparse.ArgumentParser, instances: str, images: str, *, exclude: bool = True) -> None:
-    """Add `--instances` and `--images` with these help texts, `--bbox_format`, and `--exclude_images`."""
+def add_input_options(parser: argparse.ArgumentParser, instances: str, images: str) -> None:
+    """Add `--instances` and `--images` with these help texts, and `--bbox_format`."""
     parser.add_argument("--instances", type=Path, required=True, help=instances)
     parser.add_argument("--images", type=Path, required=True, help=images)
     parser.add_argument(
@@ -56,15 +56,11 @@ def add_input_options(parser: argparse.ArgumentParser, instances: str, images: s
         help="what the four numbers of a bbox are (default: x, y, width, height, as in COCO; refused where they look like"
         " corners)",
     )
-    if exclude:
-        add_exclude_option(parser)
 
 
 def check_input_options(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     """Ends the program where a file or folder of the above is missing."""
-    for name, files in (("instances", [args.instances]), ("exclude_images", getattr(args, "exclude_images", []))):
-        for file in files:
-            need_file(parser, f"--{name}", file)
+    need_file(parser, "--instances", args.instances)
     need_folder(parser, "--images", args.images)
 
 
@@ -107,8 +103,8 @@ def annotated_images(
     file_name: Callable[[Mapping[str, Any]], str] = lambda row: str(row["file_name"]),
     names_in_ids: bool = False,
 ) -> list[Annotated]:
-    """One record per image of the file, in its order, with the annotations of its id. `excluded`: images to leave out
-    (counted). `names_in_ids`: sample ids hold the file name where the image id does not follow from it, so that ids of two
+    """One record per image of the file, in its order, with the annotations of its id. `excluded`: images to leave out.
+    `names_in_ids`: sample ids hold the file name where the image id does not follow from it, so that ids of two
     files, each counting from 0, do not collide."""
     path = content.path
     objects_of, lost_labels, is_lost = _joined(content, report)
@@ -122,7 +118,6 @@ def annotated_images(
             report.bad(where, "the id occurs twice in 'images'; the first is used", what="images")
             continue
         if excluded is not None and excluded.has(key, name, images):
-            report.counts["excluded"] += 1
             continue
         try:
             file = finder.find(name, where)

@@ -46,13 +46,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     args, target = _arguments(argv)
     report = Report.of(args)
     content = read_instances(args.instances, ("id",), args.bbox_format)
-    excluded = Excluded.read(args.exclude_images)
     row_of = {str(id_key(row["id"])): row for row in reversed(content.images)}
     names = content.names
-    images = annotated_images(content, args.images, report, excluded, file_name=lambda row: file_name(row, args.instances))
+    images = annotated_images(
+        content, args.images, report, Excluded.of(args), file_name=lambda row: file_name(row, args.instances)
+    )
     annotated = [federated(one, row_of[one.source_id], names, report) for one in images]
-    if args.exclude_images:
-        excluded.report(report.counts["excluded"])
     print(f"unasked    {report.counts['not exhaustive']} pairs of image and category that are not annotated in full")
     return write_detection(
         annotated,

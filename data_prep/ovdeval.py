@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _arguments(argv: Sequence[str] | None) -> tuple[argparse.Namespace, Target]:
     parser = argparse.ArgumentParser(description="OVDEval JSON -> detection samples (JSONL)")
-    add_input_options(parser, "<subset>.json", "folder of the subset's images", exclude=False)
+    add_input_options(parser, "<subset>.json", "folder of the subset's images")
     parser.add_argument("--subset", choices=(*WHOLE_LIST, *OWN_TEXTS), help="default: the name of the JSON file")
     add_options(parser, per="image")
     args = parser.parse_args(argv)

@@ -25,7 +25,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from data_prep.box_values import id_key
-from data_prep.excluding import Excluded, add_exclude_option
+from data_prep.excluding import Excluded, add_exclude_option, check_exclude_option
 from data_prep.fitting import box_counts, fit_box, stated_size, usable_size_px
 from data_prep.instances import check_input_options
 from data_prep.instances_file import Instance, Instances, read_instances
@@ -89,6 +89,7 @@ def _arguments(argv: Sequence[str] | None) -> tuple[argparse.Namespace, Target]:
             setattr(args, name, args.root / args.dataset / file)
     need_file(parser, "--refs", args.refs)
     check_input_options(args, parser)
+    check_exclude_option(args, parser)
     args.split = list(dict.fromkeys(args.split))
     return args, check_output_options(args)
 

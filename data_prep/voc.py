@@ -32,11 +32,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from data_prep.box_values import flag, number
 from data_prep.detection_set import Annotated, add_options, check_options, write_detection
-from data_prep.excluding import Excluded, add_exclude_option
 from data_prep.fitting import stated_size
 from data_prep.image_finding import IMAGE_SUFFIXES, ImageFinder, NotFound, split_of
 from data_prep.voc_files import CORNERS, BadXml, object_box, objects, read_xml
-from data_prep.writing import Report, Target, need_file, need_folder, program
+from data_prep.writing import Report, Target, need_folder, program
 from vlrl.schema import Box
 
 _FOLDERS = {
@@ -50,19 +49,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Read, check, ask, write. Returns the exit code; the last line printed is the file written."""
     args, target = _arguments(argv)
     report = Report.of(args)
-    excluded = Excluded.read(args.exclude_images)
     finder = ImageFinder(args.images, report)
     annotated = []
     for xml_path in _annotation_files(args, report):
         one = read_annotation(xml_path, args, finder, report)
-        if one is None:
-            continue
-        if excluded.has(one.source_id, os.path.relpath(one.path, args.images), args.images):
-            report.counts["excluded"] += 1
-        else:
+        if one is not None:
             annotated.append(one)
-    if args.exclude_images:
-        excluded.report(report.counts["excluded"])
     labels = {label for one in annotated for label in (*(box.label or "" for box in one.boxes), *one.crowd, *one.doubtful)}
     if report.counts["from zero"]:
         print(
@@ -88,7 +80,6 @@ def _arguments(argv: Sequence[str] | None) -> tuple[argparse.Namespace, Target]:
     parser.add_argument("--keep_difficult", action="store_true", help="objects marked difficult are part of the answer")
     parser.add_argument("--encoding", help="encoding of XML files that are not in the one they declare, such as gbk or cp1252")
     add_options(parser)
-    add_exclude_option(parser)
     args = parser.parse_args(argv)
     for name, usual in _FOLDERS.items():
         if getattr(args, name) is None:
@@ -97,8 +88,6 @@ def _arguments(argv: Sequence[str] | None) -> tuple[argparse.Namespace, Target]:
             need_folder(parser, "--root", args.root)
             setattr(args, name, _folder(args.root, usual))
         need_folder(parser, f"--{name}", getattr(args, name))
-    for file in args.exclude_images:
-        need_file(parser, "--exclude_images", file)
     if args.encoding is not None:
         try:
             codecs.lookup(args.encoding)

@@ -180,6 +180,15 @@ def test_k_shot_draws_by_seed_and_class(pets, capsys):
     assert "note: pug: only 6 of 9 images" in capsys.readouterr().err
 
 
+def test_a_few_shot_file_keeps_its_images_out_of_the_rest(pets, tmp_path):
+    drawn = {s.meta["source_id"] for s in pets.run("--root", pets.root / "pets", "--shots", "2")}
+    pets.out.rename(tmp_path / "few.jsonl")
+    everything = {s.meta["source_id"] for s in pets.run("--root", pets.root / "pets")}
+    rest = {s.meta["source_id"] for s in pets.run("--root", pets.root / "pets", "--exclude", tmp_path / "few.jsonl")}
+    assert len(drawn) == 10
+    assert rest == everything - drawn
+
+
 def test_an_unreadable_image_is_replaced_by_the_next_of_its_class(pets, capsys):
     members = [f"pug/pug_{i}.jpg" for i in range(6)]
     random.Random("0:pug").shuffle(members)
