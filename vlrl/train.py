@@ -185,7 +185,7 @@ def prepare(config: Config, say: Callable[..., None], words: Sequence[str]) -> T
         preflight.check_endpoints(rubric.rewards, config.guide)
     finished_sft = opened.path / "sft" / "final"
     inputs = inputs_of(config, str(finished_sft) if opened.resuming and finished_sft.is_dir() else None)
-    config, data, notes = run_data.prepare_data(config, rows, inputs)
+    config, data, notes = run_data.prepare_data(config, rows, inputs, rubric)
     if config.evaluates:
         check_best_metric(config.grpo.metric_for_best_model, config.tasks, data.held_out)
     if "grpo" in config.stages:

@@ -1,7 +1,8 @@
 """Where the rows of a large JSONL file of samples lie, and what is needed of all of them: ids, tasks, images, questions.
 
-The file is read once, in blocks, by pyarrow's parser; of a row 24 bytes are kept. Whatever that parser refuses is looked at
-again line by line, so that a message names the line. Not here: the answers, which are checked when rows are used.
+The file is read once, in blocks, by pyarrow's parser; of a row its place and two hashes are kept. Whatever that
+parser refuses is looked at again line by line, so that a message names the line. Not here: the answers, which are checked when
+rows are used.
 """
 
 from __future__ import annotations
@@ -27,14 +28,12 @@ _Array = np.ndarray[Any, Any]
 
 @dataclass(frozen=True)
 class LineIndex:
-    """`starts`: the offset of each row's line; `images`: a hash of what each row shows, `prompts` of what it shows and asks;
-    `ids`: of its id; `tasks`: the names of tasks that occur. Hashes hold for this process alone."""
+    """`starts`: the offset of each row's line; `prompts`: a hash of what it shows and asks, `ids` of its id, for this process
+    alone."""
 
     starts: _Array
-    images: _Array
     prompts: _Array
     ids: _Array
-    tasks: tuple[str, ...]
 
 
 def count_lines(path: Path, at_least: int) -> int:
@@ -51,22 +50,18 @@ def count_lines(path: Path, at_least: int) -> int:
 def index_lines(path: Path) -> LineIndex:
     """Read a file of samples once. Raises SampleError for a line that is no JSON, a row without id, task or question, and an id
     that is used twice."""
-    starts, images, prompts, ids = array("q"), array("q"), array("q"), array("q")
-    tasks: dict[str, None] = {}
+    starts, prompts, ids = array("q"), array("q"), array("q")
     for offset, block in _blocks(path):
         at = _line_starts(block)
-        rows = _columns(block, len(at))
-        if rows is None:
+        table = _columns(block, len(at))
+        if table is None:
             raise _bad_line(path, offset, block)
-        starts.extend(offset + at)
-        for key, task, question, shown, video in zip(*rows, strict=True):
-            ids.append(hash(key))
-            own = tuple(shown) if shown else video or key
-            images.append(hash(own))
-            prompts.append(hash((question, own if shown or video else None)))
-            tasks.setdefault(task)
-    at, shown_by, asked_by, named = (np.frombuffer(one, dtype=np.int64) for one in (starts, images, prompts, ids))
-    found = LineIndex(at, shown_by, asked_by, named, tuple(tasks))
+        starts.extend((offset + at).tolist())
+        ids.extend(map(hash, table["id"].to_pylist()))
+        asked = zip(*(table[name].to_pylist() for name in ("question", "images", "video")), strict=True)
+        prompts.extend(hash((question, tuple(own) if own else video)) for question, own, video in asked)
+    at, asked_by, named = (np.frombuffer(one, dtype=np.int64) for one in (starts, prompts, ids))
+    found = LineIndex(at, asked_by, named)
     _refuse_repeated_ids(path, found)
     return found
 
@@ -95,8 +90,8 @@ def _line_starts(block: bytes) -> _Array:
     return np.delete(begins, blank) if blank else begins
 
 
-def _columns(block: bytes, n: int) -> list[list[Any]] | None:
-    """id, task, question, images and video of the rows of a block; None where some line is not as it should be."""
+def _columns(block: bytes, n: int) -> Any:
+    """A table of id, task, question, images and video of the rows of a block; None where some line is not as it should be."""
     import pyarrow as pa
     from pyarrow import json as arrow_json
 
@@ -112,10 +107,7 @@ def _columns(block: bytes, n: int) -> list[list[Any]] | None:
         return None
     if table.num_rows != n or any(table[name].null_count for name in names[:3]):
         return None
-    try:
-        return [table[name].to_pylist() for name in names]
-    except UnicodeDecodeError:
-        return None
+    return table
 
 
 def _bad_line(path: Path, offset: int, block: bytes) -> SampleError:

@@ -70,6 +70,14 @@ def missing(path: str, *, is_video: bool = False) -> str | None:
     return None if is_found else f"no such file {file or path}"
 
 
+def missing_in(sample: Sample) -> str | None:
+    """Why the first image or video of a sample that is not there is missing, or None."""
+    found = (
+        missing(path, is_video=path == sample.video) for path in (*sample.images, *([sample.video] if sample.video else []))
+    )
+    return next(filter(None, found), None)
+
+
 def is_there(path: str) -> bool:
     """Whether an image, a video or a folder of frames exists; what is drawn when opened always does."""
     return missing(path, is_video=True) is None

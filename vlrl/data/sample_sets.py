@@ -13,7 +13,7 @@ import shlex
 import tempfile
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import IO, Any, overload
@@ -33,7 +33,7 @@ from vlrl.data.tables import IMAGE_COLUMNS, TABLE_FILES, Table, open_table
 from vlrl.schema import Sample, SampleError, sample_from_json, sample_to_json
 
 LARGE = 20_000
-"""Larger sets are read by row; of these, so many rows are looked at before training."""
+"""Rows of a set that is kept in memory; larger ones are read by row."""
 BUILT_IN = ("detection", "grounding", "classification", "planning", "qa")
 _NATIVE_KEYS = {"id", "task", "images", "video", "question", "answer", "choices", "meta"}
 _Array = np.ndarray[Any, Any]
@@ -59,20 +59,15 @@ class _Lines(Sequence[Sample]):
         return shown_in_lines(self._file.fileno(), str(self._root))
 
 
-@dataclass(frozen=True)
-class Keys:
-    """Of each row: hashes of what it shows (`images`), and of what it shows and asks (`prompts`). They hold for one process."""
-
-    images: _Array
-    prompts: _Array
-
-
 class SampleSet(Sequence[Sample]):
     """Samples of files, in their order. `notes`: what a person should know of how they were read; `n_bad`: rows that could not
-    be. `is_large`: each is read when it is used, and `keys` are known of all."""
+    be. Of a large set each sample is read when it is used; `prompts` has hashes of what all rows show and ask, for this process
+    alone."""
 
-    def __init__(self, rows: Sequence[Sample], notes: Sequence[str] = (), keys: Keys | None = None, n_bad: int = 0) -> None:
-        self._rows, self.notes, self.keys, self.n_bad = rows, tuple(notes), keys, n_bad
+    def __init__(
+        self, rows: Sequence[Sample], notes: Sequence[str] = (), n_bad: int = 0, prompts: _Array | None = None
+    ) -> None:
+        self._rows, self.notes, self.n_bad, self.prompts = rows, tuple(notes), n_bad, prompts
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -89,31 +84,31 @@ class SampleSet(Sequence[Sample]):
     def __iter__(self) -> Iterator[Sample]:
         return (self._rows[i] for i in range(len(self)))
 
-    def shown(self) -> Iterable[Shown]:
-        """What each row shows, as `vlrl.data.identity` asks for it."""
-        return shown_of(self._rows)
-
     @property
     def is_large(self) -> bool:
-        return self.keys is not None
+        return self.prompts is not None
+
+    def shown(self) -> Iterable[Shown]:
+        """What each row shows (`vlrl.data.identity`)."""
+        return shown_of(self._rows)
 
     def part(self, places: Sequence[int] | _Array) -> SampleSet:
-        """The samples at these places. A part that is not large is read at once."""
-        if self.keys is None or len(places) <= LARGE:
-            return SampleSet([self._rows[int(i)] for i in places], self.notes, n_bad=self.n_bad)
+        """The samples at these places, in their order. A part that is not large is read at once."""
+        if self.prompts is None or len(places) <= LARGE:
+            return SampleSet([self._rows[int(i)] for i in places], self.notes, self.n_bad)
         at = np.asarray(places, dtype=np.int64)
-        return SampleSet(_Picked(self._rows, at), self.notes, Keys(self.keys.images[at], self.keys.prompts[at]), self.n_bad)
+        return SampleSet(_Picked(self._rows, at), self.notes, self.n_bad, self.prompts[at])
 
     def drawn(self, limit: int | None, seed: int) -> SampleSet:
         """`limit` of the samples (None: all), drawn by seed with answers in their shares; of a large set the shares are those
         among some drawn rows."""
         if limit is None or limit >= len(self):
             return self
-        if self.keys is None:
+        if self.prompts is None:
             return self.part(drawn_places([stratum_of(sample) for sample in self], limit, seed))
-        some = np.sort(item_rng("rows to draw from", seed).permutation(len(self))[: max(LARGE, 2 * limit)])
         if limit > LARGE:
-            return self.part(some[np.sort(item_rng("rows", seed).permutation(len(some))[:limit])])
+            return self.part(np.sort(item_rng("rows", seed).permutation(len(self))[:limit]))
+        some = np.sort(item_rng("rows to draw from", seed).permutation(len(self))[:LARGE])
         return self.part(some[drawn_places([stratum_of(self[int(i)]) for i in some], limit, seed)])
 
 
@@ -206,8 +201,9 @@ def _read_path(path: Path, root: Path | None, need_images: bool, tasks: Sequence
     if count_lines(path, LARGE + 1) <= LARGE:
         return SampleSet(read_samples(path, root, need_images=need_images))
     found = index_lines(path)
-    rows = _Lines(path.open("rb"), found.starts, root if root is not None else path.parent, str(path))
-    return SampleSet(rows, (), Keys(found.images, found.prompts))
+    folder = root if root is not None else path.parent
+    rows = _Lines(path.open("rb"), found.starts, folder, str(path))
+    return SampleSet(rows, prompts=found.prompts)
 
 
 def _joined(parts: Sequence[SampleSet], paths: Sequence[Path]) -> SampleSet:
@@ -215,10 +211,9 @@ def _joined(parts: Sequence[SampleSet], paths: Sequence[Path]) -> SampleSet:
     notes = [f"{path.name}: {note}" for part, path in zip(parts, paths, strict=True) for note in part.notes]
     n_bad = sum(part.n_bad for part in parts)
     if any(part.is_large for part in parts):
-        keys = [part.keys or _keys_of(part) for part in parts]
-        joined = Keys(np.concatenate([one.images for one in keys]), np.concatenate([one.prompts for one in keys]))
+        joined = np.concatenate([_prompts_of(part) if part.prompts is None else part.prompts for part in parts])
         named = [_Named(part, f"{i}/" if i else "") for i, part in enumerate(parts)]
-        return SampleSet(_Joined(named), notes, joined, n_bad)
+        return SampleSet(_Joined(named), notes, n_bad, joined)
     taken: set[str] = set()
     rows: list[Sample] = []
     for part, path in zip(parts, paths, strict=True):
@@ -229,7 +224,7 @@ def _joined(parts: Sequence[SampleSet], paths: Sequence[Path]) -> SampleSet:
                 raise SampleError(f"{path}: id {sample.id!r} is used by another file of --data too; give its rows other ids")
             taken.add(sample.id)
             rows.append(sample)
-    return SampleSet(rows, notes, n_bad=n_bad)
+    return SampleSet(rows, notes, n_bad)
 
 
 class _Named(Sequence[Sample]):
@@ -249,10 +244,8 @@ class _Named(Sequence[Sample]):
         return shown_of(self._rows)
 
 
-def _keys_of(samples: Sequence[Sample]) -> Keys:
-    shown = [sample.images or sample.video or sample.id for sample in samples]
-    prompts = [hash((s.question, own if s.images or s.video else None)) for s, own in zip(samples, shown, strict=True)]
-    return Keys(np.array([hash(own) for own in shown]), np.array(prompts))
+def _prompts_of(samples: Sequence[Sample]) -> _Array:
+    return np.array([hash((one.question, one.images or one.video)) for one in samples], dtype=np.int64)
 
 
 # ---- whose rows
@@ -361,7 +354,7 @@ class _Spool:
     def __init__(self, path: Path) -> None:
         self._path, self._list = path, list[Sample]()
         self._file: IO[bytes] | None = None
-        self._starts, self._images, self._prompts = array("q"), array("q"), array("q")
+        self._starts, self._prompts = array("q"), array("q")
         self._end = 0
 
     def add(self, sample: Sample) -> None:
@@ -381,9 +374,7 @@ class _Spool:
         self._file.write(line)
         self._starts.append(self._end)
         self._end += len(line)
-        keys = _keys_of([sample])
-        self._images.append(int(keys.images[0]))
-        self._prompts.append(int(keys.prompts[0]))
+        self._prompts.append(int(_prompts_of([sample])[0]))
 
     def finished(self, found: Found) -> SampleSet:
         """What was collected. Raises SampleError where that is nothing."""
@@ -391,7 +382,7 @@ class _Spool:
         if self._file is None:
             if not self._list:
                 raise SampleError(f"{self._path}: holds no samples" + (f" ({'; '.join(notes)})" if notes else ""))
-            return SampleSet(self._list, notes, n_bad=found.n_bad)
+            return SampleSet(self._list, notes, found.n_bad)
         self._file.flush()
-        starts, images, prompts = (np.frombuffer(one, dtype=np.int64) for one in (self._starts, self._images, self._prompts))
-        return SampleSet(_Lines(self._file, starts, Path(), str(self._path)), notes, Keys(images, prompts), found.n_bad)
+        starts, prompts = (np.frombuffer(one, dtype=np.int64) for one in (self._starts, self._prompts))
+        return SampleSet(_Lines(self._file, starts, Path(), str(self._path)), notes, found.n_bad, prompts)

@@ -10,6 +10,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from datasets import Dataset
 from PIL import Image
 from tqdm.auto import tqdm
@@ -137,23 +138,28 @@ def messages(sample: Sample, tasks: Mapping[str, Task], n_images: int | None = N
 
 
 class Samples:
-    """Samples by index, opened on demand; an image that turns out unreadable is reported by sample id and replaced by the
-    next readable sample, so a long run goes on. Replacement depends on the index alone: groups stay whole."""
+    """Samples by index, opened on demand. One that turns out unusable (an unreadable image; of a large set, whose rows are
+    checked when they are used, a bad row) is reported by its id and replaced by the next usable one, so a long run goes on.
+    Replacement depends on the index alone: groups stay whole."""
 
     def __init__(self, n: int, get: Callable[[int], Sample], report: Callable[[str], None] = print) -> None:
         self.n, self.get, self.report = n, get, report
         self.unreadable: dict[str, str] = {}
 
     def open(self, index: int) -> tuple[Sample, list[Image.Image]]:
+        last = ""
         for step in range(min(self.n, 100)):
-            sample = self.get((index + step) % self.n)
+            place, key = (index + step) % self.n, ""
             try:
+                sample = self.get(place)
+                key = sample.id
                 return sample, open_images(sample)
-            except ImageError as error:
-                if sample.id not in self.unreadable:
-                    self.unreadable[sample.id] = str(error)
-                    self.report(f"sample {sample.id}: {error}; the next sample takes its place")
-        raise ImageError(f"100 samples in a row have unreadable images, the last: {self.unreadable[sample.id]}")
+            except (ImageError, SampleError) as error:
+                key, last = key or f"number {place + 1}", str(error)
+                if key not in self.unreadable:
+                    self.unreadable[key] = last
+                    self.report(f"sample {key}: {error}; the next sample takes its place")
+        raise ImageError(f"100 samples in a row cannot be used or have unreadable images, the last: {last}")
 
 
 class _Rows:
@@ -199,4 +205,4 @@ def target(sample: Sample, task: Task, kind: str = SFT_TARGETS[0]) -> str:
 def dataset(samples: Samples, tasks: Mapping[str, Task], sft: str | None = None) -> Dataset:
     """A lazily opened data set of TRL's rows: `prompt`, `images` (empty for text alone), `sample` and `index`, or, with
     `sft` (one of `SFT_TARGETS`), a `completion` instead of these two."""
-    return Dataset.from_dict({"index": list(range(samples.n))}).with_transform(_Rows(samples, tasks, sft))
+    return Dataset.from_dict({"index": np.arange(samples.n)}).with_transform(_Rows(samples, tasks, sft))

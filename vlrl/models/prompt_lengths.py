@@ -43,6 +43,19 @@ class PromptLengths:
         self._images.append(images)
         self._bounds.append(images + self._tokens_around(n) + n_bytes + SLACK)
 
+    def tokens_over(self, limit: int, words: Words, sizes: Sequence[tuple[int, int]]) -> int | None:
+        """The tokens of one prompt more where they exceed `limit`, else None. It is not added."""
+        place = len(self._bounds)
+        self.add(words, sizes)
+        try:
+            if self._bounds[place] <= limit:
+                return None
+            n = self._exact([words], [place])[0]
+        finally:
+            self._images.pop()
+            self._bounds.pop()
+        return n if n > limit else None
+
     def longer_than(self, limit: int, words_of: Callable[[int], Words], what: str = "prompts") -> dict[int, int]:
         """Place -> tokens of the prompts of more than `limit` tokens. `words_of`: the prompt at a place."""
         near = [i for i, bound in enumerate(self._bounds) if bound > limit]

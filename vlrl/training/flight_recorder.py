@@ -11,7 +11,7 @@ Dr. GRPO (arXiv 2503.20783: lengths), TRL's documentation of its metrics, and re
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
@@ -361,7 +361,7 @@ class FlightRecorder:
         return found
 
 
-def data_events(keys: Sequence[str], ids: Sequence[str], n_prompts: int, n_steps: int) -> list[Event]:
+def data_events(keys: Sequence[Hashable], ids: Sequence[str], n_prompts: int, n_steps: int) -> list[Event]:
     """What is known of repeated data before the first step. `keys`: what each training sample asks (question and images),
     `ids`: its name; `n_prompts`: prompts a step, `n_steps`: steps of the run.
 
@@ -373,7 +373,7 @@ def data_events(keys: Sequence[str], ids: Sequence[str], n_prompts: int, n_steps
     if 0 < n < n_prompts:
         message = f"the data has {n} samples and a step takes {n_prompts} prompts, so that samples repeat within a step"
         found.append(Event(0, "small_data", message, tuple(ids), {"n_samples": n, "n_prompts": n_prompts}))
-    counts: dict[str, int] = {}
+    counts: dict[Hashable, int] = {}
     for key in keys:
         counts[key] = counts.get(key, 0) + 1
     passes = n_prompts * n_steps / max(n, 1)

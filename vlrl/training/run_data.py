@@ -16,6 +16,7 @@ from accelerate import PartialState
 from vlrl.data.identity import shared_rows
 from vlrl.data.image_checks import decode_problem, drawn_to_decode, shown_sizes
 from vlrl.data.image_notes import form_notes, refuse_unreadable_formats
+from vlrl.data.sample_files import missing_in
 from vlrl.data.sample_sets import SampleSet, read_set
 from vlrl.data.special_tokens import KEY
 from vlrl.data.synthetic import item_rng
@@ -31,6 +32,7 @@ from vlrl.training.config import Config
 from vlrl.training.events import Event
 from vlrl.training.flight_recorder import data_events
 from vlrl.training.held_out import hold_out
+from vlrl.training.large_sets import checked_when_used, some_of
 from vlrl.training.options import ConfigError
 
 N_SYNTHETIC_TRAIN = 20_000
@@ -58,9 +60,16 @@ class RunData:
     """What a person should know of how the files were read."""
     shared: tuple[str, ...] = ()
     """The ids of the samples of `--eval_data` that show a picture of a training sample."""
+    large: SampleSet | None = None
+    """The training rows of a set that is too large to be looked at as a whole."""
+    drawn: tuple[Sample, ...] = ()
+    """Those of `large` that are looked at before training; the others are checked when they are used."""
 
     def known(self, config: Config) -> list[Sample]:
-        """The training samples that are looked at before training: all of a file, the first of an endless synthetic set."""
+        """The training samples that are looked at before training: all of a file, some of a large set, the first of an endless
+        synthetic set."""
+        if self.large is not None:
+            return list(self.drawn)
         n = self.train.n if config.run.data else min(self.train.n, N_SYNTHETIC_KNOWN * len(config.tasks))
         return [self.train.get(i) for i in range(n)]
 
@@ -96,14 +105,24 @@ def read_data(config: Config) -> RunData:
     else:
         rows, held_out = hold_out(rows, seed, run.eval_limit)
         description = f"{len(rows)} samples of {run.data}, {len(held_out)} more held out (no image in both)"
-    train = Samples(len(rows), rows.__getitem__)
-    return RunData(train, held_out, description, _plays(config, rows), notes=tuple(notes), shared=tuple(shared))
+    train, looked_at = Samples(len(rows), rows.__getitem__), some_of(rows, seed)
+    found = RunData(train, held_out, description, _plays(config, looked_at), notes=tuple(notes), shared=tuple(shared))
+    if not rows.is_large:
+        return found
+    notes.append(
+        f"{len(looked_at):,} of {len(rows):,} rows are checked before training, drawn by seed; each other one when it is used"
+        f" (vlrl bench check --data {run.data} checks all)"
+    )
+    return dataclasses.replace(found, notes=tuple(notes), large=rows, drawn=tuple(looked_at))
 
 
 def _read(config: Config, path: str, limit: int | None, seed: int) -> SampleSet:
     rows = read_set(path, config.run.image_root, limit, seed, tasks=list(config.tasks))
-    refuse_unreadable_formats(rows, path)
-    for sample in rows:
+    looked_at = some_of(rows, seed)
+    refuse_unreadable_formats(looked_at, path)
+    for sample in looked_at:
+        if rows.is_large and (lost := missing_in(sample)):
+            raise SampleError(f"{path} (id {sample.id!r}): {lost} (--image_root says where relative paths start)")
         if sample.task not in config.tasks:
             raise SampleError(
                 f"{path} (id {sample.id!r}): its task is {sample.task!r}, but this run's are {', '.join(config.tasks)}"
@@ -114,10 +133,12 @@ def _read(config: Config, path: str, limit: int | None, seed: int) -> SampleSet:
     return rows
 
 
-def prepare_data(config: Config, data: RunData, loaded: ModelInputs) -> tuple[Config, RunData, list[str]]:
+def prepare_data(
+    config: Config, data: RunData, loaded: ModelInputs, rubric: Rubric | None = None
+) -> tuple[Config, RunData, list[str]]:
     """The run with room for the reference answers; the samples as this model is prompted and answers, those of files checked
     against their images; and what a person should know of them. Overlong prompts are refused or left out
-    (`--overlong_prompts`). Raises SampleError, ConfigError."""
+    (`--overlong_prompts`). `rubric`: what scores them, for rows that are checked when used. Raises SampleError, ConfigError."""
     run = config.run
     layout, box_format = config.layout
     forms: dict[str, Any] = {"answer_format": layout, "box_format": box_format}
@@ -137,8 +158,12 @@ def prepare_data(config: Config, data: RunData, loaded: ModelInputs) -> tuple[Co
     else:
         known = check_samples(data.known(config), config.tasks, loaded, run.data, **forms, lengths=lengths[0])
         held_out = check_samples(data.held_out, config.tasks, loaded, run.eval_data or run.data, **forms, lengths=lengths[1])
-        data = dataclasses.replace(data, train=Samples(len(known), known.__getitem__), held_out=held_out)
+        train = Samples(len(known), known.__getitem__) if data.large is None else data.train
+        data = dataclasses.replace(data, train=train, held_out=held_out, drawn=() if data.large is None else tuple(known))
     config, said = fit_length(config, loaded, data)
+    if data.large is not None:
+        when_used = checked_when_used(config, data.large, loaded, rubric, prompt_limit(config, loaded))
+        data = dataclasses.replace(data, train=Samples(data.train.n, when_used))
     data, skipped = without_overlong(config, data, known, lengths, loaded)
     return config, dataclasses.replace(data, length=said), [*data.notes, *skipped, *_notes(config, data)]
 
@@ -191,6 +216,8 @@ def without_overlong(
         lines.append(f"{what} and left out; the first: {first}")
     if not lines:
         return data, []
+    if data.large is not None:
+        return dataclasses.replace(data, drawn=tuple(parts[0]), held_out=parts[1]), lines
     train = Samples(len(parts[0]), parts[0].__getitem__)
     return dataclasses.replace(data, train=train, held_out=parts[1]), lines
 
@@ -276,12 +303,17 @@ def data_events_of(config: Config, data: RunData, n_processes: int) -> list[Even
     if config.run.data is None:
         return []
     grpo = config.grpo
-    rows = [data.train.get(i) for i in range(data.train.n)]
-    keys = [repr((row.question, row.images, row.video)) for row in rows]
-    n_prompts = grpo.per_device_train_batch_size * n_processes * grpo.gradient_accumulation_steps // config.group_size
     message = f"{len(data.shared):,} held-out samples show a picture that is trained on, so that held-out numbers are too good"
     overlap = [Event(0, "held_out_overlap", message, data.shared, {"n_samples": len(data.shared)})] if data.shared else []
-    return overlap + data_events(keys, [row.id for row in rows], max(1, n_prompts), planned_steps(config, data.train.n))
+    n_prompts = max(1, grpo.per_device_train_batch_size * n_processes * grpo.gradient_accumulation_steps // config.group_size)
+    n_steps = planned_steps(config, data.train.n)
+    if data.large is not None and data.large.prompts is not None:
+        keys: list[Any] = data.large.prompts.tolist()
+        found = data_events(keys, [""] * len(keys), n_prompts, n_steps)
+        return overlap + [dataclasses.replace(event, samples=()) for event in found]
+    rows = [data.train.get(i) for i in range(data.train.n)]
+    keys = [repr((row.question, row.images, row.video)) for row in rows]
+    return overlap + data_events(keys, [row.id for row in rows], n_prompts, n_steps)
 
 
 def fit_length(config: Config, loaded: ModelInputs, data: RunData) -> tuple[Config, str]:
