@@ -44,34 +44,35 @@ from data_prep.formats import (
     vott,
     yolo,
 )
-from data_prep.formats.gathering import Gathering, Options, Tree, note
+from data_prep.formats.gathering import Gathering, Options, Tree, note, some, suffix
 from data_prep.image_finding import split_of
 from data_prep.writing import Report, Target, program
 
 
 @dataclass(frozen=True)
 class Format:
-    """How a format is recognised (why the tree is one, or None) and read."""
+    """How a format is recognised (why the tree is one, or None) and read, and which files are read."""
 
     recognise: Callable[[Tree], str | None]
     read: Callable[[Tree, Gathering], None]
+    files: Callable[[Tree], list[str]]
 
 
 FORMATS = {
-    "coco": Format(coco.recognise, coco.read),
-    "voc": Format(voc.recognise, voc.read),
-    "yolo": Format(yolo.recognise, yolo.read),
-    "cvat": Format(cvat.recognise, cvat.read),
-    "labelme": Format(labelme.recognise, labelme.read),
-    "via": Format(via.recognise, via.read),
-    "label_studio": Format(label_studio.recognise, label_studio.read),
-    "supervisely": Format(supervisely.recognise, supervisely.read),
-    "csv": Format(table.recognise, table.read),
-    "create_ml": Format(create_ml.recognise, create_ml.read),
-    "vott": Format(vott.recognise, vott.read),
-    "dota": Format(dota.recognise, dota.read),
-    "kitti": Format(kitti.recognise, kitti.read),
-    "open_images": Format(open_images.recognise, open_images.read),
+    "coco": Format(coco.recognise, coco.read, coco.files_of),
+    "voc": Format(voc.recognise, voc.read, voc.files_of),
+    "yolo": Format(yolo.recognise, yolo.read, yolo.files_of),
+    "cvat": Format(cvat.recognise, cvat.read, cvat.files_of),
+    "labelme": Format(labelme.recognise, labelme.read, labelme.files_of),
+    "via": Format(via.recognise, via.read, via.files_of),
+    "label_studio": Format(label_studio.recognise, label_studio.read, label_studio.files_of),
+    "supervisely": Format(supervisely.recognise, supervisely.read, supervisely.files_of),
+    "csv": Format(table.recognise, table.read, table.files_of),
+    "create_ml": Format(create_ml.recognise, create_ml.read, create_ml.files_of),
+    "vott": Format(vott.recognise, vott.read, vott.files_of),
+    "dota": Format(dota.recognise, dota.read, dota.files_of),
+    "kitti": Format(kitti.recognise, kitti.read, kitti.files_of),
+    "open_images": Format(open_images.recognise, open_images.read, open_images.files_of),
 }
 BY_DATUMARO = "datumaro:"
 
@@ -88,6 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         datumaro_sets.read(tree, gathering, name.removeprefix(BY_DATUMARO))
     else:
         FORMATS[name].read(tree, gathering)
+        _say_what_is_not_read(tree, name)
     for line in gathering.lines():
         print(line)
     annotated = of_split(gathering.images, args.split)
@@ -146,8 +148,11 @@ def _arguments(argv: Sequence[str] | None) -> tuple[argparse.Namespace, Target, 
 
 def recognise(tree: Tree, root: Path) -> tuple[str, str]:
     """The one format that fits the tree, and why. Ends the program (exit code 2) where none or several do."""
+    whole, tree = tree, tree.sampled()
     found = {name: why for name, one in FORMATS.items() if (why := one.recognise(tree)) is not None}
     scripts = lvis.commands(tree)
+    if len(tree.files) < len(whole.files):
+        found = {name: f"{why} (of {len(tree.files)} files looked at)" for name, why in found.items()}
     if len(found) == 1 and not scripts:
         return next(iter(found.items()))
     if not found and not scripts:
@@ -184,6 +189,20 @@ def of_split(images: Sequence[Annotated], wanted: str | None) -> list[Annotated]
         shown = ", ".join(f"{n} {name or 'without a split'}" for name, n in counts.most_common())
         note(f"images of several splits go into one file ({shown}); meta.split names each, and --split writes one")
     return list(images)
+
+
+def _say_what_is_not_read(tree: Tree, name: str) -> None:
+    """Files that look as if they belonged to the set by their names, and have another content."""
+    read = set(FORMATS[name].files(tree))
+    endings = {suffix(file) for file in read}
+    about = (*yolo.NAME_FILES, "readme", "license")
+    others = [
+        file
+        for file in tree.files
+        if suffix(file) in endings and file not in read and not PurePosixPath(file).name.lower().startswith(about)
+    ]
+    if others:
+        note(f"{len(others)} other {' and '.join(sorted(endings))} files hold no annotations of {name}: {some(others)}")
 
 
 def _say_what_is_left(gathering: Gathering) -> None:

@@ -106,6 +106,23 @@ def test_one_annotation_file_instead_of_a_folder(tmp_path):
     assert samples[0].meta["dataset"] == "via_export_json"
 
 
+def test_files_of_the_same_kind_that_hold_something_else_are_named(tmp_path, capsys):
+    files.labelme(tmp_path / "set")
+    files.write(tmp_path / "set/notes.json", "{}")
+    assert len(run(tmp_path / "set", tmp_path)) == 3
+    assert "1 other .json files hold no annotations of labelme: notes.json" in capsys.readouterr().err
+
+
+def test_large_sets_are_recognised_by_some_of_their_files(tmp_path):
+    files.pictures(tmp_path, ["a.jpg"])
+    for i in range(1100):
+        files.labelme_file(tmp_path / f"{i}.json", [], "a.jpg")
+    tree = Tree(tmp_path, None, Options(), Report(False))
+    why = "367 JSON files with 'shapes' and 'imagePath' (of 368 files looked at)"
+    assert annotations.recognise(tree, tmp_path) == ("labelme", why)
+    assert len(tree.files) == 1101
+
+
 def test_two_formats_in_one_folder_are_listed_and_none_is_taken(tmp_path, capsys):
     files.yolo_labelimg(tmp_path / "set")
     files.labelme(tmp_path / "set")

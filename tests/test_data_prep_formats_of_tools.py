@@ -131,6 +131,14 @@ def test_labelme_images_lie_where_their_file_says_or_below_the_root(tmp_path, pa
     assert told(tmp_path, "labelme") == {"images/a.jpg": R}
 
 
+def test_labelme_files_may_begin_with_the_image(tmp_path):
+    one_image(tmp_path)
+    files.labelme_file(tmp_path / "a.json", [RED_SHAPE], "a.jpg")
+    content = json.loads((tmp_path / "a.json").read_text())
+    write(tmp_path / "a.json", json.dumps({"imageData": "A" * 9000, **{k: v for k, v in content.items() if k != "imageData"}}))
+    assert told(tmp_path, "labelme") == {"a.jpg": R}
+
+
 def test_labelme_files_without_an_image_or_shapes_are_reported(tmp_path, capsys):
     one_image(tmp_path)
     files.labelme_file(tmp_path / "b.json", [RED_SHAPE], "b.jpg", imageData="/9j/4AAQSkZJRg")

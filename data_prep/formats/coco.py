@@ -21,40 +21,30 @@ LVIS_KEY = '"neg_category_ids"'
 
 def recognise(tree: Tree) -> str | None:
     """Why the tree is of this format, or None."""
-    files = _files(tree)
+    files = files_of(tree)
     return f"images, annotations and categories in {some(files)}" if files else None
 
 
 def lvis_files(tree: Tree) -> list[str]:
     """The files of LVIS, which this module does not read."""
-    return [name for name in _all_files(tree) if _has(tree, name, (LVIS_KEY,))]
+    return [name for name in _all_files(tree) if tree.has(name, LVIS_KEY)]
 
 
-def _files(tree: Tree) -> list[str]:
-    return [name for name in _all_files(tree) if not _has(tree, name, (LVIS_KEY,))]
+def files_of(tree: Tree) -> list[str]:
+    """The files of the tree that are of this format."""
+    return [name for name in _all_files(tree) if not tree.has(name, LVIS_KEY)]
 
 
 def _all_files(tree: Tree) -> list[str]:
     """The instances files; where COCO's own names are there, the others hold the same boxes (`person_keypoints_*`) or none."""
-    files = [name for name in tree.with_suffix(".json") if tree.head(name).lstrip().startswith("{") and _has(tree, name, KEYS)]
+    files = [name for name in tree.with_suffix(".json") if tree.head(name).lstrip().startswith("{") and tree.has(name, *KEYS)]
     official = [name for name in files if PurePosixPath(name).name.startswith("instances_")]
     return official or files
 
 
-def _has(tree: Tree, name: str, keys: tuple[str, ...]) -> bool:
-    """Whether a file holds all these texts; read piece by piece, as such files may be large."""
-    missing = {key.encode() for key in keys}
-    before = b""
-    with tree.path(name).open("rb") as file:
-        while missing and (piece := file.read(1 << 20)):
-            missing = {key for key in missing if key not in before + piece}
-            before = piece[-32:]
-    return not missing
-
-
 def read(tree: Tree, gathering: Gathering) -> None:
     """Read all instances files."""
-    files = _files(tree)
+    files = files_of(tree)
     for file in files:
         content = read_instances(tree.path(file))
         folder = _folder(tree, file)

@@ -11,23 +11,24 @@ from data_prep.formats.shapes import Corners
 
 def recognise(tree: Tree) -> str | None:
     """Why the tree is of this format, or None."""
-    files = _files(tree)
+    files = files_of(tree)
     return f"lists of Create ML in {some(files)}" if files else None
 
 
-def _files(tree: Tree) -> list[str]:
+def files_of(tree: Tree) -> list[str]:
+    """The files of the tree that are of this format."""
     mark = re.compile(r'^\s*\[.*"image(filename)?"\s*:.*"annotations?"\s*:', re.S)
     other = re.compile(r'^\s*\[.*"annotations?"\s*:.*"image(filename)?"\s*:', re.S)
     return [
         name
         for name in tree.with_suffix(".json")
-        if (mark.match(head := tree.head(name)) or other.match(head)) and '"coordinates"' in head
+        if (mark.match(head := tree.head(name)) or other.match(head)) and tree.has(name, '"coordinates"')
     ]
 
 
 def read(tree: Tree, gathering: Gathering) -> None:
     """Read all lists."""
-    for file in _files(tree):
+    for file in files_of(tree):
         content = tree.json(file)
         for place, entry in enumerate(content if isinstance(content, list) else [], start=1):
             entry = entry if isinstance(entry, dict) else {}

@@ -22,17 +22,18 @@ NO_BOX_TYPES = ("points", "polyline", "skeleton", "tag")
 
 def recognise(tree: Tree) -> str | None:
     """Why the tree is of this format, or None."""
-    files = _files(tree)
+    files = files_of(tree)
     return f"XML with <annotations> in {some(files)}" if files else None
 
 
-def _files(tree: Tree) -> list[str]:
+def files_of(tree: Tree) -> list[str]:
+    """The files of the tree that are of this format."""
     return [name for name in tree.with_suffix(".xml") if re.search(r"<annotations[\s>]", tree.head(name))]
 
 
 def read(tree: Tree, gathering: Gathering) -> None:
     """Read all XML files of the tree."""
-    for name in _files(tree):
+    for name in files_of(tree):
         try:
             root = ElementTree.parse(tree.path(name)).getroot()
         except ElementTree.ParseError as error:

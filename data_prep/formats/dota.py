@@ -19,7 +19,7 @@ _HEADING = re.compile(r"(imagesource|gsd|acquisition dates)\s*:", re.I)
 
 def recognise(tree: Tree) -> str | None:
     """Why the tree is of this format, or None."""
-    files = _files(tree)
+    files = files_of(tree)
     lines = [
         line for name in files[:20] for line in tree.head(name).splitlines()[:4] if line.strip() and not _HEADING.match(line)
     ]
@@ -27,13 +27,14 @@ def recognise(tree: Tree) -> str | None:
     return f"{len(files)} text files with four corners and a category a line" if fits and fits * 2 >= len(lines) else None
 
 
-def _files(tree: Tree) -> list[str]:
+def files_of(tree: Tree) -> list[str]:
+    """The files of the tree that are of this format."""
     return [name for name in tree.with_suffix(".txt") if PurePosixPath(name).parent.name.lower() in FOLDERS]
 
 
 def read(tree: Tree, gathering: Gathering) -> None:
     """Read all files of labels."""
-    for file in _files(tree):
+    for file in files_of(tree):
         one = gathering.image(str(tree.path(file)))
         for line_number, line in enumerate(tree.text(file).splitlines(), start=1):
             if line.strip() and not _HEADING.match(line):

@@ -7,11 +7,13 @@ category can be read, all of them.
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -24,6 +26,8 @@ from data_prep.image_finding import ImageFinder, NotFound, split_of
 from data_prep.report import Report
 from vlrl.schema import Box
 
+N_SAMPLED = 500
+"""So many files of one suffix are looked at to recognise a format."""
 HEAD_BYTES = 4096
 """How much of a file is read to recognise its format."""
 
@@ -57,6 +61,21 @@ class Tree:
         names = self.files if self.images_root == self.root and len(self.files) > 1 else _files(self.images_root)
         return [name for name in names if suffix(name) in SUFFIXES]
 
+    def sampled(self) -> Tree:
+        """The same tree with some files of each kind only, where there are thousands: enough to recognise a format."""
+        by_suffix: dict[str, list[str]] = {}
+        for name in self.files:
+            by_suffix.setdefault(suffix(name), []).append(name)
+        several = {end: names for end, names in by_suffix.items() if end not in SUFFIXES and len(names) > N_SAMPLED}
+        if not several:
+            return self
+        dropped = {name for names in several.values() for name in names} - {
+            name for names in several.values() for name in names[:: -(-len(names) // N_SAMPLED)]
+        }
+        some_files = copy(self)
+        some_files.files = [name for name in self.files if name not in dropped]
+        return some_files
+
     def with_suffix(self, *suffixes: str) -> list[str]:
         """The files whose names end in one of `suffixes` (lower case, with the dot)."""
         return [name for name in self.files if suffix(name) in suffixes]
@@ -75,11 +94,37 @@ class Tree:
         """The text of a file. Ends the program where it is not in the encoding of the options."""
         return read_text(self.path(name), self.options.encoding)
 
+    def has(self, name: str, *texts: str) -> bool:
+        """Whether a file holds all these texts (ASCII); read piece by piece, as a file may be large."""
+        missing = {text.encode() for text in texts}
+        before = b""
+        with self.path(name).open("rb") as file:
+            while missing and (piece := file.read(1 << 20)):
+                missing = {text for text in missing if text not in before + piece}
+                before = piece[-64:]
+        return not missing
+
+    def table(self, name: str, delimiter: str = ",") -> Iterator[tuple[int, list[str]]]:
+        """The rows of a table with the numbers of their lines, one at a time. Ends the program where it is none."""
+        csv.field_size_limit(1 << 27)
+        path = self.path(name)
+        with path.open("rb") as file:
+            encoding = "utf-16" if file.read(2) in (b"\xff\xfe", b"\xfe\xff") else self.options.encoding
+        with path.open(encoding=encoding, newline="") as lines:
+            reader = csv.reader(lines, delimiter=delimiter)
+            try:
+                for row in reader:
+                    yield reader.line_num, row
+            except UnicodeDecodeError as error:
+                raise SystemExit(_other_encoding(path, encoding, error)) from None
+            except csv.Error as error:
+                raise SystemExit(f"{path}: line {reader.line_num}: not a table: {error}") from None
+
     def json(self, name: str) -> Any:
         """The content of a JSON file; None (reported) where it is none."""
         try:
             return json.loads(self.text(name))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             self.report.bad(str(self.path(name)), f"not JSON: {error}", "files that are not JSON", what="images")
             return None
 
@@ -90,7 +135,11 @@ def read_text(path: Path, encoding: str = "utf-8-sig") -> str:
     try:
         return data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else encoding)
     except UnicodeDecodeError as error:
-        raise SystemExit(f"{path}: not {encoding} text ({error.reason} at byte {error.start}); give its --encoding") from None
+        raise SystemExit(_other_encoding(path, encoding, error)) from None
+
+
+def _other_encoding(path: Path, encoding: str, error: UnicodeDecodeError) -> str:
+    return f"{path}: not {encoding} text ({error.reason} at byte {error.start}); give its --encoding"
 
 
 def suffix(name: str) -> str:
@@ -123,9 +172,12 @@ def number(value: Any) -> float:
     """A coordinate: a number, or a text of one. Raises ValueError for anything else, NaN and infinity."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise ValueError(f"{value!r} is not a number")
-    result = float(value)
+    try:
+        result = float(value)
+    except OverflowError:
+        result = float("inf")
     if not abs(result) < 1e9:
-        raise ValueError(f"{value!r} is not a finite number")
+        raise ValueError(f"{str(value)[:40]} is not a finite number")
     return result
 
 

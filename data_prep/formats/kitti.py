@@ -16,13 +16,14 @@ NO_OBJECT = "DontCare"
 
 def recognise(tree: Tree) -> str | None:
     """Why the tree is of this format, or None."""
-    files = _files(tree)
+    files = files_of(tree)
     lines = [line for name in files[:20] for line in tree.head(name).splitlines()[:2] if line.strip()]
     fits = [line for line in lines if re.fullmatch(r"[A-Za-z_]\S*(\s+-?[\d.]+(e-?\d+)?){14,15}\s*", line)]
     return f"{len(files)} files of labels with 15 words a line" if lines and len(fits) == len(lines) else None
 
 
-def _files(tree: Tree) -> list[str]:
+def files_of(tree: Tree) -> list[str]:
+    """The files of the tree that are of this format."""
     folders = ("label_2", "labels", "label", "label_02")
     return [name for name in tree.with_suffix(".txt") if PurePosixPath(name).parent.name.lower() in folders]
 
@@ -30,7 +31,7 @@ def _files(tree: Tree) -> list[str]:
 def read(tree: Tree, gathering: Gathering) -> None:
     """Read all files of labels."""
     uncertain = []
-    for file in _files(tree):
+    for file in files_of(tree):
         one = gathering.image(str(tree.path(file)))
         has_region = False
         for line_number, line in enumerate(tree.text(file).splitlines(), start=1):

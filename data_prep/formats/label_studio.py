@@ -26,11 +26,11 @@ NO_REGIONS = ("choices", "taxonomy", "textarea", "rating", "number", "datetime",
 
 def recognise(tree: Tree) -> str | None:
     """Why the tree is of this format, or None."""
-    files = _files(tree)
+    files = files_of(tree)
     return f"tasks of Label Studio in {some(files)}" if files else None
 
 
-def _files(tree: Tree) -> list[str]:
+def files_of(tree: Tree) -> list[str]:
     """A list of tasks, or of JSON-MIN's rows, which have `annotation_id` and regions in per cent."""
     tasks = re.compile(r'"(annotations|completions)"\s*:\s*\[')
     found = []
@@ -48,7 +48,7 @@ def _files(tree: Tree) -> list[str]:
 def read(tree: Tree, gathering: Gathering) -> None:
     """Read all files of tasks."""
     only_predicted = 0
-    for name in _files(tree):
+    for name in files_of(tree):
         tasks = tree.json(name)
         for place, task in enumerate(tasks if isinstance(tasks, list) else [], start=1):
             task = task if isinstance(task, dict) else {}

@@ -20,18 +20,19 @@ SHAPES = ("rectangle", "polygon", "circle", "mask", "rotation", "oriented_rectan
 
 def recognise(tree: Tree) -> str | None:
     """Why the tree is of this format, or None."""
-    files = _files(tree)
+    files = files_of(tree)
     return f"{len(files)} JSON files with 'shapes' and 'imagePath'" if files else None
 
 
-def _files(tree: Tree) -> list[str]:
-    """Files whose beginning names LabelMe's keys; `imagePath` comes after the shapes, which may be long."""
-    return [name for name in tree.with_suffix(".json") if '"shapes"' in tree.head(name)]
+def files_of(tree: Tree) -> list[str]:
+    """The files of the tree that are of this format; some have an encoded image before the shapes."""
+    objects = [name for name in tree.with_suffix(".json") if tree.head(name).lstrip().startswith("{")]
+    return [name for name in objects if '"shapes"' in tree.head(name) or tree.has(name, '"shapes"', '"imagePath"')]
 
 
 def read(tree: Tree, gathering: Gathering) -> None:
     """Read all files of the tree."""
-    for name in _files(tree):
+    for name in files_of(tree):
         content = tree.json(name)
         if content is None:
             continue
@@ -61,7 +62,7 @@ def _image_names(stated: Any, file: PurePosixPath, tree: Tree) -> list[str]:
         if (tree.images_root / beside).is_file():
             names.append(beside)
         names += [posix] if ".." not in posix.split("/") else [base]
-    return names
+    return names or [(file.parent / file.stem).as_posix()]
 
 
 def _objects(shapes: list[Any]) -> list[tuple[str, list[Mapping[str, Any]]]]:

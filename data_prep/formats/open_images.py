@@ -9,7 +9,6 @@ part of the set.
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -31,11 +30,12 @@ class Verified:
 
 def recognise(tree: Tree) -> str | None:
     """Why the tree is of this format, or None."""
-    files = _box_files(tree)
+    files = files_of(tree)
     return f"boxes of Open Images in {some(files)}" if files else None
 
 
-def _box_files(tree: Tree) -> list[str]:
+def files_of(tree: Tree) -> list[str]:
+    """The files of the tree that hold boxes."""
     return [name for name in tree.with_suffix(".csv") if set(_columns(tree, name)) >= BOX_COLUMNS]
 
 
@@ -53,7 +53,7 @@ def read(tree: Tree, gathering: Gathering) -> None:
     kinds = _kinds(tree, name_of)
     rows: dict[str, list[tuple[str, str, dict[str, str]]]] = {}
     elsewhere = 0
-    for file in _box_files(tree):
+    for file in files_of(tree):
         for place, row in _rows(tree, file):
             if row["ImageID"] in path_of:
                 rows.setdefault(row["ImageID"], []).append((file, place, row))
@@ -84,10 +84,12 @@ def read(tree: Tree, gathering: Gathering) -> None:
 
 def _rows(tree: Tree, file: str) -> Iterator[tuple[str, dict[str, str]]]:
     """The rows of a CSV, one at a time: these files have millions."""
-    with tree.path(file).open(encoding=tree.options.encoding, newline="") as lines:
-        reader = csv.DictReader(lines)
-        for row in reader:
-            yield f"line {reader.line_num}", row
+    headings: list[str] | None = None
+    for line, cells in tree.table(file):
+        if headings is None:
+            headings = [cell.strip() for cell in cells]
+        else:
+            yield f"line {line}", dict(zip(headings, cells, strict=False))
 
 
 def _class_names(tree: Tree) -> Mapping[str, str]:
@@ -95,7 +97,7 @@ def _class_names(tree: Tree) -> Mapping[str, str]:
     found: dict[str, str] = {}
     for name in tree.with_suffix(".csv"):
         if "class-descriptions" in PurePosixPath(name).name:
-            for row in csv.reader(tree.text(name).splitlines()):
+            for _, row in tree.table(name):
                 if len(row) >= 2 and row[0].startswith("/"):
                     found[row[0]] = " ".join(row[1].split())
     if not found:

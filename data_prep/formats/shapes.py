@@ -17,6 +17,8 @@ import numpy
 from PIL import Image, UnidentifiedImageError
 
 Corners = tuple[float, float, float, float]
+MAX_PIXELS = 1 << 28
+"""Masks of more are an error, or an attack."""
 
 
 def around(points: Iterable[tuple[float, float]], least: int = 3) -> Corners:
@@ -70,6 +72,8 @@ def of_mask(mask: numpy.ndarray, left: float = 0, top: float = 0) -> Corners:
 
 def of_runs(counts: Sequence[int], width: int, height: int, left: float, top: float) -> Corners:
     """The box of a mask as lengths of runs, row by row, the first of pixels that are not in it."""
+    if not 0 < width * height <= MAX_PIXELS:
+        raise ValueError(f"a mask of {width}x{height}")
     if sum(counts) != width * height or min(counts, default=-1) < 0:
         raise ValueError(f"runs of {sum(counts)} pixels in a mask of {width}x{height}")
     flags = numpy.arange(len(counts)) % 2 == 1
@@ -82,12 +86,12 @@ def png_mask(text: str, *, packed: bool) -> numpy.ndarray:
     try:
         data = base64.b64decode(text, validate=True)
         if packed:
-            data = zlib.decompress(data)
+            data = zlib.decompressobj().decompress(data, MAX_PIXELS)
         with Image.open(io.BytesIO(data)) as image:
             pixels = numpy.asarray(
                 image.convert("RGBA") if image.mode in ("P", "PA") and "transparency" in image.info else image
             )
-    except (binascii.Error, zlib.error, UnidentifiedImageError, OSError, SyntaxError) as error:
+    except (binascii.Error, zlib.error, UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError) as error:
         raise ValueError(f"the mask is no PNG in base64: {error}") from None
     if pixels.ndim == 3:
         return pixels[..., -1] if pixels.shape[2] in (2, 4) else pixels.any(axis=2)

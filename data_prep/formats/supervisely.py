@@ -21,7 +21,7 @@ NO_BOXES = {"point": "point", "line": "line", "polyline": "line", "graph": "skel
 
 def recognise(tree: Tree) -> str | None:
     """Why the tree is of this format, or None."""
-    metas, files = _metas(tree), _files(tree)
+    metas, files = _metas(tree), files_of(tree)
     return f"{some(metas)} and {len(files)} files in folders ann" if metas and files else None
 
 
@@ -33,7 +33,8 @@ def _metas(tree: Tree) -> list[str]:
     ]
 
 
-def _files(tree: Tree) -> list[str]:
+def files_of(tree: Tree) -> list[str]:
+    """The files of the tree that are annotations of images."""
     return [name for name in tree.with_suffix(".json") if PurePosixPath(name).parent.name == "ann"]
 
 
@@ -46,7 +47,7 @@ def read(tree: Tree, gathering: Gathering) -> None:
             name = text_of(one_class.get("title")) if isinstance(one_class, dict) else None
             if name is not None and one_class.get("shape", "any") not in NO_BOXES:
                 gathering.declare([name])
-    for file in _files(tree):
+    for file in files_of(tree):
         content = tree.json(file)
         if content is None:
             continue

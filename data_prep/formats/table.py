@@ -8,7 +8,6 @@ Columns are known by their headings. `x, y, width, height` may be a corner or th
 from __future__ import annotations
 
 import csv
-import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -59,11 +58,12 @@ class Layout:
 
 def recognise(tree: Tree) -> str | None:
     """Why the tree is of this format, or None."""
-    files = _files(tree)
+    files = files_of(tree)
     return f"tables of files and boxes: {some(files)}" if files else None
 
 
-def _files(tree: Tree) -> list[str]:
+def files_of(tree: Tree) -> list[str]:
+    """The files of the tree that are of this format."""
     return [name for name in tree.with_suffix(".csv", ".tsv") if _layout(tree.head(name)) is not None]
 
 
@@ -119,7 +119,7 @@ def _is_number(text: str) -> bool:
 
 def read(tree: Tree, gathering: Gathering) -> None:
     """Read all tables of the tree."""
-    for file in _files(tree):
+    for file in files_of(tree):
         layout = _layout(tree.head(file))
         if layout is None:
             continue
@@ -137,10 +137,11 @@ def read(tree: Tree, gathering: Gathering) -> None:
 
 
 def _rows(file: str, layout: Layout, tree: Tree) -> Iterator[tuple[int, dict[str, str]]]:
-    reader = csv.reader(io.StringIO(tree.text(file), newline=""), delimiter=layout.delimiter)
-    for place, row in enumerate(reader):
-        if any(cell.strip() for cell in row) and not (layout.headed and place == 0):
-            yield reader.line_num, {role: row[at].strip() if at < len(row) else "" for role, at in layout.columns.items()}
+    is_heading = layout.headed
+    for line, row in tree.table(file, layout.delimiter):
+        if any(cell.strip() for cell in row) and not is_heading:
+            yield line, {role: row[at].strip() if at < len(row) else "" for role, at in layout.columns.items()}
+        is_heading = False
 
 
 def _table(file: str, layout: Layout, boxes: str, tree: Tree, gathering: Gathering) -> None:

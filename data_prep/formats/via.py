@@ -6,8 +6,6 @@ that `--label_key` names. Rectangles, polygons, circles and ellipses become boxe
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 import re
@@ -46,12 +44,13 @@ class Listed:
 
 def recognise(tree: Tree) -> str | None:
     """Why the tree is of this format, or None."""
-    files = _files(tree)
+    files = files_of(tree)
     return f"regions of VIA in {some(files)}" if files else None
 
 
-def _files(tree: Tree) -> list[str]:
-    mark = re.compile(r'"_via_|"shape_attributes"|"filename"\s*:.*"regions"|"regions".*"filename"\s*:', re.S)
+def files_of(tree: Tree) -> list[str]:
+    """The files of the tree that are of this format."""
+    mark = re.compile(r'"_via_|"shape_attributes"|"base64_img_data"|"filename"\s*:.*"regions"|"regions".*"filename"\s*:', re.S)
     third = re.compile(r'"data_format_version"|_VIA_PROJECT')
     files = [name for name in tree.with_suffix(".json") if mark.search(head := tree.head(name)) or third.search(head)]
     return [*files, *(name for name in tree.with_suffix(".csv") if CSV_COLUMNS in tree.head(name))]
@@ -59,7 +58,7 @@ def _files(tree: Tree) -> list[str]:
 
 def read(tree: Tree, gathering: Gathering) -> None:
     """Read all files of the tree."""
-    listed = [_listed(name, tree) for name in _files(tree)]
+    listed = [_listed(name, tree) for name in files_of(tree)]
     key = _label_key([region for one in listed for region in one.regions], tree)
     for file in listed:
         regions: dict[str, list[Region]] = {image: [] for image in file.images}
@@ -103,10 +102,14 @@ def _listed(name: str, tree: Tree) -> Listed:
 
 
 def _of_csv(name: str, tree: Tree) -> Listed:
-    rows = list(csv.DictReader(io.StringIO(tree.text(name))))
     images: dict[str, None] = {}
     regions = []
-    for line, row in enumerate(rows, start=2):
+    headings: list[str] | None = None
+    for line, cells in tree.table(name):
+        if headings is None:
+            headings = cells
+            continue
+        row = dict(zip(headings, cells, strict=False))
         image = (row.get("filename") or row.get("#filename") or "").strip()
         try:
             shape, attributes = (json.loads(row.get(key) or "{}") for key in (CSV_COLUMNS, "region_attributes"))

@@ -25,6 +25,11 @@ def recognise(tree: Tree) -> str | None:
     return f"{sum(map(len, folders.values()))} XML files with <annotation> in {some([*folders])}" if folders else None
 
 
+def files_of(tree: Tree) -> list[str]:
+    """The files of the tree that are of this format."""
+    return [name for files in _folders(tree).values() for name in files]
+
+
 def _folders(tree: Tree) -> dict[str, list[str]]:
     """Folder → its files of VOC."""
     found: dict[str, list[str]] = {}

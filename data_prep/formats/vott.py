@@ -15,17 +15,22 @@ from data_prep.formats.shapes import Corners, around
 
 def recognise(tree: Tree) -> str | None:
     """Why the tree is of this format, or None."""
-    files = _files(tree)
+    files = files_of(tree)
     return f"assets of VoTT in {some(files)}" if files else None
 
 
-def _files(tree: Tree) -> list[str]:
-    return [name for name in tree.with_suffix(".json") if '"assets"' in (head := tree.head(name)) and '"tags"' in head]
+def files_of(tree: Tree) -> list[str]:
+    """The files of the tree that are of this format."""
+    return [
+        name
+        for name in tree.with_suffix(".json")
+        if tree.head(name).lstrip().startswith("{") and tree.has(name, '"assets"', '"regions"', '"tags"')
+    ]
 
 
 def read(tree: Tree, gathering: Gathering) -> None:
     """Read all exports."""
-    for file in _files(tree):
+    for file in files_of(tree):
         content = _dict(tree.json(file))
         tags = content.get("tags")
         gathering.declare([name for tag in tags or () if (name := text_of(_dict(tag).get("name")))])

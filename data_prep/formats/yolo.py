@@ -40,7 +40,7 @@ class Classes:
 
 def recognise(tree: Tree) -> str | None:
     """Why the tree is of this format, or None."""
-    labels = _label_files(tree)
+    labels = files_of(tree)
     lines = [line for name in labels[:20] for line in tree.head(name).splitlines()[:3] if line.strip()]
     if not labels or sum(map(_is_object, lines)) * 2 < len(lines):
         return None
@@ -67,14 +67,14 @@ def _yaml_files(tree: Tree) -> list[str]:
     return [name for name in tree.with_suffix(".yaml", ".yml") if re.search(r"^names\s*:", tree.head(name), re.M)]
 
 
-def _label_files(tree: Tree) -> list[str]:
+def files_of(tree: Tree) -> list[str]:
     """The text files that belong to images, by their names, or that lie in a folder of labels."""
-    stems = {key for image in tree.images for key in _label_names(image)}
+    stems = {PurePosixPath(image).stem for image in tree.images}
     return [
-        name
-        for name in tree.with_suffix(".txt")
-        if PurePosixPath(name).name.lower() not in NAME_FILES
-        and (name in stems or any(part.lower() in LABEL_FOLDERS[:2] for part in PurePosixPath(name).parts[:-1]))
+        path.as_posix()
+        for path in map(PurePosixPath, tree.with_suffix(".txt"))
+        if path.name.lower() not in NAME_FILES
+        and (path.stem in stems or any(part.lower() in LABEL_FOLDERS[:2] for part in path.parts[:-1]))
     ]
 
 
@@ -96,7 +96,7 @@ def _label_names(image: str) -> list[str]:
 
 def read(tree: Tree, gathering: Gathering) -> None:
     """Read all images of the tree."""
-    labels = _label_files(tree)
+    labels = files_of(tree)
     known = set(labels)
     classes = _classes(tree)
     gathering.declare(classes.names.values())
