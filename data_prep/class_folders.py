@@ -8,26 +8,19 @@ readings ends the program with both. What operating systems leave behind (`__MAC
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from data_prep.image_finding import IMAGE_SUFFIXES, split_of
 from data_prep.writing import Report
 from vlrl.answers.span import canon
 
-SUFFIXES = (
-    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".jp2", ".avif", ".heic", ".heif"),
-    *(".ppm", ".pgm", ".pnm"),
-)
+SUFFIXES = (*IMAGE_SUFFIXES, ".jpe", ".ppm", ".pgm", ".pnm")
 """File names that end so are images. Whether one can be read is found out by opening it."""
-SPLIT_OF = {
-    **dict.fromkeys(("train", "training", "trn", "train_set", "training_set"), "train"),
-    **dict.fromkeys(("val", "valid", "validation", "dev", "eval", "evaluation", "val_set", "validation_set"), "val"),
-    **dict.fromkeys(("test", "testing", "tst", "test_set"), "test"),
-}
-"""Folder name (lower case, `_` for `-` and blanks) → the split it names."""
 JUNK_FOLDERS = frozenset({"__macosx", "@eadir", "$recycle.bin", "system volume information", "__pycache__"})
 JUNK_FILES = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"})
 SHOWN = 6
@@ -54,7 +47,8 @@ def is_junk(name: str, *, folder: bool) -> bool:
 
 def split_named(name: str) -> str | None:
     """The split that a folder name stands for: train, val or test; None for any other name."""
-    return SPLIT_OF.get(name.strip().lower().replace("-", "_").replace(" ", "_"))
+    word = re.sub(r"[-_ ]*(set|images|split)$", "", name.strip().casefold())
+    return "val" if word in ("eval", "evaluation") else split if (split := split_of(word)) in ("train", "val", "test") else None
 
 
 def find_classes(

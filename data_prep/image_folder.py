@@ -88,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Read, choose, ask, write. Returns the exit code; the last line printed is the file written."""
     args = _arguments(argv)
     target = check_output_options(args)
-    report = Report(args.strict)
+    report = Report.of(args)
     if args.split_file is not None:
         class_images, classes = read_split_file(args.split_file, args.images, args.split, report)
     else:

@@ -1,6 +1,7 @@
 """Every annotation format: recognised, read, and written as the same samples; what cannot be read is counted and not asked."""
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -267,3 +268,31 @@ def test_without_datumaro_its_formats_name_the_extra(tmp_path, monkeypatch):
     (tmp_path / "set").mkdir()
     with pytest.raises(SystemExit, match=r"needs the library datumaro; pip install -e '\.\[data\]'"):
         run(tmp_path / "set", tmp_path, "--format", "datumaro:wider_face")
+
+
+REAL = Path(os.environ.get("VLRL_REAL_DATA", "nowhere"))
+
+
+@pytest.mark.skipif(not (REAL / "kudzu").is_dir(), reason="VLRL_REAL_DATA names no folder with kudzu/ (VIA polygons)")
+def test_real_polygons_of_via_equal_another_reading(tmp_path):
+    """Its two files have the label under two attributes, or none at all."""
+    truth = {}
+    for part in ("train", "val"):
+        for entry in json.loads((REAL / "kudzu" / part / "via_region_data.json").read_text()).values():
+            shapes = [region["shape_attributes"] for region in entry["regions"]]
+            ends = [
+                [min(s["all_points_x"]), min(s["all_points_y"]), max(s["all_points_x"]), max(s["all_points_y"])] for s in shapes
+            ]
+            truth[part, entry["filename"]] = sorted(ends)
+    samples = run(REAL / "kudzu", tmp_path, "--label", "kudzu")
+    found = {(s.meta["split"], Path(s.images[0]).name): sorted(item["bbox_2d"] for item in s.answer) for s in samples}
+    assert found == truth
+    assert sum(map(len, found.values())) == 869
+
+
+@pytest.mark.skipif(not (REAL / "bccd").is_dir(), reason="VLRL_REAL_DATA names no folder with bccd/ and rbc/ (VOC, COCO)")
+@pytest.mark.parametrize(("name", "boxes"), [("bccd", 4886), ("rbc", 5638)])
+def test_real_sets_come_in_by_one_command(tmp_path, name, boxes):
+    """bccd: 4,888 objects, 2 of them clicks without an area."""
+    samples = run(REAL / name, tmp_path)
+    assert sum(len(sample.answer) for sample in samples) == boxes
