@@ -14,7 +14,8 @@ import zlib
 from collections.abc import Iterable, Sequence
 
 import numpy
-from PIL import Image, UnidentifiedImageError
+
+from vlrl.data.images import opened_image
 
 Corners = tuple[float, float, float, float]
 MAX_PIXELS = 1 << 28
@@ -87,11 +88,11 @@ def png_mask(text: str, *, packed: bool) -> numpy.ndarray:
         data = base64.b64decode(text, validate=True)
         if packed:
             data = zlib.decompressobj().decompress(data, MAX_PIXELS)
-        with Image.open(io.BytesIO(data)) as image:
+        with opened_image(io.BytesIO(data), "the mask") as image:
             pixels = numpy.asarray(
                 image.convert("RGBA") if image.mode in ("P", "PA") and "transparency" in image.info else image
             )
-    except (binascii.Error, zlib.error, UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError) as error:
+    except (binascii.Error, zlib.error) as error:
         raise ValueError(f"the mask is no PNG in base64: {error}") from None
     if pixels.ndim == 3:
         return pixels[..., -1] if pixels.shape[2] in (2, 4) else pixels.any(axis=2)
