@@ -217,6 +217,8 @@ class Task:
     """The embedded model of a run that names none: "tiny" or "tiny-cards"."""
     extra: Callable[[Sequence[Row]], dict[str, Any]] | None = None
     """What is no single number (confusion matrices), as JSON."""
+    system: str = ""
+    """A system message before the user turn; `--system_prompt` sets it."""
     parallel: Callable[[Sample], bool] = _never
     """Whether `metric` waits for a network: such samples are measured side by side."""
 

@@ -201,6 +201,9 @@ def prepare(config: Config, say: Callable[..., None], words: Sequence[str]) -> T
     say(banner.banner_line("data", data.description))
     for note in notes:
         say(banner.banner_line("note", note))
+    for name, text in (("system", config.prompts.system_prompt), ("template", config.prompts.prompt_template)):
+        if text:
+            say(banner.banner_line(name, text))
     say(banner.banner_line("rewards", ", ".join(reward.name for reward in rubric.rewards)))
     say(banner.example_lines(first, config.tasks[first.task]))
     say(banner.steps_line(config, n_processes(), data.length))

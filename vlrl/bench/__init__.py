@@ -94,7 +94,7 @@ def parse_command(words: Sequence[str]) -> argparse.Namespace:
     grade.add_argument("--cases", required=True, type=Path, help='JSONL of {"sample": ..., "completion": ...}')
     grade.add_argument("--out", required=True, type=Path, help="JSONL of scores, one line a case; replaced if it exists")
     check = command("check", _check, "check every row of a data file: its reference answer gets the highest rewards")
-    check.add_argument("--data", required=True, type=Path, help="samples.jsonl")
+    check.add_argument("--data", required=True, type=Path, help="samples, ours or of other projects; several with commas")
     check.add_argument("--pictures", type=Path, metavar="PAGE.html", help="also write the page of `vlrl data look`")
     check.add_argument("--task", help="path/to/my_task.py that defines tasks of your own in --data")
     check.add_argument("--image_root", type=Path, help="folder that image paths are relative to")
@@ -199,9 +199,13 @@ def _data_flags(parser: argparse.ArgumentParser, seed: int | None) -> None:
         required=True,
         help="detection, qa, ... (several: a,b), path/to/my_task.py, autotrust[/part], vilbench[/candidates]",
     )
-    add("--data", type=Path, help="samples.jsonl; for AutoTrust a file or the folder qa-pairs (default: synthetic samples)")
+    add(
+        "--data",
+        type=Path,
+        help="samples, ours or other projects' (a,b: several); for AutoTrust qa-pairs (default: drawn ones)",
+    )
     add("--image_root", type=Path, help="folder that image paths are relative to")
-    add("--limit", type=_positive, help="at most this many samples (AutoTrust: of each file)")
+    add("--limit", type=_positive, help="at most this many samples, drawn by --seed (AutoTrust: of each file)")
     add("--seed", type=int, default=seed, help="seed of synthetic samples and of tiny-random")
     add("--coords", choices=COORDS, help="coordinate convention of boxes (default: the model's, or the one in the log)")
     add("--answer_format", choices=ANSWER_FORMATS, help="answer format of samples that do not state one")
@@ -252,6 +256,8 @@ def _run_flags(parser: argparse.ArgumentParser) -> None:
     add("--min_pixels", type=int, help="smallest image, in pixels, after resizing")
     add("--max_pixels", type=int, help="largest image, in pixels, after resizing")
     add("--box_format", choices=BOX_FORMATS, help="box format of samples that do not state one")
+    add("--system_prompt", help="a system message before every question: a text, or a file that holds one")
+    add("--prompt_template", help="the prompt, a text or a file: {question} and its choices, or {prompt} of the task")
     add("--batch_size", type=_positive, default=16, help="prompts per batch in each process")
     add("--max_new_tokens", type=_positive, help="most tokens of an answer")
     add("--n_candidates", type=_positive, default=16, help="vilbench/candidates: solutions of each item")

@@ -313,10 +313,12 @@ def seed_of(seed: int, sample: Sample) -> int:
 
 
 def chat_messages(sample: Sample, tasks: Mapping[str, Task]) -> list[dict[str, Any]]:
-    """The user turn in the format of OpenAI's API: images as data URLs before the text."""
+    """The system message and the user turn in the format of OpenAI's API: images as data URLs before the text."""
     content: list[dict[str, Any]] = [{"type": "image_url", "image_url": {"url": url}} for url in data_urls(sample)]
-    content.append({"type": "text", "text": as_plain_text(sample, tasks[sample.task].prompt(sample))})
-    return [{"role": "user", "content": content}]
+    task = tasks[sample.task]
+    content.append({"type": "text", "text": as_plain_text(sample, task.prompt(sample))})
+    system = [{"role": "system", "content": task.system}] if task.system else []
+    return [*system, {"role": "user", "content": content}]
 
 
 def data_urls(sample: Sample) -> list[str]:

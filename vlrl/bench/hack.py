@@ -10,7 +10,6 @@ import argparse
 import contextlib
 import dataclasses
 import itertools
-import random
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -32,6 +31,7 @@ from vlrl.bench.hack_games import game_attacks, is_won
 from vlrl.bench.hack_report import BY_CHANCE, NO_VALUE, NOTHING, SUM, Finding, HackReport, report
 from vlrl.bench.suite import task_suite
 from vlrl.data.images import ImageError, image_size
+from vlrl.data.subsets import drawn
 from vlrl.rewards.scoring import score_rows
 from vlrl.schema import Reward, Sample, Task, TaskError
 from vlrl.tasks.rubric import FORMS, Rubric, choose, own_rewards, try_once
@@ -93,8 +93,7 @@ def _samples(args: argparse.Namespace) -> tuple[list[Sample], Mapping[str, Task]
     suite = task_suite(given, None)
     samples = list(suite.stages[0]({}))
     if len(samples) > limit:
-        chosen = sorted(random.Random(args.seed).sample(range(len(samples)), limit))
-        samples = [samples[i] for i in chosen]
+        samples = drawn(samples, limit, args.seed)
     lacking = next((sample.task for sample in samples if suite.tasks[sample.task].oracle is None), None)
     if lacking is not None:
         raise ValueError(f"task {lacking} has no oracle, so nothing says what a right answer earns; give its Task an oracle")

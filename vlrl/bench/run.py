@@ -171,7 +171,9 @@ class BenchRun:
         return present
 
     def _sha(self, sample: Sample) -> str:
-        return hashlib.sha256(self.suite.tasks[sample.task].prompt(sample).encode()).hexdigest()[:16]
+        task = self.suite.tasks[sample.task]
+        system = f"{task.system}\0" if task.system else ""
+        return hashlib.sha256(f"{system}{task.prompt(sample)}".encode()).hexdigest()[:16]
 
     def _with_meta(self, sample: Sample, made: Prediction) -> Prediction:
         meta = {key: sample.meta[key] for key in MODEL_META if key in sample.meta}
@@ -199,7 +201,8 @@ def refuse_missing(missing: Mapping[str, tuple[str, str]], n: int, allowed: int)
 def settings_of(args: argparse.Namespace, suite: Suite) -> dict[str, Any]:
     """What the answers depend on. `--limit` is not among them: more samples of the same data may follow."""
     data = suite.source.sha256 if suite.source.path else suite.source.description
-    return {
+    own = {name: text for name in ("system_prompt", "prompt_template") if (text := getattr(args, name, None))}
+    return own | {
         "task": suite.name,
         "model": args.model_name_or_path,
         "revision": args.revision,

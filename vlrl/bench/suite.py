@@ -22,6 +22,7 @@ from vlrl.metrics.calibration import calibration_error, reliability
 from vlrl.schema import Metric, Prediction, Sample, SampleError, Task, sample_to_json
 from vlrl.tasks import load_tasks
 from vlrl.tasks.evaluate import LOWER_IS_BETTER, Scored, extra_of, measure, numbers
+from vlrl.tasks.prompt_template import template_problem, text_or_file, with_prompt
 from vlrl.tasks.rubric import answer_problem_of
 
 TASK_VERSION = "1"
@@ -83,7 +84,10 @@ class StoredAnswers:
 
 def task_suite(args: argparse.Namespace, max_tokens: int | None, need_images: bool = False) -> Suite:
     """The suite of one or several tasks (`detection`, `detection,qa`, `path/to/my_task.py`). Raises ValueError."""
-    tasks = {task.name: task for task in load_tasks(args.task)}
+    texts = [text_or_file(name, getattr(args, name, None)) for name in ("system_prompt", "prompt_template")]
+    if problem := template_problem(texts[1]):
+        raise ValueError(problem)
+    tasks = {task.name: with_prompt(task, *texts) for task in load_tasks(args.task)}
     tiny = getattr(args, "model_name_or_path", "") in ("tiny", "tiny-random")
     most_tokens = max_tokens or (TINY_MAX_TOKENS if tiny else MAX_TOKENS)
     if args.data is None:

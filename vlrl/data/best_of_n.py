@@ -15,6 +15,7 @@ from typing import Any
 
 from vlrl.answers.steps import SplitSolution, split_steps
 from vlrl.data.files import read_json_lines
+from vlrl.data.subsets import answer_key, drawn_items
 from vlrl.schema import SampleError, file_of, in_file
 
 ITEM_KEYS = ("id", "source", "image", "question", "choices", "answer", "answer_type", "precision")
@@ -116,11 +117,9 @@ def read_items(
             raise SampleError(f"{where}: id {item.id!r} was used before")
         seen.add(item.id)
         found.append(item)
-        if limit is not None and len(found) >= limit:
-            break
     if not found:
         raise SampleError(f"{path}: holds no items")
-    return found
+    return drawn_items(found, [(item.source, answer_key(item.answer)) for item in found], limit, 0)
 
 
 def _item(row: Mapping[str, Any], where: str, root: Path) -> Item:

@@ -20,6 +20,7 @@ import numpy as np
 from vlrl.answers.steps import split_steps
 from vlrl.data.files import as_object, read_json_lines, read_utf8
 from vlrl.data.sample_files import is_there
+from vlrl.data.subsets import drawn_items
 from vlrl.data.synthetic.steps import solution, step_question
 from vlrl.schema import SampleError, file_of, in_file
 
@@ -70,15 +71,16 @@ class RewardFile:
 
 def read_rewards(path: Path, image_root: Path | None = None, limit: int | None = None) -> RewardFile:
     """The rows of ViLReward-73K in a JSON array or JSON lines; relative image paths start at `image_root` (default: the file's
-    folder).
+    folder). `limit`: so many of them, drawn, with values in their shares.
 
     Rows whose image is missing are left out and counted; anything else that is wrong raises SampleError.
     """
     records: list[StepRecord] = []
     n_rows = n_missing = 0
-    for where, row in _rows(path):
-        if limit is not None and n_rows >= limit:
-            break
+    listed = list(_rows(path)) if limit is not None else _rows(path)
+    if isinstance(listed, list):
+        listed = drawn_items(listed, [_value_bin(row) for _, row in listed], limit, 0)
+    for where, row in listed:
         n_rows += 1
         record = _record(row, where, n_rows, image_root or path.parent)
         if record.image is not None and not is_there(record.image):
@@ -90,6 +92,12 @@ def read_rewards(path: Path, image_root: Path | None = None, limit: int | None =
             f"{path}: {n_rows} rows, of which {n_missing} have no image file; give the folder of the images with --image_root"
         )
     return RewardFile(records, n_rows, n_missing)
+
+
+def _value_bin(row: dict[str, Any]) -> int:
+    """The tenth of 0..1 that a row's value lies in, so that a subset has such values in their shares."""
+    value = row.get("value")
+    return int(10 * value) if isinstance(value, int | float) and 0 <= value <= 1 else -1
 
 
 def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -115,7 +115,7 @@ def check_samples(
 def prompt_problem(sample: Sample, task: Task, loaded: LoadedModel | ModelInputs) -> str | None:
     """Why the prompt that a task makes of a prepared sample cannot be given to this model, or None: it holds a placeholder of
     an image that its row does not spell out, so the task put it there."""
-    text = as_plain_text(sample, task.prompt(sample))
+    text = f"{task.system}\n{as_plain_text(sample, task.prompt(sample))}"
     found = next((token for token in placeholders(loaded.processor) if token in text), None)
     if found is None:
         return None
@@ -128,13 +128,16 @@ def n_shown(sample: Sample) -> int:
 
 
 def messages(sample: Sample, tasks: Mapping[str, Task], n_images: int | None = None) -> list[dict[str, Any]]:
-    """The user turn by the sample's own task, images first, as structured content with one placeholder an image.
+    """The system message of the sample's task, if it has one, and the user turn, images first, as structured content with one
+    placeholder an image.
 
     `n_images`: how many were opened, where the sample does not tell (frames of a video).
     """
     content: list[dict[str, Any]] = [{"type": "image"} for _ in range(len(sample.images) if n_images is None else n_images)]
-    content.append({"type": "text", "text": as_plain_text(sample, tasks[sample.task].prompt(sample))})
-    return [{"role": "user", "content": content}]
+    task = tasks[sample.task]
+    content.append({"type": "text", "text": as_plain_text(sample, task.prompt(sample))})
+    system = [{"role": "system", "content": [{"type": "text", "text": task.system}]}] if task.system else []
+    return [*system, {"role": "user", "content": content}]
 
 
 class Samples:

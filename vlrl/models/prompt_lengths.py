@@ -21,7 +21,7 @@ GROWTH = 10
 SMALL_PX = 32
 """Images with a shorter side are given to the processor once, to see whether it takes them."""
 Words = Sequence[Mapping[str, Any]]
-"""A prompt as messages: one user turn of images and a text."""
+"""A prompt as messages: a system message maybe, and one user turn of images and a text."""
 
 
 class PromptLengths:
@@ -35,13 +35,13 @@ class PromptLengths:
 
     def add(self, words: Words, sizes: Sequence[tuple[int, int]]) -> None:
         """Take one more prompt. `sizes`: width and height in pixels of each of its images, or of all of them alike."""
-        content = words[0]["content"]
+        content = words[-1]["content"]
         n = len(content) - 1
         images = sum(map(self.image_tokens, sizes if len(sizes) == n else [sizes[0]] * n))
-        text = content[-1]["text"]
+        text = "".join(turn["content"][-1]["text"] for turn in words)
         n_bytes = len(text) if text.isascii() else len(text.encode("utf-8", "replace")) * (GROWTH + 1)
         self._images.append(images)
-        self._bounds.append(images + self._tokens_around(n) + n_bytes + SLACK)
+        self._bounds.append(images + self._tokens_around(n) + n_bytes + SLACK * len(words))
 
     def tokens_over(self, limit: int, words: Words, sizes: Sequence[tuple[int, int]]) -> int | None:
         """The tokens of one prompt more where they exceed `limit`, else None. It is not added."""
@@ -71,7 +71,7 @@ class PromptLengths:
     def _exact(self, prompts: Sequence[Words], places: Sequence[int]) -> list[int]:
         """Tokens of prompts: those of the whole text, each placeholder replaced by its image's."""
         rows = self.processor.tokenizer([self._rendered(words) for words in prompts], add_special_tokens=False).input_ids
-        counts = [len(words[0]["content"]) - 1 for words in prompts]
+        counts = [len(words[-1]["content"]) - 1 for words in prompts]
         return [len(ids) + self._images[i] - n for ids, i, n in zip(rows, places, counts, strict=True)]
 
     def image_tokens(self, size: tuple[int, int]) -> int:

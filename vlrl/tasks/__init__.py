@@ -51,8 +51,9 @@ def load_tasks(names: str) -> tuple[Task, ...]:
 
 
 def is_built_in(task: Task) -> bool:
-    """Whether this is a task of the package, and no user's of the same name."""
-    return KNOWN.get(task.name) is task
+    """Whether this is a task of the package, maybe asked in other words (`--prompt_template`), and no user's of its name."""
+    known = KNOWN.get(task.name)
+    return known is not None and known.metric is task.metric
 
 
 def default_model(tasks: Iterable[Task]) -> str:

@@ -64,6 +64,7 @@ class Around:
             "max_pixels": options.max_pixels,
             "max_new_tokens": _max_tokens(config, name, embedded),
             "device": "cpu" if grpo.use_cpu else None,
+            **(_prompts(config) if name in options.task.split(",") else {}),
             **dict(zip(("answer_format", "box_format"), config.layout, strict=True)),
         }
         words = [word for key, value in flags.items() if value is not None for word in (f"--{key}", str(value))]
@@ -112,6 +113,11 @@ class Around:
             return []
         compared = json.loads((out / "diff.json").read_text(encoding="utf-8"))["differences"]
         return [{"benchmark": name, **record} for record in compared]
+
+
+def _prompts(config: Config) -> dict[str, Any]:
+    """The run's own words, for its own tasks."""
+    return {name: getattr(config.prompts, name) for name in ("system_prompt", "prompt_template")}
 
 
 def _max_tokens(config: Config, name: str, embedded: bool) -> int | None:

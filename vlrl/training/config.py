@@ -25,7 +25,7 @@ from vlrl.training.benchmark_flags import NO_BENCH, BenchConfig, Benches
 from vlrl.training.command_line import read_grpo_words
 from vlrl.training.flags import with_underscores
 from vlrl.training.options import ConfigError, FileValues, RunConfig, read_answer_format, without
-from vlrl.training.prompt_options import PromptConfig
+from vlrl.training.prompt_options import PromptConfig, prompted, read_prompts
 
 REFUSALS = (ValueError, TypeError, KeyError, ImportError, OSError, RuntimeError)
 """What the libraries' option classes raise for values, packages and files that they cannot use."""
@@ -99,6 +99,10 @@ def parse(argv: Sequence[str]) -> Config:
     files = replace(named.files, defaults={**named.defaults, **named.files.defaults})
     parsed = parse_words(words, files, (RunConfig, PromptConfig, GuideConfig, BenchConfig, GRPOConfig, ModelConfig))
     run, prompts, _, _, grpo, model = parsed.parts
+    prompts = read_prompts(prompts)
+    texts: dict[str, Any] = {
+        name: getattr(prompts, name) for name in ("system_prompt", "prompt_template") if name in parsed.values
+    }
     if run.stage is None:
         is_ours = all(map(is_built_in, named.turns))
         run = replace(run, stage="sft+grpo" if is_ours and model.model_name_or_path in TINY_NAMES else "grpo")
@@ -110,12 +114,12 @@ def parse(argv: Sequence[str]) -> Config:
         run=run,
         grpo=grpo,
         model=model,
-        tasks={task.name: task for task in named.turns},
+        tasks=prompted(named.turns, prompts),
         turns=tuple(task.name for task in named.turns),
         rewards=tuple(run.rewards) if run.rewards else None,
         sources=parsed.files.sources,
         chosen=parsed.files.changed | parsed.flags,
-        values=parsed.values,
+        values={**parsed.values, **texts},
         guide=named.guide,
         curriculum=named.curriculum,
         bench=named.benches,

@@ -24,3 +24,13 @@ def hold_out(samples: SampleSet, seed: int, at_most: int | None, wanted: int | N
             " meta.group link them all; give held-out samples by --eval_data"
         )
     return samples.part(np.flatnonzero(~is_out)), list(samples.part(np.flatnonzero(is_out)))
+
+
+def wanted_of(val_split: float | None, n: int) -> int | None:
+    """How many of `n` samples `--val_split` asks for, at least 1; None where it is not set. Raises ConfigError for too many."""
+    if val_split is None:
+        return None
+    wanted = max(1, round(val_split * n)) if val_split < 1 else int(val_split)
+    if wanted >= n:
+        raise ConfigError(f"--val_split {val_split:g}: the data has {n:,} samples, so none would be left to train on")
+    return wanted

@@ -73,6 +73,13 @@ class RunConfig:
         default=None, metadata={"help": "Use only N training samples, drawn by seed, answers in their shares."}
     )
     eval_limit: int | None = field(default=None, metadata={"help": "Use only N held-out samples, drawn."})
+    val_split: float | None = field(
+        default=None,
+        metadata={
+            "help": "How many training samples are held out where eval_data names none: a share (below 1) or a number; no image"
+            " is on both sides. Default: a tenth, 400 at most."
+        },
+    )
     coords: Literal["px", "resized_px", "norm1000", "norm1"] | None = field(
         default=None, metadata={"help": "How completions write boxes. Default: by the model's config.model_type."}
     )
@@ -279,6 +286,12 @@ def check_run(run: RunConfig) -> None:
         value = getattr(run, name)
         if value is not None and value < 1:
             raise ConfigError(f"--{name} {value}: must be at least 1")
+    if run.val_split is not None:
+        if run.eval_data or not run.data:
+            why = "--eval_data names the held-out samples" if run.eval_data else "drawn samples have held-out ones of their own"
+            raise ConfigError(f"--val_split {run.val_split:g}: {why}; leave one out")
+        if not (0 < run.val_split < 1 or (run.val_split >= 1 and run.val_split == int(run.val_split))):
+            raise ConfigError(f"--val_split {run.val_split:g}: give a share between 0 and 1, or a whole number of samples")
     for name in ("save_minutes", "max_hours"):
         value = getattr(run, name)
         if value is not None and not 0 < value < math.inf:

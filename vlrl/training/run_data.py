@@ -31,7 +31,7 @@ from vlrl.tasks.rubric import choose as rubric_for
 from vlrl.training.config import Config
 from vlrl.training.events import Event
 from vlrl.training.flight_recorder import data_events
-from vlrl.training.held_out import hold_out
+from vlrl.training.held_out import hold_out, wanted_of
 from vlrl.training.large_sets import checked_when_used, some_of
 from vlrl.training.options import ConfigError
 
@@ -103,7 +103,7 @@ def read_data(config: Config) -> RunData:
         if shared:
             description += f"; WARNING: {len(shared):,} of these show a picture that is trained on, the first: {shared[0]!r}"
     else:
-        rows, held_out = hold_out(rows, seed, run.eval_limit)
+        rows, held_out = hold_out(rows, seed, run.eval_limit, wanted_of(run.val_split, len(rows)))
         description = f"{len(rows)} samples of {run.data}, {len(held_out)} more held out (no image in both)"
     train, looked_at = Samples(len(rows), rows.__getitem__), some_of(rows, seed)
     found = RunData(train, held_out, description, _plays(config, looked_at), notes=tuple(notes), shared=tuple(shared))

@@ -337,5 +337,5 @@ def asks_of(
 
 
 def n_malformed(files: Iterable[QuestionFile], limit: int | None) -> int:
-    """The number of malformed rows among the first `limit` of each file."""
+    """The number of malformed rows among the `limit` drawn of each file."""
     return sum(not question.is_valid for file in files for question in file.questions(limit))

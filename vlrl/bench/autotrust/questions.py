@@ -13,6 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from vlrl.data.subsets import answer_key, drawn_places
 from vlrl.schema import SampleError
 
 MULTI, YES_NO, OPEN = "multi-choice", "yes-or-no", "open-ended"
@@ -106,9 +107,11 @@ class QuestionFile:
         return RELEASED_FILES.get(self.name) == self.sha256
 
     def questions(self, limit: int | None = None) -> list[Question]:
-        """The rows as questions; a row that is not an object becomes an empty question, which counts as malformed."""
-        rows = self.rows[:limit]
-        return [Question(self.name, i, row if isinstance(row, dict) else {}) for i, row in enumerate(rows)]
+        """The rows as questions, or `limit` of them, drawn; a row that is not an object becomes an empty question, which counts
+        as malformed."""
+        rows = [row if isinstance(row, dict) else {} for row in self.rows]
+        strata = [(str(row.get("type", row.get("question_type"))), answer_key(row.get("answer"))) for row in rows]
+        return [Question(self.name, i, rows[i]) for i in drawn_places(strata, limit, 0)]
 
 
 def read_file(path: Path, name: str | None = None) -> QuestionFile:

@@ -20,6 +20,7 @@ from vlrl.data.decontaminate import KnownItems
 from vlrl.data.files import write_json_lines
 from vlrl.data.images import open_image
 from vlrl.data.step_values import StepRecord, merge_partial_solutions, read_rewards, split, synthetic_record
+from vlrl.data.subsets import drawn_items
 from vlrl.data.synthetic import best_of_n as fixture
 from vlrl.data.synthetic import item_rng
 from vlrl.metrics.best_of_n import Pool, pools_of
@@ -180,7 +181,7 @@ def read_solutions(config: PrmRun) -> SolutionData:
         rows = [record for record in rows if record.question_key not in both]
     else:
         rows, held_out = split(file.records)
-        held_out = held_out[: run.eval_limit]
+        held_out = drawn_items(held_out, [record.question_key for record in held_out], run.eval_limit, 0)
     excluded = None
     if config.prm.exclude_items:
         rows, excluded = without_items(rows, Path(config.prm.exclude_items), root)
