@@ -161,9 +161,9 @@ def test_numbers_and_remarks():
     assert one.shares == pytest.approx([0.12**0.5] * 4)
     said = " ".join(one.remarks())
     assert "67% of the rows have no box" in said
-    assert "1 categories have several spellings, such as 'A', 'a'" in said
+    assert "categories in several spellings: 1, such as 'A', 'a'" in said
     assert found["classification"].remarks() == ["all 10 answers are 'left': there is nothing to learn but this answer"]
-    assert "3 boxes have no area, lie outside their image" in found["grounding"].remarks()[0]
+    assert "boxes without area, outside their image, or of another form: 3" in found["grounding"].remarks()[0]
 
 
 def test_check_writes_the_page_with_the_bad_rows(data, tmp_path, capsys):

@@ -11,23 +11,25 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from vlrl.bench.check_rows import row_fault
 from vlrl.bench.look_copies import alike, hash_function, look_at
 from vlrl.bench.look_numbers import answer_text, numbers_of, repeated_prompts
 from vlrl.bench.look_page import Copies, Look, SampleCard, write_look
 from vlrl.data.identity import Pictures
-from vlrl.data.image_checks import size_problem
+from vlrl.data.image_checks import image_index, size_problem
 from vlrl.data.image_notes import form_notes
-from vlrl.data.images import ImageError
 from vlrl.data.sample_sets import SampleSet, read_set
 from vlrl.data.subsets import drawn
 from vlrl.data.synthetic import item_rng
-from vlrl.schema import COORDS, Box, Prediction, Sample, Task, TaskError
-from vlrl.tasks import KNOWN, load_tasks
+from vlrl.schema import COORDS, Box, Prediction, Sample, Task
+from vlrl.tasks import KNOWN, is_built_in, load_tasks
 from vlrl.tasks.evaluate import boxes_of
 from vlrl.tasks.rubric import answer_problem_of
 
 _N_COUNTED, _N_CARDS, _N_IMAGES = 20_000, 60, 1_000
 """Rows that are counted, samples on the contact sheet, images that are opened and compared: at most, drawn by seed."""
+_FAILURES = (ValueError, TypeError, KeyError, AttributeError, IndexError)
+"""What a row of a wrong form makes of a prompt or an answer; the page says which."""
 _MAX_BAD = 20
 """Lines about bad rows on the page."""
 
@@ -97,6 +99,12 @@ def write_page_of(
     copies = _named_copies(groups, counted)
     odd = [*rows.notes, *bad[:_MAX_BAD], *([f"and {len(bad) - _MAX_BAD:,} more bad rows"] if len(bad) > _MAX_BAD else [])]
     odd += [f"{name}: {line}" for name, one in numbers.items() for line in one.remarks()]
+    faults = {sample.id: fault for sample in counted if (fault := _fault(sample, tasks, sizes))}
+    if faults:
+        key, fault = next(iter(faults.items()))
+        odd.append(
+            f"{len(faults):,} of {len(counted):,} rows cannot be used or mean something else, the first: {key!r}: {fault}"
+        )
     if n := repeated_prompts(counted):
         odd.append(f"{n:,} of {len(counted):,} rows ask what an earlier row asks of the same image")
     if unread:
@@ -115,7 +123,7 @@ def write_page_of(
         "model": getattr(args, "model_name_or_path", None) or "none: prompts are shown without a model's own frame",
     }
     shown_prompt = _prompts(args, tasks)
-    cards = [_card(sample, tasks, answers[sample.id], shown_prompt, sizes) for sample in chosen]
+    cards = [_card(sample, tasks, answers[sample.id], shown_prompt, sizes, faults.get(sample.id)) for sample in chosen]
     look = Look(
         f"{Path(str(args.data)).name}: {len(rows):,} rows", facts, odd, numbers, list(sizes.values()), copies,
         _note(groups, paths), cards, f"{len(cards):,} of {len(rows):,}, drawn by seed {seed} with answers in their shares.",
@@ -169,8 +177,24 @@ def _reference(sample: Sample, tasks: Mapping[str, Task]) -> str:
         return ""
     try:
         return task.oracle(sample)
-    except (ValueError, TypeError, KeyError, AttributeError, IndexError):
+    except _FAILURES:
         return ""  # the answer has a wrong form, which the card says
+
+
+def _fault(sample: Sample, tasks: Mapping[str, Task], sizes: Mapping[str, tuple[int, int]]) -> str | None:
+    """Why a row cannot be used, or that it says something else than meant; None where neither is so."""
+    task = tasks.get(sample.task)
+    if task is None:
+        return f"no task is named {sample.task!r}; give its file: --task my_task.py"
+    shown = [sizes[path] for path in sample.images if path in sizes]
+    try:
+        problem = answer_problem_of(task, sample)
+        if problem is None and sample.video is None and shown and len(shown) == len(sample.images):
+            problem = size_problem(sample, shown)
+            sample = dataclasses.replace(sample, meta={**sample.meta, "image_size": list(shown[image_index(sample)])})
+        return problem or (row_fault(sample) if is_built_in(task) else None)
+    except _FAILURES as error:
+        return f"{type(error).__name__}: {error}"
 
 
 def _prompts(args: argparse.Namespace, tasks: Mapping[str, Task]) -> Callable[[Sample], tuple[str, list[str]]]:
@@ -194,30 +218,22 @@ def _card(
     answer: str,
     shown_prompt: Callable[[Sample], tuple[str, list[str]]],
     sizes: Mapping[str, tuple[int, int]],
+    problem: str | None,
 ) -> SampleCard:
     task = tasks.get(sample.task)
-    lines = [
-        f"task {sample.task}",
-        *(f"{sizes[path][0]}x{sizes[path][1]} px: {path}" for path in sample.images if path in sizes),
-    ]
+    known = [path for path in sample.images if path in sizes]
+    lines = [f"task {sample.task}", *("{}x{} px: {}".format(*sizes[path], path) for path in known)]
     lines += [sample.video] if sample.video else []
     lines += [f"{key}: {value!r:.200}" for key, value in sample.meta.items()]
-    answer = answer or answer_text(sample.answer)
-    if task is None:
-        return SampleCard(
-            sample, sample, "", answer, (), lines, f"no task is named {sample.task!r}; give its file: --task my_task.py"
-        )
+    answer, shown, prompt = answer or answer_text(sample.answer), sample, ""
     boxes: Sequence[Box] = ()
-    prompt, problem = "", None
-    try:
-        problem = answer_problem_of(task, sample)
-        if all(path in sizes for path in sample.images) and sample.video is None:
-            problem = problem or size_problem(sample, [sizes[path] for path in sample.images])
-        prompt, facts = shown_prompt(sample)
-        lines = [*facts, *lines]
-        found = boxes_of(task, sample, Prediction(sample.id, "", 0, False))
-        boxes = () if found is None else found[0]
-        shown = task.shown_as(sample)
-    except (ImageError, TaskError, ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
-        return SampleCard(sample, sample, prompt, answer, (), lines, problem or f"{type(error).__name__}: {error}")
+    if task is not None:
+        try:
+            prompt, facts = shown_prompt(sample)
+            lines = [*facts, *lines]
+            found = boxes_of(task, sample, Prediction(sample.id, "", 0, False))
+            boxes = () if found is None else found[0]
+            shown = task.shown_as(sample)
+        except _FAILURES as error:
+            problem = problem or f"{type(error).__name__}: {error}"
     return SampleCard(sample, shown, prompt, answer, boxes, lines, problem)

@@ -60,9 +60,9 @@ class Numbers:
         by_case = Counter(name.casefold().strip() for name in self.categories)
         if alike := [name for name, n in by_case.items() if n > 1]:
             spellings = sorted(name for name in self.categories if name.casefold().strip() == alike[0])
-            found.append(f"{len(alike):,} categories have several spellings, such as {', '.join(map(repr, spellings))}")
+            found.append(f"categories in several spellings: {len(alike):,}, such as {', '.join(map(repr, spellings))}")
         if self.n_bad_boxes:
-            found.append(f"{self.n_bad_boxes:,} boxes have no area, lie outside their image or are no boxes (vlrl bench check)")
+            found.append(f"boxes without area, outside their image, or of another form: {self.n_bad_boxes:,}")
         n_small = sum(min(pair) < _SMALL_PX for pair in self.sides)
         if n_small >= _LARGE_SHARE * len(self.sides) and len(self.sides) >= _MIN_ROWS:
             found.append(f"{n_small / len(self.sides):.0%} of the boxes have a side below {_SMALL_PX} px: mind --max_pixels")
