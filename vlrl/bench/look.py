@@ -12,9 +12,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from vlrl.bench.check_rows import row_fault
-from vlrl.bench.look_copies import alike, hash_function, look_at
+from vlrl.bench.look_copies import alike, look_at
 from vlrl.bench.look_numbers import answer_text, numbers_of, repeated_prompts
 from vlrl.bench.look_page import Copies, Look, SampleCard, write_look
+from vlrl.data.decontaminate import can_compare
 from vlrl.data.identity import Pictures
 from vlrl.data.image_checks import image_index, size_problem
 from vlrl.data.image_notes import form_notes
@@ -144,7 +145,7 @@ def _drawn_paths(samples: Sequence[Sample], chosen: Sequence[Sample], n: int, se
 
 
 def _note(groups: Sequence[Sequence[str]], paths: Sequence[str]) -> str:
-    if hash_function() is None:
+    if not can_compare():
         return "Not looked for: the library imagehash is missing (pip install 'vlrl[data]')."
     what = f"{len(paths):,} images were compared by perceptual hash (it finds scaled and recompressed copies, no crops). "
     yellow = " A split may part those on yellow; the others are known to be one picture."

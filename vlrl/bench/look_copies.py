@@ -1,60 +1,37 @@
-"""Images that look alike: copies that were scaled, recompressed or slightly changed, by the perceptual hash of `imagehash`.
-
-Pairs whose hashes are near each other are compared once more as small grey images, as plain pictures have near hashes by
-chance. Crops, mirrored and rotated copies are not found.
-"""
+"""Images of a set that look alike: copies that were scaled, recompressed or slightly changed (`vlrl.data.decontaminate`)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, TypeAlias
 
 import numpy as np
-from PIL import Image
 from tqdm.auto import tqdm
 
+from vlrl.data.decontaminate import MAX_HASH_BITS, Likeness, can_compare, likeness
 from vlrl.data.images import ImageError, open_image
 
-_MAX_BITS = 6
-"""Of 64, in which the hashes of two images that look alike differ."""
-_MAX_DIFFERENCE = 0.06
-"""The mean difference of two small grey images that look alike, as a share of black to white."""
-_GREY_SIDE_PX = 24
 _N_THREADS = 4
-_Array: TypeAlias = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)
 class SeenImage:
-    """An image that was decoded: its size in pixels, its hash (None without the library) and itself in small."""
+    """An image that was decoded: its size in pixels, and what it is compared by (None where the library is missing)."""
 
     size: tuple[int, int]
-    hash: int | None
-    grey: _Array
-
-
-def hash_function() -> Callable[[Image.Image], int] | None:
-    """The perceptual hash of 64 bits; None where the library (extra `[data]`) is missing."""
-    try:
-        import imagehash
-    except ImportError:
-        return None
-    return lambda image: int(str(imagehash.phash(image)), 16)
+    likeness: Likeness | None
 
 
 def look_at(paths: Sequence[str]) -> tuple[dict[str, SeenImage], dict[str, str]]:
     """The images that can be decoded, and why the others cannot, by path."""
-    hashed = hash_function()
 
     def one(path: str) -> SeenImage | str:
         try:
             image = open_image(path)
         except (ImageError, ValueError) as error:
             return str(error)
-        grey = image.convert("L").resize((_GREY_SIDE_PX, _GREY_SIDE_PX), Image.Resampling.BOX)
-        return SeenImage(image.size, None if hashed is None else hashed(image), np.asarray(grey, np.float32) / 255)
+        return SeenImage(image.size, likeness(image) if can_compare() else None)
 
     with ThreadPoolExecutor(_N_THREADS) as pool:
         found = list(tqdm(pool.map(one, paths), total=len(paths), desc="looking at images", disable=None, leave=False))
@@ -69,18 +46,18 @@ def alike(seen: Mapping[str, SeenImage]) -> list[list[str]]:
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
-    paths = [path for path, one in seen.items() if one.hash is not None]
+    compared = {path: one.likeness for path, one in seen.items() if one.likeness is not None}
+    paths, likes = list(compared), list(compared.values())
     if len(paths) < 2:
         return []
-    hashes = np.array([seen[path].hash for path in paths], np.uint64)
+    hashes = np.array([one.hash for one in likes], np.uint64)
     bits = np.unpackbits(hashes.view(np.uint8).reshape(-1, 8), axis=1).astype(np.float32)
     ones = bits.sum(1)
     links: list[tuple[int, int]] = []
     for i in range(len(paths) - 1):
         distance = ones[i] + ones[i + 1 :] - 2 * (bits[i + 1 :] @ bits[i])
-        for j in np.flatnonzero(distance <= _MAX_BITS) + i + 1:
-            if np.abs(seen[paths[i]].grey - seen[paths[j]].grey).mean() <= _MAX_DIFFERENCE:
-                links.append((i, int(j)))
+        near = np.flatnonzero(distance <= MAX_HASH_BITS) + i + 1
+        links += [(i, int(j)) for j in near if likes[i].is_like(likes[j])]
     if not links:
         return []
     a, b = np.array(links).T
