@@ -1,9 +1,9 @@
 """Finds training rows that share an image or a question with the items of an evaluation, so that they can be left out.
 
 Images are alike whose perceptual hashes (`imagehash.phash`, 64 bits) differ in `MAX_HASH_BITS` at most, and which differ little
-as small grey images: plain pictures have near hashes by chance. Of 272 photographs and drawn scenes this finds 95 to 100 % of the
-copies at half or a third of the size, recompressed, brighter or stretched, 67 % of those cropped by 3 % a side, and no pair of
-different ones (a difference hash of 8 x 8 cells: 56 to 88 %, 12 %, one). Mirrored and rotated copies are not found.
+as small grey images: plain pictures have near hashes by chance. Of 272 photographs and drawn scenes this finds 95 to 100 % of
+the copies at half or a third of the size, recompressed, brighter or stretched, 67 % of those cropped by 3 % a side, and no pair
+of different ones (a difference hash of 8 x 8 cells: 56 to 88 %, 12 %, one). Mirrored and rotated copies are not found.
 """
 
 from __future__ import annotations
