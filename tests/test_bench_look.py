@@ -84,6 +84,14 @@ def test_a_page_of_several_tasks(data, tmp_path, capsys):
     assert not re.search(r'(?:src|href)="(?!data:)', text), "nothing is loaded"
 
 
+def test_the_prompt_is_that_of_the_flags(data, tmp_path, capsys):
+    words = ["--system_prompt", "You see cells.", "--prompt_template", "Careful now. {question}", "--answer_format", "answer"]
+    _, seen = page_of(data, tmp_path / "page.html", *words)
+    assert "(system) You see cells. Careful now. How many?" in seen
+    assert vlrl(["data", "look", "--data", str(data), "--prompt_template", "no place"]) == 2
+    assert "--prompt_template has no {question}" in capsys.readouterr().err
+
+
 def test_the_same_seed_draws_the_same_page(data, tmp_path):
     first, _ = page_of(data, tmp_path / "a.html", "--n_samples", 4, "--n_images", 5)
     again, _ = page_of(data, tmp_path / "b.html", "--n_samples", 4, "--n_images", 5)

@@ -14,7 +14,7 @@ from pathlib import Path
 from vlrl.bench.check_rows import row_fault
 from vlrl.bench.look_copies import alike, look_at
 from vlrl.bench.look_numbers import answer_text, numbers_of, repeated_prompts
-from vlrl.bench.look_page import Copies, Look, SampleCard, write_look
+from vlrl.bench.look_page import AskedSample, Copies, Look, SampleCard, write_look
 from vlrl.data.decontaminate import can_compare
 from vlrl.data.identity import Pictures
 from vlrl.data.image_checks import image_index, size_problem
@@ -22,9 +22,10 @@ from vlrl.data.image_notes import form_notes
 from vlrl.data.sample_sets import SampleSet, read_set
 from vlrl.data.subsets import drawn
 from vlrl.data.synthetic import item_rng
-from vlrl.schema import COORDS, Box, Prediction, Sample, Task
+from vlrl.schema import ANSWER_FORMATS, BOX_FORMATS, COORDS, Box, Prediction, Sample, Task
 from vlrl.tasks import KNOWN, is_built_in, load_tasks
 from vlrl.tasks.evaluate import boxes_of
+from vlrl.tasks.prompt_template import template_problem, text_or_file, with_prompt
 from vlrl.tasks.rubric import answer_problem_of
 
 _N_COUNTED, _N_CARDS, _N_IMAGES = 20_000, 60, 1_000
@@ -56,6 +57,10 @@ def parse_look(words: Sequence[str]) -> argparse.Namespace:
     )
     add("--seed", type=int, default=0, help="seed of what is drawn")
     add("--coords", choices=COORDS, default="px", help="how the prompt asks for boxes, without a model")
+    add("--answer_format", choices=ANSWER_FORMATS, help="answer format of samples that do not state one")
+    add("--box_format", choices=BOX_FORMATS, help="box format of samples that do not state one")
+    add("--system_prompt", help="a system message before every question: a text, or a file that holds one")
+    add("--prompt_template", help="the prompt, a text or a file: {question} and its choices, or {prompt} of the task")
     add("--model_name_or_path", help="show the prompt as this model gets it, with its tokens; no weights are read")
     add("--min_pixels", type=_whole, help="smallest image the model sees, in pixels")
     add("--max_pixels", type=_whole, help="largest image the model sees, in pixels")
@@ -73,9 +78,11 @@ def _whole(text: str) -> int:
 def look_at_data(args: argparse.Namespace) -> int:
     """Write the page and print its path. Raises ValueError, OSError."""
     out = args.out or Path(f"{Path(str(args.data).split(',')[0]).stem}_look.html")
-    tasks = dict(KNOWN)
-    if args.task and args.task.endswith(".py"):
-        tasks |= {task.name: task for task in load_tasks(args.task)}
+    texts = [text_or_file(name, getattr(args, name)) for name in ("system_prompt", "prompt_template")]
+    if problem := template_problem(texts[1]):
+        raise ValueError(problem)
+    known = KNOWN if args.task is None else {**KNOWN, **{task.name: task for task in load_tasks(args.task)}}
+    tasks = {name: with_prompt(task, *texts) for name, task in known.items()}
     rows = read_set(args.data, args.image_root, need_images=False, tasks=[args.task] if args.task in KNOWN else ())
     write_page_of(out, rows, args, tasks)
     print(out)
@@ -123,8 +130,8 @@ def write_page_of(
         "images": f"{len(paths):,} were opened" + (f", drawn from {_n_paths(counted):,}" if has_more else ""),
         "model": getattr(args, "model_name_or_path", None) or "none: prompts are shown without a model's own frame",
     }
-    shown_prompt = _prompts(args, tasks)
-    cards = [_card(sample, tasks, answers[sample.id], shown_prompt, sizes, faults.get(sample.id)) for sample in chosen]
+    asked_as = _prompts(args, tasks)
+    cards = [_card(sample, tasks, asked_as, sizes, faults.get(sample.id)) for sample in chosen]
     look = Look(
         f"{Path(str(args.data)).name}: {len(rows):,} rows", facts, odd, numbers, list(sizes.values()), copies,
         _note(groups, paths), cards, f"{len(cards):,} of {len(rows):,}, drawn by seed {seed} with answers in their shares.",
@@ -198,17 +205,20 @@ def _fault(sample: Sample, tasks: Mapping[str, Task], sizes: Mapping[str, tuple[
         return f"{type(error).__name__}: {error}"
 
 
-def _prompts(args: argparse.Namespace, tasks: Mapping[str, Task]) -> Callable[[Sample], tuple[str, list[str]]]:
-    """Sample -> its prompt as text, and facts about it."""
+def _prompts(args: argparse.Namespace, tasks: Mapping[str, Task]) -> Callable[[Sample], AskedSample]:
+    """Sample -> how it is asked."""
     if getattr(args, "model_name_or_path", None):
         from vlrl.bench.look_model import prompts_of_model  # imports torch
 
         return prompts_of_model(args, tasks)
     coords = getattr(args, "coords", "px")
+    forms = {name: form for name in ("answer_format", "box_format") if (form := getattr(args, name, None))}
 
-    def shown(sample: Sample) -> tuple[str, list[str]]:
-        meta = {**sample.meta, "coords": sample.meta.get("coords", coords)}
-        return tasks[sample.task].prompt(dataclasses.replace(sample, meta=meta)), []
+    def shown(sample: Sample) -> AskedSample:
+        task = tasks[sample.task]
+        ready = dataclasses.replace(sample, meta={"coords": coords, **forms, **sample.meta})
+        text = task.prompt(ready)
+        return AskedSample(ready, f"(system) {task.system}\n\n{text}" if task.system else text, ())
 
     return shown
 
@@ -216,8 +226,7 @@ def _prompts(args: argparse.Namespace, tasks: Mapping[str, Task]) -> Callable[[S
 def _card(
     sample: Sample,
     tasks: Mapping[str, Task],
-    answer: str,
-    shown_prompt: Callable[[Sample], tuple[str, list[str]]],
+    asked_as: Callable[[Sample], AskedSample],
     sizes: Mapping[str, tuple[int, int]],
     problem: str | None,
 ) -> SampleCard:
@@ -226,12 +235,12 @@ def _card(
     lines = [f"task {sample.task}", *("{}x{} px: {}".format(*sizes[path], path) for path in known)]
     lines += [sample.video] if sample.video else []
     lines += [f"{key}: {value!r:.200}" for key, value in sample.meta.items()]
-    answer, shown, prompt = answer or answer_text(sample.answer), sample, ""
+    answer, shown, prompt = answer_text(sample.answer), sample, ""
     boxes: Sequence[Box] = ()
     if task is not None:
         try:
-            prompt, facts = shown_prompt(sample)
-            lines = [*facts, *lines]
+            asked = asked_as(sample)
+            prompt, answer, lines = asked.prompt, _reference(asked.ready, tasks) or answer, [*asked.lines, *lines]
             found = boxes_of(task, sample, Prediction(sample.id, "", 0, False))
             boxes = () if found is None else found[0]
             shown = task.shown_as(sample)

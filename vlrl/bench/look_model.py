@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Mapping
 
+from vlrl.bench.look_page import AskedSample
 from vlrl.data.image_checks import shown_sizes
 from vlrl.models.inputs import messages, n_shown, prepare_sample
 from vlrl.models.load import load_inputs
@@ -12,13 +13,15 @@ from vlrl.models.prompt_lengths import PromptLengths
 from vlrl.schema import Sample, Task
 
 
-def prompts_of_model(args: argparse.Namespace, tasks: Mapping[str, Task]) -> Callable[[Sample], tuple[str, list[str]]]:
-    """Sample -> the text of its prompt, one placeholder an image; its length and image size as lines. Raises ModelError."""
+def prompts_of_model(args: argparse.Namespace, tasks: Mapping[str, Task]) -> Callable[[Sample], AskedSample]:
+    """Sample -> how this model is asked, one placeholder an image; lines: tokens and image size. Raises ModelError."""
     inputs = load_inputs(args.model_name_or_path, min_pixels=args.min_pixels, max_pixels=args.max_pixels)
 
-    def shown(sample: Sample) -> tuple[str, list[str]]:
+    forms = {name: getattr(args, name, None) for name in ("answer_format", "box_format")}
+
+    def shown(sample: Sample) -> AskedSample:
         sizes = shown_sizes(sample)
-        ready = prepare_sample(sample, inputs, sizes=sizes)
+        ready = prepare_sample(sample, inputs, sizes=sizes, **forms)
         said = messages(ready, tasks, n_shown(ready))
         text = inputs.processor.apply_chat_template(said, tokenize=False, add_generation_prompt=True)
         lengths = PromptLengths(inputs.processor)
@@ -27,6 +30,6 @@ def prompts_of_model(args: argparse.Namespace, tasks: Mapping[str, Task]) -> Cal
         facts = [f"prompt of {n_tokens:,} tokens, boxes in {ready.meta['coords']}"]
         if "input_size" in ready.meta:
             facts.append("the model sees {}x{} px".format(*ready.meta["input_size"]))
-        return str(text), facts
+        return AskedSample(ready, str(text), facts)
 
     return shown

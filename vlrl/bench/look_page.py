@@ -42,6 +42,15 @@ LOOK_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; bas
 
 
 @dataclass(frozen=True)
+class AskedSample:
+    """How a sample is asked: itself with the forms of prompt and answer in `meta`, the prompt, and facts about that."""
+
+    ready: Sample
+    prompt: str
+    lines: Sequence[str]
+
+
+@dataclass(frozen=True)
 class SampleCard:
     """A sample on the contact sheet. `prompt`: as the model will see it; `answer`: as it would earn full marks; `boxes`: true
     ones in pixels of the image; `lines`: other facts; `problem`: why it cannot be used."""
