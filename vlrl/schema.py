@@ -376,6 +376,11 @@ def box_problem(xyxy: Any, size_wh: tuple[int, int] | None) -> str | None:
         return f"box {list(xyxy)} has no area (x2 must exceed x1 and y2 must exceed y1)"
     if size_wh is not None:
         width, height = size_wh
+        if min(width, height) > 8 and x1 >= 0 and y1 >= 0 and x2 <= 1 and y2 <= 1:
+            return (
+                f"box {list(xyxy)} lies within 0..1, so its values are shares of the {width}x{height} image; boxes are original"
+                " pixels"
+            )
         if x1 < -1 or y1 < -1 or x2 > width + 1 or y2 > height + 1:
             return (
                 f"box {list(xyxy)} lies outside the {width}x{height} image; boxes are original pixels, not resized or 0..1000"

@@ -53,10 +53,10 @@ def with_prompt(task: Task, system: str | None, template: str | None) -> Task:
     own = task.prompt
 
     def prompt(sample: Sample) -> str:
-        text = template
-        if PROMPT in text:
-            text = text.replace(PROMPT, own(sample))
-        return text.replace(QUESTION, question_of(sample))
+        # in one pass: what a row's words hold stays as it is
+        parts = re.split(r"(\{question\}|\{prompt\})", template)
+        fill = {QUESTION: question_of, PROMPT: own}
+        return "".join(fill[part](sample) if part in fill else part for part in parts)
 
     return replace(task, prompt=prompt)
 
