@@ -37,8 +37,7 @@ KEPT = {
     "save_on_each_node": True, "restore_callback_states_from_checkpoint": True, "resume_from_checkpoint": "true",
     # generation
     "max_completion_length": 12, "temperature": 0.7, "top_p": 0.9, "top_k": 10, "min_p": 0.1, "repetition_penalty": 1.1,
-    "cache_implementation": "static", "use_transformers_continuous_batching": True, "use_transformers_paged": True,
-    "disable_dropout": True,
+    "cache_implementation": "static", "disable_dropout": True,
     "cast_lm_head_to_fp32": True, "trust_remote_code": True,
     # the loss
     "beta": 0.04, "epsilon": 0.1, "delta": 1.5, "epsilon_high": 0.3, "importance_sampling_level": "sequence",
@@ -71,6 +70,7 @@ REFUSED = {
     "deepspeed": "ds.json", "fsdp": "full_shard", "ddp_backend": "gloo", "use_vllm": "true", "use_liger_kernel": "true",
     "load_in_4bit": "true", "load_in_8bit": "true", "push_to_hub": "true", "parallelism_config": "{}",
     "reward_weights": "1 2 3 4 5", "do_train": "false",
+    "use_transformers_continuous_batching": "true", "use_transformers_paged": "true",
     "train_sampling_strategy": "sequential", "dataloader_multiprocessing_context": "spawn",
 }  # fmt: skip
 """What cannot be honoured: never, on this machine (no GPU, packages that are not installed), or in a run of one process."""

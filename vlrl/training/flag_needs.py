@@ -59,6 +59,10 @@ NOT_READ: dict[str, str] = {
 }
 """Options that nothing reads here, and why; their default values pass."""
 NOT_READ_VALUES: dict[str, tuple[str, str]] = {
+    **dict.fromkeys(
+        ("use_transformers_continuous_batching", "use_transformers_paged"),
+        ("True", "TRL does not do it for vision-language models; use --use_vllm"),
+    ),
     "do_train": ("False", "a run trains; to measure a model alone: vlrl bench run"),
     "train_sampling_strategy": ("sequential", "--shuffle_dataset false keeps the order of the rows"),
     "dataloader_multiprocessing_context": ("spawn forkserver", "workers open images by what a fork hands on; use fork"),
