@@ -148,6 +148,9 @@ def test_overlap_finds_copies_of_images():
         assert known.has_image(copy)
     assert not known.has_image(image.transpose(Image.Transpose.FLIP_LEFT_RIGHT))
     assert not known.has_image(Image.new("RGB", (120, 90)))
+    plain = KnownItems([Image.new("RGB", (60, 40), "red")], [])
+    assert plain.has_image(Image.new("RGB", (30, 20), "red"))
+    assert not plain.has_image(Image.new("RGB", (60, 40), "blue"))
 
 
 def test_images_are_not_compared_without_the_library(monkeypatch):

@@ -167,7 +167,7 @@ def _named_copies(groups: Sequence[Sequence[str]], samples: Sequence[Sample]) ->
     ids: dict[str, list[str]] = {}
     kept: dict[str, int] = {}
     for number, sample in enumerate(rows):
-        for path in sample.images:
+        for path in dict.fromkeys(sample.images):
             ids.setdefault(path, []).append(sample.id)
             kept[path] = min(pictures.with_equal_bytes(int(pictures.groups[number])))
 

@@ -37,7 +37,8 @@ figure{margin:0}figcaption{font-size:13px;color:#555}
 .small{color:#666;font-size:12px}.bad{color:#b00020}.copies{display:flex;flex-wrap:wrap;gap:10px}
 .group{display:flex;gap:6px;border:1px solid #ccc;border-radius:6px;padding:6px;max-width:100%;overflow:auto}
 .group.apart{border-color:#c08000;background:#fff8e1}
-.group div{width:112px;font-size:11px;overflow-wrap:anywhere}dt{font-weight:600}dd{margin:0 0 .3em 0}"""
+.group img{display:block}.group div{width:112px;font-size:11px;overflow-wrap:anywhere}
+dt{font-weight:600}dd{margin:0 0 .3em 0}"""
 LOOK_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 
 
@@ -165,6 +166,8 @@ def _plots(numbers: Numbers) -> list[Markup]:
 def _histogram(caption: str, values: Sequence[float], whole: bool = False) -> Markup:
     """Bars as SVG; the highest 1 % of values share the last bar."""
     found = np.asarray(values, dtype=np.float64)
+    if found.min() == found.max():
+        return markup("<figure><figcaption><b>{}</b><br>always {}</figcaption></figure>", caption, _number(float(found[0])))
     low, high = float(found.min()), float(np.percentile(found, 99))
     step = max((high - low) / 24, 1 if whole else 1e-9)
     step = float(np.ceil(step)) if whole else step

@@ -24,23 +24,25 @@ MAX_HASH_BITS = 8
 """Of 64, in which the hashes of two images that look alike differ."""
 MAX_DIFFERENCE = 0.03
 """The mean difference of two small grey images around their means that look alike, as a share of black to white."""
-_SIDE_PX = 24
+_SIDE_PX, _PLAIN = 24, 0.03
 _Grey: TypeAlias = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)
 class Likeness:
-    """What images are compared by: the hash, and the image in small and grey around its mean."""
+    """What images are compared by: the hash, the image in small and grey around its mean, and its mean colour (0 to 1), which is
+    all that an image of one colour has."""
 
     hash: int
     grey: _Grey
+    colour: _Grey
 
     def is_like(self, other: Likeness) -> bool:
         """Whether the other shows this image, or a scaled or recompressed copy of it."""
-        return (self.hash ^ other.hash).bit_count() <= MAX_HASH_BITS and self.difference(other) <= MAX_DIFFERENCE
-
-    def difference(self, other: Likeness) -> float:
-        return float(np.abs(self.grey - other.grey).mean())
+        if (self.hash ^ other.hash).bit_count() > MAX_HASH_BITS or np.abs(self.grey - other.grey).mean() > MAX_DIFFERENCE:
+            return False
+        is_plain = min(np.abs(self.grey).max(), np.abs(other.grey).max()) < _PLAIN
+        return not is_plain or bool(np.abs(self.colour - other.colour).max() < _PLAIN)
 
 
 @cache
@@ -61,7 +63,8 @@ def likeness(image: Image.Image) -> Likeness:
 
     small = image.convert("L").resize((_SIDE_PX, _SIDE_PX), Image.Resampling.BOX)
     grey = np.asarray(small, np.float32) / 255
-    return Likeness(int(str(imagehash.phash(image)), 16), grey - grey.mean())
+    colour = np.asarray(image.convert("RGB").resize((1, 1), Image.Resampling.BOX), np.float32)[0, 0] / 255
+    return Likeness(int(str(imagehash.phash(image)), 16), grey - grey.mean(), colour)
 
 
 def question_form(question: str) -> str:

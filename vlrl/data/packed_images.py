@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 N_ROW_GROUPS = 3
 """Row groups of one image column that a process keeps: rows in order are read once."""
-MAX_GROUP_BYTES, MAX_GROUP_READS = 100_000_000, 2
+MAX_GROUP_BYTES, MAX_GROUP_READS = 50_000_000, 2
 """A row group that is larger, or that is wanted again after so many reads (rows are drawn at random), costs too much to be read
 for one image: its file is unpacked once into the cache of `datasets`, where each row is found at once."""
 N_FILES = 64
