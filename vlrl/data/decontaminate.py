@@ -30,8 +30,8 @@ _Grey: TypeAlias = np.ndarray[Any, Any]
 
 @dataclass(frozen=True)
 class Likeness:
-    """What images are compared by: the hash, the image in small and grey around its mean, and its mean colour (0 to 1), which is
-    all that an image of one colour has."""
+    """What images are compared by: the hash, the image in small and grey around its mean, and its mean colour (0 to 1), which
+    is all that an image of one colour has."""
 
     hash: int
     grey: _Grey
