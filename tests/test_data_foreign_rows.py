@@ -216,6 +216,17 @@ def test_image_sets_of_hugging_face(folder):
     assert (asked.task, asked.answer, asked.choices) == ("qa", "B", ("a stone", "a tree"))
 
 
+def test_numbers_with_names_and_paths_of_windows(folder):
+    features = {"label": {"names": ["no", "yes"], "_type": "ClassLabel"}}
+    table = pa.Table.from_pylist([{"image": IMAGE, "question": "Is it red?", "label": 1}])
+    named = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+    (sample,) = read_set(written(folder, named, "named.parquet"))
+    assert sample.answer == "yes"
+    (folder / "sub").mkdir()
+    (folder / "sub" / "a.png").write_bytes(png())
+    assert one(folder, chat(HOW, "3", images=["sub\\a.png"])).images[0].endswith("sub/a.png")
+
+
 def test_options_in_the_question_become_choices(folder):
     sample = one(folder, talk("<image>What is it?\nA. a stone\nB. a tree", "B"))
     assert (sample.question, sample.answer, sample.choices) == ("What is it?", "B", ("a stone", "a tree"))

@@ -198,6 +198,8 @@ def foreign_samples(
             continue
         if family == "objects" and reading.order is None:
             reading = replace(reading, order=_order_of(table, root, on_bad))
+        if family != "label":
+            row = _with_names(row, reading.names)
         found.families[family] += 1
         found.n_system += _brings_system(row)
         try:
@@ -271,6 +273,8 @@ def _path(cell: Any, root: Path, reading: RowReading, where: str) -> str:
     cell = cell.removeprefix("file://")
     file = file_of(cell)
     path = cell if file is None else in_file(cell, os.path.join(root, file))
+    if "\\" in path and missing(path):
+        path = path.replace("\\", "/")  # as Windows writes it
     if problem := missing(path):
         raise BadRow(f"{problem}; paths are relative to {root} (--image_root changes that)")
     return path
@@ -292,6 +296,13 @@ def renamed(row: Cells, columns: Mapping[str, str], where: str) -> dict[str, Any
                 value = value[part]
         found[ours] = value
     return found | ({"id": row["id"]} if "id" in row and "id" not in found else {})
+
+
+def _with_names(row: Cells, names: Names) -> Cells:
+    """A row with the names behind its numbers, where the data set states them."""
+    stated = {key: row[key] for key in names if isinstance(row.get(key), int) and not isinstance(row[key], bool)}
+    named = {key: names[key][value] for key, value in stated.items() if 0 <= value < len(names[key])}
+    return {**row, **named} if named else row
 
 
 def _brings_system(row: Cells) -> bool:

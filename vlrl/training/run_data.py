@@ -124,9 +124,11 @@ def _read(config: Config, path: str, limit: int | None, seed: int) -> SampleSet:
         if rows.is_large and (lost := missing_in(sample)):
             raise SampleError(f"{path} (id {sample.id!r}): {lost} (--image_root says where relative paths start)")
         if sample.task not in config.tasks:
+            theirs = dict.fromkeys(one.task for one in looked_at)
+            needed = theirs if theirs.keys().isdisjoint(config.tasks) else {**dict.fromkeys(config.tasks), **theirs}
             raise SampleError(
                 f"{path} (id {sample.id!r}): its task is {sample.task!r}, but this run's are {', '.join(config.tasks)}"
-                f" (--task {','.join([*config.tasks, sample.task])} for all)"
+                f" (--task {','.join(needed)} for all)"
             )
         if problem := answer_problem_of(config.tasks[sample.task], sample):
             raise SampleError(f"{path} (id {sample.id!r}): {problem}")

@@ -1,0 +1,85 @@
+"""Measures how a training run starts from a million rows: seconds until its first step, and memory beyond a run of 100 rows.
+
+    python tests/large_rows.py --n 1000000 --folder /tmp/rows
+
+The rows are questions about 50,000 files of images (hard links of 50 pictures). Prints, for each size, seconds by the clock and
+CPU seconds from the start of the process to its first step, and the peak memory of the process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[1]
+N_IMAGES = 50_000
+COLOURS = "red green blue dark tall small round wide old new".split()  # noqa: SIM905
+FLAGS = "--task qa --stage grpo --max_steps 1 --per_device_train_batch_size 8 --num_generations 4 --eval_limit 8".split()  # noqa: SIM905
+
+
+def write_rows(folder: Path, n: int) -> Path:
+    """A file of `n` rows; their images are made once."""
+    images = folder / "images"
+    images.mkdir(parents=True, exist_ok=True)
+    for i in range(min(N_IMAGES, n)):
+        path = images / f"{i}.png"
+        if path.exists():
+            continue
+        if i < 50:
+            Image.new("RGB", (64 + i, 64), (5 * i, 100, 50)).save(path)
+        else:
+            os.link(images / f"{i % 50}.png", path)
+    path = folder / f"rows_{n}.jsonl"
+    with path.open("w") as file:
+        for i in range(n):
+            question = f"How many {COLOURS[i % 10]} {COLOURS[i // 10 % 10]} things are in picture {i}?"
+            row = {"id": f"row-{i}", "task": "qa", "images": [f"images/{i % N_IMAGES}.png"], "question": question}
+            file.write(json.dumps(row | {"answer": str(10 * i // n)}) + "\n")
+    return path
+
+
+def start_of(path: Path, out: Path) -> tuple[float, float]:
+    """Seconds by the clock and of CPU until the first step of a run."""
+    command = [sys.executable, str(ROOT / "vlrl/train.py"), *FLAGS, "--data", str(path), "--report_to", "none"]
+    started = time.monotonic()
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen([*command, "--output_dir", str(out)], stdout=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stdout is not None
+        seconds = cpu = 0.0
+        for line in process.stdout:
+            if line.startswith("sharing"):  # said as the first step begins
+                seconds = time.monotonic() - started
+                fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
+                cpu = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    if process.returncode:
+        raise SystemExit(f"the run ended with exit code {process.returncode}")
+    return seconds, cpu
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--n", type=int, default=1_000_000)
+    parser.add_argument("--folder", type=Path, required=True)
+    args = parser.parse_args()
+    peaks = []
+    for n in (100, args.n):  # the smaller first: the peak of all children so far never falls
+        path = write_rows(args.folder, n)
+        seconds, cpu = start_of(path, args.folder / f"run_{n}_{int(time.time())}")
+        peaks.append(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024)
+        print(
+            f"{n:>9,} rows  first step after {seconds:5.1f} s ({cpu:5.1f} s CPU)  peak memory {peaks[-1]:6.0f} MiB", flush=True
+        )
+    print(f"memory beyond that of 100 rows: {peaks[1] - peaks[0]:.0f} MiB")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
