@@ -11,6 +11,7 @@ MAX_PX = 1e6
 """Coordinates beyond this are not pixels (a comparison with NaN is false)."""
 Corners = tuple[float, float, float, float]
 
+_PLAIN = frozenset({int, float})
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 _FOUR = re.compile(
     rf"\s*[\[(]?\s*({_NUMBER})(?:\s*,\s*|\s+)({_NUMBER})(?:\s*,\s*|\s+)({_NUMBER})(?:\s*,\s*|\s+)({_NUMBER})\s*[\])]?\s*"
@@ -76,9 +77,9 @@ def corners(value: Any, form: str) -> Corners | None:
     if not isinstance(value, list) or len(value) != 4:
         return None
     a, b, c, d = value
-    if not (type(a) is type(b) is type(c) is type(d) is float or type(a) is type(b) is type(c) is type(d) is int):
+    if not {type(a), type(b), type(c), type(d)} <= _PLAIN or not abs(a) + abs(b) + abs(c) + abs(d) <= MAX_PX:
         a, b, c, d = map(number, value)
-    if a is None or b is None or c is None or d is None or not max(abs(a), abs(b), abs(c), abs(d)) <= MAX_PX:
+    if a is None or b is None or c is None or d is None:
         return None
     return (a, b, c, d) if form == "xyxy" else (a, b, a + c, b + d)
 

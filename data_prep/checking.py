@@ -13,7 +13,7 @@ from functools import cache
 from data_prep.annotated import Annotated, CheckedImage
 from data_prep.box_units import Marks, scaled
 from data_prep.box_values import Corners
-from data_prep.fitting import fit_box, inside, is_sliver
+from data_prep.fitting import fit_box, inside, is_sliver, tidy
 from data_prep.image_headers import Header, read_header
 from data_prep.orientation import STORED, SizeMismatch, decided, frame_of, turned
 from data_prep.progress import progress
@@ -171,7 +171,8 @@ def _checked(
             continue
         first = place_of.setdefault((fitted.xyxy, label), number)
         if first != number:
-            problem = f"{label} {list(fitted.xyxy)} is the same box and label as {one.place(first)}; it is taken once"
+            numbers = [tidy(value) for value in fitted.xyxy]
+            problem = f"{label} {numbers} is the same box and label as {one.place(first)}; it is taken once"
             report.note(one.place(number), problem, "boxes that are given twice, taken once")
         else:
             fitting.append(fitted if fitted.label == label else replace(fitted, label=label))

@@ -15,15 +15,16 @@ import os
 import random
 import sys
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from data_prep.annotated import Annotated as Annotated
 from data_prep.annotated import CheckedImage as CheckedImage
 from data_prep.box_units import COORDS
 from data_prep.checking import Reading, check_images
+from data_prep.detection_rows import Drawn as Drawn
+from data_prep.detection_rows import Plan as Plan
+from data_prep.detection_rows import Question
 from data_prep.excluding import Excluded, add_exclude_option, check_exclude_option
 from data_prep.fitting import box_counts
 from data_prep.writing import Report, Target, add_output_options, check_output_options, draw, whole_number
@@ -34,26 +35,6 @@ from vlrl.schema import Sample
 
 MAX_COUNTED = 100
 """Up to this many categories the number of boxes of each is printed."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Which samples to draw. `per`: one sample per image and category, or one per image that asks for a list. `negatives`:
-    absent categories per image; None: none (`per="category"`) or all of them (`per="image"`). `shots`: images per category."""
-
-    categories: tuple[str, ...]
-    per: str
-    negatives: int | None
-    shots: int | None
-    limit: int | None
-    seed: int
-    dataset: str
-    split: str | None
-
-    @cached_property
-    def order(self) -> dict[str | None, int]:
-        """Category → its place in the list."""
-        return {category: index for index, category in enumerate(self.categories)}
 
 
 def add_options(parser: argparse.ArgumentParser, *, per: str = "category") -> None:
@@ -222,27 +203,6 @@ def annotated_categories(categories: Sequence[str], annotated: Iterable[Annotate
     return tuple(name for name in categories if canon(name) in known)
 
 
-Question = tuple[CheckedImage, tuple[str, ...]]
-"""An image and the categories that one sample asks for."""
-
-
-@dataclass(frozen=True)
-class Drawn(Collection[Sample]):
-    """The samples of `questions`, made one by one as they are gone through: together they take more memory than their file."""
-
-    questions: Sequence[Question]
-    plan: Plan
-
-    def __len__(self) -> int:
-        return len(self.questions)
-
-    def __iter__(self) -> Iterator[Sample]:
-        return (_sample(image, requested, self.plan) for image, requested in self.questions)
-
-    def __contains__(self, sample: object) -> bool:
-        return any(one == sample for one in self)
-
-
 def build_samples(images: Sequence[CheckedImage], plan: Plan) -> list[Sample]:
     """The samples that `plan` draws, in the order of the images. Equal arguments give equal samples."""
     return list(Drawn(draw_questions(images, plan), plan))
@@ -308,30 +268,6 @@ def _absent(image: CheckedImage, plan: Plan, n: int | None) -> list[str]:
     if n is None or n >= len(absent):
         return absent
     return random.Random(f"{plan.seed}:negatives:{image.source_id}").sample(absent, n)
-
-
-def _sample(image: CheckedImage, requested: tuple[str, ...], plan: Plan) -> Sample:
-    boxes = [box for box in image.boxes if box.label in requested]
-    present = {box.label for box in boxes}
-    meta = {
-        "categories": list(requested),
-        "image_size": list(image.size_wh),
-        "crowd": [category for category in requested if category in image.crowd],
-        "negatives": [category for category in requested if category not in present],
-        "dataset": plan.dataset,
-        "split": image.split or plan.split,
-        "source_id": image.source_id,
-        "group": image.group,
-    }
-    parts = [plan.dataset, image.id_part or image.source_id, *(requested if plan.per == "category" else ())]
-    return Sample(
-        id="-".join(parts),
-        task="detection",
-        question=", ".join(requested),
-        answer=[{"bbox_2d": list(box.xyxy), "label": box.label} for box in boxes],
-        images=(str(image.path),),
-        meta={key: value for key, value in meta.items() if value},
-    )
 
 
 def finish(images: Sequence[CheckedImage], plan: Plan, target: Target, report: Report) -> int:

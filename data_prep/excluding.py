@@ -95,6 +95,8 @@ class Excluded:
 
     def has(self, image_id: str, name: str, root: Path) -> bool:
         """Whether the image with this id and file name (below `root`) is listed."""
+        if not self.names:
+            return False
         parts = _parts(name)
         listed = [image_id] if image_id in self.ids else []
         coco = _COCO.fullmatch(Path(parts[-1]).stem) if parts else None

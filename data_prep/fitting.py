@@ -44,13 +44,10 @@ def is_pixel(value: Any) -> bool:
 
 
 def inside(box: Box, size_wh: tuple[int, int]) -> Box | None:
-    """The box, its numbers tidied, where it lies inside the image and is no sliver; None: see `fit_box`."""
+    """The box, where it lies inside the image and is no sliver; None: see `fit_box`."""
     width, height = size_wh
-    if not (
-        box.x1 >= 0 and box.y1 >= 0 and box.x2 <= width and box.y2 <= height and box.x2 - box.x1 >= 1 and box.y2 - box.y1 >= 1
-    ):
-        return None
-    return Box(tidy(box.x1), tidy(box.y1), tidy(box.x2), tidy(box.y2), box.label)
+    x1, y1, x2, y2 = box.x1, box.y1, box.x2, box.y2
+    return box if x1 >= 0 and y1 >= 0 and x2 <= width and y2 <= height and x2 - x1 >= 1 and y2 - y1 >= 1 else None
 
 
 def fit_box(box: Box, size_wh: tuple[int, int], where: str, report: Report) -> Box | None:
@@ -89,6 +86,8 @@ def is_sliver(box: Box) -> bool:
 
 def tidy(value_px: float) -> float:
     """To 4 decimals, whole numbers as int."""
+    if type(value_px) is int:
+        return value_px
     rounded = round(value_px, 4)
     return int(rounded) if rounded % 1 == 0 else rounded
 

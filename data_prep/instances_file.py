@@ -5,6 +5,7 @@ The file is read entry by entry, so that a large one does not have to fit in mem
 
 from __future__ import annotations
 
+import json
 import math
 import sys
 from collections.abc import Mapping, Sequence
@@ -16,10 +17,11 @@ from data_prep.box_values import Corners, corners, flag, id_key, number, shape_b
 from data_prep.json_stream import entries
 from vlrl.answers.span import canon
 
-_CROWD_KEYS = frozenset({"iscrowd", "is_crowd", "isCrowd", "ignore", "ignored", "difficult"})
+_RARE_CROWD_KEYS = frozenset({"is_crowd", "isCrowd", "ignore", "ignored", "difficult"})
+"""Other names of what COCO calls `iscrowd`."""
 _UNUSED = frozenset({"license", "flickr_url", "date_captured", "segmentation", "caption"})
 """Keys of images that nothing reads."""
-_N_COMPARED = 5000
+_N_COMPARED = 1000
 """So many annotations are compared with their area and segmentation, to tell corners from x, y, width, height."""
 
 
@@ -58,7 +60,7 @@ def read_instances(path: Path, image_keys: Sequence[str] = ("id", "file_name"), 
     lists: set[str] = set()
     form, keys = bbox_format or "xywh", dict[str, str]()
     evidence = _Evidence()
-    for key, is_entry, value in entries(path):
+    for key, is_entry, value in entries(path, as_text="segmentation"):
         if not is_entry:
             lists |= {key} if value == [] else set()
         elif key == "images":
@@ -106,8 +108,10 @@ def _instance(row: Any, index: int, form: str, keys: dict[str, str]) -> Instance
     """`keys`: ids seen before, so that equal ones are one object in memory."""
     if not isinstance(row, dict):
         return Instance(f"number {index}", None, None, None, False, f"an annotation is a JSON object, got {str(row)[:80]}")
-    image, category = id_key(row.get("image_id")), id_key(row.get("category_id"))
-    bbox = row.get("bbox")
+    image, category, bbox = row.get("image_id"), row.get("category_id"), row.get("bbox")
+    # most rows are as COCO has them, and a million of them takes its time
+    image = str(image) if type(image) is int else id_key(image)
+    category = str(category) if type(category) is int else id_key(category)
     box, problem = corners(bbox, form), ""
     if box is None or (box[2] == box[0] and box[3] == box[1]):
         box = _segmented(row, bbox) or box
@@ -117,7 +121,8 @@ def _instance(row: Any, index: int, form: str, keys: dict[str, str]) -> Instance
         problem = f"bbox {str(bbox)[:80]} is not [x, y, width, height], four finite numbers"
         if row.get("segmentation"):
             problem += f", and its segmentation cannot be read: {str(row['segmentation'])[:60]}"
-    flags = [flag(row[key]) for key in _CROWD_KEYS & row.keys()]
+    is_plain = row.get("iscrowd", 0) == 0 and _RARE_CROWD_KEYS.isdisjoint(row)
+    flags = () if is_plain else [flag(row[key]) for key in (*_RARE_CROWD_KEYS, "iscrowd") if key in row]
     return Instance(
         name=f"annotation {row['id']}" if "id" in row else f"annotation number {index}",
         image=None if image is None else keys.setdefault(image, image),
@@ -138,8 +143,17 @@ def _segmented(row: Mapping[str, Any], bbox: Any) -> Corners | None:
     """The box of the segmentation, where there is no bbox that says something."""
     if bbox and corners(bbox, "xywh") is None:
         return None
-    shape = row.get("segmentation")
+    shape = _shape(row)
     return shape_box(shape) if shape else None
+
+
+def _shape(row: Mapping[str, Any]) -> Any:
+    """The segmentation, which the file's reader has left as text (see `entries`); None where it is none."""
+    shape = row.get("segmentation")
+    try:
+        return json.loads(shape) if isinstance(shape, str) else shape
+    except (ValueError, RecursionError):
+        return None
 
 
 @dataclass
@@ -157,7 +171,7 @@ class _Evidence:
         if not isinstance(bbox, list) or len(bbox) != 4:
             return
         self.n += 1
-        area, shape = number(row.get("area")), row.get("segmentation")
+        area, shape = number(row.get("area")), _shape(row)
         if area is None and not shape:
             return
         x1, y1, x2, y2 = as_xywh

@@ -15,12 +15,14 @@ from data_prep.image_headers import not_fetched
 
 _CHUNK = 4_000_000
 _SPACE = re.compile(r"[ \t\n\r]*")
-_COMMA = re.compile(r"[ \t\n\r]*,[ \t\n\r]*")
+_BATCH = 100_000
+"""Characters of entries that are decoded at once."""
 
 
-def entries(path: Path) -> Iterator[tuple[str, bool, Any]]:
+def entries(path: Path, as_text: str | None = None) -> Iterator[tuple[str, bool, Any]]:
     """(key, is_entry, value) of the object in a JSON file: for a key with a list, one after the other its entries, and first of
-    all (key, False, []); for any other key its value. Ends the program where the file is no JSON object."""
+    all (key, False, []); for any other key its value. `as_text`: a key whose nested lists of numbers stay text,
+    which takes less time; who needs them decodes them. Ends the program where the file is no JSON object."""
     problem = not_fetched(path)
     if problem is not None:
         raise SystemExit(problem)
@@ -28,7 +30,7 @@ def entries(path: Path) -> Iterator[tuple[str, bool, Any]]:
         encoding = json.detect_encoding(file.read(4))
     try:
         with path.open(encoding="utf-8-sig" if encoding == "utf-8" else encoding) as file:
-            yield from _Reader(file).object()
+            yield from _Reader(file, as_text).object()
     except (ValueError, RecursionError) as error:
         raise SystemExit(f"{path}: not JSON: {error}") from error
 
@@ -36,8 +38,9 @@ def entries(path: Path) -> Iterator[tuple[str, bool, Any]]:
 class _Reader:
     """Decodes values of a text that is read in pieces. Raises ValueError where it is no JSON."""
 
-    def __init__(self, file: IO[str]) -> None:
+    def __init__(self, file: IO[str], as_text: str | None) -> None:
         self.file, self.text, self.at, self.before, self.at_end = file, "", 0, 0, False
+        self.as_text, self.unquoted = as_text and f'"{as_text}":', ""
         self.decoder = json.JSONDecoder()
 
     def object(self) -> Iterator[tuple[str, bool, Any]]:
@@ -68,14 +71,23 @@ class _Reader:
         self.at += 1
         closing = self.next() == "]"
         while not closing:
+            yield from self.several()
             yield self.value()
-            # the usual case without a function call: a comma, and the next entry behind it
-            comma = _COMMA.match(self.text, self.at)
-            if comma and comma.end() < len(self.text):
-                self.at = comma.end()
-            else:
-                closing = self.closes("]")
+            closing = self.closes("]")
         self.at += 1
+
+    def several(self) -> list[Any]:
+        """Some entries at once, up to one whose end is at hand: decoding them one by one takes longer. Where the place does
+        not end an entry, as inside of one, the text before it is no list, and nothing is taken."""
+        end = self.text.rfind("},", self.at, self.at + _BATCH)
+        if end < 0:
+            return []
+        try:
+            found: list[Any] = self.decoder.decode(f"[{self.text[self.at : end + 1]}]")
+        except json.JSONDecodeError:
+            return []
+        self.at = end + 2
+        return found
 
     def closes(self, bracket: str) -> bool:
         """Whether the list or object ends here; otherwise steps over the comma."""
@@ -118,10 +130,39 @@ class _Reader:
         left = self.text[self.at :]
         piece = "" if self.at_end else self.file.read(max(_CHUNK, len(left)))
         self.at_end = not piece
-        if piece:
+        if self.as_text:
+            piece, self.unquoted = _quoted(self.unquoted + piece, self.as_text, self.at_end)
+        if piece or self.unquoted:
             self.before += self.at
             self.text, self.at = left + piece, 0
-        return bool(piece)
+        return bool(piece or self.unquoted)
 
     def wrong(self, what: str) -> ValueError:
         return ValueError(f"{what}: character {self.before + self.at + 1}, {self.text[self.at : self.at + 20]!r}")
+
+
+def _quoted(text: str, key: str, at_end: bool) -> tuple[str, str]:
+    """`text` with the lists behind `key` as strings, up to the last place where that can be decided, and the rest.
+
+    Such a list holds no quote, so it ends before the next one; where brackets do not balance there (texts or objects inside, an
+    empty rest), it is left as it is.
+    """
+    parts: list[str] = []
+    done = 0
+    while True:
+        start = text.find(key, done)
+        end = -1 if start < 0 else text.find('"', start + len(key))
+        if end < 0:
+            break
+        first, last = text.find("[", start, end), text.rfind("]", start, end)
+        value = text[first : last + 1]
+        if 0 < first < last and not text[start + len(key) : first].strip() and value.count("[") == value.count("]"):
+            parts += (text[done:first], '"', value, '"')
+            done = last + 1
+        else:
+            parts.append(text[done:end])
+            done = end
+    # the key itself may be cut
+    keep = len(text) if at_end else max(done, start if start >= 0 else len(text) - len(key))
+    parts.append(text[done:keep])
+    return "".join(parts), text[keep:]

@@ -12,16 +12,18 @@ from __future__ import annotations
 
 import argparse
 import filecmp
+import gc
 import json
 import os
 import random
 import shutil
 import sys
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 from data_prep.progress import progress
 from data_prep.report import MAX_SKIPPED, share
@@ -34,6 +36,8 @@ from vlrl.tasks import TASKS
 from vlrl.training.stopping import Stopped, StopRequests
 
 T = TypeVar("T")
+N_AT_ONCE = 500
+"""Samples that are written at once."""
 
 
 @dataclass(frozen=True)
@@ -141,39 +145,72 @@ def write_samples(samples: Iterable[Sample], target: Target) -> tuple[int, int]:
     unfinished = out.with_name(f"{out.name}.partial")
     try:
         with unfinished.open("w", encoding="utf-8", newline="\n") as lines:
-            for number, sample in enumerate(progress(samples, "writing samples"), start=1):
-                where = f"{out}:{number}"
-                problem = TASKS[sample.task].check(sample)
-                if problem is not None:
-                    raise ValueError(f"sample {sample.id!r}: {problem}")
-                first = line_of.setdefault(sample.id, number)
-                if first != number:
-                    raise SampleError(f"{where}: id {sample.id!r} was used on line {first}; ids must be unique")
-                row = sample_to_json(sample)
-                if sample.images:
-                    row["images"] = [paths.written(path, where) for path in sample.images]
-                    images.update(sample.images)
-                if sample.video is not None:
-                    row["video"] = paths.written(sample.video, where)
-                lines.write(_json_line(row, where))
+            rows = (
+                samples.lines(partial(paths.written, where=str(out)))
+                if isinstance(samples, Lines)
+                else _lines(samples, paths, out)
+            )
+            n = len(samples) if isinstance(samples, Sized) else None
+            rows = iter(progress(rows, "writing samples", n))
+            while some := list(islice(rows, N_AT_ONCE)):
+                lines.write(_text(some, line_of, out))
+                images.update(*[shown for _, shown, _ in some])
         unfinished.replace(out)
     finally:
         unfinished.unlink(missing_ok=True)
     return len(line_of), len(images)
 
 
+def _text(rows: Sequence[Line], line_of: dict[str, int], out: Path) -> str:
+    """The lines as one text. `line_of`: id → its line, of all before. Raises SampleError for an id used twice and for text
+    that no file can hold."""
+    n = len(line_of)
+    new = {row[0]: number for number, row in enumerate(rows, start=n + 1)}
+    if len(new) < len(rows) or not new.keys().isdisjoint(line_of):
+        for number, row in enumerate(rows, start=n + 1):
+            first = line_of.setdefault(row[0], number)
+            if first != number:
+                raise SampleError(f"{out}:{number}: id {row[0]!r} was used on line {first}; ids must be unique")
+    line_of |= new
+    text = "".join([row[2] for row in rows])
+    if not text.isascii():
+        for sample_id, _, line in rows:
+            if not is_whole(line):
+                raise SampleError(f"{out} (id {sample_id!r}): holds half of a surrogate pair, which no file can hold")
+    return text
+
+
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 
 
-def _json_line(row: dict[str, Any], where: str) -> str:
-    """The line of a row. Raises SampleError for one that `read_samples` would refuse."""
-    for key in ("id", "question"):
-        if not isinstance(row[key], str) or not row[key]:
-            raise SampleError(f"{where} (id {row['id']!r}): {key!r} must be a non-empty string, got {row[key]!r}")
-    line = _ENCODER.encode(row)
-    if not line.isascii() and not is_whole(line):
-        raise SampleError(f"{where} (id {row['id']!r}): holds half of a surrogate pair, which no file can hold")
-    return line + "\n"
+Line = tuple[str, tuple[str, ...], str]
+"""Id, images and JSON of a sample."""
+
+
+@runtime_checkable
+class Lines(Protocol):
+    """Samples that write themselves: for each its id, its images and its line of JSON, valid by the way they are made.
+    `written`: the path of an image as the file states it."""
+
+    def lines(self, written: Callable[[str], str]) -> Iterator[Line]: ...
+
+
+def _lines(samples: Iterable[Sample], paths: _Paths, out: Path) -> Iterator[Line]:
+    """The lines of any samples, each checked."""
+    for sample in samples:
+        where = f"{out} (id {sample.id!r})"
+        problem = TASKS[sample.task].check(sample)
+        if problem is not None:
+            raise ValueError(f"sample {sample.id!r}: {problem}")
+        row = sample_to_json(sample)
+        for key in ("id", "question"):
+            if not isinstance(row[key], str) or not row[key]:
+                raise SampleError(f"{where}: {key!r} must be a non-empty string, got {row[key]!r}")
+        if sample.images:
+            row["images"] = [paths.written(path, where) for path in sample.images]
+        if sample.video is not None:
+            row["video"] = paths.written(sample.video, where)
+        yield sample.id, sample.images, _ENCODER.encode(row) + "\n"
 
 
 @dataclass
@@ -184,6 +221,7 @@ class _Paths:
     folder: str
     export_to: Path | None
     known: dict[str, str] = field(default_factory=dict)
+    folders: dict[str, str] = field(default_factory=dict)
 
     def written(self, path: str, where: str) -> str:
         """Relative to the folder. Raises SampleError where there is no such file."""
@@ -199,7 +237,11 @@ class _Paths:
             raise SampleError(f"{where}: no such file {file}")
         if self.export_to is not None and not path.startswith(PACKED):
             path = file = str(_copied(Path(path), self.export_to))
-        return in_file(path, Path(os.path.relpath(os.path.abspath(file), self.folder)).as_posix())
+        above, name = os.path.split(file)
+        if above not in self.folders:
+            relative = Path(os.path.relpath(os.path.abspath(above), self.folder)).as_posix()
+            self.folders[above] = "" if relative == "." else f"{relative}/"
+        return in_file(path, self.folders[above] + name)
 
 
 def _copied(original: Path, folder: Path) -> Path:
@@ -229,12 +271,17 @@ def numbered_path(folder: Path, stem: str, suffix: str, is_same: Callable[[Path]
 def program(main: Callable[[], int]) -> int:
     """`main` as a program: a request to stop and a full disk are one line, and what was there before stays. Returns the exit
     code: 1 for a full disk, 130 for Ctrl-C, 143 for SIGTERM."""
+    # millions of small records live until the end; looking for cycles among them again and again takes a tenth of the time
+    gc.set_threshold(100_000, 50, 50)
     with StopRequests():
         try:
             return main()
         except Stopped as stopped:
             print(f"stopped by {stopped.request.why}; no samples were written", file=sys.stderr)
             return stopped.request.code
+        except SampleError as error:
+            print(f"nothing written: {error}", file=sys.stderr)
+            return 1
         except OSError as error:
             place = str(error.filename or ".")
             if not disk_is_full(error, place):

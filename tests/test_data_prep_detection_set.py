@@ -11,8 +11,9 @@ import pytest
 from voc_files import VocFolder, save_image, voc_object
 
 from data_prep import detection_set, writing
+from data_prep.annotated import CheckedImage
 from vlrl.data.sample_files import read_samples
-from vlrl.schema import Box
+from vlrl.schema import Box, sample_to_json
 
 pytestmark = pytest.mark.quick
 
@@ -138,6 +139,29 @@ def test_a_box_that_does_not_fit_is_never_written(tmp_path):
     with pytest.raises(ValueError, match=r"sample 'd-a-dog': box \[0, 0, 90, 10\] lies outside"):
         writing.write_samples(samples, writing.Target(tmp_path / "out.jsonl"))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.jpg"]
+
+
+@pytest.mark.parametrize(("per", "split"), [("category", None), ("image", "v\u00e4l")])
+def test_lines_are_the_json_of_the_samples(per, split):
+    names = ('5" pipe', "caf\u00e9, \u72d0\n", "dog", "x\u2028y")
+    plan = detection_set.Plan(names, per, 2, None, None, 0, 'a "set"', split)
+    boxes = [
+        Box(0, 10.5, 64.00001, 48, names[0]),
+        Box(473.07, 395.93, 473.07 + 38.65, 1e5 / 3, names[1]),
+        Box(0, 0, 1e-7 + 7, 1.0, "dog"),
+    ]
+    images = [
+        CheckedImage(Path("/a b/\u72d0.jpg"), "1", (640, 480), tuple(boxes), frozenset({"dog"}), group="g"),
+        CheckedImage(
+            Path("/a/2.jpg"), "2", (9, 9), (), frozenset(names[:1]), frozenset({"dog"}), split="train", id_part="x/2.jpg"
+        ),
+        CheckedImage(Path("/a/3.jpg"), "3", (9, 9), tuple(boxes[:1] * 2)),
+    ]
+    drawn = detection_set.Drawn(detection_set.draw_questions(images, plan), plan)
+    assert len(drawn) == len(list(drawn)) >= 3
+    expected = [json.dumps(sample_to_json(sample), ensure_ascii=False) + "\n" for sample in drawn]
+    assert [line for _, _, line in drawn.lines(lambda path: path)] == expected
+    assert [sample.id for sample in drawn] == [sample_id for sample_id, _, _ in drawn.lines(str)]
 
 
 def test_exported_images_are_copies_beside_the_file(pets, tmp_path):

@@ -12,8 +12,8 @@ from data_prep import box_values, json_stream, orientation
 from data_prep.annotated import Annotated
 from data_prep.excluding import Excluded
 from data_prep.image_finding import ImageFinder, NotFound
-from data_prep.image_headers import read_header
-from vlrl.data.images import open_image
+from data_prep.image_headers import plain_jpeg_size, read_header
+from vlrl.data.images import ImageError, open_image
 from vlrl.schema import Box
 
 pytestmark = pytest.mark.quick
@@ -77,6 +77,37 @@ def test_photographs_that_nothing_decides_are_left_out_until_the_user_does(tmp_p
     assert asked["b.jpg"] == {"red": [[40, 30, 120, 110]]}
     assert asked["a.jpg"] == {"red": [[280, 100, 300, 120]]}
     assert "taken as stored pixels, like those of 1 other images" in told
+
+
+def test_the_size_in_a_plain_jpeg_header_is_the_one_that_pillow_finds(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    options = [{}, {"progressive": True}, {"comment": b"x" * 300}, {"icc_profile": b"p" * 5000}, {"icc_profile": b"p" * 9000}]
+    options += [
+        {"exif": exif},
+        {"xmp": b"<x tiff:Orientation='6'/>"},
+        {"subsampling": 0, "optimize": True},
+        {"restart_marker_rows": 1},
+    ]
+    n_plain = 0
+    for mode in ("L", "RGB", "CMYK"):
+        for size in ((1, 1), (640, 480), (7, 3001)):
+            for more in options:
+                Image.new(mode, size, 90).save(tmp_path / "x.jpg", **more)
+                found = plain_jpeg_size(tmp_path / "x.jpg")
+                n_plain += found is not None
+                assert found in (None, size)
+                assert found is None or not {"exif", "xmp"} & more.keys()
+                header = read_header(tmp_path / "x.jpg")
+                with Image.open(tmp_path / "x.jpg") as image:
+                    assert (header.stored_wh, header.orientation) == (size, image.getexif().get(0x0112, 1))
+    assert n_plain == 9 * 6
+    whole = (tmp_path / "x.jpg").read_bytes()
+    for content in (b"", b"\xff\xd8", whole[:20], b"\x89PNG", b"\xff\xd8" + b"\xff\xdb\x00\x00" * 3000):
+        (tmp_path / "x.jpg").write_bytes(content)
+        assert plain_jpeg_size(tmp_path / "x.jpg") is None
+        with pytest.raises(ImageError, match="cannot read image"):
+            read_header(tmp_path / "x.jpg")
 
 
 NAMES = {
