@@ -164,6 +164,10 @@ def recognise(tree: Tree, root: Path) -> tuple[str, str]:
         endings = Counter(PurePosixPath(name).suffix.lower() or "no suffix" for name in tree.files).most_common(6)
         seen = ", ".join(f"{n} {ending}" for ending, n in endings) or "nothing"
         hint = "" if datumaro_sets.available() else "; more formats with pip install -e '.[data]'"
+        if any(suffix(name) in (".zip", ".tar", ".gz", ".rar", ".7z") for name in whole.files):
+            hint = "; unpack the archive first"
+        elif whole.images and len(whole.images) == len(whole.files):
+            hint = "; images in folders of their classes are read by data_prep/image_folder.py"
         _refuse(f"{root}: no format of annotations is recognised in {len(tree.files)} files ({seen}); --format names one{hint}")
     lines = [f"  --format {name}    {why}" for name, why in found.items()] + [f"  {script}" for script in scripts]
     what = "several formats fit; choose one" if len(lines) > 1 else "this format has a script of its own"

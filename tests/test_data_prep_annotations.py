@@ -220,6 +220,17 @@ def test_nothing_is_recognised(tmp_path, capsys, monkeypatch):
     assert "no format of annotations is recognised in 4 files (3 .jpg, 1 .txt)" in capsys.readouterr().err
 
 
+def test_archives_and_folders_of_classes_are_named(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(annotations.datumaro_sets, "candidates", lambda tree: [])
+    for name, hint in (("set/cat/a.jpg", "data_prep/image_folder.py"), ("zipped/task.zip", "unpack the archive first")):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).touch()
+        with pytest.raises(SystemExit) as stop:
+            run(tmp_path / name.split("/")[0], tmp_path)
+        assert stop.value.code == 2
+        assert hint in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("options", "why"),
     [

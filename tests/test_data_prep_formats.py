@@ -57,6 +57,17 @@ def test_yolo_lines(tmp_path, text, found):
     assert told(tmp_path, "yolo") == {"a.jpg": found}
 
 
+def test_yolo_labels_of_another_camera_are_not_taken(tmp_path):
+    write(tmp_path / "data.yaml", "names: [red, blue]")
+    for camera in ("one", "two"):
+        files.pictures(tmp_path / "images" / camera, ["a.jpg"])
+    write(tmp_path / "labels/one/a.txt", LINE["red"])
+    files.pictures(tmp_path / "more", ["b.jpg"])
+    write(tmp_path / "text/b.txt", LINE["blue"])
+    found = {"images/one/a.jpg": R, "images/two/a.jpg": "-", "more/b.jpg": "blue 100,20,180,80"}
+    assert told(tmp_path, "yolo") == found
+
+
 def test_yolo_keypoints_are_no_polygons(tmp_path):
     one_image(tmp_path)
     write(tmp_path / "data.yaml", "kpt_shape: [2, 3]\nnames: [red]")

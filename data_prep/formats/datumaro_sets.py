@@ -16,24 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.formats.gathering import Gathering, OneImage, Tree, note
-from data_prep.formats.shapes import Corners, around, of_mask, pairs, turned
+from data_prep.formats.shapes import Corners, around, pairs, turned
 from data_prep.image_finding import split_of
 
-AREAS = ("bbox", "polygon", "mask", "ellipse", "rotated_bbox")
-OWN = (
-    "yolo",
-    "coco",
-    "voc",
-    "cvat",
-    "open_images",
-    "kitti",
-    "roboflow_",
-    "vott_csv",
-    "datumaro",
-    "image_",
-    "imagenet",
-    "arrow",
-)
+AREAS = ("bbox", "polygon", "ellipse", "rotated_bbox")
+"""Shapes that are one object each. A mask may be all pixels of a category: it is no box here."""
+_READ_HERE = "yolo coco voc cvat open_images kitti roboflow_ vott_ dota"
+OWN = (*_READ_HERE.split(), "image_", "imagenet", "arrow", "tabular")
 """Formats (beginnings of their names) that are read by this project's own readers, and those without boxes."""
 
 
@@ -131,8 +120,6 @@ def _annotation(annotation: Any, label: str | None, one: OneImage, place: str) -
 
 def _corners_of(kind: str, annotation: Any) -> Callable[[], Corners]:
     def corners() -> Corners:
-        if kind == "mask":
-            return of_mask(annotation.image)
         values = [float(value) for value in annotation.points]
         if kind == "polygon":
             return around(pairs(values))

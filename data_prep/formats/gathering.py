@@ -54,6 +54,7 @@ class Tree:
         self.files = _files(self.root) if root.is_dir() else [root.name]
         self.images_root = images or self.root
         self.finder = ImageFinder(self.images_root, report)
+        self._by_suffix: dict[str, list[str]] | None = None
 
     @cached_property
     def images(self) -> list[str]:
@@ -74,11 +75,16 @@ class Tree:
         }
         some_files = copy(self)
         some_files.files = [name for name in self.files if name not in dropped]
+        some_files._by_suffix = None
         return some_files
 
     def with_suffix(self, *suffixes: str) -> list[str]:
         """The files whose names end in one of `suffixes` (lower case, with the dot)."""
-        return [name for name in self.files if suffix(name) in suffixes]
+        if self._by_suffix is None:
+            self._by_suffix = {}
+            for name in self.files:
+                self._by_suffix.setdefault(suffix(name), []).append(name)
+        return sorted(name for end in suffixes for name in self._by_suffix.get(end, ()))
 
     def path(self, name: str) -> Path:
         """The file `name` of `files`."""

@@ -22,7 +22,9 @@ NO_BOXES = {"point": "point", "line": "line", "polyline": "line", "graph": "skel
 def recognise(tree: Tree) -> str | None:
     """Why the tree is of this format, or None."""
     metas, files = _metas(tree), files_of(tree)
-    return f"{some(metas)} and {len(files)} files in folders ann" if metas and files else None
+    if not files or not (metas or all(tree.has(name, '"objects"', '"size"') for name in files[:20])):
+        return None
+    return f"{some(metas) or 'no meta.json'} and {len(files)} files in folders ann"
 
 
 def _metas(tree: Tree) -> list[str]:

@@ -9,9 +9,12 @@ far as its folder says.
 
 from __future__ import annotations
 
+import os
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -22,6 +25,8 @@ from data_prep.formats.shapes import Corners, around, pairs
 from data_prep.image_finding import split_of
 
 LABEL_FOLDERS = ("labels", "label", "annotations", "annotation", "labels_txt", "txt")
+OWN_FOLDERS = ("labels", "label", "obj_train_data", "obj_valid_data", "obj_test_data")
+"""Text files in these folders are labels, whether or not there is an image for them."""
 IMAGE_FOLDERS = ("images", "image", "imgs", "img", "jpegimages")
 NAME_FILES = ("classes.txt", "obj.names", "_darknet.labels", "predefined_classes.txt", "labels.txt", "class.txt", "names.txt")
 OUTSIDE = 2.0
@@ -69,46 +74,66 @@ def _yaml_files(tree: Tree) -> list[str]:
 
 def files_of(tree: Tree) -> list[str]:
     """The text files that belong to images, by their names, or that lie in a folder of labels."""
-    stems = {PurePosixPath(image).stem for image in tree.images}
+    stems = set(map(_stem, tree.images))
     return [
-        path.as_posix()
-        for path in map(PurePosixPath, tree.with_suffix(".txt"))
-        if path.name.lower() not in NAME_FILES
-        and (path.stem in stems or any(part.lower() in LABEL_FOLDERS[:2] for part in path.parts[:-1]))
+        name
+        for name in tree.with_suffix(".txt")
+        if name.rpartition("/")[2].lower() not in NAME_FILES
+        and (_stem(name) in stems or any(part.lower() in OWN_FOLDERS for part in name.split("/")[:-1]))
     ]
 
 
-def _label_names(image: str) -> list[str]:
-    """Where the text file of an image may lie: in the twin of its folder, beside it, or in a folder of labels next to it."""
-    path = PurePosixPath(image)
-    folders, stem = path.parts[:-1], path.stem
-    names = []
-    for place in reversed(range(len(folders))):
-        if folders[place].lower() in IMAGE_FOLDERS:
-            names += [
-                PurePosixPath(*folders[:place], twin, *folders[place + 1 :], f"{stem}.txt").as_posix()
-                for label in LABEL_FOLDERS
-                for twin in (label, label.capitalize())
-            ]
-    names.append(PurePosixPath(*folders, f"{stem}.txt").as_posix())
-    return [*names, *(PurePosixPath(*folders, label, f"{stem}.txt").as_posix() for label in LABEL_FOLDERS)]
+def _stem(name: str) -> str:
+    """The file name without its suffix; paths are texts here, as there may be hundreds of thousands."""
+    return os.path.splitext(name.rpartition("/")[2])[0]
+
+
+@cache
+def _label_folders(folder: str) -> tuple[str, ...]:
+    """Where text files of the images of a folder may lie, each with a slash at its end: in the twin of the folder
+    (`images/train`, `labels/train`), beside the images, or in a folder of labels next to them."""
+    parts = folder.split("/") if folder else []
+    found = []
+    for place in reversed(range(len(parts))):
+        if parts[place].lower() in IMAGE_FOLDERS:
+            twins = (twin for label in LABEL_FOLDERS for twin in (label, label.capitalize()))
+            found += ["/".join([*parts[:place], twin, *parts[place + 1 :]]) for twin in twins]
+    found += [folder, *("/".join([*parts, label]) for label in LABEL_FOLDERS)]
+    return tuple(f"{one}/" if one else "" for one in found)
+
+
+def _labels_of(tree: Tree, labels: Sequence[str]) -> dict[str, str]:
+    """Image → its text file: by the usual places, or the only file of the name anywhere in the same split."""
+    known = set(labels)
+    by_stem: dict[str, list[str]] = {}
+    for name in labels:
+        by_stem.setdefault(_stem(name), []).append(name)
+    n_of_stem = Counter(map(_stem, tree.images))
+    found = {}
+    for image in tree.images:
+        stem = _stem(image)
+        same_stem = by_stem.get(stem, [])
+        if not same_stem:
+            continue
+        places = (f"{folder}{stem}.txt" for folder in _label_folders(image.rpartition("/")[0]))
+        file = next((name for name in places if name in known), None)
+        if file is None and len(same_stem) == n_of_stem[stem] == 1 and split_in(same_stem[0]) in (None, split_in(image)):
+            file = same_stem[0]
+        if file is not None:
+            found[image] = file
+    return found
 
 
 def read(tree: Tree, gathering: Gathering) -> None:
     """Read all images of the tree."""
     labels = files_of(tree)
-    known = set(labels)
     classes = _classes(tree)
     gathering.declare(classes.names.values())
     split_of_image = _listed_splits(tree, classes)
+    file_of = _labels_of(tree, labels)
     used: set[str] = set()
-    by_stem: dict[str, list[str]] = {}
-    for name in labels:
-        by_stem.setdefault(PurePosixPath(name).stem, []).append(name)
     for image in tree.images:
-        same_stem = by_stem.get(PurePosixPath(image).stem, [])
-        only = [name for name in same_stem if len(same_stem) == 1 and split_in(name) in (None, split_in(image))]
-        file = next((name for name in [*_label_names(image), *only] if name in known), None)
+        file = file_of.get(image)
         split = split_of_image.get(image) or split_in(image)
         one = gathering.image(str(tree.path(file)) if file else str(tree.images_root / image), split=split)
         if file is not None:
