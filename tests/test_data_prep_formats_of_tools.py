@@ -68,6 +68,22 @@ def test_cvat_tasks_of_a_project_may_use_an_id_twice(tmp_path):
     }
 
 
+@pytest.mark.parametrize(
+    ("name", "writer", "file"),
+    [
+        ("cvat", files.cvat, "annotations.xml"),
+        ("via", files.via, "via_export_json.json"),
+        ("label_studio", files.label_studio, "project-1-at-2024.json"),
+        ("create_ml", files.create_ml, "_annotations.createml.json"),
+    ],
+)
+def test_a_file_of_many_images_that_is_cut_short_ends_the_program(tmp_path, name, writer, file):
+    writer(tmp_path)
+    write(tmp_path / file, (tmp_path / file).read_text(encoding="utf-8")[:-20])
+    with pytest.raises(SystemExit, match="not JSON" if file.endswith("json") else "not well-formed XML"):
+        told(tmp_path, name)
+
+
 def test_cvat_video(tmp_path):
     files.cvat_video(tmp_path)
     assert told(tmp_path, "cvat") == {

@@ -37,8 +37,7 @@ def read(tree: Tree, gathering: Gathering) -> None:
         try:
             root = ElementTree.parse(tree.path(name)).getroot()
         except ElementTree.ParseError as error:
-            tree.report.bad(str(tree.path(name)), f"not well-formed XML: {error}", what="images")
-            continue
+            raise SystemExit(f"{tree.path(name)}: not well-formed XML: {error}") from None
         gathering.declare(_labels(root))
         for element in root.iter("image"):
             _image(element, name, tree, gathering)

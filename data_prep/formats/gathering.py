@@ -127,11 +127,19 @@ class Tree:
                 raise SystemExit(f"{path}: line {reader.line_num}: not a table: {error}") from None
 
     def json(self, name: str) -> Any:
-        """The content of a JSON file; None (reported) where it is none."""
+        """The content of a JSON file with many images; ends the program where it is none."""
         try:
             return json.loads(self.text(name))
         except (ValueError, RecursionError) as error:
-            self.report.bad(str(self.path(name)), f"not JSON: {error}", "files that are not JSON", what="images")
+            raise SystemExit(f"{self.path(name)}: not JSON: {error}") from None
+
+    def json_of_image(self, name: str) -> Any:
+        """The content of the JSON file of one image; None (reported) where it is none."""
+        try:
+            return self.json(name)
+        except SystemExit as problem:
+            why = str(problem).removeprefix(f"{self.path(name)}: ")
+            self.report.bad(str(self.path(name)), why, "files that are not JSON", what="images")
             return None
 
 

@@ -33,7 +33,7 @@ def files_of(tree: Tree) -> list[str]:
 def read(tree: Tree, gathering: Gathering) -> None:
     """Read all files of the tree."""
     for name in files_of(tree):
-        content = tree.json(name)
+        content = tree.json_of_image(name)
         if content is None:
             continue
         one = gathering.image(str(tree.path(name)))

@@ -50,7 +50,7 @@ def read(tree: Tree, gathering: Gathering) -> None:
             if name is not None and one_class.get("shape", "any") not in NO_BOXES:
                 gathering.declare([name])
     for file in files_of(tree):
-        content = tree.json(file)
+        content = tree.json_of_image(file)
         if content is None:
             continue
         path = PurePosixPath(file)
