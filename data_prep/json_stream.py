@@ -30,7 +30,7 @@ def entries(path: Path, as_text: str | None = None) -> Iterator[tuple[str, bool,
         encoding = json.detect_encoding(file.read(4))
     try:
         with path.open(encoding="utf-8-sig" if encoding == "utf-8" else encoding) as file:
-            yield from _Reader(file, as_text).object()
+            yield from _Reader(file, as_text).whole()
     except (ValueError, RecursionError) as error:
         raise SystemExit(f"{path}: not JSON: {error}") from error
 
@@ -43,7 +43,7 @@ class _Reader:
         self.as_text, self.unquoted = as_text and f'"{as_text}":', ""
         self.decoder = json.JSONDecoder()
 
-    def object(self) -> Iterator[tuple[str, bool, Any]]:
+    def whole(self) -> Iterator[tuple[str, bool, Any]]:
         seen: set[str] = set()
         if self.next() != "{":
             raise ValueError(f"an object is expected, not {self.text[:20]!r}")
@@ -59,7 +59,7 @@ class _Reader:
             self.at += 1
             if self.next() == "[":
                 yield key, False, []
-                yield from ((key, True, entry) for entry in self.list())
+                yield from ((key, True, entry) for entry in self.listed())
             else:
                 yield key, False, self.value()
             closing = self.closes("}")
@@ -67,7 +67,7 @@ class _Reader:
         if self.next():
             raise self.wrong("there is more after the end")
 
-    def list(self) -> Iterator[Any]:
+    def listed(self) -> Iterator[Any]:
         self.at += 1
         closing = self.next() == "]"
         while not closing:
