@@ -1,9 +1,11 @@
 """Rows of one picture stay on one side, whatever its name; different pictures are not taken for one."""
 
 import io
+import json
 import os
 import tarfile
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +19,7 @@ from vlrl.data.synthetic import item_rng
 from vlrl.schema import Sample
 
 pytestmark = pytest.mark.quick
+REAL = Path(os.environ.get("VLRL_REAL_DATA", "nowhere"))
 
 
 def row(*images, video=None, **meta):
@@ -175,3 +178,51 @@ def test_few_bytes_are_read(tmp_path, monkeypatch):
     monkeypatch.setattr(identity.Pictures, "_probe", lambda self, file: opened.update([file]) or real(self, file))
     held_out_rows(Pictures(rows), 0, 10)
     assert len(opened) <= 20
+
+
+@pytest.mark.parametrize("groups", [["a", "b"], [1, True], [None, {"x": 1}]])
+@pytest.mark.parametrize("block", [100, 10**6])
+def test_rows_of_a_large_file_show_what_their_samples_do(tmp_path, monkeypatch, groups, block):
+    """Read in blocks, whatever groups are, with and without a last line break."""
+    from vlrl.data import shown_rows
+    from vlrl.data.identity import shown_by
+    from vlrl.data.sample_files import read_samples
+
+    monkeypatch.setattr(shown_rows, "_BLOCK", block)
+    images = [
+        ["a.png"],
+        ["b/c.png", "/d.png"],
+        [],
+        ["synthetic:detection/train/0/1"],
+        ["tar:s%23.tar#x/y.png"],
+        ["größe 图.png"],
+    ]
+    rows = [{"id": str(i), "task": "qa", "images": one, "question": "q", "answer": "a"} for i, one in enumerate(images * 3)]
+    rows += [{"id": f"v{i}", "task": "qa", "video": "v.mp4", "question": "group", "answer": "a"} for i in range(3)]
+    rows += [
+        {"id": f"g{i}", "task": "qa", "images": None, "question": "q", "answer": "a", "meta": {"group": one, "x": 1}}
+        for i, one in enumerate(groups)
+    ]
+    for end in ("", "\n"):
+        path = tmp_path / "rows.jsonl"
+        path.write_text("\n".join(json.dumps(row, ensure_ascii=i % 2 == 0) for i, row in enumerate(rows)) + end)
+        expected = [shown_by(sample) for sample in read_samples(path, need_images=False)]
+        with path.open("rb") as file:
+            found = list(shown_rows.shown_in_lines(file.fileno(), str(tmp_path)))
+        assert [tuple(one.images) for one in found] == [one.images for one in expected]
+        assert [one.video for one in found] == [one.video for one in expected]
+        assert [str(one.group) for one in found] == [str(one.group) for one in expected]
+
+
+@pytest.mark.skipif(not (REAL / "rbc").is_dir(), reason="VLRL_REAL_DATA names no folder with rbc/ (a Roboflow export)")
+def test_real_copies_stay_on_one_side():
+    """In all three splits of the export together."""
+    files = sorted((REAL / "rbc").rglob("*.jpg"))
+    rows = [row(file) for file in files]
+    originals = [file.name.partition(".rf.")[0] for file in files]
+    assert Pictures(rows).n_groups <= len(set(originals)) < len(files)
+    for seed in range(5):
+        out = held_out_rows(Pictures(rows), seed, 20)
+        sides = [{name for name, is_out in zip(originals, out, strict=True) if is_out == side} for side in (True, False)]
+        assert sides[0]
+        assert not sides[0] & sides[1]

@@ -53,9 +53,17 @@ def _columns(block: bytes) -> list[list[Any]] | None:
         found = {name: table[name] for name, _ in fields}
         if "meta" in found:
             found["meta"] = pa.compute.struct_field(found["meta"], "group")
-        return [found[name].to_pylist() if name in found else none for name in ("images", "video", "meta")]
+        others = [found[name].to_pylist() if name in found else none for name in ("video", "meta")]
+        return [_lists(found["images"].combine_chunks()), *others]
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, UnicodeDecodeError):
         return None
+
+
+def _lists(images: Any) -> list[Any]:
+    """A column of lists as Python's; quick where each row has one image, as in most sets."""
+    if images.null_count == 0 and len(images.flatten()) == len(images) and images.value_lengths().unique().to_pylist() == [1]:
+        return [(one,) for one in images.flatten().to_pylist()]
+    return list(images.to_pylist())
 
 
 _WORDS = {"video": b'"video"', "meta": b'"group"'}
@@ -66,4 +74,4 @@ def _placed(path: str, root: str) -> str:
     if path.startswith(ADDRESSED):
         file = file_of(path)
         return path if file is None else in_file(path, os.path.join(root, file))
-    return path if path.startswith("/") else os.path.join(root, path)
+    return path if path.startswith("/") else f"{root}/{path}"
