@@ -12,7 +12,8 @@ from pathlib import Path
 from data_prep.writing import Report, Target, numbered_path
 from vlrl.data.images import ImageError, as_rgb, image_bytes, opened_image
 from vlrl.data.row_source import BadRow
-from vlrl.schema import PACKED, Sample
+from vlrl.data.sample_json import PACKED
+from vlrl.schema import Sample
 
 _AS_THEY_ARE = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp"}
 

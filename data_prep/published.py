@@ -48,8 +48,9 @@ from vlrl.data import published_rows
 from vlrl.data.images import ImageError, displayed_size, image_bytes, image_size, opened_image
 from vlrl.data.row_source import BadRow, SourceRow, UnitError, Units
 from vlrl.data.sample_files import missing
+from vlrl.data.sample_json import PACKED, file_of, in_file
 from vlrl.data.tables import Table, is_encoded
-from vlrl.schema import COORDS, PACKED, Sample, file_of, in_file
+from vlrl.schema import COORDS, Sample
 
 FORMATS = {
     "vlm_r1": published_rows.vlm_r1,

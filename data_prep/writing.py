@@ -31,7 +31,8 @@ from data_prep.report import Report as Report
 from vlrl.answers.whole_text import is_whole
 from vlrl.data.files import disk_is_full, free_mib
 from vlrl.data.images import ImageError, image_size
-from vlrl.schema import PACKED, Sample, SampleError, file_of, in_file, sample_to_json
+from vlrl.data.sample_json import PACKED, file_of, in_file, sample_to_json
+from vlrl.schema import Sample, SampleError
 from vlrl.tasks import TASKS
 from vlrl.training.stopping import Stopped, StopRequests
 

@@ -16,7 +16,7 @@ from demos.model_list import ModelList, Refused
 from vlrl.data.special_tokens import with_written_tokens
 from vlrl.models.names import TINY_NAMES
 from vlrl.rewards.scoring import described
-from vlrl.schema import Sample, Task
+from vlrl.schema import ModelView, Sample, Task
 from vlrl.tasks import KNOWN
 
 LOAD_WAIT_S = 30.0
@@ -159,12 +159,11 @@ class Models:
 
         loaded = self.load(name)
         if image is None:
-            return prepare_sample(dataclasses.replace(sample, meta=without_model_meta(sample)), loaded)
+            return prepare_sample(dataclasses.replace(sample, meta=without_size(sample)), loaded)
         sample = with_written_tokens(sample, special_token_pattern(loaded.processor))
-        meta: dict[str, Any] = {**without_model_meta(sample), "coords": loaded.coords, "image_size": list(image.size)}
-        if loaded.coords == "resized_px":
-            meta["input_size"] = list(input_size_px(loaded.processor, *image.size))
-        return dataclasses.replace(sample, meta=meta)
+        meta = {**sample.meta, "image_size": list(image.size)}
+        size = input_size_px(loaded.processor, *image.size) if loaded.coords == "resized_px" else None
+        return dataclasses.replace(sample, meta=meta, view=ModelView(loaded.coords, size))
 
     def _inputs(self, loaded: Any, sample: Sample, image: Image.Image | None) -> Any:
         from vlrl.models.inputs import messages, open_images
@@ -251,5 +250,6 @@ class Models:
         yield answers
 
 
-def without_model_meta(sample: Sample) -> dict[str, Any]:
-    return {key: value for key, value in sample.meta.items() if key not in ("coords", "image_size", "input_size")}
+def without_size(sample: Sample) -> dict[str, Any]:
+    """The row's `meta` without the size of its image, which the processor is asked for again."""
+    return {key: value for key, value in sample.meta.items() if key != "image_size"}

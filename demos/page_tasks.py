@@ -9,8 +9,9 @@ from pathlib import Path
 
 from vlrl.data.images import image_size
 from vlrl.data.sample_files import read_samples
+from vlrl.data.sample_json import sample_from_json, sample_to_json
 from vlrl.rewards import REWARDS
-from vlrl.schema import Sample, SampleError, Task, sample_from_json, sample_to_json
+from vlrl.schema import ModelView, Sample, SampleError, Task
 from vlrl.tasks import TASKS, is_built_in, load_task
 from vlrl.tasks.rubric import answer_problem_of, choose, try_once
 
@@ -48,7 +49,7 @@ class PageTasks:
         for name in dict.fromkeys(sample.task for sample in samples):
             self.samples[name] = [*self.samples.get(name, ()), *(sample for sample in samples if sample.task == name)]
         for sample in samples:
-            self._rewards.update(sample.meta.get("rewards") or ())
+            self._rewards.update(sample.facts.get("rewards") or ())
             for file in _files(sample):
                 short = str(Path(file).relative_to(path.parent)) if Path(file).is_relative_to(path.parent) else file
                 name = short if self._file_of.setdefault(short, file) == file else file
@@ -66,10 +67,10 @@ class PageTasks:
             sample = self.tasks[name].draw(0, "heldout", index)
         else:
             return Sample("example", name, "", None)
-        meta = {**sample.meta, "coords": "px"}
+        meta = {**sample.meta}
         if sample.images:
-            meta["image_size"] = list(image_size(sample.images[int(sample.meta.get("image_index", 0))]))
-        return dataclasses.replace(sample, meta=meta)
+            meta["image_size"] = list(image_size(sample.images[int(sample.facts.get("image_index", 0))]))
+        return dataclasses.replace(sample, meta=meta, view=ModelView("px"))
 
     def reference(self, sample: Sample) -> str:
         """The task's reference answer, or "" where it is not known."""
@@ -104,7 +105,7 @@ class PageTasks:
         return sample
 
     def _check_rewards(self, sample: Sample) -> None:
-        named = sample.meta.get("rewards") or []
+        named = sample.facts.get("rewards") or []
         if not isinstance(named, list):
             raise SampleError(f"meta.rewards must be a list of names, got {named!r:.60}")
         for name in named:

@@ -110,7 +110,7 @@ def draw_image(task: Task, sample: Sample, text: str | None, image: Image.Image 
     if image is None:
         if not sample.images:
             return None
-        image = open_image(sample.images[int(sample.meta.get("image_index", 0))])
+        image = open_image(sample.images[int(sample.facts.get("image_index", 0))])
     scale = SIDE_PX / max(image.size)
     shown = own_file(image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale)))))
     draw = ImageDraw.Draw(shown)

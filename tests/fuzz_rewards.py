@@ -27,7 +27,7 @@ from vlrl.envs.cards.replies import last_object
 from vlrl.envs.cards.transcripts import read_transcript
 from vlrl.gtr.masks import thought_span
 from vlrl.rewards import REWARDS, score_rows
-from vlrl.schema import Reward, Sample
+from vlrl.schema import ModelView, Reward, Sample
 from vlrl.tasks import KNOWN
 
 MAX_SECONDS, MAX_CHARS = 0.5, 1_000_000
@@ -36,7 +36,7 @@ DOG, CAT = {"bbox_2d": [10, 20, 110, 220], "label": "dog"}, {"bbox_2d": [200, 20
 OWN_SAMPLES = [
     Sample("d1", "detection", "dog, cat", [DOG, CAT], meta={"categories": ["dog", "cat"]}),
     Sample("d2", "detection", "dog", [], meta={"categories": ["dog"]}),
-    Sample("d3", "detection", "狗", [{**DOG, "label": "狗"}], meta={"coords": "norm1000", "image_size": [640, 480]}),
+    Sample("d3", "detection", "狗", [{**DOG, "label": "狗"}], meta={"image_size": [640, 480]}, view=ModelView("norm1000")),
     Sample("g1", "grounding", "the dog not on a leash", {"bbox_2d": [10, 20, 110, 220]}),
     Sample("c1", "classification", "what", "great_pyrenees", choices=("great_pyrenees", "pug", "a cat")),
     Sample("p1", "planning", "plan", {"speed": "KEEP", "path": "LEFT_TURN"}, meta={"speed_mps": 4}),

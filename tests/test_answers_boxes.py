@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from vlrl.answers.boxes import ParsedBoxes, parse_boxes
 from vlrl.answers.read import read_boxes
 from vlrl.answers.span import answer_span, canon, is_think_answer
-from vlrl.schema import Sample
+from vlrl.schema import ModelView, Sample
 
 pytestmark = pytest.mark.quick
 
@@ -172,13 +172,16 @@ def test_canon():
     assert canon("x-ray.") == "x-ray."
 
 
-def sample(**meta):
-    return Sample("1", "detection", "cat", [], ("a.jpg",), meta={"categories": ["cat"], **meta})
+PX = ModelView()
+
+
+def sample(view=PX, **meta):
+    return Sample("1", "detection", "cat", [], ("a.jpg",), meta={"categories": ["cat"], **meta}, view=view)
 
 
 def test_read_boxes_converts_to_original_pixels_and_labels_the_only_category():
     text = "<think>t</think><answer>[{'Position':[101,99,302,298]}]</answer>"
-    parsed, _ = read_boxes(text, sample(coords="resized_px", image_size=[640, 480], input_size=[644, 476]))
+    parsed, _ = read_boxes(text, sample(ModelView("resized_px", (644, 476)), image_size=[640, 480]))
     assert parsed.items[0].xyxy == pytest.approx((100.373, 99.832, 300.124, 300.504), abs=1e-3)
     assert parsed.items[0].label == "cat"
     two, _ = read_boxes(text, sample(categories=["cat", "dog"]))

@@ -13,7 +13,7 @@ from vlrl.answers.boxes import Frame, parse_boxes
 from vlrl.answers.normalise import normalised
 from vlrl.answers.read import read_boxes
 from vlrl.answers.span import canon
-from vlrl.schema import Sample
+from vlrl.schema import ModelView, Sample
 
 pytestmark = pytest.mark.quick
 
@@ -96,10 +96,9 @@ def test_the_usual_forms_are_read_quickly(answer, monkeypatch):
         raise AssertionError(f"read the slow way: {text}")
 
     monkeypatch.setattr(parsing, "_parse_tolerantly", slow)
-    meta = {"categories": ["cat"], "coords": "norm1000", "image_size": [640, 480]}
-    parsed, _ = read_boxes(
-        f"<think>t</think><answer>{answer}</answer>", Sample("1", "detection", "cat", [], ("a.jpg",), meta=meta)
-    )
+    meta, view = {"categories": ["cat"], "image_size": [640, 480]}, ModelView("norm1000")
+    sample = Sample("1", "detection", "cat", [], ("a.jpg",), meta=meta, view=view)
+    parsed, _ = read_boxes(f"<think>t</think><answer>{answer}</answer>", sample)
     assert parsed.all_valid
     assert parsed.as_objects
     assert parsed.items[0].label in ("cat", "driver's door")

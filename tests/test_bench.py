@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from vlrl.bench import main
+from vlrl.data.sample_json import sample_to_json
 from vlrl.data.synthetic import draw
-from vlrl.schema import sample_to_json
 from vlrl.tasks import TASKS
 
 SAMPLE = {

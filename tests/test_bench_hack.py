@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from vlrl.bench import main
+from vlrl.data.sample_json import sample_to_json
 from vlrl.data.synthetic import draw
 from vlrl.envs.cards.deals import deal_of, state_sample
-from vlrl.schema import sample_to_json
 from vlrl.tasks import KNOWN
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -8,7 +8,8 @@ import pytest
 from vlrl.bench import main
 from vlrl.bench.log import read_log
 from vlrl.data.files import read_json_lines
-from vlrl.schema import SampleError, sample_to_json
+from vlrl.data.sample_json import sample_to_json
+from vlrl.schema import SampleError
 from vlrl.tasks import KNOWN
 
 HOSTILE = [

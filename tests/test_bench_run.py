@@ -18,8 +18,9 @@ from PIL import Image
 from vlrl.bench import main
 from vlrl.bench.log import Log, read_log, to_line
 from vlrl.bench.suite import json_round_trip
+from vlrl.data.sample_json import sample_to_json
 from vlrl.data.synthetic import draw
-from vlrl.schema import Prediction, SampleError, sample_to_json
+from vlrl.schema import ModelView, Prediction, SampleError
 from vlrl.tasks import KNOWN, TASKS
 from vlrl.tasks.evaluate import measure, numbers
 
@@ -158,7 +159,8 @@ def test_several_tasks_take_turns_and_score_as_they_ran(tmp_path):
 def test_an_answer_is_read_in_the_dialect_it_was_logged_with(tmp_path):
     sample = json_round_trip(TASKS["detection"].synthetic(0, "heldout", 0))
     meta = {"coords": "norm1000", "image_size": [112, 112]}
-    text = TASKS["detection"].oracle(dataclasses.replace(sample, meta={**sample.meta, **meta}))
+    seen = dataclasses.replace(sample, meta={**sample.meta, "image_size": [112, 112]}, view=ModelView("norm1000"))
+    text = TASKS["detection"].oracle(seen)
     path = tmp_path / "p.jsonl"
     path.write_text(json.dumps({"id": sample.id, "completion": text, "meta": meta}) + "\n")
     words = ["score", "--predictions", str(path), "--task", "detection", "--limit", "1"]

@@ -16,7 +16,8 @@ from PIL import Image
 from vlrl.data.images import ImageError, image_bytes, image_size, open_image
 from vlrl.data.packed_images import packed_problem, parquet_address, tar_address
 from vlrl.data.sample_files import is_there, read_samples
-from vlrl.schema import SampleError, file_of, in_file, sample_from_json, sample_to_json
+from vlrl.data.sample_json import file_of, in_file, sample_from_json, sample_to_json
+from vlrl.schema import SampleError
 
 pytestmark = pytest.mark.quick
 

@@ -3,7 +3,8 @@ import json
 import pytest
 
 from vlrl.data.sample_files import is_there, read_samples
-from vlrl.schema import SampleError, sample_to_json
+from vlrl.data.sample_json import sample_to_json
+from vlrl.schema import SampleError
 
 pytestmark = pytest.mark.quick
 

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vlrl.data.sample_json import sample_from_json, sample_to_json
 from vlrl.data.synthetic import draw
 from vlrl.envs import CardEnv
 from vlrl.envs.cards import GAMES, game, write_reply
@@ -25,7 +26,7 @@ from vlrl.envs.cards.transcripts import (
 from vlrl.gtr.episodes import Episode
 from vlrl.models.generate import play_episodes
 from vlrl.rewards import load_reward, score_rows
-from vlrl.schema import Prediction, sample_from_json, sample_to_json
+from vlrl.schema import Prediction
 from vlrl.tasks import load_task
 from vlrl.tasks.evaluate import measure, numbers
 from vlrl.tasks.games import GAME_TASKS

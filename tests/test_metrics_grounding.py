@@ -6,7 +6,7 @@ from pycocotools import mask as rle
 
 from vlrl.metrics.bootstrap import wilson
 from vlrl.metrics.grounding import mask_counts, rasterised
-from vlrl.schema import Prediction, Sample
+from vlrl.schema import ModelView, Prediction, Sample
 from vlrl.tasks import TASKS
 from vlrl.tasks.evaluate import measure, numbers
 
@@ -15,9 +15,9 @@ pytestmark = pytest.mark.quick
 TRUE = [100, 100, 200, 200]
 
 
-def one(i, image=None, **meta):
-    meta = {"coords": "px", "image_size": [400, 300], **meta}
-    return Sample(f"g{i}", "grounding", "the dog", {"bbox_2d": TRUE}, (image or f"{i}.jpg",), meta=meta)
+def one(i, image=None, coords="px", **meta):
+    meta, view = {"image_size": [400, 300], **meta}, ModelView(coords)
+    return Sample(f"g{i}", "grounding", "the dog", {"bbox_2d": TRUE}, (image or f"{i}.jpg",), meta=meta, view=view)
 
 
 def measured(samples, texts, masks=None):

@@ -100,9 +100,9 @@ def test_round_trip_of_boxes_on_an_image_whose_sides_are_no_multiple_of_28(tiny,
     path = make(tmp_path / "a.png", size=(333, 211))
     truth = [{"bbox_2d": [17.5, 30, 222, 180.25], "label": "cat"}]
     ready = prepare_sample(sample(path, answer=truth), tiny)
-    assert ready.meta["coords"] == "resized_px"
+    assert ready.coords == ready.view.coords == "resized_px"
     assert ready.meta["image_size"] == [333, 211]
-    seen = ready.meta["input_size"]
+    seen = ready.view.input_size
     assert all(side % 28 == 0 for side in seen)
     text = TASK.oracle(ready)
     assert "[17.5" not in text
@@ -274,7 +274,7 @@ def test_a_video_is_asked_about_with_one_placeholder_a_frame(tmp_path, tiny, kin
     asked = prepare_sample(Sample("v", "qa", "What is 1 + 1?", 2, video=made), tiny)
     width, height = (96, 64) if kind == "file" else (60, 40)
     assert asked.meta["image_size"] == [width, height]
-    assert asked.meta["input_size"] == list(input_size_px(tiny.processor, width, height))
+    assert asked.view.input_size == input_size_px(tiny.processor, width, height)
     row = dataset(Samples(1, lambda _: asked), TASKS)[0]
     assert len(row["images"]) == 8
     assert [part["type"] for part in row["prompt"][0]["content"]] == ["image"] * 8 + ["text"]

@@ -17,7 +17,7 @@ from vlrl.answers.geometry import best_matching, best_pairs, giou, iou, matching
 from vlrl.rewards import REWARDS, load_reward
 from vlrl.rewards.grading import grade_case, options_in
 from vlrl.rewards.vlm_r1 import THRESHOLDS
-from vlrl.schema import Box, Sample
+from vlrl.schema import Box, ModelView, Sample
 from vlrl.tasks import TASKS
 
 CASES = Path(__file__).parent / "cases"
@@ -333,15 +333,15 @@ def test_stages_need_a_step(name):
 @pytest.mark.parametrize("form", ["json", "fenced_json", "position_confidence", "corners"])
 def test_the_right_answer_earns_full_marks_in_every_form(layout, form):
     true = [item((10, 20, 30, 40), "dog"), item((50, 20, 90, 40), "dog")]
-    meta = {"answer_format": layout, "box_format": form, "coords": "norm1000", "image_size": [200, 100]}
+    meta, view = {"answer_format": layout, "box_format": form, "image_size": [200, 100]}, ModelView("norm1000")
     names = {
         "detection": [name for name in SETS if form == "position_confidence" or name != "visual_rft_confidence"],
         "grounding": ONE_BOX,
     }
     samples = [
-        Sample("d", "detection", "dog", true, ("a.jpg",), meta={**meta, "categories": ["dog"]}),
-        Sample("n", "detection", "dog", [], ("a.jpg",), meta={**meta, "categories": ["dog"]}),
-        Sample("g", "grounding", "the dog", {"bbox_2d": [10, 20, 30, 40]}, ("a.jpg",), meta=meta),
+        Sample("d", "detection", "dog", true, ("a.jpg",), meta={**meta, "categories": ["dog"]}, view=view),
+        Sample("n", "detection", "dog", [], ("a.jpg",), meta={**meta, "categories": ["dog"]}, view=view),
+        Sample("g", "grounding", "the dog", {"bbox_2d": [10, 20, 30, 40]}, ("a.jpg",), meta=meta, view=view),
     ]
     for sample in samples:
         for name in names[sample.task]:

@@ -1,6 +1,7 @@
 import pytest
 
-from vlrl.schema import box_problem
+from vlrl.data.sample_json import sample_from_json, sample_to_json
+from vlrl.schema import ModelView, Sample, SampleError, box_problem
 
 pytestmark = pytest.mark.quick
 
@@ -24,3 +25,19 @@ pytestmark = pytest.mark.quick
 def test_box_problem(box, word):
     problem = box_problem(box, (100, 50))
     assert problem is None if word is None else word in problem
+
+
+def test_facts_of_a_model_are_not_facts_of_a_row(tmp_path):
+    """In JSON they stand in `meta`; in a sample they have a place and types of their own."""
+    row = {"id": "1", "task": "detection", "question": "dog", "answer": [], "images": ["a.jpg"]}
+    row["meta"] = {"categories": ["dog"], "coords": "resized_px", "input_size": [56, 84]}
+    sample = sample_from_json(row, "x:1", tmp_path)
+    assert sample.view == ModelView("resized_px", (56, 84))
+    assert sample.meta == {"categories": ["dog"]}
+    assert sample_to_json(sample, tmp_path) == row
+    assert Sample("1", "qa", "q", "a").coords == "px"
+    with pytest.raises(ValueError, match="facts of a model"):
+        Sample("1", "qa", "q", "a", meta={"coords": "px"})
+    for wrong in ([1], "56x84", [0, 3], [1, float("inf")]):
+        with pytest.raises(SampleError, match="input_size must be"):
+            sample_from_json({**row, "meta": {"input_size": wrong}}, "x:1", tmp_path)

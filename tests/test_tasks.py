@@ -8,18 +8,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vlrl.answers.span import is_in_format, is_think_answer
+from vlrl.data.sample_json import sample_from_json, sample_to_json
 from vlrl.data.synthetic import IMAGE_SIDE_PX
 from vlrl.rewards import REWARDS, load_reward, score_rows
-from vlrl.schema import ANSWER_FORMATS, BOX_FORMATS, Prediction, sample_from_json, sample_to_json
+from vlrl.schema import ANSWER_FORMATS, BOX_FORMATS, ModelView, Prediction
 from vlrl.tasks import TASKS, load_task
 from vlrl.tasks.evaluate import measure, numbers
 
 pytestmark = pytest.mark.quick
 
-SIDES = {"image_size": [IMAGE_SIDE_PX] * 2, "input_size": [IMAGE_SIDE_PX] * 2}
+SIDES = {"image_size": [IMAGE_SIDE_PX] * 2}
 SAMPLES = {
     name: [
-        dataclasses.replace(s, meta={**s.meta, "coords": coords, **SIDES})
+        dataclasses.replace(s, meta={**s.meta, **SIDES}, view=ModelView(coords, (IMAGE_SIDE_PX, IMAGE_SIDE_PX)))
         for i, coords in enumerate(["px", "resized_px", "norm1000", "norm1"] * 6)
         for s in [task.synthetic(0, "test", i)]
     ]
@@ -54,7 +55,7 @@ def test_the_oracle_earns_full_marks_in_every_dialect(name, tmp_path):
     for sample in SAMPLES[name]:
         assert task.check(sample) is None
         # The dialect's rounding costs at most a pixel a side.
-        slack = 0.2 if sample.meta["coords"] == "norm1000" and name in ("detection", "grounding") else 1e-3
+        slack = 0.2 if sample.coords == "norm1000" and name in ("detection", "grounding") else 1e-3
         assert earned(task, task.oracle(sample), sample) >= full(task, sample) - slack
         assert is_think_answer(task.oracle(sample))
         assert is_think_answer(task.sft_target(sample))
@@ -71,7 +72,7 @@ def test_every_form_is_asked_for_written_and_read(name, layout, box):
     task = TASKS[name]
     forms = {"answer_format": layout} | ({"box_format": box} if box else {})
     drawn = [task.synthetic(0, "test", index) for index in range(12)]
-    samples = [dataclasses.replace(one, meta={**one.meta, "coords": "px", **SIDES, **forms}) for one in drawn]
+    samples = [dataclasses.replace(one, meta={**one.meta, **SIDES, **forms}, view=ModelView("px")) for one in drawn]
     for sample in samples:
         right = task.oracle(sample)
         assert is_in_format(right, layout), right
@@ -119,7 +120,7 @@ def test_any_text_is_scored_and_measured(name):
 @pytest.mark.parametrize("name", TASKS)
 def test_all_right_is_one_on_the_headline(name):
     task = TASKS[name]
-    samples = [s for s in SAMPLES[name] if s.meta["coords"] in ("px", "resized_px")]
+    samples = [s for s in SAMPLES[name] if s.coords in ("px", "resized_px")]
     metrics, n_unparsed = measured(task, samples, [Prediction(s.id, task.oracle(s), 1, False) for s in samples])
     assert n_unparsed == 0
     assert metrics[task.headline].value == 1

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from trl import GRPOConfig, ModelConfig
 
-from vlrl.schema import sample_to_json
+from vlrl.data.sample_json import sample_to_json
 from vlrl.tasks import TASKS
 from vlrl.training import flag_checks, preflight
 from vlrl.training.options import ConfigError

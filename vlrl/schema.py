@@ -9,9 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
-from urllib.parse import unquote
+from typing import Any, TypedDict, cast
 
 COORDS = ("px", "resized_px", "norm1000", "norm1")
 ANSWER_FORMATS = ("think_answer", "answer", "none", "answer_think")
@@ -37,6 +35,77 @@ class Box:
         return (self.x1, self.y1, self.x2, self.y2)
 
 
+class Meta(TypedDict, total=False):
+    """What a sample may say beside its question: the keys that this project reads or writes. Others are the user's own.
+
+    A path or id is text; sizes are [width, height] in pixels of the original image.
+    """
+
+    # what is asked
+    categories: list[str]
+    """Of a detection row: what it asks for; default: the labels of its answer."""
+    kind: str
+    """Of a qa row: how its answers are compared, "number", "yes_no", "math", "exact" ..."""
+    rewards: list[str]
+    """The row's own rewards, in the place of its task's."""
+    navigation: str
+    """Of a planning row: the route that is asked for, "turn left"."""
+    speed_mps: float
+    """Of a planning row: the speed now, in metres a second."""
+    game: dict[str, Any]
+    """Of a card game: its rules, as `vlrl.envs.cards` takes them."""
+    steps: list[str]
+    """Of a solution: its steps."""
+    # how it is asked and answered
+    answer_format: str
+    box_format: str
+    image_index: int
+    """Which of several images boxes refer to, from 0."""
+    image_size: list[int]
+    video_frames: int
+    """The most frames of a video that are shown."""
+    # what its answer is made of
+    thinking: str
+    """A thought for the supervised stage."""
+    loose_answer: Any
+    """An answer near the right one, for the supervised stage of the demo model."""
+    loose_reply: str
+    polygons: list[list[float]]
+    """Of a grounding row: the outlines of what is asked for, [x1, y1, x2, y2, ...] in pixels."""
+    ignore_polygons: list[list[float]]
+    crowd: list[str]
+    """Categories of which regions are marked, that are no boxes of the answer."""
+    negatives: list[str]
+    """Categories asked for that are not in the image."""
+    moves: str
+    # where it comes from
+    dataset: str
+    split: str
+    source: str
+    source_id: str
+    group: str
+    """What is never divided between training and held-out samples, beside images."""
+    ref_id: str
+    is_sentence: bool
+    half: str
+    part: str
+    closed: bool
+    written_tokens: list[str]
+    """Special tokens of the model that the row spells out; they are shown to it as text."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelView:
+    """How the model of a run sees a sample and writes boxes about it: facts of the model, none of the row.
+
+    `coords`: the convention of boxes in completions, one of `COORDS`; None: none is stated, and they are read as px.
+    `input_size`: width and height in pixels of the image after the processor's resize, which resized_px needs.
+    """
+
+    coords: str | None = None
+    input_size: tuple[int, int] | None = None
+
+
 @dataclass(frozen=True)
 class Sample:
     """One question with its verifiable answer.
@@ -57,6 +126,22 @@ class Sample:
     """A video file, or a folder of frames, which are taken in the order of their names."""
     choices: tuple[str, ...] | None = None
     meta: Mapping[str, Any] = field(default_factory=dict)
+    """See `Meta`, and whatever else a row says."""
+    view: ModelView = ModelView()
+
+    def __post_init__(self) -> None:
+        if "coords" in self.meta or "input_size" in self.meta:
+            raise ValueError(f"sample {self.id!r}: coords and input_size are facts of a model: view=ModelView(coords=...)")
+
+    @property
+    def coords(self) -> str:
+        """The convention of boxes in completions; px where none is stated."""
+        return self.view.coords or "px"
+
+    @property
+    def facts(self) -> Meta:
+        """`meta` with the types of the keys that this project knows."""
+        return cast(Meta, self.meta)
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,97 +360,7 @@ class SampleError(ValueError):
     """A sample file that cannot be used; the message names file, line, id, value and what to do."""
 
 
-_KEYS = {"id", "task", "images", "video", "question", "answer", "choices", "meta"}
-_REQUIRED = ("id", "task", "question", "answer")
-
-
-def sample_from_json(row: Any, where: str, root: Path) -> Sample:
-    """One decoded JSON object -> `Sample`; relative image paths are joined to `root`. Raises SampleError."""
-    if not isinstance(row, dict):
-        raise SampleError(f"{where}: a sample is a JSON object, got {type(row).__name__}")
-    for key in row:
-        if key not in _KEYS:
-            raise SampleError(f"{where}: unknown key {key!r}; known keys: {', '.join(sorted(_KEYS))}")
-    for key in _REQUIRED:
-        if key not in row:
-            raise SampleError(f"{where}: missing key {key!r}")
-    where = f"{where} (id {row['id']!r})"
-    for key in ("id", "task", "question"):
-        if not isinstance(row[key], str) or not row[key]:
-            raise SampleError(f"{where}: {key!r} must be a non-empty string, got {row[key]!r}")
-    images, video = row.get("images") or [], row.get("video")
-    if not isinstance(images, list) or not all(isinstance(path, str) and path for path in images):
-        raise SampleError(f"{where}: 'images' must be a list of paths, got {images!r}")
-    if video is not None and (images or not isinstance(video, str)):
-        raise SampleError(f"{where}: give either 'images' (list) or 'video' (one path), never both")
-    choices = row.get("choices")
-    if choices is not None and not (isinstance(choices, list) and all(isinstance(c, str) for c in choices)):
-        raise SampleError(f"{where}: 'choices' must be a list of strings, got {choices!r}")
-    meta = row.get("meta") or {}
-    if not isinstance(meta, dict):
-        raise SampleError(f"{where}: 'meta' must be an object, got {meta!r}")
-    for key, known in (("coords", COORDS), ("answer_format", ANSWER_FORMATS), ("box_format", BOX_FORMATS)):
-        if meta.get(key) not in (None, *known):
-            raise SampleError(f"{where}: unknown meta.{key} {meta[key]!r}; known: {', '.join(known)}")
-    return Sample(
-        id=row["id"],
-        task=row["task"],
-        question=row["question"],
-        answer=row["answer"],
-        images=tuple(_resolve(path, root) for path in images),
-        video=None if video is None else _resolve(video, root),
-        choices=None if choices is None else tuple(choices),
-        meta=meta,
-    )
-
-
-PACKED = ("parquet:", "tar:")
-"""How the address of an image inside a larger file begins (`vlrl.data.packed_images`)."""
-ADDRESSED = ("synthetic:", *PACKED)
-"""How an image begins that is no path of a file of its own."""
-
-
-def file_of(path: str) -> str | None:
-    """The file that an image's path or address names; None for an image that is drawn (`synthetic:`)."""
-    if not path.startswith(ADDRESSED):
-        return path
-    return None if path.startswith("synthetic:") else unquote(path.partition(":")[2].partition("#")[0])
-
-
-def in_file(path: str, file: str) -> str:
-    """An image's path or address with another file in it; "%" and "#" of a file's name are written as %25 and %23 there."""
-    if not path.startswith(PACKED):
-        return path if path.startswith("synthetic:") else file
-    return path.partition(":")[0] + ":" + file.replace("%", "%25").replace("#", "%23") + "#" + path.partition("#")[2]
-
-
-def _resolve(path: str, root: Path) -> str:
-    file = file_of(path)
-    return path if file is None else in_file(path, str(root / file))
-
-
-def sample_to_json(sample: Sample, root: Path | None = None) -> dict[str, Any]:
-    """The JSON object of a sample; with `root`, image paths below it are written relative to it."""
-
-    def shorten(path: str) -> str:
-        file = file_of(path)
-        is_below = root and file is not None and Path(file).is_relative_to(root)
-        return in_file(path, str(Path(file).relative_to(root))) if root and file is not None and is_below else path
-
-    row: dict[str, Any] = {"id": sample.id, "task": sample.task}
-    if sample.images:
-        row["images"] = [shorten(path) for path in sample.images]
-    if sample.video is not None:
-        row["video"] = shorten(sample.video)
-    row |= {"question": sample.question, "answer": sample.answer}
-    if sample.choices is not None:
-        row["choices"] = list(sample.choices)
-    if sample.meta:
-        row["meta"] = dict(sample.meta)
-    return row
-
-
-def box_problem(xyxy: Any, size_wh: tuple[int, int] | None) -> str | None:
+def box_problem(xyxy: Any, size_wh: Sequence[float] | None) -> str | None:
     """What is wrong with a ground-truth box in original pixels (`size_wh` = image width, height; 1 px of slack)."""
     if not isinstance(xyxy, list | tuple) or len(xyxy) != 4:
         return f"a box is [x1, y1, x2, y2], got {xyxy!r}"

@@ -17,12 +17,12 @@ from vlrl.schema import Box, Sample
 
 def read_span(text: str, sample: Sample) -> Span:
     """Where a completion's answer stands, in the layout that the sample requests (`meta.answer_format`)."""
-    return answer_first_span(text) if sample.meta.get("answer_format") == "answer_think" else answer_span(text)
+    return answer_first_span(text) if sample.facts.get("answer_format") == "answer_think" else answer_span(text)
 
 
 def requested_categories(sample: Sample) -> list[str]:
     """The categories whose boxes a sample requests, in order: `meta.categories`, else the labels of its answer."""
-    categories = sample.meta.get("categories")
+    categories = sample.facts.get("categories")
     if categories:
         return list(categories)
     items = [item for item in sample.answer if isinstance(item, dict)]
@@ -61,7 +61,7 @@ def frame_of(sample: Sample, *, as_written: bool = False) -> Frame:
     """
     x = y = 1.0
     if not as_written:
-        x, y = px_per_unit(sample.meta.get("coords", "px"), sample.meta.get("image_size"), sample.meta.get("input_size"))
+        x, y = px_per_unit(sample.coords, sample.facts.get("image_size"), sample.view.input_size)
     if isinstance(sample.answer, dict):
         return Frame(x, y, None, (), sample.question)
     categories = requested_categories(sample) if isinstance(sample.answer, list) else []

@@ -92,7 +92,7 @@ def row_problem(sample: Sample, tasks: Mapping[str, Task], coords: str, sizes: C
     task = tasks.get(sample.task)
     if task is None:
         return f"no task is named {sample.task!r}; give the file that defines it: --task my_task.py"
-    meta = {**sample.meta, "coords": sample.meta.get("coords", coords)}
+    meta = {**sample.meta}
     try:
         shown = shown_sizes(sample)
         if image_problem := size_problem(sample, shown) or decode_problem(sample):
@@ -100,7 +100,8 @@ def row_problem(sample: Sample, tasks: Mapping[str, Task], coords: str, sizes: C
         sizes.update(f"{width}x{height}" for width, height in shown)
         if shown:
             meta["image_size"] = list(shown[image_index(sample)])
-        sample = dataclasses.replace(sample, meta=meta)
+        view = dataclasses.replace(sample.view, coords=sample.view.coords or coords)
+        sample = dataclasses.replace(sample, meta=meta, view=view)
         problem = row_fault(sample) if is_built_in(task) else None
         problem = problem or answer_problem_of(task, sample)
         if problem is None and not is_built_in(task):
@@ -140,7 +141,7 @@ def _oracle_problem(sample: Sample, task: Task) -> str | None:
 
 def _least(reward: Reward, sample: Sample) -> float:
     """What counts as full marks."""
-    return reward.high - ROUNDING[str(sample.meta["coords"])] if math.isfinite(reward.high) else 1e-9
+    return reward.high - ROUNDING[sample.coords] if math.isfinite(reward.high) else 1e-9
 
 
 def _most(reward: Reward) -> str:

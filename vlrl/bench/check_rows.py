@@ -105,7 +105,7 @@ def _told_apart(what: str, names: Sequence[str], pair: tuple[int, int]) -> str:
 def _boxes_fault(sample: Sample, *, several: bool) -> str | None:
     items = sample.answer if several else [sample.answer]
     labels = [item.get("label") for item in items if isinstance(item.get("label"), str)] if several else []
-    categories = sample.meta.get("categories")
+    categories = sample.facts.get("categories")
     named = [one for one in categories if isinstance(one, str)] if several and isinstance(categories, list | tuple) else []
     for what, names in (("a label", labels), ("a name in meta.categories", named)):
         for name in names:
@@ -128,7 +128,7 @@ def _values_fault(sample: Sample, items: Sequence[Mapping[str, object]]) -> str 
     if not boxes or any(box_problem(box, None) for box in boxes):
         return None
     values = [tuple(map(float, box)) for box in boxes if isinstance(box, list | tuple)]
-    width, height = sample.meta.get("image_size") or (_MIN_PIXELS, _MIN_PIXELS)
+    width, height = sample.facts.get("image_size") or (_MIN_PIXELS, _MIN_PIXELS)
     if min(width, height) >= _MIN_PIXELS and all(0 <= value <= 1 for box in values for value in box):
         return (
             f"every value of its boxes lies in 0..1, as {list(values[0])}: these are shares of the image; true boxes are pixels"
@@ -146,7 +146,7 @@ def _values_fault(sample: Sample, items: Sequence[Mapping[str, object]]) -> str 
 
 
 def _text_fault(sample: Sample) -> Callable[[str], str | None]:
-    named = sample.meta.get("rewards")
+    named = sample.facts.get("rewards")
     is_list = isinstance(named, list | tuple) and all(isinstance(one, str) for one in named)
     rewards = {reward_name(one) for one in named} if is_list and named else {"math_equal"}
 

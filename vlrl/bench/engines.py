@@ -28,7 +28,7 @@ from vlrl.data.special_tokens import USUAL, as_plain_text, with_written_tokens
 from vlrl.envs.cards.playing import play_episodes
 from vlrl.rewards.chat_client import ChatReply, EndpointError
 from vlrl.rewards.endpoint import Endpoint, Limits, asking
-from vlrl.schema import Prediction, Sample, SampleError, Task
+from vlrl.schema import ModelView, Prediction, Sample, SampleError, Task
 
 Limit = Callable[[Sample], int]
 BACKOFF_S = 1.0
@@ -163,7 +163,7 @@ class Local(InProcesses):
 
 def prompt_length(sample: Sample, tasks: Mapping[str, Task]) -> float:
     """Roughly the length of a prompt in tokens: one for each 28 x 28 px of image, one for four letters of text."""
-    width, height = sample.meta.get("image_size") or (0, 0)
+    width, height = sample.facts.get("image_size") or (0, 0)
     return len(sample.images) * width * height / 784 + len(tasks[sample.task].prompt(sample)) / 4
 
 
@@ -185,13 +185,14 @@ class _SingleProcess:
 
     def prepare_sample(self, sample: Sample) -> Sample:
         sample = with_written_tokens(sample, USUAL)
-        meta = {**sample.meta, **({} if self.coords is None else {"coords": self.coords})}
+        meta = {**sample.meta}
         for name, form in self.forms.items():
             if form is not None:
                 meta.setdefault(name, form)
         if sample.images:
             meta["image_size"] = list(image_size(sample.images[int(meta.get("image_index", 0))]))
-        return dataclasses.replace(sample, meta=meta)
+        view = sample.view if self.coords is None else ModelView(self.coords)
+        return dataclasses.replace(sample, meta=meta, view=view)
 
     def wait_for_everyone(self) -> None:
         """There is no other process."""

@@ -103,11 +103,11 @@ def _samples(args: argparse.Namespace) -> tuple[list[Sample], Mapping[str, Task]
 
 def _with_size(sample: Sample, coords: str) -> Sample:
     """The sample with its coordinate convention and, where the image can be read, its size."""
-    meta = {**sample.meta, "coords": sample.meta.get("coords", coords)}
+    meta = {**sample.meta}
     if sample.images and "image_size" not in meta:
         with contextlib.suppress(ImageError, IndexError, ValueError):
             meta["image_size"] = list(image_size(sample.images[int(meta.get("image_index", 0))]))
-    return dataclasses.replace(sample, meta=meta)
+    return dataclasses.replace(sample, meta=meta, view=dataclasses.replace(sample.view, coords=sample.view.coords or coords))
 
 
 def _attacks(case: ReferencedSample, cases: Sequence[ReferencedSample], rubric: Rubric) -> list[Degenerate]:

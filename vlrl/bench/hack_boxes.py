@@ -67,7 +67,7 @@ def _unreal_boxes(corners: Sequence[float], categories: Sequence[str | None]) ->
 def size_of(sample: Sample) -> tuple[float, float]:
     """Width and height in pixels of a sample's image, at least what its true boxes span."""
     boxes = true_boxes(sample)
-    size = sample.meta.get("image_size") or (0, 0)
+    size = sample.facts.get("image_size") or (0, 0)
     return max([size[0], 8.0, *(box.x2 for box in boxes)]), max([size[1], 8.0, *(box.y2 for box in boxes)])
 
 

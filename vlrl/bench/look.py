@@ -216,7 +216,8 @@ def _prompts(args: argparse.Namespace, tasks: Mapping[str, Task]) -> Callable[[S
 
     def shown(sample: Sample) -> AskedSample:
         task = tasks[sample.task]
-        ready = dataclasses.replace(sample, meta={"coords": coords, **forms, **sample.meta})
+        view = dataclasses.replace(sample.view, coords=sample.view.coords or coords)
+        ready = dataclasses.replace(sample, meta={**forms, **sample.meta}, view=view)
         text = task.prompt(ready)
         return AskedSample(ready, f"(system) {task.system}\n\n{text}" if task.system else text, ())
 

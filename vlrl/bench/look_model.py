@@ -27,9 +27,9 @@ def prompts_of_model(args: argparse.Namespace, tasks: Mapping[str, Task]) -> Cal
         lengths = PromptLengths(inputs.processor)
         lengths.add(said, sizes)
         n_tokens = lengths.longer_than(0, lambda _: said)[0]
-        facts = [f"prompt of {n_tokens:,} tokens, boxes in {ready.meta['coords']}"]
-        if "input_size" in ready.meta:
-            facts.append("the model sees {}x{} px".format(*ready.meta["input_size"]))
+        facts = [f"prompt of {n_tokens:,} tokens, boxes in {ready.coords}"]
+        if ready.view.input_size is not None:
+            facts.append("the model sees {}x{} px".format(*ready.view.input_size))
         return AskedSample(ready, str(text), facts)
 
     return shown

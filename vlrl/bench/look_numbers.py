@@ -91,12 +91,12 @@ def numbers_of(
 
 def image_with_boxes(sample: Sample) -> str:
     """The path of the image that boxes refer to; "" where there is none."""
-    index = sample.meta.get("image_index", 0)
+    index = sample.facts.get("image_index", 0)
     return sample.images[index] if isinstance(index, int) and 0 <= index < len(sample.images) else ""
 
 
 def _stated_size(sample: Sample) -> _Size | None:
-    stated = sample.meta.get("image_size")
+    stated = sample.facts.get("image_size")
     if not isinstance(stated, list | tuple) or len(stated) != 2 or not all(isinstance(one, int) and one > 0 for one in stated):
         return None
     return stated[0], stated[1]
@@ -109,7 +109,7 @@ def _count_boxes(one: Numbers, sample: Sample, boxes: Sequence[Mapping[str, Any]
         category = one.categories.setdefault(label, Category())
         category.n_boxes += n
         category.n_rows += 1
-    asked = sample.meta.get("categories")
+    asked = sample.facts.get("categories")
     for label in asked if isinstance(asked, list | tuple) else ():
         if str(label) not in labels:
             one.categories.setdefault(str(label), Category()).n_absent += 1

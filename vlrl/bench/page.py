@@ -158,7 +158,7 @@ def _images(task: Task, sample: Sample, prediction: Prediction) -> Markup:
         small = image.resize(
             (max(1, round(image.width * scale)), max(1, round(image.height * scale))), Image.Resampling.BILINEAR
         )
-        if number == int(sample.meta.get("image_index", 0)):
+        if number == int(sample.facts.get("image_index", 0)):
             _draw_boxes(small, task, sample, prediction, scale)
         buffer = io.BytesIO()
         small.save(buffer, format="JPEG", quality=85)

@@ -20,10 +20,11 @@ from vlrl.bench.engines import Engine, Failure, check_world, load_engine
 from vlrl.bench.log import Log
 from vlrl.bench.report import check_folder, report_results
 from vlrl.bench.results import about_settings
-from vlrl.bench.suite import MODEL_META, Stage, Suite
+from vlrl.bench.suite import PROMPT_META, Stage, Suite
 from vlrl.bench.suites import entry_of, load_suite
 from vlrl.data.images import ImageError
 from vlrl.data.sample_files import is_there
+from vlrl.data.sample_json import view_to_json
 from vlrl.schema import Prediction, Sample, SampleError
 from vlrl.tasks import default_model, load_tasks
 from vlrl.tasks.rubric import answer_problem_of
@@ -176,7 +177,7 @@ class BenchRun:
         return hashlib.sha256(f"{system}{task.prompt(sample)}".encode()).hexdigest()[:16]
 
     def _with_meta(self, sample: Sample, made: Prediction) -> Prediction:
-        meta = {key: sample.meta[key] for key in MODEL_META if key in sample.meta}
+        meta = {key: sample.meta[key] for key in PROMPT_META if key in sample.meta} | view_to_json(sample.view)
         meta |= {"prompt": self.suite.tasks[sample.task].prompt(sample), "prompt_sha": self._sha(sample)}
         return Prediction(made.id, made.completion, made.n_tokens, made.truncated, meta)
 

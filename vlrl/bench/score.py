@@ -76,7 +76,7 @@ def _with_flags(
             print(f"{n} answers were logged with {name} {other}; they are read as {value}", file=sys.stderr)
     found = {key: dataclasses.replace(one, meta={**one.meta, **flags}) for key, one in found.items()}
     boxes = [sample for sample in samples if suite.tasks[sample.task].boxes is not None]
-    n_unstated = sum("coords" not in sample.meta and "coords" not in found[sample.id].meta for sample in boxes)
+    n_unstated = sum(sample.view.coords is None and "coords" not in found[sample.id].meta for sample in boxes)
     if n_unstated:
         print(
             f"boxes of {n_unstated} answers are read as pixels of the original image; --coords chooses another convention",

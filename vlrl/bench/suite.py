@@ -16,10 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vlrl.data.sample_json import sample_to_json
 from vlrl.data.sample_sets import digest_of, read_set
 from vlrl.metrics.bootstrap import bootstrap_mean
 from vlrl.metrics.calibration import calibration_error, reliability
-from vlrl.schema import Metric, Prediction, Sample, SampleError, Task, sample_to_json
+from vlrl.schema import Metric, ModelView, Prediction, Sample, SampleError, Task
 from vlrl.tasks import load_tasks
 from vlrl.tasks.evaluate import LOWER_IS_BETTER, Scored, extra_of, measure, numbers
 from vlrl.tasks.prompt_template import template_problem, text_or_file, with_prompt
@@ -32,7 +33,7 @@ N_SYNTHETIC = 400
 MAX_TOKENS = 512
 TINY_MAX_TOKENS = 96
 """The longest right answer of the tasks that the embedded model `tiny` knows takes fewer."""
-MODEL_META = ("coords", "image_size", "input_size", "answer_format", "box_format")
+PROMPT_META = ("image_size", "answer_format", "box_format")
 """The keys of a sample's `meta` that depend on the model and are needed to read its answers again."""
 Predictions = Mapping[str, Prediction]
 Stage = Callable[[Predictions], Sequence[Sample]]
@@ -141,8 +142,11 @@ def _plain(value: Any) -> Any:
 
 def as_logged(sample: Sample, prediction: Prediction) -> Sample:
     """The sample with the box format, coordinate convention, image sizes and answer layout that the log states."""
-    logged = {key: prediction.meta[key] for key in MODEL_META if key in prediction.meta}
-    return dataclasses.replace(sample, meta={**sample.meta, **logged}) if logged else sample
+    logged = prediction.meta
+    meta = {**sample.meta, **{key: logged[key] for key in PROMPT_META if key in logged}}
+    size = logged.get("input_size")
+    input_size = sample.view.input_size if size is None else (size[0], size[1])
+    return dataclasses.replace(sample, meta=meta, view=ModelView(logged.get("coords") or sample.view.coords, input_size))
 
 
 def score_tasks(tasks: Mapping[str, Task], samples: Sequence[Sample], predictions: Predictions, label: str) -> list[Scored]:

@@ -15,8 +15,9 @@ from typing import Any
 
 from vlrl.answers.steps import SplitSolution, split_steps
 from vlrl.data.files import read_json_lines
+from vlrl.data.sample_json import file_of, in_file
 from vlrl.data.subsets import answer_key, drawn_items
-from vlrl.schema import SampleError, file_of, in_file
+from vlrl.schema import SampleError
 
 ITEM_KEYS = ("id", "source", "image", "question", "choices", "answer", "answer_type", "precision")
 REQUIRED = ("id", "source", "question", "answer")

@@ -35,8 +35,9 @@ from vlrl.data.row_labels import LABEL_COLUMNS, Names, box_order, label_rows, ob
 from vlrl.data.row_questions import LONG_ANSWER_CHARS, Asked, sample_of
 from vlrl.data.row_source import FEW, BadRow, LeftOut, Sizes, SourceRow, Units
 from vlrl.data.sample_files import missing
+from vlrl.data.sample_json import PACKED, file_of, in_file
 from vlrl.data.tables import IMAGE_COLUMNS, Table, is_encoded
-from vlrl.schema import PACKED, Sample, SampleError, file_of, in_file
+from vlrl.schema import Sample, SampleError
 
 N_EXAMPLES = 3
 """Bad rows that a refusal shows."""

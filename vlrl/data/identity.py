@@ -25,8 +25,9 @@ import numpy as np
 
 from vlrl.data.images import ImageError, image_bytes
 from vlrl.data.packed_images import packed_size
+from vlrl.data.sample_json import ADDRESSED, PACKED, file_of
 from vlrl.data.synthetic import item_rng
-from vlrl.schema import ADDRESSED, PACKED, Sample, file_of
+from vlrl.schema import Sample
 
 _Array: TypeAlias = np.ndarray[Any, Any]
 _AUGMENTED = re.compile(r"(.+?)\.rf\.[0-9a-z_-]+(?:\.[0-9a-z]+)?", re.IGNORECASE)
@@ -52,7 +53,7 @@ class Shown(NamedTuple):
 
 
 def shown_by(sample: Sample) -> Shown:
-    return Shown(sample.images, sample.video, sample.meta.get("group"))
+    return Shown(sample.images, sample.video, sample.facts.get("group"))
 
 
 class Pictures:

@@ -36,7 +36,7 @@ def size_problem(sample: Sample, sizes: Sequence[tuple[int, int]]) -> str | None
     index = image_index(sample)
     if not 0 <= index < len(names):
         return f"meta.image_index {index} of {len(names)} images"
-    stated, found = sample.meta.get("image_size"), list(sizes[index])
+    stated, found = sample.facts.get("image_size"), list(sizes[index])
     if stated is not None and list(stated) != found:
         return f"meta.image_size is {list(stated)}, but {names[index]} is {found}"
     for name, (width, height) in zip(names, sizes, strict=True):
@@ -47,7 +47,7 @@ def size_problem(sample: Sample, sizes: Sequence[tuple[int, int]]) -> str | None
 
 def image_index(sample: Sample) -> int:
     """Which image boxes refer to; of a video its frames, which are all alike."""
-    return 0 if sample.video is not None else int(sample.meta.get("image_index", 0))
+    return 0 if sample.video is not None else int(sample.facts.get("image_index", 0))
 
 
 def decode_problem(sample: Sample) -> str | None:

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from vlrl.data.deep_images import RULE, is_deep
 from vlrl.data.images import ImageError, can_open, opened_image
-from vlrl.schema import Sample, SampleError, file_of
+from vlrl.data.sample_json import file_of
+from vlrl.schema import Sample, SampleError
 
 ADDED_FORMATS = {".heic": "HEIC", ".heif": "HEIC", ".hif": "HEIC", ".avif": "AVIF"}
 """Suffixes of formats that Pillow reads with a library of the extra `[images]`."""

@@ -21,7 +21,8 @@ from vlrl.data import synthetic
 from vlrl.data.deep_images import in_8_bits, is_deep
 from vlrl.data.packed_images import read_packed
 from vlrl.data.png_chunks import says_more_after_pixels
-from vlrl.schema import PACKED, Sample
+from vlrl.data.sample_json import PACKED
+from vlrl.schema import Sample
 
 VIDEO_FRAMES = 16
 """The most frames shown of a video, unless `meta.video_frames` states another number (even, at least 2)."""
@@ -239,4 +240,4 @@ def open_images(sample: Sample) -> list[Image.Image]:
     ImageError."""
     if sample.video is None:
         return [open_image(path) for path in sample.images]
-    return video_frames(sample.video, int(sample.meta.get("video_frames", VIDEO_FRAMES)))
+    return video_frames(sample.video, int(sample.facts.get("video_frames", VIDEO_FRAMES)))

@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from vlrl.schema import Sample, SampleError, sample_from_json
+from vlrl.data.sample_json import sample_from_json
+from vlrl.schema import Sample, SampleError
 
 BLOCK = 8 << 20
 """Bytes read at a time; a longer line is read whole."""

@@ -23,7 +23,7 @@ from urllib.parse import quote, unquote
 
 import numpy as np
 
-from vlrl.schema import file_of, in_file
+from vlrl.data.sample_json import file_of, in_file
 
 if TYPE_CHECKING:
     import pyarrow as pa

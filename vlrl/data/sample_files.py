@@ -7,7 +7,8 @@ from pathlib import Path
 
 from vlrl.answers.whole_text import is_whole
 from vlrl.data.packed_images import packed_problem
-from vlrl.schema import Sample, SampleError, file_of, sample_from_json
+from vlrl.data.sample_json import file_of, sample_from_json
+from vlrl.schema import Sample, SampleError
 
 
 def read_samples(

@@ -26,11 +26,12 @@ from vlrl.data.identity import Shown, shown_of
 from vlrl.data.line_index import count_lines, index_lines, sample_of_line
 from vlrl.data.row_source import UnitError
 from vlrl.data.sample_files import read_samples
+from vlrl.data.sample_json import sample_from_json, sample_to_json
 from vlrl.data.shown_rows import shown_in_lines
 from vlrl.data.subsets import drawn_places, stratum_of
 from vlrl.data.synthetic.items import item_rng
 from vlrl.data.tables import IMAGE_COLUMNS, TABLE_FILES, Table, open_table
-from vlrl.schema import Sample, SampleError, sample_from_json, sample_to_json
+from vlrl.schema import Sample, SampleError
 
 LARGE = 20_000
 """Rows of a set that is kept in memory; larger ones are read by row."""

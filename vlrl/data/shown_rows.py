@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from vlrl.data.identity import Shown
-from vlrl.schema import ADDRESSED, file_of, in_file
+from vlrl.data.sample_json import ADDRESSED, file_of, in_file
 
 _BLOCK = 8 << 20
 

@@ -20,9 +20,10 @@ import numpy as np
 from vlrl.answers.steps import split_steps
 from vlrl.data.files import as_object, read_json_lines, read_utf8
 from vlrl.data.sample_files import is_there
+from vlrl.data.sample_json import file_of, in_file
 from vlrl.data.subsets import drawn_items
 from vlrl.data.synthetic.steps import solution, step_question
-from vlrl.schema import SampleError, file_of, in_file
+from vlrl.schema import SampleError
 
 HELD_OUT_QUESTION_SHARE = 0.05
 """Share of the questions that `split` holds out."""

@@ -47,12 +47,12 @@ def mask_counts(sample: Sample, predicted: Any) -> tuple[int, int]:
     mask), a list of polygons, or COCO's run-length form `{"size": [H, W], "counts": ...}`. Raises ValueError where
     `meta.image_size` is missing or a mask has another size.
     """
-    size = sample.meta.get("image_size")
+    size = sample.facts.get("image_size")
     if size is None:
         raise ValueError(f"sample {sample.id!r} needs meta.image_size [W, H] for mask metrics")
     width, height = int(size[0]), int(size[1])
-    counted = ~rasterised(sample.meta.get("ignore_polygons") or [], width, height)
-    true = rasterised(sample.meta["polygons"], width, height) & counted
+    counted = ~rasterised(sample.facts.get("ignore_polygons") or [], width, height)
+    true = rasterised(sample.facts["polygons"], width, height) & counted
     if isinstance(predicted, Mapping):
         if list(predicted["size"]) != [height, width]:
             raise ValueError(f"sample {sample.id!r}: mask of size {list(predicted['size'])}, image of {[height, width]} (H, W)")

@@ -20,7 +20,7 @@ from vlrl.data.images import VIDEO_FPS, VIDEO_FRAMES, ImageError, image_size, op
 from vlrl.data.special_tokens import as_plain_text, with_written_tokens
 from vlrl.models.load import LoadedModel, ModelInputs, input_size_px, placeholders, special_token_pattern
 from vlrl.models.prompt_lengths import PromptLengths
-from vlrl.schema import Sample, SampleError, Task
+from vlrl.schema import ModelView, Sample, SampleError, Task
 
 __all__ = [
     "MAX_ASPECT",
@@ -51,14 +51,15 @@ def prepare_sample(
     box_format: str | None = None,
     sizes: Sequence[tuple[int, int]] | None = None,
 ) -> Sample:
-    """The sample for this model: `meta` gets `coords` (coordinate convention), `image_size` and `input_size` ([width, height]
-    in pixels, of the file and after the processor's resize), `answer_format` and `box_format` where it has none, and the
-    special tokens that its row spells out (`vlrl.data.special_tokens`). `sizes`: of its images, where they are known.
+    """The sample for this model: `view` says how it writes boxes and how large it sees the image; `meta` gets `image_size`
+    ([width, height] in pixels of the file), `answer_format` and `box_format` where it has none, and the special tokens that its
+    row spells out (`vlrl.data.special_tokens`). `sizes`: of its images, where they are known.
 
     Raises ImageError, or SampleError if `meta.image_size` contradicts the file or an image is too thin.
     """
     sample = with_written_tokens(sample, special_token_pattern(loaded.processor))
-    meta: dict[str, Any] = {**sample.meta, "coords": loaded.coords}
+    meta: dict[str, Any] = {**sample.meta}
+    input_size: tuple[int, int] | None = None
     for name, form in (("answer_format", answer_format), ("box_format", box_format)):
         if form is not None:
             meta.setdefault(name, form)
@@ -69,8 +70,8 @@ def prepare_sample(
         width, height = sizes[image_index(sample)]
         meta["image_size"] = [width, height]
         if loaded.coords == "resized_px":
-            meta["input_size"] = list(input_size_px(loaded.processor, width, height))
-    return dataclasses.replace(sample, meta=meta)
+            input_size = input_size_px(loaded.processor, width, height)
+    return dataclasses.replace(sample, meta=meta, view=ModelView(loaded.coords, input_size))
 
 
 def check_samples(
@@ -124,7 +125,7 @@ def prompt_problem(sample: Sample, task: Task, loaded: LoadedModel | ModelInputs
 
 def n_shown(sample: Sample) -> int:
     """How many images the model is shown of a sample; of a video file the most frames that may be taken."""
-    return len(sample.images) if sample.video is None else int(sample.meta.get("video_frames", VIDEO_FRAMES))
+    return len(sample.images) if sample.video is None else int(sample.facts.get("video_frames", VIDEO_FRAMES))
 
 
 def messages(sample: Sample, tasks: Mapping[str, Task], n_images: int | None = None) -> list[dict[str, Any]]:
@@ -198,7 +199,7 @@ class _Rows:
 
 def target(sample: Sample, task: Task, kind: str = SFT_TARGETS[0]) -> str:
     """What the supervised stage imitates: the whole completion, or ("answer") without its thought, whatever the prompt asks."""
-    if kind == "answer" and sample.meta.get("answer_format", "think_answer") != "none":
+    if kind == "answer" and sample.facts.get("answer_format", "think_answer") != "none":
         sample = dataclasses.replace(sample, meta={**sample.meta, "answer_format": "answer"})
     if task.sft_target is None:
         raise SampleError(f"task {task.name} has no oracle and no sft_target to imitate")

@@ -162,6 +162,7 @@ def build_config(processor: Qwen2_5_VLProcessor) -> Qwen2_5_VLConfig:
 def project_texts(name: str = "tiny") -> list[str]:
     """Prompts and right answers of synthetic samples, which the tokenizer of an embedded model is trained on."""
     from vlrl.data.synthetic import IMAGE_SIDE_PX
+    from vlrl.schema import ModelView
     from vlrl.tasks import TASKS
     from vlrl.tasks.games import GAME_TASKS
 
@@ -171,8 +172,8 @@ def project_texts(name: str = "tiny") -> list[str]:
         for index in range(N_TOKENIZER_SAMPLES):
             sample = task.draw(0, "coldstart-tokenizer", index)
             size = [IMAGE_SIDE_PX, IMAGE_SIDE_PX]
-            meta = {**sample.meta, "coords": "resized_px", "image_size": size, "input_size": size}
-            sample = dataclasses.replace(sample, meta=meta)
+            view = ModelView("resized_px", (IMAGE_SIDE_PX, IMAGE_SIDE_PX))
+            sample = dataclasses.replace(sample, meta={**sample.meta, "image_size": size}, view=view)
             texts += [f"user\n{task.prompt(sample)}", f"assistant\n{task.reference(sample)}"]
     return texts
 

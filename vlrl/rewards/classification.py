@@ -26,7 +26,7 @@ def cls_rl_accuracy(text: str, sample: Sample) -> Score:
     answer, why = read_text(text, sample)
     if answer is None:
         return Score(0.0, None, why)
-    is_tagged = read_span(text, sample).tagged or sample.meta.get("answer_format") == "none"
+    is_tagged = read_span(text, sample).tagged or sample.facts.get("answer_format") == "none"
     label = bare_text(sample.answer) if is_tagged else canon(sample.answer)
     right = label != "" and label in (short_forms(answer) if is_tagged else (canon(answer),))
     return Score(float(right), answer, "the label" if right else f"not the label {sample.answer!r}")

@@ -13,7 +13,7 @@ def think_answer_format(text: str, sample: Sample) -> Score:
     A sample with another `meta.answer_format` is held to that one. Source: the format reward of Visual-RFT, VLM-R1 and
     CLS-RL. differs: white space around the whole is allowed; repeated tags score 0 (published: 1).
     """
-    wanted = str(sample.meta.get("answer_format", "think_answer"))
+    wanted = str(sample.facts.get("answer_format", "think_answer"))
     if is_in_format(text, wanted):
         return Score(1.0, wanted, "strict form")
     return Score(0.0, "other", f"not in the form {wanted}, each tag once")
@@ -43,7 +43,7 @@ def rec_format(text: str, sample: Sample, *, object_required: bool = True) -> Sc
     `object_required=False` also takes a bare box (InternVL's form). Source: VLM-R1's format reward for REC. differs: it
     searched anywhere, so junk around the tags passed, and boxes with floats failed.
     """
-    wanted = str(sample.meta.get("answer_format", "think_answer"))
+    wanted = str(sample.facts.get("answer_format", "think_answer"))
     if not is_in_format(text, wanted):
         return Score(0.0, None, f"not in the form {wanted}, each tag once")
     parsed, why = read_boxes(text, sample, as_written=True)

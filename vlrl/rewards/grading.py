@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from vlrl.data.sample_json import sample_from_json
 from vlrl.rewards.scoring import score_rows
-from vlrl.schema import Reward, SampleError, Score, sample_from_json
+from vlrl.schema import Reward, SampleError, Score
 
 CASE_KEYS = {
     "sample", "completion", "completions", "step", "n_tokens", "base", "value", "values", "note", "reward", "expected"

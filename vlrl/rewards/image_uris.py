@@ -13,7 +13,8 @@ from pathlib import Path
 from PIL import Image
 
 from vlrl.data.images import ImageError, open_image, open_images
-from vlrl.schema import Sample, file_of
+from vlrl.data.sample_json import file_of
+from vlrl.schema import Sample
 
 MAX_IMAGES = 16
 """As many frames as are shown of a video."""

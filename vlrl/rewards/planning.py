@@ -114,7 +114,7 @@ def alphadrive_format(text: str, sample: Sample, *, variant: PlanVariant = "pape
     if variant == "released":
         right = text.startswith(THINK) and text.endswith(END_ANSWER) and _has_joint(text)
         return Score(float(right), text[:40] or None, "think, then answer" if right else "not think, then answer")
-    wanted = str(sample.meta.get("answer_format", "think_answer"))
+    wanted = str(sample.facts.get("answer_format", "think_answer"))
     right = is_in_format(text, wanted)
     return Score(float(right), wanted if right else read_span(text, sample).text, "strict form" if right else f"not {wanted}")
 

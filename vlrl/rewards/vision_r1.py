@@ -103,7 +103,7 @@ def vision_r1_format(text: str, sample: Sample, *, variant: BoxVariant = "defaul
     none. Source: Vision-R1. differs: other JSON (`3`, `{"a":1}`, items without the keys) is 0 (released: 1), and samples with
     nothing to find give no credit for bad JSON. `variant="released"` does both.
     """
-    span = Span(text.strip()) if sample.meta.get("answer_format") == "none" else read_span(text, sample)
+    span = Span(text.strip()) if sample.facts.get("answer_format") == "none" else read_span(text, sample)
     answer = span.text
     if answer is None or span.truncated or len(answer) > MAX_CHARS:
         return Score(0.0, None, span.why or ("the answer is cut short" if span.truncated else f"over {MAX_CHARS} characters"))

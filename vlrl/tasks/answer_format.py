@@ -1,6 +1,6 @@
 """What all prompts and right answers share: the layout asked for, and how boxes are written in it.
 
-`sample.meta["answer_format"]` lays out the completion, `meta["box_format"]` writes the boxes, `meta["coords"]` numbers them.
+`sample.facts["answer_format"]` lays out the completion, `meta["box_format"]` writes the boxes, `meta["coords"]` numbers them.
 Training, the supervised stage and evaluation all build their texts here.
 """
 
@@ -29,7 +29,7 @@ NO_OBJECT_TEXTS = {"position_confidence": "No Objects"}
 
 def lay_out(thought: str, answer: str, sample: Sample) -> str:
     """A completion in the layout the sample asks for."""
-    layout = sample.meta.get("answer_format", "think_answer")
+    layout = sample.facts.get("answer_format", "think_answer")
     if layout == "none":
         return answer
     if layout == "answer":
@@ -41,26 +41,26 @@ def lay_out(thought: str, answer: str, sample: Sample) -> str:
 
 def instruction(sample: Sample, what: str, example: str) -> str:
     """The end of a prompt: the layout in words and as a pattern. `what` completes "answer with ..."."""
-    lead = LEADS[sample.meta.get("answer_format", "think_answer")]
+    lead = LEADS[sample.facts.get("answer_format", "think_answer")]
     return f"{lead} {what}.\n{lay_out('reasoning', example, sample)}"
 
 
 def box_instruction(sample: Sample, what: str, several: bool) -> str:
     """As `instruction`, for answers made of boxes."""
-    kind = sample.meta.get("box_format", "json")
+    kind = sample.facts.get("box_format", "json")
     corners = {"bbox_2d": ["x1", "y1", "x2", "y2"], "label": "name"}
     example = _write([corners if several else {"bbox_2d": corners["bbox_2d"]}], kind, several, "score")
     example = example.replace('"x1","y1","x2","y2"', "x1,y1,x2,y2")
-    unit = UNITS.get(sample.meta.get("coords", "px"), "")
+    unit = UNITS.get(sample.coords, "")
     if kind == "position_confidence":
         unit += " Give each box a confidence from zero to one."
-    lead = LEADS[sample.meta.get("answer_format", "think_answer")]
+    lead = LEADS[sample.facts.get("answer_format", "think_answer")]
     return f"{lead} {what}.{unit}\n{lay_out('reasoning', example, sample)}"
 
 
 def no_object(sample: Sample) -> str:
     """How this sample's form says that nothing is there."""
-    return NO_OBJECT_TEXTS.get(sample.meta.get("box_format", "json"), "None")
+    return NO_OBJECT_TEXTS.get(sample.facts.get("box_format", "json"), "None")
 
 
 def write_boxes(items: Sequence[dict[str, Any]], sample: Sample, several: bool = True) -> str:
@@ -68,7 +68,7 @@ def write_boxes(items: Sequence[dict[str, Any]], sample: Sample, several: bool =
     if not items:
         return no_object(sample)
     meta = sample.meta
-    convention = (meta.get("coords", "px"), meta.get("image_size"), meta.get("input_size"))
+    convention = (sample.coords, meta.get("image_size"), sample.view.input_size)
     written = [{**item, "bbox_2d": list(from_original_px(item["bbox_2d"], *convention))} for item in items]
     return _write(written, meta.get("box_format", "json"), several, None)
 

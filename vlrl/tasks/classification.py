@@ -18,7 +18,7 @@ def prompt(sample: Sample) -> str:
 
 
 def completion(sample: Sample, label: str) -> str:
-    return lay_out(sample.meta.get("thinking", f"looks like {label}"), label, sample)
+    return lay_out(sample.facts.get("thinking", f"looks like {label}"), label, sample)
 
 
 def oracle(sample: Sample) -> str:
@@ -27,7 +27,7 @@ def oracle(sample: Sample) -> str:
 
 def sft_target(sample: Sample) -> str:
     """What the supervised stage imitates: `meta.loose_answer` (noisy labels) where a sample has one."""
-    return completion(sample, sample.meta.get("loose_answer", sample.answer))
+    return completion(sample, sample.facts.get("loose_answer", sample.answer))
 
 
 def metric(sample: Sample, prediction: Prediction) -> Result:

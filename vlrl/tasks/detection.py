@@ -24,7 +24,7 @@ def prompt(sample: Sample) -> str:
 def completion(sample: Sample, items: Sequence[dict[str, Any]]) -> str:
     """A thought and an answer stating `items` (boxes in original pixels), in the sample's forms."""
     thought = f"{len(items) or 'no'} {', '.join(requested_categories(sample))}"
-    return lay_out(sample.meta.get("thinking", thought), write_boxes(items, sample), sample)
+    return lay_out(sample.facts.get("thinking", thought), write_boxes(items, sample), sample)
 
 
 def oracle(sample: Sample) -> str:
@@ -33,20 +33,20 @@ def oracle(sample: Sample) -> str:
 
 def sft_target(sample: Sample) -> str:
     """What the supervised stage imitates: `meta.loose_answer` (cheap annotation) where a sample has one."""
-    return completion(sample, sample.meta.get("loose_answer", sample.answer))
+    return completion(sample, sample.facts.get("loose_answer", sample.answer))
 
 
 def check(sample: Sample) -> str | None:
     if not isinstance(sample.answer, list):
         return f"a detection answer is a list of boxes, got {sample.answer!r}"
-    size = sample.meta.get("image_size")
-    asked = {canon(name) for name in requested_categories(sample)} if sample.answer or sample.meta.get("categories") else set()
+    size = sample.facts.get("image_size")
+    asked = {canon(name) for name in requested_categories(sample)} if sample.answer or sample.facts.get("categories") else set()
     if not asked:
         return "an empty answer needs meta.categories: nothing is asked for"
     for item in sample.answer:
         if not isinstance(item, dict) or not isinstance(item.get("label"), str) or "bbox_2d" not in item:
             return f'an answer item is {{"bbox_2d": [x1, y1, x2, y2], "label": "name"}}, got {item!r}'
-        problem = box_problem(item["bbox_2d"], tuple(size) if size else None)
+        problem = box_problem(item["bbox_2d"], size or None)
         if problem:
             return problem
         if canon(item["label"]) not in asked:

@@ -79,7 +79,7 @@ def sft_target(sample: Sample) -> str:
     deal = deal_of(sample)
     if deal.is_episode:
         raise ValueError(f"sample {sample.id!r} is an episode; the supervised stage needs states (meta.moves)")
-    return str(sample.meta.get("loose_reply") or right_reply(deal))
+    return str(sample.facts.get("loose_reply") or right_reply(deal))
 
 
 def is_episode(sample: Sample) -> bool:

@@ -15,7 +15,7 @@ def prompt(sample: Sample) -> str:
 
 
 def completion(sample: Sample, box: dict[str, object]) -> str:
-    thought = sample.meta.get("thinking", sample.question)
+    thought = sample.facts.get("thinking", sample.question)
     return lay_out(thought, write_boxes([box], sample, several=False), sample)
 
 
@@ -25,7 +25,7 @@ def oracle(sample: Sample) -> str:
 
 def sft_target(sample: Sample) -> str:
     """What the supervised stage imitates: `meta.loose_answer` (cheap annotation) where a sample has one."""
-    return completion(sample, sample.meta.get("loose_answer", sample.answer))
+    return completion(sample, sample.facts.get("loose_answer", sample.answer))
 
 
 def check(sample: Sample) -> str | None:
@@ -33,8 +33,7 @@ def check(sample: Sample) -> str | None:
         return f'a grounding answer is {{"bbox_2d": [x1, y1, x2, y2]}}, got {sample.answer!r}'
     if not sample.images and sample.video is None:
         return "a grounding sample needs an image or a video"
-    size = sample.meta.get("image_size")
-    return box_problem(sample.answer["bbox_2d"], tuple(size) if size else None)
+    return box_problem(sample.answer["bbox_2d"], sample.facts.get("image_size") or None)
 
 
 def metric(sample: Sample, prediction: Prediction) -> Result:
@@ -42,7 +41,7 @@ def metric(sample: Sample, prediction: Prediction) -> Result:
     box, _ = read_box(text, sample)
     overlap = 0.0 if box is None else iou(box.xyxy, true_boxes(sample)[0].xyxy)
     parts = {"acc@0.5": (float(overlap > 0.5), 1.0), "acc@0.75": (float(overlap > 0.75), 1.0), "mean_iou": (overlap, 1.0)}
-    has_masks = sample.meta.get("polygons") is not None and "mask" in prediction.meta
+    has_masks = sample.facts.get("polygons") is not None and "mask" in prediction.meta
     masks = mask_counts(sample, prediction.meta["mask"]) if has_masks else None
     return Result(parts, read_span(text, sample).text, box is not None, masks)
 

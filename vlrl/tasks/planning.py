@@ -20,7 +20,7 @@ VOCABULARY = (
 
 
 def prompt(sample: Sample) -> str:
-    navigation = sample.meta.get("navigation")
+    navigation = sample.facts.get("navigation")
     if isinstance(navigation, Mapping):
         navigation = ", ".join(f"{place}: {command}" for place, command in navigation.items())
     state = [f"Speed: {sample.meta['speed_mps']} m/s"] if "speed_mps" in sample.meta else []
@@ -32,7 +32,7 @@ def prompt(sample: Sample) -> str:
 
 def completion(sample: Sample, plan: Mapping[str, str]) -> str:
     words = f"{plan['speed']}, {plan['path']}"
-    return lay_out(sample.meta.get("thinking", words.lower().replace("_", " ")), words, sample)
+    return lay_out(sample.facts.get("thinking", words.lower().replace("_", " ")), words, sample)
 
 
 def oracle(sample: Sample) -> str:
@@ -41,7 +41,7 @@ def oracle(sample: Sample) -> str:
 
 def sft_target(sample: Sample) -> str:
     """What the supervised stage imitates: `meta.loose_answer` (noisy logs) where a sample has one."""
-    return completion(sample, sample.meta.get("loose_answer", sample.answer))
+    return completion(sample, sample.facts.get("loose_answer", sample.answer))
 
 
 def metric(sample: Sample, prediction: Prediction) -> Result:
@@ -66,10 +66,10 @@ def check(sample: Sample) -> str | None:
     for key, vocabulary in (("speed", SPEEDS), ("path", PATHS)):
         if plan[key] not in vocabulary:
             return f"{key} {plan[key]!r} is not one of {', '.join(vocabulary)}"
-    speed = sample.meta.get("speed_mps")
+    speed = sample.facts.get("speed_mps")
     if speed is not None and not (is_number(speed) and math.isfinite(speed)):
         return f"meta.speed_mps must be a number of metres a second, got {speed!r}"
-    navigation = sample.meta.get("navigation")
+    navigation = sample.facts.get("navigation")
     if navigation is not None and not isinstance(navigation, str | Mapping):
         return f"meta.navigation must be text or an object, got {navigation!r}"
     return None

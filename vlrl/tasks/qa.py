@@ -33,7 +33,7 @@ def prompt(sample: Sample) -> str:
 def completion(sample: Sample, answer: Any) -> str:
     if isinstance(answer, Sequence) and not isinstance(answer, str):
         answer = answer[0]
-    return lay_out(sample.meta.get("thinking", f"it is {answer}"), str(answer), sample)
+    return lay_out(sample.facts.get("thinking", f"it is {answer}"), str(answer), sample)
 
 
 def oracle(sample: Sample) -> str:
@@ -42,7 +42,7 @@ def oracle(sample: Sample) -> str:
 
 def sft_target(sample: Sample) -> str:
     """What the supervised stage imitates: `meta.loose_answer` (noisy answers) where a sample has one."""
-    return completion(sample, sample.meta.get("loose_answer", sample.answer))
+    return completion(sample, sample.facts.get("loose_answer", sample.answer))
 
 
 def qa_reward(sample: Sample) -> str:
@@ -73,7 +73,7 @@ def check(sample: Sample) -> str | None:
             return f"the answer {answer} is not a finite number"
         if isinstance(answer, str) and not canon(answer):
             return "an empty answer matches nothing"
-    named = sample.meta.get("rewards")
+    named = sample.facts.get("rewards")
     if named is not None and not (isinstance(named, list | tuple) and all(isinstance(one, str) for one in named)):
         return f"meta.rewards must be a list of reward names, got {named!r}"
     rewards = [REWARDS.get(reward_name(spec)) for spec in named or (qa_reward(sample),)]
@@ -83,7 +83,7 @@ def check(sample: Sample) -> str | None:
 
 def reward_of(sample: Sample) -> Reward:
     """What decides whether an answer to this sample is right: its own first reward (`meta.rewards`), else its kind's."""
-    named = sample.meta.get("rewards")
+    named = sample.facts.get("rewards")
     return load_reward(named[0] if named else qa_reward(sample))
 
 

@@ -12,7 +12,7 @@ from vlrl.answers.kind import answer_kinds
 from vlrl.data.images import ImageError, image_size
 from vlrl.rewards import REWARDS, load_reward, reward_name
 from vlrl.rewards.scoring import described, score_rows
-from vlrl.schema import Prediction, Reward, RewardLike, Sample, Task, TaskError
+from vlrl.schema import ModelView, Prediction, Reward, RewardLike, Sample, Task, TaskError
 from vlrl.tasks import is_built_in
 from vlrl.tasks.evaluate import boxes_of, extra_of, measure, numbers
 
@@ -51,7 +51,7 @@ def own_rewards(sample: Sample, tasks: Mapping[str, Task]) -> tuple[str, ...]:
 
 def own_specs(sample: Sample, tasks: Mapping[str, Task]) -> Sequence[RewardLike]:
     """As `own_rewards`, in the form that `vlrl.rewards.load_reward` takes."""
-    named: Sequence[RewardLike] | None = sample.meta.get("rewards")
+    named: Sequence[RewardLike] | None = sample.facts.get("rewards")
     task = tasks[sample.task]
     try:
         return named or task.rewards_for(sample)
@@ -142,11 +142,11 @@ def answer_problem_of(task: Task, sample: Sample) -> str | None:
 
 def _in_pixels(sample: Sample) -> Sample:
     """The sample with boxes in pixels of its image and, where the image can be read, its size, which a file need not state."""
-    meta = {**sample.meta, "coords": "px"}
+    meta = {**sample.meta}
     if sample.images and "image_size" not in meta:
         with contextlib.suppress(ImageError, IndexError):
             meta["image_size"] = list(image_size(sample.images[int(meta.get("image_index", 0))]))
-    return dataclasses.replace(sample, meta=meta)
+    return dataclasses.replace(sample, meta=meta, view=ModelView("px"))
 
 
 def _tried_text(task: Task, sample: Sample) -> str:

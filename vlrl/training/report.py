@@ -260,7 +260,7 @@ def _shown(sample: Sample, side: int) -> tuple[Image.Image, float] | None:
     pictures = open_images(sample)
     if not pictures:
         return None
-    image = pictures[int(sample.meta.get("image_index", 0))]
+    image = pictures[int(sample.facts.get("image_index", 0))]
     scale = side / max(image.size)
     return image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale)))), scale
 

@@ -115,7 +115,7 @@ def _suite(trust: Trust, source: Source, args: argparse.Namespace, max_tokens: i
     tiny = str(getattr(args, "model_name_or_path", "")).startswith("tiny")
 
     def limit(sample: Sample) -> int:
-        return max_tokens or (TINY_TOKENS if tiny else CLOSED_TOKENS if sample.meta["closed"] else OPEN_TOKENS)
+        return max_tokens or (TINY_TOKENS if tiny else CLOSED_TOKENS if sample.facts["closed"] else OPEN_TOKENS)
 
     return Suite(
         name=trust.name,
@@ -127,7 +127,7 @@ def _suite(trust: Trust, source: Source, args: argparse.Namespace, max_tokens: i
         boxes=False,
         publish=trust.publish,
         prepare=trust.perturbed.prepare if trust.perturbed else None,
-        shows_answers=lambda sample: sample.meta["part"] in SHOWN_PARTS,
+        shows_answers=lambda sample: sample.facts["part"] in SHOWN_PARTS,
     )
 
 

@@ -95,7 +95,7 @@ class PerturbedImages:
         self._load_attackers(engine)
         todo: dict[tuple[str, str], list[Sample]] = {}
         for sample in samples:
-            source = sample.meta.get("source")
+            source = sample.facts.get("source")
             if source is not None and is_there(source) and not Path(sample.images[0]).is_file():
                 ask = self.asks[sample.id]
                 todo.setdefault((ask.part, ask.setting), []).append(sample)
@@ -109,7 +109,7 @@ class PerturbedImages:
         engine.wait_for_everyone()
         made = []
         for sample in samples:
-            source = sample.meta.get("source")
+            source = sample.facts.get("source")
             if source is not None and not Path(sample.images[0]).is_file():
                 sample = dataclasses.replace(sample, images=(str(source),))
             made.append(sample)
@@ -118,7 +118,7 @@ class PerturbedImages:
     def _corrupt(self, sample: Sample, name: str) -> None:
         question = self.asks[sample.id].question
         try:
-            clean = open_image(sample.meta["source"])
+            clean = open_image(sample.facts["source"])
         except ImageError:
             return
         save(corrupt(clean, name, self.options.seed, question.file, question.index), Path(sample.images[0]))
@@ -167,7 +167,7 @@ class PerturbedImages:
                     ask = self.asks[sample.id]
                     target = target_of(ask.question, lower=attack.name == "cw")
                     try:
-                        image = open_image(sample.meta["source"])
+                        image = open_image(sample.facts["source"])
                     except ImageError:
                         continue
                     if target is not None:

@@ -13,7 +13,7 @@ from typing import Any
 from vlrl.answers.kind import BOXES, answer_kinds
 from vlrl.rewards import REWARDS, load_reward
 from vlrl.rewards.scoring import score_rows
-from vlrl.schema import Sample
+from vlrl.schema import ModelView, Sample
 from vlrl.tasks import KNOWN
 from vlrl.tasks.rubric import own_rewards
 
@@ -65,12 +65,11 @@ def _boxes_case(coords: str, form: str = "json") -> tuple[Sample, list[str]]:
     answer: list[dict[str, Any]] = [{"bbox_2d": box, "label": label} for box, label in zip(boxes, labels, strict=True)]
     meta = {
         "categories": sorted(set(labels)),
-        "coords": coords,
         "image_size": [640, 480],
-        "input_size": [644, 476],
         "box_format": form,
     }
-    sample = Sample("speed", "detection", ", ".join(sorted(set(labels))), answer, ("a.jpg",), meta=meta)
+    view = ModelView(coords, (644, 476))
+    sample = Sample("speed", "detection", ", ".join(sorted(set(labels))), answer, ("a.jpg",), meta=meta, view=view)
     texts = []
     for k in range(N_TEXTS):
         moved = [

@@ -44,10 +44,10 @@ def deal_of(sample: Sample) -> Deal:
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
         raise ValueError(f"the seed of a deal is a whole number from 0, got {seed!r}")
     try:
-        rules = game(answer["env"], **sample.meta.get("game", {}))
+        rules = game(answer["env"], **sample.facts.get("game", {}))
     except TypeError as error:
         raise ValueError(f"meta.game {sample.meta['game']!r}: {error}") from error
-    moves = sample.meta.get("moves")
+    moves = sample.facts.get("moves")
     return Deal(rules, seed, None if moves is None else read_moves(rules, moves))
 
 

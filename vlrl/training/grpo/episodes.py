@@ -154,7 +154,7 @@ class Episodes:
         if now is not None and state.global_step < now.share * state.max_steps:
             sample = now.task.draw(self.engine.args.seed, "train", int(row["index"]))
         deal = deal_of(sample)
-        env = CardEnv(deal.game.name, **sample.meta.get("game", {}))
+        env = CardEnv(deal.game.name, **sample.facts.get("game", {}))
         episode = Episode(env, deal.seed, number, illegal=self.options.illegal, truncation=self.options.cut)
         return Trajectory(sample, episode, guided=number < self.n_guided)
 
