@@ -1,6 +1,6 @@
 """What all prompts and right answers share: the layout asked for, and how boxes are written in it.
 
-`sample.facts["answer_format"]` lays out the completion, `meta["box_format"]` writes the boxes, `meta["coords"]` numbers them.
+`meta` says how a completion is laid out (`answer_format`) and boxes are written (`box_format`), `view.coords` what they count.
 Training, the supervised stage and evaluation all build their texts here.
 """
 
