@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,11 +28,16 @@ OWN = (*_READ_HERE.split(), "image_", "imagenet", "arrow", "tabular")
 
 
 def available() -> bool:
-    """Whether datumaro is installed."""
+    """Whether datumaro is installed. Ends the program where it is and cannot be imported."""
+    # a script's folder comes first in the path, and files there hide libraries of their names (json_stream) that datumaro needs
+    scripts = Path(__file__).resolve().parents[1]
+    sys.path[:] = [place for place in sys.path if Path(place or ".").resolve() != scripts]
     try:
         import datumaro  # noqa: F401
-    except ImportError:
-        return False
+    except ImportError as error:
+        if error.name == "datumaro":
+            return False
+        raise SystemExit(f"datumaro is installed and cannot be imported: {error}") from error
     return True
 
 
