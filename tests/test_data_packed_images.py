@@ -185,3 +185,8 @@ def test_rows_drawn_from_large_row_groups_are_unpacked_once(parquet, tmp_path, m
     for row in (0, 3, 6, 9) * 3:  # four row groups in turn, of which three are kept
         assert red(parquet_address(parquet, row, "text")) == 40 + row
     assert len(list((tmp_path / "cache").rglob("*.arrow"))) == 3
+    packed_images._unpacked.forget()
+    monkeypatch.setattr(packed_images, "MAX_GROUP_BYTES", 1)
+    (tmp_path / "no folder").touch()
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "no folder"))
+    assert [red(parquet_address(parquet, row, "uri")) for row in (0, 9)] == [50, 59], "without a cache too"

@@ -174,10 +174,12 @@ def _cell(file: str, place: _Place) -> Any:
         opened = _opened(file)
         number, row = _row_group(opened, file, place)
         key = (*_version(file), place.column, number)
-        if key in _groups.values or not _is_costly(opened, key):
-            value = _groups.get(key, lambda: _read(opened, number, place.column))[row].as_py()
+        is_costly = key not in _groups.values and _is_costly(opened, key)
+        unpacked = _unpacked.get(key[:-1], lambda: _unpack(file, place.column)) if is_costly else None
+        if unpacked is not None:
+            value = unpacked[place.row].as_py()
         else:
-            value = _unpacked.get(key[:-1], lambda: _unpack(file, place.column))[place.row].as_py()
+            value = _groups.get(key, lambda: _read(opened, number, place.column))[row].as_py()
     if isinstance(value, list):
         if place.index is None or place.index >= len(value):
             at = f"of number {place.index}" if place.index is not None else "that the address names (/0 is the first)"
@@ -209,8 +211,16 @@ def _read(opened: pq.ParquetFile, number: int, column: str) -> pa.ChunkedArray:
     return pa.Table.from_batches(parts, pa.schema([opened.schema_arrow.field(column)]))[0]
 
 
-def _unpack(file: str, column: str) -> pa.ChunkedArray:
-    """A column of a file, memory-mapped from a copy that is not packed, which is written where it is not there yet."""
+def _unpack(file: str, column: str) -> pa.ChunkedArray | None:
+    """A column of a file, memory-mapped from a copy that is not packed, which is written where it is not there yet; None where
+    the disk is full or the cache cannot be written: row groups are then read again and again."""
+    try:
+        return _unpacked_column(file, column)
+    except OSError:
+        return None
+
+
+def _unpacked_column(file: str, column: str) -> pa.ChunkedArray:
     import datasets
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -251,7 +261,7 @@ _files: _Kept[Any] = _Kept(N_FILES)
 _ends: _Kept[np.ndarray[Any, Any]] = _Kept(N_FILES)
 _groups: _Kept[pa.ChunkedArray] = _Kept(N_ROW_GROUPS)
 _reads: _Kept[Counter[int]] = _Kept(N_SHARDS)
-_unpacked: _Kept[pa.ChunkedArray] = _Kept(N_SHARDS)
+_unpacked: _Kept[pa.ChunkedArray | None] = _Kept(N_SHARDS)
 
 
 # ---- tar
