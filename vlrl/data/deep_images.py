@@ -79,9 +79,12 @@ def _grey(image: Image.Image) -> Image.Image:
     values, info = np.asarray(image), dict(image.info)
     tags = getattr(image, "tag_v2", {})
     nothing = _number(tags.get(_NODATA_TAG))
-    is_there = np.isfinite(values) if nothing is None else np.isfinite(values) & (values != nothing)
-    shown = np.zeros(values.shape, np.uint8)
-    shown[is_there] = _scaled(values[is_there])
+    if values.dtype.kind == "f" or nothing is not None:
+        is_there = np.isfinite(values) if nothing is None else np.isfinite(values) & (values != nothing)
+        shown = np.zeros(values.shape, np.uint8)
+        shown[is_there] = _scaled(values[is_there])
+    else:
+        shown = _scaled(values)
     if tags.get(_PHOTOMETRIC_TAG) == _MIN_IS_WHITE:
         shown = 255 - shown
     if isinstance(clear := info.get("transparency"), int):
@@ -105,11 +108,22 @@ def _scaled(values: _Array) -> _Array:
     inner = [float(one) for one in np.percentile(flat[:: max(1, flat.size // _MAX_MEASURED)], (0.1, 99.9))]
     if (width := inner[1] - inner[0]) > 0:
         low, high = max(low, inner[0] - width), min(high, inner[1] + width)
-    if values.dtype.itemsize == 2 and values.dtype.kind == "u" and (high - low > _QUARTER or high == low):
-        return (values >> 8).astype(np.uint8)
+    if values.dtype.kind == "u" and values.dtype.itemsize == 2:  # in either byte order
+        if high - low > _QUARTER or high == low:
+            return (values >> 8).astype(np.uint8)
+        found: _Array = _stretched(np.arange(0x10000), low, high)[values]
+        return found
     if high == low:
         return np.zeros(values.shape, np.uint8)
-    # In floats of 64 bits: the difference of two of 32 bits may not fit into one.
+    shown = np.empty(flat.size, np.uint8)
+    for start in range(0, flat.size, _MAX_MEASURED):  # in parts, as one in 64 bits takes eight times the memory
+        part = slice(start, start + _MAX_MEASURED)
+        shown[part] = _stretched(flat[part], low, high)
+    return shown.reshape(values.shape)
+
+
+def _stretched(values: _Array, low: float, high: float) -> _Array:
+    """`low` to `high` as 0 to 255. In floats of 64 bits: the difference of two of 32 bits may not fit into one."""
     return np.clip((values.astype(np.float64) - low) * (255 / (high - low)) + 0.5, 0, 255).astype(np.uint8)
 
 
