@@ -28,7 +28,6 @@ from data_prep.writing import (
     Report,
     add_output_options,
     check_output_options,
-    draw,
     finish,
     image_size_px,
     need_folder,
@@ -37,6 +36,7 @@ from data_prep.writing import (
 from vlrl.data.foreign_rows import ROW_FAMILIES, Found, InsideRow, RowReading, foreign_samples
 from vlrl.data.row_labels import BOX_ORDERS
 from vlrl.data.row_source import BadRow, UnitError
+from vlrl.data.subsets import drawn
 from vlrl.data.tables import OnBad, Table, TableRow, open_table, table_of
 from vlrl.schema import COORDS, Sample, SampleError
 from vlrl.tasks import TASKS
@@ -135,7 +135,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         n_before = found.n_rows
         samples += _converted(table, reading, images, found, report, ids)
         report.total("rows", found.n_rows - n_before)
-    samples = export_packed(draw(samples, args.limit, args.seed), target, report)
+    samples = export_packed(drawn(samples, args.limit, args.seed), target, report)
     inside.drop_unused(samples)
     lines = [f"rows       {found.n_rows} read", *(f"form       {n} {name}" for name, n in found.families.most_common())]
     lines += [f"task       {n} {name}" for name, n in sorted(Counter(sample.task for sample in samples).items())]

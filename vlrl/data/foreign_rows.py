@@ -186,10 +186,17 @@ def foreign_samples(
     family = reading.family
     dataset = reading.dataset or table.name
     reading = replace(reading, names={**table.class_names, **reading.names})
-    for where, row in table.read(on_bad):
+    for where, own in table.read(on_bad):
         found.n_rows += 1
+        row: Cells = own
         if reading.columns:
-            row = renamed(row, reading.columns, where)
+            try:
+                row = renamed(own, reading.columns, is_first=found.n_rows == 1)
+            except BadRow as problem:
+                if found.n_rows == 1:
+                    raise SampleError(f"{where}: {problem}") from problem
+                on_bad(where, str(problem))
+                continue
         if not reading.family and not (family and ROW_FAMILIES[family].fits(row)):
             family = form_of(row) or ""
         if not family:
@@ -198,7 +205,7 @@ def foreign_samples(
             on_bad(where, f"it is in no known form (columns: {', '.join(map(str, row))})")
             continue
         if family == "objects" and reading.order is None:
-            reading = replace(reading, order=_order_of(table, root, on_bad))
+            reading = replace(reading, order=_order_of(table, root))
         if family != "label":
             row = _with_names(row, reading.names)
         found.families[family] += 1
@@ -241,11 +248,11 @@ def _source(
     return SourceRow(row, name, images, sizes, meta, reading.coords or "px", reading.method, clipped, units=units)
 
 
-def _order_of(table: Table, root: Path, on_bad: Callable[[str, str], None]) -> str:
+def _order_of(table: Table, root: Path) -> str:
     """How the `objects` of a set write boxes; all rows are read for it once. Raises UnitError."""
 
     def sized() -> Iterator[tuple[Cells, tuple[int, int] | None]]:
-        for _, row in table.read(on_bad):
+        for _, row in table.read(lambda _where, _problem: None):
             width, height = row.get("width"), row.get("height")
             if isinstance(width, int) and isinstance(height, int):
                 yield row, (width, height)
@@ -281,9 +288,13 @@ def _path(cell: Any, root: Path, reading: RowReading, where: str) -> str:
     return path
 
 
-def renamed(row: Cells, columns: Mapping[str, str], where: str) -> dict[str, Any]:
-    """A row with our names of columns, and its own beside them where they do not collide; a dot goes into an object,
-    `extra_info.answer`. Raises SampleError where a column is not there."""
+OPTIONAL = ("image", "images", "choices", "hint", "id")
+"""Of the columns that a user names, those that some rows may lack."""
+
+
+def renamed(row: Cells, columns: Mapping[str, str], *, is_first: bool) -> dict[str, Any]:
+    """A row with our names of columns; a dot goes into an object, `extra_info.answer`. Raises BadRow where a column is not
+    there: any column in the first row, later those that are needed."""
     found: dict[str, Any] = {}
     for ours, theirs in columns.items():
         value: Any = row
@@ -292,9 +303,13 @@ def renamed(row: Cells, columns: Mapping[str, str], where: str) -> dict[str, Any
         else:
             for part in theirs.split("."):
                 value = decoded(value)
-                if not isinstance(value, Mapping) or part not in value:
-                    raise SampleError(f"{where}: there is no column {theirs!r} (columns: {', '.join(map(str, row))})")
-                value = value[part]
+                if isinstance(value, Mapping) and part in value:
+                    value = value[part]
+                elif is_first or ours not in OPTIONAL:
+                    raise BadRow(f"there is no column {theirs!r} (columns: {', '.join(map(str, row))})")
+                else:
+                    value = None
+                    break
         found[ours] = value
     return found | ({"id": row["id"]} if "id" in row and "id" not in found else {})
 
