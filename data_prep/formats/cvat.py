@@ -105,9 +105,9 @@ def _corners(shape: ElementTree.Element) -> Corners:
 def _video(root: ElementTree.Element, tracks: list[ElementTree.Element], file: str, tree: Tree, gathering: Gathering) -> None:
     """Tracks → frames. Frames without a shape are listed as not searched: the export does not say which were annotated."""
     images = {
-        int(found.group(1)): name
+        int(number_in.group(1)): name
         for name in tree.images
-        if (found := re.fullmatch(r"(?:.*/)?frame_(\d+)\.\w+", name, re.I)) and _near(file, name, tree)
+        if (number_in := re.fullmatch(r"(?:.*/)?frame_(\d+)\.\w+", name, re.I)) and _near(file, name, tree)
     }
     if not images:
         raise SystemExit(
@@ -118,9 +118,9 @@ def _video(root: ElementTree.Element, tracks: list[ElementTree.Element], file: s
     for track in tracks:
         for shape in track:
             if shape.get("outside") != "1" and shape.tag != "attribute":
-                frame = shape.get("frame") or ""
-                found_at = int(frame) if frame.isdecimal() else -1
-                shapes.setdefault(found_at, []).append((track.get("label"), shape, f"track {track.get('id')}"))
+                stated = shape.get("frame") or ""
+                frame = int(stated) if stated.isdecimal() else -1
+                shapes.setdefault(frame, []).append((track.get("label"), shape, f"track {track.get('id')}"))
     size = root.find(".//original_size")
     size_wh = None if size is None else size_of(size.findtext("width"), size.findtext("height"))
     for frame, found in sorted(shapes.items()):

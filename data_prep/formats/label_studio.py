@@ -53,7 +53,7 @@ def read(tree: Tree, gathering: Gathering) -> None:
         for place, task in enumerate(tasks if isinstance(tasks, list) else [], start=1):
             task = task if isinstance(task, dict) else {}
             one = gathering.image(f"{tree.path(name)}: task {task.get('id', f'number {place}')}")
-            names = _image_names(task.get("data") if isinstance(task.get("data"), dict) else task)
+            names = _image_names(_dict(task.get("data")) or task)
             if "annotations" not in task and "completions" not in task:
                 _regions(_of_rows(task), one)
                 one.done(one.named(*names), _size(_of_rows(task)))
@@ -119,8 +119,8 @@ def _size(results: Sequence[Mapping[str, Any]]) -> tuple[int, int] | None:
 def _regions(results: Sequence[Mapping[str, Any]], one: OneImage) -> None:
     """Enter the regions. A region and its label may be two results of one id (tags Rectangle and Labels)."""
     parts: dict[str, list[Mapping[str, Any]]] = {}
-    for place, result in enumerate(results, start=1):
-        parts.setdefault(str(result.get("id") or f"number {place}"), []).append(result)
+    for number_, result in enumerate(results, start=1):
+        parts.setdefault(str(result.get("id") or f"number {number_}"), []).append(result)
     for key, members in parts.items():
         kinds = [kind for kind in map(_kind, members) if kind not in (*NO_REGIONS, "labels")]
         labels = list(dict.fromkeys(label for member in members for label in _labels(member)))
@@ -130,8 +130,10 @@ def _regions(results: Sequence[Mapping[str, Any]], one: OneImage) -> None:
                 one.unreadable("region", labels[0] if labels else None, place, "labels without a shape")
             continue
         shape = next(member for member in members if _kind(member) == kinds[0])
-        for label in labels or [None]:
+        for label in labels:
             _region(kinds[0], label, shape, one, place)
+        if not labels:
+            _region(kinds[0], None, shape, one, place)
 
 
 def _kind(result: Mapping[str, Any]) -> str:

@@ -13,9 +13,11 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import PurePosixPath
 
 from data_prep.formats.gathering import Gathering, Tree, note, number, some
+from data_prep.formats.shapes import Corners
 
 BOX_COLUMNS = {"ImageID", "LabelName", "XMin", "XMax", "YMin", "YMax"}
 
@@ -55,24 +57,20 @@ def read(tree: Tree, gathering: Gathering) -> None:
     elsewhere = 0
     for file in files_of(tree):
         for place, row in _rows(tree, file):
-            if row["ImageID"] in path_of:
-                rows.setdefault(row["ImageID"], []).append((file, place, row))
+            image_id = row.get("ImageID", "")
+            if image_id in path_of:
+                rows.setdefault(image_id, []).append((file, place, row))
             else:
                 elsewhere += 1
     for image_id in sorted({*rows, *verified.present, *verified.absent}):
         found = rows.get(image_id, [])
         one = gathering.image(f"{tree.path(found[0][0]) if found else tree.root}: {image_id}")
         for _, place, row in found:
-            label = name_of.get(row["LabelName"])
+            label = name_of.get(row.get("LabelName", ""))
             if row.get("IsGroupOf") == "1" and label is not None:
                 one.set_aside("group of objects", label)
                 continue
-            one.box(
-                "box",
-                label,
-                lambda it=row: (number(it["XMin"]), number(it["YMin"]), number(it["XMax"]), number(it["YMax"])),
-                place,
-            )  # type: ignore[misc]
+            one.box("box", label, partial(_corners, row), place)
         boxed = {box.label for box in one.boxes if box.label} | one.crowd
         one.doubtful |= {kind for label in boxed for kind in kinds.get(label, ())}
         one.doubtful |= verified.present.get(image_id, set()) - boxed
@@ -80,6 +78,10 @@ def read(tree: Tree, gathering: Gathering) -> None:
         one.done(tree.images_root / path_of[image_id], coords="norm1")
     if elsewhere:
         note(f"{elsewhere} boxes are of images that are not below {tree.images_root}; they are left out")
+
+
+def _corners(row: Mapping[str, str]) -> Corners:
+    return number(row["XMin"]), number(row["YMin"]), number(row["XMax"]), number(row["YMax"])
 
 
 def _rows(tree: Tree, file: str) -> Iterator[tuple[str, dict[str, str]]]:
@@ -114,7 +116,7 @@ def _verified(tree: Tree, name_of: Mapping[str, str], path_of: Mapping[str, str]
         for _, row in _rows(tree, file):
             label = name_of.get(row.get("LabelName", ""))
             if row.get("ImageID") in path_of and label is not None:
-                side = verified.absent if float(row.get("Confidence") or 1) == 0 else verified.present
+                side = verified.absent if re.fullmatch(r"0(\.0*)?", row.get("Confidence", "")) else verified.present
                 side.setdefault(row["ImageID"], set()).add(label)
     if not files:
         note("no *-human-imagelabels*.csv: nothing is known to be absent, so there are no negatives")

@@ -94,6 +94,6 @@ def png_mask(text: str, *, packed: bool) -> numpy.ndarray:
             )
     except (binascii.Error, zlib.error) as error:
         raise ValueError(f"the mask is no PNG in base64: {error}") from None
-    if pixels.ndim == 3:
-        return pixels[..., -1] if pixels.shape[2] in (2, 4) else pixels.any(axis=2)
-    return pixels
+    if pixels.ndim == 2:
+        return pixels
+    return pixels[..., -1] if pixels.shape[2] in (2, 4) else numpy.asarray(pixels.any(axis=2))
