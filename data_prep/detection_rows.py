@@ -105,6 +105,14 @@ class _Texts:
         self.id = f"{plan.dataset}-{image.id_part or image.source_id}"
         self.shown = f', "task": "detection", "images": [{encode_basestring(self.written(path))}], "question": '
         self.size = f', "image_size": [{image.size_wh[0]}, {image.size_wh[1]}]'
+        self.in_order: list[tuple[str, str]] = []
+        self.items: dict[str, list[str]] = {}
+        for box in image.boxes:
+            # as `tidy` has them: to 4 decimals, whole numbers without ".0"
+            numbers = ", ".join([f"{round(value, 4):.12g}" for value in box.xyxy])
+            item = f'{{"bbox_2d": [{numbers}], "label": {self.quote(box.label or "")}}}'
+            self.in_order.append((box.label or "", item))
+            self.items.setdefault(box.label or "", []).append(item)
         split = image.split or plan.split
         named = (("dataset", plan.dataset), ("split", split), ("source_id", image.source_id), ("group", image.group))
         self.named = "".join(f', "{key}": {self.quote(value)}' for key, value in named if value) + "}}\n"
@@ -113,16 +121,14 @@ class _Texts:
         """Id, images and JSON of `sample_of`, key by key in its order."""
         if image is not self.image:
             self._begin(image)
-        items, present = [], set()
-        for box in image.boxes:
-            if box.label in requested:
-                present.add(box.label)
-                # as `tidy` has them: to 4 decimals, whole numbers without ".0"
-                numbers = ", ".join([f"{round(value, 4):.12g}" for value in box.xyxy])
-                items.append(f'{{"bbox_2d": [{numbers}], "label": {self.quote(box.label or "")}}}')
+        items = (
+            self.items.get(requested[0], ())
+            if len(requested) == 1
+            else [item for label, item in self.in_order if label in requested]
+        )
         names = ", ".join([self.quote(name) for name in requested])
         crowd = [self.quote(name) for name in requested if name in image.crowd] if image.crowd else ()
-        absent = [self.quote(name) for name in requested if name not in present] if len(present) < len(requested) else ()
+        absent = [self.quote(name) for name in requested if name not in self.items]
         marks = f', "crowd": [{", ".join(crowd)}]' if crowd else ""
         marks += f', "negatives": [{", ".join(absent)}]' if absent else ""
         question = names if len(requested) == 1 else encode_basestring(", ".join(requested))

@@ -275,10 +275,14 @@ def finish(images: Sequence[CheckedImage], plan: Plan, target: Target, report: R
     questions = draw_questions(images, plan)
     n_boxes: Counter[str | None] = Counter()
     n_empty = 0
+    counted: CheckedImage | None = None
     for image, asked in questions:
-        labels = [box.label for box in image.boxes if box.label in asked]
-        n_boxes.update(labels)
-        n_empty += not labels
+        if image is not counted:
+            counted, of_image = image, Counter(box.label for box in image.boxes)
+        n = [of_image[name] for name in asked]
+        for name, n_of_name in zip(asked, n, strict=True):
+            n_boxes[name] += n_of_name
+        n_empty += not any(n)
     if len(plan.categories) <= MAX_COUNTED:
         boxes = [f"boxes      {n_boxes[category]} {category}" for category in plan.categories]
     else:

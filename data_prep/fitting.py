@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from data_prep.box_values import corners, number
+from data_prep.box_values import MAX_PX, corners, number
 from data_prep.writing import Report, image_size_px
 from vlrl.schema import Box, box_problem
 
@@ -26,6 +26,8 @@ def usable_size_px(path: Path, stated_wh: tuple[int, int] | None, where: str, re
 
 def stated_size(width: Any, height: Any) -> tuple[int, int] | None:
     """The image size that an annotation states; None where it is missing, unreadable, or 0 x 0, which some tools write."""
+    if type(width) is int and type(height) is int and 0 < width <= MAX_PX and 0 < height <= MAX_PX:
+        return width, height
     sides = [number(side) for side in (width, height)]
     if any(side is None or side < 1 or side != int(side) for side in sides):
         return None

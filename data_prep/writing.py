@@ -167,7 +167,7 @@ def _text(rows: Sequence[Line], line_of: dict[str, int], out: Path) -> str:
     that no file can hold."""
     n = len(line_of)
     new = {row[0]: number for number, row in enumerate(rows, start=n + 1)}
-    if len(new) < len(rows) or not new.keys().isdisjoint(line_of):
+    if len(new) < len(rows) or not line_of.keys().isdisjoint(new):
         for number, row in enumerate(rows, start=n + 1):
             first = line_of.setdefault(row[0], number)
             if first != number:
