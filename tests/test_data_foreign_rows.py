@@ -177,6 +177,9 @@ def test_boxes(folder, row, task, question, answer):
     [
         ([talk("<image>Give the bounding box of the car", "[0.1, 0.1, 0.3, 0.5]")], "--coords norm1 "),
         ([talk("<image>Give the bounding box of the car", "[100, 300, 600, 900]")], "--coords norm1000 "),
+        ([talk("<image>Locate the car", "<|box_start|>(100,200),(300,400)<|box_end|>")], "--coords norm1000 "),
+        ([talk("<image>Detect all cars", "None")], "no list of names says what was looked for"),
+        ([{"question": "Q \ud83d?", "answer": "3"}], "surrogate"),
         ([{"image": "a.png", "label": 1}], "--names NAME,NAME,... "),
         ([{"image": base64.b64encode(png()).decode(), "question": "Q", "answer": "3"}], "--export_images "),
         ([{"picture_file": "a.png", "words": "a cat"}], "--map question=COLUMN,answer=COLUMN,image=COLUMN "),

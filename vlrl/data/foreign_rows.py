@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from vlrl.answers.whole_text import is_whole
 from vlrl.data.images import ImageError
 from vlrl.data.row_families import (
     ANSWER_COLUMNS,
@@ -223,6 +224,8 @@ def foreign_samples(
                 images = tuple(_path(cell, root, reading, where) for cell in one.images)
                 source = _source(one, row, images, where, dataset, reading, units, found)
                 sample = sample_of(one, source)
+                if not is_whole([sample.question, sample.answer, list(sample.choices or ()), dict(sample.meta)]):
+                    raise BadRow("holds half of a surrogate pair (\\ud800 to \\udfff), which no tokenizer can hold")
             except LeftOut as reason:
                 found.left_out[reason.kind] += 1
             except BadRow as problem:

@@ -66,7 +66,7 @@ def vlm_r1(source: SourceRow) -> Sample:
     boxes = None
     # corner pairs and boxes inside prose are not answers of this data set; they could be points or intervals
     if method not in TEXT_METHODS and (
-        not isinstance(reference, str) or reference.startswith(("[", "{", "```")) or _says_none(reference)
+        not isinstance(reference, str) or reference.startswith(("[", "{", "```")) or says_nothing(reference)
     ):
         boxes = answer_boxes(reference, none_is_empty=method in DETECTION_METHODS or requested is not None)
     if boxes is None and method in DETECTION_METHODS:
@@ -141,7 +141,7 @@ def _default_reward(reference: Any) -> str:
     return "fuzzy_match"
 
 
-def _says_none(reference: str) -> bool:
+def says_nothing(reference: str) -> bool:
     read = parse_boxes(reference)
     return isinstance(read, ParsedBoxes) and read.explicit_none
 

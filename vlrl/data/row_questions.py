@@ -15,7 +15,7 @@ from vlrl.answers.span import END_THINK, THINK, answer_span, canon
 from vlrl.answers.text import LETTERS
 from vlrl.data import published_rows
 from vlrl.data.images import ImageError
-from vlrl.data.row_source import BadRow, LeftOut, SourceRow
+from vlrl.data.row_source import BadRow, LeftOut, SourceRow, UnitError
 from vlrl.schema import Box, Sample
 
 IMAGE = "<image>"
@@ -254,11 +254,17 @@ def _boxes(asked: str, answer: str, source: SourceRow) -> list[Box] | None:
     has_tokens = _BOX_TOKENS.search(answer) is not None
     requested = published_rows.listed_categories(asked)
     starts = answer.startswith(("[", "{", "```"))
+    if is_about_boxes and requested is None and published_rows.says_nothing(answer):
+        raise BadRow(f"its answer is {answer[:40]!r}, and no list of names says what was looked for")
     if not (starts or has_tokens or requested is not None or (is_about_boxes and _FOUR.search(answer))):
         return None
     boxes = published_rows.answer_boxes(answer, none_is_empty=requested is not None)
     if boxes is None and (has_tokens or (is_about_boxes and _FOUR.search(answer))):
         raise BadRow(f"the answer holds boxes in a form that cannot be read: {answer[:80]!r}")
     if boxes and has_tokens and source.coords == "px" and not source.units.stated:
-        raise BadRow("boxes in tokens such as <|box_start|> are thousandths for some models and pixels for others; say which")
+        raise UnitError(
+            f"boxes in tokens, as {answer[:60]!r}, are thousandths for some models (Qwen2-VL, InternVL) and pixels for"
+            " others (Qwen2.5-VL)",
+            "--coords norm1000",
+        )
     return boxes

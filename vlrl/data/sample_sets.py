@@ -309,9 +309,10 @@ def _read_foreign(path: Path, root: Path | None, tasks: Sequence[str]) -> Sample
 
 
 def _samples(table: Table, root: Path | None, found: Found) -> Iterator[Sample]:
-    first = next(iter(table.read(lambda _where, _problem: None)), None)
+    problems: list[str] = []
+    first = next(iter(table.read(lambda where, problem: problems.append(f"{where}: {problem}"))), None)
     if first is None:
-        raise SampleError(f"{table.folder / table.name}: holds no rows")
+        raise SampleError(f"{table.folder / table.name}: holds no rows" + (f"; {problems[0]}" if problems else ""))
     if not is_native_row({key: value for key, value in first[1].items() if value is not None}):
         yield from foreign_samples(table, RowReading(), root, found, found.note_bad)
         return
