@@ -23,7 +23,7 @@ def recognise(tree: Tree) -> str | None:
     lines = [
         line for name in files[:20] for line in tree.head(name).splitlines()[:4] if line.strip() and not _HEADING.match(line)
     ]
-    fits = sum(bool(_LINE.fullmatch(line)) for line in lines[: len(lines)])
+    fits = sum(bool(_LINE.fullmatch(line)) for line in lines)
     return f"{len(files)} text files with four corners and a category a line" if fits and fits * 2 >= len(lines) else None
 
 
