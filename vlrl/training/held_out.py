@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 
 from vlrl.data.identity import Pictures, held_out_rows
@@ -21,7 +23,7 @@ def hold_out(samples: SampleSet, seed: int, at_most: int | None, wanted: int | N
     if not is_out.any():
         raise ConfigError(
             f"{len(samples)} samples cannot be split: they show one picture or copies of it, or rows of several pictures or"
-            " meta.group link them all; give held-out samples by --eval_data"
+            f" meta.group link them all{_commonest(samples)}; give held-out samples by --eval_data"
         )
     return samples.part(np.flatnonzero(~is_out)), list(samples.part(np.flatnonzero(is_out)))
 
@@ -34,3 +36,10 @@ def wanted_of(val_split: float | None, n: int) -> int | None:
     if wanted >= n:
         raise ConfigError(f"--val_split {val_split:g}: the data has {n:,} samples, so none would be left to train on")
     return wanted
+
+
+def _commonest(samples: SampleSet) -> str:
+    """The picture that most samples show, in words."""
+    counts = Counter(path for sample in samples for path in dict.fromkeys(sample.images))
+    path, n = counts.most_common(1)[0] if counts else ("", 0)
+    return f" ({path} is in {n:,} of them)" if n > 1 else ""
