@@ -35,6 +35,8 @@ from vlrl.schema import Sample, SampleError
 
 LARGE = 20_000
 """Rows of a set that is kept in memory; larger ones are read by row."""
+N_CANDIDATES = 5_000
+"""Rows of a large set among which a small subset is drawn: each of them is read."""
 BUILT_IN = ("detection", "grounding", "classification", "planning", "qa")
 _NATIVE_KEYS = {"id", "task", "images", "video", "question", "answer", "choices", "meta"}
 _Array = np.ndarray[Any, Any]
@@ -109,7 +111,8 @@ class SampleSet(Sequence[Sample]):
             return self.part(drawn_places([stratum_of(sample) for sample in self], limit, seed))
         if limit > LARGE:
             return self.part(np.sort(item_rng("rows", seed).permutation(len(self))[:limit]))
-        some = np.sort(item_rng("rows to draw from", seed).permutation(len(self))[:LARGE])
+        n = LARGE if 2 * limit > N_CANDIDATES else N_CANDIDATES
+        some = np.sort(item_rng("rows to draw from", seed).permutation(len(self))[:n])
         return self.part(some[drawn_places([stratum_of(self[int(i)]) for i in some], limit, seed)])
 
 
