@@ -13,7 +13,8 @@ from voc_files import VocFolder, save_image, voc_object
 from data_prep import detection_set, writing
 from data_prep.annotated import CheckedImage
 from vlrl.data.sample_files import read_samples
-from vlrl.schema import Box, sample_to_json
+from vlrl.data.sample_json import sample_to_json
+from vlrl.schema import Box
 
 pytestmark = pytest.mark.quick
 
