@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 
 from vlrl.data.name_values import nearest
 from vlrl.data.user_files import load_file
@@ -53,7 +54,7 @@ def load_tasks(names: str) -> tuple[Task, ...]:
 def is_built_in(task: Task) -> bool:
     """Whether this is a task of the package, maybe asked in other words (`--prompt_template`), and no user's of its name."""
     known = KNOWN.get(task.name)
-    return known is not None and known.metric is task.metric
+    return known is task or (known is not None and replace(known, prompt=task.prompt, system=task.system) == task)
 
 
 def default_model(tasks: Iterable[Task]) -> str:
