@@ -45,8 +45,10 @@ def write(folder: Path, n_images: int, n_boxes: int) -> None:
             width, height = round(draw.uniform(5, 139), 2), round(draw.uniform(5, 99), 2)
             polygon = [round(v, 2) for k in range(20) for v in (x + width * (k % 5) / 4, y + height * (k // 5) / 3)]
             row = {"segmentation": [polygon], "area": round(width * height * 0.6, 2), "iscrowd": 0}
-            row |= {"image_id": draw.randrange(n_images) + 1, "bbox": [x, y, width, height]}
-            row |= {"category_id": draw.randrange(N_CATEGORIES) + 1, "id": i + 1}
+            image = draw.randrange(n_images)
+            # three categories an image, as COCO has on average
+            category = (7 * image + 13 * draw.randrange(3)) % N_CATEGORIES
+            row |= {"image_id": image + 1, "bbox": [x, y, width, height], "category_id": category + 1, "id": i + 1}
             file.write(f"{', ' if i else ''}{json.dumps(row)}")
         names = [{"id": i + 1, "name": f"thing {i + 1}", "supercategory": "things"} for i in range(N_CATEGORIES)]
         file.write(f'], "categories": {json.dumps(names)}}}')
