@@ -16,6 +16,8 @@ from vlrl.answers.text import LETTERS
 
 _LATIN = r"[^\W_\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\u0600-\u06ff\u0900-\u0dff\u0e00-\u0e7f\ue000-\uf8ff]"
 """A character that makes a letter beside it part of a word; scripts written without spaces do not."""
+_WORD = f"(?-i:{_LATIN})"
+"""The same within a pattern that ignores case, which would take milliseconds to compile for each choice otherwise."""
 _FIRST = 0xE000
 _MENTION = re.compile(
     rf"(?P<text>[\ue000-\ue019])|(?<!{_LATIN})(?<!{_LATIN}[-'’])(?:(?P<upper>[A-Z])|(?P<lower>[a-z]))(?!{_LATIN})(?![-'’]{_LATIN})"
@@ -107,8 +109,8 @@ def _pattern(names: tuple[str, ...]) -> tuple[re.Pattern[str] | None, dict[str, 
     parts = []
     for key in sorted([*stands, *short], key=len, reverse=True):
         words = r"[\s_]+".join(map(re.escape, key.split()))
-        lead = rf"(?<!{_LATIN})(?<!\d[.,])(?<!(?<!\w)-)" if _is_ascii_word(key[0]) else ""
-        tail = rf"(?!{_LATIN})(?![.,]\d)" if _is_ascii_word(key[-1]) else ""
+        lead = rf"(?<!{_WORD})(?<!\d[.,])(?<!(?<!\w)-)" if _is_ascii_word(key[0]) else ""
+        tail = rf"(?!{_WORD})(?![.,]\d)" if _is_ascii_word(key[-1]) else ""
         tail += r"(?!\s?%)" if key[-1].isdecimal() else ""
         lead += _WITH_ARTICLE if key in short else _MAY_HAVE_ARTICLE if _is_ascii_word(key[0]) else ""
         parts.append(f"{lead}{words}{tail}")
