@@ -71,7 +71,7 @@ class Pictures:
         self._content: dict[int, bytes] = {}
         self._probes: dict[int, bytes] = {}
         self._n_read = 0
-        self._stat = lru_cache(maxsize=32_768)(_stat)
+        self._stat = lru_cache(maxsize=131_072)(_stat)
         for number, one in enumerate(shown_of(rows)):
             self._add(number, one)
         self._link_names()
