@@ -6,8 +6,8 @@ import re
 import numpy as np
 import pytest
 from PIL import Image
+from test_hostile_text import EVENTS, HOSTILE, Seen
 
-from tests.test_hostile_text import EVENTS, HOSTILE, Seen
 from vlrl.bench import look, look_copies, main
 from vlrl.bench.console import main as vlrl
 from vlrl.bench.look_numbers import numbers_of

@@ -11,8 +11,8 @@ from hypothesis import given
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from scipy.optimize import linear_sum_assignment
+from test_rewards import ANY, OF_TASK
 
-from tests.test_rewards import ANY, OF_TASK
 from vlrl.answers.geometry import best_matching, best_pairs, giou, iou, matching_sizes
 from vlrl.rewards import REWARDS, load_reward
 from vlrl.rewards.grading import grade_case, options_in

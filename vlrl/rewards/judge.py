@@ -66,7 +66,12 @@ class Place:
     n_processes: int = 1
 
 
-_place = Place(partial(print, file=sys.stderr, flush=True))
+def _say(line: str) -> None:
+    """On standard error as it is when something is said."""
+    print(line, file=sys.stderr, flush=True)
+
+
+_place = Place(_say)
 _judges: dict[tuple[Any, ...], Endpoint] = {}
 
 

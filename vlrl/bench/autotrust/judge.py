@@ -10,7 +10,6 @@ import hashlib
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 
 from vlrl.bench.autotrust import open_ended
@@ -23,7 +22,11 @@ from vlrl.schema import Sample
 
 REPLIES = "judge.jsonl"
 LIMITS = Limits(max_failed_share=0.5, pause_s=15.0, longest_pause_s=60.0, waits="always", gives_up_after=5)
-_say = partial(print, file=sys.stderr, flush=True)
+
+
+def _say(line: str) -> None:
+    """On standard error as it is when something is said."""
+    print(line, file=sys.stderr, flush=True)
 
 
 def rate(
