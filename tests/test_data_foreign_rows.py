@@ -84,6 +84,9 @@ ROWS = {
     "thought": ("jsonl", talk(HOW, "<think>one, two, three</think><answer>3</answer>")),
     "boxed": ("jsonl", talk(HOW, "One and two make \\boxed{3}")),
     "gsm8k": ("jsonl", talk(HOW, "1 + 2 = 3\n#### 3")),
+    "numbered_images": ("parquet", {"question": "<image 1> How many cars are there?", "answer": "3", "image_1": IMAGE, "image_2": None}),
+    "image_url": ("jsonl", {"image_url": "a.png", "question": "How many cars are there?", "answer": "3"}),
+    "path_and_image": ("parquet", {"image": "gone.png", "decoded_image": IMAGE, "question": "How many cars are there?", "answer": "3"}),
     "base64_in_parquet": ("parquet", {"image": base64.b64encode(png()).decode(), "question": "How many cars are there?", "answer": "3"}),
 }  # fmt: skip
 
@@ -120,6 +123,40 @@ def test_every_turn_is_a_question(folder):
     ]
     assert len({sample.id for sample in samples}) == 3
     assert all(len(sample.images) == 1 for sample in samples)
+
+
+Q1 = {"question": "Is <image 1> like <image2>?", "answer": "yes"}
+
+
+@pytest.mark.parametrize(
+    ("row", "question", "files"),
+    [
+        (Q1 | {"image_2": "b.png", "image_1": "a.png"}, "Is image 1 like image 2?", ["a.png", "b.png"]),
+        (Q1 | {"image_0": "a.png", "image_1": "b.png"}, "Is image 1 like image 2?", ["a.png", "b.png"]),
+        (Q1 | {"image": "b.png", "image2": "a.png"}, "Is image 1 like image 2?", ["b.png", "a.png"]),
+        (Q1 | {"image_10": "b.png", "image_2": "a.png", "image_3": None}, "Is image 1 like image 2?", ["a.png", "b.png"]),
+        (Q1 | {"question": "Is <image1> red?", "image_1": "a.png"}, "Is the image red?", ["a.png"]),
+        (Q1 | {"question": "<image 1><image 2>\nSame?", "images": ["a.png", "b.png"]}, "Same?", ["a.png", "b.png"]),
+    ],
+)
+def test_numbered_images(folder, row, question, files):
+    sample = one(folder, row)
+    assert (sample.question.strip(), [path.rpartition("/")[2] for path in sample.images]) == (question, files)
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (Q1 | {"image_1": "a.png"}, "names <image 2>, but the row has 1 images"),
+        (Q1 | {"question": "Which?", "options": ["<image 2>", "x"], "answer": "A", "image_1": "a.png"}, "names <image 2>"),
+        (Q1 | {"image_url": "https://example.org/a.png"}, "its image is on the web"),
+        (Q1 | {"images": ["a.png"], "image_2": "b.png"}, "a list of images and columns of single ones"),
+    ],
+)
+def test_images_that_a_question_misses_are_refused(folder, row, message):
+    with pytest.raises(SampleError, match="1 of 1 rows cannot be used") as refused:
+        one(folder, row)
+    assert message in str(refused.value)
 
 
 def test_placeholders_between_words_keep_their_meaning(folder):

@@ -37,7 +37,7 @@ from vlrl.data.row_questions import LONG_ANSWER_CHARS, Asked, sample_of
 from vlrl.data.row_source import FEW, BadRow, LeftOut, Sizes, SourceRow, Units
 from vlrl.data.sample_files import missing
 from vlrl.data.sample_json import PACKED, file_of, in_file
-from vlrl.data.tables import IMAGE_COLUMNS, Table, is_encoded
+from vlrl.data.tables import IMAGE_COLUMNS, Table, is_encoded, numbered_images
 from vlrl.schema import Sample, SampleError
 
 N_EXAMPLES = 3
@@ -81,6 +81,10 @@ def _has(row: Cells, *columns: str) -> bool:
     return any(row.get(key) not in (None, "", []) for key in columns)
 
 
+def _has_image(row: Cells) -> bool:
+    return _has(row, *IMAGE_COLUMNS, *numbered_images(row))
+
+
 def _is_list(row: Cells, column: str) -> bool:
     return isinstance(decoded(row.get(column)), list)
 
@@ -118,7 +122,7 @@ ROW_FAMILIES: dict[str, Family] = {
     ),
     "objects": Family(
         "image sets of Hugging Face: image, objects with bbox and category",
-        lambda row: _has(row, *IMAGE_COLUMNS) and isinstance(decoded(row.get("objects")), dict | list),
+        lambda row: _has_image(row) and isinstance(decoded(row.get("objects")), dict | list),
         lambda row, reading: object_rows(row, reading.names, reading.order or "xyxy"),
     ),
     "question": Family(
@@ -128,7 +132,7 @@ ROW_FAMILIES: dict[str, Family] = {
     ),
     "label": Family(
         "image sets of Hugging Face: image, label",
-        lambda row: _has(row, *IMAGE_COLUMNS) and any(row.get(key) is not None for key in LABEL_COLUMNS),
+        lambda row: _has_image(row) and any(row.get(key) is not None for key in LABEL_COLUMNS),
         lambda row, reading: label_rows(row, reading.names),
     ),
 }

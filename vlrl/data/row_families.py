@@ -15,7 +15,7 @@ from typing import Any
 from vlrl.answers.text import LETTERS
 from vlrl.data.row_questions import ABOUT_A_BOX, IMAGE, Asked
 from vlrl.data.row_source import BadRow, LeftOut
-from vlrl.data.tables import IMAGE_COLUMNS
+from vlrl.data.tables import IMAGE_COLUMNS, numbered_images
 from vlrl.schema import Box, box_problem
 
 Cells = Mapping[str, Any]
@@ -38,12 +38,17 @@ def decoded(value: Any) -> Any:
 
 def images_of(row: Cells) -> tuple[Any, ...]:
     """The cells of a row's images, in order: paths, addresses, or what cannot be one."""
-    named = next((row[key] for key in IMAGE_COLUMNS if row.get(key) is not None), None)
+    named = next((row[key] for key in IMAGE_COLUMNS if row.get(key) not in (None, "")), None)
     if isinstance(named, str) and named.lstrip().startswith("["):
         named = decoded(named)
-    if named is None or named == "":
-        return ()
-    return tuple(named) if isinstance(named, list | tuple) else (named,)
+    numbered = [row[key] for key in numbered_images(row) if row[key] not in (None, "")]
+    if named is None:
+        return tuple(numbered)
+    if not isinstance(named, list | tuple):
+        return (named, *numbered)
+    if named and numbered:
+        raise BadRow("it has a list of images and columns of single ones; which of them belong to the question is not known")
+    return (*named, *numbered)
 
 
 def first_text(row: Cells, columns: Sequence[str]) -> Any:

@@ -23,6 +23,8 @@ LONG_ANSWER_CHARS = 100
 """Longer answers are rarely repeated word for word, so an exact match rewards next to nothing."""
 ABOUT_A_BOX = "questions about a box in their own words (each model writes boxes in units of its own)"
 _PLACEHOLDER = re.compile(r"<\|vision_start\|>.*?<\|vision_end\|>|<img>.*?</img>|<image>|<ImageHere>|<\|image\|>", re.DOTALL)
+_NUMBERED = re.compile(r"<(?:image|img)[ _]?(\d{1,3})>")
+"""A placeholder that says which image it stands for, as MMMU and MathVision have it."""
 _OTHER_MEDIA = re.compile(r"<video>|<audio>")
 _FORMAT = re.compile(
     r"</?think>|</?answer>|thinking process|output answer format|Please strictly follow|You FIRST think about"
@@ -93,6 +95,8 @@ def _sample_of(asked: Asked, source: SourceRow) -> Sample:
 def _by_answer(asked: Asked, source: SourceRow) -> Sample:
     """A question with the text that is its answer."""
     answer, thinking = read_answer(asked.answer)
+    if asked.choices is not None:
+        asked = replace(asked, choices=tuple(_numbers_in_words(one, len(source.images)) for one in asked.choices))
     question = plain_question(asked.question, len(source.images))
     if asked.choices is not None:
         return _choice(source, question, asked.choices, answer, thinking)
@@ -210,7 +214,8 @@ def plain_question(asked: str, n_images: int) -> str:
     n = len(_PLACEHOLDER.findall(asked))
     if n and n != n_images:
         raise BadRow(f"its question has {n} image placeholders, but the row has {n_images} images")
-    text = _without_format(_in_words(asked, n_images).strip())
+    text = _without_numbers_apart(_in_words(asked, n_images), n_images)
+    text = _without_format(_numbers_in_words(text, n_images).strip())
     if not text:
         raise BadRow(f"it asks nothing besides a format: {asked[:80]!r}")
     return text
@@ -225,6 +230,25 @@ def _in_words(asked: str, n_images: int) -> str:
         is_apart = not text.strip() or (not part.strip() and number == n_images)
         name = "" if is_apart and n_images == 1 else "the image" if n_images == 1 else f"image {number}"
         text += name + part
+    return text
+
+
+def _numbers_in_words(text: str, n_images: int) -> str:
+    """A text with words for placeholders that have a number, `<image 2>`. Raises BadRow where there is no such image."""
+    if wrong := [number for number in map(int, _NUMBERED.findall(text)) if not 1 <= number <= n_images]:
+        raise BadRow(f"its text names <image {wrong[0]}>, but the row has {n_images} images")
+    return _NUMBERED.sub(lambda found: f"image {int(found[1])}", text)
+
+
+def _without_numbers_apart(text: str, n_images: int) -> str:
+    """A text without placeholders that have a number where these stand apart from its words and in order."""
+    if [int(number) for number in _NUMBERED.findall(text)] != list(range(1, n_images + 1)) or not n_images:
+        return text
+    parts = _NUMBERED.split(text)[::2]
+    if not any(part.strip() for part in parts[:-1]) and parts[-1].strip():
+        return parts[-1]
+    if n_images == 1:
+        return parts[0] if not parts[1].strip() and parts[0].strip() else "the image".join(parts)
     return text
 
 

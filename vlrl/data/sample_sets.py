@@ -30,7 +30,7 @@ from vlrl.data.sample_json import sample_from_json, sample_to_json
 from vlrl.data.shown_rows import shown_in_lines
 from vlrl.data.subsets import drawn_places, stratum_of
 from vlrl.data.synthetic.items import item_rng
-from vlrl.data.tables import IMAGE_COLUMNS, TABLE_FILES, Table, open_table
+from vlrl.data.tables import IMAGE_COLUMNS, TABLE_FILES, Table, numbered_images, open_table
 from vlrl.schema import Sample, SampleError
 
 LARGE = 20_000
@@ -279,7 +279,8 @@ def first_row(path: Path) -> Any:
 def is_native_row(row: dict[str, Any]) -> bool:
     """Whether a row has our own schema, maybe with a mistake that its reader names."""
     own = set(row) & _NATIVE_KEYS
-    has_others = bool((set(IMAGE_COLUMNS) - {"images"}) & set(row))
+    others = set(IMAGE_COLUMNS) - {"images"} - ({"image_url"} if "images" in row else set())
+    has_others = bool(others & set(row)) or bool(numbered_images(row))
     if "task" in row and not has_others:
         return True
     if set(row) <= _NATIVE_KEYS and "id" in row:

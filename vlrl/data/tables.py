@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -22,8 +23,10 @@ if TYPE_CHECKING:
 
 TABLE_FILES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 MARKS_OF_A_SAVED_SET = ("state.json", "dataset_dict.json", "dataset_info.json")
-IMAGE_COLUMNS = ("image", "images", "image_path", "image_paths", "image_file", "img", "img_path", "jpg", "png", "picture")
-"""Names of columns that hold images."""
+_USUAL = ("image", "images", "image_path", "image_paths", "image_file", "img", "img_path", "jpg", "png", "picture")
+IMAGE_COLUMNS = ("decoded_image", *_USUAL, "image_url")
+"""Names of columns that hold images; the first that holds any is taken. `decoded_image` stands beside a path of the same."""
+_NUMBERED = re.compile(r"(?:image|img)_?(\d{1,3})")
 _BATCH = 256
 """Rows of a Parquet file in memory at a time."""
 _MAX_CELL_CHARS = 1 << 28
@@ -33,6 +36,12 @@ TableRow = tuple[str, dict[str, Any]]
 """The place of a row, for reports, and its values by column."""
 OnBad = Callable[[str, str], None]
 """Called with the place and the problem of a row that cannot be read and is left out."""
+
+
+def numbered_images(columns: Iterable[str]) -> list[str]:
+    """Of these columns, `image_1`, `image_2` ... (`image1`, `img_1`), which hold one image each, by their numbers."""
+    found = [(int(match[1]), name) for name in columns if (match := _NUMBERED.fullmatch(name)) is not None]
+    return [name for _, name in sorted(found)]
 
 
 @dataclass(frozen=True)
@@ -228,7 +237,8 @@ def _parquet_rows(path: Path, on_bad: OnBad) -> Iterator[TableRow]:
     file = _opened_parquet(path)
     images = {column.name: column for column in _image_columns(file)}
     leaves = [file.schema.column(i).path for i in range(len(file.schema))]
-    texts = [one.name for one in file.schema_arrow if one.name in IMAGE_COLUMNS and one.name not in images]
+    columns = [one.name for one in file.schema_arrow]
+    texts = [name for name in columns if (name in IMAGE_COLUMNS or numbered_images([name])) and name not in images]
     unread = {f"{name}.bytes" for name, column in images.items() if column.holds == "all" and not column.is_plain}
     wanted = [leaf for leaf in leaves if leaf.replace(".list.element", "").replace(".list.item", "") not in unread]
     number = 0
