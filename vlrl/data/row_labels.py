@@ -6,6 +6,7 @@ height or two corners; where both readings fit, the user has to say it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -19,6 +20,7 @@ LABEL_COLUMNS = ("label", "labels", "class", "class_name", "category", "fine_lab
 NAME_COLUMNS = ("category", "categories", "label", "labels", "class", "classes", "category_id", "name", "names")
 BOX_COLUMNS = ("bbox", "bboxes", "boxes", "box")
 QUESTION = "What is in the image?"
+_WHOLE = re.compile(r"[-+]?[0-9]{1,9}(?:\.0+)?")
 MOST_CHOICES = 100
 """Longer lists of names are not repeated in every prompt."""
 WITHOUT_OBJECTS = "images without objects (whether all of a kind were looked for there is not known)"
@@ -39,8 +41,10 @@ def _name(value: Any, known: tuple[str, ...] | None, column: str) -> str:
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
     if isinstance(value, str) and value.strip():
-        if known is None or not value.strip().isdigit():
+        if _WHOLE.fullmatch(value.strip()) is None:
             return value.strip()
+        value = int(value.partition(".")[0])  # CSV holds numbers as text
+    if isinstance(value, float) and value.is_integer():
         value = int(value)
     if not isinstance(value, int) or isinstance(value, bool):
         raise BadRow(f"{column} is no name, got {value!r:.60}")
