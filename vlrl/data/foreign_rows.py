@@ -8,6 +8,7 @@ cannot be used is left out and counted; more than a few, and the set is refused.
 
 from __future__ import annotations
 
+import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -26,6 +27,7 @@ from vlrl.data.row_families import (
     decoded,
     first_text,
     images_of,
+    listed_choices,
     mapped_rows,
     messages_rows,
     prompt_rows,
@@ -85,6 +87,13 @@ def _has_image(row: Cells) -> bool:
     return _has(row, *IMAGE_COLUMNS, *numbered_images(row))
 
 
+def _has_choices(row: Cells) -> bool:
+    try:
+        return listed_choices(row) is not None
+    except BadRow:
+        return True
+
+
 def _is_list(row: Cells, column: str) -> bool:
     return isinstance(decoded(row.get(column)), list)
 
@@ -116,8 +125,8 @@ ROW_FAMILIES: dict[str, Family] = {
         lambda row, _: mapped_rows(row),
     ),
     "choices": Family(
-        "ScienceQA, MMMU: question, choices or options (or A, B, C ...), answer",
-        lambda row: _has(row, *QUESTION_COLUMNS) and (_has(row, "choices", "options") or (_has(row, "A") and _has(row, "B"))),
+        "ScienceQA, MMMU, SEED: question, choices or options (or A, B ..., choice_a, choice_b ...), answer",
+        lambda row: _has(row, *QUESTION_COLUMNS) and _has_choices(row),
         lambda row, _: choice_rows(row),
     ),
     "objects": Family(
@@ -188,7 +197,6 @@ def foreign_samples(
     the whole set cannot be read: no known form, boxes in another unit, images inside rows."""
     root = image_root if image_root is not None else table.folder
     units, ids = Units(stated=reading.coords is not None), _Ids()
-    family = reading.family
     dataset = reading.dataset or table.name
     reading = replace(reading, names={**table.class_names, **reading.names})
     for where, own in table.read(on_bad):
@@ -202,8 +210,7 @@ def foreign_samples(
                     raise SampleError(f"{where}: {problem}") from problem
                 on_bad(where, str(problem))
                 continue
-        if not reading.family and not (family and ROW_FAMILIES[family].fits(row)):
-            family = form_of(row) or ""
+        family = reading.family or form_of(row) or ""
         if not family:
             if found.n_rows == 1:
                 raise SampleError(f"{where}: its rows are in no known form (columns: {', '.join(map(str, row))})")
@@ -250,7 +257,7 @@ def _source(
     def clipped(_problem: str) -> None:
         found.n_clipped += 1
 
-    meta = {"dataset": dataset, "source_id": source_id} | ({"turn": one.turn} if one.turn else {})
+    meta = {"dataset": dataset, "source_id": source_id, **_group(row)} | ({"turn": one.turn} if one.turn else {})
     name, sizes = f"{dataset}-{source_id}{turn}", Sizes(images)
     return SourceRow(row, name, images, sizes, meta, reading.coords or "px", reading.method, clipped, units=units)
 
@@ -295,7 +302,20 @@ def _path(cell: Any, root: Path, reading: RowReading, where: str) -> str:
     return path
 
 
-OPTIONAL = ("image", "images", "choices", "hint", "id")
+def _group(row: Cells) -> dict[str, Any]:
+    """`meta.group` of a row, which links rows that show the same thing; it may be a column too."""
+    meta = decoded(row.get("meta"))
+    group = row.get("group")
+    if group in (None, "") and isinstance(meta, Mapping):
+        group = meta.get("group")
+    if group in (None, ""):
+        return {}
+    return {"group": group if isinstance(group, str) else json.dumps(group, default=str)}
+
+
+KEPT = ("id", "group", "meta")
+"""Columns that are read under their own names, whatever the user names."""
+OPTIONAL = ("image", "images", "choices", "hint", "id", "group")
 """Of the columns that a user names, those that some rows may lack."""
 
 
@@ -318,7 +338,7 @@ def renamed(row: Cells, columns: Mapping[str, str], *, is_first: bool) -> dict[s
                     value = None
                     break
         found[ours] = value
-    return found | ({"id": row["id"]} if "id" in row and "id" not in found else {})
+    return {key: row[key] for key in KEPT if key in row} | found
 
 
 def _with_names(row: Cells, names: Names) -> Cells:

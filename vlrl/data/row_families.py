@@ -13,14 +13,21 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vlrl.answers.text import LETTERS
-from vlrl.data.row_questions import ABOUT_A_BOX, IMAGE, Asked
+from vlrl.data.row_questions import ABOUT_A_BOX, IMAGE, LONG_ANSWER_CHARS, Asked, read_answer
 from vlrl.data.row_source import BadRow, LeftOut
 from vlrl.data.tables import IMAGE_COLUMNS, numbered_images
 from vlrl.schema import Box, box_problem
 
 Cells = Mapping[str, Any]
-ANSWER_COLUMNS = ("solution", "answer", "ground_truth", "gt_answer", "reference", "label", "response", "output", "answers")
+ANSWER_COLUMNS = ("answer", "solution", "ground_truth", "gt_answer", "reference", "label", "response", "output", "answers")
 QUESTION_COLUMNS = ("problem", "question", "instruction", "query", "prompt")
+_CHOICE_COLUMNS = tuple(
+    tuple(name.format(letter) for letter in letters)
+    for name, letters in (
+        ("{}", LETTERS[:10]),
+        *((name, letters) for name in ("choice_{}", "option_{}") for letters in (LETTERS[:10].lower(), LETTERS[:10])),
+    )
+)
 _ASKING, _ANSWERING = ("user", "human", "usr"), ("assistant", "gpt", "model", "bot", "chatgpt")
 _SYSTEM, _CALLING = ("system",), ("tool", "function", "function_call", "observation", "tool_call", "tool_response")
 _IN_TEXT = re.compile(r"<img>(.*?)</img>", re.DOTALL)
@@ -255,17 +262,35 @@ def _box(corners: Any, label: str | None) -> Box:
 # ---- question and answer in columns
 
 
-def choice_rows(row: Cells) -> list[Asked]:
-    """ScienceQA and other multiple choice: `question`, `choices` (or `options`, or columns A, B, C ...), and the answer as a
-    letter, a text or a number from 0."""
-    question = first_text(row, ("question", "problem"))
+def listed_choices(row: Cells) -> Any:
+    """The choices of a row: `choices` or `options`, or columns A, B, C ... (`choice_a`, `option_a`), of which the first two are
+    there. None where it has none, so that its question is an open one; what is no list stays as it is."""
     listed = decoded(first_text(row, ("choices", "options")))
-    if isinstance(listed, str) and listed.startswith("["):
-        listed = _python_list(listed)
+    if isinstance(listed, str) and listed.lstrip().startswith("["):
+        listed = _python_list(listed.strip())
     if isinstance(listed, dict):  # {"A": ..., "B": ...}, or {"text": [...], "label": [...]}
         listed = listed["text"] if isinstance(listed.get("text"), list) else list(listed.values())
+    if isinstance(listed, list):
+        return listed if any(str(one).strip() for one in listed if one is not None) else None
+    if listed is not None:
+        return listed
+    for columns in _CHOICE_COLUMNS:
+        if row.get(columns[0]) in (None, "") or row.get(columns[1]) in (None, ""):
+            continue
+        cells = [row.get(column) for column in columns]
+        n = next((i for i, cell in enumerate(cells) if cell in (None, "")), len(cells))
+        if any(cell not in (None, "") for cell in cells[n:]):
+            raise BadRow(f"its choice {LETTERS[n]} is empty, but a later one is not")
+        return cells[:n]
+    return None
+
+
+def choice_rows(row: Cells) -> list[Asked]:
+    """ScienceQA and other multiple choice: `question`, its choices, and the answer as a letter, a text or a number from 0. Rows
+    without choices are open questions."""
+    question, listed = first_text(row, ("question", *QUESTION_COLUMNS)), listed_choices(row)
     if listed is None:
-        listed = [row[letter] for letter in LETTERS[:10] if row.get(letter) not in (None, "")]
+        return question_rows(row)
     answer = next((row[key] for key in ANSWER_COLUMNS if row.get(key) not in (None, "")), None)
     if not isinstance(question, str) or not isinstance(listed, list) or answer is None:
         raise BadRow(f"a row needs question, choices and answer, got {question!r:.40}, {listed!r:.40} and {answer!r:.40}")
@@ -274,7 +299,21 @@ def choice_rows(row: Cells) -> list[Asked]:
         answer = int(answer)
     hint = row.get("hint")
     text = f"{hint.strip()}\n{question}" if isinstance(hint, str) and hint.strip() else question
-    return [Asked(text, answer, images_of(row), choices=choices)]
+    return [Asked(text, answer, images_of(row), choices=choices, meta=_thought(row, answer))]
+
+
+def _thought(row: Cells, answer: Any) -> dict[str, Any]:
+    """`meta.thinking` of a row whose `solution` says how its `answer` is found, as ScienceQA has it."""
+    solution = row.get("solution")
+    if not isinstance(solution, str) or solution is answer or row.get("answer") in (None, ""):
+        return {}
+    try:
+        text, thinking = read_answer(solution)
+    except BadRow:
+        return {}
+    if not thinking and isinstance(text, str) and len(text) > LONG_ANSWER_CHARS:
+        thinking = text
+    return {"thinking": thinking} if thinking else {}
 
 
 def _python_list(text: str) -> Any:
@@ -293,7 +332,15 @@ def question_rows(row: Cells) -> list[Asked]:
     more = row.get("input")
     if isinstance(more, str) and more.strip():
         question = f"{question}\n{more}"
-    return [Asked(question, decoded(answer) if isinstance(answer, list) else answer, images_of(row), method=_method(row))]
+    return [
+        Asked(
+            question,
+            decoded(answer) if isinstance(answer, list) else answer,
+            images_of(row),
+            method=_method(row),
+            meta=_thought(row, answer),
+        )
+    ]
 
 
 def mapped_rows(row: Cells) -> list[Asked]:
