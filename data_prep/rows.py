@@ -41,7 +41,7 @@ from vlrl.data.tables import OnBad, Table, TableRow, open_table, table_of
 from vlrl.schema import COORDS, Sample, SampleError
 from vlrl.tasks import TASKS
 
-MAPPED = ("question", "answer", "image", "images", "choices", "label", "bbox", "id", "hint")
+MAPPED = ("question", "answer", "image", "images", "choices", "label", "bbox", "id", "hint", "group")
 """What `--map` can name."""
 
 

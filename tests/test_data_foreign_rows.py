@@ -218,6 +218,7 @@ def test_boxes(folder, row, task, question, answer):
         ([talk("<image>Detect all cars", "None")], "no list of names says what was looked for"),
         ([{"question": "Q \ud83d?", "answer": "3"}], "surrogate"),
         ([{"image": "a.png", "label": 1}], "--names NAME,NAME,... "),
+        ([{"image": "a.png", "label": "1"}], "--names NAME,NAME,... "),
         ([{"image": base64.b64encode(png()).decode(), "question": "Q", "answer": "3"}], "--export_images "),
         ([{"picture_file": "a.png", "words": "a cat"}], "--map question=COLUMN,answer=COLUMN,image=COLUMN "),
         ([chat(HOW, "3"), chat(HOW)], "1 of 2 rows cannot be used"),
@@ -267,6 +268,44 @@ def test_numbers_with_names_and_paths_of_windows(folder):
     assert one(folder, chat(HOW, "3", images=["sub\\a.png"])).images[0].endswith("sub/a.png")
 
 
+ASKED = {"question": "Which?", "image": "a.png"}
+SCIENCE = ASKED | {"choices": ["a stone", "a tree"], "answer": 0, "hint": "", "lecture": "Trees grow.", "task": "closed choice"}
+LONG = "A stone does not grow, and what the picture shows has not grown since it was taken, so it must be a stone. " * 2
+
+
+@pytest.mark.parametrize(
+    ("row", "question", "answer", "choices", "thinking"),
+    [
+        (SCIENCE | {"solution": LONG}, "Which?", "A", ("a stone", "a tree"), LONG.strip()),
+        (SCIENCE | {"solution": "B", "hint": "Look."}, "Look.\nWhich?", "A", ("a stone", "a tree"), None),
+        (
+            SCIENCE | {"solution": "<think>No leaves.</think><answer>A</answer>"},
+            "Which?",
+            "A",
+            ("a stone", "a tree"),
+            "No leaves.",
+        ),
+        (ASKED | {"answer": "3", "solution": "One and two.\n#### 3"}, "Which?", "3", None, "One and two."),
+        (ASKED | {"answer": "", "solution": "3"}, "Which?", "3", None, None),
+        (ASKED | {"answer": "3", "options": []}, "Which?", "3", None, None),
+        (ASKED | {"answer": "3", "choices": "[]"}, "Which?", "3", None, None),
+        (ASKED | {"answer": "C", "choice_a": "x", "choice_b": "y", "choice_c": "z"}, "Which?", "C", ("x", "y", "z"), None),
+        (ASKED | {"answer": "B", "A": "x", "B": "y", "C": None}, "Which?", "B", ("x", "y"), None),
+    ],
+)
+def test_answers_and_choices_in_columns(folder, row, question, answer, choices, thinking):
+    sample = one(folder, row)
+    assert (sample.question, sample.answer, sample.choices) == (question, answer, choices)
+    assert sample.meta.get("thinking") == thinking
+
+
+def test_each_row_says_whether_it_has_options(folder):
+    rows = [ASKED | {"answer": "3", "options": []}, ASKED | {"answer": "B", "options": ["x", "y"]}]
+    for listed in (rows, rows[::-1], [one | {"options": str(one["options"])} for one in rows]):
+        found = {sample.answer: sample.choices for sample in read_set(written(folder, listed))}
+        assert found == {"3": None, "B": ("x", "y")}
+
+
 def test_options_in_the_question_become_choices(folder):
     sample = one(folder, talk("<image>What is it?\nA. a stone\nB. a tree", "B"))
     assert (sample.question, sample.answer, sample.choices) == ("What is it?", "B", ("a stone", "a tree"))
@@ -286,3 +325,16 @@ def test_a_question_behind_words_about_the_format_is_kept(folder):
 
 def test_rows_of_another_project_take_the_one_task_of_the_user(folder):
     assert one(folder, chat(HOW, "3"), tasks=["counting"]).task == "counting"
+
+
+@pytest.mark.parametrize(
+    ("more", "group"),
+    [
+        ({"group": "p1"}, "p1"),
+        ({"meta": {"group": 7}}, "7"),
+        ({"group": ""}, None),
+        ({"meta": {"group": ""}, "group": None}, None),
+    ],
+)
+def test_groups_are_kept(folder, more, group):
+    assert one(folder, ASKED | {"answer": "3"} | more).meta.get("group") == group

@@ -77,6 +77,7 @@ def links(folder):
         ("same name", row("/x/dog/0001.jpg"), row("/x/cat/0001.jpg"), False),
         ("group", row(a, group="p1"), row(b, group="p1"), True),
         ("other group", row(a, group="p1"), row(b, group="p2"), False),
+        ("empty group", row(a, group=""), row(b, group=""), False),
         ("group of numbers", row(group=1), row(b, group="1"), True),
         ("no images", row(), row(), False),
         ("video", row(video=folder / "clip.mp4"), row(video=folder / "folder" / "clip.mp4"), True),

@@ -57,6 +57,15 @@ def test_names_of_labels(folder):
     assert (sample.task, sample.answer, sample.choices) == ("classification", "dog", ("cat", "dog"))
 
 
+    path = folder / "labels.csv"
+    for written_as in ("1", "1.0"):
+        path.write_text(f"image,label,patient_id\na.png,{written_as},p1\n")
+        (sample,) = convert(folder, path, "--names", "cat,dog")
+        assert sample.answer == "dog"
+    (sample,) = convert(folder, path, "--names", "cat,dog", "--map", "image=image,label=label,group=patient_id")
+    assert sample.meta["group"] == "p1"
+
+
 def test_images_inside_rows_become_files(folder):
     encoded = {"question": "How many?", "answer": "3", "image": "data:image/png;base64," + base64.b64encode(png()).decode()}
     path = written(folder, [encoded, encoded | {"image": "data:image/png;base64,AAAA"}], "b.jsonl")

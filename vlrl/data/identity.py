@@ -82,7 +82,7 @@ class Pictures:
     # ---- keys
 
     def _add(self, number: int, one: Shown) -> None:
-        if one.group is not None:
+        if one.group not in (None, ""):
             self._keys.add(number, hash(("group", str(one.group))))
         if one.video is not None:
             self._add_video(number, one.video)
