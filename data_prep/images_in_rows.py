@@ -80,7 +80,7 @@ def export_packed(samples: Sequence[Sample], target: Target, report: Report) -> 
                     name = f"{sample.id}" + (f"-{which}" if which else "")
                     file_of[image] = str(save_image(image_bytes(image), target.export_images, name.replace("/", "-")))
         except ImageError as error:
-            report.bad(sample.id, f"cannot decode its image: {error}", what="rows")
+            report.bad(sample.id, f"cannot decode its image: {error}", what="rows", is_read=True)
             continue
         kept.append(replace(sample, images=tuple(file_of.get(image, image) for image in sample.images)))
     return kept

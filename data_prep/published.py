@@ -87,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 try:
                     sample = convert(row, f"{index}:{number}", one, args, target, partial(report.clipped, where))
                 except BadRow as problem:
-                    bad(where, str(problem))
+                    bad(where, str(problem), is_read=True)
                     continue
                 if sample.task == "detection" and not args.min_boxes <= len(sample.answer) <= args.max_boxes:
                     report.counts["left out"] += 1
@@ -248,7 +248,7 @@ def export_embedded(samples: Sequence[Sample], inputs: Sequence[Input], target: 
         try:
             file_of[address] = str(save_image(data, target.export_images, name))
         except (OSError, ImageError) as error:
-            report.bad(where, f"cannot decode its image: {error}", what="rows")
+            report.bad(where, f"cannot decode its image: {error}", what="rows", is_read=True)
     return [
         replace(sample, images=tuple(file_of.get(image, image) for image in sample.images))
         for sample in samples

@@ -147,7 +147,8 @@ def _converted(table: Table, reading: RowReading, images: Path | None, found: Fo
     """The samples of one input that their tasks accept. Ends the program where the whole of it cannot be read."""
 
     def bad(where: str, problem: str) -> None:
-        report.bad(where, problem, what="rows")
+        if found.is_first_of_row():
+            report.bad(where, problem, what="rows", is_read=True)
 
     samples = []
     try:

@@ -9,6 +9,8 @@ from test_data_foreign_rows import IMAGE, chat, png, talk, written
 
 from data_prep import rows
 from vlrl.data.sample_files import read_samples
+from vlrl.data.sample_sets import read_set
+from vlrl.schema import SampleError
 
 
 @pytest.fixture
@@ -56,7 +58,6 @@ def test_names_of_labels(folder):
     (sample,) = convert(folder, path, "--names", "cat,dog")
     assert (sample.task, sample.answer, sample.choices) == ("classification", "dog", ("cat", "dog"))
 
-
     path = folder / "labels.csv"
     for written_as in ("1", "1.0"):
         path.write_text(f"image,label,patient_id\na.png,{written_as},p1\n")
@@ -92,3 +93,24 @@ def test_bad_rows_are_counted(folder, capsys):
     assert "its last question has no answer" in capsys.readouterr().err
     path.write_text(path.read_text() + "\n".join(json.dumps(chat("<image>How many?")) for _ in range(5)))
     assert convert(folder, path) == 1
+    assert "6 of 56 rows cannot be used" in capsys.readouterr().err
+
+
+GONE = chat("<image>How many?", "3", images=["gone.png"])
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ([GONE], "1 of 1 rows"),
+        ([GONE, "no JSON", chat("<image>How many?", "3")], "2 of 3 rows"),
+        ([talk("<image>How many?", "3", "And now?", "4", image="gone.png"), chat("<image>How many?", "3")], "1 of 2 rows"),
+    ],
+)
+def test_a_bad_row_counts_once(folder, capsys, lines, message):
+    path = folder / "rows.jsonl"
+    path.write_text("\n".join(one if isinstance(one, str) else json.dumps(one) for one in lines))
+    assert convert(folder, path) == 1
+    assert f"{message} cannot be used" in capsys.readouterr().err
+    with pytest.raises(SampleError, match=f"{message} cannot be used"):
+        read_set(path)

@@ -155,7 +155,8 @@ def form_of(row: Cells) -> str | None:
 
 @dataclass
 class Found:
-    """What was seen while the rows of a file were read."""
+    """What was seen while the rows of files were read. `n_rows`: all rows, those among them that are no rows at all too;
+    `n_bad`: rows of which something cannot be used, however many of their questions."""
 
     n_rows: int = 0
     n_bad: int = 0
@@ -165,8 +166,22 @@ class Found:
     families: Counter[str] = field(default_factory=Counter)
     left_out: Counter[str] = field(default_factory=Counter)
     bad: list[str] = field(default_factory=list)
+    _last_bad: int = 0
+
+    def is_first_of_row(self) -> bool:
+        """Whether the row that is read now has had no problem before this call."""
+        is_first = self._last_bad != self.n_rows
+        self._last_bad = self.n_rows
+        return is_first
+
+    def note_unread(self, where: str, problem: str) -> None:
+        """What stands in the place of a row and is none."""
+        self.n_rows += 1
+        self.note_bad(where, problem)
 
     def note_bad(self, where: str, problem: str) -> None:
+        if not self.is_first_of_row():
+            return
         self.n_bad += 1
         if len(self.bad) < N_EXAMPLES:
             self.bad.append(f"{where}: {problem}")
@@ -199,20 +214,26 @@ def foreign_samples(
     units, ids = Units(stated=reading.coords is not None), _Ids()
     dataset = reading.dataset or table.name
     reading = replace(reading, names={**table.class_names, **reading.names})
-    for where, own in table.read(on_bad):
+    n_read = 0
+
+    def unread(where: str, problem: str) -> None:
         found.n_rows += 1
+        on_bad(where, problem)
+
+    for where, own in table.read(unread):
+        found.n_rows, n_read = found.n_rows + 1, n_read + 1
         row: Cells = own
         if reading.columns:
             try:
-                row = renamed(own, reading.columns, is_first=found.n_rows == 1)
+                row = renamed(own, reading.columns, is_first=n_read == 1)
             except BadRow as problem:
-                if found.n_rows == 1:
+                if n_read == 1:
                     raise SampleError(f"{where}: {problem}") from problem
                 on_bad(where, str(problem))
                 continue
         family = reading.family or form_of(row) or ""
         if not family:
-            if found.n_rows == 1:
+            if n_read == 1:
                 raise SampleError(f"{where}: its rows are in no known form (columns: {', '.join(map(str, row))})")
             on_bad(where, f"it is in no known form (columns: {', '.join(map(str, row))})")
             continue

@@ -321,7 +321,7 @@ def _samples(table: Table, root: Path | None, found: Found) -> Iterator[Sample]:
         yield from foreign_samples(table, RowReading(), root, found, found.note_bad)
         return
     taken: dict[str, str] = {}
-    for where, row in table.read(found.note_bad):
+    for where, row in table.read(found.note_unread):
         found.n_rows += 1
         sample = sample_from_json({key: value for key, value in row.items() if value is not None}, where, root or table.folder)
         if sample.id in taken:
