@@ -215,6 +215,27 @@ def test_boxes(folder, row, task, question, answer):
         ([talk("<image>Give the bounding box of the car", "[0.1, 0.1, 0.3, 0.5]")], "--coords norm1 "),
         ([talk("<image>Give the bounding box of the car", "[100, 300, 600, 900]")], "--coords norm1000 "),
         ([talk("<image>Locate the car", "<|box_start|>(100,200),(300,400)<|box_end|>")], "--coords norm1000 "),
+        (
+            [talk("<image>Find the box of the car. Coordinates are normalized to 0-1000.", "[10, 20, 30, 40]")],
+            "--coords norm1000 ",
+        ),
+        (
+            [talk("<image>Give the bounding box of the car, values between 0 and 1000", "[10, 20, 30, 40]")],
+            "--coords norm1000 ",
+        ),
+        ([talk("<image>Give the bounding box of the car in [0, 999].", "[10, 20, 30, 40]")], "--coords norm1000 "),
+        (
+            [
+                {
+                    "messages": [
+                        {"role": "system", "content": "Boxes are normalized."},
+                        *chat("<image>Locate the car", "[1, 2, 30, 40]")["messages"],
+                    ],
+                    "images": ["a.png"],
+                }
+            ],
+            "--coords norm1000 ",
+        ),
         ([talk("<image>Detect all cars", "None")], "no list of names says what was looked for"),
         ([{"question": "Q \ud83d?", "answer": "3"}], "surrogate"),
         ([{"image": "a.png", "label": 1}], "--names NAME,NAME,... "),
@@ -338,3 +359,9 @@ def test_rows_of_another_project_take_the_one_task_of_the_user(folder):
 )
 def test_groups_are_kept(folder, more, group):
     assert one(folder, ASKED | {"answer": "3"} | more).meta.get("group") == group
+
+
+@pytest.mark.parametrize("words", ["in pixels, not normalized", "from 0 to 1000 px", "of car number 1000", "from 10 to 1000"])
+def test_words_that_leave_boxes_in_pixels(folder, words):
+    row = talk(f"<image>Give the bounding box of the car, coordinates {words}.", "[10, 20, 30, 40]")
+    assert one(folder, row).answer == {"bbox_2d": [10, 20, 30, 40]}

@@ -38,6 +38,14 @@ _BOX_WORDS = re.compile(
 )
 _BOX_TOKENS = re.compile(r"<\|box_start\|>|<box>|<\|begin_of_box\|>|<loc_?\d")
 _ASKED_FOR = re.compile(r"(?:region|object) this sentence describes:\s*(.+)", re.DOTALL | re.IGNORECASE)
+_NORMALIZED = re.compile(
+    r"(?<!not )\bnormali[sz]ed\b[^.?!\n]{0,30}\b(?:coordinate|bounding|box|bbox|value|position|corner|0|\[0)"
+    r"|(?:coordinate|box|bbox|value|position|corner)[^.?!\n]{0,40}(?<!not )\bnormali[sz]ed\b"
+    r"|(?<![\d.,])\b0\s*(?:[-–—~,]|\.\.+|to|and|until)\s*(?:1,?000|999)\b(?!\s*(?:px|pixel)|[.,]?\d)"
+    r"|thousandths|归一化",
+    re.IGNORECASE,
+)
+"""What texts say of boxes that are not in pixels."""
 _OPTION = re.compile(r"^[ \t]*\(?([A-Z])[).:、][ \t]*(\S.*?)[ \t]*$", re.MULTILINE)
 _LETTER = re.compile(r"\(?([A-Z])[).:]?")
 _BOXED = "\\boxed{"
@@ -70,8 +78,30 @@ def sample_of(asked: Asked, source: SourceRow) -> Sample:
         sample = _sample_of(asked, source)
     except ImageError as error:
         raise BadRow(str(error)) from error
+    if sample.task in ("grounding", "detection") and source.coords == "px" and not source.units.stated:
+        _check_words_about_units(asked, source)
     more = {"image_index": asked.image_index} if asked.image_index else {}
     return replace(sample, meta={**sample.meta, **more, **asked.meta}) if more or asked.meta else sample
+
+
+def _check_words_about_units(asked: Asked, source: SourceRow) -> None:
+    """Raises UnitError where a text says that boxes are no pixels, and nobody says that they are."""
+    for text in (asked.question, source.row.get("system"), *_system_turns(source.row)):
+        if isinstance(text, str) and (found := _NORMALIZED.search(text)) is not None:
+            raise UnitError(
+                f"{source.sample_id}: its text speaks of {found[0]!r:.80}, so its boxes seem to be thousandths, not"
+                " pixels (--coords px if they are pixels, norm1 if they are shares)",
+                "--coords norm1000",
+            )
+
+
+def _system_turns(row: Mapping[str, Any]) -> list[Any]:
+    turns = [row[key][0] for key in ("messages", "conversations", "prompt") if isinstance(row.get(key), list) and row[key]]
+    return [
+        one.get("content", one.get("value"))
+        for one in turns
+        if isinstance(one, Mapping) and one.get("role", one.get("from")) == "system"
+    ]
 
 
 def _sample_of(asked: Asked, source: SourceRow) -> Sample:
