@@ -365,3 +365,14 @@ def test_groups_are_kept(folder, more, group):
 def test_words_that_leave_boxes_in_pixels(folder, words):
     row = talk(f"<image>Give the bounding box of the car, coordinates {words}.", "[10, 20, 30, 40]")
     assert one(folder, row).answer == {"bbox_2d": [10, 20, 30, 40]}
+
+
+@pytest.mark.parametrize("name", ["science.jsonl", "science.parquet"])
+def test_science_qa_as_it_is_published(folder, name):
+    """Two in five of its questions have no image, the first one too."""
+    more = {"grade": "2", "subject": "natural science", "topic": "biology", "category": "Plants", "skill": "Name plants"}
+    rows = [SCIENCE | more | {"image": image, "solution": LONG} for image in (None, "a.png")]
+    found = read_set(written(folder, rows, name))
+    assert [(sample.answer, len(sample.images)) for sample in found] == [("A", 0), ("A", 1)]
+    without = {key: value for key, value in rows[0].items() if key != "image"}
+    assert one(folder, without).answer == "A"

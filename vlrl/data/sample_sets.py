@@ -277,11 +277,14 @@ def first_row(path: Path) -> Any:
 
 
 def is_native_row(row: dict[str, Any]) -> bool:
-    """Whether a row has our own schema, maybe with a mistake that its reader names."""
+    """Whether a row has our own schema, maybe with a mistake that its reader names. Columns of images count where this row has
+    none in them; a `task` in several words, as ScienceQA has it, is none of ours."""
+    row = {key: value for key, value in row.items() if value is not None or ("images" not in row and key in IMAGE_COLUMNS)}
+    is_phrase = " " in str(row.get("task")).strip() and form_of(row) is not None and not set(row) <= _NATIVE_KEYS
     own = set(row) & _NATIVE_KEYS
     others = set(IMAGE_COLUMNS) - {"images"} - ({"image_url"} if "images" in row else set())
     has_others = bool(others & set(row)) or bool(numbered_images(row))
-    if "task" in row and not has_others:
+    if "task" in row and not has_others and not is_phrase:
         return True
     if set(row) <= _NATIVE_KEYS and "id" in row:
         return True
@@ -317,7 +320,7 @@ def _samples(table: Table, root: Path | None, found: Found) -> Iterator[Sample]:
     first = next(iter(table.read(lambda where, problem: problems.append(f"{where}: {problem}"))), None)
     if first is None:
         raise SampleError(f"{table.folder / table.name}: holds no rows" + (f"; {problems[0]}" if problems else ""))
-    if not is_native_row({key: value for key, value in first[1].items() if value is not None}):
+    if not is_native_row(first[1]):
         yield from foreign_samples(table, RowReading(), root, found, found.note_bad)
         return
     taken: dict[str, str] = {}
