@@ -26,8 +26,8 @@ from vlrl.data.row_families import (
     conversations_rows,
     decoded,
     first_text,
+    has_choices,
     images_of,
-    listed_choices,
     mapped_rows,
     messages_rows,
     prompt_rows,
@@ -87,13 +87,6 @@ def _has_image(row: Cells) -> bool:
     return _has(row, *IMAGE_COLUMNS, *numbered_images(row))
 
 
-def _has_choices(row: Cells) -> bool:
-    try:
-        return listed_choices(row) is not None
-    except BadRow:
-        return True
-
-
 def _is_list(row: Cells, column: str) -> bool:
     return isinstance(decoded(row.get(column)), list)
 
@@ -126,7 +119,7 @@ ROW_FAMILIES: dict[str, Family] = {
     ),
     "choices": Family(
         "ScienceQA, MMMU, SEED: question, choices or options (or A, B ..., choice_a, choice_b ...), answer",
-        lambda row: _has(row, *QUESTION_COLUMNS) and _has_choices(row),
+        lambda row: _has(row, *QUESTION_COLUMNS) and has_choices(row),
         lambda row, _: choice_rows(row),
     ),
     "objects": Family(

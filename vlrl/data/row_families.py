@@ -285,6 +285,17 @@ def listed_choices(row: Cells) -> Any:
     return None
 
 
+def has_choices(row: Cells) -> bool:
+    """Whether a row seems to have choices (see `listed_choices`)."""
+    written = first_text(row, ("choices", "options"))
+    if isinstance(written, str):  # reading it twice takes time
+        return bool(written.strip("[]{} \n"))
+    try:
+        return listed_choices(row) is not None
+    except BadRow:
+        return True
+
+
 def choice_rows(row: Cells) -> list[Asked]:
     """ScienceQA and other multiple choice: `question`, its choices, and the answer as a letter, a text or a number from 0. Rows
     without choices are open questions."""

@@ -40,8 +40,8 @@ OnBad = Callable[[str, str], None]
 
 def numbered_images(columns: Iterable[str]) -> list[str]:
     """Of these columns, `image_1`, `image_2` ... (`image1`, `img_1`), which hold one image each, by their numbers."""
-    found = [(int(match[1]), name) for name in columns if (match := _NUMBERED.fullmatch(name)) is not None]
-    return [name for _, name in sorted(found)]
+    found = [name for name in columns if name[-1:].isdigit() and _NUMBERED.fullmatch(name)]
+    return sorted(found, key=lambda name: int(name.lstrip("aegim_"))) if len(found) > 1 else found
 
 
 @dataclass(frozen=True)
