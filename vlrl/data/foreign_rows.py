@@ -80,7 +80,7 @@ class InsideRow(SampleError):
 
 
 def _has(row: Cells, *columns: str) -> bool:
-    return any(row.get(key) not in (None, "", []) for key in columns)
+    return first_text(row, columns) is not None
 
 
 def _has_image(row: Cells) -> bool:
@@ -139,6 +139,8 @@ ROW_FAMILIES: dict[str, Family] = {
     ),
 }
 """Forms of rows, the surest first."""
+_SUREST = ("verl", "messages", "conversations")
+"""A row that has the form of the row before is asked for no other one."""
 
 
 def form_of(row: Cells) -> str | None:
@@ -205,6 +207,7 @@ def foreign_samples(
     the whole set cannot be read: no known form, boxes in another unit, images inside rows."""
     root = image_root if image_root is not None else table.folder
     units, ids = Units(stated=reading.coords is not None), _Ids()
+    family = ""
     dataset = reading.dataset or table.name
     reading = replace(reading, names={**table.class_names, **reading.names})
     n_read = 0
@@ -224,7 +227,8 @@ def foreign_samples(
                     raise SampleError(f"{where}: {problem}") from problem
                 on_bad(where, str(problem))
                 continue
-        family = reading.family or form_of(row) or ""
+        if not (family in _SUREST and ROW_FAMILIES[family].fits(row)):
+            family = reading.family or form_of(row) or ""
         if not family:
             if n_read == 1:
                 raise SampleError(f"{where}: its rows are in no known form (columns: {', '.join(map(str, row))})")

@@ -60,7 +60,10 @@ def images_of(row: Cells) -> tuple[Any, ...]:
 
 def first_text(row: Cells, columns: Sequence[str]) -> Any:
     """The first of these columns that holds something; None where none does."""
-    return next((row[key] for key in columns if row.get(key) not in (None, "", [])), None)
+    for key in columns:
+        if key in row and row[key] not in (None, "", []):
+            return row[key]
+    return None
 
 
 # ---- conversations
