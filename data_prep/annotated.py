@@ -26,6 +26,9 @@ class Annotated:
     `searched`: False where the file only lists the image, so that it may never have been annotated; nothing is then
     absent, unless `--empty_images negative` says so.
 
+    `any_crowd`: a region of the image was not annotated, so that every label may have objects without a box. `declared`:
+    the labels that the file of this image looks for, where a set has files of several lists; None: all of the set.
+
     `group`: the photograph that the image is a copy of, where the file says so; copies share `meta.group` and are
     never divided between training and evaluation. `id_part`: what stands for the image in sample ids; "":
     `source_id`. `split`: the part of the set that the image belongs to (`meta.split`); None: that of the whole run.
@@ -46,6 +49,8 @@ class Annotated:
     group: str | None = None
     id_part: str = ""
     split: str | None = None
+    any_crowd: bool = False
+    declared: frozenset[str] | None = None
 
     def without(self, labels: Iterable[str]) -> Annotated:
         """The same image with nothing known about `labels`: their boxes are removed, and they are doubtful."""

@@ -67,13 +67,14 @@ def check_images(
     if problem is not None:
         raise SystemExit(f"nothing written: {problem}")
     spelt = cache(lambda label: spelling[canon(label)])
+    everything = frozenset(spelling.values())
     images = []
     # what is done with is let go, so that a large set is in memory once
     for index, (one, header, boxes) in enumerate(in_pixels):
         in_pixels[index] = (one, header, ())
         image = _checked(one, header.shown_wh, boxes, spelt, report, reading)
         if image is not None:
-            images.append(image)
+            images.append(replace(image, crowd=image.crowd | everything) if one.any_crowd else image)
     return images
 
 
@@ -131,6 +132,8 @@ def _together(first: Annotated, second: Annotated) -> Annotated:
         absent=both[0] & both[1] if both[0] is not None and both[1] is not None else both[0] if both[1] is None else both[1],
         unnamed=first.unnamed or second.unnamed,
         searched=first.searched or second.searched,
+        any_crowd=first.any_crowd or second.any_crowd,
+        declared=None if first.declared is None or second.declared is None else first.declared | second.declared,
         group=first.group or second.group,
         split=first.split or second.split,
     ).without(twice)
@@ -181,7 +184,8 @@ def _checked(
     if reading.below:
         related = _related({*(box.label or "" for box in fitting), *crowd, *doubtful}, reading.below)
         doubtful |= {spelt(name) for name in related}
-    absent = None if one.absent is None else all_spelt(one.absent)
+    known = one.declared if one.absent is None else one.absent
+    absent = None if known is None else all_spelt(known)
     if not one.searched and not reading.empty_is_negative:
         report.counts["only listed"] += 1
         absent = frozenset()

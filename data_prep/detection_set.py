@@ -27,6 +27,7 @@ from data_prep.detection_rows import Plan as Plan
 from data_prep.detection_rows import Question
 from data_prep.excluding import Excluded, add_exclude_option, check_exclude_option
 from data_prep.fitting import box_counts
+from data_prep.not_counted import is_category, without_regions
 from data_prep.writing import Report, Target, add_output_options, check_output_options, draw, whole_number
 from data_prep.writing import finish as finish_writing
 from vlrl.answers.span import canon
@@ -118,10 +119,10 @@ def write_detection(
     categories to ask for, in canonical form. `keep`: selects among the checked images. `is_xywh`, `below`: see `Reading`.
     `all_annotated`: the set is known to search its images for all `labels`, also those without a single object.
     """
-    labels = list(labels)
+    labels = [label for label in labels if is_category(label)]
     spelling = spellings(labels)
     report_spellings(labels, spelling, report)
-    annotated = without_excluded(annotated, args)
+    annotated = without_regions(without_excluded(annotated, args), report)
     categories = choose_categories(args.classes, spelling.values(), named)
     if wanted is not None:
         categories = tuple(name for name in categories if canon(name) in wanted)

@@ -3,7 +3,8 @@
 COCO's own files, LVIS, D3 and OVDEval have this form: `images` (id, file_name, width, height), `annotations` (image_id,
 category_id, bbox, iscrowd) and `categories` (id, name), and so do exports of many tools. Ids are joined by value: they have
 gaps, and 1, "1" and 1.0 are one. `bbox` is [x, y, width, height] counted from 0; where it is missing, the segmentation's box is
-taken. `iscrowd` and `ignore` regions are no boxes of the answer, and their category is not asked for as absent either.
+taken. Objects marked `iscrowd`, `ignore` or the like (`data_prep.not_counted`) are no boxes of the answer, and their category
+is not asked for as absent either.
 """
 
 from __future__ import annotations
@@ -187,7 +188,11 @@ def _annotated(
             report.bad(f"{where}: {one.name}", f"no category with id {one.category}", kind)
             is_unnamed, is_unlisted = is_unnamed or one.category is None, True
         elif one.is_crowd is None:
-            report.bad(f"{where}: {one.name}", f"{label}: its flag 'iscrowd' or 'ignore' is none", "flags that cannot be read")
+            report.bad(
+                f"{where}: {one.name}",
+                f"{label}: its flag 'iscrowd', 'ignore' or the like cannot be read",
+                "flags that cannot be read",
+            )
             doubtful.add(label)
         elif one.is_crowd:
             crowd.add(label)

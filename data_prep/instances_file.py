@@ -13,12 +13,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from data_prep.box_values import Corners, corners, flag, id_key, number, shape_box, turned_box
+from data_prep.box_values import Corners, corners, id_key, number, shape_box, turned_box
 from data_prep.json_stream import entries
+from data_prep.not_counted import is_marked
 from vlrl.answers.span import canon
 
-_RARE_CROWD_KEYS = frozenset({"is_crowd", "isCrowd", "ignore", "ignored", "difficult"})
-"""Other names of what COCO calls `iscrowd`."""
+_USUAL = frozenset({"id", "image_id", "category_id", "bbox", "area", "segmentation", "iscrowd"})
+"""COCO's own keys of annotations."""
 _UNUSED = frozenset({"license", "flickr_url", "date_captured", "segmentation", "caption"})
 """Keys of images that nothing reads."""
 _N_COMPARED = 1000
@@ -121,14 +122,13 @@ def _instance(row: Any, index: int, form: str, keys: dict[str, str]) -> Instance
         problem = f"bbox {str(bbox)[:80]} is not [x, y, width, height], four finite numbers"
         if row.get("segmentation"):
             problem += f", and its segmentation cannot be read: {str(row['segmentation'])[:60]}"
-    is_plain = row.get("iscrowd", 0) == 0 and _RARE_CROWD_KEYS.isdisjoint(row)
-    flags = () if is_plain else [flag(row[key]) for key in (*_RARE_CROWD_KEYS, "iscrowd") if key in row]
+    is_plain = row.get("iscrowd", 0) == 0 and row.keys() <= _USUAL
     return Instance(
         name=f"annotation {row['id']}" if "id" in row else f"annotation number {index}",
         image=None if image is None else keys.setdefault(image, image),
         category=None if category is None else keys.setdefault(category, category),
         box=box,
-        is_crowd=None if None in flags else any(flags),
+        is_crowd=False if is_plain else is_marked(row, row.get("attributes")),
         problem=problem,
     )
 

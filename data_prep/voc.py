@@ -14,8 +14,8 @@ without area is bad under both: a point or a line is a slip of the hand and left
 Of polygons and rotated boxes the upright box is taken. Rotated ones (`robndbox`: centre, size, angle) are no counted pixels, so
 the offset does not apply to them.
 
-Objects marked difficult leave the answer unless `--keep_difficult`; their category goes to `meta.crowd` and is no
-negative. `<part>` boxes are not read.
+Objects marked difficult or to be ignored leave the answer unless `--keep_difficult`; their category goes to `meta.crowd` and
+is no negative. `<part>` boxes are not read.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from data_prep.box_values import flag, number
+from data_prep.box_values import number
 from data_prep.detection_set import Annotated, add_options, check_options, write_detection
 from data_prep.fitting import stated_size
 from data_prep.image_finding import IMAGE_SUFFIXES, ImageFinder, NotFound, split_of
-from data_prep.voc_files import CORNERS, BadXml, object_box, objects, read_xml
+from data_prep.voc_files import CORNERS, BadXml, is_set_aside, object_box, objects, read_xml
 from data_prep.writing import Report, Target, need_folder, program
 from vlrl.schema import Box
 
@@ -175,9 +175,11 @@ def read_annotation(xml_path: Path, args: argparse.Namespace, finder: ImageFinde
             report.bad(where, "it has no <name>")
             is_unnamed = True
             continue
-        is_difficult = _is_difficult(element)
+        is_difficult = is_set_aside(element)
         if is_difficult is None:
-            report.bad(where, f"{label}: <difficult> is {element.findtext('difficult')!r}", "<difficult> cannot be read")
+            report.bad(
+                where, f"{label}: its flag <difficult>, <ignore> or the like cannot be read", "flags that cannot be read"
+            )
             doubtful.add(label)
         elif is_difficult and not args.keep_difficult:
             crowd.add(label)
@@ -197,12 +199,6 @@ def read_annotation(xml_path: Path, args: argparse.Namespace, finder: ImageFinde
         doubtful=frozenset(doubtful | (clicks - {box.label or "" for box in boxes})),
         unnamed=is_unnamed,
     )
-
-
-def _is_difficult(element: ElementTree.Element) -> bool | None:
-    """Whether the object is marked difficult or to be ignored; None: that cannot be read."""
-    flags = [flag((element.findtext(name) or "").strip()) for name in ("difficult", "ignore")]
-    return None if None in flags else any(flags)
 
 
 def _is_click(element: ElementTree.Element) -> bool:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from data_prep.box_values import Corners, number, turned_box
 from data_prep.image_headers import not_fetched
+from data_prep.not_counted import is_marked
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 _DECLARED = re.compile(rb"""^\s*<\?xml[^>]*?encoding\s*=\s*["']([A-Za-z0-9._-]+)["']""")
@@ -67,6 +68,14 @@ def read_xml(path: Path, encoding: str | None) -> ElementTree.Element:
 def objects(annotation: ElementTree.Element) -> list[ElementTree.Element]:
     """The objects of an annotation, those that LabelMe marks as deleted apart."""
     return [one for one in annotation.iter("object") if (one.findtext("deleted") or "").strip() != "1"]
+
+
+def is_set_aside(element: ElementTree.Element) -> bool | None:
+    """Whether an object is marked difficult or to be ignored, by an element or by one of its <attributes>; None: that cannot
+    be read."""
+    own = {child.tag: (child.text or "").strip() for child in element}
+    named = {(one.findtext("name") or ""): (one.findtext("value") or "").strip() for one in element.iter("attribute")}
+    return is_marked(own, named, element.attrib)
 
 
 def _text(content: bytes, encoding: str | None) -> str:

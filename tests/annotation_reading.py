@@ -12,7 +12,7 @@ R = "red 20,10,60,50"
 
 
 def told(root, name, images=None, **options):
-    """Image → what is known about it: boxes in pixels, `red?` doubtful, `red~` crowd, `?` a label unread, `-` only listed."""
+    """Image → what is known about it: boxes in pixels, `red?` doubtful, `red~` crowd, `~` crowd of any label, `?` a label unread, `-` only listed."""
     tree = Tree(root, images, Options(**options), Report(False))
     gathering = Gathering(tree)
     annotations.FORMATS[name].read(tree, gathering)
@@ -27,7 +27,7 @@ def told(root, name, images=None, **options):
             for b in one.boxes
         ]
         marks = [f"{label}?" for label in sorted(one.doubtful)] + [f"{label}~" for label in sorted(one.crowd)]
-        marks += [f"{label}!" for label in sorted(one.absent or ())]
+        marks += [f"{label}!" for label in sorted(one.absent or ())] + ["~"] * one.any_crowd
         found[one.source_id] = "; ".join([*boxes, *marks, *["?"] * one.unnamed]) or ("" if one.searched else "-")
     return found
 

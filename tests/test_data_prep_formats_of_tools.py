@@ -47,6 +47,9 @@ LOOSE_MASK = '<mask label="red" rle="6, 1, 8" left="20" top="10" width="5" heigh
         ('<box label="red" xtl="9" ytl="2" xbr="1"></box>', "red?"),
         ('<box xtl="1" ytl="2" xbr="9" ybr="5"></box>', "?"),
         (files.cvat_shape("red", RED).replace("></box>", '><attribute name="age">3</attribute></box>'), R),
+        (files.cvat_shape("red", RED).replace("></box>", '><attribute name="ignore">true</attribute></box>'), "red~"),
+        (files.cvat_shape("red", RED).replace("></box>", '><attribute name="Is crowd">0</attribute></box>'), R),
+        (files.cvat_shape("red", RED).replace("></box>", '><attribute name="difficult">very</attribute></box>'), "red?"),
     ],
 )  # fmt: skip
 def test_cvat_shapes(tmp_path, body, found):
@@ -129,6 +132,10 @@ RED_SHAPE = files.labelme_shape("red", RED)
         ([RED_SHAPE | {"shape_type": "blob"}], "red?"),
         ([RED_SHAPE | {"points": [[20, 10]]}], "red?"),
         ([RED_SHAPE | {"points": None}], "red?"),
+        ([RED_SHAPE | {"difficult": True}], "red~"),
+        ([RED_SHAPE | {"difficult": False}], R),
+        ([RED_SHAPE | {"flags": {"occluded": True, "ignore": True}}], "red~"),
+        ([RED_SHAPE | {"attributes": {"ignored": "1"}}], "red~"),
         ([RED_SHAPE | {"label": 7}], "7 20,10,60,50"),
         ([RED_SHAPE | {"label": " "}], "?"),
         (["red"], "?"),
@@ -198,6 +205,8 @@ def region(attributes, **shape):
         ([region({"type": "red"}, name="point", cx=1, cy=2)], "red?"),
         ([region({"type": "red"}, name="polygon", all_points_x=[1, 2, 3], all_points_y=[1, 2])], "red?"),
         ([region({"type": "red"}, name="star")], "red?"),
+        ([region({"type": "red", "ignore": "1"})], "red~"),
+        ([region({"type": "red", "ignore": ""})], R),
         ([region({"type": "red"}), region({})], f"{R}; ?"),
         ([region({"kind": "red", "species": "red"})], R),
     ],
@@ -251,6 +260,9 @@ TWO_PARTS = [LS_RED | {"type": "rectangle", "value": {k: v for k, v in LS_RED["v
         ([said(LS_RED | {"type": "brushlabels", "value": {"format": "rle", "rle": [0, 1], "brushlabels": ["red"]}})], "red?"),
         ([said(LS_RED | {"type": "keypointlabels", "value": {"x": 1, "y": 2, "width": 0.3, "keypointlabels": ["red"]}})], "red?"),
         ([said({"type": "choices", "value": {"choices": ["sunny"]}, "id": "c"}, LS_RED)], R),
+        ([said({"type": "choices", "from_name": "state", "value": {"choices": ["Ignore"]}, "id": LS_RED["id"]}, LS_RED)], "red~"),
+        ([said({"type": "choices", "from_name": "crowd", "value": {"choices": ["yes"]}, "id": LS_RED["id"]}, LS_RED)], "red~"),
+        ([said({"type": "choices", "from_name": "state", "value": {"choices": ["new"]}, "id": LS_RED["id"]}, LS_RED)], R),
         ([said({"type": "relation", "from_id": "a", "to_id": "b"}, LS_RED)], R),
     ],
 )  # fmt: skip
@@ -272,6 +284,9 @@ def test_label_studio_annotations(tmp_path, annotations_, found):
         ([files.supervisely_object("red", RED, "bitmap") | {"bitmap": {"data": "eJw=", "origin": [1, 2]}}], "red?"),
         ([files.supervisely_object("red", RED) | {"geometryType": "cuboid_3d"}], "red?"),
         ([files.supervisely_object(None, RED)], "?"),
+        ([files.supervisely_object("red", RED) | {"tags": [{"name": "is_crowd", "value": None}]}], "red~"),
+        ([files.supervisely_object("red", RED) | {"tags": [{"name": "ignore", "value": "no"}, {"name": "new"}]}], R),
+        ([files.supervisely_object("neutral", RED), files.supervisely_object("blue", BLUE)], "blue 100,20,180,80; ~"),
     ],
 )
 def test_supervisely_objects(tmp_path, objects, found):

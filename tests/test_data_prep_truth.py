@@ -64,6 +64,10 @@ NEITHER_THERE_NOR_ABSENT = {
     "a crowd as text": {"iscrowd": "1"},
     "a crowd as truth value": {"iscrowd": True},
     "ignored": {"ignore": 1},
+    "Ignore": {"Ignore": 1},
+    "isDifficult": {"isDifficult": "yes"},
+    "is_ignore": {"is_ignore": True},
+    "an attribute": {"attributes": {"occluded": False, "Is-Crowd": "true"}},
     "a flag that is none": {"iscrowd": "maybe"},
     "no number": {"bbox": [20, 10, float("nan"), 40]},
     "three numbers": {"bbox": [20, 10, 40]},
@@ -80,13 +84,34 @@ NEITHER_THERE_NOR_ABSENT = {
 def test_what_cannot_be_read_is_neither_there_nor_absent(root, change):
     """Image b has a sound red box, so that red is asked for as absent elsewhere."""
     content = changed(change, images=2)
-    content["annotations"].append(content["annotations"][0] | {"id": 99, "bbox": [100, 60, 20, 20], "iscrowd": 0, "ignore": 0})
+    sound = {key: value for key, value in content["annotations"][0].items() if key not in change}
+    content["annotations"].append(sound | {"id": 99, "bbox": [100, 60, 20, 20]})
     code, asked, _ = convert(root, content, "--max_skipped", "1", "--coords", "px")
     assert code == 0
-    is_only_marked = change.get("iscrowd") in (1, "1") or change.get("ignore") == 1 or change.get("bbox") == [20, 10, 0, 40]
+    marks = {key for key in change if key not in ("bbox", "segmentation")}
+    is_only_marked = (marks and change.get("iscrowd") != "maybe") or change.get("bbox") == [20, 10, 0, 40]
     kept = {"red": [[100, 60, 120, 80]]} if is_only_marked else {}
     assert asked["a.jpg"] == {"blue": [BLUE_XYXY]} | kept, "one of two reds is unread: the list of reds is not known"
     assert asked["b.jpg"] == BOTH
+
+
+REGIONS = {
+    "ignore": {"blue": [BLUE_XYXY]},
+    "ignored regions": {"blue": [BLUE_XYXY]},
+    "__ignore__": {"blue": [BLUE_XYXY]},
+    "DontCare": {"blue": [BLUE_XYXY]},
+    "_background_": {"blue": [BLUE_XYXY], "green": []},
+}
+
+
+@pytest.mark.parametrize(("name", "asked_of_a"), REGIONS.items(), ids=REGIONS)
+def test_a_region_that_nobody_annotated_is_no_category_and_leaves_no_negative(root, name, asked_of_a):
+    content = two_colours(images=2)
+    content["categories"] = [{"id": 7, "name": name}, {"id": 900, "name": "blue"}, {"id": 8, "name": "green"}]
+    content["annotations"][2] |= {"category_id": 8}
+    _, asked, told = convert(root, content)
+    assert asked == {"a.jpg": asked_of_a, "b.jpg": {"blue": [BLUE_XYXY], "green": [RED_XYXY]}}
+    assert f"'{name}' is no category" in told
 
 
 JOINS = {

@@ -66,6 +66,21 @@ VOC_FORMS = {
 }
 
 
+VOC_MARKS = {
+    "Difficult": "<Difficult>1</Difficult>",
+    "iscrowd": "<iscrowd>true</iscrowd>",
+    "an attribute": "<attributes><attribute><name>is_ignore</name><value>True</value></attribute></attributes>",
+}
+
+
+@pytest.mark.parametrize("mark", VOC_MARKS.values(), ids=VOC_MARKS)
+def test_marked_objects_leave_the_answer(tmp_path, mark):
+    draw(tmp_path / "JPEGImages/a.jpg")
+    (tmp_path / "Annotations").mkdir()
+    (tmp_path / "Annotations/a.xml").write_text(VOC.format(head="", name="red", shape=BNDBOX + mark))
+    assert convert_voc(tmp_path)[:2] == (0, {"blue": [BLUE_XYXY]})
+
+
 def convert_voc(root, *options):
     with pytest.MonkeyPatch.context() as patch:
         errors, printed = io.StringIO(), io.StringIO()

@@ -71,7 +71,8 @@ def _image(element: ElementTree.Element, file: str, tree: Tree, gathering: Gathe
 def _shape(shape: ElementTree.Element, label: str | None, one: OneImage, place: str) -> None:
     if shape.tag in AREAS:
         kind = "rotated box" if shape.tag == "box" and (shape.get("rotation") or "0").strip("0.") else shape.tag
-        one.box(kind, label, lambda: _corners(shape), place)
+        marks = {attribute.get("name") or "": (attribute.text or "").strip() for attribute in shape.iter("attribute")}
+        one.box(kind, label, lambda: _corners(shape), place, marks)
     elif shape.tag in NO_BOXES:
         one.no_box(NO_BOXES[shape.tag], label, place)
     elif shape.tag != "attribute":

@@ -7,179 +7,24 @@ category can be read, all of them.
 
 from __future__ import annotations
 
-import csv
-import json
-import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from copy import copy
-from dataclasses import dataclass, field, replace
-from functools import cached_property
-from pathlib import Path, PurePosixPath
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from data_prep.annotated import Annotated
-from data_prep.class_folders import SUFFIXES, is_junk
 from data_prep.formats.shapes import Corners
-from data_prep.image_finding import ImageFinder, NotFound, split_of
+from data_prep.formats.tree import Options as Options
+from data_prep.formats.tree import Tree as Tree
+from data_prep.formats.tree import read_text as read_text
+from data_prep.formats.tree import split_in as split_in
+from data_prep.formats.tree import suffix as suffix
+from data_prep.image_finding import NotFound
+from data_prep.not_counted import is_marked
 from data_prep.report import Report
 from vlrl.schema import Box
-
-N_SAMPLED = 500
-"""So many files of one suffix are looked at to recognise a format."""
-HEAD_BYTES = 4096
-"""How much of a file is read to recognise its format."""
-
-
-@dataclass(frozen=True)
-class Options:
-    """What the command line says about reading. `label_key`: the attribute that holds the label; `label`: the label of objects
-    that have none; `names`: a file of class names; `boxes`: what four numbers of a table are; `encoding`: of text files."""
-
-    label_key: str | None = None
-    label: str | None = None
-    names: Path | None = None
-    boxes: str | None = None
-    encoding: str = "utf-8-sig"
-
-
-class Tree:
-    """The files below a folder, or one file and the images beside it. What operating systems leave behind is not there."""
-
-    def __init__(self, root: Path, images: Path | None, options: Options, report: Report) -> None:
-        self.root = root if root.is_dir() else root.parent
-        self.options = options
-        self.report = report
-        self.files = _files(self.root) if root.is_dir() else [root.name]
-        self.images_root = images or self.root
-        self.finder = ImageFinder(self.images_root, report)
-        self._by_suffix: dict[str, list[str]] | None = None
-
-    @cached_property
-    def images(self) -> list[str]:
-        """The images below the folder of images, relative to it, sorted."""
-        names = self.files if self.images_root == self.root and len(self.files) > 1 else _files(self.images_root)
-        return [name for name in names if suffix(name) in SUFFIXES]
-
-    def sampled(self) -> Tree:
-        """The same tree with some files of each kind only, where there are thousands: enough to recognise a format."""
-        by_suffix: dict[str, list[str]] = {}
-        for name in self.files:
-            by_suffix.setdefault(suffix(name), []).append(name)
-        several = {end: names for end, names in by_suffix.items() if end not in SUFFIXES and len(names) > N_SAMPLED}
-        if not several:
-            return self
-        dropped = {name for names in several.values() for name in names} - {
-            name for names in several.values() for name in names[:: -(-len(names) // N_SAMPLED)]
-        }
-        some_files = copy(self)
-        some_files.files = [name for name in self.files if name not in dropped]
-        some_files._by_suffix = None
-        return some_files
-
-    def with_suffix(self, *suffixes: str) -> list[str]:
-        """The files whose names end in one of `suffixes` (lower case, with the dot)."""
-        if self._by_suffix is None:
-            self._by_suffix = {}
-            for name in self.files:
-                self._by_suffix.setdefault(suffix(name), []).append(name)
-        return sorted(name for end in suffixes for name in self._by_suffix.get(end, ()))
-
-    def path(self, name: str) -> Path:
-        """The file `name` of `files`."""
-        return self.root / name
-
-    def head(self, name: str) -> str:
-        """The first few thousand characters of a file, whatever its encoding: enough to recognise it."""
-        with self.path(name).open("rb") as file:
-            data = file.read(HEAD_BYTES)
-        return data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8", errors="replace").lstrip("\ufeff")
-
-    def text(self, name: str) -> str:
-        """The text of a file. Ends the program where it is not in the encoding of the options."""
-        return read_text(self.path(name), self.options.encoding)
-
-    def has(self, name: str, *texts: str) -> bool:
-        """Whether a file holds all these texts (ASCII); read piece by piece, as a file may be large."""
-        missing = {text.encode() for text in texts}
-        before = b""
-        with self.path(name).open("rb") as file:
-            while missing and (piece := file.read(1 << 20)):
-                missing = {text for text in missing if text not in before + piece}
-                before = piece[-64:]
-        return not missing
-
-    def table(self, name: str, delimiter: str = ",") -> Iterator[tuple[int, list[str]]]:
-        """The rows of a table with the numbers of their lines, one at a time. Ends the program where it is none."""
-        csv.field_size_limit(1 << 27)
-        path = self.path(name)
-        with path.open("rb") as file:
-            encoding = "utf-16" if file.read(2) in (b"\xff\xfe", b"\xfe\xff") else self.options.encoding
-        with path.open(encoding=encoding, newline="") as lines:
-            reader = csv.reader(lines, delimiter=delimiter)
-            try:
-                for row in reader:
-                    yield reader.line_num, row
-            except UnicodeDecodeError as error:
-                raise SystemExit(_other_encoding(path, encoding, error)) from None
-            except csv.Error as error:
-                raise SystemExit(f"{path}: line {reader.line_num}: not a table: {error}") from None
-
-    def json(self, name: str) -> Any:
-        """The content of a JSON file with many images; ends the program where it is none."""
-        try:
-            return json.loads(self.text(name))
-        except (ValueError, RecursionError) as error:
-            raise SystemExit(f"{self.path(name)}: not JSON: {error}") from None
-
-    def json_of_image(self, name: str) -> Any:
-        """The content of the JSON file of one image; None (reported) where it is none."""
-        try:
-            return self.json(name)
-        except SystemExit as problem:
-            why = str(problem).removeprefix(f"{self.path(name)}: ")
-            self.report.bad(str(self.path(name)), why, "files that are not JSON", what="images")
-            return None
-
-
-def read_text(path: Path, encoding: str = "utf-8-sig") -> str:
-    """The text of a file; ends the program where it has another encoding."""
-    data = path.read_bytes()
-    try:
-        return data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else encoding)
-    except UnicodeDecodeError as error:
-        raise SystemExit(_other_encoding(path, encoding, error)) from None
-
-
-def _other_encoding(path: Path, encoding: str, error: UnicodeDecodeError) -> str:
-    return f"{path}: not {encoding} text ({error.reason} at byte {error.start}); give its --encoding"
-
-
-def suffix(name: str) -> str:
-    """The suffix of a file name, in lower case with the dot."""
-    return os.path.splitext(name)[1].lower()
-
-
-def split_in(name: str) -> str | None:
-    """The part of the set that the folders of a path name (the innermost counts), or None."""
-    found = [split_of(part) for part in PurePosixPath(name).parts[:-1]]
-    return next((split for split in reversed(found) if split), None)
-
-
-def _files(root: Path) -> list[str]:
-    found: list[str] = []
-    seen: set[str] = set()
-    for place, folders, names in os.walk(root, followlinks=True):
-        real = os.path.realpath(place)
-        if real in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        folders[:] = sorted(name for name in folders if not is_junk(name, folder=True))
-        below = os.path.relpath(place, root).replace(os.sep, "/")
-        found += [name if below == "." else f"{below}/{name}" for name in names if not is_junk(name, folder=False)]
-    return sorted(found)
 
 
 def number(value: Any) -> float:
@@ -228,11 +73,6 @@ class Gathering:
         """A new image, whose annotations stand in `where`."""
         return OneImage(self, where, split=split)
 
-    def crowded(self, places: Iterable[int]) -> None:
-        """In these images (places in `images`) any category may have objects without a box. To be called at the end."""
-        for place in places:
-            self.images[place] = replace(self.images[place], crowd=frozenset(self.names))
-
     def adopt(self, images: Iterable[Annotated], names: Iterable[str]) -> None:
         """Records of another reader, with the names of the set. What it read is entered by `account`."""
         self.declare(names)
@@ -274,11 +114,20 @@ class OneImage:
     crowd: set[str] = field(default_factory=set)
     absent: frozenset[str] | None = None
     unnamed: bool = False
+    any_crowd: bool = False
 
-    def box(self, kind: str, label: Any, corners: Callable[[], Corners], place: str) -> None:
+    def box(self, kind: str, label: Any, corners: Callable[[], Corners], place: str, *marks: Any) -> None:
         """An annotation with an area. `corners` gives its box, or raises ValueError, KeyError, TypeError or IndexError where it
-        cannot be read."""
+        cannot be read. `marks`: names and values that may mark it as not to be counted."""
+        marked = is_marked(*marks)
+        if marked:
+            self.set_aside(f"{kind} marked as not to be counted", text_of(label) or self.all.tree.options.label)
+            return
         name = self._entered(kind, label)
+        if marked is None:
+            problem = f"{name or 'an object'}: its flag 'ignore', 'difficult' or the like cannot be read"
+            self._lost(f"{kind} with an unreadable flag", name, place, problem, "flags that cannot be read")
+            return
         try:
             x1, y1, x2, y2 = corners()
             if not (x2 > x1 and y2 > y1):
@@ -305,11 +154,21 @@ class OneImage:
             f"{self.where}: {place}", f"{name}: {what}" if name else what, f"annotations that are no boxes ({kind})"
         )
 
-    def set_aside(self, kind: str, label: str) -> None:
-        """An object that is no part of the answer, yet there: its category goes to `meta.crowd` and is no negative."""
+    def set_aside(self, kind: str, label: str | None) -> None:
+        """An object that is no part of the answer, yet there: its category goes to `meta.crowd` and is no negative; without a
+        label it may be of any category."""
         self._entered(kind, label)
         self.all.left_out[kind] += 1
-        self.crowd.add(label)
+        if label is None:
+            self.any_crowd = True
+        else:
+            self.crowd.add(label)
+
+    def region(self, kind: str) -> None:
+        """A region that nobody annotated: it is no category, and any may have objects there."""
+        self.all.read[kind] += 1
+        self.all.left_out[kind] += 1
+        self.any_crowd = True
 
     def unreadable(self, kind: str, label: Any, place: str, problem: str, finding: str | None = None) -> None:
         """An annotation that cannot be read at all."""
@@ -379,7 +238,8 @@ class OneImage:
                 doubtful=frozenset(self.doubtful),
                 absent=self.absent,
                 unnamed=self.unnamed,
-                searched=searched or bool(self.boxes or self.doubtful or self.unnamed),
+                any_crowd=self.any_crowd,
+                searched=searched or bool(self.boxes or self.doubtful or self.unnamed or self.crowd or self.any_crowd),
                 coords=coords,
                 split=self.split or split_in(source_id),
             )

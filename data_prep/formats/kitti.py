@@ -30,16 +30,12 @@ def files_of(tree: Tree) -> list[str]:
 
 def read(tree: Tree, gathering: Gathering) -> None:
     """Read all files of labels."""
-    uncertain = []
     for file in files_of(tree):
         one = gathering.image(str(tree.path(file)))
-        has_region = False
         for line_number, line in enumerate(tree.text(file).splitlines(), start=1):
             words = line.split()
             if words and words[0] == NO_OBJECT:
-                has_region = True
-                gathering.read[NO_OBJECT] += 1
-                gathering.left_out[NO_OBJECT] += 1
+                one.region(NO_OBJECT)
             elif words:
                 _object(words, one, f"line {line_number}")
         path = PurePosixPath(file)
@@ -47,9 +43,6 @@ def read(tree: Tree, gathering: Gathering) -> None:
             path.parent.parent / path.parent.name.lower().replace("labels", "images").replace("label", "image")
         ).as_posix()
         one.done(one.named(f"{folder}/{path.stem}.png", f"{folder}/{path.stem}"))
-        if has_region:
-            uncertain.append(len(gathering.images) - 1)
-    gathering.crowded(uncertain)
 
 
 def _object(words: list[str], one: OneImage, place: str) -> None:

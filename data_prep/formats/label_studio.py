@@ -17,6 +17,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from data_prep.class_folders import SUFFIXES
 from data_prep.formats.gathering import Gathering, OneImage, Tree, note, number, size_of, some, suffix
 from data_prep.formats.shapes import Corners, around, of_ellipse, turned
+from data_prep.not_counted import is_flag
 
 AREAS = {"rectangle": "box", "polygon": "polygon", "ellipse": "ellipse"}
 NO_BOXES = {"keypoint": "point", "brush": "brush stroke", "vector": "line", "bitmask": "bit mask"}
@@ -131,9 +132,9 @@ def _regions(results: Sequence[Mapping[str, Any]], one: OneImage) -> None:
             continue
         shape = next(member for member in members if _kind(member) == kinds[0])
         for label in labels:
-            _region(kinds[0], label, shape, one, place)
+            _region(kinds[0], label, shape, one, place, _marks(members))
         if not labels:
-            _region(kinds[0], None, shape, one, place)
+            _region(kinds[0], None, shape, one, place, _marks(members))
 
 
 def _kind(result: Mapping[str, Any]) -> str:
@@ -155,10 +156,23 @@ def _labels(result: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _region(kind: str, label: str | None, result: Mapping[str, Any], one: OneImage, place: str) -> None:
+def _marks(members: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What was chosen for a region: a choice may be a flag, or the name of its question is one."""
+    marks: dict[str, Any] = {}
+    for member in members:
+        choices = _dict(member.get("value")).get("choices")
+        if isinstance(choices, list):
+            marks[str(member.get("from_name"))] = choices
+            marks |= {choice: True for choice in choices if is_flag(choice)}
+    return marks
+
+
+def _region(
+    kind: str, label: str | None, result: Mapping[str, Any], one: OneImage, place: str, marks: Mapping[str, Any]
+) -> None:
     if kind in AREAS:
         name = "rotated box" if kind == "rectangle" and _dict(result.get("value")).get("rotation") else AREAS[kind]
-        one.box(name, label, lambda: _corners(kind, result), place)
+        one.box(name, label, lambda: _corners(kind, result), place, marks)
     elif kind in NO_BOXES:
         one.no_box(NO_BOXES[kind], label, place)
     else:

@@ -86,9 +86,14 @@ def _object(members: list[Mapping[str, Any]], one: OneImage, place: str) -> None
         one.no_box(NO_BOXES[kind], label, place)
     elif kind in SHAPES:
         name = "box" if kind == "rectangle" else kind if kind in ("polygon", "circle", "mask") else "rotated box"
-        one.box(name if len(members) == 1 else "group of shapes", label, lambda: _together(members), place)
+        one.box(name if len(members) == 1 else "group of shapes", label, lambda: _together(members), place, *_marks(members))
     else:
         one.unreadable(kind, label, place, f"{label}: a shape {kind!r} is not known", "shapes that are not known")
+
+
+def _marks(members: list[Mapping[str, Any]]) -> list[Any]:
+    """What may mark the object as not to be counted: keys of its shapes, and their flags and attributes."""
+    return [marks for shape in members for marks in (shape, shape.get("flags"), shape.get("attributes"))]
 
 
 def _together(members: list[Mapping[str, Any]]) -> Corners:

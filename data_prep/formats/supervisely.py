@@ -14,6 +14,7 @@ from typing import Any
 from data_prep.formats.gathering import Gathering, OneImage, Tree, number, size_of, some, text_of
 from data_prep.formats.shapes import Corners, around, of_mask, of_two_corners, png_mask
 from data_prep.image_finding import split_of
+from data_prep.not_counted import is_region
 
 AREAS = {"rectangle": "box", "polygon": "polygon", "bitmap": "mask"}
 NO_BOXES = {"point": "point", "line": "line", "polyline": "line", "graph": "skeleton", "keypoints": "skeleton"}
@@ -47,7 +48,7 @@ def read(tree: Tree, gathering: Gathering) -> None:
         classes = content.get("classes") if isinstance(content, dict) else None
         for one_class in classes if isinstance(classes, list) else []:
             name = text_of(one_class.get("title")) if isinstance(one_class, dict) else None
-            if name is not None and one_class.get("shape", "any") not in NO_BOXES:
+            if name is not None and not is_region(name, neutral=True) and one_class.get("shape", "any") not in NO_BOXES:
                 gathering.declare([name])
     for file in files_of(tree):
         content = tree.json_of_image(file)
@@ -75,11 +76,21 @@ def _split(content: Any, path: PurePosixPath) -> str | None:
     return found[0] if found else None
 
 
+def _marks(found: Mapping[str, Any]) -> dict[str, Any]:
+    """The tags of an object with their values; a tag without a value is set."""
+    tags = found.get("tags")
+    named = [tag for tag in tags if isinstance(tag, dict)] if isinstance(tags, list) else []
+    return {str(tag.get("name")): True if tag.get("value") in (None, "") else tag["value"] for tag in named}
+
+
 def _object(found: Mapping[str, Any], one: OneImage, place: str) -> None:
     label = found.get("classTitle")
+    if isinstance(label, str) and is_region(label, neutral=True):
+        one.region("region without annotations")
+        return
     kind = found.get("geometryType") or ("bitmap" if found.get("bitmap") else _shape_of(found))
     if kind in AREAS:
-        one.box(AREAS[kind], label, lambda: _corners(str(kind), found), place)
+        one.box(AREAS[kind], label, lambda: _corners(str(kind), found), place, _marks(found))
     elif kind in NO_BOXES:
         one.no_box(NO_BOXES[kind], label, place)
     else:

@@ -18,6 +18,7 @@ from data_prep.formats.gathering import Gathering, OneImage, Tree, number, size_
 from data_prep.formats.open_images import BOX_COLUMNS
 from data_prep.formats.shapes import Corners
 from data_prep.image_finding import split_of
+from data_prep.not_counted import is_flag
 
 HEADINGS = {
     "file": "file filename filepath image imagename imagepath imagefile imageid imageuri img imgname imgpath imgid path",
@@ -79,6 +80,8 @@ def _layout(head: str) -> Layout | None:
     for place, heading in enumerate(headings):
         if heading in ROLE_OF:
             columns.setdefault(ROLE_OF[heading], place)
+        elif is_flag(heading):
+            columns[heading] = place
     if "file" in columns and not _is_file(rows[0][columns["file"]]):
         if {word.strip() for word in rows[0]} >= BOX_COLUMNS:
             return None
@@ -179,7 +182,7 @@ def _row(row: Mapping[str, str], layout: Layout, boxes: str, one: OneImage, plac
         return
     if layout.four == ("bbox",):
         words = re.findall(r"[^\s,;()\[\]{}]+", words[0])
-    one.box("box", label, lambda: _corners(words, boxes, layout.delimiter), place)
+    one.box("box", label, lambda: _corners(words, boxes, layout.delimiter), place, row)
 
 
 def _corners(words: Sequence[str], boxes: str, delimiter: str) -> Corners:

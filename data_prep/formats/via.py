@@ -15,6 +15,7 @@ from typing import Any
 
 from data_prep.formats.gathering import Gathering, OneImage, Tree, note, number, some, text_of
 from data_prep.formats.shapes import Corners, around, of_ellipse
+from data_prep.not_counted import is_flag
 
 NO_BOXES = {"point": "point", "polyline": "line", "line": "line"}
 SHAPES = {"rect": "box", "polygon": "polygon", "circle": "circle", "ellipse": "ellipse"}
@@ -166,7 +167,7 @@ def _label_key(regions: list[Region], tree: Tree) -> str | None:
         if wanted not in values:
             raise SystemExit(f"--label_key: no region has an attribute {wanted!r}; there are: {some(sorted(values)) or 'none'}")
         return wanted
-    used = {key: found for key, found in values.items() if any(found.values())}
+    used = {key: found for key, found in values.items() if any(found.values()) and not is_flag(key)}
     if len(used) <= 1:
         return next(iter(used), None)
     first = next(iter(used))
@@ -187,13 +188,18 @@ def _value(value: Any) -> str | None:
     return text_of(value)
 
 
+def _marks(region: Region, key: str | None) -> list[Any]:
+    """The attributes other than the label; checkboxes may hold several flags."""
+    return [{name: value for name, value in region.attributes.items() if name != key}, *region.attributes.values()]
+
+
 def _region(region: Region, key: str | None, one: OneImage) -> None:
     label = _value(region.attributes.get(key)) if key is not None else None
     kind = str(region.shape.get("name"))
     if kind in NO_BOXES:
         one.no_box(NO_BOXES[kind], label, region.place)
     elif kind in SHAPES:
-        one.box(SHAPES[kind], label, lambda: _corners(kind, region.shape), region.place)
+        one.box(SHAPES[kind], label, lambda: _corners(kind, region.shape), region.place, *_marks(region, key))
     else:
         one.unreadable("region", label, region.place, f"{label}: a shape {kind!r} is not known", "shapes that are not known")
 

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from data_prep.formats.gathering import Gathering, Tree, some, split_in
 from data_prep.image_finding import ImageFinder
 from data_prep.voc import read_annotation
-from data_prep.voc_files import BadXml, read_xml
+from data_prep.voc_files import BadXml, is_set_aside, read_xml
 
 IMAGE_FOLDERS = ("jpegimages", "images", "imgs", "img")
 
@@ -68,7 +68,7 @@ def _objects(path: Path, encoding: str | None) -> tuple[int, int]:
         found = read_xml(path, encoding).findall("object")
     except BadXml:
         return 0, 0
-    return len(found), sum((one.findtext("difficult") or "0").strip() not in ("", "0", "0.0", "false") for one in found)
+    return len(found), sum(is_set_aside(one) is True for one in found)
 
 
 def _images_of(folder: str, tree: Tree) -> Path:

@@ -1,0 +1,95 @@
+"""What files mark as not to be counted: flags of objects (`iscrowd`, `difficult`, `ignore`) and names of regions that are no
+category (`DontCare`). All readers ask here, so that a flag means the same in every format.
+
+Names are compared without case, blanks, `_` and `-`. An object with such a flag is there, yet no part of the answer. A region
+of such a name holds objects of any category that nobody annotated; a background is only no category.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any
+
+from data_prep.annotated import Annotated
+from data_prep.box_values import flag
+from data_prep.report import Report
+
+_FLAGS = frozenset(
+    [
+        *("ignore", "ignored", "isignore", "isignored", "ignoreflag", "toignore", "dontcare", "isdontcare"),
+        *("crowd", "iscrowd", "groupof", "isgroupof", "difficult", "isdifficult"),
+    ]
+)
+_REGIONS = frozenset(
+    ["ignore", "ignored", "ignoreregion", "ignoreregions", "ignoredregion", "ignoredregions", "dontcare", "neutral"]
+)
+_BACKGROUND = frozenset({"background"})
+_ALSO_CATEGORIES = frozenset({"neutral"})
+"""Names of regions in one tool only: a neutral face is a category elsewhere."""
+
+
+@lru_cache(maxsize=4096)
+def _bare(name: str) -> str:
+    return re.sub(r"[\W_]", "", name).casefold()
+
+
+def is_flag(name: object) -> bool:
+    """Whether a key, column, attribute or tag of this name marks objects that are not to be counted."""
+    return isinstance(name, str) and _bare(name) in _FLAGS
+
+
+def is_marked(*values: Any) -> bool | None:
+    """Whether one of these mappings (name → value) marks its object as not to be counted; None: a flag cannot be read. What
+    is no mapping marks nothing."""
+    flags = [_truth(value) for one in values if isinstance(one, Mapping) for key, value in one.items() if is_flag(key)]
+    return None if None in flags else any(flags)
+
+
+def _truth(value: Any) -> bool | None:
+    """A flag; of options to tick, the one that is ticked."""
+    if isinstance(value, Mapping):
+        value = [key for key, on in value.items() if on]
+    if isinstance(value, list):
+        truths = {True if is_flag(one) else flag(one) for one in value}
+        return truths.pop() if len(truths) == 1 else None if truths else False
+    return flag(value)
+
+
+def is_region(label: str | None, *, neutral: bool = False) -> bool:
+    """Whether this names a region that nobody annotated. `neutral`: in this format `neutral` is one too."""
+    name = _bare(label or "")
+    return name in _REGIONS and (neutral or name not in _ALSO_CATEGORIES)
+
+
+def is_category(label: str | None) -> bool:
+    """Whether a label names a category, not a region that nobody annotated or the background."""
+    return not is_region(label) and _bare(label or "") not in _BACKGROUND
+
+
+def without_regions(annotated: Iterable[Annotated], report: Report) -> list[Annotated]:
+    """The images without boxes of what is no category; each category may have objects where a region was not annotated."""
+    return [_without_regions(one, report) for one in annotated]
+
+
+def _without_regions(one: Annotated, report: Report) -> Annotated:
+    labels = {box.label or "" for box in one.boxes} | one.crowd | one.doubtful
+    apart = {label for label in labels if not is_category(label)}
+    if not apart:
+        return one
+    for number, box in enumerate(one.boxes):
+        if box.label in apart:
+            what = f"{box.label!r} is no category: it is left out"
+            if is_region(box.label):
+                what += ", and nothing is asked for as absent in this image"
+            report.note(one.place(number), what, "regions and backgrounds that are no category, left out")
+    kept = one.without(apart)
+    return replace(
+        kept,
+        crowd=one.crowd - apart,
+        doubtful=one.doubtful - apart,
+        any_crowd=one.any_crowd or any(map(is_region, apart)),
+        searched=one.searched or bool(one.boxes),
+    )
