@@ -33,6 +33,44 @@ def gathered(root, name=None, **options):
     return gathering
 
 
+def two_lists(root, name):
+    """Two files of one format, each of which looks for one colour; image `both.jpg` is in both."""
+    files.pictures(root, ["red.jpg", "both.jpg", "blue.jpg"])
+    for colour, box in (("red", RED), ("blue", BLUE)):
+        (root / colour).mkdir()
+        listed = [f"{colour}.jpg", "both.jpg"]
+        if name == "coco":
+            x1, y1, x2, y2 = box
+            rows = [{"id": i, "file_name": image, "width": 200, "height": 100} for i, image in enumerate(listed)]
+            found = [{"id": 1, "image_id": 0, "category_id": 1, "bbox": [x1, y1, x2 - x1, y2 - y1]}]
+            if colour == "red":
+                found.append(found[0] | {"id": 2, "image_id": 1})
+            content = {"images": rows, "annotations": found, "categories": [{"id": 1, "name": colour}]}
+            files.write(root / f"{colour}.json", json.dumps(content))
+        else:
+            shape = files.cvat_shape(colour, box)
+            body = files.cvat_image(0, listed[0], shape) + files.cvat_image(1, "both.jpg", shape if colour == "red" else "")
+            files.cvat_file(root, body)
+            text = (root / "annotations.xml").read_text().replace("<label><name>red</name><type>any</type><attributes></attributes></label>", "" if colour == "blue" else "<label><name>red</name></label>")  # fmt: skip
+            if colour == "red":
+                text = text.replace("<label><name>blue</name><type>any</type><attributes></attributes></label>", "")
+            (root / "annotations.xml").unlink()
+            files.write(root / f"{colour}.xml", text)
+
+
+@pytest.mark.parametrize("name", ["coco", "cvat"])
+def test_a_category_is_absent_only_where_a_file_that_lists_the_image_looks_for_it(tmp_path, name):
+    two_lists(tmp_path / "set", name)
+    samples = run(tmp_path / "set", tmp_path, "--negatives", "5")
+    asked = {(Path(str(sample.images[0])).name, sample.question, bool(sample.answer)) for sample in samples}
+    assert asked == {
+        ("red.jpg", "red", True),
+        ("both.jpg", "red", True),
+        ("both.jpg", "blue", False),
+        ("blue.jpg", "blue", True),
+    }
+
+
 def in_pixels(box, coords):
     scale = (*files.SIZE, *files.SIZE) if coords == "norm1" else (1, 1, 1, 1)
     return (box.label, tuple(round(value * by, 3) for value, by in zip(box.xyxy, scale, strict=True)))

@@ -14,6 +14,7 @@ from data_prep.formats.gathering import Gathering, Tree, some, split_in
 from data_prep.image_finding import split_of
 from data_prep.instances import annotated_images, kinds_below, name_and_split
 from data_prep.instances_file import read_instances
+from data_prep.not_counted import is_category
 
 KEYS = ('"images"', '"annotations"', '"categories"')
 LVIS_KEY = '"neg_category_ids"'
@@ -56,7 +57,8 @@ def read(tree: Tree, gathering: Gathering) -> None:
         )
         split = split_of(named) or named
         if len(files) > 1:
-            found = [replace(one, id_part=f"{file}/{one.id_part or one.source_id}") for one in found]
+            declared = frozenset(filter(is_category, content.names.values()))
+            found = [replace(one, id_part=f"{file}/{one.id_part or one.source_id}", declared=declared) for one in found]
         gathering.adopt([replace(one, split=split) for one in found], content.names.values())
         gathering.is_xywh = gathering.is_xywh or content.is_xywh
         for parent, kinds in kinds_below(content).items():

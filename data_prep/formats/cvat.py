@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import re
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 from pathlib import PurePosixPath
 
 from data_prep.formats.gathering import Gathering, OneImage, Tree, number, size_of, some
 from data_prep.formats.shapes import Corners, around, of_ellipse, of_runs, turned
 from data_prep.image_finding import split_of
+from data_prep.not_counted import is_category
 
 AREAS = ("box", "polygon", "ellipse", "cuboid", "mask")
 NO_BOXES = {"points": "point", "polyline": "line", "skeleton": "skeleton", "tag": "tag"}
@@ -33,17 +35,22 @@ def files_of(tree: Tree) -> list[str]:
 
 def read(tree: Tree, gathering: Gathering) -> None:
     """Read all XML files of the tree."""
-    for name in files_of(tree):
+    files = files_of(tree)
+    for name in files:
         try:
             root = ElementTree.parse(tree.path(name)).getroot()
         except ElementTree.ParseError as error:
             raise SystemExit(f"{tree.path(name)}: not well-formed XML: {error}") from None
-        gathering.declare(_labels(root))
+        labels, first = _labels(root), len(gathering.images)
+        gathering.declare(labels)
         for element in root.iter("image"):
             _image(element, name, tree, gathering)
         tracks = root.findall("track")
         if tracks:
             _video(root, tracks, name, tree, gathering)
+        if len(files) > 1:
+            declared = frozenset(filter(is_category, labels))
+            gathering.images[first:] = [replace(one, declared=declared) for one in gathering.images[first:]]
 
 
 def _labels(root: ElementTree.Element) -> list[str]:
