@@ -111,10 +111,15 @@ def annotated_images(
     objects_of, lost_labels, is_lost = _joined(content, report)
     finder, set_name = ImageFinder(images, report), name_and_split(path)[0]
     annotated = []
+    unjoined = _of_two_files(content.images, file_name)
     for row in content.images:
         key = str(id_key(row["id"]))
         objects = objects_of.pop(key, None)
         where, name = f"{path}: image {key}", file_name(row)
+        if key in unjoined:
+            problem = f"the id stands for {name!r} and for another file, so it is not known whose its annotations are"
+            report.bad_image(where, problem, len(objects or ()))
+            continue
         if objects is None:
             report.bad(where, "the id occurs twice in 'images'; the first is used", what="images")
             continue
@@ -132,6 +137,12 @@ def annotated_images(
             one = one.with_id_part(Path(name.replace("\\", "/")).as_posix())
         annotated.append(one)
     return annotated
+
+
+def _of_two_files(rows: Sequence[Mapping[str, Any]], file_name: Callable[[Mapping[str, Any]], str]) -> frozenset[str]:
+    """The ids that rows of different files have."""
+    first: dict[str, str] = {}
+    return frozenset(key for row in rows if first.setdefault(key := str(id_key(row["id"])), file_name(row)) != file_name(row))
 
 
 _NUMBER_AT_END = re.compile(r"(\d+)\.\w+$")
@@ -181,6 +192,7 @@ def _annotated(
     crowd: set[str] = set()
     doubtful: set[str] = set()
     is_unnamed = is_unlisted = False
+    size_wh = stated_size(image.get("width"), image.get("height"))
     for one in objects:
         label = None if one.category is None else names.get(one.category)
         if label is None:
@@ -196,6 +208,10 @@ def _annotated(
             doubtful.add(label)
         elif one.is_crowd:
             crowd.add(label)
+        elif one.mask_wh is not None and size_wh is not None and one.mask_wh != size_wh:
+            problem = f"{label}: its mask is of {one.mask_wh[0]}x{one.mask_wh[1]} px, the image of {size_wh[0]}x{size_wh[1]}"
+            report.bad(f"{where}: {one.name}", problem, "masks of another size than their image")
+            doubtful.add(label)
         elif one.box is None:
             report.bad(f"{where}: {one.name}", f"{label}: {one.problem}", "a bbox that is not four finite numbers")
             doubtful.add(label)
@@ -206,7 +222,7 @@ def _annotated(
         path=file,
         source_id=key,
         where=where,
-        size_wh=stated_size(image.get("width"), image.get("height")),
+        size_wh=size_wh,
         boxes=tuple(boxes),
         object_wheres=tuple(wheres),
         crowd=frozenset(crowd),

@@ -29,7 +29,8 @@ _N_COMPARED = 1000
 @dataclass(slots=True)
 class Instance:
     """One annotation. `image` and `category` are joined by `id_key`; None: unreadable. `box`: as corners, None where neither
-    bbox nor segmentation could be read; `problem` then says why. `is_crowd`: None where the flag could not be read."""
+    bbox nor segmentation could be read; `problem` then says why. `is_crowd`: None where the flag could not be read.
+    `mask_wh`: the size of the mask that the box is taken from."""
 
     name: str
     image: str | None
@@ -37,6 +38,7 @@ class Instance:
     box: Corners | None
     is_crowd: bool | None
     problem: str = ""
+    mask_wh: tuple[int, int] | None = None
 
 
 @dataclass
@@ -60,7 +62,7 @@ def read_instances(path: Path, image_keys: Sequence[str] = ("id", "file_name"), 
     content = Instances(path, is_xywh=bbox_format is None)
     lists: set[str] = set()
     form, keys = bbox_format or "xywh", dict[str, str]()
-    evidence = _Evidence()
+    evidence, n_scored, n_unsure = _Evidence(), 0, 0
     for key, is_entry, value in entries(path, as_text="segmentation"):
         if not is_entry:
             lists |= {key} if value == [] else set()
@@ -69,6 +71,8 @@ def read_instances(path: Path, image_keys: Sequence[str] = ("id", "file_name"), 
         elif key == "categories":
             _add_category(value, content)
         elif key == "annotations":
+            score = number(value.get("score")) if isinstance(value, dict) else None
+            n_scored, n_unsure = n_scored + (score is not None), n_unsure + (score not in (None, 1))
             one = _instance(value, len(content.annotations), form, keys)
             content.annotations.append(one)
             if bbox_format is None and one.box is not None and evidence.n < _N_COMPARED:
@@ -76,6 +80,8 @@ def read_instances(path: Path, image_keys: Sequence[str] = ("id", "file_name"), 
     for needed in ("images", "annotations", "categories"):
         if needed not in lists:
             raise SystemExit(f"{path}: no list {needed!r}; this reads COCO instances files (images, annotations, categories)")
+    if n_unsure and n_scored == len(content.annotations):
+        raise SystemExit(f"{path}: all its annotations have a score; predictions are no annotations")
     problem = evidence.problem()
     if problem is not None:
         raise SystemExit(f"{path}: {problem}")
@@ -113,9 +119,10 @@ def _instance(row: Any, index: int, form: str, keys: dict[str, str]) -> Instance
     # most rows are as COCO has them, and a million of them takes its time
     image = str(image) if type(image) is int else id_key(image)
     category = str(category) if type(category) is int else id_key(category)
-    box, problem = corners(bbox, form), ""
+    box, problem, mask_wh = corners(bbox, form), "", None
     if box is None or (box[2] == box[0] and box[3] == box[1]):
-        box = _segmented(row, bbox) or box
+        segmented = _segmented(row, bbox)
+        box, mask_wh = segmented or box, _mask_size(row) if segmented else None
     elif isinstance(row.get("attributes"), dict):
         box = _upright(box, row["attributes"].get("rotation"))
     if box is None:
@@ -130,6 +137,7 @@ def _instance(row: Any, index: int, form: str, keys: dict[str, str]) -> Instance
         box=box,
         is_crowd=False if is_plain else is_marked(row, row.get("attributes")),
         problem=problem,
+        mask_wh=mask_wh,
     )
 
 
@@ -145,6 +153,13 @@ def _segmented(row: Mapping[str, Any], bbox: Any) -> Corners | None:
         return None
     shape = _shape(row)
     return shape_box(shape) if shape else None
+
+
+def _mask_size(row: Mapping[str, Any]) -> tuple[int, int] | None:
+    """Width and height of a run-length mask, which states them the other way round."""
+    shape = _shape(row)
+    size = shape.get("size") if isinstance(shape, dict) else None
+    return (size[1], size[0]) if isinstance(size, list) and len(size) == 2 else None
 
 
 def _shape(row: Mapping[str, Any]) -> Any:

@@ -73,7 +73,9 @@ NEITHER_THERE_NOR_ABSENT = {
     "three numbers": {"bbox": [20, 10, 40]},
     "two named boxes": {"bbox": {"x": 20, "y": 10, "width": 40, "height": 40, "w": 50, "h": 50}},
     "nothing": {"bbox": ...},
-    "a mask of another size": {"bbox": ..., "segmentation": {"size": [10, 20], "counts": [100, 50, 51]}},
+    "a mask whose runs do not add up": {"bbox": ..., "segmentation": {"size": [10, 20], "counts": [100, 50, 51]}},
+    "a mask of another size": {"bbox": ..., "segmentation": {"size": [50, 100], "counts": [1010, 30, 3960]}},
+    "a mask of swapped sides": {"bbox": None, "segmentation": {"size": [200, 100], "counts": [2010, 40, 17950]}},
     "swapped corners": {"bbox": [60, 50, -40, -40]},
     "no width": {"bbox": [20, 10, 0, 40]},
     "outside": {"bbox": [500, 10, 40, 40]},
@@ -211,6 +213,24 @@ def test_one_file_under_two_ids_is_one_image(root):
     # both list reds, and not the same ones: which list is whole is not known
     content["annotations"].append({"id": 3, "image_id": 2, "category_id": 7, "bbox": [22, 11, 40, 40]})
     assert convert(root, content)[1] == {"a.jpg": {"blue": [BLUE_XYXY]}}
+
+
+def test_one_id_of_two_files_is_of_neither(root):
+    content = two_colours(images=2)
+    content["images"].append(content["images"][0] | {"file_name": "c.jpg"})
+    draw(root / "img/c.jpg")
+    code, asked, told = convert(root, content, "--max_skipped", "1")
+    assert (code, asked) == (0, {"b.jpg": BOTH})
+    assert told.count("and for another file, so it is not known whose its annotations are") == 2
+
+
+def test_predictions_are_no_annotations(root):
+    content = two_colours()
+    for row in content["annotations"]:
+        row["score"] = 0.9
+    assert "have a score; predictions are no annotations" in convert(root, content)[0]
+    content["annotations"][0]["score"] = content["annotations"][1]["score"] = 1.0
+    assert convert(root, content)[1] == {"a.jpg": BOTH}
 
 
 def test_ids_of_two_parts_of_a_set_do_not_collide(tmp_path):
