@@ -45,6 +45,7 @@ from data_prep.formats import (
     yolo,
 )
 from data_prep.formats.gathering import Gathering, Options, Tree, note, some, suffix
+from data_prep.formats.unusable import drop_unusable, n_pointers, report_cut_short
 from data_prep.image_finding import split_of
 from data_prep.writing import Report, Target, program
 
@@ -88,6 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if name.startswith(BY_DATUMARO):
         datumaro_sets.read(tree, gathering, name.removeprefix(BY_DATUMARO))
     else:
+        drop_unusable(tree, FORMATS[name].files(tree))
         FORMATS[name].read(tree, gathering)
         _say_what_is_not_read(tree, name)
     for line in gathering.lines():
@@ -168,6 +170,8 @@ def recognise(tree: Tree, root: Path) -> tuple[str, str]:
             hint = "; unpack the archive first"
         elif whole.images and len(whole.images) == len(whole.files):
             hint = "; images in folders of their classes are read by data_prep/image_folder.py"
+        elif n := n_pointers(whole):
+            hint = f"; {n} of them are Git LFS pointers, not the files themselves; run `git lfs pull` in their repository"
         _refuse(f"{root}: no format of annotations is recognised in {len(tree.files)} files ({seen}); --format names one{hint}")
     lines = [f"  --format {name}    {why}" for name, why in found.items()] + [f"  {script}" for script in scripts]
     what = "several formats fit; choose one" if len(lines) > 1 else "this format has a script of its own"
@@ -205,6 +209,7 @@ def _say_what_is_not_read(tree: Tree, name: str) -> None:
         for file in tree.files
         if suffix(file) in endings and file not in read and not PurePosixPath(file).name.lower().startswith(about)
     ]
+    others = report_cut_short(tree, others)
     if others:
         note(f"{len(others)} other {' and '.join(sorted(endings))} files hold no annotations of {name}: {some(others)}")
 

@@ -71,6 +71,52 @@ def test_a_category_is_absent_only_where_a_file_that_lists_the_image_looks_for_i
     }
 
 
+def voc_set(root):
+    files.pictures(root / "JPEGImages")
+    for name, objects in TRUTH.items():
+        inside = "".join(
+            f"<object><name>{label}</name><bndbox><xmin>{x1 + 1}</xmin><ymin>{y1 + 1}</ymin><xmax>{x2}</xmax><ymax>{y2}</ymax>"
+            "</bndbox></object>"
+            for label, (x1, y1, x2, y2) in objects
+        )
+        files.write(root / f"Annotations/{name.removesuffix('.jpg')}.xml", f"<annotation>{inside}</annotation>")
+
+
+LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "writer", "file", "text", "problem"),
+    [
+        ("voc", voc_set, "Annotations/a.xml", "", "the file is empty"),
+        ("voc", voc_set, "Annotations/a.xml", "<annot", "not well-formed XML"),
+        ("voc", voc_set, "Annotations/a.xml", LFS, "Git LFS pointer"),
+        ("labelme", files.labelme, "a.json", " \n", "the file is empty"),
+        ("labelme", files.labelme, "a.json", '{"vers', "not JSON"),
+        ("labelme", files.labelme, "a.json", LFS, "Git LFS pointer"),
+        ("yolo", files.yolo, "labels/train/a.txt", LFS, "Git LFS pointer"),
+    ],
+)
+def test_files_that_hold_nothing_are_lost_images(tmp_path, capsys, name, writer, file, text, problem):
+    writer(tmp_path / "set")
+    assert (tmp_path / "set" / file).is_file()
+    files.write(tmp_path / "set" / file, text)
+    assert run(tmp_path / "set", tmp_path, "--format", name) == 1
+    err = capsys.readouterr().err
+    assert f"skipped: {tmp_path / 'set' / file}" in err
+    assert problem in err
+    rest = run(tmp_path / "set", tmp_path, "--format", name, "--max_skipped", "1")
+    assert {Path(str(sample.images[0])).name for sample in rest} == {THIRD}
+
+
+def test_a_set_of_pointers_is_named_as_such(tmp_path, capsys):
+    files.pictures(tmp_path / "set")
+    files.write(tmp_path / "set/_annotations.coco.json", LFS)
+    with pytest.raises(SystemExit):
+        run(tmp_path / "set", tmp_path)
+    assert "Git LFS pointers" in capsys.readouterr().err
+
+
 def in_pixels(box, coords):
     scale = (*files.SIZE, *files.SIZE) if coords == "norm1" else (1, 1, 1, 1)
     return (box.label, tuple(round(value * by, 3) for value, by in zip(box.xyxy, scale, strict=True)))

@@ -174,8 +174,10 @@ def _table(file: str, layout: Layout, boxes: str, tree: Tree, gathering: Gatheri
 
 
 def _row(row: Mapping[str, str], layout: Layout, boxes: str, one: OneImage, place: str) -> None:
-    words = [row[role] for role in layout.four]
+    words = ["" if _is_nothing(row[role]) else row[role] for role in layout.four]
     label = row.get("label") or None
+    if label is not None and _is_nothing(label):
+        label = None
     if not any(words):
         if label is not None:
             one.unreadable("box", label, place, f"{label}: no numbers of a box", "rows with a label and no box")
@@ -183,6 +185,11 @@ def _row(row: Mapping[str, str], layout: Layout, boxes: str, one: OneImage, plac
     if layout.four == ("bbox",):
         words = re.findall(r"[^\s,;()\[\]{}]+", words[0])
     one.box("box", label, lambda: _corners(words, boxes, layout.delimiter), place, row)
+
+
+def _is_nothing(cell: str) -> bool:
+    """Whether a cell says that it has no value, as pandas and databases write it."""
+    return cell.casefold() in ("nan", "<na>", "null", "\\n")
 
 
 def _corners(words: Sequence[str], boxes: str, delimiter: str) -> Corners:

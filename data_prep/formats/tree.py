@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
@@ -67,6 +67,12 @@ class Tree:
         some_files.files = [name for name in self.files if name not in dropped]
         some_files._by_suffix = None
         return some_files
+
+    def drop(self, names: Iterable[str]) -> None:
+        """Take files out of the tree: readers do not see them."""
+        if dropped := set(names):
+            self.files = [name for name in self.files if name not in dropped]
+            self._by_suffix = None
 
     def with_suffix(self, *suffixes: str) -> list[str]:
         """The files whose names end in one of `suffixes` (lower case, with the dot)."""
