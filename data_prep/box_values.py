@@ -5,7 +5,10 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
+
+from vlrl.answers.span import canon
 
 MAX_PX = 1e6
 """Coordinates beyond this are not pixels (a comparison with NaN is false)."""
@@ -16,6 +19,7 @@ _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 _FOUR = re.compile(
     rf"\s*[\[(]?\s*({_NUMBER})(?:\s*,\s*|\s+)({_NUMBER})(?:\s*,\s*|\s+)({_NUMBER})(?:\s*,\s*|\s+)({_NUMBER})\s*[\])]?\s*"
 )
+_SEPARATORS = re.compile(r"(?<=[^\W_])[\s_-]+(?=[^\W_])")
 _KEYS = {
     ("x", "y", "width", "height"): "xywh",
     ("x", "y", "w", "h"): "xywh",
@@ -60,6 +64,12 @@ def id_key(value: Any) -> str | None:
     text = value.strip() if isinstance(value, str) else ""
     whole = re.fullmatch(r"([-+]?\d+)\.0+", text)
     return (whole.group(1) if whole else text) or None
+
+
+@lru_cache(maxsize=65536)
+def name_key(label: str) -> str:
+    """A category name as names are compared: without case, and with `_`, `-` and blanks between letters as one blank."""
+    return _SEPARATORS.sub(" ", canon(label))
 
 
 def corners(value: Any, form: str) -> Corners | None:

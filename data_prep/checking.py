@@ -12,13 +12,12 @@ from functools import cache
 
 from data_prep.annotated import Annotated, CheckedImage
 from data_prep.box_units import Marks, scaled
-from data_prep.box_values import Corners
+from data_prep.box_values import Corners, name_key
 from data_prep.fitting import fit_box, inside, is_sliver, tidy
 from data_prep.image_headers import Header, read_header
 from data_prep.orientation import STORED, SizeMismatch, decided, frame_of, turned
 from data_prep.progress import progress
 from data_prep.report import Report
-from vlrl.answers.span import canon
 from vlrl.data.images import ImageError
 from vlrl.schema import Box
 
@@ -31,7 +30,7 @@ class Reading:
 
     `coords`: the unit of the boxes, None: each record's own. `boxes_in`: "stored", "shown" or "auto". `empty_is_negative`:
     whether images that the source only lists were searched. `is_xywh`: the boxes were read as x, y, width, height without the
-    user saying so. `below`: category → the categories that are kinds of it, in canonical form: a bus is a vehicle.
+    user saying so. `below`: category → the categories that are kinds of it, all as `name_key`: a bus is a vehicle.
     """
 
     coords: str | None = None
@@ -45,7 +44,7 @@ def check_images(
     annotated: Iterable[Annotated], spelling: Mapping[str, str], report: Report, reading: Reading | None = None
 ) -> list[CheckedImage]:
     """The usable images, with their boxes checked and cut at the edges of the image; the others are reported. `spelling`:
-    canonical label → the label to write. Ends the program where the boxes of the set are no pixels."""
+    `name_key` of a label → the label to write. Ends the program where the boxes of the set are no pixels."""
     reading = reading or Reading()
     opened = _joined(_opened(annotated, report), report)
     frames: list[str | None] = []
@@ -66,7 +65,7 @@ def check_images(
     problem = marks.problem(report.max_skipped, coords_are_stated=reading.coords is not None, is_xywh=reading.is_xywh)
     if problem is not None:
         raise SystemExit(f"nothing written: {problem}")
-    spelt = cache(lambda label: spelling[canon(label)])
+    spelt = cache(lambda label: spelling[name_key(label)])
     everything = frozenset(spelling.values())
     images = []
     # what is done with is let go, so that a large set is in memory once
@@ -206,7 +205,7 @@ def _checked(
 def _related(labels: Iterable[str], below: Mapping[str, frozenset[str]]) -> set[str]:
     """Categories about which objects of `labels` leave a doubt: a bus is a vehicle that nobody marked as one, and what is
     marked as a vehicle may be a bus."""
-    here = {canon(label) for label in labels}
+    here = {name_key(label) for label in labels}
     above = {parent for parent, kinds in below.items() if kinds & here}
     inside = {kind for parent in here for kind in below.get(parent, frozenset()) - here}
     return above | inside

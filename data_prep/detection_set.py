@@ -21,6 +21,7 @@ from pathlib import Path
 from data_prep.annotated import Annotated as Annotated
 from data_prep.annotated import CheckedImage as CheckedImage
 from data_prep.box_units import COORDS
+from data_prep.box_values import name_key
 from data_prep.checking import Reading, check_images
 from data_prep.detection_rows import Drawn as Drawn
 from data_prep.detection_rows import Plan as Plan
@@ -120,7 +121,7 @@ def write_detection(
     `all_annotated`: the set is known to search its images for all `labels`, also those without a single object.
     """
     labels = [label for label in labels if is_category(label)]
-    spelling = spellings(labels)
+    spelling = spellings(labels, name_key)
     report_spellings(labels, spelling, report)
     annotated = without_regions(without_excluded(annotated, args), report)
     categories = choose_categories(args.classes, spelling.values(), named)
@@ -128,13 +129,22 @@ def write_detection(
         categories = tuple(name for name in categories if canon(name) in wanted)
     if not (all_annotated or args.classes):
         categories = annotated_categories(categories, annotated)
-    reading = Reading(args.coords, args.boxes_in, args.empty_images == "negative", is_xywh, below or {})
+    reading = Reading(args.coords, args.boxes_in, args.empty_images == "negative", is_xywh, _by_name(below or {}))
     images: Sequence[CheckedImage] = check_images(annotated, spelling, report, reading)
     del annotated
     if keep is not None:
         images = keep(images)
     plan = Plan(categories, args.per, args.negatives, args.shots, args.limit, args.seed, dataset, split)
     return finish(images, plan, target, report)
+
+
+def _by_name(below: Mapping[str, frozenset[str]]) -> dict[str, frozenset[str]]:
+    """The kinds of each category, by `name_key`."""
+    found: dict[str, frozenset[str]] = {}
+    for parent, kinds in below.items():
+        key = name_key(parent)
+        found[key] = found.get(key, frozenset()) | (frozenset(map(name_key, kinds)) - {key})
+    return found
 
 
 def without_excluded(annotated: Iterable[Annotated], args: argparse.Namespace) -> list[Annotated]:
@@ -153,37 +163,38 @@ def choose_categories(
 ) -> tuple[str, ...]:
     """The categories to ask for, in the order requested (or known), in the spelling of the annotations.
 
-    Names compare by `vlrl.answers.span.canon`. A single name that is no category stands for a list in `named` or for the lines
-    of an existing file. Ends the program for a name that does not occur.
+    Names compare by `data_prep.box_values.name_key`. A single name that is no category stands for a list in `named` or for the
+    lines of an existing file. Ends the program for a name that does not occur.
     """
-    spelling = spellings(known)
+    spelling = spellings(known, name_key)
     if not requested:
         return tuple(spelling.values())
-    if len(requested) == 1 and canon(requested[0]) not in spelling:
+    if len(requested) == 1 and name_key(requested[0]) not in spelling:
         if named and requested[0] in named:
             requested = named[requested[0]]
         elif Path(requested[0]).is_file():
             requested = [line for line in Path(requested[0]).read_text(encoding="utf-8").splitlines() if line.strip()]
     for name in requested:
-        if canon(name) not in spelling:
-            hint = nearest(canon(name), spelling) or f"; known: {', '.join(spelling.values())}"
+        if name_key(name) not in spelling:
+            hint = nearest(name_key(name), spelling) or f"; known: {', '.join(spelling.values())}"
             raise SystemExit(f"--classes: no category {name!r} in the annotations{hint}")
-    return tuple(dict.fromkeys(spelling[canon(name)] for name in requested))
+    return tuple(dict.fromkeys(spelling[name_key(name)] for name in requested))
 
 
-def spellings(labels: Iterable[str]) -> dict[str, str]:
-    """Canonical label → its first spelling: labels that differ only by case or white space are one category."""
+def spellings(labels: Iterable[str], key: Callable[[str], str] = canon) -> dict[str, str]:
+    """Labels as `key` compares them → their first spelling. By default those that differ only by case or white space are one
+    category; with `name_key` also those that differ by `_` or `-`."""
     first: dict[str, str] = {}
     for label in labels:
-        first.setdefault(canon(label), label)
+        first.setdefault(key(label), label)
     return first
 
 
 def report_spellings(labels: Iterable[str], spelling: Mapping[str, str], report: Report) -> None:
     """Note the names that are taken as one category."""
     for label in dict.fromkeys(labels):
-        if spelling[canon(label)] != label:
-            report.note(f"category {label!r}", f"is taken as {spelling[canon(label)]!r}", "names taken as one category")
+        if spelling[name_key(label)] != label:
+            report.note(f"category {label!r}", f"is taken as {spelling[name_key(label)]!r}", "names taken as one category")
 
 
 def annotated_categories(categories: Sequence[str], annotated: Iterable[Annotated]) -> tuple[str, ...]:
@@ -192,8 +203,8 @@ def annotated_categories(categories: Sequence[str], annotated: Iterable[Annotate
     for one in annotated:
         seen.update(box.label for box in one.boxes)
         seen |= one.crowd | one.doubtful | (one.absent or frozenset())
-    known = {canon(label) for label in seen if label}
-    unknown = [name for name in categories if canon(name) not in known]
+    known = {name_key(label) for label in seen if label}
+    unknown = [name for name in categories if name_key(name) not in known]
     if unknown:
         some = ", ".join(unknown[:5]) + (", ..." if len(unknown) > 5 else "")
         print(
@@ -201,7 +212,7 @@ def annotated_categories(categories: Sequence[str], annotated: Iterable[Annotate
             " images were searched for them, and they are not asked for; --classes asks for what it names",
             file=sys.stderr,
         )
-    return tuple(name for name in categories if canon(name) in known)
+    return tuple(name for name in categories if name_key(name) in known)
 
 
 def build_samples(images: Sequence[CheckedImage], plan: Plan) -> list[Sample]:

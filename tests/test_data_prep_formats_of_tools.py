@@ -154,6 +154,16 @@ def test_labelme_images_lie_where_their_file_says_or_below_the_root(tmp_path, pa
     assert told(tmp_path, "labelme") == {"images/a.jpg": R}
 
 
+def test_labelme_files_that_name_the_image_of_another_file_are_refused_with_it(tmp_path, capsys):
+    files.pictures(tmp_path, ["a.jpg", "b.jpg", "c.jpg"])
+    for name, image in (("a", "b.jpg"), ("b", "b.jpg"), ("c", "c.jpg")):
+        files.labelme_file(tmp_path / f"{name}.json", [RED_SHAPE], image)
+    assert told(tmp_path, "labelme") == {"c.jpg": R}
+    err = capsys.readouterr().err
+    assert "a.json: its imagePath is 'b.jpg', and beside it lies a.jpg" in err
+    assert "b.jpg: the file of another image names it too" in err
+
+
 def test_labelme_files_may_begin_with_the_image(tmp_path):
     one_image(tmp_path)
     files.labelme_file(tmp_path / "a.json", [RED_SHAPE], "a.jpg")

@@ -215,6 +215,17 @@ def test_one_file_under_two_ids_is_one_image(root):
     assert convert(root, content)[1] == {"a.jpg": {"blue": [BLUE_XYXY]}}
 
 
+@pytest.mark.parametrize("other", ["traffic light", "Traffic-Light", "TRAFFIC  LIGHT"])
+def test_names_that_differ_by_separators_or_case_are_one_category(root, other):
+    content = two_colours(images=2)
+    content["categories"] = [{"id": 7, "name": "traffic_light"}, {"id": 900, "name": other}]
+    content["annotations"] = content["annotations"][1:3]
+    _, asked, told = convert(root, content)
+    assert asked == {"a.jpg": {"traffic_light": [BLUE_XYXY]}, "b.jpg": {"traffic_light": [RED_XYXY]}}
+    assert "is taken as 'traffic_light'" in told
+    assert convert(root, content, "--classes", "Traffic light")[1] == asked
+
+
 def test_one_id_of_two_files_is_of_neither(root):
     content = two_colours(images=2)
     content["images"].append(content["images"][0] | {"file_name": "c.jpg"})

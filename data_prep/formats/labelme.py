@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
+from data_prep.class_folders import SUFFIXES
 from data_prep.formats.gathering import Gathering, OneImage, Tree, number, size_of, text_of
 from data_prep.formats.shapes import Corners, around, of_mask, of_two_corners, png_mask
 
@@ -32,6 +33,7 @@ def files_of(tree: Tree) -> list[str]:
 
 def read(tree: Tree, gathering: Gathering) -> None:
     """Read all files of the tree."""
+    of_two: set[Path] = set()
     for name in files_of(tree):
         content = tree.json_of_image(name)
         if content is None:
@@ -46,7 +48,32 @@ def read(tree: Tree, gathering: Gathering) -> None:
         stated = content.get("imagePath")
         path = PurePosixPath(name)
         size = size_of(content.get("imageWidth"), content.get("imageHeight"))
-        one.done(one.named(*_image_names(stated, path, tree)), size)
+        image = one.named(*_image_names(stated, path, tree))
+        own = image and _own_image(path, image, tree)
+        if image and own:
+            problem = f"its imagePath is {stated!r}, and beside it lies {own.name}: it is not known whose its shapes are"
+            one.missing(problem)
+            of_two.add(image)
+            continue
+        one.done(image, size)
+    for image in sorted(of_two):
+        _leave_out(image, gathering)
+
+
+def _own_image(file: PurePosixPath, image: Path, tree: Tree) -> Path | None:
+    """The image that has the name of the JSON file and lies beside it, where that is another one than `image`."""
+    if image.stem == file.stem:
+        return None
+    beside = [tree.images_root / file.with_suffix(end) for low in SUFFIXES for end in (low, low.upper())]
+    return next((path for path in beside if path.is_file() and not path.samefile(image)), None)
+
+
+def _leave_out(image: Path, gathering: Gathering) -> None:
+    """Leave out an image that the file of another one claims."""
+    kept = [one for one in gathering.images if one.path != image]
+    n_boxes = sum(len(one.boxes) for one in gathering.images if one.path == image)
+    gathering.images[:] = kept
+    gathering.report.bad_image(str(image), "the file of another image names it too", n_boxes)
 
 
 def _image_names(stated: Any, file: PurePosixPath, tree: Tree) -> list[str]:
