@@ -45,7 +45,7 @@ from data_prep.formats import (
     yolo,
 )
 from data_prep.formats.gathering import Gathering, Options, Tree, note, some, suffix
-from data_prep.formats.unusable import drop_unusable, n_pointers, report_cut_short
+from data_prep.formats.unusable import drop_unusable, first_problem, report_cut_short
 from data_prep.image_finding import split_of
 from data_prep.writing import Report, Target, program
 
@@ -170,8 +170,8 @@ def recognise(tree: Tree, root: Path) -> tuple[str, str]:
             hint = "; unpack the archive first"
         elif whole.images and len(whole.images) == len(whole.files):
             hint = "; images in folders of their classes are read by data_prep/image_folder.py"
-        elif n := n_pointers(whole):
-            hint = f"; {n} of them are Git LFS pointers, not the files themselves; run `git lfs pull` in their repository"
+        elif problem := first_problem(whole):
+            hint = f"; {problem}"
         _refuse(f"{root}: no format of annotations is recognised in {len(tree.files)} files ({seen}); --format names one{hint}")
     lines = [f"  --format {name}    {why}" for name, why in found.items()] + [f"  {script}" for script in scripts]
     what = "several formats fit; choose one" if len(lines) > 1 else "this format has a script of its own"

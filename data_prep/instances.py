@@ -117,7 +117,7 @@ def annotated_images(
         objects = objects_of.pop(key, None)
         where, name = f"{path}: image {key}", file_name(row)
         if key in unjoined:
-            problem = f"the id stands for {name!r} and for another file, so it is not known whose its annotations are"
+            problem = f"{name!r} shares an id with another file, so it is not known whose the annotations of this id are"
             report.bad_image(where, problem, len(objects or ()))
             continue
         if objects is None:
@@ -140,9 +140,13 @@ def annotated_images(
 
 
 def _of_two_files(rows: Sequence[Mapping[str, Any]], file_name: Callable[[Mapping[str, Any]], str]) -> frozenset[str]:
-    """The ids that rows of different files have."""
+    """The ids that rows of different files have, and the other ids of these files: their annotations may be among those of
+    the first."""
     first: dict[str, str] = {}
-    return frozenset(key for row in rows if first.setdefault(key := str(id_key(row["id"])), file_name(row)) != file_name(row))
+    named = [(str(id_key(row["id"])), file_name(row).replace("\\", "/").removeprefix("./")) for row in rows]
+    ambiguous = {key for key, name in named if first.setdefault(key, name) != name}
+    files = {name for key, name in named if key in ambiguous}
+    return frozenset(key for key, name in named if name in files)
 
 
 _NUMBER_AT_END = re.compile(r"(\d+)\.\w+$")

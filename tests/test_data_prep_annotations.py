@@ -114,7 +114,7 @@ def test_a_set_of_pointers_is_named_as_such(tmp_path, capsys):
     files.write(tmp_path / "set/_annotations.coco.json", LFS)
     with pytest.raises(SystemExit):
         run(tmp_path / "set", tmp_path)
-    assert "Git LFS pointers" in capsys.readouterr().err
+    assert "_annotations.coco.json is a Git LFS pointer" in capsys.readouterr().err
 
 
 def in_pixels(box, coords):

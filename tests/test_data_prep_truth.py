@@ -232,7 +232,9 @@ def test_one_id_of_two_files_is_of_neither(root):
     draw(root / "img/c.jpg")
     code, asked, told = convert(root, content, "--max_skipped", "1")
     assert (code, asked) == (0, {"b.jpg": BOTH})
-    assert told.count("and for another file, so it is not known whose its annotations are") == 2
+    assert told.count("so it is not known whose the annotations of this id are") == 2
+    content["images"][2]["file_name"] = "./b.jpg"
+    assert convert(root, content, "--max_skipped", "1")[1] == {}, "what is of id 1 may be of b.jpg, which is id 2 too"
 
 
 def test_predictions_are_no_annotations(root):

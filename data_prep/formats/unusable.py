@@ -15,6 +15,8 @@ from data_prep.image_headers import not_fetched
 _STRUCTURED = (".json", ".xml", ".csv", ".tsv")
 _SMALL_BYTES = 1024
 """An empty file and a pointer are smaller."""
+_LOOKED_AT = 50
+"""So many files are looked at to say why a set is not recognised."""
 _PARSED_BYTES = 1 << 24
 """Larger files that no reader has recognised are not parsed to find out whether they are whole."""
 
@@ -42,9 +44,13 @@ def report_cut_short(tree: Tree, others: Sequence[str]) -> list[str]:
     return rest
 
 
-def n_pointers(tree: Tree) -> int:
-    """How many files that could hold annotations are pointers of Git LFS."""
-    return sum(not_fetched(tree.path(name)) is not None for name in tree.with_suffix(*_STRUCTURED, ".txt"))
+def first_problem(tree: Tree) -> str | None:
+    """What is wrong with the first file that could hold annotations and does not, or None."""
+    for name in tree.with_suffix(*_STRUCTURED, ".txt")[:_LOOKED_AT]:
+        problem = _nothing_in(tree.path(name)) or _cut_short(tree.path(name))
+        if problem is not None:
+            return f"{name}: {problem}"
+    return None
 
 
 def _nothing_in(path: Path) -> str | None:
