@@ -20,11 +20,13 @@ from data_prep.box_values import id_key
 from data_prep.excluding import Excluded
 from data_prep.fitting import stated_size
 from data_prep.image_finding import ImageFinder, NotFound, split_of
+from data_prep.image_headers import read_header
 from data_prep.instances_file import Instance, Instances
 from data_prep.instances_file import read_instances as read_instances
 from data_prep.report import Report
 from data_prep.writing import need_file, need_folder
 from vlrl.answers.span import canon
+from vlrl.data.images import ImageError
 from vlrl.schema import Box
 
 _GENERAL = frozenset(
@@ -212,8 +214,8 @@ def _annotated(
             doubtful.add(label)
         elif one.is_crowd:
             crowd.add(label)
-        elif one.mask_wh is not None and size_wh is not None and one.mask_wh != size_wh:
-            problem = f"{label}: its mask is of {one.mask_wh[0]}x{one.mask_wh[1]} px, the image of {size_wh[0]}x{size_wh[1]}"
+        elif one.mask_wh is not None and one.mask_wh not in (sizes := [size_wh] if size_wh else _sizes(file, one.mask_wh)):
+            problem = f"{label}: its mask is of {one.mask_wh} px, its image of {sizes[0]}"
             report.bad(f"{where}: {one.name}", problem, "masks of another size than their image")
             doubtful.add(label)
         elif one.box is None:
@@ -236,6 +238,15 @@ def _annotated(
         searched=bool(objects),
         group=_photograph(image, set_name),
     )
+
+
+def _sizes(file: Path, otherwise: tuple[int, int]) -> list[tuple[int, int]]:
+    """The sizes of an image as shown and as stored; `otherwise` where it cannot be read, which is reported later."""
+    try:
+        header = read_header(file)
+    except ImageError:
+        return [otherwise]
+    return [header.shown_wh, header.stored_wh]
 
 
 def _photograph(image: Mapping[str, Any], set_name: str) -> str | None:

@@ -237,6 +237,14 @@ def test_one_id_of_two_files_is_of_neither(root):
     assert convert(root, content, "--max_skipped", "1")[1] == {}, "what is of id 1 may be of b.jpg, which is id 2 too"
 
 
+def test_a_mask_has_the_size_of_its_image_also_where_that_is_not_stated(root):
+    content = changed({"bbox": ..., "segmentation": {"size": [50, 100], "counts": [1010, 30, 3960]}})
+    content["images"] = [{"id": 1, "file_name": "a.jpg"}]
+    assert convert(root, content, "--max_skipped", "1")[1] == {"a.jpg": {"blue": [BLUE_XYXY]}}
+    content["annotations"][0]["segmentation"] = READ_ALL_THE_SAME["a mask"]["segmentation"]
+    assert convert(root, content)[1] == {"a.jpg": BOTH}
+
+
 def test_predictions_are_no_annotations(root):
     content = two_colours()
     for row in content["annotations"]:
