@@ -39,15 +39,13 @@ from transformers.utils import logging as transformers_logging
 from trl import get_peft_config  # type: ignore[attr-defined]
 from trl.models import unwrap_model_for_generation  # type: ignore[attr-defined]
 
-from vlrl.data.files import write_json_lines
 from vlrl.data.masking import guard_console, masked, masked_command
 from vlrl.models.inputs import ImageError
 from vlrl.models.load import LoadedModel, ModelInputs
 from vlrl.models.names import TINY_NAMES, ModelError
 from vlrl.models.prefix_sharing.groups import NotShared
 from vlrl.schema import SampleError, TaskError
-from vlrl.tasks.evaluate import before_and_after, evaluate, headline, write_json
-from vlrl.training import banner, preflight, report, run_data, run_folder, stopping, weights
+from vlrl.training import banner, preflight, run_data, run_folder, stopping, weights
 from vlrl.training import benchmark_after as before_after
 from vlrl.training.checkpoints import RunStopped, write_together
 from vlrl.training.config import Config, parse
@@ -55,7 +53,7 @@ from vlrl.training.console import refuse
 from vlrl.training.correctors import make_corrector, make_probe, start_judges
 from vlrl.training.endings import refuse_failed, refuse_stopped
 from vlrl.training.evaluation import EarlyStopping, check_best_metric
-from vlrl.training.events import EVENTS_FILE, EventLog, read_events, read_stop_on
+from vlrl.training.events import EventLog, read_stop_on
 from vlrl.training.flags import with_underscores
 from vlrl.training.grpo import Curriculum, Guide, Trainer
 from vlrl.training.metrics_log import read_metrics
@@ -63,6 +61,7 @@ from vlrl.training.options import ConfigError
 from vlrl.training.prm.config import parse_prm
 from vlrl.training.prm.options import is_requested as is_prm
 from vlrl.training.prm.recipe import train_value_model
+from vlrl.training.run_report import write_report
 from vlrl.training.sft import supervise
 from vlrl.training.stop_callback import StopAtStepEnd
 from vlrl.training.trackers import guarded_trackers
@@ -350,50 +349,6 @@ def finish_trained(run: TrainingRun, trainer: Trainer, reference: str, trained: 
             weights.save_final(trainer, run.loaded, run.folder, reference)
         with unwrap_model_for_generation(trainer.model_wrapped, trainer.accelerator) as model:
             run.measure("after", model)
-
-
-def write_report(run: TrainingRun) -> str:
-    """Write the numbers and the images of a finished run; returns what to print, the written path last."""
-    config, data, predictions, folder = run.config, run.data, run.predictions, run.folder
-    evaluations = {name: evaluate(config.tasks, data.held_out, made) for name, made in predictions.items()}
-    rows = read_metrics(folder / "metrics.jsonl")
-    seconds = sum(run.seconds.values())
-    earlier = report.read_summary(folder) or {}
-    if run.was_trained and earlier:  # this process trained nothing
-        seconds = earlier["train_seconds"]
-        run.seconds = earlier["stage_seconds"]
-    summary = report.run_summary(
-        task=",".join(config.tasks),
-        model=config.model.model_name_or_path,
-        data=data.description,
-        stage=str(config.run.stage),
-        seed=config.grpo.seed,
-        steps=report.last_step(rows) if "grpo" in config.stages else config.run.sft_steps,
-        seconds=seconds,
-        headline=headline(config.tasks),
-        evaluations=evaluations,
-    )
-    summary["stage_seconds"] = {name: round(value, 1) for name, value in run.seconds.items()}
-    summary["n_unreadable_images"] = len(data.train.unreadable)
-    summary["rewards"] = [reward.name for reward in run.rubric.rewards]
-    summary["coords"] = run.loaded.coords
-    notes = []
-    if (thoughts := report.thought_changes(rows)) is not None:
-        summary["thoughts"] = thoughts
-        notes += [f"thoughts collapsed: {thoughts['collapsed']}"] if thoughts["collapsed"] else []
-    summary |= report.endpoint_totals(rows)
-    found = read_events(folder / EVENTS_FILE)
-    summary["events"] = [{key: row[key] for key in ("stage", "step", "event")} for row in found]
-    notes += report.events_noted(found, folder)
-    made = (predictions["before"], predictions["after"])
-    measured = (evaluations["before"], evaluations["after"])
-    if not (run.was_trained and all((folder / name).is_file() for name in run_folder.REPORT)):
-        write_json_lines(folder / "held_out.jsonl", before_and_after(data.held_out, *measured, made))
-        report.draw_curves(folder / "metrics.jsonl", folder / "curves.png")
-        report.draw_samples(config.tasks, data.held_out, made, measured, folder / "samples.png")
-        write_json(folder / "summary.json", summary)
-    title = f"{len(data.held_out)} held-out samples, greedy decoding, 95 % bootstrap intervals; trained for {seconds:.0f} s"
-    return report.closing_lines(title, evaluations, notes, folder / "summary.json")
 
 
 def n_processes() -> int:

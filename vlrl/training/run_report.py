@@ -1,0 +1,54 @@
+"""The end of a run: its numbers and images written into its folder, and what is printed of them."""
+
+from __future__ import annotations
+
+from vlrl.data.files import write_json_lines
+from vlrl.tasks.evaluate import before_and_after, evaluate, headline, write_json
+from vlrl.training import report, run_folder
+from vlrl.training.events import EVENTS_FILE, read_events
+from vlrl.training.metrics_log import read_metrics
+from vlrl.training.training_run import TrainingRun
+
+
+def write_report(run: TrainingRun) -> str:
+    """Write the numbers and the images of a finished run; returns what to print, the written path last."""
+    config, data, predictions, folder = run.config, run.data, run.predictions, run.folder
+    evaluations = {name: evaluate(config.tasks, data.held_out, made) for name, made in predictions.items()}
+    rows = read_metrics(folder / "metrics.jsonl")
+    seconds = sum(run.seconds.values())
+    earlier = report.read_summary(folder) or {}
+    if run.was_trained and earlier:  # this process trained nothing
+        seconds = earlier["train_seconds"]
+        run.seconds = earlier["stage_seconds"]
+    summary = report.run_summary(
+        task=",".join(config.tasks),
+        model=config.model.model_name_or_path,
+        data=data.description,
+        stage=str(config.run.stage),
+        seed=config.grpo.seed,
+        steps=report.last_step(rows) if "grpo" in config.stages else config.run.sft_steps,
+        seconds=seconds,
+        headline=headline(config.tasks),
+        evaluations=evaluations,
+    )
+    summary["stage_seconds"] = {name: round(value, 1) for name, value in run.seconds.items()}
+    summary["n_unreadable_images"] = len(data.train.unreadable)
+    summary["rewards"] = [reward.name for reward in run.rubric.rewards]
+    summary["coords"] = run.loaded.coords
+    notes = []
+    if (thoughts := report.thought_changes(rows)) is not None:
+        summary["thoughts"] = thoughts
+        notes += [f"thoughts collapsed: {thoughts['collapsed']}"] if thoughts["collapsed"] else []
+    summary |= report.endpoint_totals(rows)
+    found = read_events(folder / EVENTS_FILE)
+    summary["events"] = [{key: row[key] for key in ("stage", "step", "event")} for row in found]
+    notes += report.events_noted(found, folder)
+    made = (predictions["before"], predictions["after"])
+    measured = (evaluations["before"], evaluations["after"])
+    if not (run.was_trained and all((folder / name).is_file() for name in run_folder.REPORT)):
+        write_json_lines(folder / "held_out.jsonl", before_and_after(data.held_out, *measured, made))
+        report.draw_curves(folder / "metrics.jsonl", folder / "curves.png")
+        report.draw_samples(config.tasks, data.held_out, made, measured, folder / "samples.png")
+        write_json(folder / "summary.json", summary)
+    title = f"{len(data.held_out)} held-out samples, greedy decoding, 95 % bootstrap intervals; trained for {seconds:.0f} s"
+    return report.closing_lines(title, evaluations, notes, folder / "summary.json")
