@@ -11,7 +11,7 @@ import os
 import re
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,6 +43,19 @@ class ClassFolder:
 def is_junk(name: str, *, folder: bool) -> bool:
     """Whether an operating system or a synchronising tool left this file or folder: it is never data."""
     return name.startswith(".") or name.lower() in (JUNK_FOLDERS if folder else JUNK_FILES)
+
+
+def walked(root: Path) -> Iterator[tuple[str, list[str], list[str]]]:
+    """As `os.walk`, through links, each folder once: a folder, its folders in order, its files. Junk is left out."""
+    seen: set[str] = set()
+    for place, folders, names in os.walk(root, followlinks=True):
+        real = os.path.realpath(place)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if not is_junk(name, folder=True))
+        yield place, folders, [name for name in names if not is_junk(name, folder=False)]
 
 
 def split_named(name: str) -> str | None:
@@ -92,16 +105,8 @@ def _walk(root: Path) -> dict[Parts, list[Path]]:
     ones on the first level. Links are followed once; junk is left out."""
     found: dict[Parts, list[Path]] = {}
     others: Counter[str] = Counter()
-    seen: set[str] = set()
-    for place, folders, names in os.walk(root, followlinks=True):
-        real = os.path.realpath(place)
-        if real in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        folders[:] = sorted(name for name in folders if not is_junk(name, folder=True))
+    for place, folders, names in walked(root):
         parts = Path(place).relative_to(root).parts
-        names = [name for name in names if not is_junk(name, folder=False)]
         images = sorted(name for name in names if _suffix(name) in SUFFIXES)
         others.update(_suffix(name) or name for name in names if _suffix(name) not in SUFFIXES)
         if images:

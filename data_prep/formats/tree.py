@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from data_prep.class_folders import SUFFIXES, is_junk
+from data_prep.class_folders import SUFFIXES, walked
 from data_prep.image_finding import ImageFinder, split_of
 from data_prep.report import Report
 
@@ -165,14 +165,7 @@ def split_in(name: str) -> str | None:
 
 def _files(root: Path) -> list[str]:
     found: list[str] = []
-    seen: set[str] = set()
-    for place, folders, names in os.walk(root, followlinks=True):
-        real = os.path.realpath(place)
-        if real in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        folders[:] = sorted(name for name in folders if not is_junk(name, folder=True))
+    for place, _, names in walked(root):
         below = os.path.relpath(place, root).replace(os.sep, "/")
-        found += [name if below == "." else f"{below}/{name}" for name in names if not is_junk(name, folder=False)]
+        found += [name if below == "." else f"{below}/{name}" for name in names]
     return sorted(found)
