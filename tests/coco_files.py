@@ -3,12 +3,9 @@
 import contextlib
 import io
 import json
-import sys
 from pathlib import Path
 
 from PIL import Image
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from data_prep import coco
 

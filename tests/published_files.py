@@ -1,12 +1,8 @@
 """Files of published data sets in the making, for the tests of the converter."""
 
 import json
-import sys
-from pathlib import Path
 
 from PIL import Image
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from data_prep import published
 from vlrl.data.sample_files import read_samples

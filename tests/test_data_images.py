@@ -1,13 +1,10 @@
 """The size of an image is that of the image as opened, wherever its rotation is stated."""
 
 import re
-import sys
 from pathlib import Path
 
 import pytest
 from PIL import Image
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from data_prep.writing import image_size_px
 from vlrl.data.images import ImageError, ImageTooLarge, image_size, open_image

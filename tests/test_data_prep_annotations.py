@@ -10,8 +10,6 @@ import annotation_files as files
 import pytest
 from annotation_files import BLUE, RED, THIRD, TRUTH
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 from data_prep import annotations
 from data_prep.formats.gathering import Gathering, Options, Tree
 from data_prep.report import Report

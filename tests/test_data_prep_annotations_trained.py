@@ -1,13 +1,8 @@
 """Rows of every annotation format are trained on, in one run of two steps."""
 
-import sys
-from pathlib import Path
-
 import annotation_files as files
 import pytest
 from PIL import Image
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from data_prep import annotations
 from vlrl.data.sample_files import read_samples

@@ -1,11 +1,6 @@
 """Which folders are classes: split names, wrapping folders, nested classes, what operating systems leave behind."""
 
-import sys
-from pathlib import Path
-
 import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from data_prep.class_folders import find_classes, split_named
 from data_prep.writing import Report

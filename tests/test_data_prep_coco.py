@@ -1,13 +1,9 @@
 """The COCO converter on small files in the official format: what it writes, what it refuses, and how loudly."""
 
 import json
-import sys
-from pathlib import Path
 
 import pytest
 from PIL import Image
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from data_prep import coco
 from vlrl.data.sample_files import read_samples

@@ -2,14 +2,11 @@
 
 import json
 import pickle
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from data_prep import d3, unpickling
 from vlrl.data.sample_files import read_samples

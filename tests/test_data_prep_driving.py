@@ -3,13 +3,10 @@
 import csv
 import json
 import math
-import sys
 from pathlib import Path
 
 import pytest
 from PIL import Image
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from data_prep import driving
 from data_prep.meta_actions import Thresholds, Trajectory, meta_action, trajectory_problem

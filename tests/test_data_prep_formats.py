@@ -1,15 +1,10 @@
 """Odd forms of the annotation formats that are text: what is read right, what becomes doubtful, what ends the program."""
 
 import json
-import sys
-from pathlib import Path
 
 import annotation_files as files
 import pytest
 from annotation_files import BLUE, RED, write
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 from annotation_reading import PLAIN, R, one_image, told
 
 from data_prep import annotations

@@ -2,15 +2,11 @@
 
 import json
 import math
-import sys
 from pathlib import Path
 
 import annotation_files as files
 import pytest
 from annotation_files import BLUE, RED, H, W, write
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 from annotation_reading import PLAIN, R, one_image, told
 
 from data_prep import annotations

@@ -2,14 +2,10 @@
 
 import json
 import random
-import sys
 from collections import Counter
-from pathlib import Path
 
 import pytest
 from PIL import Image
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from data_prep import image_folder
 from vlrl.data.sample_files import read_samples

@@ -1,13 +1,9 @@
 """The ReasonSeg converter on small files in the official format: labelled polygons, cp1252 text, void shapes."""
 
 import json
-import sys
-from pathlib import Path
 
 import pytest
 from PIL import Image
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from data_prep import reasonseg
 from vlrl.data.sample_files import read_samples

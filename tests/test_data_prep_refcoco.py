@@ -2,13 +2,9 @@
 
 import json
 import pickle
-import sys
-from pathlib import Path
 
 import pytest
 from PIL import Image
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from data_prep import coco, refcoco
 from vlrl.data.sample_files import read_samples

@@ -7,8 +7,6 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 from data_prep import writing
 from vlrl.data.sample_files import read_samples
 from vlrl.schema import Sample, SampleError

@@ -1,11 +1,6 @@
 """Pascal VOC folders in the making, for the tests of the converters."""
 
-import sys
-from pathlib import Path
-
 from PIL import Image
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from data_prep import voc
 from vlrl.data.sample_files import read_samples
