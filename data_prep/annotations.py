@@ -4,9 +4,9 @@
     python data_prep/annotations.py --root via_region_data.json --images photos --format via --label kudzu --out kudzu.jsonl
 
 `--format auto` says which format it found and by what; where several fit it lists them and stops. COCO, Pascal VOC, YOLO,
-CVAT, LabelMe, VIA, Label Studio, Supervisely, Create ML, VoTT, DOTA, KITTI, Open Images and tables (CSV) are read here, file
-by file; other formats by the library datumaro (extra `[data]`). LVIS has a script of its own, which is named; `coco.py` and
-`voc.py` have more options.
+CVAT, LabelMe, VIA, Label Studio, Supervisely, Create ML, VoTT, DOTA, KITTI, VisDrone, Open Images and tables (CSV) are read
+here, file by file; other formats by the library datumaro (extra `[data]`). LVIS has a script of its own, which is named;
+`coco.py` and `voc.py` have more options.
 
 Boxes, turned boxes, polygons, masks, circles, ellipses and cuboids become boxes. What is no box or cannot be read makes its
 category doubtful in that image: nothing is asked about it. How many annotations were read, converted and left out is printed
@@ -36,15 +36,18 @@ from data_prep.formats import (
     label_studio,
     labelme,
     lvis,
+    not_read,
     open_images,
     supervisely,
     table,
     via,
+    visdrone,
     voc,
     vott,
     yolo,
 )
 from data_prep.formats.gathering import Gathering, Options, Tree, note, some, suffix
+from data_prep.formats.split_lists import with_splits
 from data_prep.formats.unusable import drop_unusable, first_problem, report_cut_short
 from data_prep.image_finding import split_of
 from data_prep.writing import Report, Target, program
@@ -73,6 +76,7 @@ FORMATS = {
     "vott": Format(vott.recognise, vott.read, vott.files_of),
     "dota": Format(dota.recognise, dota.read, dota.files_of),
     "kitti": Format(kitti.recognise, kitti.read, kitti.files_of),
+    "visdrone": Format(visdrone.recognise, visdrone.read, visdrone.files_of),
     "open_images": Format(open_images.recognise, open_images.read, open_images.files_of),
 }
 BY_DATUMARO = "datumaro:"
@@ -94,7 +98,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         _say_what_is_not_read(tree, name)
     for line in gathering.lines():
         print(line)
-    annotated = of_split(gathering.images, args.split)
+    # YOLO's lists are those that its yaml names
+    listed = gathering.images if name == "yolo" else with_splits(tree, gathering.images, args.split)
+    annotated = of_split(listed, args.split)
     _say_what_is_left(gathering)
     return write_detection(
         annotated,
@@ -170,7 +176,7 @@ def recognise(tree: Tree, root: Path) -> tuple[str, str]:
             hint = "; unpack the archive first"
         elif whole.images and len(whole.images) == len(whole.files):
             hint = "; images in folders of their classes are read by data_prep/image_folder.py"
-        elif problem := first_problem(whole):
+        elif problem := first_problem(whole) or not_read.described(whole):
             hint = f"; {problem}"
         _refuse(f"{root}: no format of annotations is recognised in {len(tree.files)} files ({seen}); --format names one{hint}")
     lines = [f"  --format {name}    {why}" for name, why in found.items()] + [f"  {script}" for script in scripts]
@@ -188,7 +194,9 @@ def of_split(images: Sequence[Annotated], wanted: str | None) -> list[Annotated]
     """The images of a split; all of them (counted) without one."""
     counts = Counter(one.split for one in images)
     if wanted is not None:
-        chosen = [one for one in images if one.split and (split_of(one.split) or one.split) == (split_of(wanted) or wanted)]
+        part = split_of(wanted) or wanted
+        parts = {part, "train", "val"} if part == "trainval" else {part}
+        chosen = [one for one in images if one.split and (split_of(one.split) or one.split) in parts]
         if not chosen:
             known = ", ".join(sorted(name for name in counts if name)) or "none"
             raise SystemExit(f"--split {wanted}: no image is of this split; the splits are: {known}")

@@ -27,8 +27,8 @@ _REGIONS = frozenset(
     ["ignore", "ignored", "ignoreregion", "ignoreregions", "ignoredregion", "ignoredregions", "dontcare", "neutral"]
 )
 _BACKGROUND = frozenset({"background"})
-_ALSO_CATEGORIES = frozenset({"neutral"})
-"""Names of regions in one tool only: a neutral face is a category elsewhere."""
+_ALSO_CATEGORIES = frozenset({"neutral", "crowd"})
+"""Names of regions in one tool only: a neutral face is a category elsewhere, and so is a crowd of people."""
 
 
 @lru_cache(maxsize=4096)
@@ -59,9 +59,12 @@ def _truth(value: Any) -> bool | None:
 
 
 def is_region(label: str | None, *, neutral: bool = False) -> bool:
-    """Whether this names a region that nobody annotated. `neutral`: in this format `neutral` is one too."""
+    """Whether this names a region that nobody annotated, or is the name of a mark (`difficult`) in place of a category, so that
+    the object may be of any. `neutral`: in this format `neutral` is one too."""
     name = _bare(label or "")
-    return name in _REGIONS and (neutral or name not in _ALSO_CATEGORIES)
+    if name in _ALSO_CATEGORIES:
+        return neutral and name in _REGIONS
+    return name in _REGIONS or name in _FLAGS
 
 
 def is_category(label: str | None) -> bool:

@@ -94,7 +94,8 @@ def _arguments(argv: Sequence[str] | None) -> tuple[argparse.Namespace, Target]:
         except LookupError:
             parser.error(f"--encoding: Python knows no encoding {args.encoding!r}")
     if args.split is not None:
-        main_sets = [] if args.root is None else [args.root / "ImageSets" / "Main" / f"{args.split}.txt"]
+        sets = ("Main", "Segmentation", "Layout", ".")
+        main_sets = [] if args.root is None else [args.root / "ImageSets" / one / f"{args.split}.txt" for one in sets]
         below_root = [] if args.root is None else [args.root / args.split]
         found = next((path for path in [args.split, *below_root, *main_sets] if path.is_file()), None)
         if found is None:

@@ -236,3 +236,61 @@ def test_a_turned_ellipse_is_measured_as_drawn():
     from data_prep.formats.shapes import of_ellipse
 
     assert of_ellipse(100, 50, 40, 10, 30) == pytest.approx(files.turned_ellipse_box(30), abs=0.3)
+
+
+# VisDrone, and what looks like something ------------------------------------------------------------------------------------
+
+DRONE = "20,10,40,40,1,4,0,0\n100,20,80,60,1,1,0,1,\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        (DRONE, "car 20,10,60,50; pedestrian 100,20,180,80"),
+        (DRONE + "0,0,9,9,0,0,0,0\n", "car 20,10,60,50; pedestrian 100,20,180,80; ~"),
+        (DRONE + "0,0,9,9,0,11,0,0\n", "car 20,10,60,50; pedestrian 100,20,180,80; ~"),
+        (DRONE.replace("40,40,1", "40,40,0"), "pedestrian 100,20,180,80; car~"),
+        (DRONE.replace(",4,0,0", ",12,0,0"), "pedestrian 100,20,180,80; ?"),
+        (DRONE.replace("40,40", "0,40"), "pedestrian 100,20,180,80; car?"),
+    ],
+)
+def test_visdrone(tmp_path, text, found):
+    files.pictures(tmp_path / "images", ["a.jpg"])
+    write(tmp_path / "annotations/a.txt", text)
+    assert told(tmp_path, "visdrone") == {"images/a.jpg": found}
+    columns = "image,bbox_left,bbox_top,bbox_width,bbox_height,score,object_category,truncation,occlusion\n"
+    write(tmp_path / "b.csv", columns + "".join(f"a.jpg,{line}\n" for line in text.splitlines()))
+    assert told(tmp_path, "csv") == {"images/a.jpg": found}
+
+
+def test_labels_of_yolo_made_of_visdrone_are_told_from_its_own(tmp_path):
+    files.pictures(tmp_path / "images", ["a.jpg"])
+    write(tmp_path / "annotations/a.txt", DRONE)
+    write(tmp_path / "labels/a.txt", LINE["red"])
+    write(tmp_path / "v.yaml", "names: [red]")
+    tree = Tree(tmp_path, None, Options(), Report(False))
+    assert [name for name, one in annotations.FORMATS.items() if one.recognise(tree)] == ["yolo", "visdrone"]
+    assert told(tmp_path, "yolo") == {"images/a.jpg": R}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("gt.txt", "1,3,10,20,40,40,1,1,0.8\n", "gt.txt looks like tracks"),
+        ("a.txt", "0,0.5,0.5,0.2,0.2\n", "YOLO's lines with commas"),
+        ("a.txt", "red 0.5 0.5 0.2 0.2\n", "with names in place of the numbers"),
+        ("a.txt", "20 10 60 50\n", "four bare numbers a line"),
+        ("train.txt", "a.jpg 20,10,60,50,0 9,20,80,80,1\n", "keras-yolo3"),
+        ("r.json", '[{"image_id":1,"category_id":2,"bbox":[1,2,3,4],"score":0.5}]', "predictions in COCO's form"),
+        ("annotations/uav_1.txt", "1,0,593,43,174,190,1,4,0,0\n", "tracks of VisDrone's videos"),
+        ("q.json", '{"foo": 1}', "q.json begins '{"),
+    ],
+)
+def test_what_has_no_reader_is_named(tmp_path, monkeypatch, capsys, name, text, message):
+    monkeypatch.setattr(annotations.datumaro_sets, "candidates", lambda tree: [])
+    one_image(tmp_path)
+    write(tmp_path / name, text)
+    with pytest.raises(SystemExit) as stop:
+        annotations.recognise(Tree(tmp_path, None, Options(), Report(False)), tmp_path)
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err

@@ -304,3 +304,26 @@ def test_supervisely_objects(tmp_path, objects, found):
         json.dumps({"tags": [{"name": "val"}], "size": {"width": W, "height": H}, "objects": objects}),
     )
     assert told(tmp_path, "supervisely") == {"ds0/img/a.jpg": found}
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        ({"tags": ["red", "difficult"]}, "red~"),
+        ({"tags": ["Is_Crowd", "red"]}, "red~"),
+        ({"tags": ["ignore"]}, "~"),
+        ({"tags": ["red"], "ignore": True}, "red~"),
+        ({"tags": ["red"], "attributes": {"difficult": "1"}}, "red~"),
+        ({"tags": ["red"], "iscrowd": "?"}, "red?"),
+        ({"tags": "red"}, R),
+        ({"tags": [{"name": "red"}]}, R),
+        ({"tags": ["crowd"]}, "~"),
+    ],
+)
+def test_vott_marks(tmp_path, change, found):
+    files.vott(tmp_path)
+    content = json.loads((tmp_path / "p-export.json").read_text(encoding="utf-8"))
+    content["assets"]["0"]["regions"][1:] = []
+    content["assets"]["0"]["regions"][0] |= change
+    write(tmp_path / "p-export.json", json.dumps(content))
+    assert told(tmp_path, "vott")["a.jpg"] == found

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from data_prep.class_folders import SUFFIXES
+from data_prep.formats import visdrone
 from data_prep.formats.gathering import Gathering, OneImage, Tree, number, size_of, some, suffix
 from data_prep.formats.open_images import BOX_COLUMNS
 from data_prep.formats.shapes import Corners
@@ -22,17 +23,17 @@ from data_prep.not_counted import is_flag
 
 HEADINGS = {
     "file": "file filename filepath image imagename imagepath imagefile imageid imageuri img imgname imgpath imgid path",
-    "label": "label labels labelname class classname category categoryname objectclass name",
-    "x1": "x1 xmin left minx xtl bboxx1 bboxxmin boxx1 topleftx",
-    "y1": "y1 ymin top miny ytl bboxy1 bboxymin boxy1 toplefty",
-    "x2": "x2 xmax right maxx xbr bboxx2 bboxxmax boxx2 bottomrightx",
-    "y2": "y2 ymax bottom maxy ybr bboxy2 bboxymax boxy2 bottomrighty",
+    "label": "label labels labelname class classname classlabel category categoryname objectcategory objectclass name",
+    "x1": "x1 xmin left minx xtl bboxx1 bboxxmin boxx1 topleftx bboxleft boxleft bbleft",
+    "y1": "y1 ymin top miny ytl bboxy1 bboxymin boxy1 toplefty bboxtop boxtop bbtop",
+    "x2": "x2 xmax right maxx xbr bboxx2 bboxxmax boxx2 bottomrightx bboxright boxright",
+    "y2": "y2 ymax bottom maxy ybr bboxy2 bboxymax boxy2 bottomrighty bboxbottom boxbottom",
     "cx": "cx xcenter xcentre centerx bboxxcenter",
     "cy": "cy ycenter ycentre centery bboxycenter",
     "x": "x bboxx boxx",
     "y": "y bboxy boxy",
-    "w": "w bboxw bboxwidth boxw boxwidth",
-    "h": "h bboxh bboxheight boxh boxheight",
+    "w": "w bboxw bboxwidth boxw boxwidth bbwidth",
+    "h": "h bboxh bboxheight boxh boxheight bbheight",
     "bbox": "bbox box boundingbox",
     "width": "width",
     "height": "height",
@@ -43,18 +44,21 @@ HEADINGS = {
 }
 ROLE_OF = {heading: role for role, headings in HEADINGS.items() for heading in headings.split()}
 CORNERS = ("x1", "y1", "x2", "y2")
+VISDRONE = ("score", "label", "truncation", "occlusion")
 
 
 @dataclass(frozen=True)
 class Layout:
     """How to read a table. `columns`: role → place in a row. `boxes`: xyxy, xywh or cxcywh; None: the headings leave it open.
-    `four`: the columns of the numbers, or one column with all of them."""
+    `four`: the columns of the numbers, or one column with all of them. `rest`: the columns that a table of VisDrone has beside
+    these (score, category, truncation, occlusion), where it is one."""
 
     delimiter: str
     headed: bool
     columns: Mapping[str, int]
     boxes: str | None
     four: tuple[str, ...]
+    rest: tuple[str, ...] = ()
 
 
 def recognise(tree: Tree) -> str | None:
@@ -80,13 +84,14 @@ def _layout(head: str) -> Layout | None:
     for place, heading in enumerate(headings):
         if heading in ROLE_OF:
             columns.setdefault(ROLE_OF[heading], place)
-        elif is_flag(heading):
+        elif is_flag(heading) or heading in VISDRONE:
             columns[heading] = place
     if "file" in columns and not _is_file(rows[0][columns["file"]]):
         if {word.strip() for word in rows[0]} >= BOX_COLUMNS:
             return None
         found = _four(columns)
-        return None if found is None else Layout(delimiter, True, columns, *found)
+        rest = VISDRONE if all(role in columns for role in VISDRONE) else ()
+        return None if found is None else Layout(delimiter, True, columns, *found, rest)
     return _without_heading(rows, delimiter)
 
 
@@ -155,7 +160,7 @@ def _table(file: str, layout: Layout, boxes: str, tree: Tree, gathering: Gatheri
     for line, row in _rows(file, layout, tree):
         images.setdefault(row["file"], []).append((line, row))
         scores.add(row.get("score", ""))
-    if any(score and float(score) != 1 for score in scores if _is_number(score)):
+    if not layout.rest and any(score and float(score) != 1 for score in scores if _is_number(score)):
         raise SystemExit(f"{tree.path(file)}: a column of scores that are not 1; predictions are no annotations")
     for name, rows in images.items():
         said = next((row["split"] for _, row in rows if row.get("split")), None)
@@ -181,6 +186,9 @@ def _row(row: Mapping[str, str], layout: Layout, boxes: str, one: OneImage, plac
     if not any(words):
         if label is not None:
             one.unreadable("box", label, place, f"{label}: no numbers of a box", "rows with a label and no box")
+        return
+    if layout.rest and boxes == "xywh" and (label or "").isdecimal():
+        visdrone.enter([*words, *(row[role] for role in layout.rest)], one, place)
         return
     if layout.four == ("bbox",):
         words = re.findall(r"[^\s,;()\[\]{}]+", words[0])

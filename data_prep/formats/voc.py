@@ -1,6 +1,6 @@
 """Pascal VOC, one XML file an image, read as `data_prep/voc.py` reads it with its defaults (pixels counted from 1).
 
-That script has more options (`--voc_offset`, `--keep_difficult`, lists of `ImageSets`).
+That script has more options (`--voc_offset`, `--keep_difficult`, any list of `ImageSets`).
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """VoTT's JSON export: assets with regions and tags.
 
-Only assets that were tagged (state 2) or visited (state 1) were looked at. An asset that VoTT cut from a video has a name of
-its own and is found by it.
+Only assets that were tagged (state 2) or visited (state 1) were looked at. A tag such as "difficult" beside that of the
+category marks an object that leaves the answer. An asset that VoTT cut from a video has a name of its own and is found by
+it.
 """
 
 from __future__ import annotations
@@ -9,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from data_prep.formats.gathering import Gathering, Tree, number, size_of, some, text_of
+from data_prep.formats.gathering import Gathering, OneImage, Tree, number, size_of, some, text_of
 from data_prep.formats.shapes import Corners, around
+from data_prep.not_counted import is_flag
 
 
 def recognise(tree: Tree) -> str | None:
@@ -33,14 +35,12 @@ def read(tree: Tree, gathering: Gathering) -> None:
     for file in files_of(tree):
         content = _dict(tree.json(file))
         tags = content.get("tags")
-        gathering.declare([name for tag in tags or () if (name := text_of(_dict(tag).get("name")))])
+        gathering.declare([name for tag in tags or () if (name := text_of(_dict(tag).get("name"))) and not is_flag(name)])
         for key, entry in _dict(content.get("assets")).items():
             asset = _dict(_dict(entry).get("asset"))
             one = gathering.image(f"{tree.path(file)}: asset {key} ({asset.get('name')})")
             for place, region in enumerate(_dict(entry).get("regions") or [], start=1):
-                region = _dict(region)
-                for tag in region.get("tags") or [None]:
-                    one.box("box", tag, lambda it=region: _corners(it), f"region {place}")  # type: ignore[misc]
+                _region(_dict(region), one, f"region {place}")
             names = [str(value).removeprefix("file:") for value in (asset.get("path"), asset.get("name")) if value]
             size = _dict(asset.get("size"))
             one.done(
@@ -48,6 +48,15 @@ def read(tree: Tree, gathering: Gathering) -> None:
                 size_of(size.get("width"), size.get("height")),
                 searched=asset.get("state") in (1, 2, "1", "2"),
             )
+
+
+def _region(region: Mapping[str, Any], one: OneImage, place: str) -> None:
+    """A region, for each of its tags; a tag may be a mark ("difficult") in place of a category."""
+    tags = region.get("tags") or []
+    tags = [_dict(tag).get("name", tag) for tag in ([tags] if isinstance(tags, str) else tags)]
+    marks = {tag: True for tag in tags if is_flag(tag)}
+    for tag in [tag for tag in tags if not is_flag(tag)] or [None]:
+        one.box("box", tag, lambda: _corners(region), place, marks, region, region.get("attributes"))
 
 
 def _dict(value: Any) -> Mapping[str, Any]:

@@ -46,13 +46,17 @@ class Classes:
 def recognise(tree: Tree) -> str | None:
     """Why the tree is of this format, or None."""
     labels = files_of(tree)
-    lines = [line for name in labels[:20] for line in tree.head(name).splitlines()[:3] if line.strip()]
+    lines = _lines(tree, labels)
     if not labels or sum(map(_is_object, lines)) * 2 < len(lines):
         return None
     named = _yaml_files(tree) or [name for name in tree.files if PurePosixPath(name).name.lower() in NAME_FILES]
     if not lines and not named:
         return None
     return f"{len(labels)} text files beside images, names in {some(named) or 'no file'}"
+
+
+def _lines(tree: Tree, labels: Sequence[str]) -> list[str]:
+    return [line for name in labels[:20] for line in tree.head(name).splitlines()[:3] if line.strip()]
 
 
 def _is_object(line: str) -> bool:
@@ -73,14 +77,20 @@ def _yaml_files(tree: Tree) -> list[str]:
 
 
 def files_of(tree: Tree) -> list[str]:
-    """The text files that belong to images, by their names, or that lie in a folder of labels."""
+    """The text files that belong to images, by their names, or that lie in a folder of labels. Where some folders have lines of
+    YOLO and others only other lines (VisDrone's own files beside those made of them), those of the others are none."""
     stems = set(map(_stem, tree.images))
-    return [
-        name
-        for name in tree.with_suffix(".txt")
-        if name.rpartition("/")[2].lower() not in NAME_FILES
-        and (_stem(name) in stems or any(part.lower() in OWN_FOLDERS for part in name.split("/")[:-1]))
-    ]
+    folders: dict[str, list[str]] = {}
+    for name in tree.with_suffix(".txt"):
+        folder, _, file = name.rpartition("/")
+        is_label = _stem(name) in stems or any(part.lower() in OWN_FOLDERS for part in folder.split("/"))
+        if is_label and file.lower() not in NAME_FILES:
+            folders.setdefault(folder, []).append(name)
+    if len(folders) > 1:
+        of_yolo = {folder: list(map(_is_object, _lines(tree, names))) for folder, names in folders.items()}
+        if any(map(any, of_yolo.values())):
+            folders = {folder: names for folder, names in folders.items() if any(of_yolo[folder]) or not of_yolo[folder]}
+    return sorted(name for names in folders.values() for name in names)
 
 
 def _stem(name: str) -> str:
