@@ -13,7 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from vlrl.data.identity import Pictures, held_out_rows, shared_rows
+from vlrl.data import identity
+from vlrl.data.identity import OneImage, Pictures, Shown, held_out_rows
+from vlrl.data.overlap import shared_ids, shared_rows
 from vlrl.data.packed_images import parquet_address, tar_address
 from vlrl.data.synthetic import item_rng
 from vlrl.schema import Sample
@@ -97,9 +99,9 @@ def links(folder):
 def test_pairs(tmp_path):
     wrong = []
     for name, one, other, expected in links(tmp_path):
-        found = shared_rows([row("/none/z.jpg"), one], [row("/none/y.jpg"), other])
+        found, _ = shared_rows([row("/none/z.jpg"), one], [row("/none/y.jpg"), other])
         wrong += [name] if found != ([1] if expected else []) else []
-        assert found == ([1] if shared_rows([other], [one]) else []), name
+        assert found == ([1] if shared_rows([other], [one])[0] else []), name
     assert not wrong
     ambiguous = [
         row(video=tmp_path / "one/video.mp4"),
@@ -116,6 +118,24 @@ def test_linked_through_others(tmp_path):
     pictures = Pictures(rows)
     assert pictures.groups.tolist() == [0, 0, 1, 0, 2, 2, 3]
     assert [sorted(pictures.with_equal_bytes(i)) for i in range(4)] == [[0], [1], [2, 3], [2, 3]]
+
+
+def test_overlap_counts_pictures_not_rows(tmp_path):
+    """A held-out row that shares a picture with another held-out row alone is none that was trained on."""
+    a, b, c, d = (image(tmp_path / f"{i}.png", i) for i in range(4))
+    (tmp_path / "copy.png").write_bytes(a.read_bytes())
+    held_out = [row(a, b), row(b, c), row(c), row(d, tmp_path / "copy.png"), row(b, group="p"), row(c, group="p")]
+    assert shared_rows([row(a)], held_out) == ([0, 3], 0)
+    assert shared_rows([row(d, group="p"), row("/none/1.jpg", a)], held_out) == ([0, 3, 4, 5], 0)
+
+
+def test_images_that_are_not_compared_are_counted(tmp_path, monkeypatch):
+    monkeypatch.setattr(identity, "MAX_COMPARED_BYTES", 100)
+    data = image(tmp_path / "a.png", 1).read_bytes()
+    pq.write_table(pa.table({"image": [data] * 3}), tmp_path / "a.parquet")
+    rows = [row(parquet_address(tmp_path / "a.parquet", i, "image")) for i in range(3)]
+    _, (said,) = shared_ids(rows[:1], rows[1:])
+    assert said.startswith("2 images inside Parquet files")
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -167,8 +187,6 @@ def test_the_split_of_plain_sets_is_as_before(per_image):
 
 def test_few_bytes_are_read(tmp_path, monkeypatch):
     """Of a large set only files of the size of a held-out one."""
-    from vlrl.data import identity
-
     rows = []
     for i in range(300):
         path = tmp_path / f"{i}.bin"
@@ -176,9 +194,15 @@ def test_few_bytes_are_read(tmp_path, monkeypatch):
         rows.append(row(path))
     opened = Counter()
     real = identity.Pictures._probe
-    monkeypatch.setattr(identity.Pictures, "_probe", lambda self, file: opened.update([file]) or real(self, file))
+    monkeypatch.setattr(identity.Pictures, "_probe", lambda self, file, size: opened.update([file]) or real(self, file, size))
     held_out_rows(Pictures(rows), 0, 10)
     assert len(opened) <= 20
+
+
+def each(one):
+    """The rows that a member of what rows show stands for."""
+    many = isinstance(one, OneImage)
+    return [Shown((one.paths[place],), None, None) for place in one.places] if many else [one]
 
 
 @pytest.mark.parametrize("groups", [["a", "b"], [1, True], [None, {"x": 1}]])
@@ -209,7 +233,7 @@ def test_rows_of_a_large_file_show_what_their_samples_do(tmp_path, monkeypatch, 
         path.write_text("\n".join(json.dumps(row, ensure_ascii=i % 2 == 0) for i, row in enumerate(rows)) + end)
         expected = [shown_by(sample) for sample in read_samples(path, need_images=False)]
         with path.open("rb") as file:
-            found = list(shown_rows.shown_in_lines(file.fileno(), str(tmp_path)))
+            found = [one for many in shown_rows.shown_in_lines(file.fileno(), str(tmp_path)) for one in each(many)]
         assert [tuple(one.images) for one in found] == [one.images for one in expected]
         assert [one.video for one in found] == [one.video for one in expected]
         assert [str(one.group) for one in found] == [str(one.group) for one in expected]

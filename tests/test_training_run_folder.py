@@ -153,7 +153,7 @@ def test_held_out_pictures_are_not_trained_on():
         split(rows[:3], 0)
 
 
-def test_held_out_samples_that_are_trained_on_are_counted(tmp_path):
+def test_held_out_samples_that_are_trained_on_are_counted(tmp_path, run_train):
     """By content and by spelling of the path."""
 
     for i in range(6):
@@ -167,7 +167,13 @@ def test_held_out_samples_that_are_trained_on_are_counted(tmp_path):
     words = ["--task", "qa", "--data", files["a"], "--eval_data", files["b"], "--output_dir", tmp_path / "run"]
     config = parse([str(word) for word in words])
     found = read_data(config)
-    assert found.description.endswith("; WARNING: 2 of these show a picture that is trained on, the first: 'b-again.png'")
+    said = f"; WARNING: 2 of all 3 rows of {files['b']} show a picture of {files['a']}, the first: 'b-again.png'"
+    assert found.description.endswith(said)
+    limited = read_data(parse([*map(str, words), "--eval_limit", "1", "--limit", "1"]))
+    assert limited.description.endswith(said), "all rows of both files are compared"
+    code, out, err = run_train(*words, "--dry_run")
+    assert (code, err) == (0, "")
+    assert "WARNING: 2 of all 3 rows of" in " ".join(out.split())
     (overlap, *_) = data_events_of(config, found, 1)
     assert (overlap.event, overlap.samples) == ("held_out_overlap", ("b-again.png", "b-./1.png"))
 

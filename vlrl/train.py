@@ -56,6 +56,7 @@ from vlrl.training.evaluation import EarlyStopping, check_best_metric
 from vlrl.training.events import EventLog, read_stop_on
 from vlrl.training.flags import with_underscores
 from vlrl.training.grpo import Curriculum, Guide, Trainer
+from vlrl.training.held_out import overlap_line
 from vlrl.training.metrics_log import read_metrics
 from vlrl.training.options import ConfigError
 from vlrl.training.prm.config import parse_prm
@@ -150,6 +151,9 @@ def train(config: Config, words: Sequence[str] = ()) -> before_after.Around | No
     if config.run.dry_run:
         if "grpo" in config.stages:
             say(banner.steps_line(config, n_processes()))
+        asked = config.run
+        if asked.data and asked.eval_data:
+            say(banner.banner_line("data", overlap_line(asked.data, asked.eval_data, asked.image_root, list(config.tasks))))
         say(f"\n{run_folder.config_text(config.values)}")
         return None
     run = prepare(config, say, words)

@@ -17,7 +17,6 @@ import re
 from array import array
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache, partial
-from itertools import chain
 from pathlib import PurePath
 from typing import Any, NamedTuple, TypeAlias
 
@@ -52,14 +51,22 @@ class Shown(NamedTuple):
     group: Any
 
 
-def shown_by(sample: Sample) -> Shown:
-    return Shown(sample.images, sample.video, sample.facts.get("group"))
+class OneImage(NamedTuple):
+    """Many rows that show one image each and nothing else: the different images, and of each row the place of its own."""
+
+    paths: Sequence[str]
+    places: _Array
+
+
+def shown_by(sample: Sample | Shown) -> Shown:
+    return sample if isinstance(sample, Shown) else Shown(sample.images, sample.video, sample.facts.get("group"))
 
 
 class Pictures:
-    """What each row of a sequence shows. Rows are read once in order, and those again whose bytes are compared."""
+    """What each row of a sequence (of samples, or of `Shown`) shows. Rows are read once in order, and those again whose bytes
+    are compared."""
 
-    def __init__(self, rows: Sequence[Sample]) -> None:
+    def __init__(self, rows: Sequence[Any]) -> None:
         self.rows = rows
         self.n_not_compared = 0
         """Images whose content was not compared (see `MAX_COMPARED_BYTES`)."""
@@ -69,11 +76,12 @@ class Pictures:
         self._videos: dict[str, dict[str, list[int]]] = {}
         self._has_copies = False
         self._content: dict[int, bytes] = {}
-        self._probes: dict[int, bytes] = {}
+        self._alike: dict[int, dict[int, list[int]]] = {}
         self._n_read = 0
         self._stat = lru_cache(maxsize=131_072)(_stat)
-        for number, one in enumerate(shown_of(rows)):
-            self._add(number, one)
+        number = 0
+        for one in shown_of(rows):
+            number += self._add_many(number, one) if isinstance(one, OneImage) else self._add(number, one)
         self._link_names()
         self.groups, self.n_groups = self._grouped()
         """The group of each row, numbered in the order of their first rows."""
@@ -81,7 +89,23 @@ class Pictures:
 
     # ---- keys
 
-    def _add(self, number: int, one: Shown) -> None:
+    def _add_many(self, first: int, many: OneImage) -> int:
+        """The rows from `first` on; returns how many they are."""
+        n = len(many.places)
+        text = "\0".join(many.paths)
+        if any(mark in text for mark in (".rf.", *ADDRESSED)):
+            return sum(self._add(first + i, Shown((many.paths[place],), None, None)) for i, place in enumerate(many.places))
+        found = np.array([self._stat(path) for path in many.paths], np.int64)[many.places]
+        rows, keys = np.arange(first, first + n, dtype=np.uint32).tobytes(), found[:, 0].tobytes()
+        self._keys.add_bytes(rows, keys)
+        self._places[0].frombytes(rows)
+        self._places[1].frombytes(bytes(self._places[1].itemsize * n))
+        self._file_keys.frombytes(keys)
+        self._sizes.frombytes(found[:, 1].tobytes())
+        return n
+
+    def _add(self, number: int, one: Shown) -> int:
+        """One row; returns 1."""
         if one.group not in (None, ""):
             self._keys.add(number, hash(("group", str(one.group))))
         if one.video is not None:
@@ -99,6 +123,7 @@ class Pictures:
             if ".rf." in path and (copied := _copied_from(path)) is not None:
                 self._has_copies = True
                 self._keys.add(number, hash(copied))
+        return 1
 
     def _add_file(self, number: int, place: int, key: int, size: int) -> None:
         self._places[0].append(number)
@@ -203,38 +228,50 @@ class Pictures:
 
     def _equal_files(self, file: int) -> Iterable[int]:
         """The other groups that have a file of the same bytes."""
-        size = self._sorted_sizes[file]
+        size = int(self._sorted_sizes[file])
         if size <= 0:
             return
-        low, high = np.searchsorted(self._sorted_sizes, [size, size + 1])
-        for other in range(int(low), int(high)):
+        if size not in self._alike:
+            self._alike[size] = self._alike_of(size)
+        for other in self._alike[size].get(file, ()):
             if self._group_of_file[other] != self._group_of_file[file] and self._is_equal(file, other):
                 yield int(self._group_of_file[other])
 
+    def _alike_of(self, size: int) -> dict[int, list[int]]:
+        """Of the files of one size, those that agree in a few bytes with others, each with all of these."""
+        low, high = map(int, np.searchsorted(self._sorted_sizes, [size, size + 1]))
+        found: dict[bytes, list[int]] = {}
+        for file in range(low, high) if high > low + 1 else ():
+            try:
+                found.setdefault(self._probe(file, size), []).append(file)
+            except (ImageError, OSError):
+                continue  # other checks refuse it
+        return {file: same for same in found.values() if len(same) > 1 for file in same}
+
     def _is_equal(self, a: int, b: int) -> bool:
         try:
-            return self._probe(a) == self._probe(b) and self._whole(a) == self._whole(b)
+            return self._whole(a) == self._whole(b)
         except (ImageError, OSError):
             return False  # other checks refuse it
 
     def _path(self, file: int) -> str:
         number = self._distinct[file]
-        place, row = self._places[1][number], self.rows[self._places[0][number]]
-        return str(row.video) if place == _VIDEO else str(row.images[place])
+        place, row = self._places[1][number], self._places[0][number]
+        if place == _VIDEO:
+            return str(self.rows[row].video)
+        own: Callable[[int, int], str] | None = getattr(self.rows, "image_at", None)
+        return self.rows[row].images[place] if own is None else own(row, place)
 
-    def _probe(self, file: int) -> bytes:
+    def _probe(self, file: int, size: int) -> bytes:
         """A few bytes of a file. Raises ImageError, OSError."""
-        if file not in self._probes:
-            path, size = self._path(file), int(self._sorted_sizes[file])
-            start = max(0, (size - _N_PROBED) // 2)
-            if path.startswith(PACKED):
-                data = image_bytes(path)[start : start + _N_PROBED]
-            else:
-                with open(path, "rb") as opened:
-                    opened.seek(start)
-                    data = opened.read(_N_PROBED)
-            self._probes[file] = _digest(data)
-        return self._probes[file]
+        path, start = self._path(file), max(0, (size - _N_PROBED) // 2)
+        if path.startswith(PACKED):
+            return _digest(image_bytes(path)[start : start + _N_PROBED])
+        opened = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return _digest(os.pread(opened, _N_PROBED, start))
+        finally:
+            os.close(opened)
 
     def _whole(self, file: int) -> bytes:
         """A digest of all bytes of a file. Raises ImageError, OSError."""
@@ -245,6 +282,14 @@ class Pictures:
             with open(path, "rb") as opened:
                 self._content[number] = hashlib.file_digest(opened, partial(hashlib.blake2b, digest_size=16)).digest()
         return self._content[number]
+
+
+def not_compared_note(n: int) -> str:
+    """What a person should know where `n` images were not compared by their content."""
+    return (
+        f"{n:,} images inside Parquet files are beyond the first {MAX_COMPARED_BYTES / 1e9:g} GB, whose content is compared:"
+        " copies among them are not found, so one may be trained on while another is held out (meta.group keeps rows together)"
+    )
 
 
 def _digest(data: bytes) -> bytes:
@@ -262,6 +307,11 @@ class _Links:
     def add(self, row: int, key: int) -> None:
         self._add_row(row)
         self._add_key(key)
+
+    def add_bytes(self, rows: bytes, keys: bytes) -> None:
+        """Several, as numbers of 32 and 64 bits."""
+        self._rows.frombytes(rows)
+        self._keys.frombytes(keys)
 
     def arrays(self) -> tuple[_Array, _Array]:
         return np.array(self._rows, np.int64), np.array(self._keys, np.int64)
@@ -339,34 +389,7 @@ def held_out_rows(pictures: Pictures, seed: int, wanted: int) -> _Array:
     return np.isin(pictures.groups, list(chosen))
 
 
-def shown_of(rows: Sequence[Sample]) -> Iterable[Shown]:
-    """What rows show, without making a sample of each where they know better."""
-    own: Callable[[], Iterable[Shown]] | None = getattr(rows, "shown", None)
+def shown_of(rows: Sequence[Any]) -> Iterable[Shown | OneImage]:
+    """What rows show, without making a sample of each where they know better; a member may stand for many rows."""
+    own: Callable[[], Iterable[Shown | OneImage]] | None = getattr(rows, "shown", None)
     return map(shown_by, rows) if own is None else own()
-
-
-def shared_rows(train: Sequence[Sample], held_out: Sequence[Sample]) -> list[int]:
-    """The numbers of the held-out rows that show a picture that a training row shows too."""
-    pictures = Pictures(_Joined(train, held_out))
-    n = len(train)
-    trained = set(pictures.groups[:n].tolist())
-    seen: dict[int, bool] = {}
-    for group in dict.fromkeys(pictures.groups[n:].tolist()):
-        seen[group] = group in trained or not trained.isdisjoint(pictures.with_equal_bytes(group))
-    return [i for i, group in enumerate(pictures.groups[n:].tolist()) if seen[group]]
-
-
-class _Joined(Sequence[Sample]):
-    """Two sequences of rows as one, without a copy."""
-
-    def __init__(self, first: Sequence[Sample], second: Sequence[Sample]) -> None:
-        self.first, self.second = first, second
-
-    def __len__(self) -> int:
-        return len(self.first) + len(self.second)
-
-    def shown(self) -> Iterable[Shown]:
-        return chain(shown_of(self.first), shown_of(self.second))
-
-    def __getitem__(self, index: Any) -> Any:
-        return self.first[index] if index < len(self.first) else self.second[index - len(self.first)]

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shlex
 import tempfile
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from itertools import chain
 from pathlib import Path
 from typing import IO, Any, overload
 
@@ -22,12 +20,12 @@ import numpy as np
 
 from vlrl.data.files import sha256_of
 from vlrl.data.foreign_rows import Found, InsideRow, RowReading, foreign_samples, form_of, too_many_bad
-from vlrl.data.identity import Shown, shown_of
-from vlrl.data.line_index import count_lines, index_lines, sample_of_line
+from vlrl.data.identity import OneImage, Shown, shown_of
+from vlrl.data.line_index import count_lines, index_lines
 from vlrl.data.row_source import UnitError
+from vlrl.data.row_views import Joined, Lines, Named, Picked
 from vlrl.data.sample_files import read_samples
 from vlrl.data.sample_json import sample_from_json, sample_to_json
-from vlrl.data.shown_rows import shown_in_lines
 from vlrl.data.subsets import drawn_places, stratum_of
 from vlrl.data.synthetic.items import item_rng
 from vlrl.data.tables import IMAGE_COLUMNS, TABLE_FILES, Table, numbered_images, open_table
@@ -40,26 +38,6 @@ N_CANDIDATES = 5_000
 BUILT_IN = ("detection", "grounding", "classification", "planning", "qa")
 _NATIVE_KEYS = {"id", "task", "images", "video", "question", "answer", "choices", "meta"}
 _Array = np.ndarray[Any, Any]
-
-
-class _Lines(Sequence[Sample]):
-    """Samples of a file of lines, by offset. The file stays open: who replaces it meanwhile changes nothing here."""
-
-    def __init__(self, file: IO[bytes], starts: _Array, root: Path, where: str) -> None:
-        self._file, self._starts, self._root, self._where = file, starts, root, where
-        self._size = os.fstat(file.fileno()).st_size
-
-    def __len__(self) -> int:
-        return len(self._starts)
-
-    def __getitem__(self, i: Any) -> Any:
-        start = int(self._starts[i])
-        end = int(self._starts[i + 1]) if i + 1 < len(self._starts) else self._size
-        raw = os.pread(self._file.fileno(), end - start, start)  # shared by processes and threads: it moves no position
-        return sample_of_line(raw.split(b"\n", 1)[0], f"{self._where}: row {i + 1}", self._root)
-
-    def shown(self) -> Iterator[Shown]:
-        return shown_in_lines(self._file.fileno(), str(self._root))
 
 
 class SampleSet(Sequence[Sample]):
@@ -91,16 +69,21 @@ class SampleSet(Sequence[Sample]):
     def is_large(self) -> bool:
         return self.prompts is not None
 
-    def shown(self) -> Iterable[Shown]:
+    def shown(self) -> Iterable[Shown | OneImage]:
         """What each row shows (`vlrl.data.identity`)."""
         return shown_of(self._rows)
+
+    def image_at(self, i: int, place: int) -> str:
+        """An image of a row."""
+        own: Callable[[int, int], str] | None = getattr(self._rows, "image_at", None)
+        return self._rows[i].images[place] if own is None else own(i, place)
 
     def part(self, places: Sequence[int] | _Array) -> SampleSet:
         """The samples at these places, in their order. A part that is not large is read at once."""
         if self.prompts is None or len(places) <= LARGE:
             return SampleSet([self._rows[int(i)] for i in places], self.notes, self.n_bad)
         at = np.asarray(places, dtype=np.int64)
-        return SampleSet(_Picked(self._rows, at), self.notes, self.n_bad, self.prompts[at])
+        return SampleSet(Picked(self._rows, at), self.notes, self.n_bad, self.prompts[at])
 
     def drawn(self, limit: int | None, seed: int) -> SampleSet:
         """`limit` of the samples (None: all), drawn by seed with answers in their shares; of a large set the shares are those
@@ -114,47 +97,6 @@ class SampleSet(Sequence[Sample]):
         n = LARGE if 2 * limit > N_CANDIDATES else N_CANDIDATES
         some = np.sort(item_rng("rows to draw from", seed).permutation(len(self))[:n])
         return self.part(some[drawn_places([stratum_of(self[int(i)]) for i in some], limit, seed)])
-
-
-class _Picked(Sequence[Sample]):
-    """The members of a sequence at these places."""
-
-    def __init__(self, rows: Sequence[Sample], places: _Array) -> None:
-        self._rows, self._places = rows, places
-
-    def __len__(self) -> int:
-        return len(self._places)
-
-    def __getitem__(self, i: Any) -> Any:
-        return self._rows[int(self._places[i])]
-
-    def shown(self) -> Iterator[Shown]:
-        """Those of all rows are passed over in order."""
-        wanted = iter(self._places)  # in order
-        place = next(wanted, None)
-        for number, one in enumerate(shown_of(self._rows)):
-            if place is None:
-                return
-            if number == place:
-                yield one
-                place = next(wanted, None)
-
-
-class _Joined(Sequence[Sample]):
-    """Several sequences after each other; an id that an earlier one has used gets the name of its file."""
-
-    def __init__(self, parts: Sequence[Sequence[Sample]]) -> None:
-        self._parts, self._ends = parts, np.cumsum([len(part) for part in parts])
-
-    def __len__(self) -> int:
-        return int(self._ends[-1])
-
-    def __getitem__(self, i: Any) -> Any:
-        number = int(np.searchsorted(self._ends, i, side="right"))
-        return self._parts[number][int(i - (self._ends[number - 1] if number else 0))]
-
-    def shown(self) -> Iterator[Shown]:
-        return chain.from_iterable(shown_of(part) for part in self._parts)
 
 
 # ---- reading
@@ -206,7 +148,7 @@ def _read_path(path: Path, root: Path | None, need_images: bool, tasks: Sequence
         return SampleSet(read_samples(path, root, need_images=need_images))
     found = index_lines(path)
     folder = root if root is not None else path.parent
-    rows = _Lines(path.open("rb"), found.starts, folder, str(path))
+    rows = Lines(path.open("rb"), found.starts, folder, str(path))
     return SampleSet(rows, prompts=found.prompts)
 
 
@@ -216,8 +158,8 @@ def _joined(parts: Sequence[SampleSet], paths: Sequence[Path]) -> SampleSet:
     n_bad = sum(part.n_bad for part in parts)
     if any(part.is_large for part in parts):
         joined = np.concatenate([_prompts_of(part) if part.prompts is None else part.prompts for part in parts])
-        named = [_Named(part, f"{i}/" if i else "") for i, part in enumerate(parts)]
-        return SampleSet(_Joined(named), notes, n_bad, joined)
+        named = [Named(part, f"{i}/" if i else "") for i, part in enumerate(parts)]
+        return SampleSet(Joined(named), notes, n_bad, joined)
     taken: set[str] = set()
     rows: list[Sample] = []
     for part, path in zip(parts, paths, strict=True):
@@ -229,23 +171,6 @@ def _joined(parts: Sequence[SampleSet], paths: Sequence[Path]) -> SampleSet:
             taken.add(sample.id)
             rows.append(sample)
     return SampleSet(rows, notes, n_bad)
-
-
-class _Named(Sequence[Sample]):
-    """Samples whose ids begin with the number of their file."""
-
-    def __init__(self, rows: Sequence[Sample], prefix: str) -> None:
-        self._rows, self._prefix = rows, prefix
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __getitem__(self, i: Any) -> Any:
-        sample = self._rows[i]
-        return replace(sample, id=self._prefix + sample.id) if self._prefix else sample
-
-    def shown(self) -> Iterable[Shown]:
-        return shown_of(self._rows)
 
 
 def _prompts_of(samples: Sequence[Sample]) -> _Array:
@@ -394,4 +319,4 @@ class _Spool:
             return SampleSet(self._list, notes, found.n_bad)
         self._file.flush()
         starts, prompts = (np.frombuffer(one, dtype=np.int64) for one in (self._starts, self._prompts))
-        return SampleSet(_Lines(self._file, starts, Path(), str(self._path)), notes, found.n_bad, prompts)
+        return SampleSet(Lines(self._file, starts, Path(), str(self._path)), notes, found.n_bad, prompts)

@@ -13,9 +13,9 @@ from typing import Any
 
 from accelerate import PartialState
 
-from vlrl.data.identity import shared_rows
 from vlrl.data.image_checks import decode_problem, drawn_to_decode, shown_sizes
 from vlrl.data.image_notes import form_notes, refuse_unreadable_formats
+from vlrl.data.overlap import shared_ids
 from vlrl.data.sample_files import missing_in
 from vlrl.data.sample_sets import SampleSet, read_set
 from vlrl.data.special_tokens import KEY
@@ -31,7 +31,7 @@ from vlrl.tasks.rubric import choose as rubric_for
 from vlrl.training.config import Config
 from vlrl.training.events import Event
 from vlrl.training.flight_recorder import data_events
-from vlrl.training.held_out import hold_out, wanted_of
+from vlrl.training.held_out import hold_out, overlap_words, wanted_of
 from vlrl.training.large_sets import checked_when_used, some_of
 from vlrl.training.options import ConfigError
 
@@ -59,7 +59,7 @@ class RunData:
     notes: tuple[str, ...] = ()
     """What a person should know of how the files were read."""
     shared: tuple[str, ...] = ()
-    """The ids of the samples of `--eval_data` that show a picture of a training sample."""
+    """The ids of all rows of `--eval_data` that show a picture of any row of `--data`."""
     large: SampleSet | None = None
     """The training rows of a set that is too large to be looked at as a whole."""
     drawn: tuple[Sample, ...] = ()
@@ -93,17 +93,18 @@ def read_data(config: Config) -> RunData:
         train = Samples(n, lambda i: draw_sample(config, seed, "train", i))
         description = f"{n} synthetic samples (seed {seed}), {len(held_out)} held out"
         return RunData(train, held_out, description, _plays(config, held_out))
-    rows = _read(config, run.data, run.limit, seed)
-    notes, shared = list(rows.notes), list[str]()
+    whole, rows = _read(config, run.data, run.limit, seed)
+    shared = list[str]()
     if run.eval_data is not None:
-        read = _read(config, run.eval_data, run.eval_limit, HELD_OUT_SEED)
-        held_out, notes = list(read), [*notes, *read.notes]
-        shared = [held_out[i].id for i in shared_rows(rows, held_out)]
+        all_held_out, read = _read(config, run.eval_data, run.eval_limit, HELD_OUT_SEED)
+        held_out = list(read)
+        shared, said = shared_ids(whole, all_held_out)
+        notes = [*rows.notes, *read.notes, *said]
         description = f"{len(rows)} samples of {run.data}, {len(held_out)} of {run.eval_data} held out"
-        if shared:
-            description += f"; WARNING: {len(shared):,} of these show a picture that is trained on, the first: {shared[0]!r}"
+        description += overlap_words(run.eval_data, run.data, shared, len(all_held_out))
     else:
         rows, held_out = hold_out(rows, seed, run.eval_limit, wanted_of(run.val_split, len(rows)))
+        notes = list(rows.notes)
         description = f"{len(rows)} samples of {run.data}, {len(held_out)} more held out (no image in both)"
     train, looked_at = Samples(len(rows), rows.__getitem__), some_of(rows, seed)
     found = RunData(train, held_out, description, _plays(config, looked_at), notes=tuple(notes), shared=tuple(shared))
@@ -116,8 +117,10 @@ def read_data(config: Config) -> RunData:
     return dataclasses.replace(found, notes=tuple(notes), large=rows, drawn=tuple(looked_at))
 
 
-def _read(config: Config, path: str, limit: int | None, seed: int) -> SampleSet:
-    rows = read_set(path, config.run.image_root, limit, seed, tasks=list(config.tasks))
+def _read(config: Config, path: str, limit: int | None, seed: int) -> tuple[SampleSet, SampleSet]:
+    """All samples behind a path, and those that `limit` leaves, which are checked."""
+    whole = read_set(path, config.run.image_root, tasks=list(config.tasks))
+    rows = whole.drawn(limit, seed)
     looked_at = some_of(rows, seed)
     refuse_unreadable_formats(looked_at, path)
     for sample in looked_at:
@@ -132,7 +135,7 @@ def _read(config: Config, path: str, limit: int | None, seed: int) -> SampleSet:
             )
         if problem := answer_problem_of(config.tasks[sample.task], sample):
             raise SampleError(f"{path} (id {sample.id!r}): {problem}")
-    return rows
+    return whole, rows
 
 
 def prepare_data(
@@ -305,7 +308,7 @@ def data_events_of(config: Config, data: RunData, n_processes: int) -> list[Even
     if config.run.data is None:
         return []
     grpo = config.grpo
-    message = f"{len(data.shared):,} held-out samples show a picture that is trained on, so that held-out numbers are too good"
+    message = f"{len(data.shared):,} rows of --eval_data show a picture of --data, so that held-out numbers are too good"
     overlap = [Event(0, "held_out_overlap", message, data.shared, {"n_samples": len(data.shared)})] if data.shared else []
     n_prompts = max(1, grpo.per_device_train_batch_size * n_processes * grpo.gradient_accumulation_steps // config.group_size)
     n_steps = planned_steps(config, data.train.n)
