@@ -50,6 +50,7 @@ from data_prep.formats.gathering import Gathering, Options, Tree, note, some, su
 from data_prep.formats.split_lists import with_splits
 from data_prep.formats.unusable import drop_unusable, first_problem, report_cut_short
 from data_prep.image_finding import split_of
+from data_prep.text_encoding import add_encoding_option, check_encoding_option
 from data_prep.writing import Report, Target, program
 
 
@@ -135,7 +136,7 @@ def _arguments(argv: Sequence[str] | None) -> tuple[argparse.Namespace, Target, 
         choices=("xyxy", "xywh", "cxcywh"),
         help="csv: what four numbers are: two corners, top left corner and size, or middle and size",
     )
-    parser.add_argument("--encoding", default="utf-8-sig", help="of text files, such as gbk or cp1252 (default: UTF-8)")
+    add_encoding_option(parser, "text files")
     add_options(parser)
     args = parser.parse_args(argv)
     if not args.root.exists():
@@ -146,10 +147,7 @@ def _arguments(argv: Sequence[str] | None) -> tuple[argparse.Namespace, Target, 
         parser.error(f"--names: no such file {args.names}")
     if args.format not in ("auto", *FORMATS) and not args.format.startswith(BY_DATUMARO):
         parser.error(f"--format: no format {args.format!r}; there are auto, {', '.join(FORMATS)} and datumaro:NAME")
-    try:
-        "".encode(args.encoding)
-    except LookupError:
-        parser.error(f"--encoding: no encoding {args.encoding!r}")
+    check_encoding_option(args, parser)
     target = check_options(args, parser)
     return args, target, Options(args.label_key, args.label, args.names, args.boxes, args.encoding)
 

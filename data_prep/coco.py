@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Read, check, ask, write. Returns the exit code; the last line printed is the file written."""
     args, target = _arguments(argv)
     report = Report.of(args)
-    content = read_instances(args.instances, bbox_format=args.bbox_format)
+    content = read_instances(args.instances, bbox_format=args.bbox_format, encoding=args.encoding)
     if any("neg_category_ids" in row for row in content.images):
         raise SystemExit(
             f"{args.instances} is an LVIS file: each image was searched for some categories only; use data_prep/lvis.py"

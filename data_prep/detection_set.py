@@ -29,6 +29,7 @@ from data_prep.detection_rows import Question
 from data_prep.excluding import Excluded, add_exclude_option, check_exclude_option
 from data_prep.fitting import box_counts
 from data_prep.not_counted import is_category, without_regions
+from data_prep.text_encoding import read_text
 from data_prep.writing import Report, Target, add_output_options, check_output_options, draw, whole_number
 from data_prep.writing import finish as finish_writing
 from vlrl.answers.span import canon
@@ -173,7 +174,7 @@ def choose_categories(
         if named and requested[0] in named:
             requested = named[requested[0]]
         elif Path(requested[0]).is_file():
-            requested = [line for line in Path(requested[0]).read_text(encoding="utf-8").splitlines() if line.strip()]
+            requested = [line for line in read_text(Path(requested[0])).splitlines() if line.strip()]
     for name in requested:
         if name_key(name) not in spelling:
             hint = nearest(name_key(name), spelling) or f"; known: {', '.join(spelling.values())}"

@@ -34,6 +34,7 @@ from data_prep.class_folders import find_classes
 from data_prep.detection_set import spellings
 from data_prep.excluding import Excluded, add_exclude_option, check_exclude_option
 from data_prep.rows import read_json
+from data_prep.text_encoding import read_text
 from data_prep.writing import (
     Report,
     add_output_options,
@@ -177,7 +178,7 @@ def kind_of(dataset: str, open_label: bool) -> str:
 def read_class_names(path: Path) -> dict[str, str]:
     """Folder → name, from lines of "<folder> <name with spaces>"."""
     names: dict[str, str] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
         folder, _, name = line.strip().partition(" ")
         if folder and not name.strip():
             raise SystemExit(f"{path}:{number}: a line is '<folder> <name>', got {line!r}")

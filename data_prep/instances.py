@@ -24,6 +24,7 @@ from data_prep.image_headers import read_header
 from data_prep.instances_file import Instance, Instances
 from data_prep.instances_file import read_instances as read_instances
 from data_prep.report import Report
+from data_prep.text_encoding import add_encoding_option, check_encoding_option
 from data_prep.writing import need_file, need_folder
 from vlrl.answers.span import canon
 from vlrl.data.images import ImageError
@@ -50,7 +51,7 @@ _GENERAL = frozenset(
 
 
 def add_input_options(parser: argparse.ArgumentParser, instances: str, images: str) -> None:
-    """Add `--instances` and `--images` with these help texts, and `--bbox_format`."""
+    """Add `--instances` and `--images` with these help texts, `--bbox_format` and `--encoding`."""
     parser.add_argument("--instances", type=Path, required=True, help=instances)
     parser.add_argument("--images", type=Path, required=True, help=images)
     parser.add_argument(
@@ -59,12 +60,14 @@ def add_input_options(parser: argparse.ArgumentParser, instances: str, images: s
         help="what the four numbers of a bbox are (default: x, y, width, height, as in COCO; refused where they look like"
         " corners)",
     )
+    add_encoding_option(parser)
 
 
 def check_input_options(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     """Ends the program where a file or folder of the above is missing."""
     need_file(parser, "--instances", args.instances)
     need_folder(parser, "--images", args.images)
+    check_encoding_option(args, parser)
 
 
 def name_and_split(path: Path) -> tuple[str, str]:

@@ -55,15 +55,20 @@ class Instances:
     is_xywh: bool = False
 
 
-def read_instances(path: Path, image_keys: Sequence[str] = ("id", "file_name"), bbox_format: str | None = None) -> Instances:
+def read_instances(
+    path: Path,
+    image_keys: Sequence[str] = ("id", "file_name"),
+    bbox_format: str | None = None,
+    encoding: str | None = None,
+) -> Instances:
     """An instances file; ends the program where one of its three lists, or a key that joins them, is missing. `image_keys`: the
-    keys that every image needs. `bbox_format`: "xywh", "xyxy" or None: xywh, refused where the file's areas or segmentations
-    say that its boxes are corners."""
+    keys that every image needs. `encoding`: of a file that is not UTF-8. `bbox_format`: "xywh", "xyxy" or None: xywh, refused
+    where the file's areas or segmentations say that its boxes are corners."""
     content = Instances(path, is_xywh=bbox_format is None)
     lists: set[str] = set()
     form, keys = bbox_format or "xywh", dict[str, str]()
     evidence, n_scored, n_unsure = _Evidence(), 0, 0
-    for key, is_entry, value in entries(path, as_text="segmentation"):
+    for key, is_entry, value in entries(path, "segmentation", encoding):
         if not is_entry:
             lists |= {key} if value == [] else set()
         elif key == "images":

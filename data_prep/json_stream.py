@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from data_prep.image_headers import not_fetched
+from data_prep.text_encoding import of_file, problem
 
 _CHUNK = 4_000_000
 _SPACE = re.compile(r"[ \t\n\r]*")
@@ -19,18 +20,22 @@ _BATCH = 100_000
 """Characters of entries that are decoded at once."""
 
 
-def entries(path: Path, as_text: str | None = None) -> Iterator[tuple[str, bool, Any]]:
+def entries(path: Path, as_text: str | None = None, encoding: str | None = None) -> Iterator[tuple[str, bool, Any]]:
     """(key, is_entry, value) of the object in a JSON file: for a key with a list, one after the other its entries, and first of
     all (key, False, []); for any other key its value. `as_text`: a key whose nested lists of numbers stay text,
-    which takes less time; who needs them decodes them. Ends the program where the file is no JSON object."""
-    problem = not_fetched(path)
-    if problem is not None:
-        raise SystemExit(problem)
+    which takes less time; who needs them decodes them. `encoding`: of a file that is not UTF-8. Ends the program where the file
+    is no JSON object."""
+    pointer = not_fetched(path)
+    if pointer is not None:
+        raise SystemExit(pointer)
     with path.open("rb") as file:
-        encoding = json.detect_encoding(file.read(4))
+        detected = json.detect_encoding(file.read(4))
+    name = of_file(path, encoding) if detected.startswith("utf-8") else detected
     try:
-        with path.open(encoding="utf-8-sig" if encoding == "utf-8" else encoding) as file:
+        with path.open(encoding=name) as file:
             yield from _Reader(file, as_text).whole()
+    except UnicodeDecodeError as error:
+        raise SystemExit(f"{path}: {problem(error, name)}") from error
     except (ValueError, RecursionError) as error:
         raise SystemExit(f"{path}: not JSON: {error}") from error
 

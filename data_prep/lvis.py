@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Read, check, ask, write. Returns the exit code; the last line printed is the file written."""
     args, target = _arguments(argv)
     report = Report.of(args)
-    content = read_instances(args.instances, ("id",), args.bbox_format)
+    content = read_instances(args.instances, ("id",), args.bbox_format, args.encoding)
     row_of = {str(id_key(row["id"])): row for row in reversed(content.images)}
     names = content.names
     images = annotated_images(

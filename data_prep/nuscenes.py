@@ -38,6 +38,7 @@ from data_prep.meta_actions import (
     trajectory_problem,
 )
 from data_prep.rows import read_json
+from data_prep.text_encoding import read_text
 from data_prep.writing import Report, add_output_options, check_output_options, draw, finish, image_size_px, program
 from vlrl.schema import Sample
 
@@ -102,7 +103,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     if args.route_m is not None and not args.route_m > 0:
         parser.error(f"--route_m must be above 0, got {args.route_m}")
     if args.scenes and len(args.scenes) == 1 and Path(args.scenes[0]).is_file():
-        args.scenes = [line.strip() for line in Path(args.scenes[0]).read_text(encoding="utf-8").splitlines() if line.strip()]
+        args.scenes = [line.strip() for line in read_text(Path(args.scenes[0])).splitlines() if line.strip()]
     args.dataset = args.dataset or "nuscenes"
     return args
 

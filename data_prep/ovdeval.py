@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Read, check, ask, write. Returns the exit code; the last line printed is the file written."""
     args, target = _arguments(argv)
     report = Report.of(args)
-    content = read_instances(args.instances, bbox_format=args.bbox_format)
+    content = read_instances(args.instances, bbox_format=args.bbox_format, encoding=args.encoding)
     # the benchmark asks for its whole list, also in an image without any of it
     annotated = [replace(one, searched=True) for one in annotated_images(content, args.images, report)]
     names = list(content.names.values())

@@ -21,7 +21,6 @@ is no negative. `<part>` boxes are not read.
 from __future__ import annotations
 
 import argparse
-import codecs
 import os
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -34,6 +33,7 @@ from data_prep.box_values import number
 from data_prep.detection_set import Annotated, add_options, check_options, write_detection
 from data_prep.fitting import stated_size
 from data_prep.image_finding import IMAGE_SUFFIXES, ImageFinder, NotFound, split_of
+from data_prep.text_encoding import check_encoding_option, read_text
 from data_prep.voc_files import CORNERS, BadXml, is_set_aside, object_box, objects, read_xml
 from data_prep.writing import Report, Target, need_folder, program
 from vlrl.schema import Box
@@ -88,11 +88,7 @@ def _arguments(argv: Sequence[str] | None) -> tuple[argparse.Namespace, Target]:
             need_folder(parser, "--root", args.root)
             setattr(args, name, _folder(args.root, usual))
         need_folder(parser, f"--{name}", getattr(args, name))
-    if args.encoding is not None:
-        try:
-            codecs.lookup(args.encoding)
-        except LookupError:
-            parser.error(f"--encoding: Python knows no encoding {args.encoding!r}")
+    check_encoding_option(args, parser)
     if args.split is not None:
         sets = ("Main", "Segmentation", "Layout", ".")
         main_sets = [] if args.root is None else [args.root / "ImageSets" / one / f"{args.split}.txt" for one in sets]
@@ -134,7 +130,7 @@ def _annotation_files(args: argparse.Namespace, report: Report) -> Iterator[Path
         yield from files
         return
     line_of: dict[str, int] = {}
-    for line_number, line in enumerate(args.split.read_text(encoding="utf-8-sig").splitlines(), start=1):
+    for line_number, line in enumerate(read_text(args.split).splitlines(), start=1):
         words = line.split()
         if not words:
             continue

@@ -7,7 +7,6 @@ box is taken.
 
 from __future__ import annotations
 
-import codecs
 import math
 import re
 import xml.etree.ElementTree as ElementTree
@@ -17,25 +16,11 @@ from pathlib import Path
 from data_prep.box_values import Corners, number, turned_box
 from data_prep.image_headers import not_fetched
 from data_prep.not_counted import is_marked
+from data_prep.text_encoding import WrongEncoding, xml_text
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
-_DECLARED = re.compile(rb"""^\s*<\?xml[^>]*?encoding\s*=\s*["']([A-Za-z0-9._-]+)["']""")
-_DECLARATION = re.compile(r"^\s*<\?xml.*?\?>", re.DOTALL)
 _BARE_AMPERSAND = re.compile(r"&(?!(?:[A-Za-z_][\w.-]*|#\d+|#x[0-9A-Fa-f]+);)")
 _SHAPES = frozenset({"bndbox", "robndbox", "polygon", "bbox", "xmin"})
-_BOMS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
-
-
-_MEANT = {
-    "gb2312": "gb18030",
-    "gbk": "gb18030",
-    "iso-8859-1": "cp1252",
-    "latin-1": "cp1252",
-    "us-ascii": "utf-8",
-    "ascii": "utf-8",
-}
-"""What tools write under these names, as web browsers read them. A declaration that can be read as ASCII is not UTF-16."""
-_MEANT |= dict.fromkeys(("utf-16", "utf-16le", "utf-16be", "utf-16-le", "utf-16-be", "unicode"), "utf-8")
 
 
 class BadXml(ValueError):
@@ -45,10 +30,15 @@ class BadXml(ValueError):
 def read_xml(path: Path, encoding: str | None) -> ElementTree.Element:
     """The `annotation` element of a file. `encoding`: of files that are not in the one that they declare (UTF-8 where they
     declare none); None: such files are refused. Raises BadXml."""
-    problem = not_fetched(path)
-    if problem is not None:
-        raise BadXml(problem)
-    text = _DECLARATION.sub("", _text(path.read_bytes(), encoding), count=1)
+    if pointer := not_fetched(path):
+        raise BadXml(pointer)
+    data = path.read_bytes()
+    if not data.strip(b"\xef\xbb\xbf\xff\xfe \r\n\t\0"):
+        raise BadXml("the file is empty")
+    try:
+        text = xml_text(data, encoding)
+    except WrongEncoding as problem:
+        raise BadXml(str(problem)) from None
     try:
         root = ElementTree.fromstring(text)
     except ElementTree.ParseError as error:
@@ -76,22 +66,6 @@ def is_set_aside(element: ElementTree.Element) -> bool | None:
     own = {child.tag: (child.text or "").strip() for child in element}
     named = {(one.findtext("name") or ""): (one.findtext("value") or "").strip() for one in element.iter("attribute")}
     return is_marked(own, named, element.attrib)
-
-
-def _text(content: bytes, encoding: str | None) -> str:
-    declared = _DECLARED.match(content)
-    marked = next((name for bom, name in _BOMS if content.startswith(bom)), None)
-    first = marked or (declared.group(1).decode("ascii") if declared else "utf-8")
-    first = _MEANT.get(first.casefold().replace("_", "-"), first) if not marked else first
-    for name in (first, *([encoding] if encoding else [])):
-        try:
-            return content.decode(name)
-        except UnicodeDecodeError as error:
-            problem = str(error)
-        except LookupError:
-            problem = f"the encoding {name} is not known"
-    says = f"declares {first}" if declared else "declares no encoding"
-    raise BadXml(f"it {says} and is not in {first} ({problem}); name its encoding with --encoding (cp1252, gbk, ...)")
 
 
 def object_box(element: ElementTree.Element) -> tuple[Corners, str] | None:

@@ -182,7 +182,7 @@ def test_tables_in_other_encodings(tmp_path):
     for encoding, options in (("utf-8-sig", {}), ("utf-16", {}), ("gbk", {"encoding": "gbk"})):
         write(tmp_path / "boxes.csv", text, encoding)
         assert told(tmp_path, "csv", **options) == {"a.jpg": "红色 20,10,60,50"}
-    with pytest.raises(SystemExit, match=r"boxes\.csv: not utf-8-sig text .*; give its --encoding"):
+    with pytest.raises(SystemExit, match=r"boxes\.csv: not utf-8 text .*; name its encoding with --encoding"):
         told(tmp_path, "csv")
 
 

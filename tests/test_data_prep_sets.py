@@ -8,6 +8,7 @@ import pytest
 from annotation_files import write
 
 from data_prep import annotations, voc
+from data_prep.text_encoding import WrongEncoding, decoded, xml_text
 
 pytestmark = pytest.mark.quick
 
@@ -78,3 +79,96 @@ def test_lists_of_segmentation_are_found_by_the_script_of_voc(voc_set):
     out = voc_set / "o.jsonl"
     assert voc.main(["--root", str(voc_set), "--split", "val", "--out", str(out)]) == 0
     assert len(out.read_text().splitlines()) == 1
+
+
+# encodings --------------------------------------------------------------------------------------------------------------------
+
+DECLARED = '<?xml version="1.0" encoding="{}"?>'
+
+
+@pytest.mark.parametrize(
+    ("written", "declared", "asked", "is_read"),
+    [
+        ("utf-8", "gb2312", None, True),
+        ("utf-8", "gb2312", "gbk", True),
+        ("utf-8", "iso-8859-1", None, True),
+        ("utf-8", None, "latin-1", True),
+        ("gb18030", "gb2312", None, True),
+        ("gb18030", "gb2312", "utf-8", True),
+        ("gb18030", "utf-8", "gbk", True),
+        ("gb18030", "iso-8859-1", "gbk", True),
+        ("gb18030", None, "gb2312", True),
+        ("gb18030", "utf-8", None, False),
+        ("gb18030", None, None, False),
+        ("utf-16", "utf-16", None, True),
+        ("utf-16-le", None, None, True),
+        ("utf-8", "klingon", None, False),
+        ("utf-8", "klingon", "gbk", True),
+    ],
+)
+@pytest.mark.parametrize("label", ["\u884c\u4eba\u548c\u8f66", "Gr\u00f6\u00dfe"])
+def test_xml_is_read_in_its_encoding_whatever_it_declares(written, declared, asked, is_read, label):
+    data = f"{DECLARED.format(declared) if declared else ''}<name>{label}</name>".encode(written)
+    if is_read:
+        assert xml_text(data, asked) == f"<name>{label}</name>"
+    else:
+        with pytest.raises(WrongEncoding, match="--encoding"):
+            xml_text(data, asked)
+
+
+def test_accents_of_latin_1_and_single_characters_of_gbk():
+    assert decoded("caf\u00e9".encode("cp1252"), "latin-1") == "caf\u00e9"
+    assert decoded("caf\u00e9".encode(), "gbk") == "caf\u00e9"
+    assert decoded("\u732b".encode("gbk"), "gbk") == "\u732b", "these two bytes are an accented letter in UTF-8"
+    with pytest.raises(WrongEncoding, match=r"not utf-8 text .* --encoding, which may be cp1252: 'caf\u00e9'"):
+        decoded("caf\u00e9".encode("cp1252"))
+
+
+WRITERS = {
+    "coco": lambda root: write_coco(root),
+    "cvat": files.cvat,
+    "labelme": files.labelme,
+    "via": files.via,
+    "label_studio": files.label_studio,
+    "csv": files.table,
+    "yolo": lambda root: (files.yolo_labelimg(root), write(root / "classes.txt", "\n".join(files.NAMES))),
+}
+
+
+def write_coco(root):
+    files.pictures(root)
+    rows = [(i, name, objects) for i, (name, objects) in enumerate(files.TRUTH.items())]
+    content = {
+        "images": [{"id": i, "file_name": name, "width": 200, "height": 100} for i, name, _ in rows],
+        "annotations": [
+            {"id": 9 * i + k, "image_id": i, "category_id": files.NAMES.index(label), "bbox": [x, y, x2 - x, y2 - y]}
+            for i, _, objects in rows
+            for k, (label, (x, y, x2, y2)) in enumerate(objects)
+        ],
+        "categories": [{"id": i, "name": name} for i, name in enumerate(files.NAMES)],
+    }
+    write(root / "set.json", json.dumps(content, ensure_ascii=False))
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "gbk", "utf-16"])
+@pytest.mark.parametrize("name", WRITERS)
+def test_every_format_is_recognised_and_read_in_another_encoding(tmp_path, capsys, monkeypatch, name, encoding):
+    label = "v\u00e9lo" if encoding != "gbk" else "\u884c\u4eba"
+    monkeypatch.setattr(files, "NAMES", (label, "blue"))
+    monkeypatch.setattr(files, "TRUTH", {"a.jpg": [(label, files.RED), ("blue", files.BLUE)]})
+    WRITERS[name](tmp_path / "set")
+    for path in (tmp_path / "set").rglob("*.*"):
+        if path.suffix in (".json", ".xml", ".csv", ".txt"):
+            text = (
+                path.read_text(encoding="utf-8").encode().decode("unicode-escape")
+                if name in ("via", "label_studio")
+                else path.read_text("utf-8")
+            )
+            path.write_bytes(text.replace(' encoding="utf-8"', "").encode(encoding))
+    options = [] if encoding == "utf-16" else ["--encoding", encoding]
+    code, parts, said = converted(capsys, tmp_path / "set", *options)
+    rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert (code, {row["question"] for row in rows}) == (0, {label, "blue"}), said
+    if options:
+        code, parts, said = converted(capsys, tmp_path / "set")
+        assert (parts, "--encoding" in f"{code}{said}") == ({}, True)

@@ -47,7 +47,7 @@ def read(tree: Tree, gathering: Gathering) -> None:
     """Read all instances files."""
     files = files_of(tree)
     for file in files:
-        content = read_instances(tree.path(file))
+        content = read_instances(tree.path(file), encoding=tree.options.encoding)
         folder = _folder(tree, file)
         found = annotated_images(content, folder, tree.report, names_in_ids=True)
         named = (

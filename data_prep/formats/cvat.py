@@ -15,6 +15,7 @@ from data_prep.formats.gathering import Gathering, OneImage, Tree, number, size_
 from data_prep.formats.shapes import Corners, around, of_ellipse, of_runs, turned
 from data_prep.image_finding import split_of
 from data_prep.not_counted import is_category
+from data_prep.text_encoding import WrongEncoding, xml_text
 
 AREAS = ("box", "polygon", "ellipse", "cuboid", "mask")
 NO_BOXES = {"points": "point", "polyline": "line", "skeleton": "skeleton", "tag": "tag"}
@@ -38,9 +39,11 @@ def read(tree: Tree, gathering: Gathering) -> None:
     files = files_of(tree)
     for name in files:
         try:
-            root = ElementTree.parse(tree.path(name)).getroot()
+            root = ElementTree.fromstring(xml_text(tree.path(name).read_bytes(), tree.options.encoding))
         except ElementTree.ParseError as error:
             raise SystemExit(f"{tree.path(name)}: not well-formed XML: {error}") from None
+        except WrongEncoding as wrong:
+            raise SystemExit(f"{tree.path(name)}: {wrong}") from None
         labels, first = _labels(root), len(gathering.images)
         gathering.declare(labels)
         for element in root.iter("image"):

@@ -15,6 +15,8 @@ from typing import Any
 from data_prep.class_folders import SUFFIXES, walked
 from data_prep.image_finding import ImageFinder, split_of
 from data_prep.report import Report
+from data_prep.text_encoding import as_bytes, marked, of_file, problem
+from data_prep.text_encoding import read_text as read_text
 
 N_SAMPLED = 500
 """So many files of one suffix are looked at to recognise a format."""
@@ -25,13 +27,14 @@ HEAD_BYTES = 4096
 @dataclass(frozen=True)
 class Options:
     """What the command line says about reading. `label_key`: the attribute that holds the label; `label`: the label of objects
-    that have none; `names`: a file of class names; `boxes`: what four numbers of a table are; `encoding`: of text files."""
+    that have none; `names`: a file of class names; `boxes`: what four numbers of a table are; `encoding`: of text files
+    that are not UTF-8."""
 
     label_key: str | None = None
     label: str | None = None
     names: Path | None = None
     boxes: str | None = None
-    encoding: str = "utf-8-sig"
+    encoding: str | None = None
 
 
 class Tree:
@@ -90,7 +93,7 @@ class Tree:
         """The first few thousand characters of a file, whatever its encoding: enough to recognise it."""
         with self.path(name).open("rb") as file:
             data = file.read(HEAD_BYTES)
-        return data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8", errors="replace").lstrip("\ufeff")
+        return data.decode(marked(data) or "utf-8", errors="replace").lstrip("\ufeff")
 
     def text(self, name: str) -> str:
         """The text of a file. Ends the program where it is not in the encoding of the options."""
@@ -98,27 +101,28 @@ class Tree:
 
     def has(self, name: str, *texts: str) -> bool:
         """Whether a file holds all these texts (ASCII); read piece by piece, as a file may be large."""
-        missing = {text.encode() for text in texts}
         before = b""
         with self.path(name).open("rb") as file:
+            start = file.read(4)
+            file.seek(0)
+            missing = {as_bytes(text, start) for text in texts}
             while missing and (piece := file.read(1 << 20)):
                 missing = {text for text in missing if text not in before + piece}
-                before = piece[-64:]
+                before = piece[-256:]
         return not missing
 
     def table(self, name: str, delimiter: str = ",") -> Iterator[tuple[int, list[str]]]:
         """The rows of a table with the numbers of their lines, one at a time. Ends the program where it is none."""
         csv.field_size_limit(1 << 27)
         path = self.path(name)
-        with path.open("rb") as file:
-            encoding = "utf-16" if file.read(2) in (b"\xff\xfe", b"\xfe\xff") else self.options.encoding
+        encoding = of_file(path, self.options.encoding)
         with path.open(encoding=encoding, newline="") as lines:
             reader = csv.reader(lines, delimiter=delimiter)
             try:
                 for row in reader:
                     yield reader.line_num, row
             except UnicodeDecodeError as error:
-                raise SystemExit(_other_encoding(path, encoding, error)) from None
+                raise SystemExit(f"{path}: {problem(error, encoding)}") from None
             except csv.Error as error:
                 raise SystemExit(f"{path}: line {reader.line_num}: not a table: {error}") from None
 
@@ -135,21 +139,9 @@ class Tree:
             return self.json(name)
         except SystemExit as problem:
             why = str(problem).removeprefix(f"{self.path(name)}: ")
-            self.report.bad(str(self.path(name)), why, "files that are not JSON", what="images")
+            kind = "files in another encoding" if "--encoding" in why else "files that are not JSON"
+            self.report.bad(str(self.path(name)), why, kind, what="images")
             return None
-
-
-def read_text(path: Path, encoding: str = "utf-8-sig") -> str:
-    """The text of a file; ends the program where it has another encoding."""
-    data = path.read_bytes()
-    try:
-        return data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else encoding)
-    except UnicodeDecodeError as error:
-        raise SystemExit(_other_encoding(path, encoding, error)) from None
-
-
-def _other_encoding(path: Path, encoding: str, error: UnicodeDecodeError) -> str:
-    return f"{path}: not {encoding} text ({error.reason} at byte {error.start}); give its --encoding"
 
 
 def suffix(name: str) -> str:

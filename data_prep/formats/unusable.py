@@ -11,6 +11,7 @@ from pathlib import Path
 
 from data_prep.formats.tree import Tree, suffix
 from data_prep.image_headers import not_fetched
+from data_prep.text_encoding import WrongEncoding, decoded, xml_text
 
 _STRUCTURED = (".json", ".xml", ".csv", ".tsv")
 _SMALL_BYTES = 1024
@@ -36,7 +37,7 @@ def report_cut_short(tree: Tree, others: Sequence[str]) -> list[str]:
     """Report the files among `others`, which no reader has recognised, that are not whole; returns the rest."""
     rest = []
     for name in others:
-        problem = _cut_short(tree.path(name))
+        problem = _cut_short(tree.path(name), tree.options.encoding)
         if problem is None:
             rest.append(name)
         else:
@@ -47,7 +48,7 @@ def report_cut_short(tree: Tree, others: Sequence[str]) -> list[str]:
 def first_problem(tree: Tree) -> str | None:
     """What is wrong with the first file that could hold annotations and does not, or None."""
     for name in tree.with_suffix(*_STRUCTURED, ".txt")[:_LOOKED_AT]:
-        problem = _nothing_in(tree.path(name)) or _cut_short(tree.path(name))
+        problem = _nothing_in(tree.path(name)) or _cut_short(tree.path(name), tree.options.encoding)
         if problem is not None:
             return f"{name}: {problem}"
     return None
@@ -63,14 +64,16 @@ def _nothing_in(path: Path) -> str | None:
     return not_fetched(path) or ("the file is empty" if is_empty and suffix(path.name) in _STRUCTURED else None)
 
 
-def _cut_short(path: Path) -> str | None:
+def _cut_short(path: Path, encoding: str | None) -> str | None:
     if suffix(path.name) not in (".json", ".xml") or path.stat().st_size > _PARSED_BYTES:
         return None
     try:
         if suffix(path.name) == ".json":
-            json.loads(path.read_bytes())
+            json.loads(decoded(path.read_bytes(), encoding))
         else:
-            ElementTree.parse(path)
+            ElementTree.fromstring(xml_text(path.read_bytes(), encoding))
+    except WrongEncoding as wrong:
+        return str(wrong)
     except (ValueError, RecursionError) as error:
         return f"not JSON: {error}"
     except ElementTree.ParseError as error:

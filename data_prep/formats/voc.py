@@ -42,7 +42,7 @@ def _folders(tree: Tree) -> dict[str, list[str]]:
 def read(tree: Tree, gathering: Gathering) -> None:
     """Read all XML files."""
     folders = _folders(tree)
-    encoding = None if tree.options.encoding == "utf-8-sig" else tree.options.encoding
+    encoding = tree.options.encoding
     for folder, files in folders.items():
         finder = ImageFinder(_images_of(folder, tree), tree.report)
         args = argparse.Namespace(annotations=tree.path(folder), encoding=encoding, voc_offset=1, keep_difficult=False)
