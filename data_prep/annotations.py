@@ -35,6 +35,7 @@ from data_prep.formats import (
     kitti,
     label_studio,
     labelme,
+    levels,
     lvis,
     not_read,
     open_images,
@@ -85,10 +86,11 @@ BY_DATUMARO = "datumaro:"
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Recognise, read, check, ask, write. Returns the exit code; the last line printed is the file written."""
+    argv = sys.argv[1:] if argv is None else argv
     args, target, options = _arguments(argv)
     report = Report.of(args)
     tree = Tree(args.root, args.images, options, report)
-    name, why = (args.format, "as asked") if args.format != "auto" else recognise(tree, args.root)
+    name, why = (args.format, "as asked") if args.format != "auto" else recognise(tree, args.root, argv)
     print(f"format     {name}: {why}")
     gathering = Gathering(tree)
     if name.startswith(BY_DATUMARO):
@@ -97,6 +99,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         drop_unusable(tree, FORMATS[name].files(tree))
         FORMATS[name].read(tree, gathering)
         _say_what_is_not_read(tree, name)
+        if not gathering.images and not tree.images:
+            hint = levels.hint(tree, args.root, argv) or "give the folder of the images with --images"
+            _refuse(f"{tree.images_root}: there are no images below; {hint}")
     for line in gathering.lines():
         print(line)
     # YOLO's lists are those that its yaml names
@@ -148,12 +153,15 @@ def _arguments(argv: Sequence[str] | None) -> tuple[argparse.Namespace, Target, 
     if args.format not in ("auto", *FORMATS) and not args.format.startswith(BY_DATUMARO):
         parser.error(f"--format: no format {args.format!r}; there are auto, {', '.join(FORMATS)} and datumaro:NAME")
     check_encoding_option(args, parser)
+    if args.root.is_file() and suffix(args.root.name) in (".yaml", ".yml"):
+        args.names, args.root = args.names or args.root, yolo.folder_of(args.root)
     target = check_options(args, parser)
     return args, target, Options(args.label_key, args.label, args.names, args.boxes, args.encoding)
 
 
-def recognise(tree: Tree, root: Path) -> tuple[str, str]:
-    """The one format that fits the tree, and why. Ends the program (exit code 2) where none or several do."""
+def recognise(tree: Tree, root: Path, argv: Sequence[str] = ()) -> tuple[str, str]:
+    """The one format that fits the tree, and why. Ends the program (exit code 2) where none or several do. `argv`: the
+    command line, for a better one in the message."""
     whole, tree = tree, tree.sampled()
     found = {name: why for name, one in FORMATS.items() if (why := one.recognise(tree)) is not None}
     scripts = lvis.commands(tree)
@@ -172,6 +180,8 @@ def recognise(tree: Tree, root: Path) -> tuple[str, str]:
         hint = "" if datumaro_sets.available() else "; more formats with pip install -e '.[data]'"
         if any(suffix(name) in (".zip", ".tar", ".gz", ".rar", ".7z") for name in whole.files):
             hint = "; unpack the archive first"
+        elif level := levels.hint(whole, root, argv):
+            hint = f"; {level}"
         elif whole.images and len(whole.images) == len(whole.files):
             hint = "; images in folders of their classes are read by data_prep/image_folder.py"
         elif problem := first_problem(whole) or not_read.described(whole):

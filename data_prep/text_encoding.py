@@ -128,7 +128,7 @@ def problem(error: UnicodeDecodeError, name: str) -> str:
     start = max(error.start - 12, 0)
     part = error.object[start : error.start + 12]
     odd = b" ".join(part.split())
-    readings = {}
+    readings: dict[str, str] = {}
     for candidate in CANDIDATES:
         try:
             text = odd.decode(candidate)

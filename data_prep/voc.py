@@ -15,7 +15,8 @@ Of polygons and rotated boxes the upright box is taken. Rotated ones (`robndbox`
 the offset does not apply to them.
 
 Objects marked difficult or to be ignored leave the answer unless `--keep_difficult`; their category goes to `meta.crowd` and
-is no negative. `<part>` boxes are not read.
+is no negative. Deleted ones are left out and counted; beside `<ignore>` regions any category may have objects. `<part>` boxes
+are not read.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from data_prep.detection_set import Annotated, add_options, check_options, write
 from data_prep.fitting import stated_size
 from data_prep.image_finding import IMAGE_SUFFIXES, ImageFinder, NotFound, split_of
 from data_prep.text_encoding import check_encoding_option, read_text
-from data_prep.voc_files import CORNERS, BadXml, is_set_aside, object_box, objects, read_xml
+from data_prep.voc_files import CORNERS, BadXml, is_set_aside, n_deleted, n_regions, object_box, objects, read_xml
 from data_prep.writing import Report, Target, need_folder, program
 from vlrl.schema import Box
 
@@ -62,6 +63,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             "these files may count from 0: look at some boxes and consider --voc_offset 0",
             file=sys.stderr,
         )
+    for count, what in (
+        ("set aside", "objects marked difficult, ignored or the like"),
+        ("deleted", "objects marked as deleted"),
+    ):
+        if report.counts[count]:
+            print(f"left out   {report.counts[count]} {what}")
     split = args.split.stem if args.split else None
     return write_detection(annotated, sorted(labels), args, target, report, dataset=args.dataset, split=split)
 
@@ -154,7 +161,9 @@ def read_annotation(xml_path: Path, args: argparse.Namespace, finder: ImageFinde
         report.bad(str(xml_path), str(problem), what="images")
         return None
     source_id = xml_path.relative_to(args.annotations).with_suffix("").as_posix()
-    found = objects(root)
+    found, n_apart = objects(root), n_regions(root)
+    report.counts["deleted"] += n_deleted(root)
+    report.counts["ignored regions"] += n_apart
     try:
         image = _image(finder, xml_path, source_id, root.findtext("filename"), args.annotations)
     except NotFound as problem:
@@ -180,6 +189,7 @@ def read_annotation(xml_path: Path, args: argparse.Namespace, finder: ImageFinde
             doubtful.add(label)
         elif is_difficult and not args.keep_difficult:
             crowd.add(label)
+            report.counts["set aside"] += 1
         elif (box := _box(element, label, args.voc_offset, where, report)) is None:
             (clicks if _is_click(element) else doubtful).add(label)
         else:
@@ -195,6 +205,7 @@ def read_annotation(xml_path: Path, args: argparse.Namespace, finder: ImageFinde
         crowd=frozenset(crowd),
         doubtful=frozenset(doubtful | (clicks - {box.label or "" for box in boxes})),
         unnamed=is_unnamed,
+        any_crowd=n_apart > 0,
     )
 
 

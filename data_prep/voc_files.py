@@ -13,9 +13,9 @@ import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
 from pathlib import Path
 
-from data_prep.box_values import Corners, number, turned_box
+from data_prep.box_values import Corners, flag, number, turned_box
 from data_prep.image_headers import not_fetched
-from data_prep.not_counted import is_marked
+from data_prep.not_counted import is_marked, is_region
 from data_prep.text_encoding import WrongEncoding, xml_text
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
@@ -50,14 +50,28 @@ def read_xml(path: Path, encoding: str | None) -> ElementTree.Element:
     if len(inside) != 1:
         raise BadXml(f"the outer element is <{root.tag}>, not <annotation>, and holds {len(inside)} of them")
     boxes = sum(1 for element in inside[0].iter() if element.tag.casefold() in _SHAPES)
-    if boxes and not objects(inside[0]):
+    if boxes and not inside[0].findall(".//object") and not n_regions(inside[0]):
         raise BadXml(f"it has {boxes} boxes or polygons and no <object> around them; this reads Pascal VOC files")
     return inside[0]
 
 
 def objects(annotation: ElementTree.Element) -> list[ElementTree.Element]:
-    """The objects of an annotation, those that LabelMe marks as deleted apart."""
-    return [one for one in annotation.iter("object") if (one.findtext("deleted") or "").strip() != "1"]
+    """The objects of an annotation, those that LabelMe marks as deleted apart. A mark that cannot be read deletes nothing:
+    see `is_set_aside`."""
+    return [one for one in annotation.iter("object") if flag(one.findtext("deleted")) is not True]
+
+
+def n_deleted(annotation: ElementTree.Element) -> int:
+    """How many objects are marked as deleted."""
+    return sum(1 for _ in annotation.iter("object")) - len(objects(annotation))
+
+
+def n_regions(annotation: ElementTree.Element) -> int:
+    """How many regions that nobody annotated stand beside the objects: `<ignore><bndbox>...`, `<ignored_region><box .../>`."""
+    shapes = {*_SHAPES, "box"} - {"xmin"}
+    regions = [one for one in annotation if is_region(one.tag)]
+    boxes = [sum(1 for part in one.iter() if part.tag.casefold() in shapes) for one in regions]
+    return sum(n or (len(one) > 0 or flag(one.text) is True) for n, one in zip(boxes, regions, strict=True))
 
 
 def is_set_aside(element: ElementTree.Element) -> bool | None:
@@ -65,7 +79,12 @@ def is_set_aside(element: ElementTree.Element) -> bool | None:
     be read."""
     own = {child.tag: (child.text or "").strip() for child in element}
     named = {(one.findtext("name") or ""): (one.findtext("value") or "").strip() for one in element.iter("attribute")}
-    return is_marked(own, named, element.attrib)
+    if flag(own.pop("deleted", None)) is None:
+        return None
+    # LabelMe's attributes are words, or words with values
+    words = [word.strip() for word in re.split(r"[,;]", own.pop("attributes", ""))]
+    listed = {name.strip(): value.strip() or "1" for name, _, value in (word.partition("=") for word in words)}
+    return is_marked(own, named, listed, element.attrib)
 
 
 def object_box(element: ElementTree.Element) -> tuple[Corners, str] | None:

@@ -281,7 +281,7 @@ def test_voc_folders_are_read_as_their_own_script_does(tmp_path, capsys):
         ("val", "red"),
     ]
     assert samples[1].answer[0]["bbox_2d"] == list(RED)
-    assert "left out   1: 1 difficult object" in capsys.readouterr().out
+    assert "left out   1: 1 difficult or ignored object" in capsys.readouterr().out
 
 
 def test_lvis_is_named_with_its_command(tmp_path, capsys):

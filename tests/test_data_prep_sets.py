@@ -172,3 +172,94 @@ def test_every_format_is_recognised_and_read_in_another_encoding(tmp_path, capsy
     if options:
         code, parts, said = converted(capsys, tmp_path / "set")
         assert (parts, "--encoding" in f"{code}{said}") == ({}, True)
+
+
+# where the set lies -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "root", "split"),
+    [
+        ("set", None, None),
+        ("set/data.yaml", None, None),
+        ("set/labels", "set", None),
+        ("set/labels/train", "set", "train"),
+        ("set/images", "set", None),
+        ("set/images/train", "set", "train"),
+    ],
+)
+def test_a_folder_that_lies_too_deep_is_answered_with_the_command_for_the_whole_set(tmp_path, capsys, given, root, split):
+    files.yolo(tmp_path / "set")
+    code, parts, said = converted(capsys, tmp_path / given)
+    assert (code, bool(parts)) == ((0, True) if root is None else (2, False))
+    if root is not None:
+        ends = f" --split {split}\n" if split else "out.jsonl\n"
+        assert f"python data_prep/annotations.py --root {tmp_path / root} --out " in said
+        assert said.endswith(ends)
+
+
+def test_a_part_of_a_set_takes_the_names_of_the_whole(tmp_path, capsys):
+    files.yolo_roboflow(tmp_path / "around/set")
+    assert converted(capsys, tmp_path / "around")[0] == 0
+    code, parts, said = converted(capsys, tmp_path / "around/set/train")
+    assert (code, set(parts)) == (0, {"a.jpg", files.THIRD})
+    assert f"{tmp_path / 'around/set/data.yaml'} is taken" in said
+    code, parts, said = converted(capsys, tmp_path / "around/set/train/labels")
+    assert (code, f"--root {tmp_path / 'around/set'} " in said, "--split train" in said) == (2, True, True)
+
+
+def test_folders_of_xml_and_of_coco_files_without_their_images_are_answered_with_a_command(voc_set, tmp_path, capsys):
+    code, _, said = converted(capsys, voc_set / "Annotations")
+    assert (code, f"has JPEGImages beside it: python data_prep/annotations.py --root {voc_set} " in said) == (2, True)
+    write_coco(tmp_path / "coco/train2017")
+    (tmp_path / "coco/annotations").mkdir()
+    (tmp_path / "coco/train2017/set.json").rename(tmp_path / "coco/annotations/set.json")
+    code, _, said = converted(capsys, tmp_path / "coco/annotations/set.json")
+    assert (code, f"--images {tmp_path / 'coco/train2017'}" in said) == (2, True)
+
+
+# marks in XML -----------------------------------------------------------------------------------------------------------------
+
+BLUE = "<object><name>blue</name>{}<bndbox><xmin>101</xmin><ymin>21</ymin><xmax>180</xmax><ymax>80</ymax></bndbox></object>"
+BOX = OBJECT[OBJECT.index("<bndbox>") : OBJECT.index("</object>")]
+
+
+@pytest.mark.parametrize(
+    ("text", "asked", "left_out"),
+    [
+        (OBJECT + BLUE.format("<ignore>1</ignore>"), {"red": 1}, "1 difficult or ignored object"),
+        (OBJECT + BLUE.format("<attributes>far, difficult</attributes>"), {"red": 1}, "1 difficult or ignored object"),
+        (OBJECT + BLUE.format("<attributes>far, ignore=0</attributes>"), {"red": 1, "blue": 1}, None),
+        (OBJECT + BLUE.format("<deleted>1</deleted>"), {"red": 1, "blue": 0}, "1 deleted object"),
+        (OBJECT + BLUE.format("<deleted>true</deleted>"), {"red": 1, "blue": 0}, "1 deleted object"),
+        (OBJECT + BLUE.format("<deleted>0</deleted>"), {"red": 1, "blue": 1}, None),
+        (OBJECT + BLUE.format("<deleted>?</deleted>"), {"red": 1}, "1 unreadable box"),
+        (OBJECT + f"<ignore>{BOX}</ignore>", {"red": 1}, "1 region without annotations"),
+        (OBJECT + '<ignored_region><box left="1"/><box left="9"/></ignored_region>', {"red": 1}, "2 region without"),
+        (OBJECT + "<ignore>1</ignore>", {"red": 1}, "1 region without annotations"),
+        (OBJECT + "<ignore>0</ignore>", {"red": 1, "blue": 0}, None),
+        (f"<ignore>{BOX}</ignore>", {}, "1 region without annotations"),
+    ],
+)
+def test_marks_in_xml(voc_set, capsys, text, asked, left_out):
+    write(voc_set / "Annotations/a.xml", f"<annotation><filename>a.jpg</filename>{text}</annotation>")
+    write(voc_set / "Annotations/b.xml", f"<annotation><filename>b.jpg</filename>{OBJECT}{BLUE.format('')}</annotation>")
+    code, _, said = converted(capsys, voc_set, "--negatives", "5", "--max_skipped", "1")
+    assert code == 0
+    assert (left_out in said) if left_out else ("left out" not in said)
+    for main in (None, voc.main):
+        out = voc_set.parent / "out.jsonl"
+        if main:
+            options = ["--negatives", "5", "--max_skipped", "1", "--overwrite"]
+            assert main(["--root", str(voc_set), "--out", str(out), *options]) == 0
+        rows = [json.loads(line) for line in out.read_text().splitlines()]
+        assert {row["question"]: len(row["answer"]) for row in rows if row["images"][0].endswith("a.jpg")} == asked
+
+
+@pytest.mark.parametrize("content", [b"", b"\xef\xbb\xbf \n", b"\0\0\0"])
+def test_an_empty_file_is_named(voc_set, capsys, content):
+    (voc_set / "Annotations/a.xml").write_bytes(content)
+    for code, _, said in (converted(capsys, voc_set), (voc.main(["--root", str(voc_set), "--out", str(voc_set / "o")]), 0, "")):
+        said = said or "".join(capsys.readouterr())
+        assert code == 1
+        assert said.count(f"{voc_set / 'Annotations/a.xml'}: the file is empty") == 2, "where it is found, and at the end"

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from data_prep.formats.gathering import Gathering, Tree, some, split_in
 from data_prep.image_finding import ImageFinder
 from data_prep.voc import read_annotation
-from data_prep.voc_files import BadXml, is_set_aside, read_xml
+from data_prep.voc_files import BadXml, read_xml
 
 IMAGE_FOLDERS = ("jpegimages", "images", "imgs", "img")
 
@@ -47,8 +47,10 @@ def read(tree: Tree, gathering: Gathering) -> None:
         finder = ImageFinder(_images_of(folder, tree), tree.report)
         args = argparse.Namespace(annotations=tree.path(folder), encoding=encoding, voc_offset=1, keep_difficult=False)
         for name in files:
+            before = tree.report.counts.copy()
             one = read_annotation(tree.path(name), args, finder, tree.report)
-            n_objects, n_set_aside = _objects(tree.path(name), encoding)
+            n_new = tree.report.counts - before
+            n_objects = _n_objects(tree.path(name), encoding)
             if one is None:
                 gathering.account("box", n_objects, 0, Counter({"box of an image that cannot be used": n_objects}))
                 continue
@@ -57,18 +59,19 @@ def read(tree: Tree, gathering: Gathering) -> None:
             split = split_in(name) or split_in(one.path.as_posix().removeprefix(tree.images_root.as_posix()))
             gathering.adopt([replace(one, split=split)], sorted({box.label or "" for box in one.boxes}))
             n_boxes = len(one.boxes)
-            aside = min(n_set_aside, n_objects - n_boxes)
-            counts = Counter({"difficult object": aside, "unreadable box": n_objects - n_boxes - aside})
-            gathering.account("box", n_objects, n_boxes, counts)
+            counts = Counter({"difficult or ignored object": n_new["set aside"], "deleted object": n_new["deleted"]})
+            lost = n_objects - n_boxes - counts.total()
+            gathering.account("box", n_objects, n_boxes, counts + Counter({"unreadable box": lost}))
+            if n_regions := n_new["ignored regions"]:
+                gathering.account("region", n_regions, 0, Counter({"region without annotations": n_regions}))
 
 
-def _objects(path: Path, encoding: str | None) -> tuple[int, int]:
-    """How many objects a file has, and how many of them are marked difficult."""
+def _n_objects(path: Path, encoding: str | None) -> int:
+    """How many objects a file has."""
     try:
-        found = read_xml(path, encoding).findall("object")
+        return sum(1 for _ in read_xml(path, encoding).iter("object"))
     except BadXml:
-        return 0, 0
-    return len(found), sum(is_set_aside(one) is True for one in found)
+        return 0
 
 
 def _images_of(folder: str, tree: Tree) -> Path:

@@ -21,6 +21,7 @@ from typing import Any
 import yaml
 
 from data_prep.formats.gathering import Gathering, OneImage, Tree, note, number, read_text, some, split_in, suffix
+from data_prep.formats.levels import names_above
 from data_prep.formats.shapes import Corners, around, pairs
 from data_prep.image_finding import split_of
 
@@ -202,15 +203,14 @@ def _corners(words: Sequence[str], keypoints: tuple[int, int] | None) -> Corners
 def _classes(tree: Tree) -> Classes:
     """The class names; ends the program where there are none, or two lists that differ."""
     if tree.options.names is not None:
-        return (
-            _of_yaml(tree.options.names, tree)
-            if suffix(tree.options.names.name) in (".yaml", ".yml")
-            else _of_lines(tree.options.names, tree)
-        )
+        return _of_file(tree.options.names, tree)
     found = [_of_yaml(tree.path(name), tree) for name in _yaml_files(tree)]
     if not found:
         files = [name for name in tree.files if PurePosixPath(name).name.lower() in NAME_FILES]
         found = [one for one in (_of_lines(tree.path(name), tree) for name in files) if one.names]
+    if not found and (above := names_above(tree.root)):
+        note(f"{tree.root} has no file of class names; {above[0]} is taken")
+        found = [_of_file(path, tree) for path in above]
     if not found:
         raise SystemExit(
             f"{tree.root}: no class names (data.yaml, obj.names or classes.txt); give a file of them, one a line, with --names"
@@ -222,6 +222,18 @@ def _classes(tree: Tree) -> Classes:
     if numeric:
         note(f"{found[0].file}: class names are numbers ({some(numeric)}) and are asked for as such; --names FILE gives others")
     return found[0]
+
+
+def _of_file(path: Path, tree: Tree) -> Classes:
+    return _of_yaml(path, tree) if suffix(path.name) in (".yaml", ".yml") else _of_lines(path, tree)
+
+
+def folder_of(path: Path) -> Path:
+    """The folder of the set that a yaml file describes: its `path`, where that is there, else the folder of the file."""
+    found = re.search(r"^path\s*:\s*([^#\n]+)", read_text(path), re.M)
+    stated = found.group(1).strip(" '\"\r") if found else ""
+    folder = path.parent / stated
+    return folder if stated and folder.is_dir() else path.parent
 
 
 def _of_yaml(path: Path, tree: Tree) -> Classes:
