@@ -17,8 +17,8 @@ class Annotated:
     """One image as the annotation describes it, unchecked.
 
     `boxes`: corners counted from 0, right and bottom edge exclusive, in the unit that `coords` names (`px`, `norm1`:
-    shares of width and height, or `norm1000`: thousandths). `object_wheres`: the place of each box inside `where`,
-    for reports. `size_wh`: the size in pixels that the annotation states, None where it states none.
+    shares of width and height, `norm100`: per cent, `norm1000`: thousandths). `object_wheres`: the place of each box inside
+    `where`, for reports. `size_wh`: the size in pixels that the annotation states, None where it states none.
 
     `crowd`: labels with objects that are not boxes of the answer, yet not absent. `doubtful`: labels of objects that
     could not be read. `unnamed`: there is an object whose label could not be read, so that every label is doubtful.

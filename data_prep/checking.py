@@ -6,6 +6,7 @@ In turn: the image's header is read; records of one file become one; boxes of ph
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -65,6 +66,8 @@ def check_images(
     problem = marks.problem(report.max_skipped, coords_are_stated=reading.coords is not None, is_xywh=reading.is_xywh)
     if problem is not None:
         raise SystemExit(f"nothing written: {problem}")
+    if reading.coords is None and (remark := marks.remark()):
+        print(f"note: {remark}", file=sys.stderr)
     spelt = cache(lambda label: spelling[name_key(label)])
     everything = frozenset(spelling.values())
     images = []

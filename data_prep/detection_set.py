@@ -72,8 +72,8 @@ def add_options(parser: argparse.ArgumentParser, *, per: str = "category") -> No
     parser.add_argument(
         "--coords",
         choices=COORDS,
-        help="unit of the boxes: px, norm1 (shares of width and height) or norm1000 (thousandths); default: as the format has"
-        " it, and refused where the boxes of the set contradict it",
+        help="unit of the boxes: px, norm1 (shares of width and height), norm100 (per cent) or norm1000 (thousandths); default:"
+        " as the format has it, and refused where the boxes of the set contradict it",
     )
     parser.add_argument(
         "--boxes_in",

@@ -40,6 +40,7 @@ class ImageFinder:
     _by_name: dict[str, list[str]] | None = None
     _by_stem: dict[str, list[str]] = field(default_factory=dict)
     _name_of: dict[str, str] = field(default_factory=dict)
+    _in_folder: dict[str, dict[str, list[str]]] = field(default_factory=dict)
 
     def find(self, name: str, where: str = "") -> Path:
         """The file that `name` stands for. Raises NotFound, with the reason in one sentence."""
@@ -57,6 +58,18 @@ class ImageFinder:
             kind = f"images found below {self.root} under another spelling of their names"
             self.report.note(where, f"{name!r} is taken to be {found}", kind)
         return self.root / found
+
+    def of_stem(self, name: str) -> list[str]:
+        """The images whose names are `name` with a suffix, in its folder below `root`; each folder is listed once."""
+        folder, _, stem = name.rpartition("/")
+        if folder not in self._in_folder:
+            found = self._in_folder[folder] = {}
+            path = os.path.join(self.root, folder)
+            for file in sorted(os.listdir(path)) if os.path.isdir(path) else ():
+                base, end = os.path.splitext(file)
+                if end.casefold() in IMAGE_SUFFIXES:
+                    found.setdefault(base, []).append(f"{folder}/{file}" if folder else file)
+        return self._in_folder[folder].get(stem, [])
 
     def _taken(self, path: str, name: str) -> str:
         """`path`, unless it stands for another name already: then one of the two files is missing."""

@@ -33,7 +33,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from data_prep.box_values import number
 from data_prep.detection_set import Annotated, add_options, check_options, write_detection
 from data_prep.fitting import stated_size
-from data_prep.image_finding import IMAGE_SUFFIXES, ImageFinder, NotFound, split_of
+from data_prep.image_finding import ImageFinder, NotFound, split_of
 from data_prep.text_encoding import check_encoding_option, read_text
 from data_prep.voc_files import CORNERS, BadXml, is_set_aside, n_deleted, n_regions, object_box, objects, read_xml
 from data_prep.writing import Report, Target, need_folder, program
@@ -243,13 +243,16 @@ def _box(element: ElementTree.Element, label: str, voc_offset: int, where: str, 
 
 
 def _image(finder: ImageFinder, xml_path: Path, source_id: str, filename: str | None, annotations: Path) -> Path:
-    """The image with the name of the XML file: <filename> often keeps an older name. Raises NotFound, also where <filename>
-    names the image of another XML file."""
-    for suffix in IMAGE_SUFFIXES:
-        for name in (f"{source_id}{suffix}", f"{source_id}{suffix.upper()}"):
-            if (finder.root / name).is_file():
-                return finder.root / name
+    """The image with the name of the XML file: <filename> often keeps an older name, and decides only between a.jpg and a.png.
+    Raises NotFound, also where <filename> names the image of another XML file."""
     stated = (filename or "").strip()
+    named = finder.of_stem(source_id)
+    if len(named) > 1:
+        named = [name for name in named if Path(name).name == Path(stated.replace("\\", "/")).name] or named
+    if len(named) > 1:
+        raise NotFound(f"{', '.join(named)} have its name, and <filename> {stated!r} is none of them")
+    if named:
+        return finder.root / named[0]
     try:
         if stated and (finder.root / stated).is_file():
             found = finder.find(stated, str(xml_path))

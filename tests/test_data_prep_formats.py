@@ -131,6 +131,15 @@ def test_yolo_files_and_images_are_joined_within_their_split(tmp_path, capsys):
     assert "gone.txt: no image for this file of labels" in capsys.readouterr().err
 
 
+def test_one_file_of_labels_for_two_images_is_of_neither(tmp_path, capsys):
+    write(tmp_path / "data.yaml", "names: [red, blue]")
+    files.pictures(tmp_path, ["a.jpg", "a.png", "b.jpg"])
+    write(tmp_path / "a.txt", LINE["red"])
+    write(tmp_path / "b.txt", LINE["blue"])
+    assert told(tmp_path, "yolo") == {"b.jpg": "blue 100,20,180,80"}
+    assert "it is the file of labels of a.jpg and of a.png: it is not known whose they are" in capsys.readouterr().err
+
+
 # tables -----------------------------------------------------------------------------------------------------------------------
 
 

@@ -315,3 +315,49 @@ def test_boxes_of_a_set_show_their_unit_by_where_they_never_lie(scale, stride, p
     found = marks.problem(0.03, coords_are_stated=False, is_xywh=False)
     assert (problem in found) if problem else (found is None)
     assert marks.problem(0.03, coords_are_stated=True, is_xywh=False) is None
+
+
+def marks_of(boxes, size_wh):
+    marks = Marks()
+    for index, (x1, y1, x2, y2) in enumerate(boxes):
+        marks.add([Box(x1, y1, x2, y2, "dog")], size_wh, lambda _, index=index: str(index))
+    return marks
+
+
+PERCENT = [(10, 20, 35.5, 80), (40, 5, 99, 30), (1.5, 60, 20, 97.25)]
+
+
+@pytest.mark.parametrize(
+    ("boxes", "size_wh", "problem"),
+    [
+        (PERCENT, (640, 480), "--coords norm100"),
+        (PERCENT, (300, 300), None),
+        (PERCENT * 20, (300, 300), None),
+        (PERCENT, (199, 5000), None),
+        ([*PERCENT, (10, 10, 140, 50)], (640, 480), None),
+        (PERCENT[:2], (640, 480), None),
+        ([PERCENT[0]] * 30, (640, 480), None),
+        ([(1, 1, 20, 20), (5, 9, 30, 30), (2, 2, 40, 12)], (640, 480), None),
+        ([(x * 10, y * 10, x2 * 10, y2 * 10) for x, y, x2, y2 in [*PERCENT, (5, 5, 9, 9)]], (4000, 3000), "--coords norm1000"),
+        ([(x * 10, y * 10, x2 * 10, y2 * 10) for x, y, x2, y2 in [*PERCENT, (5, 5, 9, 9)]], (1100, 1100), None),
+    ],
+)
+def test_few_boxes_in_one_corner_are_per_cent_or_thousandths(boxes, size_wh, problem):
+    marks = marks_of(boxes, size_wh)
+    found = marks.problem(0.03, coords_are_stated=False, is_xywh=True)
+    assert (problem in found) if problem else (found is None)
+    assert marks.problem(0.03, coords_are_stated=True, is_xywh=True) is None
+
+
+def test_per_cent_is_read_where_it_is_named_and_remarked_where_it_may_be(tmp_path):
+    content = two_colours()
+    content["images"][0] |= {"width": 800, "height": 400}
+    content["annotations"][0]["bbox"], content["annotations"][1]["bbox"] = [10, 10, 20, 40], [50, 20, 40, 60]
+    draw(tmp_path / "img/a.jpg", (800, 400))
+    code, asked, said = convert(tmp_path, content)
+    assert (code, asked["a.jpg"]["red"], "--coords norm100 if they are per cent" in said) == (0, [[10, 10, 30, 50]], True)
+    content["annotations"].append({"id": 3, "image_id": 1, "category_id": 7, "bbox": [1, 2, 3, 4]})
+    code, asked, _ = convert(tmp_path, content)
+    assert ("pass --coords norm100" in code, asked) == (True, {})
+    code, asked, _ = convert(tmp_path, content, "--coords", "norm100")
+    assert (code, asked["a.jpg"]) == (0, {"red": [[80, 40, 240, 200], [8, 8, 32, 24]], "blue": [[400, 80, 720, 320]]})

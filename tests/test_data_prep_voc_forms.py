@@ -160,6 +160,19 @@ def test_voc_never_takes_the_image_of_another_file_and_never_mixes_parts(tmp_pat
     assert "several parts of a set (train, valid)" in convert_voc(tmp_path / "mixed")[0]
 
 
+@pytest.mark.parametrize(("filename", "image"), [("a.png", "a.png"), ("x\\a.jpg", "a.jpg"), ("old.jpg", None), ("", None)])
+def test_of_two_images_of_one_name_voc_takes_the_one_that_is_named(tmp_path, filename, image):
+    for name in ("a.jpg", "a.png"):
+        draw(tmp_path / "JPEGImages" / name)
+    (tmp_path / "Annotations").mkdir()
+    text = VOC.format(head=f"<filename>{filename}</filename>", name="red", shape=BNDBOX)
+    (tmp_path / "Annotations/a.xml").write_text(text)
+    code, asked, told = convert_voc(tmp_path)
+    assert (code, bool(asked)) == ((0, True) if image else (1, False))
+    assert image is None or f'"JPEGImages/{image}"' in (tmp_path / "out.jsonl").read_text()
+    assert image or "a.jpg, a.png have its name" in told
+
+
 REAL = Path(os.environ.get("VLRL_REAL_DATA", "/nowhere"))
 
 

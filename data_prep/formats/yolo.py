@@ -143,15 +143,18 @@ def read(tree: Tree, gathering: Gathering) -> None:
     split_of_image = _listed_splits(tree, classes)
     file_of = _labels_of(tree, labels)
     used: set[str] = set()
+    n_images_of = Counter(file_of.values())
     for image in tree.images:
         file = file_of.get(image)
         split = split_of_image.get(image) or split_in(image)
         one = gathering.image(str(tree.path(file)) if file else str(tree.images_root / image), split=split)
         if file is not None:
-            if file in used:
-                tree.report.note(one.where, f"its labels are also those of {image}", "files of labels for two images")
             used.add(file)
             _read_file(tree.text(file), classes, one)
+            if n_images_of[file] > 1:
+                others = some([name for name in tree.images if file_of.get(name) == file and name != image])
+                one.missing(f"it is the file of labels of {image} and of {others}: it is not known whose they are")
+                continue
         one.done(tree.images_root / image, searched=file is not None, coords="norm1")
     for name in labels:
         if name not in used and (not tree.head(name).strip() or _is_object(tree.head(name).splitlines()[0])):
