@@ -10,8 +10,9 @@ from __future__ import annotations
 import os
 import re
 import sys
+import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -260,6 +261,22 @@ def _level(base: Path, tree: Mapping[Parts, Sequence[Path]], at: str | None) -> 
         at = "leaf"
         _note(f"the classes are the inner folders ({inner}); --classes_at top takes the outer ones ({outer})")
     return at
+
+
+def say_alike(names: Iterable[str]) -> None:
+    """Note the classes whose names differ by case, blanks, `-`, `_`, the form of their accents or a plural only: what is
+    spelled otherwise in another split would be another class."""
+    alike: dict[str, list[str]] = {}
+    for name in dict.fromkeys(names):
+        word = re.sub(r"[\W_]+", "", unicodedata.normalize("NFKC", name)).casefold()
+        word = re.sub(r"(?<=[^\W\d_]{2})(ies|y)$|(?<=(?:ch|sh|.x|.s))es$|(?<=[^\W\d_]{2}[^\W\d_s])s$", "", word)
+        alike.setdefault(word, []).append(name)
+    several = [some for some in alike.values() if len(some) > 1]
+    for some in several[:SHOWN]:
+        spelt = ", ".join(repr(name) if name.isascii() else f"{name!r} ({name!a})" for name in some)
+        _note(f"{spelt} may be one class in several spellings; give them one name if so")
+    if len(several) > SHOWN:
+        _note(f"and {len(several) - SHOWN} more groups of names that may be one class each")
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -23,6 +23,7 @@ from data_prep.annotated import CheckedImage as CheckedImage
 from data_prep.box_units import COORDS
 from data_prep.box_values import name_key
 from data_prep.checking import Reading, check_images
+from data_prep.class_folders import say_alike
 from data_prep.detection_rows import Drawn as Drawn
 from data_prep.detection_rows import Plan as Plan
 from data_prep.detection_rows import Question
@@ -192,10 +193,12 @@ def spellings(labels: Iterable[str], key: Callable[[str], str] = canon) -> dict[
 
 
 def report_spellings(labels: Iterable[str], spelling: Mapping[str, str], report: Report) -> None:
-    """Note the names that are taken as one category."""
+    """Note the names that are taken as one category, and those that may be one."""
     for label in dict.fromkeys(labels):
         if spelling[name_key(label)] != label:
             report.note(f"category {label!r}", f"is taken as {spelling[name_key(label)]!r}", "names taken as one category")
+    if len(spelling) <= MAX_COUNTED:
+        say_alike(spelling.values())
 
 
 def annotated_categories(categories: Sequence[str], annotated: Iterable[Annotated]) -> tuple[str, ...]:

@@ -30,7 +30,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from data_prep.class_folders import find_classes
+from data_prep.box_values import name_key
+from data_prep.class_folders import find_classes, say_alike
 from data_prep.detection_set import spellings
 from data_prep.excluding import Excluded, add_exclude_option, check_exclude_option
 from data_prep.rows import read_json
@@ -45,7 +46,6 @@ from data_prep.writing import (
     program,
     whole_number,
 )
-from vlrl.answers.span import canon
 from vlrl.schema import Sample
 
 SPLITS = ("train", "val", "test")
@@ -96,10 +96,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         renamed = read_class_names(args.class_names) if args.class_names else None
         class_images, classes, args.split = read_folder(args.root, renamed, args.split, args.classes_at, report)
     class_images = _without_excluded(class_images, args)
+    say_alike(one.name for one in classes)
     classes = half_of(classes, args.half)
     chosen = list(choose(class_images, classes, shots_of(args.shots, args.split), args.seed, report))
     chosen = draw(chosen, args.limit, args.seed)
-    names = list(spellings(one.name for one in classes).values())
+    names = list(spellings((one.name for one in classes), name_key).values())
     n_candidates = 0 if args.open_label else min(n_candidates_of(len(classes)), len(names))
     samples = [_sample(image, names, n_candidates, args) for image in chosen]
     per_class = Counter(image.of.number for image in chosen)
@@ -285,7 +286,7 @@ def choose(
 def candidates(answer: str, names: Sequence[str], n: int, seed: int, sample_id: str) -> tuple[str, ...]:
     """`n` distinct names with `answer` among them, drawn and shuffled by (seed, id)."""
     rng = random.Random(f"{seed}:candidates:{sample_id}")
-    listed = [answer, *rng.sample([name for name in names if canon(name) != canon(answer)], n - 1)]
+    listed = [answer, *rng.sample([name for name in names if name_key(name) != name_key(answer)], n - 1)]
     rng.shuffle(listed)
     return tuple(listed)
 

@@ -21,7 +21,7 @@ from data_prep.excluding import Excluded
 from data_prep.fitting import stated_size
 from data_prep.image_finding import ImageFinder, NotFound, split_of
 from data_prep.image_headers import read_header
-from data_prep.instances_file import Instance, Instances
+from data_prep.instances_file import Instance, Instances, kind_of_problem
 from data_prep.instances_file import read_instances as read_instances
 from data_prep.report import Report
 from data_prep.text_encoding import add_encoding_option, check_encoding_option
@@ -222,7 +222,7 @@ def _annotated(
             report.bad(f"{where}: {one.name}", problem, "masks of another size than their image")
             doubtful.add(label)
         elif one.box is None:
-            report.bad(f"{where}: {one.name}", f"{label}: {one.problem}", "a bbox that is not four finite numbers")
+            report.bad(f"{where}: {one.name}", f"{label}: {one.problem}", kind_of_problem(one))
             doubtful.add(label)
         else:
             boxes.append(Box(*one.box, label))

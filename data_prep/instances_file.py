@@ -16,6 +16,7 @@ from typing import Any
 from data_prep.box_values import Corners, corners, id_key, number, shape_box, turned_box
 from data_prep.json_stream import entries
 from data_prep.not_counted import is_marked
+from data_prep.report import MAX_SKIPPED
 from vlrl.answers.span import canon
 
 _USUAL = frozenset({"id", "image_id", "category_id", "bbox", "area", "segmentation", "iscrowd"})
@@ -24,6 +25,9 @@ _UNUSED = frozenset({"license", "flickr_url", "date_captured", "segmentation", "
 """Keys of images that nothing reads."""
 _N_COMPARED = 1000
 """So many annotations are compared with their area and segmentation, to tell corners from x, y, width, height."""
+_N_PLACED, _EVERY = 20_000, 97
+"""So many annotations are compared with the place of their segmentation; of larger files also every 97th of the others."""
+_APART = "its segmentation lies elsewhere"
 
 
 @dataclass(slots=True)
@@ -68,6 +72,7 @@ def read_instances(
     lists: set[str] = set()
     form, keys = bbox_format or "xywh", dict[str, str]()
     evidence, n_scored, n_unsure = _Evidence(), 0, 0
+    n_placed, apart = 0, list[str]()
     for key, is_entry, value in entries(path, "segmentation", encoding):
         if not is_entry:
             lists |= {key} if value == [] else set()
@@ -79,7 +84,13 @@ def read_instances(
             score = number(value.get("score")) if isinstance(value, dict) else None
             n_scored, n_unsure = n_scored + (score is not None), n_unsure + (score not in (None, 1))
             one = _instance(value, len(content.annotations), form, keys)
+            n = len(content.annotations)
             content.annotations.append(one)
+            if bbox_format is None and (n < _N_PLACED or n % _EVERY == 0) and (shape := _other_place(value, one)):
+                n_placed += 1
+                if isinstance(shape, str):
+                    one.box, one.problem = None, shape
+                    apart.append(f"{one.name}: {shape}")
             if bbox_format is None and one.box is not None and evidence.n < _N_COMPARED:
                 evidence.add(value, one.box)
     for needed in ("images", "annotations", "categories"):
@@ -88,6 +99,9 @@ def read_instances(
     if n_unsure and n_scored == len(content.annotations):
         raise SystemExit(f"{path}: all its annotations have a score; predictions are no annotations")
     problem = evidence.problem()
+    if problem is None and len(content.annotations) > _N_PLACED and len(apart) > MAX_SKIPPED * n_placed:
+        problem = f"{len(apart)} of {n_placed} boxes that were compared with their segmentations lie elsewhere, first:"
+        problem += f" {'; '.join(apart[:3])}. Pass --bbox_format xywh if the boxes are right"
     if problem is not None:
         raise SystemExit(f"{path}: {problem}")
     return content
@@ -158,6 +172,29 @@ def _segmented(row: Mapping[str, Any], bbox: Any) -> Corners | None:
         return None
     shape = _shape(row)
     return shape_box(shape) if shape else None
+
+
+def _other_place(row: Any, one: Instance) -> str | bool:
+    """Whether the annotation has both a bbox and a segmentation; a text: these overlap by less than half of their union."""
+    if one.box is None or one.is_crowd or one.mask_wh is not None or not row.get("segmentation") or not row.get("bbox"):
+        return False
+    shape = shape_box(_shape(row))
+    if shape is None or shape[2] <= shape[0] or shape[3] <= shape[1]:
+        return False
+    x1, y1, x2, y2 = one.box
+    width, height = min(x2, shape[2]) - max(x1, shape[0]), min(y2, shape[3]) - max(y1, shape[1])
+    both = max(width, 0) * max(height, 0)
+    # a mask is whole pixels and a thin polygon has little area, so edges of up to 2 px are not what is meant
+    near = max(abs(a - b) for a, b in zip(one.box, shape, strict=True)) <= 2
+    if near or both >= 0.5 * ((x2 - x1) * (y2 - y1) + (shape[2] - shape[0]) * (shape[3] - shape[1]) - both):
+        return True
+    place, other = ([round(value, 2) for value in box] for box in (one.box, shape))
+    return f"its bbox is {place}, and {_APART}, in {other} (with --bbox_format xywh the bbox counts)"
+
+
+def kind_of_problem(one: Instance) -> str:
+    """The finding of an annotation without a box."""
+    return "boxes that their segmentation contradicts" if _APART in one.problem else "a bbox that is not four finite numbers"
 
 
 def _mask_size(row: Mapping[str, Any]) -> tuple[int, int] | None:

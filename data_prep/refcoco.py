@@ -28,7 +28,7 @@ from data_prep.box_values import id_key
 from data_prep.excluding import Excluded, add_exclude_option, check_exclude_option
 from data_prep.fitting import box_counts, fit_box, stated_size, usable_size_px
 from data_prep.instances import check_input_options
-from data_prep.instances_file import Instance, Instances, read_instances
+from data_prep.instances_file import Instance, Instances, kind_of_problem, read_instances
 from data_prep.unpickling import read_pickle
 from data_prep.writing import Report, Target, add_output_options, check_output_options, draw, finish, need_file, program
 from vlrl.schema import Box, Sample
@@ -163,9 +163,7 @@ class Source:
             self.report.bad(where, problem)
             return None
         if annotation.box is None:
-            self.report.bad(
-                where, f"annotation {ref['ann_id']}: {annotation.problem}", "bboxes that are not four finite numbers"
-            )
+            self.report.bad(where, f"annotation {ref['ann_id']}: {annotation.problem}", kind_of_problem(annotation))
             return None
         return Box(*annotation.box)
 
