@@ -33,7 +33,9 @@ from data_prep.writing import (
     need_folder,
     program,
 )
-from vlrl.data.foreign_rows import ROW_FAMILIES, Found, InsideRow, RowReading, foreign_samples
+from vlrl.data.foreign_rows import ROW_FAMILIES, RowReading, foreign_samples
+from vlrl.data.row_counts import Found
+from vlrl.data.row_images import InsideRow
 from vlrl.data.row_labels import BOX_ORDERS
 from vlrl.data.row_source import BadRow, UnitError
 from vlrl.data.subsets import drawn
@@ -176,6 +178,7 @@ def _reading(args: argparse.Namespace) -> RowReading:
         names={"*": tuple(args.names)} if args.names else {},
         columns=args.map or {},
         dataset=args.dataset,
+        task=args.task or "",
     )
 
 
@@ -199,6 +202,11 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         help="unit of boxes (default: pixels)",
     )
     parser.add_argument("--boxes", choices=BOX_ORDERS, help="how objects write boxes (default: the way that fits the images)")
+    parser.add_argument(
+        "--task",
+        choices=("grounding", "detection", "qa"),
+        help="what a row with one box, or with four numbers, is: one object, all of a kind, or text (default: by its words)",
+    )
     parser.add_argument("--names", type=_names, metavar="A,B,...", help="names behind labels 0, 1, ...; or a file of them")
     parser.add_argument("--download", action="store_true", help="--data are ids of the Hugging Face hub; download them")
     parser.add_argument("--split", help="part of a saved or downloaded data set (default: the only one, or train)")

@@ -8,42 +8,35 @@ cannot be used is left out and counted; more than a few, and the set is refused.
 
 from __future__ import annotations
 
-import json
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from vlrl.answers.whole_text import is_whole
-from vlrl.data.images import ImageError
+from vlrl.data.row_columns import brings_system, group_of, renamed, with_names
+from vlrl.data.row_conversations import conversations_rows, messages_rows, prompt_rows, verl_rows
+from vlrl.data.row_counts import Found
 from vlrl.data.row_families import (
     ANSWER_COLUMNS,
     QUESTION_COLUMNS,
     Cells,
     choice_rows,
-    conversations_rows,
+    column_question,
     decoded,
     first_text,
     has_choices,
     images_of,
     mapped_rows,
-    messages_rows,
-    prompt_rows,
     question_rows,
-    verl_rows,
 )
-from vlrl.data.row_labels import LABEL_COLUMNS, Names, box_order, label_rows, object_rows
+from vlrl.data.row_images import PlaceInside, check_no_image_is_lost, path_of
+from vlrl.data.row_labels import LABEL_COLUMNS, Names, label_rows, object_rows
 from vlrl.data.row_questions import LONG_ANSWER_CHARS, Asked, sample_of
-from vlrl.data.row_source import FEW, BadRow, LeftOut, Sizes, SourceRow, Units
-from vlrl.data.sample_files import missing
-from vlrl.data.sample_json import PACKED, file_of, in_file
-from vlrl.data.tables import IMAGE_COLUMNS, Table, is_encoded, numbered_images
+from vlrl.data.row_sets import bare_boxes, order_of, templates_of
+from vlrl.data.row_source import BadRow, LeftOut, Sizes, SourceRow, Units
+from vlrl.data.tables import Table
 from vlrl.schema import Sample, SampleError
-
-N_EXAMPLES = 3
-"""Bad rows that a refusal shows."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +55,8 @@ class RowReading:
     `family`: a name in `ROW_FAMILIES`; "": by the columns. `coords`: the unit of boxes (None: pixels, if they fit).
     `order`: how `objects` write boxes (`vlrl.data.row_labels.BOX_ORDERS`). `names`: the names behind numbers, by column or
     "*". `columns`: our names of columns → the file's. `method`: of VLM-R1's `accu_reward_method`, for rows without one.
+    `task`: what the rows are (grounding, detection, qa), where their words leave it open. `templates`: questions of ms-swift
+    that have several boxes somewhere in the set.
     `place`: makes a path of an image that is inside a row (bytes, or base64), given its place; None: such rows are refused.
     """
 
@@ -71,12 +66,10 @@ class RowReading:
     names: Names = field(default_factory=dict)
     columns: Mapping[str, str] = field(default_factory=dict)
     method: str | None = None
-    place: Callable[[str | bytes, str], str] | None = None
+    place: PlaceInside | None = None
     dataset: str | None = None
-
-
-class InsideRow(SampleError):
-    """A file that holds images inside its rows, in a form that only the converter reads."""
+    task: str = ""
+    templates: frozenset[str] | None = None
 
 
 def _has(row: Cells, *columns: str) -> bool:
@@ -84,7 +77,10 @@ def _has(row: Cells, *columns: str) -> bool:
 
 
 def _has_image(row: Cells) -> bool:
-    return _has(row, *IMAGE_COLUMNS, *numbered_images(row))
+    try:
+        return bool(images_of(row))
+    except BadRow:
+        return True
 
 
 def _is_list(row: Cells, column: str) -> bool:
@@ -100,7 +96,7 @@ ROW_FAMILIES: dict[str, Family] = {
     "messages": Family(
         "LLaMA-Factory, ms-swift (objects), OpenAI: messages, images",
         lambda row: _is_list(row, "messages"),
-        lambda row, _: messages_rows(row),
+        lambda row, reading: messages_rows(row, reading.templates or frozenset(), reading.task),
     ),
     "conversations": Family(
         "ShareGPT, LLaVA, VLM-R1: conversations, image",
@@ -114,11 +110,11 @@ ROW_FAMILIES: dict[str, Family] = {
     ),
     "bbox": Family(
         "a question and one box: question, bbox (by --map)",
-        lambda row: _has(row, "question") and _has(row, "bbox"),
+        lambda row: _has(row, "question") and _has(row, "bbox") and not _has(row, *ANSWER_COLUMNS),
         lambda row, _: mapped_rows(row),
     ),
     "choices": Family(
-        "ScienceQA, MMMU, SEED: question, choices or options (or A, B ..., choice_a, choice_b ...), answer",
+        "ScienceQA, MMMU, SEED, A-OKVQA, ARC: question, choices or options (or A, B ..., choice_a, choice_b ...), answer",
         lambda row: _has(row, *QUESTION_COLUMNS) and has_choices(row),
         lambda row, _: choice_rows(row),
     ),
@@ -128,8 +124,8 @@ ROW_FAMILIES: dict[str, Family] = {
         lambda row, reading: object_rows(row, reading.names, reading.order or "xyxy"),
     ),
     "question": Family(
-        "EasyR1, R1-V, Alpaca: problem or question, answer or solution, image",
-        lambda row: _has(row, *QUESTION_COLUMNS) and _has(row, *ANSWER_COLUMNS),
+        "EasyR1, R1-V, Alpaca, VQA: problem or question, answer, solution or answers, image",
+        lambda row: column_question(row) is not None and _has(row, *ANSWER_COLUMNS),
         lambda row, _: question_rows(row),
     ),
     "label": Family(
@@ -148,100 +144,23 @@ def form_of(row: Cells) -> str | None:
     return next((name for name, family in ROW_FAMILIES.items() if family.fits(row)), None)
 
 
-@dataclass
-class Found:
-    """What was seen while the rows of files were read. `n_rows`: all rows, those among them that are no rows at all too;
-    `n_bad`: rows of which something cannot be used, however many of their questions."""
-
-    n_rows: int = 0
-    n_bad: int = 0
-    n_clipped: int = 0
-    n_long: int = 0
-    n_system: int = 0
-    families: Counter[str] = field(default_factory=Counter)
-    left_out: Counter[str] = field(default_factory=Counter)
-    bad: list[str] = field(default_factory=list)
-    _last_bad: int = 0
-
-    def is_first_of_row(self) -> bool:
-        """Whether the row that is read now has had no problem before this call."""
-        is_first = self._last_bad != self.n_rows
-        self._last_bad = self.n_rows
-        return is_first
-
-    def note_unread(self, where: str, problem: str) -> None:
-        """What stands in the place of a row and is none."""
-        self.n_rows += 1
-        self.note_bad(where, problem)
-
-    def note_bad(self, where: str, problem: str) -> None:
-        if not self.is_first_of_row():
-            return
-        self.n_bad += 1
-        if len(self.bad) < N_EXAMPLES:
-            self.bad.append(f"{where}: {problem}")
-
-    def notes(self) -> list[str]:
-        """What a person should know of a set that is used, in a few lines."""
-        lines = []
-        if self.n_bad:
-            first = "; ".join(self.bad)
-            lines.append(f"{self.n_bad:,} of {self.n_rows:,} rows cannot be used and are left out; the first: {first}")
-        lines += [f"{n:,} left out: {kind}" for kind, n in self.left_out.most_common()]
-        if self.n_clipped:
-            lines.append(f"{self.n_clipped:,} boxes were cut at the edge of their image")
-        if self.n_long:
-            lines.append(
-                f"{self.n_long:,} answers have more than {LONG_ANSWER_CHARS} characters: few completions repeat so long a text"
-                " word for word (--rewards llm_judge or fuzzy_match grades them)"
-            )
-        if self.n_system:
-            lines.append(f"{self.n_system:,} rows bring a system message, which is left out (--system_prompt sets one for all)")
-        return lines
-
-
 def foreign_samples(
     table: Table, reading: RowReading, image_root: Path | None, found: Found, on_bad: Callable[[str, str], None]
 ) -> Iterator[Sample]:
     """The samples of a file's rows, their ids made unique. Bad rows go to `on_bad` with their place. Raises SampleError where
     the whole set cannot be read: no known form, boxes in another unit, images inside rows."""
     root = image_root if image_root is not None else table.folder
-    units, ids = Units(stated=reading.coords is not None), _Ids()
-    family = ""
-    dataset = reading.dataset or table.name
     reading = replace(reading, names={**table.class_names, **reading.names})
-    n_read = 0
+    rows, ids = _Rows(table, reading, root, found), _Ids()
 
     def unread(where: str, problem: str) -> None:
         found.n_rows += 1
         on_bad(where, problem)
 
     for where, own in table.read(unread):
-        found.n_rows, n_read = found.n_rows + 1, n_read + 1
-        row: Cells = own
-        if reading.columns:
-            try:
-                row = renamed(own, reading.columns, is_first=n_read == 1)
-            except BadRow as problem:
-                if n_read == 1:
-                    raise SampleError(f"{where}: {problem}") from problem
-                on_bad(where, str(problem))
-                continue
-        if not (family in _SUREST and ROW_FAMILIES[family].fits(row)):
-            family = reading.family or form_of(row) or ""
-        if not family:
-            if n_read == 1:
-                raise SampleError(f"{where}: its rows are in no known form (columns: {', '.join(map(str, row))})")
-            on_bad(where, f"it is in no known form (columns: {', '.join(map(str, row))})")
-            continue
-        if family == "objects" and reading.order is None:
-            reading = replace(reading, order=_order_of(table, root))
-        if family != "label":
-            row = _with_names(row, reading.names)
-        found.families[family] += 1
-        found.n_system += _brings_system(row)
+        found.n_rows += 1
         try:
-            asked = ROW_FAMILIES[family].read(row, reading)
+            row, asked = rows.asked(own, where)
         except LeftOut as reason:
             found.left_out[reason.kind] += 1
             continue
@@ -250,11 +169,7 @@ def foreign_samples(
             continue
         for one in asked:
             try:
-                images = tuple(_path(cell, root, reading, where) for cell in one.images)
-                source = _source(one, row, images, where, dataset, reading, units, found)
-                sample = sample_of(one, source)
-                if not is_whole([sample.question, sample.answer, list(sample.choices or ()), dict(sample.meta)]):
-                    raise BadRow("holds half of a surrogate pair (\\ud800 to \\udfff), which no tokenizer can hold")
+                sample = rows.sample(one, row, where)
             except LeftOut as reason:
                 found.left_out[reason.kind] += 1
             except BadRow as problem:
@@ -262,118 +177,88 @@ def foreign_samples(
             else:
                 found.n_long += isinstance(sample.answer, str) and len(sample.answer) > LONG_ANSWER_CHARS
                 yield replace(sample, id=ids.unique(sample.id))
-    units.check(table.name)
+    rows.units.check(table.name)
 
 
-def _source(
-    one: Asked, row: Cells, images: tuple[str, ...], where: str, dataset: str, reading: RowReading, units: Units, found: Found
-) -> SourceRow:
-    stated = next((row[key] for key in ("id", "question_id", "uid", "qid") if isinstance(row.get(key), str | int)), None)
-    source_id = str(stated if stated not in (None, "") else where.rpartition(":")[2].rpartition(" ")[2])
-    turn = f"-turn{one.turn}" if one.turn else ""
+class _Rows:
+    """Reads the rows of one file, with what earlier ones, or all of them together, have told."""
 
-    def clipped(_problem: str) -> None:
-        found.n_clipped += 1
+    def __init__(self, table: Table, reading: RowReading, root: Path, found: Found) -> None:
+        self.table, self.reading, self.root, self.found = table, reading, root, found
+        self.units = Units(stated=reading.coords is not None)
+        self._family, self._n = "", 0
+        self._bare_boxes: bool | None = None
 
-    meta = {"dataset": dataset, "source_id": source_id, **_group(row)} | ({"turn": one.turn} if one.turn else {})
-    name, sizes = f"{dataset}-{source_id}{turn}", Sizes(images)
-    return SourceRow(row, name, images, sizes, meta, reading.coords or "px", reading.method, clipped, units=units)
-
-
-def _order_of(table: Table, root: Path) -> str:
-    """How the `objects` of a set write boxes; all rows are read for it once. Raises UnitError."""
-
-    def sized() -> Iterator[tuple[Cells, tuple[int, int] | None]]:
-        for _, row in table.read(lambda _where, _problem: None):
-            width, height = row.get("width"), row.get("height")
-            if isinstance(width, int) and isinstance(height, int):
-                yield row, (width, height)
-                continue
-            cells = images_of(row)
+    def asked(self, own: Cells, where: str) -> tuple[Cells, list[Asked]]:
+        """A row with our names of columns, and its questions. Raises BadRow, LeftOut; SampleError where the first row says that
+        none can be read."""
+        self._n += 1
+        row, is_first = own, self._n == 1
+        if self.reading.columns:
             try:
-                yield row, Sizes((_path(cells[0], root, RowReading(), ""),))[0] if cells else None
-            except (ImageError, BadRow, SampleError):
-                continue
+                row = renamed(own, self.reading.columns, is_first=is_first)
+            except BadRow as problem:
+                raise SampleError(f"{where}: {problem}") if is_first else problem from problem
+        if not (self._family in _SUREST and ROW_FAMILIES[self._family].fits(row)):
+            self._family = self.reading.family or form_of(row) or ""
+        if not self._family:
+            said = f"its rows are in no known form (columns: {', '.join(map(str, row))})"
+            raise SampleError(f"{where}: {said}") if is_first else BadRow(said.replace("its rows are", "it is"))
+        self._look_at_the_set(row)
+        if self._family != "label":
+            row = with_names(row, self.reading.names)
+        self.found.families[self._family] += 1
+        self.found.n_system += brings_system(row)
+        return row, ROW_FAMILIES[self._family].read(row, self.reading)
 
-    return box_order(sized(), table.name)
+    def _look_at_the_set(self, row: Cells) -> None:
+        if self._family == "objects" and self.reading.order is None:
+            self.reading = replace(self.reading, order=order_of(self.table, self.root))
+        elif self._family == "messages" and row.get("objects") and self.reading.templates is None:
+            self.reading = replace(self.reading, templates=templates_of(self.table))
 
+    def sample(self, one: Asked, row: Cells, where: str) -> Sample:
+        """The sample of a question. Raises BadRow, LeftOut, and SampleError where its images cannot be read from any row."""
+        images = tuple(path_of(cell, self.root, self.reading.place, where) for cell in one.images)
+        if not images:
+            check_no_image_is_lost(row, where)
+        sample = sample_of(one, self._source(one, row, images, where))
+        if not is_whole([sample.question, sample.answer, list(sample.choices or ()), dict(sample.meta)]):
+            raise BadRow("holds half of a surrogate pair (\\ud800 to \\udfff), which no tokenizer can hold")
+        return sample
 
-def _path(cell: Any, root: Path, reading: RowReading, where: str) -> str:
-    """The path or address of an image, which is there. Raises BadRow; InsideRow for one that is inside the row."""
-    if isinstance(cell, dict):
-        cell = cell.get("bytes") or cell.get("path") or cell.get("url")
-    if isinstance(cell, bytes) or (isinstance(cell, str) and not cell.startswith(PACKED) and is_encoded(cell)):
-        if reading.place is None:
-            raise InsideRow(f"{where}: its images are inside the rows")
-        return reading.place(cell, where)
-    if not isinstance(cell, str) or not cell:
-        raise BadRow(f"an image is a path, got {str(cell)[:60]!r}")
-    if cell.startswith(("http://", "https://")):
-        raise BadRow(f"its image is on the web: {cell[:100]}; download it first")
-    cell = cell.removeprefix("file://")
-    file = file_of(cell)
-    path = cell if file is None else in_file(cell, os.path.join(root, file))
-    if "\\" in path and missing(path):
-        path = path.replace("\\", "/")  # as Windows writes it
-    if problem := missing(path):
-        raise BadRow(f"{problem}; paths are relative to {root} (--image_root changes that)")
-    return path
+    def _source(self, one: Asked, row: Cells, images: tuple[str, ...], where: str) -> SourceRow:
+        found, reading, dataset = self.found, self.reading, self.reading.dataset or self.table.name
+        stated = next((row[key] for key in ("id", "question_id", "uid", "qid") if isinstance(row.get(key), str | int)), None)
+        source_id = str(stated if stated not in (None, "") else where.rpartition(":")[2].rpartition(" ")[2])
+        turn = f"-turn{one.turn}" if one.turn else ""
 
+        def clipped(_problem: str) -> None:
+            found.n_clipped += 1
 
-def _group(row: Cells) -> dict[str, Any]:
-    """`meta.group` of a row, which links rows that show the same thing; it may be a column too."""
-    meta = decoded(row.get("meta"))
-    group = row.get("group")
-    if group in (None, "") and isinstance(meta, Mapping):
-        group = meta.get("group")
-    if group in (None, ""):
-        return {}
-    return {"group": group if isinstance(group, str) else json.dumps(group, default=str)}
+        def noted(kind: str) -> None:
+            found.noted[kind] += 1
 
+        return SourceRow(
+            row=row,
+            sample_id=f"{dataset}-{source_id}{turn}",
+            images=images,
+            sizes_wh=Sizes(images),
+            meta={"dataset": dataset, "source_id": source_id, **group_of(row)} | ({"turn": one.turn} if one.turn else {}),
+            coords=reading.coords or "px",
+            reward_method=reading.method,
+            clipped=clipped,
+            units=self.units,
+            task=reading.task,
+            noted=noted,
+            bare_boxes=self._are_bare_boxes,
+        )
 
-KEPT = ("id", "group", "meta")
-"""Columns that are read under their own names, whatever the user names."""
-OPTIONAL = ("image", "images", "choices", "hint", "id", "group")
-"""Of the columns that a user names, those that some rows may lack."""
-
-
-def renamed(row: Cells, columns: Mapping[str, str], *, is_first: bool) -> dict[str, Any]:
-    """A row with our names of columns; a dot goes into an object, `extra_info.answer`. Raises BadRow where a column is not
-    there: any column in the first row, later those that are needed."""
-    found: dict[str, Any] = {}
-    for ours, theirs in columns.items():
-        value: Any = row
-        if theirs in row:
-            value = row[theirs]
-        else:
-            for part in theirs.split("."):
-                value = decoded(value)
-                if isinstance(value, Mapping) and part in value:
-                    value = value[part]
-                elif is_first or ours not in OPTIONAL:
-                    raise BadRow(f"there is no column {theirs!r} (columns: {', '.join(map(str, row))})")
-                else:
-                    value = None
-                    break
-        found[ours] = value
-    return {key: row[key] for key in KEPT if key in row} | found
-
-
-def _with_names(row: Cells, names: Names) -> Cells:
-    """A row with the names behind its numbers, where the data set states them."""
-    stated = {key: row[key] for key in names if isinstance(row.get(key), int) and not isinstance(row[key], bool)}
-    named = {key: names[key][value] for key, value in stated.items() if 0 <= value < len(names[key])}
-    return {**row, **named} if named else row
-
-
-def _brings_system(row: Cells) -> bool:
-    if first_text(row, ("system",)) is not None:
-        return True
-    for column in ("messages", "conversations", "prompt"):
-        turns = row.get(column)
-        if isinstance(turns, list) and turns and isinstance(turns[0], dict):
-            return turns[0].get("role", turns[0].get("from")) == "system"
-    return False
+    def _are_bare_boxes(self) -> bool:
+        if self._bare_boxes is None:
+            other = _Rows(self.table, self.reading, self.root, Found())
+            self._bare_boxes = bare_boxes(self.table, lambda row: other.asked(row, "")[1])
+        return self._bare_boxes
 
 
 class _Ids:
@@ -389,8 +274,3 @@ class _Ids:
             found = f"{wanted}-{self._taken[wanted]}"
         self._taken[found] = 1
         return found
-
-
-def too_many_bad(found: Found) -> bool:
-    """Whether more rows cannot be used than a few."""
-    return found.n_bad > FEW * max(found.n_rows, 1)

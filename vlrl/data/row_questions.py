@@ -1,41 +1,60 @@
 """One question of another project's row → one sample: which words are the question, which are the answer, what it is graded by.
 
 The task follows from the answer: boxes in an image are grounding or detection, a label is classification, anything else is qa.
-Not here: where a project's rows hold these parts (`vlrl.data.row_families`).
+Not here: where a project's rows hold these parts (`vlrl.data.row_families`), words (`vlrl.data.row_wording`), options
+(`vlrl.data.row_options`).
 """
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from vlrl.answers.span import END_THINK, THINK, answer_span, canon
-from vlrl.answers.text import LETTERS
 from vlrl.data import published_rows
 from vlrl.data.images import ImageError
+from vlrl.data.row_options import (
+    chosen_letter,
+    is_bare_letter,
+    letter_of,
+    listed_options,
+    without_letters,
+    without_question_label,
+)
 from vlrl.data.row_source import BadRow, LeftOut, SourceRow, UnitError
+from vlrl.data.row_wording import (
+    asks_for_a_place,
+    asks_for_numbers,
+    numbers_in_words,
+    plain_question,
+    wanted_all,
+    without_format,
+    without_placeholders,
+)
 from vlrl.schema import Box, Sample
 
-IMAGE = "<image>"
 LONG_ANSWER_CHARS = 100
 """Longer answers are rarely repeated word for word, so an exact match rewards next to nothing."""
 ABOUT_A_BOX = "questions about a box in their own words (each model writes boxes in units of its own)"
-_PLACEHOLDER = re.compile(r"<\|vision_start\|>.*?<\|vision_end\|>|<img>.*?</img>|<image>|<ImageHere>|<\|image\|>", re.DOTALL)
-_NUMBERED = re.compile(r"<(?:image|img)[ _]?(\d{1,3})>")
-"""A placeholder that says which image it stands for, as MMMU and MathVision have it."""
-_OTHER_MEDIA = re.compile(r"<video>|<audio>")
-_FORMAT = re.compile(
-    r"</?think>|</?answer>|thinking process|output answer format|Please strictly follow|You FIRST think about"
-    r"|MUST BE (?:put|enclosed)",
-    re.IGNORECASE,
+A_POINT = "questions whose answer is a point"
+NO_FORM = "questions are read without sentences about the form of their answer, which each task writes itself"
+FROM_TEXT = "questions list their options in their text; these are choices now"
+STAYS_TEXT = (
+    "answers of numbers stay text, as their questions ask for no place (rows.py --task grounding reads four numbers as a box)"
 )
-_SENTENCE = re.compile(r".+?(?:[.?!:](?=\s|$)|\n|$)\s*", re.DOTALL)
-_FOUR = re.compile(r"[\[(]\s*-?\d+(?:\.\d+)?(?:\s*,\s*-?\d+(?:\.\d+)?){3}\s*[\])]")
-_BOX_WORDS = re.compile(
-    r"\bb(?:ounding[ -])?box|coordinate|\bregion\b|\blocat|\bdetect|\bground|\bwhere\b|坐标|边界框|检测框", re.IGNORECASE
+BARE_BOX = (
+    "answers of four numbers are read as boxes, as all answers of the set are such (rows.py --task qa reads them as text)"
 )
+ALL_OF_ONE = "rows with one box are detection, as their words ask for all (rows.py --task grounding: for one)"
+_NUMBER = r"-?\d+(?:\.\d+)?"
+_FOUR = re.compile(rf"[\[(]\s*{_NUMBER}(?:\s*,\s*{_NUMBER}){{3}}\s*[\])]")
+_FOUR_BARE = re.compile(rf"(?<![\d.]){_NUMBER}(?:\s*,\s*{_NUMBER}){{3}}(?![\d.])")
+_ONLY_NUMBERS = re.compile(r"[\s\d.,;\[\]()-]+")
+_POINT = re.compile(rf"[\[(]?\s*{_NUMBER}\s*,\s*{_NUMBER}\s*[\])]?")
+_ASKS_FOR_A_POINT = re.compile(r"\b(?:point (?:to|at|out)|click|tap)\b|\bpoint coordinates?\b", re.IGNORECASE)
 _BOX_TOKENS = re.compile(r"<\|box_start\|>|<box>|<\|begin_of_box\|>|<loc_?\d")
 _ASKED_FOR = re.compile(r"(?:region|object) this sentence describes:\s*(.+)", re.DOTALL | re.IGNORECASE)
 _NORMALIZED = re.compile(
@@ -46,8 +65,7 @@ _NORMALIZED = re.compile(
     re.IGNORECASE,
 )
 """What texts say of boxes that are not in pixels."""
-_OPTION = re.compile(r"^[ \t]*\(?([A-Z])[).:、][ \t]*(\S.*?)[ \t]*$", re.MULTILINE)
-_LETTER = re.compile(r"\(?([A-Z])[).:]?")
+_BOX_KEYS = frozenset({"bbox_2d", "bbox", "box", "box_2d"})
 _BOXED = "\\boxed{"
 
 
@@ -55,7 +73,8 @@ _BOXED = "\\boxed{"
 class Asked:
     """One question of a row. `images`: cells as the row has them. `labels`: it is a label, of these names where they are known.
     `boxes` with `coords`: its answer where the row holds boxes apart from text; `categories`: what was asked for. `method`: how
-    its project rewards it. `turn`: which question of a conversation it is, from 1; 0: the row has one."""
+    its project rewards it. `noted`: how its words were understood, for people. `turn`: which question of a conversation it is,
+    from 1; 0: the row has one."""
 
     question: str
     answer: Any = None
@@ -68,12 +87,15 @@ class Asked:
     image_index: int = 0
     method: str | None = None
     turn: int = 0
+    noted: str = ""
     meta: Mapping[str, Any] = field(default_factory=dict)
 
 
 def sample_of(asked: Asked, source: SourceRow) -> Sample:
     """The sample of a question; `source` holds its images. Raises BadRow."""
     source = replace(source, image_index=asked.image_index, coords=asked.coords or source.coords)
+    if asked.noted:
+        source.noted(asked.noted)
     try:
         sample = _sample_of(asked, source)
     except ImageError as error:
@@ -126,26 +148,58 @@ def _by_answer(asked: Asked, source: SourceRow) -> Sample:
     """A question with the text that is its answer."""
     answer, thinking = read_answer(asked.answer)
     if asked.choices is not None:
-        asked = replace(asked, choices=tuple(_numbers_in_words(one, len(source.images)) for one in asked.choices))
+        asked = replace(asked, choices=tuple(numbers_in_words(one, len(source.images)) for one in asked.choices))
     question = plain_question(asked.question, len(source.images))
     if asked.choices is not None:
-        return _choice(source, question, asked.choices, answer, thinking)
+        listed = listed_options(question)
+        choices = without_letters(asked.choices)
+        if listed is not None and [canon(one) for one in listed[1]] == [canon(one) for one in choices]:
+            question = listed[0]
+        return _choice(_told(source, asked, question), without_question_label(question), choices, answer, thinking)
     if isinstance(answer, str) and source.images:
         boxes = _boxes(asked.question, answer, source)
         if boxes is not None:
-            requested = published_rows.listed_categories(asked.question)
-            labels = list(dict.fromkeys(box.label for box in boxes if box.label))
-            if requested is not None or labels or len(boxes) != 1:
-                return published_rows.detection_of(source, requested or labels, boxes, ())
-            return published_rows.grounding_of(source, _expression(asked.question, source), boxes)
-    if source.images and _FOUR.search(asked.question) and _BOX_WORDS.search(asked.question):
+            return _with_boxes(asked, boxes, source)
+    if source.images and _FOUR.search(asked.question) and asks_for_a_place(asked.question):
         raise LeftOut(ABOUT_A_BOX)
     if isinstance(answer, str):
-        if found := _listed_choices(question, answer):
-            return _choice(source, *found, answer, thinking)
         if not answer.strip():
             raise BadRow("its answer is empty")
-    return _qa(source, question, answer, None, thinking)
+        if source.images and _ASKS_FOR_A_POINT.search(asked.question) and _POINT.fullmatch(answer):
+            raise LeftOut(A_POINT)
+        listed = listed_options(question)
+        if listed is not None and is_bare_letter(answer) and letter_of(answer, listed[1]) is None:
+            raise BadRow(f"its answer is {answer!r}, but its question lists {len(listed[1])} options, from A on")
+        if listed is not None and (letter := chosen_letter(answer, listed[1])) is not None:
+            source.noted(FROM_TEXT)
+            long = not thinking and len(answer) > LONG_ANSWER_CHARS
+            return _choice(_told(source, asked, question), *listed, letter, answer if long else thinking)
+    return _qa(_told(source, asked, question), question, answer, None, thinking)
+
+
+def _told(source: SourceRow, asked: Asked, question: str) -> SourceRow:
+    """`source`, to which it is said where words of a question are left out."""
+    if without_format(asked.question) != asked.question.strip() and question:
+        source.noted(NO_FORM)
+    return source
+
+
+def _with_boxes(asked: Asked, boxes: list[Box], source: SourceRow) -> Sample:
+    """Boxes that an answer is: of one thing, or of all that have some names."""
+    requested = published_rows.listed_categories(asked.question)
+    labels = list(dict.fromkeys(box.label for box in boxes if box.label))
+    if requested is None and not labels and source.task != "grounding":
+        wanted = wanted_all(without_placeholders(asked.question))
+        if wanted == "" and source.task != "detection":
+            raise BadRow("it asks for all objects, but its boxes have no names, so nothing says what is in them")
+        if wanted or source.task == "detection":
+            if len(boxes) == 1:
+                source.noted(ALL_OF_ONE)
+            name = wanted or _expression(asked.question, source)
+            return published_rows.detection_of(source, [name], [replace(box, label=name) for box in boxes], ())
+    if requested is not None or labels or len(boxes) != 1:
+        return published_rows.detection_of(source, requested or labels, boxes, ())
+    return published_rows.grounding_of(source, _expression(asked.question, source), boxes)
 
 
 def _qa(source: SourceRow, question: str, answer: Any, choices: tuple[str, ...] | None, thinking: str) -> Sample:
@@ -156,37 +210,11 @@ def _qa(source: SourceRow, question: str, answer: Any, choices: tuple[str, ...] 
 def _choice(source: SourceRow, question: str, choices: tuple[str, ...], answer: Any, thinking: str) -> Sample:
     """A multiple-choice question: the answer is a letter, the text of a choice, or its number from 0."""
     letter = letter_of(answer, choices)
+    if letter is None and isinstance(answer, str):
+        letter = chosen_letter(answer, choices)
     if letter is None:
         raise BadRow(f"the answer {answer!r:.80} is none of the {len(choices)} choices")
     return _qa(source, question, letter, choices, thinking)
-
-
-def letter_of(answer: Any, choices: Sequence[str]) -> str | None:
-    """The letter of the right choice, or None where the answer names none."""
-    valid = LETTERS[: len(choices)]
-    if isinstance(answer, int) and not isinstance(answer, bool):
-        return valid[answer] if 0 <= answer < len(valid) else None
-    if not isinstance(answer, str):
-        return None
-    same = [letter for letter, choice in zip(valid, choices, strict=False) if canon(choice) == canon(answer)]
-    if len(same) == 1:
-        return same[0]
-    found = _LETTER.fullmatch(answer.strip()) or re.match(r"\(?([A-Z])[).:]\s", answer.strip())
-    return found[1] if found is not None and found[1] in valid else None
-
-
-def _listed_choices(question: str, answer: str) -> tuple[str, tuple[str, ...]] | None:
-    """A question without the options that end it, one a line from A on, and these; None where it lists none, or the answer is
-    none of them."""
-    options = list(_OPTION.finditer(question))
-    if len(options) < 2 or [one[1] for one in options] != list(LETTERS[: len(options)]):
-        return None
-    between = question[options[0].start() :]
-    if len(between.strip().splitlines()) != len(options):
-        return None
-    choices, asked = tuple(one[2] for one in options), question[: options[0].start()].strip()
-    asked = re.sub(r"\n?\s*(?:choices|options)\s*:\s*$", "", asked, flags=re.IGNORECASE).strip()
-    return (asked, choices) if asked and letter_of(answer, choices) is not None else None
 
 
 # ---- words
@@ -198,12 +226,16 @@ def read_answer(written: Any) -> tuple[Any, str]:
     if isinstance(written, bool):
         return ("yes" if written else "no"), ""
     if isinstance(written, list | tuple) and written:
+        if len(written) > 1 and all(_is_part(one) for one in written):  # several texts are several right answers
+            return json.dumps(written), ""
         parts = [read_answer(one)[0] for one in written]
         if not all(isinstance(one, str | int | float) for one in parts):
             raise BadRow(f"an answer is a text, a number or a list of these, got {str(written)[:80]}")
         return parts[0] if len(parts) == 1 else [str(one) for one in parts], ""
     if isinstance(written, int | float):
         return written, ""
+    if isinstance(written, dict) and not _BOX_KEYS.isdisjoint(written):
+        return json.dumps(written), ""
     if not isinstance(written, str):
         raise BadRow(f"an answer is a text or a number, got {str(written)[:80]!r}")
     text, thinking = written.strip(), ""
@@ -224,6 +256,11 @@ def read_answer(written: Any) -> tuple[Any, str]:
     return text, thinking
 
 
+def _is_part(one: Any) -> bool:
+    """Whether a member of a list is a part of one answer, as a number or a box is."""
+    return isinstance(one, int | float | list | tuple | dict) and not isinstance(one, bool)
+
+
 def _boxed(text: str) -> str:
     """What the last `\\boxed{}` holds; "" where it is not closed."""
     start = text.rindex(_BOXED) + len(_BOXED)
@@ -235,85 +272,36 @@ def _boxed(text: str) -> str:
     return ""
 
 
-def plain_question(asked: str, n_images: int) -> str:
-    """The question without placeholders of images and without sentences about the format of the answer. A placeholder between
-    words becomes words, "image 2" or "the image". Raises BadRow where nothing is left, or placeholders and images do not
-    match."""
-    if _OTHER_MEDIA.search(asked):
-        raise BadRow("it asks about a video or a sound, which rows of this form cannot bring here")
-    n = len(_PLACEHOLDER.findall(asked))
-    if n and n != n_images:
-        raise BadRow(f"its question has {n} image placeholders, but the row has {n_images} images")
-    text = _without_numbers_apart(_in_words(asked, n_images), n_images)
-    text = _without_format(_numbers_in_words(text, n_images).strip())
-    if not text:
-        raise BadRow(f"it asks nothing besides a format: {asked[:80]!r}")
-    return text
-
-
-def _in_words(asked: str, n_images: int) -> str:
-    parts = _PLACEHOLDER.split(asked)
-    if not any(part.strip() for part in parts[1:-1]) and not (parts[0].strip() and parts[-1].strip()):
-        return " ".join(part.strip() for part in parts if part.strip())
-    text = parts[0]
-    for number, part in enumerate(parts[1:], start=1):
-        is_apart = not text.strip() or (not part.strip() and number == n_images)
-        name = "" if is_apart and n_images == 1 else "the image" if n_images == 1 else f"image {number}"
-        text += name + part
-    return text
-
-
-def _numbers_in_words(text: str, n_images: int) -> str:
-    """A text with words for placeholders that have a number, `<image 2>`. Raises BadRow where there is no such image."""
-    if wrong := [number for number in map(int, _NUMBERED.findall(text)) if not 1 <= number <= n_images]:
-        raise BadRow(f"its text names <image {wrong[0]}>, but the row has {n_images} images")
-    return _NUMBERED.sub(lambda found: f"image {int(found[1])}", text)
-
-
-def _without_numbers_apart(text: str, n_images: int) -> str:
-    """A text without placeholders that have a number where these stand apart from its words and in order."""
-    if [int(number) for number in _NUMBERED.findall(text)] != list(range(1, n_images + 1)) or not n_images:
-        return text
-    parts = _NUMBERED.split(text)[::2]
-    if not any(part.strip() for part in parts[:-1]) and parts[-1].strip():
-        return parts[-1]
-    if n_images == 1:
-        return parts[0] if not parts[1].strip() and parts[0].strip() else "the image".join(parts)
-    return text
-
-
-def _without_format(text: str) -> str:
-    if _FORMAT.search(text) is None:
-        return text
-    sentences = _SENTENCE.findall(text)
-    first = next((i for i, one in enumerate(sentences) if _FORMAT.search(one)), len(sentences))
-    rest = [one for one in sentences[first:] if not _FORMAT.search(one)]
-    # Behind the first such sentence often comes the form itself; what asks something is kept.
-    kept = [*sentences[:first], *(rest if any("?" in one for one in rest) else [])]
-    return "".join(kept).strip()
-
-
 def _expression(asked: str, source: SourceRow) -> str:
     """What one box is asked for."""
     caption = source.row.get("normal_caption")
     if isinstance(caption, str) and caption.strip():
         return caption
-    found = _ASKED_FOR.search(_PLACEHOLDER.sub("", asked))
+    found = _ASKED_FOR.search(without_placeholders(asked))
     return found[1].strip() if found is not None else plain_question(asked, len(source.images))
 
 
 def _boxes(asked: str, answer: str, source: SourceRow) -> list[Box] | None:
     """The boxes that an answer is, None where it is none. Raises BadRow for one that holds boxes which cannot be read."""
-    is_about_boxes = _BOX_WORDS.search(asked) is not None
+    if source.task == "qa":
+        return None
+    is_about_boxes = asks_for_a_place(asked)
     has_tokens = _BOX_TOKENS.search(answer) is not None
+    has_four = _FOUR_BARE.search(answer) is not None
     requested = published_rows.listed_categories(asked)
     starts = answer.startswith(("[", "{", "```"))
     if is_about_boxes and requested is None and published_rows.says_nothing(answer):
         raise BadRow(f"its answer is {answer[:40]!r}, and no list of names says what was looked for")
-    if not (starts or has_tokens or requested is not None or (is_about_boxes and _FOUR.search(answer))):
+    if not (starts or has_tokens or requested is not None or (is_about_boxes and has_four)):
         return None
+    is_bare = requested is None and _ONLY_NUMBERS.fullmatch(answer) is not None
+    if is_bare and not is_about_boxes and source.task not in ("grounding", "detection"):
+        if not has_four or asks_for_numbers(asked) or not source.bare_boxes():
+            source.noted(STAYS_TEXT)
+            return None
+        source.noted(BARE_BOX)
     boxes = published_rows.answer_boxes(answer, none_is_empty=requested is not None)
-    if boxes is None and (has_tokens or (is_about_boxes and _FOUR.search(answer))):
+    if boxes is None and (has_tokens or (is_about_boxes and has_four)):
         raise BadRow(f"the answer holds boxes in a form that cannot be read: {answer[:80]!r}")
     if boxes and has_tokens and source.coords == "px" and not source.units.stated:
         raise UnitError(
@@ -322,3 +310,18 @@ def _boxes(asked: str, answer: str, source: SourceRow) -> list[Box] | None:
             "--coords norm1000",
         )
     return boxes
+
+
+def is_one_bare_box(asked: Asked) -> bool | None:
+    """Whether a question that names no place has four numbers as its answer that could be a box; None where it has no text as
+    its answer. What a set's rows say is the measure for each of them."""
+    try:
+        answer = read_answer(asked.answer)[0]
+    except BadRow:
+        return None
+    if not isinstance(answer, str):
+        return None
+    if not _FOUR.fullmatch(answer.strip()) or asks_for_numbers(asked.question):
+        return False
+    x1, y1, x2, y2 = map(float, re.findall(_NUMBER, answer))
+    return x1 < x2 and y1 < y2

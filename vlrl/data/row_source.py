@@ -121,7 +121,9 @@ class Units:
 class SourceRow:
     """A row and its images. `sizes_wh`: the size of each image in pixels, EXIF rotation applied. `coords`: the coordinate
     convention of its boxes. `clipped`: called with a message for a box that was cut at the edge of its image.
-    `image_index`: the image that boxes refer to. `units`: counts boxes that are taken as pixels."""
+    `image_index`: the image that boxes refer to. `units`: counts boxes that are taken as pixels. `task`: what the user says
+    that the rows are; "": by their words. `noted`: called with a kind of reading that a person should know of. `bare_boxes`:
+    whether four numbers that no word calls a box are one in this set."""
 
     row: Mapping[str, Any]
     sample_id: str
@@ -133,3 +135,6 @@ class SourceRow:
     clipped: Callable[[str], None]
     image_index: int = 0
     units: Units = field(default_factory=lambda: Units(stated=True))
+    task: str = ""
+    noted: Callable[[str], None] = lambda _kind: None
+    bare_boxes: Callable[[], bool] = lambda: True

@@ -19,9 +19,11 @@ from typing import IO, Any, overload
 import numpy as np
 
 from vlrl.data.files import sha256_of
-from vlrl.data.foreign_rows import Found, InsideRow, RowReading, foreign_samples, form_of, too_many_bad
+from vlrl.data.foreign_rows import RowReading, foreign_samples, form_of
 from vlrl.data.identity import OneImage, Shown, shown_of
 from vlrl.data.line_index import count_lines, index_lines
+from vlrl.data.row_counts import Found, too_many_bad
+from vlrl.data.row_images import InsideRow
 from vlrl.data.row_source import UnitError
 from vlrl.data.row_views import Joined, Lines, Named, Picked
 from vlrl.data.sample_files import read_samples
@@ -221,7 +223,7 @@ def _read_foreign(path: Path, root: Path | None, tasks: Sequence[str]) -> Sample
     table = open_table(path)
     found, rows = Found(), _Spool(path)
     try:
-        for sample in _samples(table, root, found):
+        for sample in _samples(table, root, found, _box_task(tasks)):
             rows.add(_as_task_of(sample, tasks))
     except UnitError as error:
         raise SampleError(f"{error}. Convert it: {converter(path, root, error.option)}") from error
@@ -240,13 +242,13 @@ def _read_foreign(path: Path, root: Path | None, tasks: Sequence[str]) -> Sample
     return rows.finished(found)
 
 
-def _samples(table: Table, root: Path | None, found: Found) -> Iterator[Sample]:
+def _samples(table: Table, root: Path | None, found: Found, task: str) -> Iterator[Sample]:
     problems: list[str] = []
     first = next(iter(table.read(lambda where, problem: problems.append(f"{where}: {problem}"))), None)
     if first is None:
         raise SampleError(f"{table.folder / table.name}: holds no rows" + (f"; {problems[0]}" if problems else ""))
     if not is_native_row(first[1]):
-        yield from foreign_samples(table, RowReading(), root, found, found.note_bad)
+        yield from foreign_samples(table, RowReading(task=task), root, found, found.note_bad)
         return
     taken: dict[str, str] = {}
     for where, row in table.read(found.note_unread):
@@ -256,6 +258,12 @@ def _samples(table: Table, root: Path | None, found: Found) -> Iterator[Sample]:
             raise SampleError(f"{where}: id {sample.id!r} was used at {taken[sample.id]}; ids must be unique")
         taken[sample.id] = where
         yield sample
+
+
+def _box_task(tasks: Sequence[str]) -> str:
+    """What a row with one box is, where the tasks of a run leave one of both; "": by its words."""
+    found = [task for task in ("grounding", "detection") if task in tasks]
+    return found[0] if len(found) == 1 else ""
 
 
 def converter(path: Path, root: Path | None, option: str) -> str:

@@ -26,6 +26,9 @@ MARKS_OF_A_SAVED_SET = ("state.json", "dataset_dict.json", "dataset_info.json")
 _USUAL = ("image", "images", "image_path", "image_paths", "image_file", "img", "img_path", "jpg", "png", "picture")
 IMAGE_COLUMNS = ("decoded_image", *_USUAL, "image_url")
 """Names of columns that hold images; the first that holds any is taken. `decoded_image` stands beside a path of the same."""
+FILE_COLUMNS = ("file_name", "file_names", "image_file_name", "filename", "file", "file_path", "filepath", "path", "image_name")
+"""Names of columns that hold images where their text ends as an image does (`metadata.csv` of Hugging Face's image folders)."""
+IMAGE_FILES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".heic", ".avif", ".jp2")
 _NUMBERED = re.compile(r"(?:image|img)_?(\d{1,3})")
 _BATCH = 256
 """Rows of a Parquet file in memory at a time."""
