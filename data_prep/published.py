@@ -83,16 +83,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     for index, one in enumerate(inputs):
         for number, (where, whole) in enumerate(one.table.read(bad), start=1):
             n_rows += 1
+            problems: list[str] = []
             for turn, row in enumerate(published_rows.rounds_of(whole)):
                 try:
                     sample = convert(row, f"{index}:{number}", one, args, target, partial(report.clipped, where))
                 except BadRow as problem:
-                    bad(where, str(problem), is_read=True)
+                    problems.append(str(problem))
                     continue
                 if sample.task == "detection" and not args.min_boxes <= len(sample.answer) <= args.max_boxes:
                     report.counts["left out"] += 1
                     continue
                 samples.append(replace(sample, id=ids.unique(sample.id + (f"-turn{turn + 1}" if turn else ""))))
+            if problems:  # a row is bad once, however many of its turns are
+                more = f" (so are {len(problems) - 1} more of its turns)" if len(problems) > 1 else ""
+                bad(where, problems[0] + more, is_read=True)
         try:
             one.units.check(one.table.name)
         except UnitError as error:

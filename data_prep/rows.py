@@ -39,7 +39,8 @@ from vlrl.data.row_images import InsideRow
 from vlrl.data.row_labels import BOX_ORDERS
 from vlrl.data.row_source import BadRow, UnitError
 from vlrl.data.subsets import drawn
-from vlrl.data.tables import OnBad, Table, TableRow, open_table, table_of
+from vlrl.data.tables import Table, open_table, table_of
+from vlrl.data.text_tables import OnBad, TableRow
 from vlrl.schema import COORDS, Sample, SampleError
 from vlrl.tasks import TASKS
 

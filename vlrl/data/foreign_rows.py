@@ -151,6 +151,7 @@ def foreign_samples(
     the whole set cannot be read: no known form, boxes in another unit, images inside rows."""
     root = image_root if image_root is not None else table.folder
     reading = replace(reading, names={**table.class_names, **reading.names})
+    found.said += [table.note] if table.note else []
     rows, ids = _Rows(table, reading, root, found), _Ids()
 
     def unread(where: str, problem: str) -> None:

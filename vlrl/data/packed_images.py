@@ -242,6 +242,8 @@ def _unpacked_column(file: str, column: str) -> pa.ChunkedArray:
 
 def _bytes_of(value: Any, folder: Path) -> bytes:
     """The encoded image that a cell holds, or names as a file; in base64 where it is a long text."""
+    if isinstance(value, dict) and value.get("image") is not None:
+        value = value["image"]
     if isinstance(value, dict):
         value = value.get("bytes") if value.get("bytes") is not None else value.get("path")
     if isinstance(value, bytes):

@@ -16,7 +16,7 @@ N_EXAMPLES = 3
 class Found:
     """What was seen while the rows of files were read. `n_rows`: all rows, those among them that are no rows at all too;
     `n_bad`: rows of which something cannot be used, however many of their questions. `noted`: how words were understood, by
-    kind."""
+    kind; `said`: notes of the files themselves."""
 
     n_rows: int = 0
     n_bad: int = 0
@@ -26,6 +26,7 @@ class Found:
     noted: Counter[str] = field(default_factory=Counter)
     families: Counter[str] = field(default_factory=Counter)
     left_out: Counter[str] = field(default_factory=Counter)
+    said: list[str] = field(default_factory=list)
     bad: list[str] = field(default_factory=list)
     _last_bad: int = 0
 
@@ -49,7 +50,7 @@ class Found:
 
     def notes(self) -> list[str]:
         """What a person should know of a set that is used, in a few lines."""
-        lines = []
+        lines = list(self.said)
         if self.n_bad:
             first = "; ".join(self.bad)
             lines.append(f"{self.n_bad:,} of {self.n_rows:,} rows cannot be used and are left out; the first: {first}")

@@ -31,6 +31,7 @@ from vlrl.data.sample_json import sample_from_json, sample_to_json
 from vlrl.data.subsets import drawn_places, stratum_of
 from vlrl.data.synthetic.items import item_rng
 from vlrl.data.tables import IMAGE_COLUMNS, TABLE_FILES, Table, numbered_images, open_table
+from vlrl.data.text_tables import start_of
 from vlrl.schema import Sample, SampleError
 
 LARGE = 20_000
@@ -183,8 +184,12 @@ def _prompts_of(samples: Sequence[Sample]) -> _Array:
 
 
 def _is_native(path: Path) -> bool:
-    """Whether a file holds our own schema, by its first row."""
-    if not path.is_file() or path.suffix.lower() in set(TABLE_FILES) - {".jsonl", ".ndjson"}:
+    """Whether a file holds our own schema, by its first row. Raises SampleError for a file that Git LFS has not fetched."""
+    suffix = path.suffix.lower()
+    if not path.is_file() or suffix in set(TABLE_FILES) - {".jsonl", ".ndjson"}:
+        return False
+    start = start_of(path).lstrip()
+    if start[:1] == b"[" or (start[:1] not in (b"{", b"\xef", b"") and suffix not in ("", ".jsonl", ".ndjson")):
         return False
     row = first_row(path)
     return row is None or is_native_row(row)

@@ -6,15 +6,16 @@ folder saved by `datasets` such a cell is `{"bytes": ..., "path": ...}`. Not her
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from vlrl.data.packed_images import MIN_BASE64, parquet_address
+from vlrl.data.text_tables import OnBad, TableRow, csv_rows, json_rows, jsonl_rows, start_of
 from vlrl.schema import SampleError
 
 if TYPE_CHECKING:
@@ -32,13 +33,6 @@ IMAGE_FILES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"
 _NUMBERED = re.compile(r"(?:image|img)_?(\d{1,3})")
 _BATCH = 256
 """Rows of a Parquet file in memory at a time."""
-_MAX_CELL_CHARS = 1 << 28
-"""Longest cell of a CSV file; Python's own bound is smaller than an image in base64."""
-
-TableRow = tuple[str, dict[str, Any]]
-"""The place of a row, for reports, and its values by column."""
-OnBad = Callable[[str, str], None]
-"""Called with the place and the problem of a row that cannot be read and is left out."""
 
 
 def numbered_images(columns: Iterable[str]) -> list[str]:
@@ -53,13 +47,14 @@ class Table:
 
     `name`: short, for ids. `folder`: where relative paths start, unless the user names another folder. `read(on_bad)`: the
     rows; unreadable ones are left out and reported. `class_names`: column (of a nested one `objects.category`) -> the names
-    behind its whole numbers, as Hugging Face data sets state them.
+    behind its whole numbers, as Hugging Face data sets state them. `note`: which part of it these are.
     """
 
     name: str
     folder: Path
     read: Callable[[OnBad], Iterator[TableRow]]
     class_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    note: str = ""
 
 
 def open_table(path: Path, split: str | None = None) -> Table:
@@ -69,23 +64,58 @@ def open_table(path: Path, split: str | None = None) -> Table:
     """
     if path.is_file():
         if path.suffix.lower() not in TABLE_FILES:
-            raise SampleError(f"{path}: unknown kind of file; rows are read from {', '.join(TABLE_FILES)}")
+            raise SampleError(
+                f"{path}: {_OTHER_FILES.get(path.suffix.lower(), 'unknown kind of file')}; rows are read from"
+                f" {', '.join(TABLE_FILES)}"
+            )
         return _file_table(path)
     if not path.is_dir():
         raise SampleError(f"{path}: no such file or folder")
     if any((path / mark).is_file() for mark in MARKS_OF_A_SAVED_SET):
         return _saved_table(path, split)
     parts = sorted(path.rglob("*.parquet"))
-    if split is None and any(_is_of_split(part, path, "train") for part in parts):
+    splits = [name for name in _SPLITS if any(_is_of_split(part, path, name) for part in parts)]
+    if split is None and "train" in splits:
         split = "train"
+    if split is None and len(splits) > 1:
+        raise SampleError(f"{path}: it has the splits {', '.join(splits)}, and no train; give the files of one of them")
     if split is not None:
         parts = [part for part in parts if _is_of_split(part, path, split)]
     if not parts:
-        raise SampleError(f"{path}: neither saved by `datasets` nor with Parquet files{f' of split {split}' if split else ''}")
+        raise SampleError(f"{path}: {_what_is_there(path)}{f' of split {split}' if split else ''}")
     names = class_names_of(_opened_parquet(parts[0]).schema_arrow)
+    note = f"only split {split} is read; there are {', '.join(splits)}" if len(splits) > 1 else ""
     return Table(
-        path.resolve().name, path, lambda on_bad: (row for part in parts for row in _parquet_rows(part, on_bad)), names
+        path.resolve().name, path, lambda on_bad: (row for part in parts for row in _parquet_rows(part, on_bad)), names, note
     )
+
+
+_SPLITS = ("train", "validation", "val", "test", "dev")
+_NO_ROWS = "neither saved by `datasets` nor with Parquet files"
+_OTHER_FILES = {
+    ".arrow": "part of a data set saved by `datasets`: give the folder that holds it",
+    ".gz": "it is compressed: unpack it first (gunzip)",
+    ".zip": "it is compressed: unpack it first (unzip)",
+    ".zst": "it is compressed: unpack it first (unzstd)",
+    ".tar": "a tar shard holds images, not rows: rows name them as tar:SHARD#MEMBER",
+    ".xml": "XML is for data_prep/annotations.py",
+    ".xlsx": "a spreadsheet: save it as CSV first",
+    ".pkl": "a pickle of Python: write it as JSONL or Parquet first",
+}
+
+
+def _what_is_there(path: Path) -> str:
+    """Why a folder holds no rows, in words."""
+    files = sorted(file for file in path.iterdir() if file.suffix.lower() in TABLE_FILES and file.suffix.lower() != ".parquet")
+    if files:
+        return f"{_NO_ROWS}; give a file of it, such as {files[0]}"
+    folders = sorted(inner for inner in path.iterdir() if inner.is_dir())
+    saved = [inner for inner in folders if any((inner / mark).is_file() for mark in MARKS_OF_A_SAVED_SET)]
+    if saved:
+        return f"it holds saved data sets; give one of them, such as {saved[0]}"
+    if any(file.suffix.lower() in IMAGE_FILES for inner in folders for file in islice(inner.rglob("*"), 200)):
+        return f"{_NO_ROWS}. It holds images: data_prep/image_folder.py reads a folder a class, data_prep/annotations.py boxes"
+    return _NO_ROWS
 
 
 def _is_of_split(part: Path, root: Path, split: str) -> bool:
@@ -94,7 +124,7 @@ def _is_of_split(part: Path, root: Path, split: str) -> bool:
 
 def _file_table(path: Path) -> Table:
     suffix = path.suffix.lower()
-    readers = {".jsonl": _jsonl_rows, ".ndjson": _jsonl_rows, ".json": _json_rows, ".csv": _csv_rows, ".tsv": _csv_rows}
+    readers = {".jsonl": jsonl_rows, ".ndjson": jsonl_rows, ".json": json_rows, ".csv": csv_rows, ".tsv": csv_rows}
     reader = readers.get(suffix, _parquet_rows)
     names = class_names_of(_opened_parquet(path).schema_arrow) if suffix == ".parquet" else {}
     return Table(path.stem, path.parent, lambda on_bad: reader(path, on_bad), names)
@@ -115,11 +145,16 @@ def table_of(loaded: Any, name: str, folder: Path, split: str | None) -> Table:
     """The rows of a data set that `datasets` has loaded. Raises SampleError for a split that it does not have."""
     import datasets
 
+    note = ""
     if isinstance(loaded, datasets.DatasetDict):
         if split is None:
             split = next(iter(loaded)) if len(loaded) == 1 else "train"
         if split not in loaded:
-            raise SampleError(f"{name}: no split {split!r}; it has {', '.join(loaded)} (--split chooses)")
+            raise SampleError(
+                f"{name}: no split {split!r}; it has {', '.join(loaded)}: give the folder of one,"
+                f" {folder / next(iter(loaded))}, or its name to data_prep/rows.py --split"
+            )
+        note = f"only split {split} is read; there are {', '.join(loaded)}" if len(loaded) > 1 else ""
         loaded = loaded[split]
     names = class_names_of(loaded.features.arrow_schema)
     for column, kind in loaded.features.items():
@@ -127,7 +162,9 @@ def table_of(loaded: Any, name: str, folder: Path, split: str | None) -> Table:
             loaded = loaded.cast_column(column, datasets.Image(decode=False))
         elif isinstance(kind, datasets.List) and isinstance(kind.feature, datasets.Image):
             loaded = loaded.cast_column(column, datasets.List(datasets.Image(decode=False)))
-    return Table(name, folder, lambda _on_bad: ((f"{name}: row {n}", row) for n, row in enumerate(loaded, start=1)), names)
+    return Table(
+        name, folder, lambda _on_bad: ((f"{name}: row {n}", row) for n, row in enumerate(loaded, start=1)), names, note
+    )
 
 
 def class_names_of(schema: pa.Schema) -> dict[str, tuple[str, ...]]:
@@ -153,63 +190,6 @@ def class_names_of(schema: pa.Schema) -> dict[str, tuple[str, ...]]:
     return found
 
 
-# ---- text files
-
-
-def _jsonl_rows(path: Path, on_bad: OnBad) -> Iterator[TableRow]:
-    with path.open("rb") as lines:
-        for number, raw in enumerate(lines, start=1):
-            if not raw.strip():
-                continue
-            where = f"{path}:{number}"
-            try:
-                row = json.loads(raw.decode("utf-8-sig" if number == 1 else "utf-8"), parse_constant=_not_a_number)
-            except (ValueError, RecursionError) as error:
-                on_bad(where, f"not a line of UTF-8 JSON: {error}")
-                continue
-            if isinstance(row, dict):
-                yield where, row
-            else:
-                on_bad(where, f"a row is a JSON object, got {str(row)[:80]}")
-
-
-def _json_rows(path: Path, on_bad: OnBad) -> Iterator[TableRow]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"), parse_constant=_not_a_number)
-    except (ValueError, RecursionError) as error:
-        raise SampleError(f"{path}: not JSON: {error} (one object a line is called .jsonl)") from error
-    if isinstance(content, dict) and len(content) == 1:  # {"data": [...]}
-        (inside,) = content.values()
-        content = inside if isinstance(inside, list) and inside else content
-    if not isinstance(content, list):
-        raise SampleError(f"{path}: holds a JSON {type(content).__name__}; rows are a list of objects")
-    for number, row in enumerate(content, start=1):
-        if isinstance(row, dict):
-            yield f"{path}: row {number}", row
-        else:
-            on_bad(f"{path}: row {number}", f"a row is a JSON object, got {str(row)[:80]}")
-
-
-def _csv_rows(path: Path, on_bad: OnBad) -> Iterator[TableRow]:
-    """Cells as text, empty ones left out."""
-    csv.field_size_limit(_MAX_CELL_CHARS)
-    with path.open(encoding="utf-8-sig", newline="") as lines:
-        reader = csv.DictReader(lines, delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
-        try:
-            for row in reader:
-                where = f"{path}:{reader.line_num}"
-                if None in row:
-                    on_bad(where, f"more cells than the {len(reader.fieldnames or ())} columns of the first line")
-                else:
-                    yield where, {name: cell for name, cell in row.items() if cell is not None and cell.strip()}
-        except (csv.Error, UnicodeDecodeError) as error:
-            raise SampleError(f"{path}: not a CSV file in UTF-8, behind line {reader.line_num}: {error}") from error
-
-
-def _not_a_number(word: str) -> NoReturn:
-    raise ValueError(f"{word} is not a JSON number")
-
-
 # ---- Parquet
 
 
@@ -221,17 +201,21 @@ def _opened_parquet(path: Path) -> pq.ParquetFile:
     try:
         return pyarrow.parquet.ParquetFile(path)
     except (pyarrow.ArrowException, OSError) as error:
-        raise SampleError(f"{path}: not a Parquet file: {error}") from error
+        start_of(path)
+        raise SampleError(f"{path}: not a Parquet file, or one that is cut short: {error}") from error
 
 
 @dataclass(frozen=True)
 class _ImageColumn:
-    """A column of images. `is_list`: several a row. `holds`: "all" cells hold bytes, "none" does, or "some" do."""
+    """A column of images. `is_list`: several a row. `is_plain`: bytes, not an object with `bytes`. `holds`: "all" cells hold
+    bytes, "none" does, or "some" do. `has_more`: the object has other fields. `inside`: it lies under this key."""
 
     name: str
     is_list: bool
     is_plain: bool
     holds: str
+    has_more: bool = True
+    inside: str = ""
 
 
 def _parquet_rows(path: Path, on_bad: OnBad) -> Iterator[TableRow]:
@@ -242,7 +226,7 @@ def _parquet_rows(path: Path, on_bad: OnBad) -> Iterator[TableRow]:
     leaves = [file.schema.column(i).path for i in range(len(file.schema))]
     columns = [one.name for one in file.schema_arrow]
     texts = [name for name in columns if (name in IMAGE_COLUMNS or numbered_images([name])) and name not in images]
-    unread = {f"{name}.bytes" for name, column in images.items() if column.holds == "all" and not column.is_plain}
+    unread = {f"{name}.bytes" for name, one in images.items() if one.holds == "all" and not one.is_plain and one.has_more}
     wanted = [leaf for leaf in leaves if leaf.replace(".list.element", "").replace(".list.item", "") not in unread]
     number = 0
     try:
@@ -266,10 +250,24 @@ def _image_columns(file: pq.ParquetFile) -> list[_ImageColumn]:
     for one in file.schema_arrow:
         is_list = pa.types.is_list(one.type) or pa.types.is_large_list(one.type)
         kind = one.type.value_type if is_list else one.type
-        is_plain = pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
-        if is_plain or (pa.types.is_struct(kind) and {field.name for field in kind} == {"bytes", "path"}):
-            found.append(_ImageColumn(one.name, is_list, is_plain, _holds(file, one.name)))
+        if _is_binary(kind):
+            found.append(_ImageColumn(one.name, is_list, True, _holds(file, one.name)))
+        elif pa.types.is_struct(kind):
+            fields = {field.name: field.type for field in kind}
+            inner = fields.get("image")
+            if "bytes" in fields and _is_binary(fields["bytes"]):
+                found.append(_ImageColumn(one.name, is_list, False, _holds(file, one.name), len(fields) > 1))
+            elif inner is not None and _is_binary(inner):
+                found.append(_ImageColumn(one.name, is_list, True, "some", inside="image"))
+            elif inner is not None and pa.types.is_struct(inner) and "bytes" in {field.name for field in inner}:
+                found.append(_ImageColumn(one.name, is_list, False, "some", inside="image"))
     return found
+
+
+def _is_binary(kind: pa.DataType) -> bool:
+    import pyarrow as pa
+
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
 
 
 def _holds(file: pq.ParquetFile, column: str) -> str:
@@ -297,6 +295,8 @@ def _addresses(cell: Any, column: _ImageColumn, path: Path, row: int) -> Any:
 
 
 def _address(one: Any, column: _ImageColumn, path: Path, row: int, index: int | None) -> Any:
+    if one is not None and column.inside:
+        one = one.get(column.inside)
     if one is None:
         return None
     is_held = column.is_plain or column.holds == "all" or bool(one.get("bytes"))
