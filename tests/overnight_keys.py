@@ -6,6 +6,7 @@ Each run is a process of its own, so that what libraries and the interpreter pri
 from __future__ import annotations
 
 import base64
+import itertools
 import json
 import os
 import subprocess
@@ -35,13 +36,15 @@ ENVIRONMENT = (
     "OPENAI_API_KEY", "VLRL_JUDGE_API_KEY", "VLRL_CORRECTOR_API_KEY", "WANDB_API_KEY", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN",
     "COMET_API_KEY", "MLFLOW_TRACKING_PASSWORD", "AWS_SECRET_ACCESS_KEY", "MY_SECRET",
 )  # fmt: skip
+ASKED = itertools.count()
 FORMS = (KEY, base64.b64encode(KEY.encode()).decode()[:24], urllib.parse.quote(KEY[::-1]), KEY.upper())
 """The key as it is, in a Basic header, backwards, in capitals."""
 
 
 def judging(body: dict[str, object]) -> object:
-    """Every other request is refused, with the keys that a careless server would say back."""
-    if len(str(body)) % 2:
+    """Every other request is refused, with the keys that a careless server would say back; the first is not, since a run asks it
+    before training whether the judge is there."""
+    if next(ASKED) % 2 == 0:
         return "0.5"
     return 400, f"wrong key {KEY}-VLRL_JUDGE_API_KEY; Authorization: Bearer {KEY}-OPENAI_API_KEY"
 

@@ -52,7 +52,7 @@ from vlrl.training.config import Config, parse
 from vlrl.training.console import refuse
 from vlrl.training.correctors import make_corrector, make_probe, start_judges
 from vlrl.training.endings import refuse_failed, refuse_stopped
-from vlrl.training.evaluation import EarlyStopping, check_best_metric
+from vlrl.training.evaluation import EarlyStopping, check_best_metric, of_first_process
 from vlrl.training.events import EventLog, read_stop_on
 from vlrl.training.flags import with_underscores
 from vlrl.training.grpo import Curriculum, Guide, Trainer
@@ -340,8 +340,8 @@ def finish_trained(run: TrainingRun, trainer: Trainer, reference: str, trained: 
     """What a run whose steps are all taken still lacks: `final/`, and its measurement."""
     run.say(banner.banner_line("resuming", f"{trained} has all steps: nothing is trained, only what is missing is made"))
     final = run.folder / "final"
-    has_final, has_answers = final.is_dir(), run.answers("after") is not None
-    PartialState().wait_for_everyone()
+    has_final = of_first_process(final.is_dir)
+    has_answers = run.answers("after") is not None
     if has_final and has_answers:
         run.measure("after")
     elif trained == final:

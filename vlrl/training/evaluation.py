@@ -48,16 +48,26 @@ class EarlyStopping(EarlyStoppingCallback):
 
 
 def of_first_process(compute: Callable[[], Computed]) -> Computed:
-    """What `compute` returns on the first process, on all of them: a metric may ask an endpoint. Raises TaskError on all."""
+    """What `compute` returns on the first process, on all of them: a metric may ask an endpoint, and a file that the first
+    process has just written may not have been there when another looked.
+
+    Where it raises, every process does, so that none waits for the first: TaskError as it is, any other error as RunStopped
+    on the other processes.
+    """
     state = PartialState()
     shared: list[Any] = [None, None]
+    failure: Exception | None = None
     if state.is_main_process:
         try:
             shared[0] = compute()
         except TaskError as error:
             shared[1] = error
+        except Exception as error:  # noqa: BLE001 raised again below, when all know
+            failure, shared[1] = error, RunStopped(f"the first process ended: {type(error).__name__}: {error}")
     if state.num_processes > 1:
         broadcast_object_list(shared)
+    if failure is not None:
+        raise failure
     if shared[1] is not None:
         raise shared[1]
     found: Computed = shared[0]

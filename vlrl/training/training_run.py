@@ -60,8 +60,13 @@ class TrainingRun:
         return self.folder / "sft" / "final"
 
     def answers(self, name: str) -> list[Prediction] | None:
-        """The completions that a run which goes on has already, if they are of the same held-out samples."""
-        found = run_folder.read_predictions(self.folder / f"predictions_{name}.jsonl") if self.opened.resuming else None
+        """The completions that a run which goes on has already, if they are of the same held-out samples.
+
+        The first process looks and tells the others: one that looked later could find what the first has just written.
+        """
+        if not self.opened.resuming:
+            return None
+        found = of_first_process(lambda: run_folder.read_predictions(self.folder / f"predictions_{name}.jsonl"))
         return found if found is not None and [p.id for p in found] == [s.id for s in self.data.held_out] else None
 
     def measure(self, name: str, model: Any = None, step: int | None = None) -> None:
