@@ -21,6 +21,7 @@ from accelerate import PartialState
 from transformers import GenerationConfig, Trainer, TrainingArguments, get_scheduler
 from trl import GRPOConfig, ModelConfig  # type: ignore[attr-defined]
 
+from vlrl.data.files import disk_is_full, free_mib
 from vlrl.data.masking import without_secrets
 from vlrl.data.name_values import nearest
 from vlrl.gtr.options import GuideOptions
@@ -29,7 +30,7 @@ from vlrl.rewards.chat_client import EndpointError, base_url
 from vlrl.rewards.judge import check_judge
 from vlrl.schema import Reward
 from vlrl.training.options import ConfigError
-from vlrl.training.run_folder import RunFolder
+from vlrl.training.run_folder import RunFolder, check_together
 from vlrl.training.whole_checkpoints import saved_by
 
 NETWORK_TIMEOUT_S = 10.0
@@ -37,7 +38,7 @@ NETWORK_TIMEOUT_S = 10.0
 
 def check_start(arguments: TrainingArguments, model: ModelConfig, folder: Path) -> None:
     """Before data and model are read. Raises ConfigError."""
-    check_writable(folder)
+    check_together(lambda: check_writable(folder))
     check_device(arguments, model)
     check_optimizer(arguments)
     if isinstance(arguments, GRPOConfig):
@@ -53,7 +54,10 @@ def check_writable(folder: Path) -> None:
         probe.write_bytes(b"x")
         probe.unlink()
     except OSError as error:
-        raise ConfigError(f"--output_dir {folder} cannot be written to: {error.strerror or error}; name another") from error
+        room = f" ({free_mib(folder)} MiB free)" if disk_is_full(error, folder) else ""
+        raise ConfigError(
+            f"--output_dir {folder} cannot be written to: {error.strerror or error}{room}; name another"
+        ) from error
 
 
 def check_device(arguments: TrainingArguments, model: ModelConfig) -> None:

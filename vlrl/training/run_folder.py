@@ -18,10 +18,10 @@ from typing import Any
 
 import yaml
 from accelerate import PartialState
-from accelerate.utils import broadcast_object_list
+from accelerate.utils import broadcast_object_list, gather_object
 from transformers import TrainingArguments
 
-from vlrl.data.files import write_json_lines, write_whole
+from vlrl.data.files import disk_is_full, free_mib, write_json_lines, write_whole
 from vlrl.data.masking import MASK, masked_command, masked_value
 from vlrl.schema import Prediction
 from vlrl.tasks.evaluate import versions
@@ -126,7 +126,8 @@ def _hold(path: Path) -> None:
         except FolderInUse as error:
             problem = str(error)
         except OSError as error:
-            problem = f"--output_dir {path}: {error.strerror or error}"
+            room = f" ({free_mib(path)} MiB free)" if disk_is_full(error, path) else ""
+            problem = f"--output_dir {path}: {error.strerror or error}{room}"
     shared = [problem]
     if PartialState().num_processes > 1:
         broadcast_object_list(shared)
@@ -252,14 +253,33 @@ def clear_partial(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
+def check_together(check: Callable[[], None]) -> None:
+    """Call `check` on every process; where it raises ConfigError on one, all raise it.
+
+    A disk may be full for one of them alone, or a moment later, and the others would wait for it.
+    """
+    problem = ""
+    try:
+        check()
+    except ConfigError as error:
+        problem = str(error)
+    problems = gather_object([problem]) if PartialState().num_processes > 1 else [problem]
+    if problem := next(filter(None, problems), ""):
+        raise ConfigError(problem)
+
+
 def check_disk(needed: int, folder: Path) -> None:
     """Refuse to start where the disk has not `needed` bytes. Raises ConfigError."""
-    free = shutil.disk_usage(folder).free
-    if free < needed:
-        raise ConfigError(
-            f"{folder} has {free // 2**20} MiB free, but one checkpoint and the final weights take about"
-            f" {needed // 2**20} MiB; free some space or name another --output_dir"
-        )
+
+    def check() -> None:
+        free = shutil.disk_usage(folder).free
+        if free < needed:
+            raise ConfigError(
+                f"{folder} has {free // 2**20} MiB free, but one checkpoint and the final weights take about"
+                f" {needed // 2**20} MiB; free some space or name another --output_dir"
+            )
+
+    check_together(check)
 
 
 def write_predictions(path: Path, predictions: Sequence[Prediction]) -> None:
