@@ -180,7 +180,7 @@ def intra_scenario(
         image = image_of.get(one.source_id)
         if image is None or image["group_id"] not in pickles.groups:
             missing = f"image {one.source_id}" if image is None else f"group {image['group_id']}"
-            report.bad(one.where, f"{pickles.folder} has no {missing}, so its scenario is not known")
+            report.bad_image(one.where, f"{pickles.folder} has no {missing}, so its scenario is not known", len(one.boxes))
             continue
         inner = pickles.groups[image["group_id"]]["inner_sent_id"]
         requested = frozenset(names[str(number)] for number in inner if str(number) in names)

@@ -25,6 +25,7 @@ import math
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -57,14 +58,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Read, label, check, write. Returns the exit code; the last line printed is the file written."""
     args = _arguments(argv)
     target = check_output_options(args)
-    report = Report(args.strict)
+    report = Report.of(args)
     thresholds = chosen_thresholds(args) if args.from_trajectory else None
     samples: list[Sample] = []
-    ids, n_rows = Ids(), 0
+    ids, n_rows, on_bad = Ids(), 0, partial(report.bad, what="rows")
     for path in args.data:
         table = local_table(path, None)
         dataset = args.dataset or table.name
-        for number, (where, row) in enumerate(table.read(report.bad), start=1):
+        for number, (where, row) in enumerate(report.each("rows", table.read(on_bad)), start=1):
             n_rows += 1
             try:
                 sample = read_record(row, args.images or table.folder, f"{dataset}-{row.get('id', number)}", thresholds)

@@ -63,12 +63,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Read, label, write. Returns the exit code; the last line printed is the file written."""
     args = _arguments(argv)
     target = check_output_options(args)
-    report = Report(args.strict)
+    report = Report.of(args)
     tables = args.root / args.version
     frames_of = read_frames(tables, args.camera, report)
     scenes = {token: name for token, name in scene_names(tables, report).items() if not args.scenes or name in args.scenes}
-    for name in sorted(set(args.scenes or ()) - set(scenes.values())):
-        report.bad(str(tables / "scene.json"), f"no scene {name!r} (--scenes)")
+    for name in report.each("scenes of --scenes", sorted(set(args.scenes or ()))):
+        if name not in scenes.values():
+            report.bad(str(tables / "scene.json"), f"no scene {name!r} (--scenes)")
     thresholds = chosen_thresholds(args)
     samples = [
         sample
@@ -112,7 +113,7 @@ def read_table(path: Path, keys: Sequence[str], take: Callable[[dict[str, Any]],
     """The results of `take` for each row, None left out. Rows that lack one of `keys`, or for which `take` raises ValueError or
     TypeError, are reported. `take` runs while the file is read, as the large tables hold millions of rows."""
     taken: list[T] = []
-    n_rows = 0
+    what, n_rows = f"rows of {path.name}", 0
 
     def row_read(row: dict[str, Any]) -> None:
         nonlocal n_rows
@@ -120,12 +121,12 @@ def read_table(path: Path, keys: Sequence[str], take: Callable[[dict[str, Any]],
         where = f"{path}: row {n_rows} (token {row.get('token')!r})"
         lacking = [key for key in keys if key not in row]
         if lacking:
-            report.bad(where, f"it lacks {', '.join(lacking)}")
+            report.bad(where, f"it lacks {', '.join(lacking)}", what=what, is_read=True)
             return
         try:
             one = take(row)
         except (TypeError, ValueError) as error:
-            report.bad(where, str(error))
+            report.bad(where, str(error), what=what, is_read=True)
             return
         if one is not None:
             taken.append(one)
@@ -133,6 +134,7 @@ def read_table(path: Path, keys: Sequence[str], take: Callable[[dict[str, Any]],
     content = read_json(path, object_hook=row_read)
     if not isinstance(content, list):
         raise SystemExit(f"{path}: a nuScenes table is a JSON list of rows")
+    report.total(what, n_rows)
     return taken
 
 
@@ -175,7 +177,7 @@ def read_frames(tables: Path, camera: str, report: Report) -> dict[str, list[Fra
         read_table(tables / "sample.json", ("token", "scene_token"), lambda row: (row["token"], row["scene_token"]), report)
     )
     frames_of: dict[str, list[Frame]] = {}
-    for row in sorted(frame_rows, key=lambda row: row["timestamp"]):
+    for row in report.each("frames of the camera", sorted(frame_rows, key=lambda row: row["timestamp"])):
         where = f"{tables / 'sample_data.json'}: token {row['token']!r}"
         if row["sample_token"] not in scene_of:
             report.bad(where, f"no sample with token {row['sample_token']!r}")
@@ -242,9 +244,7 @@ def scene_samples(
         return []
     drive = drive_of(frames)
     samples: list[Sample] = []
-    for index, frame in enumerate(frames):
-        if not frame.is_key:
-            continue
+    for index, frame in report.each("key frames", [pair for pair in enumerate(frames) if pair[1].is_key]):
         times = drive.times - drive.times[index]
         ahead = (times >= 0) & (times <= thresholds.horizon_s + SLACK_S)
         trajectory = Trajectory(

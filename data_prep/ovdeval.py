@@ -77,7 +77,8 @@ def own_texts(one: Annotated, image: Mapping[str, Any], report: Report) -> tuple
     texts = [image.get(key) for key in ("text", "neg_text")]
     for key, value in zip(("text", "neg_text"), texts, strict=True):
         if not isinstance(value, list) or not all(isinstance(text, str) and text.strip() for text in value):
-            report.bad(one.where, f"{key} is {value!r}, not a list of labels; this subset asks every image for its own")
+            problem = f"{key} is {value!r}, not a list of labels; this subset asks every image for its own"
+            report.bad_image(one.where, problem, len(one.boxes))
             return None
     present, negative = texts
     return list(present or ()), list(negative or ())

@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     jpgs = {path.stem: path for path in sorted(folder.glob("*.jpg"))}
     jsons = {path.stem: path for path in sorted(folder.glob("*.json"))}
     samples = []
-    for name in sorted({*jpgs, *jsons}):
+    for name in report.each("images", sorted({*jpgs, *jsons})):
         if name not in jpgs or name not in jsons:
             there, missing = (jpgs[name], "json") if name in jpgs else (jsons[name], "jpg")
             report.bad(str(there), f"no {name}.{missing} beside it")

@@ -55,7 +55,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if split not in known:
             raise SystemExit(f"--split: no {split!r} in {args.refs}; it has {', '.join(sorted(known))}")
     source = Source(args, content, report)
-    samples = [sample for ref in refs if ref["split"] in args.split for sample in source.samples_of(ref)]
+    wanted = [ref for ref in refs if ref["split"] in args.split]
+    samples = [sample for ref in report.each("refs", wanted) for sample in source.samples_of(ref)]
     found = Counter(str(sample.meta["split"]) for sample in samples)
     for split, published in N_EXPRESSIONS.get((args.dataset, args.splitBy), {}).items():
         if split in args.split and found[split] != published:
@@ -144,10 +145,12 @@ class Source:
         ]
 
     def _size(self, image: Mapping[str, Any]) -> tuple[int, int] | None:
+        where = f"{self.args.instances}: image {image['id']}"
         if image["id"] not in self.sizes:
             stated = stated_size(image.get("width"), image.get("height"))
-            where = f"{self.args.instances}: image {image['id']}"
             self.sizes[image["id"]] = usable_size_px(self._path(image), stated, where, self.report)
+        elif self.sizes[image["id"]] is None:
+            self.report.bad(where, "it cannot be used, as said before", "further refs of images that cannot be used")
         return self.sizes[image["id"]]
 
     def _path(self, image: Mapping[str, Any]) -> Path:

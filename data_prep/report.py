@@ -10,7 +10,11 @@ import argparse
 import re
 import sys
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import TypeVar
+
+T = TypeVar("T")
 
 MAX_SKIPPED = 0.03
 """The share of annotations that may be left out, unless `--max_skipped` says otherwise."""
@@ -54,6 +58,15 @@ class Report:
         """`n` more "annotations", "images" or "rows" are read; those that could not be read at all are counted by
         `bad`. Only what has a total here can be found too often bad."""
         self.totals[what] += n
+
+    def each(self, what: str, items: Iterable[T]) -> Iterator[T]:
+        """`items` one by one, each counted as `what`. An item with which something is left out, before the next is asked for,
+        is lost, once. For sources whose items are no boxes of an image: those are counted where they are checked."""
+        for item in items:
+            before = self.counts["skipped"] + self.counts["tiny"]
+            yield item
+            self.totals[what] += 1
+            self.lost[what] += self.counts["skipped"] + self.counts["tiny"] > before
 
     def bad(
         self, where: str, problem: str, kind: str | None = None, *, what: str = "annotations", is_read: bool = False

@@ -242,3 +242,12 @@ def test_damaged_pickles_end_with_their_name(tmp_path, damaged):
     (tmp_path / "d.pkl").write_bytes(damaged)
     with pytest.raises(SystemExit, match=r"d\.pkl: not a pickle of plain data"):
         unpickling.read_pickle(tmp_path / "d.pkl")
+
+
+def test_more_bad_images_than_a_few_per_cent_are_an_error(tmp_path, capsys):
+    folder = D3Folder(tmp_path)
+    folder.image(0, ([1], [1, 1, 20, 20]))
+    for _ in range(4):
+        folder.image(99, ([1], [1, 1, 20, 20]))
+    assert folder.run(*folder.pickles(), "--max_skipped", "0.03") == 1
+    assert "4 of 5 images cannot be used" in capsys.readouterr().err

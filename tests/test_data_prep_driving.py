@@ -45,7 +45,9 @@ class Records:
 
     def run(self, rows, *options, name="log.jsonl"):
         path = self.write(rows, name)
-        code = driving.main(["--data", str(path), "--out", str(self.out), "--overwrite", *map(str, options)])
+        code = driving.main(
+            ["--data", str(path), "--out", str(self.out), "--overwrite", "--max_skipped", "1", *map(str, options)]
+        )
         return read_samples(self.out) if code == 0 else code
 
 
@@ -162,7 +164,7 @@ def test_bad_rows_are_reported_with_file_and_line_and_skipped(records, capsys, b
 def test_a_csv_row_with_too_many_cells(records, capsys):
     path = records.root / "log.csv"
     path.write_text("image,speed_mps,speed,path\na.jpg,4,KEEP,STRAIGHT\na.jpg,4,KEEP,STRAIGHT,left\n")
-    assert driving.main(["--data", str(path), "--out", str(records.out)]) == 0
+    assert driving.main(["--data", str(path), "--out", str(records.out), "--max_skipped", "1"]) == 0
     assert f"{path}:3: more cells than the 4 columns" in capsys.readouterr().err
 
 
@@ -325,3 +327,12 @@ def test_wrong_options_exit_with_2(records, options):
     with pytest.raises(SystemExit) as stop:
         records.run([ours()], *options)
     assert stop.value.code == 2
+
+
+def test_more_bad_rows_than_a_few_per_cent_are_an_error(records, capsys):
+    rows = [alphadrive(), *[alphadrive(solution="none")] * 4]
+    assert records.run(rows, "--max_skipped", "0.03") == 1
+    said = capsys.readouterr().err
+    assert "nothing written: 4 of 5 rows cannot be used" in said
+    assert all(f"log.jsonl:{line}: " in said.splitlines()[-1] for line in (2, 3, 4))
+    assert len(records.run(rows, "--max_skipped", "0.8")) == 1

@@ -161,3 +161,15 @@ def test_lvis_excluded_images(instances, tmp_path):
         instances.box(key, 4, [5, 5, 9, 9])
     (tmp_path / "a.txt").write_text("COCO_train2014_000000000009.jpg\n")
     assert [sample.meta["source_id"] for sample in instances.run("--exclude_images", str(tmp_path / "a.txt"))] == ["25"]
+
+
+def test_more_bad_annotations_than_a_few_per_cent_are_an_error(tmp_path, capsys):
+    file = LvisFile(tmp_path)
+    file.image(1)
+    file.box(1, 4, [1, 1, 20, 20])
+    for _ in range(4):
+        file.box(1, 9, ["?", 1, 20, 20])
+    assert file.run("--max_skipped", "0.03") == 1
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert "nothing written: 4 of 5 annotations cannot be used" in said
+    assert all(f"annotation {number}" in said for number in (2, 3, 4))

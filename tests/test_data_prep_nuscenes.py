@@ -93,7 +93,7 @@ class Tables:
     def run(self, *options):
         self.write()
         arguments = ["--root", str(self.root), "--version", "v1.0-mini", "--out", str(self.out), "--overwrite"]
-        code = nuscenes.main([*arguments, *map(str, options)])
+        code = nuscenes.main([*arguments, "--max_skipped", "1", *map(str, options)])
         return read_samples(self.out) if code == 0 else code
 
 
@@ -255,3 +255,15 @@ def test_limit_and_same_bytes(tables):
     assert len(drawn) == 4
     tables.run("--limit", 4, "--seed", 2)
     assert tables.out.read_bytes() == first
+
+
+def test_more_missing_images_or_bad_rows_than_a_few_per_cent_are_an_error(tables, capsys):
+    tables.scene("s", straight)
+    for path in sorted(tables.root.rglob("*.jpg"))[:3]:
+        path.unlink()
+    assert tables.run("--max_skipped", "0.03") == 1
+    assert "key frames cannot be used" in capsys.readouterr().err
+    for row in tables.tables["ego_pose"]:
+        row["rotation"] = None
+    assert tables.run("--max_skipped", "0.03") == 1
+    assert "cannot be used" in capsys.readouterr().err

@@ -120,3 +120,12 @@ def test_ovdeval_a_text_whose_box_cannot_be_used_is_not_asked(subset, capsys):
     (sample,) = subset.run()
     assert sample.meta["categories"] == [NAMES[1]]
     assert "outside the 64x48 image" in capsys.readouterr().err
+
+
+def test_more_bad_images_than_a_few_per_cent_are_an_error(tmp_path, capsys):
+    subset = Subset(tmp_path)
+    subset.image([NAMES[0]], [NAMES[1]], (0, [1, 1, 20, 20]))
+    for _ in range(4):
+        subset.image(None, [NAMES[1]], (0, [1, 1, 20, 20]))
+    assert subset.run("--max_skipped", "0.03") == 1
+    assert "4 of 5 images cannot be used" in capsys.readouterr().err

@@ -34,7 +34,7 @@ class Folder:
         (folder / f"{name}.json").write_bytes(json.dumps(content, ensure_ascii=False).encode(encoding))
 
     def run(self, *options):
-        code = reasonseg.main(["--root", str(self.root), "--out", str(self.out), "--overwrite", *options])
+        code = reasonseg.main(["--root", str(self.root), "--out", str(self.out), "--overwrite", "--max_skipped", "1", *options])
         return read_samples(self.out) if code == 0 else code
 
 
@@ -135,3 +135,13 @@ def test_reasonseg_without_samples_is_an_error(folder, capsys):
     assert folder.run() == 1
     assert "no samples: 1 images in" in capsys.readouterr().err
     assert not folder.out.exists()
+
+
+def test_more_bad_images_than_a_few_per_cent_are_an_error(folder, capsys):
+    folder.add("a", shape(SQUARE))
+    for name in "bcde":
+        folder.add(name, text=("the lamp",))
+    assert folder.run("--max_skipped", "0.03") == 1
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert "nothing written: 4 of 5 images cannot be used" in said
+    assert all(f"{name}.json: no target" in said for name in "bcd")

@@ -72,7 +72,7 @@ class Refs:
             Python2Pickler(file, protocol=2).dump(self.refs)
         (folder / "instances.json").write_text(json.dumps(self.content))
         arguments = ["--root", str(self.root / "data"), "--dataset", dataset, "--images", str(self.root / "train2014")]
-        code = refcoco.main([*arguments, "--out", str(self.out), "--overwrite", *options])
+        code = refcoco.main([*arguments, "--out", str(self.out), "--overwrite", "--max_skipped", "1", *options])
         return read_samples(self.out) if code == 0 else code
 
 
@@ -225,3 +225,15 @@ def test_refcoco_never_runs_what_a_pickle_holds(refs, tmp_path):
     with pytest.raises(SystemExit, match=r"it asks for os\.system"):
         refcoco.main([*arguments, "--out", str(tmp_path / "new.jsonl")])
     assert not (tmp_path / "touched").exists()
+
+
+def test_more_bad_refs_than_a_few_per_cent_are_an_error(tmp_path, capsys):
+    refs = Refs(tmp_path)
+    refs.image(1)
+    refs.image(2, save=False)
+    refs.ref(1, [5, 5, 20, 20], "the dog", "a dog")
+    for number in range(4):
+        refs.ref(2, [5, 5, 20, 20], f"number {number}")
+    assert refs.run("--split", "train", "--max_skipped", "0.03") == 1
+    assert "nothing written: 4 of 5 refs cannot be used" in capsys.readouterr().err
+    assert len(refs.run("--split", "train", "--max_skipped", "0.8")) == 2
