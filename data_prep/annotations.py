@@ -104,6 +104,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             _refuse(f"{tree.images_root}: there are no images below; {hint}")
     for line in gathering.lines():
         print(line)
+    numbers = [label for label in gathering.names if label.isdecimal()]
+    if numbers and name != "yolo":
+        note(f"category names are numbers ({some(numbers)}) and are asked for as such")
     # YOLO's lists are those that its yaml names
     listed = gathering.images if name == "yolo" else with_splits(tree, gathering.images, args.split)
     annotated = of_split(listed, args.split)
@@ -134,7 +137,7 @@ def _arguments(argv: Sequence[str] | None) -> tuple[argparse.Namespace, Target, 
     parser.add_argument(
         "--names", type=Path, metavar="FILE", help="yolo: class names, one a line in their order, or a yaml file"
     )
-    parser.add_argument("--label_key", metavar="KEY", help="via: the attribute of a region that holds its label")
+    parser.add_argument("--label_key", metavar="KEY", help="via, csv: the attribute or column that holds the label")
     parser.add_argument("--label", metavar="NAME", help="the label of objects that have none, for sets of one category")
     parser.add_argument(
         "--boxes",

@@ -66,7 +66,7 @@ class Marks:
                 self.different.add(box.xyxy)
                 for unit in CHANCE:
                     self.chance[unit] += sum(math.log10(min(1.0, (unit + 1) / side)) for side in size_wh)
-            if x1 >= 0 and x2 <= 1 and y1 >= 0 and y2 <= 1:
+            if 0 <= x1 < x2 <= 1 and 0 <= y1 < y2 <= 1:
                 self.n_below_1 += 1
             if x1 < -1 or y1 < -1 or x2 > width + 1 or y2 > height + 1:
                 self.n_outside += 1

@@ -23,6 +23,7 @@ from data_prep.image_finding import ImageFinder, NotFound, split_of
 from data_prep.image_headers import read_header
 from data_prep.instances_file import Instance, Instances, kind_of_problem
 from data_prep.instances_file import read_instances as read_instances
+from data_prep.not_counted import is_left_out
 from data_prep.report import Report
 from data_prep.text_encoding import add_encoding_option, check_encoding_option
 from data_prep.writing import need_file, need_folder
@@ -48,6 +49,10 @@ _GENERAL = frozenset(
     ]
 )
 """Names of folders and files that do not name a set."""
+
+
+_USUAL = frozenset({"id", "file_name", "width", "height", "coco_url"})
+"""Keys of images that mark nothing."""
 
 
 def add_input_options(parser: argparse.ArgumentParser, instances: str, images: str) -> None:
@@ -129,6 +134,9 @@ def annotated_images(
             report.bad(where, "the id occurs twice in 'images'; the first is used", what="images")
             continue
         if excluded is not None and excluded.has(key, name, images):
+            continue
+        if not row.keys() <= _USUAL and is_left_out(row):
+            report.note(where, f"{name!r} is marked as not to be used", "images marked as not to be used, left out")
             continue
         try:
             file = finder.find(name, where)

@@ -15,7 +15,7 @@ from typing import Any
 
 from data_prep.box_values import Corners, corners, id_key, number, shape_box, turned_box
 from data_prep.json_stream import entries
-from data_prep.not_counted import is_marked
+from data_prep.not_counted import is_marked, marks_in
 from data_prep.report import MAX_SKIPPED
 from vlrl.answers.span import canon
 
@@ -122,6 +122,7 @@ def _add_category(row: Any, content: Instances) -> None:
     name = row.get("name") if isinstance(row, dict) else None
     key = id_key(row["id"]) if isinstance(row, dict) and "id" in row else None
     name = str(name) if isinstance(name, int) and not isinstance(name, bool) else name
+    name = " ".join(name.split()) if isinstance(name, str) else name
     if key is None or not isinstance(name, str) or not name.strip():
         raise SystemExit(f"{content.path}: categories[{index}] lacks 'id' or 'name': {str(row)[:200]}")
     if canon(content.names.setdefault(key, name)) != canon(name):
@@ -154,7 +155,7 @@ def _instance(row: Any, index: int, form: str, keys: dict[str, str]) -> Instance
         image=None if image is None else keys.setdefault(image, image),
         category=None if category is None else keys.setdefault(category, category),
         box=box,
-        is_crowd=False if is_plain else is_marked(row, row.get("attributes")),
+        is_crowd=False if is_plain else is_marked(*marks_in(row)),
         problem=problem,
         mask_wh=mask_wh,
     )

@@ -20,7 +20,8 @@ from data_prep.report import Report
 _FLAGS = frozenset(
     [
         *("ignore", "ignored", "isignore", "isignored", "ignoreflag", "toignore", "dontcare", "isdontcare"),
-        *("crowd", "iscrowd", "groupof", "isgroupof", "difficult", "isdifficult"),
+        *("crowd", "iscrowd", "crowded", "iscrowded", "groupof", "isgroupof", "difficult", "isdifficult"),
+        *("deleted", "isdeleted", "excluded", "isexcluded"),
     ]
 )
 _REGIONS = frozenset(
@@ -29,6 +30,12 @@ _REGIONS = frozenset(
 _BACKGROUND = frozenset({"background"})
 _ALSO_CATEGORIES = frozenset({"neutral", "crowd"})
 """Names of regions in one tool only: a neutral face is a category elsewhere, and so is a crowd of people."""
+
+
+_OF_IMAGES = _FLAGS - {"crowd", "iscrowd", "crowded", "iscrowded", "groupof", "isgroupof", "difficult", "isdifficult"}
+"""Marks of a whole image: a difficult photograph is one to be asked about."""
+_PLACES = ("attributes", "flags", "tags", "extra", "properties")
+"""Keys below which tools put marks and other attributes."""
 
 
 @lru_cache(maxsize=4096)
@@ -46,6 +53,32 @@ def is_marked(*values: Any) -> bool | None:
     is no mapping marks nothing."""
     flags = [_truth(value) for one in values if isinstance(one, Mapping) for key, value in one.items() if is_flag(key)]
     return None if None in flags else any(flags)
+
+
+def marks_in(row: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The mappings in which the marks of an object may stand: its own keys, and what stands below `attributes`, `flags`, `tags`
+    and the like, as a mapping, a list of names, a list of names with values, or a text."""
+    found = [row]
+    for key in _PLACES:
+        inside = row.get(key)
+        if isinstance(inside, str):
+            inside = re.split(r"[,;]", inside)
+        if isinstance(inside, Mapping):
+            found.append(inside)
+        elif isinstance(inside, list):
+            found += [
+                {str(one.get("name", one.get("key"))): one.get("value", True)}
+                if isinstance(one, Mapping)
+                else {str(one).strip(): True}
+                for one in inside
+            ]
+    return found
+
+
+def is_left_out(*values: Any) -> bool:
+    """Whether one of these mappings marks a whole image as not to be used. A mark that cannot be read does, too."""
+    marks = [one for value in values if isinstance(value, Mapping) for one in marks_in(value)]
+    return any(_bare(key) in _OF_IMAGES and _truth(on) is not False for one in marks for key, on in one.items() if is_flag(key))
 
 
 def _truth(value: Any) -> bool | None:

@@ -57,12 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if one is not None:
             annotated.append(one)
     labels = {label for one in annotated for label in (*(box.label or "" for box in one.boxes), *one.crowd, *one.doubtful)}
-    if report.counts["from zero"]:
-        print(
-            f"note: {report.counts['from zero']} objects have an xmin or ymin of 0, which counting from 1 cannot give; "
-            "these files may count from 0: look at some boxes and consider --voc_offset 0",
-            file=sys.stderr,
-        )
+    say_from_zero(report, "--voc_offset 0")
     for count, what in (
         ("set aside", "objects marked difficult, ignored or the like"),
         ("deleted", "objects marked as deleted"),
@@ -71,6 +66,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"left out   {report.counts[count]} {what}")
     split = args.split.stem if args.split else None
     return write_detection(annotated, sorted(labels), args, target, report, dataset=args.dataset, split=split)
+
+
+def say_from_zero(report: Report, option: str) -> None:
+    """Note that files may count pixels from 0; `option`: what reads them so."""
+    if report.counts["from zero"]:
+        print(
+            f"note: {report.counts['from zero']} objects have an xmin or ymin of 0, which counting from 1 cannot give; "
+            f"these files may count from 0: look at some boxes and consider {option}",
+            file=sys.stderr,
+        )
 
 
 def _arguments(argv: Sequence[str] | None) -> tuple[argparse.Namespace, Target]:

@@ -134,3 +134,31 @@ def test_names_that_may_be_one_class_are_said(capsys):
         "note: 'bus', 'buses'",
         "note: 'fly', 'flies'",
     ]
+
+
+@pytest.mark.parametrize(
+    "mark",
+    [
+        {"attributes": [{"name": "difficult", "value": True}]},
+        {"attributes": [{"key": "ignore"}]},
+        {"extra": {"ignore": 1}},
+        {"flags": {"crowd": True}},
+        {"flags": ["Is-Crowd"]},
+        {"tags": ["difficult"]},
+        {"tags": "far, difficult"},
+        {"deleted": True},
+    ],
+)
+def test_marks_count_wherever_a_tool_puts_them(root, mark):
+    assert convert(root, changed(mark))[:2] == (0, {"a.jpg": {"blue": [BLUE_XYXY]}})
+    off = {key: {"crowd": False} if isinstance(value, dict) else ["far"] for key, value in mark.items() if key != "deleted"}
+    assert convert(root, changed(off))[1] == {"a.jpg": BOTH}
+
+
+@pytest.mark.parametrize(("mark", "is_used"), [({"ignore": 1}, False), ({"deleted": "true"}, False), ({"difficult": 1}, True)])
+def test_an_image_that_is_marked_as_not_to_be_used_is_left_out(root, mark, is_used):
+    content = two_colours(images=2)
+    draw(root / "img/b.jpg")
+    content["images"][1] |= mark
+    code, asked, said = convert(root, content)
+    assert (code, "b.jpg" in asked, "is marked as not to be used" in said) == (0, is_used, not is_used)

@@ -78,6 +78,8 @@ def test_yolo_keypoints_are_no_polygons(tmp_path):
         ('names: {"0": a, "1": b}\nnc: 2', ["a", "b"]),
         ("names: a, b", ["a", "b"]),
         ("nc: 3\nnames: [a, b]", "nc is 3, but 2 names are given"),
+        ("names: ('a', 'b')", ["a", "b"]),
+        ("names: names.txt", "names is the file names.txt, and there is none"),
         ("names: []", "names must be a list"),
         ("names: {a: 0}", "names must be a list"),
         ("names: [a, '']", "names must be a list"),
@@ -97,6 +99,19 @@ def test_yolo_names(tmp_path, text, names):
     else:
         annotations.FORMATS["yolo"].read(tree, gathering)
         assert list(gathering.names) == names
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [("0 red\n1 blue\n", ["red", "blue"]), ("0: red\n1: blue", ["red", "blue"]), ("1 red\n2 blue", ["1 red", "2 blue"])],
+)
+def test_numbers_before_names_are_no_part_of_them(tmp_path, text, names):
+    one_image(tmp_path)
+    write(tmp_path / "a.txt", "")
+    write(tmp_path / "classes.txt", text)
+    gathering = Gathering(Tree(tmp_path, None, Options(), Report(False)))
+    annotations.FORMATS["yolo"].read(gathering.tree, gathering)
+    assert list(gathering.names) == names
 
 
 def test_yolo_names_must_be_certain(tmp_path, capsys):
@@ -153,6 +168,12 @@ def test_one_file_of_labels_for_two_images_is_of_neither(tmp_path, capsys):
         ("Image Name;X_min;Y_min;X_max;Y_max;Class Name\na.jpg;20,0;10,0;60,0;50,0;red\n", {}, R),
         ("filename\tleft\ttop\twidth\theight\tlabel\na.jpg\t20\t10\t40\t40\tred\n", {}, R),
         ("filename,x_center,y_center,width,height,label\na.jpg,40,30,40,40,red\n", {}, R),
+        ("file|x1|y1|x2|y2|label\na.jpg|20|10|60|50|red\n", {}, R),
+        ("file,x1,y1,x2,y2,class,name\na.jpg,20,10,60,50,0,red\n", {}, R),
+        ("file,x1,y1,x2,y2,class_id,class_name\na.jpg,20,10,60,50,0,red\n", {}, R),
+        ("file,x1,y1,x2,y2,class,name\na.jpg,20,10,60,50,red,rex\n", {}, "--label_key class, --label_key name"),
+        ("file,x1,y1,x2,y2,class,name\na.jpg,20,10,60,50,rex,red\n", {"label_key": "name"}, R),
+        ("file,x1,y1,x2,y2,class,name\na.jpg,20,10,60,50,red,red\n", {}, R),
         ("filename,x,y,w,h,label\na.jpg,20,10,40,40,red\n", {}, "the headings do not say what x, y, w, h are"),
         ("filename,x,y,w,h,label\na.jpg,20,10,40,40,red\n", {"boxes": "xywh"}, R),
         ("filename,x,y,w,h,label\na.jpg,40,30,40,40,red\n", {"boxes": "cxcywh"}, R),

@@ -327,3 +327,20 @@ def test_vott_marks(tmp_path, change, found):
     content["assets"]["0"]["regions"][0] |= change
     write(tmp_path / "p-export.json", json.dumps(content))
     assert told(tmp_path, "vott")["a.jpg"] == found
+
+
+def test_images_that_a_tool_marks_as_not_to_be_used_are_left_out(tmp_path):
+    files.via(tmp_path / "via")
+    content = files.via_images()
+    content["a.jpg-1"]["file_attributes"] = {"ignore": "1"}
+    write(tmp_path / "via/via_export_json.json", json.dumps(content))
+    assert "a.jpg" not in told(tmp_path / "via", "via")
+    files.cvat(tmp_path / "cvat")
+    xml = (tmp_path / "cvat/annotations.xml").read_text(encoding="utf-8")
+    write(tmp_path / "cvat/annotations.xml", xml.replace('<image id="0"', '<image deleted="1" id="0"'))
+    assert "images/a.jpg" not in told(tmp_path / "cvat", "cvat")
+    one_image(tmp_path / "labelme")
+    files.labelme_file(tmp_path / "labelme/a.json", [], "a.jpg", flags={"ignore": True})
+    assert told(tmp_path / "labelme", "labelme") == {}
+    files.labelme_file(tmp_path / "labelme/a.json", [], "a.jpg", flags={"ignore": False, "difficult": True})
+    assert told(tmp_path / "labelme", "labelme") == {"a.jpg": ""}

@@ -14,7 +14,7 @@ from pathlib import PurePosixPath
 from data_prep.formats.gathering import Gathering, OneImage, Tree, number, size_of, some
 from data_prep.formats.shapes import Corners, around, of_ellipse, of_runs, turned
 from data_prep.image_finding import split_of
-from data_prep.not_counted import is_category
+from data_prep.not_counted import is_category, is_left_out
 from data_prep.text_encoding import WrongEncoding, xml_text
 
 AREAS = ("box", "polygon", "ellipse", "cuboid", "mask")
@@ -70,6 +70,9 @@ def _image(element: ElementTree.Element, file: str, tree: Tree, gathering: Gathe
     stated, subset = element.get("name") or "", element.get("subset")
     where = f"{tree.path(file)}: image {element.get('id')} ({stated})"
     one = gathering.image(where, split=split_of(subset) or subset if subset and subset.lower() != "default" else None)
+    if is_left_out(element.attrib):
+        one.left_out()
+        return
     for place, shape in enumerate(element, start=1):
         _shape(shape, shape.get("label"), one, f"{shape.tag} {place}")
     folder = PurePosixPath(file).parent

@@ -48,7 +48,10 @@ def candidates(tree: Tree) -> list[str]:
     from datumaro.components.environment import Environment
 
     with _listening([]):
-        found = Environment().detect_dataset(str(tree.root))
+        try:
+            found = Environment().detect_dataset(str(tree.root))
+        except ImportError:  # formats of its own that need further libraries
+            return []
     return [name for name in found if not name.startswith(OWN)]
 
 

@@ -205,6 +205,11 @@ class OneImage:
         self.missing(problem or "no file name of the image is stated")
         return None
 
+    def left_out(self) -> None:
+        """The image is marked as not to be used: it is no loss, and nothing of it is known."""
+        kind = "images marked as not to be used, left out"
+        self.all.report.note(self.where, "it is marked as not to be used", kind)
+
     def missing(self, problem: str) -> None:
         """The image cannot be used: its annotations are lost."""
         self.all.report.bad_image(self.where, problem, len(self.boxes))

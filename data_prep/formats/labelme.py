@@ -14,6 +14,7 @@ from typing import Any
 from data_prep.class_folders import SUFFIXES
 from data_prep.formats.gathering import Gathering, OneImage, Tree, number, size_of, text_of
 from data_prep.formats.shapes import Corners, around, of_mask, of_two_corners, png_mask
+from data_prep.not_counted import is_left_out, marks_in
 
 NO_BOXES = {"point": "point", "points": "point", "line": "line", "linestrip": "line"}
 SHAPES = ("rectangle", "polygon", "circle", "mask", "rotation", "oriented_rectangle", "quadrilateral")
@@ -39,6 +40,9 @@ def read(tree: Tree, gathering: Gathering) -> None:
         if content is None:
             continue
         one = gathering.image(str(tree.path(name)))
+        if isinstance(content, dict) and is_left_out(content):
+            one.left_out()
+            continue
         shapes = content.get("shapes") if isinstance(content, dict) else None
         if not isinstance(shapes, list):
             one.missing("no list 'shapes'; this is no file of LabelMe")
@@ -120,7 +124,7 @@ def _object(members: list[Mapping[str, Any]], one: OneImage, place: str) -> None
 
 def _marks(members: list[Mapping[str, Any]]) -> list[Any]:
     """What may mark the object as not to be counted: keys of its shapes, and their flags and attributes."""
-    return [marks for shape in members for marks in (shape, shape.get("flags"), shape.get("attributes"))]
+    return [marks for shape in members for marks in marks_in(shape)]
 
 
 def _together(members: list[Mapping[str, Any]]) -> Corners:
@@ -140,4 +144,6 @@ def _corners(shape: Mapping[str, Any]) -> Corners:
         return cx - radius, cy - radius, cx + radius, cy + radius
     if kind == "rectangle" and len(points) == 2:
         return of_two_corners(*points)
+    if kind == "rectangle" and len(points) != 4:
+        raise ValueError(f"a rectangle of {len(points)} points")
     return around(points)

@@ -17,6 +17,7 @@ _LINES = {
     "truncation,occlusion), which have no reader here",
     rf"\d+,-?\d+(,{_N}){{5,8}}": "tracks (frame,id,x,y,w,h,...) as MOT and UAVDT have them: try --format datumaro:mot_seq",
     rf"\d+,{_SHARE}(,{_SHARE}){{3}}": "YOLO's lines with commas: put blanks in their place",
+    rf"\d+(\s+{_SHARE}){{4,}}": "YOLO's lines, in a file that has the name of no image (a.txt is of a.jpg)",
     rf"\S+(\s+{_SHARE}){{4}}": "YOLO's lines with names in place of the numbers of their classes: write the numbers, and the"
     " names in classes.txt",
     rf"\d+(\s+{_N}){{4}}": "YOLO's lines in other units than shares of the image (0 to 1)",

@@ -51,7 +51,7 @@ VISDRONE = ("score", "label", "truncation", "occlusion")
 class Layout:
     """How to read a table. `columns`: role → place in a row. `boxes`: xyxy, xywh or cxcywh; None: the headings leave it open.
     `four`: the columns of the numbers, or one column with all of them. `rest`: the columns that a table of VisDrone has beside
-    these (score, category, truncation, occlusion), where it is one."""
+    these (score, category, truncation, occlusion), where it is one. `several`: the headings that may be that of the label."""
 
     delimiter: str
     headed: bool
@@ -59,6 +59,7 @@ class Layout:
     boxes: str | None
     four: tuple[str, ...]
     rest: tuple[str, ...] = ()
+    several: tuple[str, ...] = ()
 
 
 def recognise(tree: Tree) -> str | None:
@@ -69,29 +70,48 @@ def recognise(tree: Tree) -> str | None:
 
 def files_of(tree: Tree) -> list[str]:
     """The files of the tree that are of this format."""
-    return [name for name in tree.with_suffix(".csv", ".tsv") if _layout(tree.head(name)) is not None]
+    return [name for name in tree.with_suffix(".csv", ".tsv") if _layout(tree.head(name), tree.options.label_key) is not None]
 
 
-def _layout(head: str) -> Layout | None:
-    """The layout that the first lines of a file show, or None where it is no table of boxes."""
+def _label_columns(rows: Sequence[Sequence[str]], places: Sequence[int], wanted: str | None) -> list[int]:
+    """Those of the columns `places` that may hold the labels: the one with the heading `wanted`, else those with texts, where
+    others have numbers; of columns that agree one."""
+    for place, heading in enumerate(rows[0]):
+        if wanted is not None and heading.strip() == wanted.strip():
+            return [place]
+    cells = {place: tuple(row[place].strip() if place < len(row) else "" for row in rows[1:]) for place in places}
+    texts = [place for place in places if not all(cell.isdecimal() or not cell for cell in cells[place])] or list(places[:1])
+    return list({cells[place]: place for place in reversed(texts)}.values())[::-1]
+
+
+def _layout(head: str, wanted: str | None = None) -> Layout | None:
+    """The layout that the first lines of a file show, or None where it is no table of boxes. `wanted`: the heading of the
+    column of labels."""
     lines = [line for line in head.splitlines() if line.strip()]
     if not lines:
         return None
-    delimiter = max(",;\t", key=lines[0].count)
+    delimiter = max(",;\t|", key=lines[0].count)
     rows = list(csv.reader(lines[:20], delimiter=delimiter))
     headings = [re.sub(r"[^a-z0-9]", "", word.lower()) for word in rows[0]]
     columns: dict[str, int] = {}
+    labels: list[int] = []
     for place, heading in enumerate(headings):
-        if heading in ROLE_OF:
+        if ROLE_OF.get(heading) == "label":
+            labels.append(place)
+        elif heading in ROLE_OF:
             columns.setdefault(ROLE_OF[heading], place)
         elif is_flag(heading) or heading in VISDRONE:
             columns[heading] = place
+    labels = _label_columns(rows, labels, wanted)
+    if labels:
+        columns["label"] = labels[0]
     if "file" in columns and not _is_file(rows[0][columns["file"]]):
         if {word.strip() for word in rows[0]} >= BOX_COLUMNS:
             return None
         found = _four(columns)
         rest = VISDRONE if all(role in columns for role in VISDRONE) else ()
-        return None if found is None else Layout(delimiter, True, columns, *found, rest)
+        several = tuple(rows[0][place].strip() for place in labels) if len(labels) > 1 else ()
+        return None if found is None else Layout(delimiter, True, columns, *found, rest, several)
     return _without_heading(rows, delimiter)
 
 
@@ -128,7 +148,7 @@ def _is_number(text: str) -> bool:
 def read(tree: Tree, gathering: Gathering) -> None:
     """Read all tables of the tree."""
     for file in files_of(tree):
-        layout = _layout(tree.head(file))
+        layout = _layout(tree.head(file), tree.options.label_key)
         if layout is None:
             continue
         boxes = tree.options.boxes or layout.boxes
@@ -141,6 +161,9 @@ def read(tree: Tree, gathering: Gathering) -> None:
             raise SystemExit(
                 f"{tree.path(file)}: no column of labels ({HEADINGS['label'].replace(' ', ', ')}); --label NAME if all are one"
             )
+        if layout.several:
+            choices = ", ".join(f"--label_key {heading}" for heading in layout.several)
+            raise SystemExit(f"{tree.path(file)}: several columns may hold the label: {choices}")
         _table(file, layout, boxes, tree, gathering)
 
 

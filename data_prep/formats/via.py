@@ -15,7 +15,7 @@ from typing import Any
 
 from data_prep.formats.gathering import Gathering, OneImage, Tree, note, number, some, text_of
 from data_prep.formats.shapes import Corners, around, of_ellipse
-from data_prep.not_counted import is_flag
+from data_prep.not_counted import is_flag, is_left_out
 
 NO_BOXES = {"point": "point", "polyline": "line", "line": "line"}
 SHAPES = {"rect": "box", "polygon": "polygon", "circle": "circle", "ellipse": "ellipse"}
@@ -41,6 +41,7 @@ class Listed:
     file: str
     images: list[str]
     regions: list[Region]
+    left_out: frozenset[str] = frozenset()
 
 
 def recognise(tree: Tree) -> str | None:
@@ -67,6 +68,9 @@ def read(tree: Tree, gathering: Gathering) -> None:
             regions.setdefault(region.image, []).append(region)
         for image, found in regions.items():
             one = gathering.image(f"{tree.path(file.file)}: {image}")
+            if image in file.left_out:
+                one.left_out()
+                continue
             for region in found:
                 _region(region, key, one)
             one.done(one.named(*_names(file.file, image, tree)), searched=False)
@@ -87,6 +91,7 @@ def _listed(name: str, tree: Tree) -> Listed:
         content = content["_via_img_metadata"]
     images: dict[str, None] = {}
     regions: list[Region] = []
+    left_out: set[str] = set()
     for key, entry in content.items() if isinstance(content, dict) else ():
         image = entry.get("filename") if isinstance(entry, dict) else None
         found = entry.get("regions", []) if isinstance(entry, dict) else None
@@ -95,11 +100,12 @@ def _listed(name: str, tree: Tree) -> Listed:
             tree.report.bad(f"{tree.path(name)}: {key}", "no 'filename' and 'regions'", what="images")
             continue
         images[image] = None
+        left_out |= {image} if is_left_out(entry, entry.get("file_attributes")) else set()
         for place, region in enumerate(found, start=1):
             region = region if isinstance(region, dict) else {}
             shape, attributes = region.get("shape_attributes"), region.get("region_attributes")
             regions.append(Region(image, f"region {place}", _dict(shape), _dict(attributes)))
-    return Listed(name, list(images), regions)
+    return Listed(name, list(images), regions, frozenset(left_out))
 
 
 def _of_csv(name: str, tree: Tree) -> Listed:

@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 
 from data_prep.formats.gathering import Gathering, Tree, some, split_in
 from data_prep.image_finding import ImageFinder
-from data_prep.voc import read_annotation
+from data_prep.voc import read_annotation, say_from_zero
 from data_prep.voc_files import BadXml, read_xml
 
 IMAGE_FOLDERS = ("jpegimages", "images", "imgs", "img")
@@ -64,6 +64,8 @@ def read(tree: Tree, gathering: Gathering) -> None:
             gathering.account("box", n_objects, n_boxes, counts + Counter({"unreadable box": lost}))
             if n_regions := n_new["ignored regions"]:
                 gathering.account("region", n_regions, 0, Counter({"region without annotations": n_regions}))
+
+    say_from_zero(tree.report, "data_prep/voc.py --voc_offset 0")
 
 
 def _n_objects(path: Path, encoding: str | None) -> int:

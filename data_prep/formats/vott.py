@@ -12,7 +12,7 @@ from typing import Any
 
 from data_prep.formats.gathering import Gathering, OneImage, Tree, number, size_of, some, text_of
 from data_prep.formats.shapes import Corners, around
-from data_prep.not_counted import is_flag
+from data_prep.not_counted import is_flag, marks_in
 
 
 def recognise(tree: Tree) -> str | None:
@@ -56,7 +56,7 @@ def _region(region: Mapping[str, Any], one: OneImage, place: str) -> None:
     tags = [_dict(tag).get("name", tag) for tag in ([tags] if isinstance(tags, str) else tags)]
     marks = {tag: True for tag in tags if is_flag(tag)}
     for tag in [tag for tag in tags if not is_flag(tag)] or [None]:
-        one.box("box", tag, lambda: _corners(region), place, marks, region, region.get("attributes"))
+        one.box("box", tag, lambda: _corners(region), place, marks, *marks_in(region | {"tags": None}))
 
 
 def _dict(value: Any) -> Mapping[str, Any]:

@@ -221,6 +221,9 @@ def _classes(tree: Tree) -> Classes:
     different = [one for one in found if dict(one.names) != dict(found[0].names)]
     if different:
         raise SystemExit(f"{found[0].file} and {different[0].file} give different class names; give the right one with --names")
+    twice = [name for name, n in Counter(found[0].names.values()).items() if n > 1]
+    if twice:
+        note(f"{found[0].file}: several numbers have one name ({some(twice)}); they are one category")
     numeric = [name for name in found[0].names.values() if name.isdigit()]
     if numeric:
         note(f"{found[0].file}: class names are numbers ({some(numeric)}) and are asked for as such; --names FILE gives others")
@@ -246,8 +249,13 @@ def _of_yaml(path: Path, tree: Tree) -> Classes:
     except yaml.YAMLError as error:
         raise SystemExit(f"{path}: not YAML: {' '.join(str(error).split())}") from None
     names = content.get("names") if isinstance(content, dict) else None
+    if isinstance(names, str) and re.fullmatch(r"\S+\.(txt|names)", names.strip()):
+        file = path.parent / names.strip()
+        if not file.is_file():
+            raise SystemExit(f"{path}: names is the file {names.strip()}, and there is none; give it with --names")
+        names = list(_of_lines(file, tree).names.values())
     if isinstance(names, str) and names.strip():
-        names = [word.strip(" '\"") for word in names.strip("[] ").split(",")]
+        names = [word.strip(" '\"") for word in names.strip("[]() ").rstrip(",").split(",")]
     pairs_of = list(names.items()) if isinstance(names, dict) else list(enumerate(names)) if isinstance(names, list) else []
     if not pairs_of or any(not str(key).isdigit() or not isinstance(name, str) or not name.strip() for key, name in pairs_of):
         raise SystemExit(f"{path}: names must be a list of names or a map of number to name, not {str(names)[:200]}")
@@ -271,6 +279,10 @@ def _of_lines(path: Path, tree: Tree) -> Classes:
         lines.pop()
     if "" in lines:
         raise SystemExit(f"{path}: line {lines.index('') + 1} is empty, so the numbers of the later names are not certain")
+    numbered = [re.fullmatch(r"(\d+)\s*[:,.)]?\s+(\D.*)", line) for line in lines]
+    if lines and all(found is not None and int(found.group(1)) == place for place, found in enumerate(numbered)):
+        note(f"{path}: its lines begin with their numbers, which are no part of the names")
+        lines = [found.group(2) for found in numbered if found is not None]
     splits: dict[str, list[str]] = {}
     for name in tree.with_suffix(".data"):
         found = re.findall(r"^\s*(train|valid|val|test)\s*=\s*(\S.*)$", tree.text(name), re.M)
