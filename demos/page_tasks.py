@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from vlrl.data.images import image_size
-from vlrl.data.sample_files import read_samples
 from vlrl.data.sample_json import sample_from_json, sample_to_json
+from vlrl.data.sample_sets import read_set
 from vlrl.rewards import REWARDS
 from vlrl.schema import ModelView, Sample, SampleError, Task
 from vlrl.tasks import TASKS, is_built_in, load_task
@@ -36,9 +36,10 @@ class PageTasks:
         """Users' tasks first: who brings one wants to see it."""
         return sorted(self.tasks, key=lambda name: is_built_in(self.tasks[name]))
 
-    def add_file(self, path: Path) -> None:
-        """Show the samples of a file as examples. Raises SampleError, or TaskError where a task cannot work with them."""
-        samples = read_samples(path)
+    def add_file(self, path: Path, own: Sequence[str] = ()) -> None:
+        """Show the samples of a file as examples; rows of other projects are read as training reads
+        them, for the tasks `own` that the user brings. Raises SampleError, or TaskError where a task cannot work with them."""
+        samples = list(read_set(path, tasks=own))
         for sample in samples:
             if sample.task not in self.tasks:
                 raise SampleError(f"{path} (id {sample.id!r}): its task is {sample.task!r}; add it with --task my_task.py")
@@ -124,16 +125,17 @@ class PageTasks:
 def load_page_tasks(paths: Sequence[str], data: Sequence[Path]) -> PageTasks:
     """The package's tasks with those of `paths` (`--task my_task.py`) and the samples of `data`. Raises ValueError in one line
     for a task or a file that cannot be used."""
-    tasks = dict(TASKS)
+    tasks, own = dict(TASKS), []
     for path in paths:
         task = load_task(path)
         if task.name not in tasks and is_built_in(task):
             raise ValueError(f"--task {path}: card games are played on the tab Play")
         if tasks.setdefault(task.name, task) is not task:
             raise ValueError(f"--task {path}: the page has a task named {task.name!r} already; rename one")
+        own.append(task.name)
     found = PageTasks(tasks)
     for file in data:
-        found.add_file(file)
+        found.add_file(file, own)
     return found
 
 

@@ -172,6 +172,27 @@ def test_endpoints_see_what_training_sees(tmp_path):
             assert (np.asarray(sent.convert("RGB")) == expected).all()
 
 
+@pytest.mark.parametrize(
+    ("values", "is_said"),
+    [
+        (np.full((8, 8), np.nan), True),
+        (np.full((8, 8), 5.5), True),
+        (np.where(np.eye(8) > 0, np.inf, 2.0), True),
+        (np.where(np.eye(8) > 0, np.nan, np.arange(8.0)), False),
+        (np.full((8, 8), 300).astype(np.int32), True),
+        (np.arange(64).reshape(8, 8).astype(np.uint16), False),
+        (np.full((8, 8), 300).astype(np.uint16), True),
+    ],
+)
+def test_images_on_which_nothing_can_be_seen_are_counted(tmp_path, values, is_said):
+    values = values.astype(np.float32) if values.dtype.kind == "f" else values
+    Image.fromarray(values).save(tmp_path / "a.tif")
+    Image.new("RGB", (8, 8)).save(tmp_path / "b.png")
+    samples = [Sample(name, "qa", "q", "x", (str(tmp_path / name),)) for name in ("a.tif", "b.png")]
+    said = [line for line in form_notes(samples) if "nothing can be seen" in line]
+    assert [line.startswith("1 of 2 images hold one value everywhere") for line in said] == [True] * is_said
+
+
 def test_deep_and_several_are_said_once(tmp_path):
     names = []
     for name in ("12 of 16.png", "float.tif", "colour 12 of 16.png"):

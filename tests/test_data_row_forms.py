@@ -35,6 +35,11 @@ THINK = "Please think step by step. Output the thinking in <think> </think> and 
 @pytest.mark.parametrize(
     ("text", "answer", "letter"),
     [
+        ("What is it?\nA.cat\nB.dog\nAnswer:", "A", "A"),
+        ("What is it?\n[A] cat\n[B] dog", "B", "B"),
+        ("What is it? Choose between the following options: A. cat B. dog", "A", "A"),
+        ("What is it?\nOptions: cat, dog", "dog", "B"),
+        ("Select the best answer to the following question.\nWhat is it?\nA. cat\nB. dog\nRespond with only the letter.", "A", "A"),
         (f"What is it?\nA. cat\nB. dog\n{LETTER}", "A", "A"),
         (f"{LETTER}\nWhat is it?\nA. cat\nB. dog", "B", "B"),
         ("What is it? (A) cat (B) dog", "(B)", "B"),
@@ -57,7 +62,7 @@ def test_options_in_the_text_become_choices(folder, text, answer, letter):
     found = read_set(written(folder, [talk(f"<image>\n{text}", answer)]))
     assert [(sample.question, sample.answer, sample.choices) for sample in found] == [("What is it?", letter, PETS)]
     assert "list their options in their text" in " ".join(found.notes)
-    has_form = any(word in text for word in ("nswer with", "lease", "<think>"))
+    has_form = any(word in text for word in ("nswer with", "lease", "<think>", "Select the", "Answer:"))
     assert ("without sentences about the form" in " ".join(found.notes)) == has_form
 
 
@@ -78,7 +83,14 @@ def test_an_answer_that_is_no_option_is_bad(folder):
     [
         ("How many? Please reason step by step, and put your final answer within \\boxed{}.", "How many?"),
         ("How many? Let's think step by step.", "How many?"),
-        ("Where is it? Output the answer in JSON format.", "Where is it?"),
+        ("Where is it? Output the answer in JSON format.", None),
+        ("In the figure AB = 3. Find x, and put your answer in \\boxed{}.", "In the figure AB = 3. Find x."),
+        ("Choose the correct answer: what is it?\nA. cat\nB. dog", "what is it?\nA. cat\nB. dog"),
+        ("Choose the correct name of the animal from the options.\nA. cat\nB. dog", None),
+        ("Look at the sign. Write the letters you see.", None),
+        ("Look at the puzzle. Solve it step by step.", None),
+        ("Is it?\nA. x\nB. y\nThe best answer is:", "Is it?\nA. x\nB. y"),
+        ("这是什么？\nA、猫\nB、狗\n请直接回答选项字母。", "这是什么？\nA、猫\nB、狗"),
         ("What colour?\nAnswer the question using a single word or phrase.", None),
         ("Choose the best route to the station. Describe it.", None),
         ("What does the step by step guide show?", None),
@@ -107,6 +119,7 @@ BARE = "[10, 20, 30, 40]"
         ("Where is the car?", '{"bbox_2d": [10, 20, 30, 40]}', "grounding"),
         ("the red car", BARE, "grounding"),
         ("Detect all cars in the image.", BARE, "detection"),
+        ("Detect the cars.", "[[10, 20, 30, 40], [50, 20, 80, 40]]", "detection"),
         ("Detect every red car and output the boxes", BARE, "detection"),
         ("Locate the car.", [{"bbox_2d": [10, 20, 30, 40], "label": "car"}], "detection"),
     ],
@@ -163,6 +176,16 @@ def test_words_that_ask_for_all(text, wanted):
     assert asks_for_a_place(text) or wanted is None or "find" in text
 
 
+def test_names_of_swift_stand_in_the_text(folder):
+    no_box = {"ref": ["car"], "bbox": []}
+    sample = one(folder, chat("<image>What colour is the <ref-object>?", "red", objects=no_box))
+    assert (sample.task, sample.question, sample.answer) == ("qa", "What colour is the car?", "red")
+    sample = one(folder, chat("<image>Detect all <ref-object>", "None", objects=no_box))
+    assert (sample.task, sample.meta["categories"], sample.answer) == ("detection", ["car"], [])
+    with pytest.raises(SampleError, match="another number of <ref-object>"):
+        one(folder, chat("<image>What colour?", "red", objects=no_box))
+
+
 ASKED = "How many cars are there?"
 
 
@@ -194,7 +217,7 @@ VERL = {"prompt": [{"role": "user", "content": f"<image>{ASKED}"}], "reward_mode
 @pytest.mark.parametrize("kind", ["jsonl", "parquet"])
 @pytest.mark.parametrize(
     "image",
-    [{"image": "a.png"}, {"path": "a.png"}, {"path": "a.png", "bytes": None}, "a.png", {"image": {"path": "a.png"}}, {"image_url": "a.png"}],
+    [{"image": "a.png"}, {"filename": "a.png"}, {"path": "a.png"}, {"path": "a.png", "bytes": None}, "a.png", {"image": {"path": "a.png"}}, {"image_url": "a.png"}],
 )  # fmt: skip
 def test_images_as_paths_in_objects(folder, image, kind):
     assert one(folder, VERL | {"images": [image]}, f"set.{kind}").images[0].endswith("a.png")
@@ -235,6 +258,11 @@ PETS_ASKED = {"question": "Which?", "image": "a.png", "choices": ["cat", "dog", 
         (PETS_ASKED | {"choices": ["(A) cat", "(B) dog"], "answer": "dog"}, "B"),
         (PETS_ASKED | {"choices": "cat|dog", "answer": "dog"}, "B"),
         ({"prompt": "How many?", "completion": "3", "label": True, "images": ["a.png"]}, "3"),
+        ({"images": "a.png, b.png", "question": "Same?", "answer": "no"}, "no"),
+        ({"images": ["a.png"], "texts": [{"user": "What?\nA. x\nB. y", "assistant": "Answer: B"}]}, "B"),
+        (PETS_ASKED | {"answer_idx": 1}, "B"),
+        ({"question": "Which?", "candidates": ["x", "y"], "answer": "y"}, "B"),
+        ({"question": "Which?", "answer": "<think>x</think>**C**"}, "C"),
         ({"text": "Is it red?", "label": "yes", "image": "a.png"}, "yes"),
     ],
 )
@@ -342,3 +370,10 @@ def test_saved_sets_and_folders(tmp_path):
         with pytest.raises(SampleError) as refused:
             read_set(tmp_path / folder)
         assert words in str(refused.value)
+
+
+def test_a_first_row_without_an_answer_is_a_bad_row(folder):
+    good = [ROW] * 40
+    found = read_set(written(folder, [ROW | {"answer": ""}, *good]))
+    assert len(found) == 40
+    assert "1 of 41 rows cannot be used" in found.notes[0]

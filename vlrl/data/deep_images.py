@@ -74,13 +74,32 @@ def _args(args: Any) -> Any:
     return (_LOW_BYTES[args[0]], *args[1:]) if isinstance(args, tuple) else _LOW_BYTES[args]
 
 
+def holds_one_value(image: Image.Image) -> bool:
+    """Whether an opened image of one deep channel has no two values that are numbers, so that nothing can be seen on it. Raises
+    what Pillow raises for a file that is damaged."""
+    if not image.mode.startswith(("I", "F")):
+        return False
+    values = np.asarray(image)
+    is_there = _is_there(image, values)
+    known = values if is_there is None else values[is_there]
+    return known.size == 0 or bool(known.min() == known.max())
+
+
+def _is_there(image: Image.Image, values: _Array) -> _Array | None:
+    """Which values are numbers and not what a TIFF names as no data; None: all."""
+    nothing = _number(getattr(image, "tag_v2", {}).get(_NODATA_TAG))
+    if values.dtype.kind != "f" and nothing is None:
+        return None
+    is_finite: _Array = np.isfinite(values)
+    return is_finite if nothing is None else is_finite & (values != nothing)
+
+
 def _grey(image: Image.Image) -> Image.Image:
     """An image of one deep channel as grey."""
     values, info = np.asarray(image), dict(image.info)
     tags = getattr(image, "tag_v2", {})
-    nothing = _number(tags.get(_NODATA_TAG))
-    if values.dtype.kind == "f" or nothing is not None:
-        is_there = np.isfinite(values) if nothing is None else np.isfinite(values) & (values != nothing)
+    is_there = _is_there(image, values)
+    if is_there is not None:
         shown = np.zeros(values.shape, np.uint8)
         shown[is_there] = _scaled(values[is_there])
     else:

@@ -11,11 +11,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 
 from vlrl.answers.whole_text import is_whole
 from vlrl.data.row_columns import brings_system, group_of, renamed, with_names
-from vlrl.data.row_conversations import conversations_rows, messages_rows, prompt_rows, verl_rows
+from vlrl.data.row_conversations import CONVERSATIONS, conversations_rows, messages_rows, prompt_rows, verl_rows
 from vlrl.data.row_counts import Found
 from vlrl.data.row_families import (
     ANSWER_COLUMNS,
@@ -100,7 +101,7 @@ ROW_FAMILIES: dict[str, Family] = {
     ),
     "conversations": Family(
         "ShareGPT, LLaVA, VLM-R1: conversations, image",
-        lambda row: _is_list(row, "conversations") or _is_list(row, "conversation"),
+        lambda row: any(_is_list(row, column) for column in CONVERSATIONS),
         lambda row, _: conversations_rows(row),
     ),
     "prompt": Family(
@@ -135,6 +136,8 @@ ROW_FAMILIES: dict[str, Family] = {
     ),
 }
 """Forms of rows, the surest first."""
+N_FIRST = 100
+"""Rows of which one must have a known form, or the file has none."""
 _SUREST = ("verl", "messages", "conversations")
 """A row that has the form of the row before is asked for no other one."""
 
@@ -204,13 +207,20 @@ class _Rows:
             self._family = self.reading.family or form_of(row) or ""
         if not self._family:
             said = f"its rows are in no known form (columns: {', '.join(map(str, row))})"
-            raise SampleError(f"{where}: {said}") if is_first else BadRow(said.replace("its rows are", "it is"))
+            if is_first and not self._is_known_set():
+                raise SampleError(f"{where}: {said}")
+            raise BadRow(said.replace("its rows are", "it is"))
         self._look_at_the_set(row)
         if self._family != "label":
             row = with_names(row, self.reading.names)
         self.found.families[self._family] += 1
         self.found.n_system += brings_system(row)
         return row, ROW_FAMILIES[self._family].read(row, self.reading)
+
+    def _is_known_set(self) -> bool:
+        """Whether one of the first rows has a known form."""
+        some = islice(self.table.read(lambda _where, _problem: None), N_FIRST)
+        return not self.reading.columns and any(form_of(row) is not None for _, row in some)
 
     def _look_at_the_set(self, row: Cells) -> None:
         if self._family == "objects" and self.reading.order is None:

@@ -249,7 +249,7 @@ def detection_of(source: SourceRow, requested: Sequence[str], boxes: Sequence[Bo
     if not source.sizes_wh:
         raise BadRow("boxes need an image")
     if not requested:
-        raise BadRow("the row does not say which categories it asks for, and its answer is empty")
+        raise BadRow("the row does not say which categories it asks for, and its answer has no box with a name")
     spelling: dict[str, str] = {}
     for name in requested:
         spelling.setdefault(canon(name), name)

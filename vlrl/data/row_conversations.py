@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
+from vlrl.data.published_rows import says_nothing
 from vlrl.data.row_families import (
     ANSWER_COLUMNS,
     MARKED_WRONG,
@@ -23,10 +25,11 @@ from vlrl.data.row_families import (
 )
 from vlrl.data.row_questions import A_POINT, ABOUT_A_BOX, ALL_OF_ONE, Asked
 from vlrl.data.row_source import BadRow, LeftOut
-from vlrl.data.row_wording import IMAGE, wanted_all
+from vlrl.data.row_wording import IMAGE, asks_for_a_place, wanted_all
 
 _ASKING, _ANSWERING = ("user", "human", "usr"), ("assistant", "gpt", "model", "bot", "chatgpt")
 _SYSTEM, _CALLING = ("system", "developer"), ("tool", "function", "function_call", "observation", "tool_call", "tool_response")
+CONVERSATIONS = ("conversations", "conversation", "texts")
 _IN_TEXT = re.compile(r"<img>(.*?)</img>", re.DOTALL)
 
 
@@ -39,8 +42,9 @@ def turns_of(listed: Any) -> list[tuple[str, Any]]:
     for turn in listed:
         if not isinstance(turn, dict):
             raise BadRow(f"a turn is an object with role and content, got {str(turn)[:80]!r}")
-        if {"human", "assistant"} <= set(turn):  # ms-swift's older ShareGPT form: one object a round
-            found += [("user", turn["human"]), ("assistant", turn["assistant"])]
+        asking = next((key for key in ("human", "user") if {key, "assistant"} <= set(turn)), None)
+        if asking is not None:  # ms-swift's older ShareGPT form, and the Cauldron's: one object a round
+            found += [("user", turn[asking]), ("assistant", turn["assistant"])]
             continue
         role, content = turn.get("role", turn.get("from")), turn.get("content", turn.get("value"))
         name = str(role).lower()
@@ -114,12 +118,33 @@ def messages_rows(row: Cells, several: frozenset[str] = frozenset(), task: str =
     objects = decoded(row.get("objects"))
     if isinstance(objects, dict) and objects.get("bbox"):
         return with_objects(row, objects, several, task)
+    if isinstance(objects, dict) and isinstance(objects.get("ref"), list) and objects["ref"]:
+        return _without_boxes(row, [str(one).strip() for one in objects["ref"]])
     return conversation(row, row.get("messages"))
 
 
+def _without_boxes(row: Cells, names: list[str]) -> list[Asked]:
+    """ms-swift's rows whose `objects` have names and no boxes: the names stand in the text, or are not in the image."""
+    asked = conversation(row, row.get("messages"))
+    if sum(str(text).count("<ref-object>") for one in asked for text in (one.question, one.answer)) != len(names):
+        raise BadRow(f"objects has {len(names)} names, but its text has another number of <ref-object>")
+    found, left = [], iter(names)
+    for one in asked:
+        own = [next(left) for _ in range(one.question.count("<ref-object>"))]
+        question, answer = one.question, str(one.answer)
+        for name in own:
+            question = question.replace("<ref-object>", name, 1)
+        for name in [next(left) for _ in range(answer.count("<ref-object>"))]:
+            answer = answer.replace("<ref-object>", name, 1)
+        is_none = bool(own) and says_nothing(answer) and asks_for_a_place(question)
+        categories = tuple(dict.fromkeys(own)) if is_none else ()
+        found.append(replace(one, question=question, answer=answer, categories=categories, boxes=() if is_none else None))
+    return found
+
+
 def conversations_rows(row: Cells) -> list[Asked]:
-    """`conversations` of ShareGPT, LLaVA and VLM-R1 (`conversation` in some sets)."""
-    return conversation(row, row.get("conversations", row.get("conversation")))
+    """`conversations` of ShareGPT, LLaVA and VLM-R1 (`conversation` in some sets, `texts` in the Cauldron)."""
+    return conversation(row, first_text(row, CONVERSATIONS))
 
 
 def prompt_rows(row: Cells) -> list[Asked]:

@@ -26,9 +26,11 @@ Cells = Mapping[str, Any]
 _USUAL_ANSWERS = ("answer", "solution", "ground_truth", "gt_answer", "reference", "label", "response", "output")
 ANSWER_COLUMNS = (
     *_USUAL_ANSWERS,
-    *("multiple_choice_answer", "answers", "correct_answer", "answerKey", "correct_choice_idx", "direct_answers", "target"),
+    *("multiple_choice_answer", "answers", "correct_answer", "answerKey", "correct_choice_idx", "answer_idx", "answer_index"),
+    *("direct_answers", "target"),
 )
 QUESTION_COLUMNS = ("problem", "question", "instruction", "query", "prompt")
+CHOICE_LISTS = ("choices", "options", "candidates", "multiple_choices")
 _CHOICE_COLUMNS = tuple(
     tuple(name.format(letter) for letter in letters)
     for name, letters in (
@@ -36,11 +38,10 @@ _CHOICE_COLUMNS = tuple(
         *((name, letters) for name in ("choice_{}", "option_{}") for letters in (LETTERS[:10].lower(), LETTERS[:10])),
     )
 )
-_INDICES = ("correct_choice_idx",)
-"""Columns of the answer that count before others where a row has choices: numbers from 0."""
 _N_AGREED = 3
 _NO_INPUT = frozenset({"", "<noinput>", "noinput", "n/a", "none", "null"})
 _FOUR_NUMBERS = re.compile(r"[\[(]?\s*" + r"[\s,;]+".join([r"(-?\d+(?:\.\d+)?)"] * 4) + r"\s*[\])]?")
+_SEVERAL_FILES = re.compile(rf"[^,;|]+(?:{'|'.join(IMAGE_FILES)})(?:\s*[,;|]\s*[^,;|]+(?:{'|'.join(IMAGE_FILES)}))+")
 MARKED_WRONG = "completions that their rows mark as wrong"
 
 
@@ -60,7 +61,9 @@ def images_of(row: Cells) -> tuple[Any, ...]:
     if named is None:
         named = next((row[key] for key in FILE_COLUMNS if _is_image_file(row.get(key))), None)
     if isinstance(named, str) and named.lstrip().startswith("["):
-        named = decoded(named)
+        named = options_of_text(named)
+    elif isinstance(named, str) and _SEVERAL_FILES.fullmatch(named.lower()):
+        named = [one.strip() for one in re.split("[,;|]", named)]
     numbered = [row[key] for key in numbered_images(row) if row[key] not in (None, "")]
     if named is None:
         return tuple(numbered)
@@ -121,7 +124,7 @@ def box_of(corners: Any, label: str | None) -> Box:
 def listed_choices(row: Cells) -> Any:
     """The choices of a row: `choices` or `options`, or columns A, B, C ... (`choice_a`, `option_a`), of which the first two are
     there. None where it has none, so that its question is an open one; what is no list stays as it is."""
-    listed = decoded(first_text(row, ("choices", "options")))
+    listed = decoded(first_text(row, CHOICE_LISTS))
     if isinstance(listed, str):
         listed = options_of_text(listed) if listed.strip("[]{} \n") else None
     if isinstance(listed, dict):  # {"A": ..., "B": ...}, or {"text": [...], "label": [...]}
@@ -143,7 +146,7 @@ def listed_choices(row: Cells) -> Any:
 
 def has_choices(row: Cells) -> bool:
     """Whether a row seems to have choices (see `listed_choices`)."""
-    written = first_text(row, ("choices", "options"))
+    written = first_text(row, CHOICE_LISTS)
     if isinstance(written, str):  # reading it twice takes time
         return bool(written.strip("[]{} \n"))
     try:
@@ -158,10 +161,12 @@ def choice_rows(row: Cells) -> list[Asked]:
     question, listed = first_text(row, ("question", *QUESTION_COLUMNS)), listed_choices(row)
     if listed is None:
         return question_rows(row)
-    answer = next((row[key] for key in (*_INDICES, *ANSWER_COLUMNS) if row.get(key) not in (None, "")), None)
+    answer = next((row[key] for key in ANSWER_COLUMNS if row.get(key) not in (None, "")), None)
     if not isinstance(question, str) or not isinstance(listed, list) or answer is None:
         raise BadRow(f"a row needs question, choices and answer, got {question!r:.40}, {listed!r:.40} and {answer!r:.40}")
     choices = tuple(str(one).strip() for one in listed)
+    if isinstance(answer, list) and answer and all(isinstance(one, str) for one in answer):
+        answer = agreed(answer)[0]
     if str(answer).strip() in (marks := _marks_of(row)):
         answer = marks.index(str(answer).strip())
     elif isinstance(answer, str) and answer.strip().isdigit() and answer.strip() not in choices:
@@ -173,7 +178,7 @@ def choice_rows(row: Cells) -> list[Asked]:
 
 def _marks_of(row: Cells) -> list[str]:
     """What stands for each choice in the answer where the row says so, as in ARC (`label`) or as keys of an object."""
-    listed = decoded(first_text(row, ("choices", "options")))
+    listed = decoded(first_text(row, CHOICE_LISTS))
     if not isinstance(listed, dict):
         return []
     marks = listed.get("label") if isinstance(listed.get("text"), list) else list(listed)

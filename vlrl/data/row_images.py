@@ -16,7 +16,7 @@ from vlrl.schema import SampleError
 
 PlaceInside = Callable[[str | bytes, str], str]
 """Makes a path of an image that is inside a row (bytes, or base64), given its place."""
-_KEYS = ("bytes", "path", "image", "image_path", "file_name", "image_url", "url", "data")
+_KEYS = ("bytes", "path", "image", "image_path", "file_name", "filename", "file", "name", "image_url", "url", "data")
 """Keys of an object that stands for an image: Hugging Face's, verl's, OpenAI's."""
 _NAMES_AN_IMAGE = re.compile(
     r"(?:image|img|picture|photo)s?[_ ]?(?:id|ids|name|names|file|files|file[_ ]?names?|paths?)?", re.I
@@ -30,6 +30,7 @@ class InsideRow(SampleError):
 def path_of(cell: Any, root: Path, place: PlaceInside | None, where: str) -> str:
     """The path or address of an image, which is there. Raises BadRow; InsideRow for one that is inside the row, where there is
     no `place`."""
+    whole = cell
     while isinstance(cell, Mapping):
         cell = next((cell[key] for key in _KEYS if cell.get(key)), None)
     if isinstance(cell, bytes) or (isinstance(cell, str) and not cell.startswith(PACKED) and is_encoded(cell)):
@@ -37,7 +38,7 @@ def path_of(cell: Any, root: Path, place: PlaceInside | None, where: str) -> str
             raise InsideRow(f"{where}: its images are inside the rows")
         return place(cell, where)
     if not isinstance(cell, str) or not cell:
-        raise BadRow(f"an image is a path, or an object with path or bytes, got {str(cell)[:60]!r}")
+        raise BadRow(f"an image is a path, or an object with path or bytes, got {str(whole)[:60]!r}")
     if cell.startswith(("http://", "https://")):
         raise BadRow(f"its image is on the web: {cell[:100]}; download it first")
     cell = cell.removeprefix("file://")

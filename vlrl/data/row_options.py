@@ -23,9 +23,11 @@ _MARKS = tuple(
     for style in _STYLES
 )
 _HEADING = re.compile(
-    r"(?:^|(?<=[\s?.:!]))\W{0,3}(?:(?:the |possible |answer )?(?:choices|options|candidates)(?: are)?|选项)\s*[:：]?\W{0,3}$",
+    r"(?:^|(?<=[\s?.:!]))\W{0,3}(?:(?:please )?(?:choose|select|pick|answer)\b[^.?!\n]*)?"
+    r"(?:(?:the |possible |answer )?(?:choices|options|candidates)(?: are)?|选项)\s*[:：]?\W{0,3}$",
     re.IGNORECASE,
 )
+_UNMARKED = re.compile(r"(?:^|(?<=[\s?.!]))(?:choices|options|candidates)\s*:\s*([^\n]+)$", re.IGNORECASE)
 _LABEL = re.compile(r"^[ \t]*(?:question|问题)\s*[:：][ \t]*", re.IGNORECASE | re.MULTILINE)
 _NO_CONTEXT = re.compile(r"^[ \t]*(?:context|hint)\s*:[ \t]*(?:N/?A|none|no context)?[ \t]*\.?[ \t]*\n", re.IGNORECASE)
 _LETTER = re.compile(r"\(?([A-Z])[).:]?")
@@ -68,8 +70,9 @@ def listed_options(text: str) -> tuple[str, tuple[str, ...]] | None:
         parts = [text[mark.end() : end].strip().rstrip(",;，；").rstrip() for mark, end in zip(run, ends, strict=True)]
         asked = text[: run[0].start()].rstrip().removesuffix("(").rstrip()
         begins_line = text[: run[0].start()].rpartition("\n")[2].strip() == ""
-        if not all(parts) or any("\n" in part or len(part) > _MAX_OPTION for part in parts) or not asked:
+        if not all(parts) or "\n" in parts[-1] or any(len(part) > _MAX_OPTION for part in parts) or not asked:
             continue
+        parts = [" ".join(part.split()) for part in parts]
         has_heading = _HEADING.search(asked) is not None
         if not (begins_line or has_heading or asked[-1] in "?？:：.。" or "(" in run[0][0]) or (
             letters == "[a-z]" and not begins_line
@@ -77,6 +80,17 @@ def listed_options(text: str) -> tuple[str, tuple[str, ...]] | None:
             continue
         return without_question_label(_HEADING.sub("", asked)) or asked, tuple(parts)
     return None
+
+
+def named_options(text: str, answer: str) -> tuple[str, tuple[str, ...]] | None:
+    """A question without the options that end it without marks (`Options: cat, dog`), and these; None where it lists none, or
+    the answer is none of them."""
+    found = _UNMARKED.search(text)
+    listed = options_of_text(found[1]) if found is not None else None
+    if found is None or listed is None or sum(canon(one) == canon(answer) for one in listed) != 1:
+        return None
+    asked = text[: found.start()].strip()
+    return (asked, tuple(listed)) if asked else None
 
 
 def without_question_label(text: str) -> str:

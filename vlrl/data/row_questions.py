@@ -21,6 +21,7 @@ from vlrl.data.row_options import (
     is_bare_letter,
     letter_of,
     listed_options,
+    named_options,
     without_letters,
     without_question_label,
 )
@@ -28,6 +29,7 @@ from vlrl.data.row_source import BadRow, LeftOut, SourceRow, UnitError
 from vlrl.data.row_wording import (
     asks_for_a_place,
     asks_for_numbers,
+    named_thing,
     numbers_in_words,
     plain_question,
     wanted_all,
@@ -65,6 +67,7 @@ _NORMALIZED = re.compile(
     re.IGNORECASE,
 )
 """What texts say of boxes that are not in pixels."""
+_BOLD = re.compile(r"\*\*([^*]+)\*\*")
 _BOX_KEYS = frozenset({"bbox_2d", "bbox", "box", "box_2d"})
 _BOXED = "\\boxed{"
 
@@ -149,7 +152,7 @@ def _by_answer(asked: Asked, source: SourceRow) -> Sample:
     answer, thinking = read_answer(asked.answer)
     if asked.choices is not None:
         asked = replace(asked, choices=tuple(numbers_in_words(one, len(source.images)) for one in asked.choices))
-    question = plain_question(asked.question, len(source.images))
+    question = plain_question(asked.question, len(source.images), has_choices=asked.choices is not None)
     if asked.choices is not None:
         listed = listed_options(question)
         choices = without_letters(asked.choices)
@@ -167,7 +170,7 @@ def _by_answer(asked: Asked, source: SourceRow) -> Sample:
             raise BadRow("its answer is empty")
         if source.images and _ASKS_FOR_A_POINT.search(asked.question) and _POINT.fullmatch(answer):
             raise LeftOut(A_POINT)
-        listed = listed_options(question)
+        listed = listed_options(question) or named_options(question, answer)
         if listed is not None and is_bare_letter(answer) and letter_of(answer, listed[1]) is None:
             raise BadRow(f"its answer is {answer!r}, but its question lists {len(listed[1])} options, from A on")
         if listed is not None and (letter := chosen_letter(answer, listed[1])) is not None:
@@ -179,7 +182,7 @@ def _by_answer(asked: Asked, source: SourceRow) -> Sample:
 
 def _told(source: SourceRow, asked: Asked, question: str) -> SourceRow:
     """`source`, to which it is said where words of a question are left out."""
-    if without_format(asked.question) != asked.question.strip() and question:
+    if without_format(asked.question, has_choices=asked.choices is not None) != asked.question.strip() and question:
         source.noted(NO_FORM)
     return source
 
@@ -196,6 +199,11 @@ def _with_boxes(asked: Asked, boxes: list[Box], source: SourceRow) -> Sample:
             if len(boxes) == 1:
                 source.noted(ALL_OF_ONE)
             name = wanted or _expression(asked.question, source)
+            return published_rows.detection_of(source, [name], [replace(box, label=name) for box in boxes], ())
+        if len(boxes) > 1:
+            name = named_thing(without_placeholders(asked.question))
+            if not name:
+                raise BadRow(f"its answer is {len(boxes)} boxes without names, and its question does not say of what")
             return published_rows.detection_of(source, [name], [replace(box, label=name) for box in boxes], ())
     if requested is not None or labels or len(boxes) != 1:
         return published_rows.detection_of(source, requested or labels, boxes, ())
@@ -253,7 +261,8 @@ def read_answer(written: Any) -> tuple[Any, str]:
     if _BOXED in text and (inside := _boxed(text)):
         thinking = thinking or text[: text.rindex(_BOXED)].strip()
         text = inside
-    return text, thinking
+    bold = _BOLD.fullmatch(text)
+    return (text if bold is None else bold[1]), thinking
 
 
 def _is_part(one: Any) -> bool:
@@ -278,7 +287,9 @@ def _expression(asked: str, source: SourceRow) -> str:
     if isinstance(caption, str) and caption.strip():
         return caption
     found = _ASKED_FOR.search(without_placeholders(asked))
-    return found[1].strip() if found is not None else plain_question(asked, len(source.images))
+    if found is not None:
+        return without_format(found[1].strip(), has_boxes=True)
+    return plain_question(asked, len(source.images), has_boxes=True)
 
 
 def _boxes(asked: str, answer: str, source: SourceRow) -> list[Box] | None:

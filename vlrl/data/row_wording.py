@@ -22,29 +22,49 @@ _FORMAT = re.compile(
     re.IGNORECASE,
 )
 _SENTENCE = re.compile(r".+?(?:[.?!:](?=\s|$)|\n|$)\s*", re.DOTALL)
-_REST = r"(?:[^.?!\n]|\.(?=\S)|\be\.g\.)*[.!]?"
-"""Up to the end of a sentence."""
-_INSTRUCTIONS = re.compile(
-    r"(?:(?<=^)|(?<=[\n.?!:])|(?<=[.?!:] ))[ \t]*(?:hint:[ \t]*)?(?:"
+_START = r"(?:(?<=^)|(?<=[\n.?!:。？])|(?<=[.?!:] ))[ \t]*(?:and |then )?(?:please )?(?:just |only |directly )?"
+_GIVE = "answer|respond|reply|provide|give|output|write|return"
+_WORDS = r"(?:[^.?!\n]|\.(?=\S)){0,120}?"
+_END = r"(?:[^.?!:\n]|\.(?=\S)|:(?=\S)){0,200}(?:[.!:](?=\s|$)|(?=\n)|$)[ \t]*"
+"""The words of a sentence, and its end, which no question mark is."""
+_ABOUT_OPTIONS = re.compile(
     # "Answer with the option's letter from the given choices directly.", "Respond with only the letter (A, B or C) of ..."
-    r"(?:and |then )?(?:please )?(?:just |only |directly )?"
-    r"(?:answer|respond|reply|provide|give|output|write|return|state|indicate)\b"
-    rf"(?:[^.?!\n]|\.(?=\S))*\b(?:letters?|option's|options? (?:number|index))\b{_REST}"
+    rf"{_START}(?:{_GIVE}|state|indicate|choose|select|pick)\b{_WORDS}"
+    r"\b(?:options?'?s?'?|choices?'?s?'?|answers?'?s?|correct|right|corresponding|only (?:the|a|one)"
+    rf"|with (?:the|a|one|an option)|single|capital) letters?\b{_END}"
+    rf"|{_START}(?:{_GIVE})\b{_WORDS}\bletters? (?:of|for|corresponding|only|\(A)\b{_END}"
     # "Please select the correct answer from the options above."
-    r"|(?:please )?(?:select|choose|pick)\b[^.?!\n]*\b(?:correct|right|best|appropriate|suitable|most accurate)\b[^.?!\n]*"
-    rf"\b(?:options?|choices?|answers?|alternatives?|question)\b{_REST}"
-    r"|(?:please )?(?:select|choose|pick) (?:one|an? (?:option|answer)|(?:one )?from)\b[^.?!\n]*"
-    rf"\b(?:options?|choices?|following|above|below)\b{_REST}"
+    rf"|{_START}(?:select|choose|pick)\b{_WORDS}\b(?:correct|right|best|appropriate|suitable|accurate)\b{_WORDS}"
+    rf"\b(?:options?|choices?|answers?|alternatives?|question)\b{_END}"
+    rf"|{_START}(?:select|choose|pick) (?:one|an? (?:option|answer)|from)\b{_WORDS}"
+    rf"\b(?:options?|choices?|following|above|below)\b{_END}"
+    rf"|{_START}(?:answer|respond|reply)\b{_WORDS}\bwith (?:only )?(?:A|one of|the number|the index)\b{_END}"
+    r"|请[^。！？\n]*(?:字母|选项)[^。！？\n]*[。！]?",
+    re.IGNORECASE | re.MULTILINE,
+)
+_ABOUT_FORM = re.compile(
     # MathVista's hints
-    rf"|please answer the question (?:requiring|and provide)\b{_REST}"
-    # "Let's think step by step.", "put your final answer within \\boxed{}."
-    rf"|(?:please |let's |let us )?(?:first )?(?:think|reason|solve|work)\b[^.?!\n]*\bstep[- ]by[- ]step\b{_REST}"
-    rf"|[^.?!\n]*\\boxed\{{{_REST}"
-    # "Output the answer in JSON format."
-    rf"|(?:please )?(?:output|return|give|provide|format|report|write)\b[^.?!\n]*\bjson\b{_REST}"
-    r")[ \t]*",
+    rf"{_START}(?:hint:[ \t]*)?(?:please )?answer the question (?:requiring|and provide)\b{_END}"
+    # "Let's think step by step.", "put your final answer within \\boxed{{}}."
+    rf"|{_START}(?:let's |let us )?(?:first )?(?:think|reason|(?:solve|work through) (?:this|the) (?:problem|question|task))\b"
+    rf"{_WORDS}\bstep[- ]by[- ]step\b{_END}"
+    rf"|{_START}(?:{_GIVE}|put|enclose|present|place|box|express|your|the final|make sure|remember)\b{_WORDS}"
+    rf"\\boxed\{{{_END}"
+    r"|,?[ \t]*(?:and|then) (?:please )?(?:put|give|write|enclose|provide|present|place|box)\b[^.?!\n]*\\boxed\{\}?[^.?!\n]*",
+    re.IGNORECASE | re.MULTILINE,
+)
+_ABOUT_BOXES = re.compile(
+    rf"{_START}(?:{_GIVE}|format|report)\b{_WORDS}\b(?:in|as|using|into) (?:a |the )?(?:valid )?json\b{_END}",
+    re.IGNORECASE | re.MULTILINE,
+)
+_HAS_OPTIONS = re.compile(r"(?:^|\s)[(\[]?A[)\].:、]", re.MULTILINE)
+_ANSWER_FOLLOWS = re.compile(
+    r"\W*(?:(?:the |your |my )?(?:(?:best|correct|final|right) )?(?:answer|option|choice)(?: is)?|答案)\s*[:：]?\s*",
     re.IGNORECASE,
 )
+"""The last line of a text, which the answer completes."""
+_MAX_CHARS = 20_000
+"""Longer texts are shown whole."""
 _FIRST_OPTION = re.compile(r"\s*\(?A[).:]")
 _ASKS_NOTHING = re.compile(r"\W*(?:(?:question|hint|choices|options)\W*)*", re.IGNORECASE)
 
@@ -70,6 +90,11 @@ _ALL_OF = re.compile(
 )
 _DETECTING = re.compile(
     r"\b(?:detect|find|locat|identif|mark|segment|outline|ground|bound|box|bbox|label|annotat|spot|point out)", re.IGNORECASE
+)
+_NAMED = re.compile(
+    r"\b(?:detect|find|locate|identify|mark|segment|ground|label|spot|point out)\s+(?:the |any |some |a |an )?"
+    r"((?:(?!(?:in|within|on|from|that|and|with|or|as|using|of|output|report)\b)[^\s.,;:?!]+\s*){1,6})",
+    re.IGNORECASE,
 )
 _ANY_OBJECT = re.compile(
     r"(?:objects?|things?|items?|instances?|elements?|targets?|entities|bounding box(?:es)?|box(?:es)?)", re.I
@@ -99,29 +124,44 @@ def wanted_all(text: str) -> str | None:
     return "" if not name or _ANY_OBJECT.fullmatch(name) else name
 
 
+def named_thing(text: str) -> str:
+    """What a text asks to be found ("Detect the cars.": "cars"); "" where that is any object, or nothing."""
+    found = _NAMED.search(text)
+    name = "" if found is None else _OF_BOXES.sub("", found[1].strip())
+    return "" if _ANY_OBJECT.fullmatch(name) else name
+
+
 def without_placeholders(text: str) -> str:
     return _PLACEHOLDER.sub("", text)
 
 
-def without_instructions(text: str) -> str:
+def _without_instructions(text: str, *, has_choices: bool, has_boxes: bool) -> str:
     """A text without sentences about the form of the answer; whole where nothing else would be left."""
-    if _INSTRUCTIONS.search(text) is None:
+    if len(text) > _MAX_CHARS:
         return text
-    rest = _INSTRUCTIONS.sub("", text)
-    rest = re.sub(r"[ \t]*\n(?:[ \t]*\n)+", "\n", rest).strip()
-    return text if _ASKS_NOTHING.fullmatch(rest) else rest
+    patterns = [_ABOUT_FORM, *([_ABOUT_BOXES] if has_boxes else [])]
+    if has_choices or _HAS_OPTIONS.search(text):
+        before, _, last = text.rstrip().rpartition("\n")
+        text = before.rstrip() if before and len(last) < 100 and _ANSWER_FOLLOWS.fullmatch(last) else text
+        patterns.append(_ABOUT_OPTIONS)
+    for pattern in patterns:
+        rest = pattern.sub("", text)
+        if rest != text:
+            rest = "\n".join(line for line in rest.split("\n") if line.strip()).strip()
+            text = text if _ASKS_NOTHING.fullmatch(rest) or _FIRST_OPTION.match(rest) else rest
+    return text
 
 
-def plain_question(asked: str, n_images: int) -> str:
+def plain_question(asked: str, n_images: int, *, has_choices: bool = False, has_boxes: bool = False) -> str:
     """The question without placeholders of images and without sentences about the format of the answer. A placeholder between
     words becomes words, "image 2" or "the image". Raises BadRow where nothing is left, or placeholders and images do not
-    match."""
+    match. `has_choices`: the row has options elsewhere; `has_boxes`: its answer is boxes."""
     if _OTHER_MEDIA.search(asked):
         raise BadRow("it asks about a video or a sound, which rows of this form cannot bring here")
     n = len(_PLACEHOLDER.findall(asked))
     if n and n != n_images:
         raise BadRow(f"its question has {n} image placeholders, but the row has {n_images} images")
-    text = without_format(with_named_images(asked, n_images))
+    text = without_format(with_named_images(asked, n_images), has_choices=has_choices, has_boxes=has_boxes)
     if not text:
         raise BadRow(f"it asks nothing besides a format: {asked[:80]!r}")
     return text
@@ -165,7 +205,7 @@ def _without_numbers_apart(text: str, n_images: int) -> str:
     return text
 
 
-def without_format(text: str) -> str:
+def without_format(text: str, *, has_choices: bool = False, has_boxes: bool = False) -> str:
     """A text without its sentences about thoughts and tags, and about the form of the answer."""
     if _FORMAT.search(text) is not None:
         sentences = _SENTENCE.findall(text)
@@ -175,4 +215,4 @@ def without_format(text: str) -> str:
         asks = any("?" in one or _FIRST_OPTION.match(one) for one in rest)
         kept = [*sentences[:first], *(rest if asks else [])]
         text = "".join(kept).strip()
-    return without_instructions(text)
+    return _without_instructions(text, has_choices=has_choices, has_boxes=has_boxes)
