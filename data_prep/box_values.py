@@ -75,6 +75,12 @@ def name_key(label: str) -> str:
 def corners(value: Any, form: str) -> Corners | None:
     """A box as x1, y1, x2, y2, right and bottom edge exclusive. `form`: what four bare numbers are, "xywh" or "xyxy"; named
     values say it themselves. Widths may be negative: that is checked where the box is used."""
+    if type(value) is list and len(value) == 4:
+        # nearly all are such lists, and there may be a million of them
+        a, b, c, d = value
+        is_plain = type(a) in _PLAIN and type(b) in _PLAIN and type(c) in _PLAIN and type(d) in _PLAIN
+        if is_plain and abs(a) + abs(b) + abs(c) + abs(d) <= MAX_PX:
+            return (a, b, c, d) if form == "xyxy" else (a, b, a + c, b + d)
     if isinstance(value, dict):
         named = {str(key).casefold(): part for key, part in value.items()}
         found = [(keys, kind) for keys, kind in _KEYS.items() if all(key in named for key in keys)]
@@ -86,9 +92,7 @@ def corners(value: Any, form: str) -> Corners | None:
         value = list(four.groups()) if four else None
     if not isinstance(value, list) or len(value) != 4:
         return None
-    a, b, c, d = value
-    if not {type(a), type(b), type(c), type(d)} <= _PLAIN or not abs(a) + abs(b) + abs(c) + abs(d) <= MAX_PX:
-        a, b, c, d = map(number, value)
+    a, b, c, d = map(number, value)
     if a is None or b is None or c is None or d is None:
         return None
     return (a, b, c, d) if form == "xyxy" else (a, b, a + c, b + d)
@@ -107,6 +111,10 @@ def shape_box(value: Any, size_wh: tuple[int, int] | None = None) -> Corners | N
     where it is none of them. `size_wh`: the image's size, which a mask must have."""
     if isinstance(value, dict):
         return _mask_box(value, size_wh)
+    if type(value) is list and all(type(part) is list and len(part) % 2 == 0 for part in value):
+        numbers = [number for part in value for number in part]
+        if len(numbers) >= 6 and set(map(type, numbers)) <= _PLAIN and sum(map(abs, numbers)) <= MAX_PX:
+            return min(numbers[::2]), min(numbers[1::2]), max(numbers[::2]), max(numbers[1::2])
     points = list(_points(value))
     if len(points) < 3 or None in points:
         return None

@@ -25,7 +25,7 @@ _UNUSED = frozenset({"license", "flickr_url", "date_captured", "segmentation", "
 """Keys of images that nothing reads."""
 _N_COMPARED = 1000
 """So many annotations are compared with their area and segmentation, to tell corners from x, y, width, height."""
-_N_PLACED, _EVERY = 20_000, 97
+_N_PLACED, _EVERY = 5_000, 97
 """So many annotations are compared with the place of their segmentation; of larger files also every 97th of the others."""
 _APART = "its segmentation lies elsewhere"
 
@@ -70,7 +70,7 @@ def read_instances(
     where the file's areas or segmentations say that its boxes are corners."""
     content = Instances(path, is_xywh=bbox_format is None)
     lists: set[str] = set()
-    form, keys = bbox_format or "xywh", dict[str, str]()
+    form, keys = bbox_format or "xywh", dict[str | int, str]()
     evidence, n_scored, n_unsure = _Evidence(), 0, 0
     n_placed, apart = 0, list[str]()
     for key, is_entry, value in entries(path, "segmentation", encoding):
@@ -81,8 +81,8 @@ def read_instances(
         elif key == "categories":
             _add_category(value, content)
         elif key == "annotations":
-            score = number(value.get("score")) if isinstance(value, dict) else None
-            n_scored, n_unsure = n_scored + (score is not None), n_unsure + (score not in (None, 1))
+            if isinstance(value, dict) and "score" in value and (score := number(value["score"])) is not None:
+                n_scored, n_unsure = n_scored + 1, n_unsure + (score != 1)
             one = _instance(value, len(content.annotations), form, keys)
             n = len(content.annotations)
             content.annotations.append(one)
@@ -131,15 +131,19 @@ def _add_category(row: Any, content: Instances) -> None:
         content.supers[key] = row["supercategory"]
 
 
-def _instance(row: Any, index: int, form: str, keys: dict[str, str]) -> Instance:
+def _instance(row: Any, index: int, form: str, keys: dict[str | int, str]) -> Instance:
     """`keys`: ids seen before, so that equal ones are one object in memory."""
     if not isinstance(row, dict):
         return Instance(f"number {index}", None, None, None, False, f"an annotation is a JSON object, got {str(row)[:80]}")
     image, category, bbox = row.get("image_id"), row.get("category_id"), row.get("bbox")
-    # most rows are as COCO has them, and a million of them takes its time
-    image = str(image) if type(image) is int else id_key(image)
-    category = str(category) if type(category) is int else id_key(category)
     box, problem, mask_wh = corners(bbox, form), "", None
+    is_plain = row.get("iscrowd", 0) == 0 and row.keys() <= _USUAL
+    # most rows are as COCO has them, and a million of them takes its time
+    if is_plain and type(image) is type(category) is int and "id" in row and box and box[2] > box[0] and box[3] > box[1]:
+        of_image = keys.get(image) or keys.setdefault(image, str(image))
+        of_category = keys.get(category) or keys.setdefault(category, str(category))
+        return Instance(f"annotation {row['id']}", of_image, of_category, box, False)
+    image, category = id_key(image), id_key(category)
     if box is None or (box[2] == box[0] and box[3] == box[1]):
         segmented = _segmented(row, bbox)
         box, mask_wh = segmented or box, _mask_size(row) if segmented else None
@@ -149,7 +153,6 @@ def _instance(row: Any, index: int, form: str, keys: dict[str, str]) -> Instance
         problem = f"bbox {str(bbox)[:80]} is not [x, y, width, height], four finite numbers"
         if row.get("segmentation"):
             problem += f", and its segmentation cannot be read: {str(row['segmentation'])[:60]}"
-    is_plain = row.get("iscrowd", 0) == 0 and row.keys() <= _USUAL
     return Instance(
         name=f"annotation {row['id']}" if "id" in row else f"annotation number {index}",
         image=None if image is None else keys.setdefault(image, image),

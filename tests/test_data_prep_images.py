@@ -251,6 +251,32 @@ def test_large_json_files_are_read_as_json_reads_them(tmp_path, monkeypatch):
             list(json_stream.entries(tmp_path / "x.json"))
 
 
+@pytest.mark.parametrize("chunk", [5, 40, 4_000_000])
+@pytest.mark.parametrize("style", [{}, {"indent": 2}, {"separators": (",", ":")}, {"indent": "\t"}])
+def test_lists_that_stay_text_are_the_same_lists(tmp_path, monkeypatch, chunk, style):
+    monkeypatch.setattr(json_stream, "_CHUNK", chunk)
+    shapes = [
+        [[1.5, 2, 3e2, -4]],
+        [[1, 2], [3, 4, 5]],
+        [],
+        [[]],
+        [1, 2],
+        [[[1, 2]]],
+        ["a", [1]],
+        None,
+        {"size": [3, 4], "counts": [[1]]},
+    ]
+    content = {
+        "a": [{"id": i, "shape": shape, "b": '"shape": [[1, 2]]'} for i, shape in enumerate(shapes)],
+        "shape": [[1], [2]],
+    }
+    (tmp_path / "x.json").write_text(json.dumps(content, **style))
+    found = [value for key, is_entry, value in json_stream.entries(tmp_path / "x.json", "shape") if is_entry and key == "a"]
+    as_text = [row["shape"] for row in found if isinstance(row["shape"], str)]
+    assert as_text or "indent" in style, "plain ones are not decoded"
+    assert [json.loads(row["shape"]) if isinstance(row["shape"], str) else row["shape"] for row in found] == shapes
+
+
 def test_masks_have_the_box_that_pycocotools_gives():
     import numpy as np
     from pycocotools import mask as masks

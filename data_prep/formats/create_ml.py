@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from data_prep.formats.gathering import Gathering, Tree, number, some
+from data_prep.formats.gathering import Gathering, OneImage, Tree, number, some
 from data_prep.formats.shapes import Corners
 from data_prep.not_counted import marks_in
 
@@ -38,16 +38,14 @@ def read(tree: Tree, gathering: Gathering) -> None:
             found = entry.get("annotations", entry.get("annotation"))
             for number_, annotation in enumerate(found if isinstance(found, list) else [], start=1):
                 annotation = annotation if isinstance(annotation, dict) else {}
-                one.box(
-                    "box",
-                    annotation.get("label"),
-                    lambda it=annotation: _corners(it),
-                    f"object {number_}",
-                    *marks_in(annotation),
-                )  # type: ignore[misc]
+                _object(annotation, one, f"object {number_}")
             beside = f"{file.rpartition('/')[0]}/{image}".lstrip("/")
             names = [str(image)] if isinstance(image, str) else []
             one.done(one.named(*([beside] if (tree.images_root / beside).is_file() else []), *names), searched=False)
+
+
+def _object(annotation: dict[str, Any], one: OneImage, place: str) -> None:
+    one.box("box", annotation.get("label"), lambda: _corners(annotation), place, *marks_in(annotation))
 
 
 def _corners(annotation: dict[str, Any]) -> Corners:

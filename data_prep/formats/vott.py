@@ -56,7 +56,7 @@ def _region(region: Mapping[str, Any], one: OneImage, place: str) -> None:
     tags = [_dict(tag).get("name", tag) for tag in ([tags] if isinstance(tags, str) else tags)]
     marks = {tag: True for tag in tags if is_flag(tag)}
     for tag in [tag for tag in tags if not is_flag(tag)] or [None]:
-        one.box("box", tag, lambda: _corners(region), place, marks, *marks_in(region | {"tags": None}))
+        one.box("box", tag, lambda: _corners(region), place, marks, *marks_in({**region, "tags": None}))
 
 
 def _dict(value: Any) -> Mapping[str, Any]:
