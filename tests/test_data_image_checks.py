@@ -6,7 +6,7 @@ import io
 import pytest
 from PIL import Image, PngImagePlugin
 
-from vlrl.data.image_checks import decode_problem, drawn_to_decode, shown_sizes, size_problem
+from vlrl.data.image_checks import boxes_in_shares, decode_problem, drawn_to_decode, shown_sizes, size_problem
 from vlrl.data.images import ImageError, image_size, open_image
 from vlrl.data.png_chunks import says_more_after_pixels
 from vlrl.schema import Sample
@@ -79,3 +79,20 @@ def test_images_to_decode_are_drawn_once_each(tmp_path):
     assert len({sample.images for sample in drawn}) == len(drawn) == 10
     assert drawn == drawn_to_decode(rows, 0, 10) != drawn_to_decode(rows, 1, 10)
     assert len(drawn_to_decode(rows, 0, 1000)) == 50
+
+
+@pytest.mark.parametrize(
+    ("boxes", "is_refused"),
+    [
+        ([[0.1, 0.1, 0.3, 0.5]], True),
+        ([[0, 0, 1, 1]], False),
+        ([[0.5, 0.5, 30, 40]], False),
+        ([[10, 10, 30, 50]] * 40 + [[0.1, 0.1, 0.3, 0.5]], False),
+        ([[10, 10, 30, 50]] * 20 + [[0.1, 0.1, 0.3, 0.5]], True),
+        ([["a"], None, "x"], False),
+    ],
+)
+def test_boxes_in_shares_are_refused_over_the_set(boxes, is_refused):
+    rows = [Sample(str(i), "grounding", "q", {"bbox_2d": box}, ("a.png",)) for i, box in enumerate(boxes)]
+    rows += [Sample("d", "detection", "q", [], ("a.png",)), Sample("t", "qa", "q", "3")]
+    assert (boxes_in_shares(rows) is not None) == is_refused

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from vlrl.data.images import ImageError, frame_files, image_size, open_images, video_frames
+from vlrl.data.row_source import FEW
 from vlrl.data.synthetic import item_rng
-from vlrl.schema import Sample
+from vlrl.schema import Sample, box_problem
 
 MAX_ASPECT = 200
 """Qwen's image processors refuse thinner images than this."""
@@ -43,6 +45,31 @@ def size_problem(sample: Sample, sizes: Sequence[tuple[int, int]]) -> str | None
         if max(width, height) > MAX_ASPECT * min(width, height):
             return f"image of {width}x{height} px is too thin (sides 1 : {MAX_ASPECT} at most): {name}"
     return None
+
+
+def boxes_in_shares(samples: Sequence[Sample]) -> str | None:
+    """Why the boxes of a set are no pixels, though nothing says so: more than a few rows have only values from 0 to 1, some of
+    them fractions. None where that is not so."""
+    with_boxes = [(sample, boxes) for sample in samples if (boxes := _true_boxes(sample))]
+    shares = [(sample, boxes) for sample, boxes in with_boxes if _are_shares([float(value) for box in boxes for value in box])]
+    if len(shares) <= FEW * len(with_boxes):
+        return None
+    sample, boxes = shares[0]
+    return (
+        f"the boxes of {len(shares):,} of {len(with_boxes):,} rows lie within 0..1, such as {list(boxes[0])} of {sample.id!r}:"
+        " these are shares of the image; boxes are pixels of the original image (multiply them by its width and height)"
+    )
+
+
+def _are_shares(values: Sequence[float]) -> bool:
+    return all(0 <= value <= 1 for value in values) and any(value != int(value) for value in values)
+
+
+def _true_boxes(sample: Sample) -> list[Sequence[float]]:
+    """The boxes of an answer that has some, in a sound form; the others are left to the task."""
+    items = sample.answer if isinstance(sample.answer, list) else [sample.answer]
+    boxes: list[Any] = [one.get("bbox_2d") for one in items if isinstance(one, dict)]
+    return [box for box in boxes if box_problem(box, None) is None]
 
 
 def image_index(sample: Sample) -> int:

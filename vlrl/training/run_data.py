@@ -13,7 +13,7 @@ from typing import Any
 
 from accelerate import PartialState
 
-from vlrl.data.image_checks import decode_problem, drawn_to_decode, shown_sizes
+from vlrl.data.image_checks import boxes_in_shares, decode_problem, drawn_to_decode, shown_sizes
 from vlrl.data.image_notes import form_notes, refuse_unreadable_formats
 from vlrl.data.overlap import shared_ids
 from vlrl.data.sample_files import missing_in
@@ -123,6 +123,8 @@ def _read(config: Config, path: str, limit: int | None, seed: int) -> tuple[Samp
     rows = whole.drawn(limit, seed)
     looked_at = some_of(rows, seed)
     refuse_unreadable_formats(looked_at, path)
+    if problem := boxes_in_shares(looked_at):
+        raise SampleError(f"{path}: {problem}")
     for sample in looked_at:
         if rows.is_large and (lost := missing_in(sample)):
             raise SampleError(f"{path} (id {sample.id!r}): {lost} (--image_root says where relative paths start)")
