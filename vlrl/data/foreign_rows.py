@@ -235,7 +235,7 @@ class _Rows:
             check_no_image_is_lost(row, where)
         sample = sample_of(one, self._source(one, row, images, where))
         if not is_whole([sample.question, sample.answer, list(sample.choices or ()), dict(sample.meta)]):
-            raise BadRow("holds half of a surrogate pair (\\ud800 to \\udfff), which no tokenizer can hold")
+            raise BadRow("its text holds half of a character (a surrogate, \\ud800 to \\udfff), which no tokenizer can read")
         return sample
 
     def _source(self, one: Asked, row: Cells, images: tuple[str, ...], where: str) -> SourceRow:

@@ -247,7 +247,7 @@ def _is_labelled(boxes: Sequence[Box]) -> bool:
 
 def detection_of(source: SourceRow, requested: Sequence[str], boxes: Sequence[Box], rewards: tuple[str, ...]) -> Sample:
     if not source.sizes_wh:
-        raise BadRow("boxes need an image")
+        raise BadRow("boxes need an image, but the row has none")
     if not requested:
         raise BadRow("the row does not say which categories it asks for, and its answer has no box with a name")
     spelling: dict[str, str] = {}
@@ -269,7 +269,7 @@ def grounding_of(source: SourceRow, expression: str, boxes: Sequence[Box]) -> Sa
     if len(boxes) != 1:
         raise BadRow(f"{len(boxes)} boxes without labels; grounding has one, detection needs labels")
     if not source.sizes_wh:
-        raise BadRow("boxes need an image")
+        raise BadRow("boxes need an image, but the row has none")
     meta = {**source.meta, "image_size": list(source.sizes_wh[source.image_index])}
     answer = {"bbox_2d": _in_image(boxes[0], source)}
     return Sample(source.sample_id, "grounding", expression.strip().removesuffix("."), answer, source.images, meta=meta)

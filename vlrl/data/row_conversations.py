@@ -61,6 +61,8 @@ def turn_text(content: Any) -> tuple[str, list[Any]]:
     """The text of a turn, with a placeholder for each image among its parts, and the images that the parts name."""
     if isinstance(content, str):
         return content, []
+    if content is None:
+        raise BadRow("one of its turns has no text")
     if not isinstance(content, list):
         raise BadRow(f"the content of a turn is a text or a list of parts, got {str(content)[:80]!r}")
     text, images = "", []
@@ -74,7 +76,7 @@ def turn_text(content: Any) -> tuple[str, list[Any]]:
             cell = cell.get("url") if isinstance(cell, dict) and "url" in cell else cell
             images += [] if cell is None else [cell]
         else:
-            raise BadRow(f"a part of a turn is a text or an image, got {str(part)[:80]!r}")
+            raise BadRow(f"a turn may hold texts and images, got {str(part)[:80]!r}")
     return text, images
 
 
@@ -83,7 +85,7 @@ def conversation(row: Cells, listed: Any) -> list[Asked]:
     column of the row. Each is asked by itself, with the images of its own placeholders."""
     turns = [(role, content) for role, content in turns_of(listed) if role != "system"]
     if any(role == "call" for role, _ in turns):
-        raise BadRow("it calls tools, which single questions cannot")
+        raise BadRow("its conversation calls tools, which a single question and answer cannot show")
     images, pairs, waiting = list(images_of(row)), [], ""
     named: list[Any] = []
     for role, content in turns:
@@ -99,7 +101,9 @@ def conversation(row: Cells, listed: Any) -> list[Asked]:
     if waiting:
         answer = first_text(row, ANSWER_COLUMNS)
         if answer is None:
-            raise BadRow(f"its last question has no answer: no reply, and none of the columns {', '.join(ANSWER_COLUMNS)}")
+            raise BadRow(
+                "its last question has no answer: no reply, and none in a column such as answer, solution or ground_truth"
+            )
         pairs.append((waiting, answer))
     if not pairs:
         raise BadRow("it holds no question")
@@ -190,7 +194,7 @@ def with_objects(row: Cells, objects: Mapping[str, Any], several: frozenset[str]
     """ms-swift's grounding rows: `<ref-object>` and `<bbox>` in the text stand for the members of `objects`, in order."""
     turns = [(role, turn_text(content)[0]) for role, content in turns_of(row.get("messages")) if role != "system"]
     if [role for role, _ in turns] != ["user", "assistant"]:
-        raise BadRow("a row with objects must be one question and its reply")
+        raise BadRow("a row with objects (boxes of ms-swift) must be one question and its reply; it has other turns")
     question, reply = (text for _, text in turns)
     if "<bbox>" in question:
         raise LeftOut(ABOUT_A_BOX)
@@ -218,7 +222,7 @@ def with_objects(row: Cells, objects: Mapping[str, Any], several: frozenset[str]
     about: dict[str, Any] = {"coords": unit[kind], "image_index": min(index)}
     if labels:
         if n_refs != n_boxes:
-            raise BadRow(f"{n_refs} names for {n_boxes} boxes in its reply")
+            raise BadRow(f"its reply has {n_refs} <ref-object> for {n_boxes} <bbox>; each box needs one")
         found = tuple(box_of(box, label) for box, label in zip(boxes, labels, strict=True))
         return [Asked(question, None, images, boxes=found, categories=tuple(dict.fromkeys([*asked, *labels])), **about)]
     if len(asked) > 1:

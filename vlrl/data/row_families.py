@@ -70,7 +70,9 @@ def images_of(row: Cells) -> tuple[Any, ...]:
     if not isinstance(named, list | tuple):
         return (named, *numbered)
     if named and numbered:
-        raise BadRow("it has a list of images and columns of single ones; which of them belong to the question is not known")
+        raise BadRow(
+            "it has a list of images and columns of single ones (image_1), so which of them the question is about is not known"
+        )
     return (*named, *numbered)
 
 

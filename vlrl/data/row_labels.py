@@ -47,7 +47,7 @@ def _name(value: Any, known: tuple[str, ...] | None, column: str) -> str:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if not isinstance(value, int) or isinstance(value, bool):
-        raise BadRow(f"{column} is no name, got {value!r:.60}")
+        raise BadRow(f"{column} must be one name, got {value!r:.60}")
     if known is None:
         raise UnitError(
             f"{column} is the number {value}, and the data set does not state the names behind such numbers",
@@ -72,8 +72,12 @@ def objects_of(row: Cells) -> list[tuple[Any, Any]]:
         raise BadRow(f"objects is a list, or lists by name, got {objects!r:.60}")
     boxes, categories = _first(objects, BOX_COLUMNS), _first(objects, NAME_COLUMNS)
     if not isinstance(boxes, list) or not isinstance(categories, list) or len(boxes) != len(categories):
-        raise BadRow(f"objects needs as many boxes as categories, has {', '.join(objects)}")
+        raise BadRow(f"objects must have a box and a category for each object, of the same number; it has {_lengths(objects)}")
     return list(zip(boxes, categories, strict=True))
+
+
+def _lengths(objects: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key} ({len(one)})" if isinstance(one, list) else str(key) for key, one in objects.items())
 
 
 def _first(cells: Mapping[str, Any], columns: Sequence[str]) -> Any:

@@ -163,7 +163,9 @@ def plain_question(asked: str, n_images: int, *, has_choices: bool = False, has_
         raise BadRow(f"its question has {n} image placeholders, but the row has {n_images} images")
     text = without_format(with_named_images(asked, n_images), has_choices=has_choices, has_boxes=has_boxes)
     if not text:
-        raise BadRow(f"it asks nothing besides a format: {asked[:80]!r}")
+        raise BadRow(
+            f"nothing is left of its question without placeholders and sentences about the form of the answer: {asked[:80]!r}"
+        )
     return text
 
 
