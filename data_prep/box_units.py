@@ -58,10 +58,9 @@ class Marks:
     def add(self, boxes: Iterable[Box], size_wh: tuple[int, int], place: Callable[[int], str]) -> None:
         """The boxes of an image; `place(number)`: where box `number` stands, for the message."""
         width, height = size_wh
-        number = -1
+        number, is_large = -1, width >= LARGE_PX or height >= LARGE_PX
         for number, box in enumerate(boxes):
-            x1, y1, x2, y2 = box.xyxy
-            self.n_boxes += 1
+            x1, y1, x2, y2 = box.x1, box.y1, box.x2, box.y2
             if len(self.different) < MIN_BOXES and box.xyxy not in self.different:
                 self.different.add(box.xyxy)
                 for unit in CHANCE:
@@ -74,11 +73,14 @@ class Marks:
                     self.outside.append(f"{place(number)}: {[round(v, 4) for v in box.xyxy]} in an image of {width}x{height}")
             if not (x1 < x2 - x1 <= width + 1 and y1 < y2 - y1 <= height + 1):
                 self.n_no_corners += 1
-            self.highest = max(self.highest, x2, y2)
-            self.highest_share = max(self.highest_share, x2 / width, y2 / height)
-            if width >= LARGE_PX or height >= LARGE_PX:
+            if x2 > self.highest or y2 > self.highest:
+                self.highest = max(x2, y2)
+            if x2 > self.highest_share * width or y2 > self.highest_share * height:
+                self.highest_share = max(x2 / width, y2 / height)
+            if is_large:
                 self.n_large += 1
                 self.highest_large = max(self.highest_large, x2 if width >= LARGE_PX else 0, y2 if height >= LARGE_PX else 0)
+        self.n_boxes += number + 1
         self.n_images += number >= 0
         if number >= 0:
             self.shortest_px = min(self.shortest_px, width, height)

@@ -109,8 +109,9 @@ class _Texts:
         self.items: dict[str, list[str]] = {}
         for box in image.boxes:
             # as `tidy` has them: to 4 decimals, whole numbers without ".0"
-            numbers = ", ".join([f"{round(value, 4):.12g}" for value in box.xyxy])
-            item = f'{{"bbox_2d": [{numbers}], "label": {self.quote(box.label or "")}}}'
+            x1, y1, x2, y2 = round(box.x1, 4), round(box.y1, 4), round(box.x2, 4), round(box.y2, 4)
+            label = self.quoted.get(box.label or "") or self.quote(box.label or "")
+            item = f'{{"bbox_2d": [{x1:.12g}, {y1:.12g}, {x2:.12g}, {y2:.12g}], "label": {label}}}'
             self.in_order.append((box.label or "", item))
             self.items.setdefault(box.label or "", []).append(item)
         split = image.split or plan.split

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
@@ -147,18 +146,30 @@ class _Reader:
         return ValueError(f"{what}: character {self.before + self.at + 1}, {self.text[self.at : self.at + 20]!r}")
 
 
-@cache
-def _lists_behind(key: str) -> re.Pattern[str]:
-    """A key with a list of lists of numbers on one line, as most files have it. What has another form is left as it is."""
-    return re.compile(rf"({re.escape(key)} ?)(\[\[[^\][\"{{\n\r\t]*\](?:, ?\[[^\][\"{{\n\r\t]*\])*\])")
-
-
 def _quoted(text: str, key: str, at_end: bool) -> tuple[str, str]:
-    """`text` with the lists behind `key` as strings, up to the last place where that can be decided, and the rest."""
-    keep = len(text)
-    if not at_end:
-        last = text.rfind(key)
-        # such a list holds no quote, so it ends before the next one; and the key itself may be cut
-        is_cut = last >= 0 and text.find('"', last + len(key)) < 0
-        keep = last if is_cut else max(last + 1, len(text) - len(key))
-    return _lists_behind(key).sub(r'\1"\2"', text[:keep]), text[keep:]
+    """`text` with the lists behind `key` as strings, up to the last place where that can be decided, and the rest.
+
+    Such a list holds no quote, so it ends before the next one; where brackets do not balance there (texts or objects inside, an
+    empty rest), it is left as it is.
+    """
+    parts: list[str] = []
+    done = 0
+    while True:
+        start = text.find(key, done)
+        end = -1 if start < 0 else text.find('"', start + len(key))
+        if end < 0:
+            break
+        first, last = text.find("[", start, end), text.rfind("]", start, end)
+        value = text[first : last + 1]
+        is_list = 0 < first < last and value.count("[") == value.count("]") and not text[start + len(key) : first].strip()
+        # a text has no line breaks or tabs in it, so a list that is spread over lines stays one
+        if is_list and "\n" not in value and "\t" not in value and "\r" not in value:
+            parts += (text[done:first], '"', value, '"')
+            done = last + 1
+        else:
+            parts.append(text[done:end])
+            done = end
+    # the key itself may be cut
+    keep = len(text) if at_end else max(done, start if start >= 0 else len(text) - len(key))
+    parts.append(text[done:keep])
+    return "".join(parts), text[keep:]

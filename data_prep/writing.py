@@ -273,7 +273,7 @@ def program(main: Callable[[], int]) -> int:
     """`main` as a program: a request to stop and a full disk are one line, and what was there before stays. Returns the exit
     code: 1 for a full disk, 130 for Ctrl-C, 143 for SIGTERM."""
     # millions of small records live until the end; looking for cycles among them again and again takes a tenth of the time
-    gc.set_threshold(100_000, 50, 50)
+    gc.disable()
     with StopRequests():
         try:
             return main()
