@@ -292,13 +292,16 @@ def finish(images: Sequence[CheckedImage], plan: Plan, target: Target, report: R
     n_boxes: Counter[str | None] = Counter()
     n_empty = 0
     counted: CheckedImage | None = None
+    labels: list[str | None] = []
     for image, asked in questions:
         if image is not counted:
-            counted, of_image = image, Counter(box.label for box in image.boxes)
-        n = [of_image[name] for name in asked]
-        for name, n_of_name in zip(asked, n, strict=True):
-            n_boxes[name] += n_of_name
-        n_empty += not any(n)
+            counted, labels = image, [box.label for box in image.boxes]
+        is_empty = True
+        for name in asked:
+            n = labels.count(name)
+            n_boxes[name] += n
+            is_empty = is_empty and not n
+        n_empty += is_empty
     if len(plan.categories) <= MAX_COUNTED:
         boxes = [f"boxes      {n_boxes[category]} {category}" for category in plan.categories]
     else:

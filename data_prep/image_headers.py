@@ -12,6 +12,7 @@ _FRAMES = frozenset({0xC0, 0xC1, 0xC2})
 """JPEG markers of a frame: baseline, extended, progressive."""
 _SKIPPED = frozenset({0xDB, 0xC4, 0xDD, 0xFE, 0xE0, *range(0xE2, 0xF0)})
 """Tables, comments and application data, but for APP1, which holds EXIF and XMP."""
+_N_READ = 8192
 _LFS = b"version https://git-lfs.github.com/spec/"
 
 
@@ -29,12 +30,14 @@ class Header:
 def read_header(path: Path) -> Header:
     """The header of an image file. Raises ImageError, also for a file that is missing."""
     try:
-        status = os.stat(path)
-    except OSError as error:
+        status, start = _start(path)
+    except FileNotFoundError as error:
         raise ImageError(f"no such image {path}") from error
+    except OSError as error:
+        raise ImageError(f"cannot read image {path}: {error}") from error
     file_id = (status.st_dev, status.st_ino) if status.st_ino else os.path.realpath(path)
     try:
-        size_wh = plain_jpeg_size(path)
+        size_wh = plain_jpeg_size(start)
         if size_wh is not None and size_wh[0] * size_wh[1] <= max_image_pixels():
             return Header(size_wh, size_wh, 1, file_id)
         with opened_image(path) as image:
@@ -49,15 +52,22 @@ def read_header(path: Path) -> Header:
     return Header(stored_wh, shown_wh, turned, file_id)
 
 
-def plain_jpeg_size(path: Path) -> tuple[int, int] | None:
-    """Width and height that the first frame header of a JPEG file states; None where Pillow has to look: at any other file,
-    and where EXIF or XMP may turn the image.
+def _start(path: Path) -> tuple[os.stat_result, bytes]:
+    """What the system says about a file, and its first bytes, by as few calls as that takes."""
+    file = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+    try:
+        return os.fstat(file), os.read(file, _N_READ)
+    finally:
+        os.close(file)
+
+
+def plain_jpeg_size(start: bytes) -> tuple[int, int] | None:
+    """Width and height that the first frame header of a JPEG file states, of which these are the first bytes; None where Pillow
+    has to look: at any other file, and where EXIF or XMP may turn the image.
 
     differs: Pillow is what reads images here. It takes 150 us for such a header and this 40 us; at 118,000 images
     that is a fifth of the whole conversion.
     """
-    with open(path, "rb", buffering=0) as file:
-        start = file.read(8192)
     at, end = 2, len(start) - 10
     if start[:2] != b"\xff\xd8":
         return None

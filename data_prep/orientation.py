@@ -30,6 +30,8 @@ class SizeMismatch(ValueError):
 def frame_of(one: Annotated, header: Header, boxes_in: str) -> str | None:
     """STORED or SHOWN, as the stated size and the boxes of this image decide, or `boxes_in` where it is not "auto"; None:
     undecided; CONTRADICTED: the boxes fit the other one only. Raises SizeMismatch."""
+    if header.orientation == 1 and one.size_wh in (None, header.shown_wh):
+        return SHOWN
     sizes = {STORED: header.stored_wh, SHOWN: header.shown_wh}
     stated = {name for name, size_wh in sizes.items() if one.size_wh in (None, size_wh)}
     if not stated:

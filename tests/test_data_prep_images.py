@@ -94,7 +94,7 @@ def test_the_size_in_a_plain_jpeg_header_is_the_one_that_pillow_finds(tmp_path):
         for size in ((1, 1), (640, 480), (7, 3001)):
             for more in options:
                 Image.new(mode, size, 90).save(tmp_path / "x.jpg", **more)
-                found = plain_jpeg_size(tmp_path / "x.jpg")
+                found = plain_jpeg_size((tmp_path / "x.jpg").read_bytes()[:8192])
                 n_plain += found is not None
                 assert found in (None, size)
                 assert found is None or not {"exif", "xmp"} & more.keys()
@@ -105,7 +105,7 @@ def test_the_size_in_a_plain_jpeg_header_is_the_one_that_pillow_finds(tmp_path):
     whole = (tmp_path / "x.jpg").read_bytes()
     for content in (b"", b"\xff\xd8", whole[:20], b"\x89PNG", b"\xff\xd8" + b"\xff\xdb\x00\x00" * 3000):
         (tmp_path / "x.jpg").write_bytes(content)
-        assert plain_jpeg_size(tmp_path / "x.jpg") is None
+        assert plain_jpeg_size((tmp_path / "x.jpg").read_bytes()[:8192]) is None
         with pytest.raises(ImageError, match="cannot read image"):
             read_header(tmp_path / "x.jpg")
 
