@@ -22,6 +22,7 @@ _MARKS = tuple(
     for letters in ("[A-Z]", "[a-z]")
     for style in _STYLES
 )
+_A_MARK = re.compile(r"[Aa][)\].:、]")
 _HEADING = re.compile(
     r"(?:^|(?<=[\s?.:!]))\W{0,3}(?:(?:please )?(?:choose|select|pick|answer)\b[^.?!\n]*)?"
     r"(?:(?:the |possible |answer )?(?:choices|options|candidates)(?: are)?|选项)\s*[:：]?\W{0,3}$",
@@ -57,6 +58,8 @@ def is_bare_letter(answer: str) -> bool:
 def listed_options(text: str) -> tuple[str, tuple[str, ...]] | None:
     """A question without the options that end it, and these; None where it lists none. Options are marked in one way from A on,
     one a line or after each other."""
+    if _A_MARK.search(text) is None:
+        return None
     for pattern, letters in _MARKS:
         marks = list(pattern.finditer(text))
         names = [mark[1].upper() for mark in marks]

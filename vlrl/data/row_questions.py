@@ -152,19 +152,23 @@ def _by_answer(asked: Asked, source: SourceRow) -> Sample:
     answer, thinking = read_answer(asked.answer)
     if asked.choices is not None:
         asked = replace(asked, choices=tuple(numbers_in_words(one, len(source.images)) for one in asked.choices))
-    question = plain_question(asked.question, len(source.images), has_choices=asked.choices is not None)
+    question, had_form = plain_question(asked.question, len(source.images), has_choices=asked.choices is not None)
     if asked.choices is not None:
         listed = listed_options(question)
         choices = without_letters(asked.choices)
         if listed is not None and [canon(one) for one in listed[1]] == [canon(one) for one in choices]:
             question = listed[0]
-        return _choice(_told(source, asked, question), without_question_label(question), choices, answer, thinking)
+        if had_form:
+            source.noted(NO_FORM)
+        return _choice(source, without_question_label(question), choices, answer, thinking)
     if isinstance(answer, str) and source.images:
         boxes = _boxes(asked.question, answer, source)
         if boxes is not None:
             return _with_boxes(asked, boxes, source)
     if source.images and _FOUR.search(asked.question) and asks_for_a_place(asked.question):
         raise LeftOut(ABOUT_A_BOX)
+    if had_form:
+        source.noted(NO_FORM)
     if isinstance(answer, str):
         if not answer.strip():
             raise BadRow("its answer is empty")
@@ -176,15 +180,8 @@ def _by_answer(asked: Asked, source: SourceRow) -> Sample:
         if listed is not None and (letter := chosen_letter(answer, listed[1])) is not None:
             source.noted(FROM_TEXT)
             long = not thinking and len(answer) > LONG_ANSWER_CHARS
-            return _choice(_told(source, asked, question), *listed, letter, answer if long else thinking)
-    return _qa(_told(source, asked, question), question, answer, None, thinking)
-
-
-def _told(source: SourceRow, asked: Asked, question: str) -> SourceRow:
-    """`source`, to which it is said where words of a question are left out."""
-    if without_format(asked.question, has_choices=asked.choices is not None) != asked.question.strip() and question:
-        source.noted(NO_FORM)
-    return source
+            return _choice(source, *listed, letter, answer if long else thinking)
+    return _qa(source, question, answer, None, thinking)
 
 
 def _with_boxes(asked: Asked, boxes: list[Box], source: SourceRow) -> Sample:
@@ -289,7 +286,7 @@ def _expression(asked: str, source: SourceRow) -> str:
     found = _ASKED_FOR.search(without_placeholders(asked))
     if found is not None:
         return without_format(found[1].strip(), has_boxes=True)
-    return plain_question(asked, len(source.images), has_boxes=True)
+    return plain_question(asked, len(source.images), has_boxes=True)[0]
 
 
 def _boxes(asked: str, answer: str, source: SourceRow) -> list[Box] | None:

@@ -57,6 +57,12 @@ _ABOUT_BOXES = re.compile(
     rf"{_START}(?:{_GIVE}|format|report)\b{_WORDS}\b(?:in|as|using|into) (?:a |the )?(?:valid )?json\b{_END}",
     re.IGNORECASE | re.MULTILINE,
 )
+_BY_SIGNS = (
+    (re.compile(r"[Ss]tep[- ]by|boxed|nswer the question (?:requiring|and provide)"), _ABOUT_FORM),
+    (re.compile("json", re.IGNORECASE), _ABOUT_BOXES),
+)
+"""What a text must hold for a pattern to be tried, which takes time."""
+_SIGNS_OF_OPTIONS = re.compile(r"[Ll]etter|[Ss]elect|[Cc]hoose|[Pp]ick|\bwith\b|字母|选项")
 _HAS_OPTIONS = re.compile(r"(?:^|\s)[(\[]?A[)\].:、]", re.MULTILINE)
 _ANSWER_FOLLOWS = re.compile(
     r"\W*(?:(?:the |your |my )?(?:(?:best|correct|final|right) )?(?:answer|option|choice)(?: is)?|答案)\s*[:：]?\s*",
@@ -139,11 +145,11 @@ def _without_instructions(text: str, *, has_choices: bool, has_boxes: bool) -> s
     """A text without sentences about the form of the answer; whole where nothing else would be left."""
     if len(text) > _MAX_CHARS:
         return text
-    patterns = [_ABOUT_FORM, *([_ABOUT_BOXES] if has_boxes else [])]
+    patterns = [pattern for signs, pattern in _BY_SIGNS if signs.search(text) and (has_boxes or pattern is not _ABOUT_BOXES)]
     if has_choices or _HAS_OPTIONS.search(text):
         before, _, last = text.rstrip().rpartition("\n")
         text = before.rstrip() if before and len(last) < 100 and _ANSWER_FOLLOWS.fullmatch(last) else text
-        patterns.append(_ABOUT_OPTIONS)
+        patterns += [_ABOUT_OPTIONS] if _SIGNS_OF_OPTIONS.search(text) else []
     for pattern in patterns:
         rest = pattern.sub("", text)
         if rest != text:
@@ -152,21 +158,21 @@ def _without_instructions(text: str, *, has_choices: bool, has_boxes: bool) -> s
     return text
 
 
-def plain_question(asked: str, n_images: int, *, has_choices: bool = False, has_boxes: bool = False) -> str:
-    """The question without placeholders of images and without sentences about the format of the answer. A placeholder between
-    words becomes words, "image 2" or "the image". Raises BadRow where nothing is left, or placeholders and images do not
-    match. `has_choices`: the row has options elsewhere; `has_boxes`: its answer is boxes."""
+def plain_question(asked: str, n_images: int, *, has_choices: bool = False, has_boxes: bool = False) -> tuple[str, bool]:
+    """The question without placeholders of images and without sentences about the format of the answer, and whether it had
+    any of these. A placeholder between words becomes words, "image 2" or "the image". Raises BadRow where nothing is left, or
+    placeholders and images do not match. `has_choices`: the row has options elsewhere; `has_boxes`: its answer is boxes."""
     if _OTHER_MEDIA.search(asked):
         raise BadRow("it asks about a video or a sound, which rows of this form cannot bring here")
     n = len(_PLACEHOLDER.findall(asked))
     if n and n != n_images:
         raise BadRow(f"its question has {n} image placeholders, but the row has {n_images} images")
-    text = without_format(with_named_images(asked, n_images), has_choices=has_choices, has_boxes=has_boxes)
+    whole = with_named_images(asked, n_images)
+    text = without_format(whole, has_choices=has_choices, has_boxes=has_boxes)
     if not text:
-        raise BadRow(
-            f"nothing is left of its question without placeholders and sentences about the form of the answer: {asked[:80]!r}"
-        )
-    return text
+        said = "nothing is left of its question without placeholders and sentences about the form of the answer"
+        raise BadRow(f"{said}: {asked[:80]!r}")
+    return text, text != whole
 
 
 def with_named_images(asked: str, n_images: int) -> str:
