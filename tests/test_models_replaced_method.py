@@ -36,3 +36,14 @@ def test_twice_is_a_fault():
         with pytest.raises(RuntimeError, match=r"Model\.generate is replaced already"), replaced_method(model, "generate", len):
             pass
         assert model.generate() == "ours"
+
+
+def test_what_others_have_replaced_comes_back():
+    model = Model()
+    model.generate = wrapped = lambda: "wrapped"
+    with replaced_method(model, "generate", lambda: "ours"):
+        assert model.generate() == "ours"
+        with own_method(model, "generate"):
+            assert model.generate is wrapped
+        assert model.generate() == "ours"
+    assert model.generate is wrapped

@@ -64,6 +64,7 @@ from vlrl.training.prm.options import is_requested as is_prm
 from vlrl.training.prm.recipe import train_value_model
 from vlrl.training.run_report import write_report
 from vlrl.training.sft import supervise
+from vlrl.training.sharding import check_equal_passes, join_engine, shards_weights
 from vlrl.training.stop_callback import StopAtStepEnd
 from vlrl.training.trackers import guarded_trackers
 from vlrl.training.training_run import TrainingRun
@@ -90,7 +91,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def run_words(words: list[str]) -> int:
     """Train as a command line says. Returns the exit code for every end that can be explained in a line."""
-    first = os.environ.get("LOCAL_RANK", "0") == "0"
+    first = os.environ.get("RANK", "0") == "0"
     try:
         if is_prm(with_underscores(words)):
             prm = parse_prm(words)
@@ -183,6 +184,8 @@ def prepare(config: Config, say: Callable[..., None], words: Sequence[str]) -> T
     config = config.with_arguments(output_dir=str(opened.path))
     preflight.check_start(config.grpo, config.model, opened.path)
     rows = run_data.read_data(config)
+    if "grpo" in config.stages and shards_weights(config.grpo):
+        check_equal_passes(config.grpo, corrects=config.guide.corrects, samples=rows.known(config))
     rubric = run_data.choose_rubric(config, rows)
     if PartialState().is_main_process:
         preflight.check_endpoints(rubric.rewards, config.guide)
@@ -194,6 +197,7 @@ def prepare(config: Config, say: Callable[..., None], words: Sequence[str]) -> T
     if "grpo" in config.stages:
         preflight.check_enough(data.train.n, config.grpo, str(config.run.data or "the synthetic set"))
     around = _around(config, opened.path, inputs)
+    join_engine(config.grpo)
     loaded = load(config, inputs)
     preflight.check_adapters(loaded.model, config.model)
     preflight.check_model_options(loaded.model, config.grpo)

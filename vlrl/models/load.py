@@ -28,6 +28,7 @@ from transformers.utils import logging as transformers_logging
 from vlrl.data.special_tokens import token_pattern
 from vlrl.models.names import TINY_NAMES, ModelError, model_name_problem
 from vlrl.models.prefix_sharing.attention import FAMILIES, use_attention
+from vlrl.models.sharded import save_as_loaded
 from vlrl.models.tiny import build_config, embedded_processor, load_embedded
 from vlrl.models.whole_files import check_files, check_inputs, check_vocabulary, load_weights, one_line
 
@@ -204,6 +205,7 @@ def load_model(
         model = load_weights(AutoModelForImageTextToText, name, dtype=dtype or "auto", **hub, **model_kwargs)
         rows = model.get_input_embeddings().weight
         check_vocabulary(name, inputs.processor, getattr(rows, "ds_shape", rows.shape)[0])
+    save_as_loaded(model)
     model.config.use_cache = True
     attention = choose_attention(model, named)
     return LoadedModel(model, inputs.processor, name, inputs.coords, inputs.coords_reason, attention, inputs.template)

@@ -11,24 +11,37 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+_MARK = "_vlrl_replaces"
+
 
 @contextmanager
 def replaced_method(owner: Any, name: str, function: Callable[..., Any]) -> Iterator[None]:
-    """Within, `owner.name` is `function`, for this object alone; past it, the class's own again, after an error too. Raises
-    RuntimeError where it is replaced already."""
-    if name in vars(owner):
+    """Within, `owner.name` is `function`, for this object alone; past it, what it was before, after an error too. Others may
+    have replaced it for the whole run (FSDP wraps `generate`). Raises RuntimeError where this has replaced it already."""
+    missing = object()
+    before = vars(owner).get(name, missing)
+    if hasattr(before, _MARK):
         raise RuntimeError(f"{type(owner).__name__}.{name} is replaced already")
-    vars(owner)[name] = function
+
+    def ours(*args: Any, **kwargs: Any) -> Any:
+        return function(*args, **kwargs)
+
+    setattr(ours, _MARK, before is not missing and before)
+    vars(owner)[name] = ours
     try:
         yield
     finally:
         vars(owner).pop(name, None)
+        if before is not missing:
+            vars(owner)[name] = before
 
 
 @contextmanager
 def own_method(owner: Any, name: str) -> Iterator[None]:
-    """Within, `owner.name` is the class's own, though it is replaced around."""
+    """Within, `owner.name` is what it was before it was replaced around."""
     function = vars(owner).pop(name)
+    if before := getattr(function, _MARK):
+        vars(owner)[name] = before
     try:
         yield
     finally:

@@ -12,6 +12,7 @@ from typing import Any
 from torch import nn
 
 from vlrl.models.names import ModelError
+from vlrl.models.sharded import n_numbers
 
 ENCODER_NAMES = ("visual", "vision_tower", "vision_model")
 PROJECTOR_NAMES = ("multi_modal_projector", "connector", "embed_vision")
@@ -29,7 +30,7 @@ def freeze_vision(model: nn.Module) -> str:
     """
     n_frozen = n_all = 0
     for name, parameter in model.named_parameters():
-        n = getattr(parameter, "ds_numel", parameter.numel())  # DeepSpeed leaves empty shells
+        n = n_numbers(parameter)
         n_all += n
         if is_vision_weight(name):
             parameter.requires_grad_(False)

@@ -36,7 +36,7 @@ def refuse(message: str, code: int) -> int:
     in its error file, the last lines of that say the cause again. `vlrl train` prints the message alone.
     """
     message = masked(message)
-    if os.environ.get("LOCAL_RANK", "0") == "0":
+    if os.environ.get("RANK", "0") == "0":
         print(message, file=sys.stderr, flush=True)
     if file := os.environ.get("TORCHELASTIC_ERROR_FILE"):
         with contextlib.suppress(OSError):

@@ -31,7 +31,7 @@ def refuse_failed(error: Exception) -> int | None:
     if disk_is_full(error, folder):
         what = str(getattr(error, "filename", None) or "a file")
         message = f"stopped: {full_disk_message(folder, what, error)}"
-        if os.environ.get("LOCAL_RANK", "0") != "0":  # the first process may not have met it
+        if os.environ.get("RANK", "0") != "0":  # the first process may not have met it
             print(message, file=sys.stderr, flush=True)
         return refuse(message, 1)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and isinstance(error, RuntimeError) and any(w in str(error) for w in _LOST):

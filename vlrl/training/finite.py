@@ -169,7 +169,7 @@ class FiniteSteps:
         names = unsound_weights(loaded.named_parameters())
         path = Path(checkpoint)
         step = int(match[1]) if (match := re.search(r"-(\d+)$", path.name)) else None
-        earlier = sound_checkpoint(path.parent, before=step) if self.trainer.accelerator.is_local_main_process else None
+        earlier = sound_checkpoint(path.parent, before=step) if self.trainer.accelerator.is_main_process else None
         instead = f"--resume_from_checkpoint {earlier}" if earlier else "another --output_dir, from the start"
         raise RunStopped(f"checkpoint {path} {weights_line(names)}, and cannot be resumed from; go on with {instead}")
 

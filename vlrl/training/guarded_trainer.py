@@ -33,6 +33,7 @@ from vlrl.training.events import EventLog
 from vlrl.training.finite import FiniteSteps, what_is_safe
 from vlrl.training.flight_recorder import FlightRecorder, LastBatch, RunFacts
 from vlrl.training.progress import StepLog
+from vlrl.training.sharding import without_tied
 from vlrl.training.whole_checkpoints import STATE
 
 
@@ -92,13 +93,19 @@ class GuardedTrainer(Trainer):
         self.finite.check_weights()
         super().save_model(*args, **kwargs)
 
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        """The trainer's own, with each weight once where they were gathered from several devices."""
+        if state_dict is not None:
+            state_dict = without_tied(self.accelerator.unwrap_model(self.model), state_dict)
+        super()._save(output_dir, state_dict)
+
     def sample_ids(self, inputs: Any) -> list[str]:
         """The samples of a micro-batch, as far as they are known."""
         return list(inputs.get("sample_ids") or ()) if isinstance(inputs, Mapping) else []
 
     def safe(self) -> str:
         """A sentence about what was saved so far, and how to go on from there."""
-        return what_is_safe(Path(str(self.args.output_dir)), self.accelerator.is_local_main_process)
+        return what_is_safe(Path(str(self.args.output_dir)), self.accelerator.is_main_process)
 
     # -- events --------------------------------------------------------------------------------------------------------
 

@@ -31,6 +31,7 @@ from vlrl.rewards.judge import check_judge
 from vlrl.schema import Reward
 from vlrl.training.options import ConfigError
 from vlrl.training.run_folder import RunFolder, check_together
+from vlrl.training.sharding import check_fsdp
 from vlrl.training.whole_checkpoints import saved_by
 
 NETWORK_TIMEOUT_S = 10.0
@@ -40,6 +41,7 @@ def check_start(arguments: TrainingArguments, model: ModelConfig, folder: Path) 
     """Before data and model are read. Raises ConfigError."""
     check_together(lambda: check_writable(folder))
     check_device(arguments, model)
+    check_fsdp(arguments)
     check_optimizer(arguments)
     if isinstance(arguments, GRPOConfig):
         check_generation(arguments)

@@ -5,12 +5,16 @@ Not here: its samples (`vlrl.training.run_data`), its weights (`vlrl.training.we
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
+import os
 import shlex
 import shutil
+import socket
 import sys
 import time
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +41,8 @@ CONFIG_FILE = "config.yaml"
 OF_ONE_START = ("output_dir", "resume_from_checkpoint", "dry_run", "save_minutes", "max_hours")
 """Options that say where and how long a run runs, not what it is."""
 REPORT = ("summary.json", "held_out.jsonl", "samples.png")
+SEEN_WITHIN_S = 30.0
+"""How long a file of the first process may take to be seen by another node: shared disks remember what was not there."""
 AFTER_TRAINING = ("final", "adapter", "predictions_after.jsonl", "scores_after.jsonl", *REPORT, "bench/after", "bench/diff")
 """What is made of the trained weights, and no longer true once they are trained on."""
 
@@ -91,6 +97,8 @@ def open_run(arguments: TrainingArguments, name: str, words: Sequence[str] = ())
         raise _already_holds(path)
     PartialState().wait_for_everyone()
     _hold(path)
+    if PartialState().num_processes > int(os.environ.get("LOCAL_WORLD_SIZE", PartialState().num_processes)):
+        check_shared(path)
     if wanted is None and (path / CONFIG_FILE).exists():
         raise _already_holds(path)
     note = ""
@@ -133,6 +141,33 @@ def _hold(path: Path) -> None:
         broadcast_object_list(shared)
     if shared[0]:
         raise ConfigError(shared[0])
+
+
+def check_shared(path: Path) -> None:
+    """Every node sees the run's folder: checkpoints hold files of all processes. Raises ConfigError, on all of them."""
+    state = PartialState()
+    named = [f".shared-{uuid.uuid4().hex[:8]}"]
+    broadcast_object_list(named)
+    probe = path / named[0]
+    if state.is_main_process:
+        with contextlib.suppress(OSError):  # a full disk is said by `check_writable`
+            probe.touch()
+    state.wait_for_everyone()
+    made = gather_object([state.is_main_process and probe.exists()])
+
+    def check() -> None:
+        until = time.monotonic() + SEEN_WITHIN_S
+        while any(made) and not os.path.exists(probe):
+            if time.monotonic() > until:
+                raise ConfigError(
+                    f"--output_dir {path}: process {state.process_index} on {socket.gethostname()} does not see what the first"
+                    " process wrote there; name a folder on a disk that all nodes share"
+                )
+            time.sleep(0.2)
+
+    check_together(check)
+    if state.is_main_process:
+        probe.unlink(missing_ok=True)
 
 
 def settle_config(values: Mapping[str, Any], opened: RunFolder, say: Callable[..., object]) -> None:

@@ -155,7 +155,7 @@ class StopRequests:
         self.request = self.time_up() if self._time_is_up and self.seconds_left <= 0 else request_of(number)
         if not self._in_steps:
             raise Stopped(self.request)
-        if os.environ.get("LOCAL_RANK", "0") == "0":
+        if os.environ.get("RANK", "0") == "0":
             say = f"\n{self.request.why}: a checkpoint is written after the step under way; Ctrl-C once more leaves at once\n"
             os.write(2, say.encode())  # not `print`, which may be what was interrupted
 
@@ -194,7 +194,7 @@ class StopRequests:
     def _leave(self) -> None:
         """End this process here and now."""
         request = self.request or request_of(signal.SIGTERM)
-        if os.environ.get("LOCAL_RANK", "0") == "0":
+        if os.environ.get("RANK", "0") == "0":
             go_on = f" Go on with: {self.go_on}" if self.go_on else ""
             os.write(2, f"\nstopped by {request.why}, at once.{go_on}\n".encode())
         self._end()
@@ -226,7 +226,7 @@ def leave_on_signals() -> None:
     """Until `StopRequests` listens: end with one line in place of a traceback. For the seconds in which libraries load."""
 
     def leave(number: int, _frame: FrameType | None) -> None:
-        if os.environ.get("LOCAL_RANK", "0") == "0":
+        if os.environ.get("RANK", "0") == "0":
             os.write(2, f"\nstopped by {request_of(number).why}\n".encode())
         os._exit(128 + number)
 

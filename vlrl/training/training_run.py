@@ -14,6 +14,7 @@ from vlrl.gtr import Corrector
 from vlrl.models.generate import generate
 from vlrl.models.inputs import Samples
 from vlrl.models.load import LoadedModel
+from vlrl.models.sharded import whole_weights
 from vlrl.schema import Prediction
 from vlrl.tasks.evaluate import evaluate
 from vlrl.tasks.rubric import Rubric
@@ -82,15 +83,16 @@ class TrainingRun:
         self.predictions[name] = done
 
     def _complete(self, label: str, model: Any) -> list[Prediction]:
-        return generate(
-            self.loaded,
-            self.config.tasks,
-            self.data.held_out,
-            max_new_tokens=self.config.max_tokens,
-            batch_size=self.config.grpo.per_device_eval_batch_size,
-            model=model,
-            label=label,
-        )
+        with whole_weights(self.loaded.model if model is None else model):
+            return generate(
+                self.loaded,
+                self.config.tasks,
+                self.data.held_out,
+                max_new_tokens=self.config.max_tokens,
+                batch_size=self.config.grpo.per_device_eval_batch_size,
+                model=model,
+                label=label,
+            )
 
     @property
     def held_out(self) -> HeldOut:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,11 @@ from trl import ModelConfig, get_quantization_config  # type: ignore[attr-define
 
 from vlrl.models.load import LoadedModel, ModelInputs, load_inputs, load_model
 from vlrl.models.names import TINY_NAMES, ModelError
+from vlrl.models.sharded import n_numbers, whole_weights
 from vlrl.training.checkpoints import write_together
 from vlrl.training.finite import are_sound, check_weights, remedies, unsound_weights, weights_line
 from vlrl.training.options import RunConfig
+from vlrl.training.sharding import loading_alone
 
 
 def start_inputs(
@@ -58,16 +61,18 @@ def load_start(
     quantization = get_quantization_config(model)
     extra: dict[str, Any] = {} if quantization is None else {"quantization_config": quantization}
     name = inputs.name
-    loaded = load_model(
-        name,
-        dtype=model.dtype,
-        attn_implementation=model.attn_implementation,
-        revision=model.model_revision if name == model.model_name_or_path else None,
-        trust_remote_code=trust_remote_code,
-        seed=arguments.seed,
-        inputs=inputs,
-        **extra,
-    )
+    drawn = name in TINY_NAMES and name.endswith("-random")  # its weights are made here; an engine takes them apart later
+    with loading_alone(arguments) if drawn else nullcontext():
+        loaded = load_model(
+            name,
+            dtype=model.dtype,
+            attn_implementation=model.attn_implementation,
+            revision=model.model_revision if name == model.model_name_or_path else None,
+            trust_remote_code=trust_remote_code,
+            seed=arguments.seed,
+            inputs=inputs,
+            **extra,
+        )
     if not extra and not arguments.use_cpu and torch.cuda.is_available():
         module: torch.nn.Module = loaded.model
         module.to(PartialState().device)
@@ -82,8 +87,8 @@ def load_start(
 def checkpoint_bytes(loaded: LoadedModel, use_peft: bool) -> tuple[int, int]:
     """Bytes of the weights, and of one copy in 32 bits of what is trained (adapters: next to nothing)."""
     parameters = list(loaded.model.parameters())
-    weights = sum(p.numel() * p.element_size() for p in parameters)
-    return weights, 0 if use_peft else sum(p.numel() * 4 for p in parameters if p.requires_grad)
+    weights = sum(n_numbers(p) * p.element_size() for p in parameters)
+    return weights, 0 if use_peft else sum(n_numbers(p) * 4 for p in parameters if p.requires_grad)
 
 
 def disk_bytes(loaded: LoadedModel, arguments: TrainingArguments, use_peft: bool) -> int:
@@ -110,7 +115,8 @@ def start_folder(loaded: LoadedModel, folder: Path) -> str:
         loaded.processor.save_pretrained(partial)
         put_in_place(partial, start)
 
-    write_together(folder, "start/", save)
+    with whole_weights(loaded.model):
+        write_together(folder, "start/", save)
     loaded.model.config._name_or_path = str(start)
     return str(start)
 
@@ -140,7 +146,8 @@ def save_final(trainer: Any, loaded: LoadedModel, folder: Path, base: str) -> Pa
             from peft import PeftModel
 
             put_in_place(partial_adapter, adapter)
-            whole = AutoModelForImageTextToText.from_pretrained(base, dtype=loaded.model.dtype)
+            with loading_alone(trainer.args):
+                whole = AutoModelForImageTextToText.from_pretrained(base, dtype=loaded.model.dtype)
             merged = PeftModel.from_pretrained(whole, str(adapter)).merge_and_unload()
             check_weights(merged, "the model with its merged adapters", remedies(trainer.args))
             merged.save_pretrained(partial)

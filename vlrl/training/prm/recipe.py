@@ -35,6 +35,7 @@ from vlrl.training.events import EVENTS_FILE, EventLog, read_events, read_stop_o
 from vlrl.training.finite import check_weights, remedies
 from vlrl.training.flight_recorder import RunFacts
 from vlrl.training.metrics_log import read_metrics
+from vlrl.training.options import ConfigError
 from vlrl.training.prm.config import PrmRun
 from vlrl.training.prm.drawing import draw_loss_and_calibration, draw_step_values
 from vlrl.training.prm.measuring import Measured, measure_values
@@ -42,6 +43,7 @@ from vlrl.training.prm.options import TASK
 from vlrl.training.prm.row_checks import check_solutions
 from vlrl.training.prm.trainer import PrmTrainer, Records
 from vlrl.training.sft import MuonWithAdamW
+from vlrl.training.sharding import shards_weights
 from vlrl.training.stop_callback import StopAtStepEnd
 from vlrl.training.trackers import guarded_trackers
 from vlrl.training.unused_weights import finds_unused, may_leave_unused
@@ -80,6 +82,8 @@ def train_value_model(config: PrmRun, say: Say, words: Sequence[str] = ()) -> No
     opened = run_folder.open_run(config.training, TASK, words)
     config = config.with_arguments(output_dir=str(opened.path))
     preflight.check_start(config.training, config.model, opened.path)
+    if shards_weights(config.training):
+        raise ConfigError("--task prm where weights are sharded (FSDP, ZeRO-3) is not supported; use DDP or ZeRO-2")
     data = read_solutions(config)
     trusted = config.prm.trust_remote_code
     inputs = weights.start_inputs(config.model, config.run, trust_remote_code=trusted, coords="px")
