@@ -1,11 +1,18 @@
 """The examples of the README: each runs as shown there, is short, and its mistakes would be one line."""
 
+import importlib.util
 import json
 from pathlib import Path
 
 import pytest
+from datasets import Dataset
 
 from vlrl.bench import main
+from vlrl.data.files import write_json_lines
+from vlrl.data.sample_files import read_samples
+from vlrl.data.sample_json import sample_from_json, sample_to_json
+from vlrl.models.inputs import open_images, target
+from vlrl.tasks import TASKS
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 TASK, ROWS = EXAMPLES / "own_task.py", EXAMPLES / "own_task.jsonl"
@@ -131,3 +138,22 @@ def test_the_own_task_is_measured_scored_again_and_compared(benched, tmp_path, c
     capsys.readouterr()
     assert main(["diff", str(benched), str(again)]) == 0
     assert "| counting | exact " in capsys.readouterr().out
+
+
+def test_verl_reads_our_rows_and_scores_by_our_rewards(tmp_path):
+    """Rows of two tasks in verl's form, and its reward function: the reference answer earns all, an empty one nothing."""
+    spec = importlib.util.spec_from_file_location("verl_reward", EXAMPLES / "verl_reward.py")
+    example = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(example)
+    data, out = tmp_path / "train.jsonl", tmp_path / "train.parquet"
+    drawn = [TASKS[name].draw(3, "train", number) for name in ("detection", "qa") for number in range(2)]
+    write_json_lines(data, [sample_to_json(sample) for sample in drawn])
+    Dataset.from_list(list(example.rows(str(data), "tiny"))).to_parquet(out)
+    for row, sample in zip(Dataset.from_parquet(str(out)), read_samples(data), strict=True):
+        assert [turn["content"].count("<image>") for turn in row["prompt"] if turn["role"] == "user"] == [len(sample.images)]
+        assert row["images"][0].size == open_images(sample)[0].size
+        given = (row["reward_model"]["ground_truth"], row["extra_info"])
+        seen = sample_from_json(json.loads(row["extra_info"]["vlrl"]), "row", tmp_path)
+        right = target(seen, TASKS[sample.task])
+        assert example.compute_score(row["data_source"], right, *given)["score"] == 1, right
+        assert example.compute_score(row["data_source"], "", *given)["score"] == 0
