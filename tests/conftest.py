@@ -20,8 +20,9 @@ SLOWEST = ["recipes", "demo_browser", "end_to_end", "distributed", "episode_runs
 
 
 def pytest_xdist_auto_num_workers(config):
-    """Two processes for all tests and for the quick ones; for single files or tests one, as each process imports torch."""
-    if config.args_source is config.ArgsSource.ARGS:
+    """Two processes for all tests and for the quick ones; for single files or tests one, as each process imports torch, and for
+    engines, which take the machine by themselves."""
+    if config.args_source is config.ArgsSource.ARGS or config.option.markexpr == "engines":
         return 0
     return 2
 
@@ -38,7 +39,9 @@ def pytest_collection_finish():
 
 
 def pytest_ignore_collect(collection_path, config):
-    """With `-m quick`, files without a quick test are not even read: most import torch."""
+    """With `-m quick` and `-m engines`, files without such a test are not even read: most import torch."""
+    if config.option.markexpr == "engines" and collection_path.name.startswith("test_"):
+        return collection_path.parent.name != "engines" or None
     if config.option.markexpr == "quick" and collection_path.name.startswith("test_"):
         return "mark.quick" not in collection_path.read_text() or None
     return None

@@ -300,6 +300,7 @@ def grpo_stage(run: TrainingRun) -> None:
         events=run.events,
         on_endpoint_failure=config.run.on_endpoint_failure,
         held_out=run.held_out if config.evaluates else None,
+        engine_logp_bound=config.run.engine_logp_bound,
     )
     best_at_end = bool(config.grpo.load_best_model_at_end)
     n_steps = trainer.planned_steps() if opened.resuming else 0

@@ -25,7 +25,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
         *("vllm_server_host", "vllm_server_port", "vllm_server_timeout", "vllm_group_port", "vllm_gpu_memory_utilization"),
         *("vllm_max_model_length", "vllm_tensor_parallel_size", "vllm_importance_sampling_correction"),
         *("vllm_importance_sampling_mode", "vllm_importance_sampling_clip_max", "vllm_importance_sampling_clip_min"),
-        "vllm_importance_sampling_cap",
+        *("vllm_importance_sampling_cap", "engine_logp_bound"),
     ),
     "use_transformers_continuous_batching": ("transformers_continuous_batching_config",),
     "push_to_hub": ("hub_private_repo", "hub_model_id", "hub_strategy", "hub_always_push", "hub_revision"),

@@ -105,6 +105,13 @@ class RunConfig:
             " after 10 batches in a row without any score the run ends), or stop (the run ends at the first such batch)."
         },
     )
+    engine_logp_bound: float = field(
+        default=0.2,
+        metadata={
+            "help": "With --use_vllm: end the run where the engine's log-probabilities differ from the trainer's by more than"
+            " this on average, in nats a token, in the first generation."
+        },
+    )
     stop_on: str | None = field(
         default=None,
         metadata={"help": "End the run, with a checkpoint, at one of these events (names with commas, or any; events.jsonl)."},

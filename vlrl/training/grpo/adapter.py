@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +38,9 @@ if TYPE_CHECKING:
     from vlrl.training.grpo.micro_batches import StepParts
     from vlrl.training.grpo.resample import Resample
     from vlrl.training.grpo.rollout import GroupSharing, Rollout
+    from vlrl.training.grpo.sampler_check import SamplerCheck
     from vlrl.training.grpo.scores import RewardFunctions
+    from vlrl.training.grpo.vllm_prompts import ColocatedPrompts
 
     class Arguments(GRPOConfig):
         """What is set once a trainer is made."""
@@ -72,6 +74,7 @@ if TYPE_CHECKING:
         reward_func_names: list[str]
         eos_token_ids: list[int]
         use_vllm: bool
+        vllm_generation: Any
         use_transformers_continuous_batching: bool
         log_completions: bool
         log_multimodal: bool
@@ -123,6 +126,8 @@ class Adapter(TRLTrainer):
     step_parts: StepParts
     logprobs: Logprobs
     extra_losses: Sequence[Loss] = ()
+    colocated: ColocatedPrompts | None = None
+    sampler_check: SamplerCheck | None = None
     _plan: BatchPlan | None = None
     """Of the rows that TRL is computing on: it hands its own fields over alone."""
 
@@ -186,7 +191,8 @@ class Adapter(TRLTrainer):
         return self._tokenize_prompts(prompts)
 
     def sample(self, ids: list[list[int]], images: Any, fields: dict[str, Any], n: int) -> tuple[list[list[int]], Any]:
-        return self._generate_single_turn(ids, images, fields, n)
+        with nullcontext() if self.colocated is None else self.colocated.in_place():
+            return self._generate_single_turn(ids, images, fields, n)
 
     def plain_logps(
         self, model: Any, ids_BT: torch.Tensor, mask_BT: torch.Tensor, n_keep: int, batch_size: int | None = None, **fields: Any
@@ -271,7 +277,10 @@ class Adapter(TRLTrainer):
             self._logs["images"].extend(gather_object([row["images"] for row in batch.rows]))
         texts, scores_BR = self.scores.take()
         self.failures.show()
-        return replace(batch, texts=texts, scores_BR=scores_BR, tensors=Tensors.of(made))
+        batch = replace(batch, texts=texts, scores_BR=scores_BR, tensors=Tensors.of(made))
+        if self.sampler_check is not None:
+            self.sampler_check(batch)
+        return batch
 
     @contextmanager
     def _handing_over(self, batch: Batch) -> Iterator[None]:

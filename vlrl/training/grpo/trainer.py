@@ -46,8 +46,10 @@ from vlrl.training.grpo.micro_batches import StepParts
 from vlrl.training.grpo.resample import Resample
 from vlrl.training.grpo.resume import KeptGeneration
 from vlrl.training.grpo.rollout import GroupSharing, Rollout
+from vlrl.training.grpo.sampler_check import LOGP_BOUND, SamplerCheck
 from vlrl.training.grpo.scores import RewardFunctions, Verdicts, too_large
 from vlrl.training.grpo.thoughts import Thoughts
+from vlrl.training.grpo.vllm_prompts import ColocatedPrompts
 from vlrl.training.guarded_trainer import GuardedTrainer
 from vlrl.training.metrics_log import EARLY_STOPPED, append_row
 from vlrl.training.progress import StepLog, grpo_columns, write_completions
@@ -69,7 +71,8 @@ class Trainer(GuardedTrainer, Adapter):
     once a group where that is possible ("auto"), or refuse to run otherwise ("on", raises NotShared), or never ("off").
     `guide`: how thoughts are corrected, imitated and weighed. `episodes`: the samples are episodes. `curriculum`: easier deals
     first. `events`: where the run's events go. `on_endpoint_failure`: "skip" or "stop", see
-    `vlrl.training.grpo.endpoint_failures`. `held_out`: what `--eval_strategy` measures.
+    `vlrl.training.grpo.endpoint_failures`. `held_out`: what `--eval_strategy` measures. `engine_logp_bound`: see
+    `vlrl.training.grpo.sampler_check`.
     """
 
     def __init__(
@@ -92,6 +95,7 @@ class Trainer(GuardedTrainer, Adapter):
         events: EventLog | None = None,
         on_endpoint_failure: str = "skip",
         held_out: HeldOut | None = None,
+        engine_logp_bound: float = LOGP_BOUND,
     ) -> None:
         banned = vision_token_ids(loaded)
         kwargs: dict[str, Any] = dict(args.generation_kwargs or {})  # type: ignore[arg-type]  # a str only before it is parsed
@@ -105,6 +109,8 @@ class Trainer(GuardedTrainer, Adapter):
             frozen = freeze(loaded.model)
             if PartialState().is_main_process:
                 print(frozen, flush=True)
+        colocates = args.use_vllm and args.vllm_mode == "colocate"
+        self.colocated = ColocatedPrompts(loaded.processor, loaded.name) if colocates else None
         args.ddp_find_unused_parameters = finds_unused(args, lambda: leaves_weights_unused(loaded.model, samples))
         verdicts: Verdicts | None = {} if dynamic_sampling > 0 and any("network" in one.needs for one in rewards) else None
         self.scores = RewardFunctions(
@@ -128,6 +134,7 @@ class Trainer(GuardedTrainer, Adapter):
         self._next_probe = 0
         self.failures = EndpointFailures(self, on_endpoint_failure, rewards, guide.corrector, events, self.safe)
         self._compose_batches(group_shared, dynamic_sampling, verdicts, by_row=episodes)
+        self._compose_engine(engine_logp_bound)
         known = {**tasks, **({} if curriculum is None else {curriculum.task.name: curriculum.task})}
         self._compose_thoughts(loaded, guide, Thoughts(known, guide.options, loaded.tokenizer, lambda: self.ends), rewards)
         self.episodes = Episodes(self, self.corrections, rewards, loaded, curriculum) if episodes else None
@@ -165,6 +172,16 @@ class Trainer(GuardedTrainer, Adapter):
                 each=self.multi_objective_aggregation == "normalize_then_sum",
                 verdicts=verdicts,
             )
+
+    def _compose_engine(self, bound: float) -> None:
+        """What vLLM is handed, and whether it samples from the model that is trained."""
+        if not self.use_vllm:
+            return
+        dtype = ""
+        if self.colocated is not None:
+            self.colocated.vllm = self.vllm_generation
+            dtype = str(self.vllm_generation.llm.llm_engine.model_config.dtype).removeprefix("torch.")
+        self.sampler_check = SamplerCheck(self, self.logprobs, bound, dtype)
 
     def _compose_thoughts(self, loaded: LoadedModel, guide: Guide, thoughts: Thoughts, rewards: Sequence[Reward]) -> None:
         """What guides thoughts, and what is imitated of them."""

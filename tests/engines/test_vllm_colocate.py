@@ -1,0 +1,116 @@
+"""Training with vLLM in the trainer's processes, on the demo model: the numbers say that it samples from the model in training."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+COLOCATE = ["--use_vllm", "--vllm_mode", "colocate", "--vllm_max_model_length", "1024"]
+RUN = ["--per_device_train_batch_size", "8", "--num_generations", "4", "--eval_limit", "2", "--logging_steps", "1", "--report_to", "none"]  # fmt: skip
+
+
+@pytest.fixture
+def engines(monkeypatch):
+    """The vLLM engines that TRL makes, with statistics and blocks that a prompt of `tiny` fills."""
+    from trl.generation import vllm_generation
+
+    made, theirs = [], vllm_generation.LLM
+
+    def make(**options):
+        made.append(theirs(**options, disable_log_stats=False, block_size=32))
+        return made[-1]
+
+    monkeypatch.setattr(vllm_generation, "LLM", make)
+    return made
+
+
+def logged(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def counted(llm, name, **labels):
+    return sum(one.value for one in llm.get_metrics() if one.name == name and labels.items() <= one.labels.items())
+
+
+def is_sound(rows):
+    """Rewards come, and vLLM's log-probabilities are the trainer's, before and after updates of the weights."""
+    assert [
+        row["sampling/sampling_logp_difference/mean"] for row in rows if row["sampling/sampling_logp_difference/mean"] > 1e-2
+    ] == []
+    assert all(abs(row["sampling/importance_sampling_ratio/mean"] - 1) < 0.05 for row in rows)
+    assert max(row["reward"] for row in rows) > 0
+
+
+def test_weights_go_over_and_a_prompt_is_prefilled_once(run_train, tmp_path, engines):
+    code, _, err = run_train(
+        "--task", "detection", *COLOCATE, *RUN, "--max_steps", "4", "--learning_rate", "1e-4", "--output_dir", tmp_path
+    )
+    assert code == 0, err
+    rows = [row for row in logged(tmp_path) if "reward" in row]
+    assert len(rows) == 4
+    is_sound(rows)
+    assert len({row["grad_norm"] for row in rows} - {0.0}) > 1
+    (llm,) = engines
+    n_prompts, n_rows = 4 * 2, 4 * 8  # each with 4 completions
+    assert counted(llm, "vllm:mm_cache_queries") == n_prompts, "a group's image goes through vLLM's processor once"
+    # All that fills blocks of 32 tokens is computed for the first completion of a group alone.
+    found = [counted(llm, "vllm:prompt_tokens_by_source", source=one) for one in ("local_compute", "local_cache_hit")]
+    tokens = counted(llm, "vllm:prompt_tokens")
+    assert sum(found) == tokens
+    assert found[1] >= 32 * (n_rows - n_prompts)
+    assert found[0] <= tokens - 32 * (n_rows - n_prompts)
+
+
+def test_without_the_mending_the_run_ends_with_what_differs(run_train, tmp_path, monkeypatch):
+    from vlrl.training.grpo.vllm_prompts import ImageBlock
+
+    monkeypatch.setattr(ImageBlock, "collapsed", lambda _self, ids, _n: list(ids))
+    code, _, err = run_train("--task", "detection", *COLOCATE, *RUN, "--max_steps", "2", "--output_dir", tmp_path)
+    assert code == 1
+    last = err.strip().splitlines()[-1]
+    assert last.startswith("stopped: vLLM samples from other prompts than the trainer learns from")
+    assert "prompt tokens, the trainer has" in last
+    assert "image tokens" in last
+    assert not list(tmp_path.glob("checkpoint-*"))
+
+
+def test_an_engine_with_other_weights_ends_the_run(run_train, tmp_path, monkeypatch):
+    """Right prompts, but weights that never went over: the trainer's own pass over the first generation tells."""
+    import torch
+    from trl.generation.vllm_generation import VLLMGeneration
+
+    def wrong(self):
+        for weight in self.llm.llm_engine.model_executor.driver_worker.model_runner.model.parameters():
+            weight.data.add_(torch.randn_like(weight) * weight.abs().mean())
+
+    monkeypatch.setattr(VLLMGeneration, "sync_weights", wrong)
+    off = ["--vllm_importance_sampling_correction", "false"]
+    code, _, err = run_train("--task", "detection", *COLOCATE, *RUN, *off, "--max_steps", "2", "--output_dir", tmp_path)
+    assert code == 1
+    last = err.strip().splitlines()[-1]
+    assert last.startswith("stopped: the engine that samples is not the model that is trained")
+    assert "numbers are float32 here and float32 in the engine" in last
+
+
+def test_episodes_and_adapters(run_train, tmp_path):
+    """Every step of a game is a prompt of its own, with an image of its own."""
+    code, _, err = run_train(
+        "--task", "cards", *COLOCATE, *RUN, "--stage", "grpo", "--model_name_or_path", "tiny-cards", "--max_steps", "2",
+        "--per_device_train_batch_size", "4", "--use_peft", "--lora_r", "4", "--learning_rate", "1e-3", "--output_dir", tmp_path,
+    )  # fmt: skip
+    assert code == 0, err
+    rows = [row for row in logged(tmp_path) if "reward" in row]
+    assert max(row["sampling/sampling_logp_difference/mean"] for row in rows) < 1e-2
+
+
+def test_two_processes(tmp_path):
+    """Each has an engine of its own, for its own prompts."""
+    words = [*COLOCATE, *RUN, "--max_steps", "2", "--output_dir", str(tmp_path / "run")]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    command = [*launcher, str(ROOT / "vlrl/train.py"), "--task", "detection", *words]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    is_sound([row for row in logged(tmp_path / "run") if "reward" in row])
