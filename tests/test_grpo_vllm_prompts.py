@@ -6,6 +6,7 @@ import pytest
 import torch
 from PIL import Image
 from transformers import (
+    AutoTokenizer,
     Glm4vImageProcessor,
     Glm4vProcessor,
     Glm4vVideoProcessor,
@@ -21,6 +22,8 @@ from transformers import (
     Qwen3VLVideoProcessor,
 )
 
+from vlrl.models.load import limit_pixels
+from vlrl.models.names import ASSETS
 from vlrl.models.tiny import embedded_processor
 from vlrl.training.checkpoints import RunStopped
 from vlrl.training.grpo.batch import Batch, Completion, Tensors
@@ -57,16 +60,8 @@ def processor_of(family):
         size = {"shortest_edge": 28 * 28, "longest_edge": 112 * 112}
         return Glm4vProcessor(Glm4vImageProcessor(size=size), tokenizer, Glm4vVideoProcessor(), chat_template=template)
     if family == "internvl":
-        names = {
-            "start_image_token": "<img>",
-            "end_image_token": "</img>",
-            "context_image_token": "<IMG_CONTEXT>",
-            "video_token": "<video>",
-        }
-        tokenizer.add_special_tokens({"additional_special_tokens": list(names.values())})
-        for name, token in names.items():
-            setattr(tokenizer, name, token)
-            setattr(tokenizer, f"{name}_id", tokenizer.convert_tokens_to_ids(token))
+        names = {"start_image_token": "<img>", "end_image_token": "</img>", "context_image_token": "<IMG_CONTEXT>"}
+        tokenizer = AutoTokenizer.from_pretrained(ASSETS / "tiny", extra_special_tokens={**names, "video_token": "<video>"})
         images = GotOcr2ImageProcessor(size={"height": 56, "width": 56}, crop_to_patches=True, min_patches=1, max_patches=4)
         template = TEMPLATE.format(image="<IMG_CONTEXT>\n")
         return InternVLProcessor(images, tokenizer, InternVLVideoProcessor(), image_seq_length=4, chat_template=template)
@@ -92,6 +87,15 @@ def test_runs_become_what_the_processor_began_with(family, sizes):
     long, short = both(processor, sizes)
     assert (len(long) > len(short)) == bool(sizes)
     assert ImageBlock.of(processor).collapsed(long, len(sizes)) == short
+
+
+@pytest.mark.parametrize("family", ["tiny", "glm4v"])
+def test_images_of_one_token(family):
+    processor = processor_of(family)
+    limit_pixels(processor, 28 * 28, 28 * 28)
+    long, short = both(processor, [(28, 28), (50, 50)])
+    assert long == short
+    assert ImageBlock.of(processor).collapsed(long, 2) == short
 
 
 def test_a_family_that_writes_tiles_is_refused():
@@ -135,7 +139,7 @@ class Vllm:
 
 def colocated(**options):
     made = ColocatedPrompts.__new__(ColocatedPrompts)
-    made.block, made.size = ImageBlock(7, (7,)), {"shortest_edge": 1, "longest_edge": 9}
+    made.block, made.settings = ImageBlock(7, (7,)), {"size": {"shortest_edge": 1, "longest_edge": 9}}
     made.vllm = Vllm(made.block, **options)
     return made
 

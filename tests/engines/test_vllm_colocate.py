@@ -92,7 +92,7 @@ def test_an_engine_with_other_weights_ends_the_run(run_train, tmp_path, monkeypa
     assert code == 1
     last = err.strip().splitlines()[-1]
     assert last.startswith("stopped: the engine that samples is not the model that is trained")
-    assert "numbers are float32 here and float32 in the engine" in last
+    assert "numbers are float32 here and float16 in the engine" in last  # which follows the file of the model
 
 
 def test_episodes_and_adapters(run_train, tmp_path):

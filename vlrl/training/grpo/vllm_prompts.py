@@ -81,6 +81,9 @@ def _block_of(processor: Any, size: tuple[int, int]) -> ImageBlock:
     short = list(processor.tokenizer(text, add_special_tokens=False)["input_ids"])
     image = Image.new("RGB", size)
     long = list(processor(text=[text], images=[[image]], add_special_tokens=False)["input_ids"][0])
+    if short == long:  # a run of one token, which is the placeholder
+        token = int(processor.image_token_id)
+        return ImageBlock(token, (token,))
     low = _n_alike(short, long)
     left = min(len(short), len(long)) - low
     high = min(_n_alike(short[::-1], long[::-1]), left)
@@ -122,8 +125,10 @@ class ColocatedPrompts:
     vllm: Any = None
 
     def __init__(self, processor: Any, name: str) -> None:
-        """Made before vLLM is loaded, which takes long; `vllm` is set then. Raises RunStopped where a processor writes tiles."""
-        self.size = dict(getattr(getattr(processor, "image_processor", None), "size", None) or {})
+        """Made before vLLM is loaded, which takes long; `vllm` is set then. Raises RunStopped for processors of tiles."""
+        size = dict(getattr(getattr(processor, "image_processor", None), "size", None) or {})
+        limits = {name: size[name] for name in ("shortest_edge", "longest_edge") if name in size}
+        self.settings: dict[str, Any] = {"size": limits} if len(limits) == 2 else {}
         try:
             self.block = ImageBlock.of(processor)
         except ValueError as error:
@@ -171,13 +176,10 @@ class ColocatedPrompts:
     @contextmanager
     def _limits(self) -> Iterator[None]:
         """Within, vLLM resizes images as the run's processor does: it reads its own from the model's folder."""
-        if "longest_edge" not in self.size:
-            yield
-            return
-        theirs, size = self.vllm.llm.generate, {name: self.size[name] for name in ("shortest_edge", "longest_edge")}
+        theirs, settings = self.vllm.llm.generate, self.settings
 
         def generate(prompts: Sequence[dict[str, Any]], *args: Any, **options: Any) -> Any:
-            rows = [{**row, "mm_processor_kwargs": {"size": size}} if row.get("multi_modal_data") else row for row in prompts]
+            rows = [{**row, "mm_processor_kwargs": settings} if row.get("multi_modal_data") else row for row in prompts]
             return theirs(rows, *args, **options)
 
         with replaced_method(self.vllm.llm, "generate", generate):
