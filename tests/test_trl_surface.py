@@ -31,6 +31,7 @@ trl.GRPOTrainer._tokenize_prompts(self, prompts)
 trl.GRPOTrainer._save_checkpoint(self, model, trial)
 trl.GRPOTrainer.compute_loss(self, model, inputs, return_outputs, num_items_in_batch)
 trl.GRPOTrainer.log(self, logs, start_time)
+trl.generation.vllm_generation.VLLMGeneration.generate(self, prompts, images, num_generations, profiler)
 trl.trainer.utils.add_fused_lm_head(model, temperature, cast_lm_head_to_fp32, outputs)
 trl.trainer.utils.shuffle_sequence_dict(seq_dict)
 trl.trainer.utils.split_pixel_values_by_grid(batch)
@@ -76,7 +77,8 @@ ATTRIBUTES = {
     "trl.GRPOTrainer": "_buffered_inputs _entropy_bonus_enabled _logs _metrics _pending_extra_logs _pending_metrics _step _tokenizer"
     " aux_loss_enabled beta eos_token_ids generation_config log_completions log_multimodal loss_type"
     " multi_objective_aggregation num_generations num_generations_eval num_iterations ref_model reward_func_names reward_weights rollout_func"
-    " temperature top_entropy_quantile use_transformers_continuous_batching use_vllm",
+    " temperature top_entropy_quantile use_transformers_continuous_batching use_vllm vllm_generation",
+    "trl.generation.vllm_generation.VLLMGeneration": "generation_kwargs llm tensor_parallel_size",
     "transformers.Trainer": "accelerator control current_gradient_accumulation_steps is_deepspeed_enabled is_fsdp_enabled model_accepts_loss_kwargs model_wrapped"
     " processing_class state train_dataset",
 }

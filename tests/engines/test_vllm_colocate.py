@@ -106,9 +106,19 @@ def test_episodes_and_adapters(run_train, tmp_path):
     assert max(row["sampling/sampling_logp_difference/mean"] for row in rows) < 1e-2
 
 
-def test_two_processes(tmp_path):
-    """Each has an engine of its own, for its own prompts."""
-    words = [*COLOCATE, *RUN, "--max_steps", "2", "--output_dir", str(tmp_path / "run")]
+@pytest.mark.parametrize("n_parallel", [1, 2])
+def test_two_processes(n_parallel, tmp_path):
+    """Each has an engine of its own, for its own prompts; or both have one together (tensor parallelism)."""
+    words = [
+        *COLOCATE,
+        *RUN,
+        "--vllm_tensor_parallel_size",
+        str(n_parallel),
+        "--max_steps",
+        "2",
+        "--output_dir",
+        str(tmp_path / "run"),
+    ]
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     command = [*launcher, str(ROOT / "vlrl/train.py"), "--task", "detection", *words]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
