@@ -29,6 +29,8 @@ from vlrl.training.checkpoints import RunStopped
 from vlrl.training.grpo.batch import Batch, Completion, Tensors
 from vlrl.training.grpo.sampler_check import SamplerCheck
 from vlrl.training.grpo.vllm_prompts import ColocatedPrompts, ImageBlock, what_differs
+from vlrl.training.options import ConfigError
+from vlrl.training.preflight import check_engine
 
 TEMPLATE = (
     "{{% for message in messages %}}<|im_start|>{{{{ message['role'] }}}}\n{{% for part in message['content'] %}}"
@@ -99,8 +101,13 @@ def test_images_of_one_token(family):
 
 
 def test_a_family_that_writes_tiles_is_refused():
-    with pytest.raises(RunStopped, match="--vllm_mode colocate cannot be used with smol"):
-        ColocatedPrompts(processor_of("idefics3"), "smol")
+    processor, how = processor_of("idefics3"), SimpleNamespace(use_vllm=True, vllm_mode="colocate")
+    with pytest.raises(
+        ConfigError, match="--vllm_mode colocate cannot be used with smol: its processor writes an image as several"
+    ):
+        check_engine(processor, how, "smol")
+    check_engine(processor, SimpleNamespace(use_vllm=True, vllm_mode="server"), "smol")
+    check_engine(processor_of("tiny"), how, "tiny")
 
 
 def test_images_without_a_run_of_their_own_are_refused():
@@ -198,7 +205,16 @@ def batch(sampler, ours, mask=((1, 1), (1, 0))):
 
 
 def check(bound=0.2, scored=None, **args):
-    values = {"top_p": 1.0, "top_k": 0, "min_p": None, "repetition_penalty": 1.0, "per_device_train_batch_size": 2, **args}
+    values = {
+        "top_p": 1.0,
+        "top_k": 0,
+        "min_p": None,
+        "repetition_penalty": 1.0,
+        "vllm_structured_outputs_regex": None,
+        "generation_kwargs": {"logit_bias": {}},
+        "per_device_train_batch_size": 2,
+        **args,
+    }
     policy = SimpleNamespace(config=SimpleNamespace(image_token_id=9), dtype=torch.float32)
     calls = []
 
@@ -224,7 +240,7 @@ def test_what_is_above_the_bound_ends_the_run(ours):
     said = (
         "3 tokens of the first generation .* 2 to 3 tokens, 1 to 2 of them image tokens; numbers are float32 here and bfloat16"
     )
-    with pytest.raises(RunStopped, match=f"{said}.*--top_p 0.5 changes"):
+    with pytest.raises(RunStopped, match=f"{said}.*--top_p 0.5 may change"):
         check(top_p=0.5)(batch([[-1.0, -1.0], [-1.0, -1.0]], [[-1.0, ours], [-1.0, -1.0]]))
 
 

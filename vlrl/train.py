@@ -201,6 +201,7 @@ def prepare(config: Config, say: Callable[..., None], words: Sequence[str]) -> T
     loaded = load(config, inputs)
     preflight.check_adapters(loaded.model, config.model)
     preflight.check_model_options(loaded.model, config.grpo)
+    preflight.check_engine(loaded.processor, config.grpo, loaded.name)
     run_folder.check_disk(weights.disk_bytes(loaded, config.grpo, config.model.use_peft), opened.path)
     first = data.held_out[0]
     say(banner.model_line(loaded))

@@ -97,7 +97,7 @@ def read(theirs, ids, sizes, **settings):
 @pytest.mark.parametrize("sizes", [[(64, 64)], [(56, 112), (112, 56), (30, 40)]], ids=["one", "three"])
 def test_vllm_reads_the_prompt_that_is_trained_on(family, sizes):
     processor, theirs = family
-    ours = ColocatedPrompts(processor, "it")
+    ours = ColocatedPrompts(processor)
     long, _ = both(processor, sizes)
     assert read(theirs, ours.block.collapsed(long, len(sizes)), sizes, **ours.settings) == long
     assert len(read(theirs, long, sizes, **ours.settings)) > len(long), "as TRL would have handed it over"
@@ -111,7 +111,7 @@ def test_limits_of_a_run_reach_vllm(family):
     before, sizes = dict(processor.image_processor.size), [(112, 112)]
     try:
         limit_pixels(processor, 32 * 32, 64 * 64)
-        ours = ColocatedPrompts(processor, "it")
+        ours = ColocatedPrompts(processor)
         long, _ = both(processor, sizes)
     finally:
         limit_pixels(processor, before["shortest_edge"], before["longest_edge"])

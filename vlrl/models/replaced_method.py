@@ -1,8 +1,8 @@
 """A method of one live object in another's place, for a while.
 
 TRL calls `model.generate` in the middle of a longer method of its own, and transformers' `generate` asks the model for
-`get_compiled_call` in the middle of its loop; neither has a hook there, nor has the way from TRL to vLLM. So these, on one object
-and within one block, are replaced. Nothing else in this project is.
+`get_compiled_call` in the middle of its loop; neither has a hook there, nor has the way from TRL to vLLM. So these, on one
+object and within one block, are replaced. Nothing else in this project is.
 """
 
 from __future__ import annotations

@@ -29,6 +29,7 @@ from vlrl.models.whole_files import LOAD_ERRORS, first_line
 from vlrl.rewards.chat_client import EndpointError, base_url
 from vlrl.rewards.judge import check_judge
 from vlrl.schema import Reward
+from vlrl.training.grpo.vllm_prompts import ImageBlock
 from vlrl.training.options import ConfigError
 from vlrl.training.run_folder import RunFolder, check_together
 from vlrl.training.sharding import check_fsdp
@@ -195,6 +196,16 @@ def check_model_options(module: Any, arguments: GRPOConfig) -> None:
             f"--cast_lm_head_to_fp32: TRL cannot do it for {type(module).__name__}, whose output layer is its input embedding;"
             " leave it out, or train with --dtype float32"
         )
+
+
+def check_engine(processor: Any, arguments: GRPOConfig, name: str) -> None:
+    """vLLM in the training processes can be handed this model's prompts. Raises ConfigError."""
+    if not arguments.use_vllm or arguments.vllm_mode != "colocate":
+        return
+    try:
+        ImageBlock.of(processor)
+    except ValueError as error:
+        raise ConfigError(f"--vllm_mode colocate cannot be used with {name}: {error}; use --vllm_mode server") from error
 
 
 def check_enough(n_samples: int, arguments: GRPOConfig, what: str) -> None:

@@ -20,8 +20,10 @@ from vlrl.training.grpo.logprobs import Logprobs
 
 LOGP_BOUND = 0.2
 """The default bound: ten times what bfloat16 comes to, and below what other sampling settings (a temperature) make."""
-CHANGES_LOGPS = {"top_p": 1.0, "top_k": 0, "min_p": None, "repetition_penalty": 1.0}
+CHANGES_LOGPS = {"top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0, "vllm_structured_outputs_regex": None}
 """Options that make an engine's log-probabilities those of the tokens it had left to choose from; and their neutral values."""
+OURS = {"logit_bias", "seed", "n"}
+"""Of `--generation_kwargs`, those that leave the log-probabilities of what may be written as they are."""
 
 
 class SamplerCheck:
@@ -68,7 +70,9 @@ class SamplerCheck:
         set_here = [
             f"--{name} {getattr(args, name)}" for name, off in CHANGES_LOGPS.items() if getattr(args, name) not in (off, None)
         ]
-        also = f"; {', '.join(set_here)} changes the engine's log-probabilities by itself" if set_here else ""
+        others = sorted(set(self.engine.args.generation_kwargs or {}) - OURS)
+        set_here += [f"--generation_kwargs {', '.join(others)}"] if others else []
+        also = f"; {', '.join(set_here)} may change the engine's log-probabilities by itself" if set_here else ""
         return (
             f"the engine that samples is not the model that is trained: over the {n} tokens of the first generation its"
             f" log-probabilities differ from the trainer's by {mean:.3g} nats on average (--engine_logp_bound {self.bound:g})."

@@ -110,7 +110,7 @@ class Trainer(GuardedTrainer, Adapter):
             if PartialState().is_main_process:
                 print(frozen, flush=True)
         colocates = args.use_vllm and args.vllm_mode == "colocate"
-        self.colocated = ColocatedPrompts(loaded.processor, loaded.name) if colocates else None
+        self.colocated = ColocatedPrompts(loaded.processor) if colocates else None
         args.ddp_find_unused_parameters = finds_unused(args, lambda: leaves_weights_unused(loaded.model, samples))
         verdicts: Verdicts | None = {} if dynamic_sampling > 0 and any("network" in one.needs for one in rewards) else None
         self.scores = RewardFunctions(

@@ -124,15 +124,12 @@ class ColocatedPrompts:
 
     vllm: Any = None
 
-    def __init__(self, processor: Any, name: str) -> None:
-        """Made before vLLM is loaded, which takes long; `vllm` is set then. Raises RunStopped for processors of tiles."""
+    def __init__(self, processor: Any) -> None:
+        """Made before vLLM is loaded, which takes long; `vllm` is set then. Raises ValueError as `ImageBlock.of` does."""
         size = dict(getattr(getattr(processor, "image_processor", None), "size", None) or {})
         limits = {name: size[name] for name in ("shortest_edge", "longest_edge") if name in size}
         self.settings: dict[str, Any] = {"size": limits} if len(limits) == 2 else {}
-        try:
-            self.block = ImageBlock.of(processor)
-        except ValueError as error:
-            raise RunStopped(f"--vllm_mode colocate cannot be used with {name}: {error}; use --vllm_mode server") from error
+        self.block = ImageBlock.of(processor)
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
