@@ -170,7 +170,7 @@ def test_our_own_options_stay_few():
 
     from vlrl.training.options import RunConfig
 
-    assert len(dataclasses.fields(RunConfig)) <= 27
+    assert len(dataclasses.fields(RunConfig)) <= 28
 
 
 def test_weights_of_the_default_rewards_do_not_leak_to_named_ones():

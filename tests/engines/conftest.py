@@ -1,7 +1,7 @@
-"""Tests with vLLM itself, on CPUs: `tests/engines/install.sh FOLDER && FOLDER/bin/python -m pytest -m engines`."""
+"""For tests with vLLM itself, on CPUs: `tests/engines/install.sh FOLDER && FOLDER/bin/python -m pytest -m engines`."""
 
+import gc
 import os
-from importlib.util import find_spec
 
 import pytest
 
@@ -14,19 +14,10 @@ SETTINGS = {
     "VLLM_LOGGING_LEVEL": "ERROR",
     "VLLM_NO_USAGE_STATS": "1",
 }
-WHY = "vLLM is not installed; tests/engines/install.sh makes an environment with it"
 
 
-def pytest_collection_modifyitems(items):
-    for item in items:
-        if "/engines/" in str(item.path):
-            item.add_marker(pytest.mark.engines)
-            if find_spec("vllm") is None:
-                item.add_marker(pytest.mark.skip(reason=WHY))
-
-
-@pytest.fixture(scope="session", autouse=True)
-def settings():
+@pytest.fixture(scope="session")
+def vllm_settings():
     os.environ.update(SETTINGS)
 
 
@@ -41,8 +32,8 @@ def tiny_folder(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(autouse=True)
-def afterwards(monkeypatch):
+@pytest.fixture
+def vllm_alone(vllm_settings, monkeypatch):
     """vLLM keeps process groups and TRL sets variables of a launcher; a run of its own process would leave both behind."""
     for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "VLLM_ENABLE_V1_MULTIPROCESSING"):
         monkeypatch.delenv(name, raising=False)
@@ -59,3 +50,4 @@ def afterwards(monkeypatch):
         torch.distributed.destroy_process_group()
     for name in set(os.environ) - set(before):
         del os.environ[name]
+    gc.collect()

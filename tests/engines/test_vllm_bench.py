@@ -7,12 +7,20 @@ import socket
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 
 import httpx
 import pytest
 
 from vlrl.bench import main
 
+pytestmark = [
+    pytest.mark.engines,
+    pytest.mark.skipif(
+        find_spec("vllm") is None, reason="vLLM is not installed; tests/engines/install.sh makes an environment with it"
+    ),
+    pytest.mark.usefixtures("vllm_alone"),
+]
 N = 8
 
 
@@ -26,7 +34,7 @@ def run(folder, *words):
 
 
 @pytest.fixture(scope="module")
-def plain(tiny_folder, tmp_path_factory):
+def plain(tiny_folder, tmp_path_factory, vllm_settings):
     """Greedy answers by transformers, in float32."""
     found = run(tmp_path_factory.mktemp("plain"), "--model_name_or_path", tiny_folder, "--dtype", "float32")
     assert len({text for text, _ in found.values()}) > 2

@@ -3,10 +3,18 @@
 import json
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
+pytestmark = [
+    pytest.mark.engines,
+    pytest.mark.skipif(
+        find_spec("vllm") is None, reason="vLLM is not installed; tests/engines/install.sh makes an environment with it"
+    ),
+    pytest.mark.usefixtures("vllm_alone"),
+]
 ROOT = Path(__file__).resolve().parents[2]
 COLOCATE = ["--use_vllm", "--vllm_mode", "colocate", "--vllm_max_model_length", "1024"]
 RUN = ["--per_device_train_batch_size", "8", "--num_generations", "4", "--eval_limit", "2", "--logging_steps", "1", "--report_to", "none"]  # fmt: skip
@@ -14,17 +22,18 @@ RUN = ["--per_device_train_batch_size", "8", "--num_generations", "4", "--eval_l
 
 @pytest.fixture
 def engines(monkeypatch):
-    """The vLLM engines that TRL makes, with statistics and blocks that a prompt of `tiny` fills."""
+    """The vLLM engines that TRL makes, with statistics, little memory and blocks that a prompt of `tiny` fills."""
     from trl.generation import vllm_generation
 
     made, theirs = [], vllm_generation.LLM
 
     def make(**options):
-        made.append(theirs(**options, disable_log_stats=False, block_size=32))
+        made.append(theirs(**options, disable_log_stats=False, block_size=32, kv_cache_memory_bytes=2**26))
         return made[-1]
 
     monkeypatch.setattr(vllm_generation, "LLM", make)
-    return made
+    yield made
+    made.clear()
 
 
 def logged(folder):
@@ -42,6 +51,26 @@ def is_sound(rows):
     ] == []
     assert all(abs(row["sampling/importance_sampling_ratio/mean"] - 1) < 0.05 for row in rows)
     assert max(row["reward"] for row in rows) > 0
+
+
+@pytest.mark.parametrize("n_parallel", [1, 2])
+def test_two_processes(n_parallel, tmp_path):
+    """Each has an engine of its own, for its own prompts; or both have one together (tensor parallelism)."""
+    words = [
+        *COLOCATE,
+        *RUN,
+        "--vllm_tensor_parallel_size",
+        str(n_parallel),
+        "--max_steps",
+        "2",
+        "--output_dir",
+        str(tmp_path / "run"),
+    ]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    command = [*launcher, str(ROOT / "vlrl/train.py"), "--task", "detection", *words]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    is_sound([row for row in logged(tmp_path / "run") if "reward" in row])
 
 
 def test_weights_go_over_and_a_prompt_is_prefilled_once(run_train, tmp_path, engines):
@@ -64,7 +93,7 @@ def test_weights_go_over_and_a_prompt_is_prefilled_once(run_train, tmp_path, eng
     assert found[0] <= tokens - 32 * (n_rows - n_prompts)
 
 
-def test_without_the_mending_the_run_ends_with_what_differs(run_train, tmp_path, monkeypatch):
+def test_without_the_mending_the_run_ends_with_what_differs(run_train, tmp_path, monkeypatch, engines):
     from vlrl.training.grpo.vllm_prompts import ImageBlock
 
     monkeypatch.setattr(ImageBlock, "collapsed", lambda _self, ids, _n: list(ids))
@@ -77,7 +106,7 @@ def test_without_the_mending_the_run_ends_with_what_differs(run_train, tmp_path,
     assert not list(tmp_path.glob("checkpoint-*"))
 
 
-def test_an_engine_with_other_weights_ends_the_run(run_train, tmp_path, monkeypatch):
+def test_an_engine_with_other_weights_ends_the_run(run_train, tmp_path, monkeypatch, engines):
     """Right prompts, but weights that never went over: the trainer's own pass over the first generation tells."""
     import torch
     from trl.generation.vllm_generation import VLLMGeneration
@@ -95,7 +124,7 @@ def test_an_engine_with_other_weights_ends_the_run(run_train, tmp_path, monkeypa
     assert "numbers are float32 here and float16 in the engine" in last  # which follows the file of the model
 
 
-def test_episodes_and_adapters(run_train, tmp_path):
+def test_episodes_and_adapters(run_train, tmp_path, engines):
     """Every step of a game is a prompt of its own, with an image of its own."""
     code, _, err = run_train(
         "--task", "cards", *COLOCATE, *RUN, "--stage", "grpo", "--model_name_or_path", "tiny-cards", "--max_steps", "2",
@@ -104,23 +133,3 @@ def test_episodes_and_adapters(run_train, tmp_path):
     assert code == 0, err
     rows = [row for row in logged(tmp_path) if "reward" in row]
     assert max(row["sampling/sampling_logp_difference/mean"] for row in rows) < 1e-2
-
-
-@pytest.mark.parametrize("n_parallel", [1, 2])
-def test_two_processes(n_parallel, tmp_path):
-    """Each has an engine of its own, for its own prompts; or both have one together (tensor parallelism)."""
-    words = [
-        *COLOCATE,
-        *RUN,
-        "--vllm_tensor_parallel_size",
-        str(n_parallel),
-        "--max_steps",
-        "2",
-        "--output_dir",
-        str(tmp_path / "run"),
-    ]
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    command = [*launcher, str(ROOT / "vlrl/train.py"), "--task", "detection", *words]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    is_sound([row for row in logged(tmp_path / "run") if "reward" in row])

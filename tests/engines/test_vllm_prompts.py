@@ -1,5 +1,6 @@
 """The prompts that vLLM makes of ours, by its own processor of each family; and whether TRL still hands them over expanded."""
 
+from importlib.util import find_spec
 from types import SimpleNamespace
 
 import pytest
@@ -10,6 +11,13 @@ from torch.nn import Linear
 from vlrl.models.load import limit_pixels
 from vlrl.training.grpo.vllm_prompts import ColocatedPrompts
 
+pytestmark = [
+    pytest.mark.engines,
+    pytest.mark.skipif(
+        find_spec("vllm") is None, reason="vLLM is not installed; tests/engines/install.sh makes an environment with it"
+    ),
+    pytest.mark.usefixtures("vllm_alone"),
+]
 TEXT = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 2048}  # fmt: skip
 ROPE = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 3, 3]}
 VISION = {"depth": 2, "hidden_size": 32, "num_heads": 2, "out_hidden_size": 64}
@@ -66,7 +74,7 @@ def config_of(family, tokenizer):
 
 
 @pytest.fixture(scope="module", params=["tiny", "qwen2_vl", "qwen3_vl", "glm4v", "internvl"])
-def family(request, tmp_path_factory, tiny_folder):
+def family(request, tmp_path_factory, tiny_folder, vllm_settings):
     """Our processor, and vLLM's for the same folder."""
     from vllm.config import ModelConfig
     from vllm.model_executor.models import registry
