@@ -33,6 +33,11 @@ def engines(monkeypatch):
 
     monkeypatch.setattr(vllm_generation, "LLM", make)
     yield made
+    for one in made:  # the cache is held from several sides, and engines stay until the process ends
+        config = one.llm_engine.vllm_config
+        one.llm_engine.model_executor.driver_worker.model_runner.kv_caches.clear()
+        for layer in config.compilation_config.static_forward_context.values():
+            layer.kv_cache = None
     made.clear()
 
 
