@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# An environment with vLLM for CPUs, over the one that is active (which stays as it is), for `pytest -m engines`.
+# An environment with vLLM for CPUs and DeepSpeed, over the one that is active (which stays as it is), for `pytest -m engines`.
 # usage: tests/engines/install.sh FOLDER     then: FOLDER/bin/python -m pytest -m engines
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
