@@ -62,6 +62,7 @@ from vlrl.training.options import ConfigError
 from vlrl.training.prm.config import parse_prm
 from vlrl.training.prm.options import is_requested as is_prm
 from vlrl.training.prm.recipe import train_value_model
+from vlrl.training.restarts import join_again
 from vlrl.training.run_report import write_report
 from vlrl.training.sft import supervise
 from vlrl.training.sharding import check_equal_passes, join_engine, shards_weights
@@ -92,6 +93,7 @@ def main(argv: list[str] | None = None) -> int:
 def run_words(words: list[str]) -> int:
     """Train as a command line says. Returns the exit code for every end that can be explained in a line."""
     first = os.environ.get("RANK", "0") == "0"
+    join_again()
     try:
         if is_prm(with_underscores(words)):
             prm = parse_prm(words)

@@ -149,7 +149,8 @@ def test_two_nodes_are_one_run(plain: Path, tmp_path: Path) -> None:
     same(plain, tmp_path / "nodes")
 
 
-def test_a_killed_worker_is_started_again_and_goes_on(plain: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("launcher", ["", "--standalone "])
+def test_a_killed_worker_is_started_again_and_goes_on(launcher: str, plain: Path, tmp_path: Path) -> None:
     folder = tmp_path / "killed"
     words = [
         "vlrl/train.py",
@@ -161,12 +162,12 @@ def test_a_killed_worker_is_started_again_and_goes_on(plain: Path, tmp_path: Pat
         "--resume_from_checkpoint",
         "true",
     ]
-    program = torchrun(*words, launch="--nproc_per_node 2 --max_restarts 1")
+    program = torchrun(*words, launch=f"{launcher}--nproc_per_node 2 --max_restarts 1")
     until = time.monotonic() + 300
     while not (folder / "checkpoint-1").is_dir() and time.monotonic() < until:
         time.sleep(0.02)
     os.kill(workers(program.pid)[0], signal.SIGKILL)
-    said, _ = program.communicate(timeout=600)
+    said, _ = program.communicate(timeout=300)
     assert program.returncode == 0, said[-4000:]
     assert "resuming  from" in said
     same(plain, folder)
@@ -187,9 +188,9 @@ def workers(agent: int) -> list[int]:
 )
 def test_sharding_that_would_not_happen_is_refused(flags: tuple[str, ...], words: str, tmp_path: Path) -> None:
     train(tmp_path / "run", *flags, code=2)
-    said = (tmp_path / "said.txt").read_text() if (tmp_path / "said.txt").is_file() else (tmp_path / "run/said.txt").read_text()
-    assert said.count(words) >= 1, said[-2000:]
-    assert "Traceback" not in said.replace("To enable traceback", "")
+    said = (tmp_path / "run" / "said.txt").read_text()
+    assert words in said, said[-2000:]
+    assert 'vlrl/train.py", line' not in said, "a traceback of ours"
     assert not (tmp_path / "run" / "final").exists()
 
 
