@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import warm_process
 from safetensors.torch import load_file
 
 pytestmark = [pytest.mark.engines, pytest.mark.timeout(900)]
@@ -29,20 +30,19 @@ needs_deepspeed = pytest.mark.skipif(
 )
 
 
-def torchrun(*words: object, launch: str = "--nproc_per_node 2", **environment: str) -> subprocess.Popen[str]:
+def torchrun(*words: object, launch: str) -> subprocess.Popen[str]:
     """A launched program, its output together."""
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT), **environment}
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "torch.distributed.run", *launch.split(), *map(str, words)]
     return subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
-def train(folder: Path, *flags: object, sharding: bool = False, code: int = 0, **environment: str) -> Path:
+def train(folder: Path, *flags: object, sharding: bool = False, code: int = 0) -> Path:
     """A run of two steps on two processes. `sharding`: accelerate shards on CPUs too."""
-    start = [LAUNCHER] if sharding or environment else []
-    program = torchrun(*start, "vlrl/train.py", *SMALL.split(), *flags, "--output_dir", folder, **environment)
-    said, _ = program.communicate(timeout=600)
-    assert program.returncode in ((0,) if code == 0 else (1, code)), said[-4000:]
-    (folder if folder.is_dir() else folder.parent).joinpath("said.txt").write_text(said)
+    start = [LAUNCHER] if sharding or "KEEP_ROWS" in os.environ else []
+    done = warm_process.run(*start, "vlrl/train.py", *SMALL.split(), *flags, "--output_dir", folder, n=2, timeout_s=600)
+    assert done.returncode == code, done.stdout[-2000:] + done.stderr[-4000:]
+    (folder / "said.txt").write_text(done.stdout + done.stderr)
     return folder
 
 
@@ -73,10 +73,11 @@ def test_fsdp_is_data_parallel_training(plain: Path, fsdp: Path) -> None:
     same(plain, fsdp)
 
 
-def test_fsdp_with_shared_prompts(tmp_path: Path) -> None:
+def test_fsdp_with_shared_prompts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KEEP_ROWS", "1")
     settings = ("--fsdp_config", "configs/engines/fsdp2.json")
     same(
-        train(tmp_path / "plain", KEEP_ROWS="1"),
+        train(tmp_path / "plain"),
         train(tmp_path / "fsdp", "--fsdp", *settings, sharding=True),
     )
 
@@ -149,8 +150,7 @@ def test_two_nodes_are_one_run(plain: Path, tmp_path: Path) -> None:
     same(plain, tmp_path / "nodes")
 
 
-@pytest.mark.parametrize("launcher", ["", "--standalone "])
-def test_a_killed_worker_is_started_again_and_goes_on(launcher: str, plain: Path, tmp_path: Path) -> None:
+def test_a_killed_worker_is_started_again_and_goes_on(plain: Path, tmp_path: Path) -> None:
     folder = tmp_path / "killed"
     words = [
         "vlrl/train.py",
@@ -162,7 +162,7 @@ def test_a_killed_worker_is_started_again_and_goes_on(launcher: str, plain: Path
         "--resume_from_checkpoint",
         "true",
     ]
-    program = torchrun(*words, launch=f"{launcher}--nproc_per_node 2 --max_restarts 1")
+    program = torchrun(*words, launch="--nproc_per_node 2 --max_restarts 1")
     until = time.monotonic() + 300
     while not (folder / "checkpoint-1").is_dir() and time.monotonic() < until:
         time.sleep(0.02)
@@ -190,7 +190,7 @@ def test_sharding_that_would_not_happen_is_refused(flags: tuple[str, ...], words
     train(tmp_path / "run", *flags, code=2)
     said = (tmp_path / "run" / "said.txt").read_text()
     assert words in said, said[-2000:]
-    assert 'vlrl/train.py", line' not in said, "a traceback of ours"
+    assert "Traceback" not in said
     assert not (tmp_path / "run" / "final").exists()
 
 
