@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 
 import torch.distributed as dist
+from torch._C._distributed_c10d import PrefixStore, TCPStore
 
 TIMEOUT_S = 1800
 """As `--ddp_timeout` has it by default."""
@@ -25,7 +26,7 @@ def join_again(environ: Mapping[str, str] = os.environ) -> bool:
     agent = environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     rank = int(environ["RANK"])
     address, port = environ["MASTER_ADDR"], int(environ["MASTER_PORT"])
-    store = dist.TCPStore(address, port, size, is_master=not agent and rank == 0, timeout=timeout, multi_tenant=not agent)
-    keys = dist.PrefixStore(f"attempt_{attempt}", store)
+    store = TCPStore(address, port, size, is_master=not agent and rank == 0, timeout=timeout, multi_tenant=not agent)
+    keys = PrefixStore(f"attempt_{attempt}", store)
     dist.init_process_group(store=keys, rank=rank, world_size=size, timeout=timeout)
     return True
