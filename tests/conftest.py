@@ -10,6 +10,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import pytest
 from hypothesis import settings
+from small_run import SMALL
 
 settings.register_profile("usual", max_examples=200, deadline=None)
 settings.register_profile("thorough", max_examples=3000, deadline=None)
@@ -71,9 +72,6 @@ def run_train(capfd, monkeypatch):
         return code, out, err
 
     return run
-
-
-SMALL = ["--max_steps", "2", "--per_device_train_batch_size", "8", "--num_generations", "4", "--eval_limit", "4", "--logging_steps", "1", "--report_to", "none"]  # fmt: skip
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import time
 
 import pytest
 from chat_server import Server
+from small_run import SMALL
 
 from vlrl import bench
 from vlrl.data.masking import (
@@ -202,8 +203,6 @@ def judging():
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, judging):
     """A run with keys planted wherever one can be given, and a judge that fails now and then: its folder, output and files."""
-    from conftest import SMALL
-
     from vlrl.train import main
 
     folder = tmp_path_factory.mktemp("keys")
