@@ -10,7 +10,7 @@ import torch.distributed as dist
 from torch._C._distributed_c10d import PrefixStore, TCPStore
 
 TIMEOUT_S = 1800
-"""As `--ddp_timeout` has it by default."""
+"""As `--ddp_timeout` has it by default; flags are not read yet when a restart joins."""
 
 
 def join_again(environ: Mapping[str, str] = os.environ) -> bool:
