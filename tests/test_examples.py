@@ -1,8 +1,10 @@
 """The examples of the README: each runs as shown there, is short, and its mistakes would be one line."""
 
+import asyncio
 import importlib.util
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from datasets import Dataset
@@ -157,3 +159,22 @@ def test_verl_reads_our_rows_and_scores_by_our_rewards(tmp_path):
         right = target(seen, TASKS[sample.task])
         assert example.compute_score(row["data_source"], right, *given)["score"] == 1, right
         assert example.compute_score(row["data_source"], "", *given)["score"] == 0
+
+
+def test_verifiers_loads_our_tasks_and_scores_by_our_rewards(tmp_path):
+    """Run with verifiers 0.4.0: the reference answer earns 1 in all, an empty one 0; images go along in the prompt."""
+    pytest.importorskip("verifiers.v1", reason="verifiers is not installed (pip install verifiers)")
+    spec = importlib.util.spec_from_file_location("verifiers_tasks", EXAMPLES / "verifiers_tasks.py")
+    example = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(example)
+    data = tmp_path / "train.jsonl"
+    drawn = [TASKS[name].draw(3, "train", number) for name in ("detection", "qa") for number in range(2)]
+    write_json_lines(data, [sample_to_json(sample) for sample in drawn])
+    loaded = list(example.Verifiables(example.Config(data=data)))
+    assert [task.data.id for task in loaded] == [sample.id for sample in drawn]
+    for task, sample in zip(loaded, drawn, strict=True):
+        seen = sample_from_json(task.data.row, "row", tmp_path)
+        parts = task.data.prompt[-1].content
+        assert [part.type for part in parts] == [*["image_url"] * len(sample.images), "text"]
+        for reply, total in ((target(seen, TASKS[sample.task]), 1), ("", 0)):
+            assert sum(asyncio.run(task.rewards(SimpleNamespace(last_reply=reply))).values()) == total
