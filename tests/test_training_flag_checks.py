@@ -26,6 +26,10 @@ REFUSED = [
     ({"eval_strategy": "steps", "stage": "sft"}, "only the GRPO stage is measured on the way"),
     ({"eval_strategy": "steps", "num_generations_eval": 4}, "--num_generations_eval: held-out samples are answered once"),
     ({"eval_strategy": "steps", "eval_accumulation_steps": 4}, "--eval_accumulation_steps: it is for transformers' own"),
+    ({"parallelism_config": "cp_size=2"}, "--parallelism_config: a sequence, a layer .*--max_pixels"),
+    ({"parallelism_config": {"sp_size": 2}}, "--parallelism_config: a sequence"),
+    ({"deepspeed": {"tensor_parallel": {"autotp_size": 2}}}, "--deepspeed with tensor_parallel: a sequence"),
+    ({"deepspeed": {"sequence_parallel_size": 2}}, "--deepspeed with sequence_parallel_size"),
     ({"report_to": "tensorbord"}, "unknown tracker; did you mean 'tensorboard'"),
     ({"report_to": ["tensorboard", "wnadb"]}, "unknown tracker; did you mean 'wandb'"),
     ({"push_to_hub": True, "hub_model_id": "a/b/c"}, "--hub_model_id a/b/c: give a name, or owner/name"),
@@ -122,3 +126,16 @@ def test_values_as_yaml_writes_them_pass():
         {"report_to": "tensorboard", "scale_rewards": False, "eval_strategy": "no", "deepspeed": None, "optim": "adamw_torch"}
     )
     check_values({"attn_implementation": "sdpa", "save_strategy": "epoch", "push_to_hub": False, "load_in_4bit": False})
+
+
+def test_sequences_are_not_cut_over_processes_by_the_launcher_or_a_file(tmp_path):
+    engine = tmp_path / "engine.json"
+    engine.write_text('{"sequence_parallel_size": 4}')
+    with pytest.raises(ConfigError, match="sequence_parallel_size"):
+        flag_checks.check_parallelism({"deepspeed": str(engine)}, {})
+    launched = {"ACCELERATE_USE_PARALLELISM_CONFIG": "true", "PARALLELISM_CONFIG_CP_SIZE": "2"}
+    with pytest.raises(ConfigError, match="accelerate's PARALLELISM_CONFIG_CP_SIZE=2: a sequence"):
+        flag_checks.check_parallelism({}, launched)
+    flag_checks.check_parallelism({}, launched | {"PARALLELISM_CONFIG_CP_SIZE": "1"})
+    engine.write_text('{"sequence_parallel_size": 1, "tensor_parallel": {"autotp_size": 0}}')
+    flag_checks.check_parallelism({"deepspeed": str(engine)}, {})

@@ -48,6 +48,7 @@ from vlrl.schema import SampleError, TaskError
 from vlrl.training import banner, preflight, run_data, run_folder, stopping, weights
 from vlrl.training import benchmark_after as before_after
 from vlrl.training.checkpoints import RunStopped, write_together
+from vlrl.training.command_line import group_options
 from vlrl.training.config import Config, parse
 from vlrl.training.console import refuse
 from vlrl.training.correctors import make_corrector, make_probe, start_judges
@@ -62,7 +63,7 @@ from vlrl.training.options import ConfigError
 from vlrl.training.prm.config import parse_prm
 from vlrl.training.prm.options import is_requested as is_prm
 from vlrl.training.prm.recipe import train_value_model
-from vlrl.training.restarts import join_again
+from vlrl.training.restarts import GroupOptions, is_restart, join_again
 from vlrl.training.run_report import write_report
 from vlrl.training.sft import supervise
 from vlrl.training.sharding import check_equal_passes, join_engine, shards_weights
@@ -93,7 +94,8 @@ def main(argv: list[str] | None = None) -> int:
 def run_words(words: list[str]) -> int:
     """Train as a command line says. Returns the exit code for every end that can be explained in a line."""
     first = os.environ.get("RANK", "0") == "0"
-    join_again()
+    if is_restart():
+        join_again(GroupOptions.of(group_options(words)))
     try:
         if is_prm(with_underscores(words)):
             prm = parse_prm(words)

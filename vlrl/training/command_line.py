@@ -77,6 +77,21 @@ def check_command_line(argv: Sequence[str]) -> Mapping[str, str]:
     return read_grpo_words(words).files.environment
 
 
+def group_options(argv: Sequence[str]) -> dict[str, Any]:
+    """What files and words of a command line say of the group of its processes. Nothing where they are wrong, which is said
+    when they are checked."""
+    words = with_underscores(argv)
+    try:
+        if prm_options.is_requested(words):
+            known, files = Known(prm_options.prm_flags(), _of_libraries("training", "model")), prm_options.read_prm_files(words)
+        else:
+            known, files = Known(our_options(), _of_libraries("grpo", "model")), options.read_files(words)
+        values = {**files.values, **read_words(words, known)}
+    except ConfigError:
+        return {}
+    return {name: values[name] for name in ("ddp_timeout", "ddp_backend") if name in values}
+
+
 def read_grpo_words(words: Sequence[str]) -> GrpoWords:
     """A run of GRPO or the supervised stage: its words, files and our own options, checked. Raises ConfigError."""
     known = Known(our_options(), _of_libraries("grpo", "model"))

@@ -7,6 +7,7 @@ tried out (`vlrl.training.preflight`).
 
 from __future__ import annotations
 
+import json
 import netrc
 import os
 import re
@@ -73,6 +74,7 @@ def check_values(values: Mapping[str, Any], *, measures: bool = True, environ: M
         check_tracker(name, environ)
     check_hub(values, environ)
     check_processes(values, environ)
+    check_parallelism(values, environ)
 
 
 def check_choices(values: Mapping[str, Any]) -> None:
@@ -117,6 +119,43 @@ def check_processes(values: Mapping[str, Any], environ: Mapping[str, str]) -> No
                 f"--{name} {values[name]}: this run is one process; start it by torchrun --nproc_per_node 2 (or more), or leave"
                 " it out"
             )
+
+
+def check_parallelism(values: Mapping[str, Any], environ: Mapping[str, str]) -> None:
+    """Raises ConfigError where flags, a DeepSpeed file or accelerate's launcher cut sequences, layers or weights over processes
+    in a way that GRPO here cannot follow."""
+    how = ""
+    if values.get("parallelism_config") not in (None, "", "None", {}):
+        how = "--parallelism_config"
+    if environ.get("ACCELERATE_USE_PARALLELISM_CONFIG", "").lower() == "true":
+        sizes = (f"PARALLELISM_CONFIG_{name}_SIZE" for name in ("DP_REPLICATE", "DP_SHARD", "TP", "CP", "SP"))
+        how = next((f"accelerate's {name}={environ[name]}" for name in sizes if environ.get(name, "1") != "1"), how)
+    engine = _engine_settings(values.get("deepspeed"))
+    cut = next((name for name in ("tensor_parallel", "sequence_parallel_size", "pipeline") if _cuts(engine.get(name))), "")
+    if how or cut:
+        raise ConfigError(
+            f"{how or f'--deepspeed with {cut}'}: a sequence, a layer or a weight matrix cannot be cut over processes here."
+            " GRPO reads each completion beside its prompt and images in one process, TRL refuses it, and accelerate's"
+            " context parallel takes no attention mask. For long videos: fewer frames, --max_pixels,"
+            " --gradient_checkpointing, FSDP2 or ZeRO-3; docs/scale.md names frameworks that can"
+        )
+
+
+def _cuts(value: Any) -> bool:
+    """Whether a setting of a DeepSpeed file names more than one part."""
+    if isinstance(value, dict):
+        return any(_cuts(one) for one in value.values())
+    return isinstance(value, int) and value > 1
+
+
+def _engine_settings(deepspeed: Any) -> dict[str, Any]:
+    """What a DeepSpeed configuration says, a file or a dict; nothing where it cannot be read, which DeepSpeed says itself."""
+    if isinstance(deepspeed, str) and deepspeed.endswith(".json"):
+        try:
+            deepspeed = json.loads(Path(deepspeed).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+    return deepspeed if isinstance(deepspeed, dict) else {}
 
 
 def is_installed(package: str) -> bool:
