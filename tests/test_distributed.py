@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 import warm_process
+from PIL import Image
 
 
 def run(n, *words):
@@ -76,6 +77,18 @@ def test_a_wrong_run_ends_with_an_honest_exit_code():
     done = warm_process.run("vlrl/train.py", "--task", "detectoin", n=2)
     assert done.returncode == 2
     assert done.stderr.count("unknown task 'detectoin'") == 1, "said once, by the first process"
+
+
+def test_samples_are_checked_by_the_first_process_for_all(tmp_path):
+    """A box outside of its image is found by the first one alone, and ends both."""
+    row = {"id": "a", "task": "detection", "images": ["a.png"], "question": "cat", "answer": [{"bbox_2d": [1, 2, 300, 40]}]}
+    Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row) + "\n" + json.dumps(row | {"id": "b", "answer": []}) + "\n")
+    words = ["--data", tmp_path / "rows.jsonl", "--eval_data", tmp_path / "rows.jsonl", "--output_dir", tmp_path / "run"]
+    done = warm_process.run("vlrl/train.py", "--model_name_or_path", "tiny-random", *words, n=2)
+    assert done.returncode == 2
+    assert done.stderr.count("id 'a'") == 1, done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_episodes_on_two_processes_and_their_resumed_half(tmp_path):

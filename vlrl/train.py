@@ -53,8 +53,9 @@ from vlrl.training.config import Config, parse
 from vlrl.training.console import refuse
 from vlrl.training.correctors import make_corrector, make_probe, start_judges
 from vlrl.training.endings import refuse_failed, refuse_stopped
-from vlrl.training.evaluation import EarlyStopping, check_best_metric, of_first_process
+from vlrl.training.evaluation import EarlyStopping, check_best_metric
 from vlrl.training.events import EventLog, read_stop_on
+from vlrl.training.first_process import of_first_process
 from vlrl.training.flags import with_underscores
 from vlrl.training.grpo import Curriculum, Guide, Trainer
 from vlrl.training.held_out import overlap_line

@@ -20,6 +20,8 @@ GROWTH = 10
 """Bytes that Unicode's NFKC form, which some tokenizers make first, may add to each byte of a text that is not ASCII."""
 SMALL_PX = 32
 """Images with a shorter side are given to the processor once, to see whether it takes them."""
+TokenCounts = tuple["array[int]", "array[int]"]
+"""Of each prompt the tokens of its images, and a bound of all its tokens."""
 Words = Sequence[Mapping[str, Any]]
 """A prompt as messages: a system message maybe, and one user turn of images and a text."""
 
@@ -27,11 +29,17 @@ Words = Sequence[Mapping[str, Any]]
 class PromptLengths:
     """Prompts in the order in which they are added. Of each: the tokens of its images, and a bound of all its tokens."""
 
-    def __init__(self, processor: Any, template: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, processor: Any, template: Mapping[str, Any] | None = None, counts: TokenCounts | None = None) -> None:
+        """`counts`: those of prompts that another process has measured (`counts`)."""
         self.processor, self.template = processor, dict(template or {})
-        self._images, self._bounds = array("q"), array("q")
+        self._images, self._bounds = counts or (array("q"), array("q"))
         self._per_size: dict[tuple[int, int], int] = {}
         self._around: dict[int, int] = {}
+
+    @property
+    def counts(self) -> TokenCounts:
+        """What is known of the prompts so far, to be handed to another process."""
+        return self._images, self._bounds
 
     def add(self, words: Words, sizes: Sequence[tuple[int, int]]) -> None:
         """Take one more prompt. `sizes`: width and height in pixels of each of its images, or of all of them alike."""

@@ -8,21 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
-from accelerate import PartialState
-from accelerate.utils import broadcast_object_list
 from transformers import EarlyStoppingCallback
 
 from vlrl.data.name_values import nearest
 from vlrl.models.inputs import Samples
-from vlrl.schema import Prediction, Sample, Task, TaskError
+from vlrl.schema import Prediction, Sample, Task
 from vlrl.tasks.evaluate import Evaluation, evaluate
 from vlrl.training.checkpoints import RunStopped
 from vlrl.training.evaluation_flags import PREFIX
 from vlrl.training.options import ConfigError
 
-Computed = TypeVar("Computed")
 _COUNTS = ("n_unparsed", "n_truncated")
 
 
@@ -45,33 +42,6 @@ class EarlyStopping(EarlyStoppingCallback):
 
     def on_train_begin(self, *_args: Any, **_kwargs: Any) -> None:
         """Nothing: what it asserts there has been checked with the flags."""
-
-
-def of_first_process(compute: Callable[[], Computed]) -> Computed:
-    """What `compute` returns on the first process, on all of them: a metric may ask an endpoint, and a file that the first
-    process has just written may not have been there when another looked.
-
-    Where it raises, every process does, so that none waits for the first: TaskError as it is, any other error as RunStopped
-    on the other processes.
-    """
-    state = PartialState()
-    shared: list[Any] = [None, None]
-    failure: Exception | None = None
-    if state.is_main_process:
-        try:
-            shared[0] = compute()
-        except TaskError as error:
-            shared[1] = error
-        except Exception as error:  # noqa: BLE001 raised again below, when all know
-            failure, shared[1] = error, RunStopped(f"the first process ended: {type(error).__name__}: {error}")
-    if state.num_processes > 1:
-        broadcast_object_list(shared)
-    if failure is not None:
-        raise failure
-    if shared[1] is not None:
-        raise shared[1]
-    found: Computed = shared[0]
-    return found
 
 
 def check_best_metric(metric: str | None, tasks: Mapping[str, Task], held_out: Sequence[Sample]) -> None:

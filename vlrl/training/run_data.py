@@ -6,8 +6,9 @@ Not here: one sample's own checks (`vlrl.models.inputs`), and what reward scores
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,16 +25,18 @@ from vlrl.envs.cards.transcripts import read_transcript
 from vlrl.models.inputs import Samples, check_samples, messages, n_shown, prepare_sample
 from vlrl.models.load import LoadedModel, ModelInputs
 from vlrl.models.names import EMBEDDED, TINY_NAMES
-from vlrl.models.prompt_lengths import PromptLengths, context_length
+from vlrl.models.prompt_lengths import PromptLengths, TokenCounts
 from vlrl.schema import Sample, SampleError, Task
 from vlrl.tasks.rubric import Rubric, answer_problem_of, try_once, with_planned_steps
 from vlrl.tasks.rubric import choose as rubric_for
 from vlrl.training.config import Config
 from vlrl.training.events import Event
+from vlrl.training.first_process import check_alike, of_first_process
 from vlrl.training.flight_recorder import data_events
 from vlrl.training.held_out import hold_out, overlap_words, wanted_of
 from vlrl.training.large_sets import checked_when_used, some_of
 from vlrl.training.options import ConfigError
+from vlrl.training.prompt_limits import prompt_limit
 
 N_SYNTHETIC_TRAIN = 20_000
 N_SYNTHETIC_HELD_OUT = 400
@@ -163,8 +166,7 @@ def prepare_data(
             for sample in rows:
                 part.add(messages(sample, config.tasks), shown_sizes(sample))
     else:
-        known = check_samples(data.known(config), config.tasks, loaded, run.data, **forms, lengths=lengths[0])
-        held_out = check_samples(data.held_out, config.tasks, loaded, run.eval_data or run.data, **forms, lengths=lengths[1])
+        known, held_out, lengths = _checked(config, data, loaded, forms)
         train = Samples(len(known), known.__getitem__) if data.large is None else data.train
         data = dataclasses.replace(data, train=train, held_out=held_out, drawn=() if data.large is None else tuple(known))
     config, said = fit_length(config, loaded, data)
@@ -175,21 +177,23 @@ def prepare_data(
     return config, dataclasses.replace(data, length=said), [*data.notes, *skipped, *_notes(config, data)]
 
 
-def prompt_limit(config: Config, loaded: ModelInputs) -> tuple[int | None, str]:
-    """The most tokens of a prompt, and why: `--max_prompt_length`, or what the model's context leaves beside a completion; None
-    where neither is known. Raises ConfigError where a prompt and a completion of these lengths exceed the context."""
-    context, most, asked = context_length(loaded.config), config.max_tokens, config.prompts.max_prompt_length
-    if context is not None and most + (asked or 1) > context:
-        also = f" and --max_prompt_length {asked:,}" if asked else ""
-        raise ConfigError(
-            f"--max_completion_length {most:,}{also}: the context of {loaded.name} is {context:,} tokens, prompt and completion"
-            " together; lower them"
-        )
-    if asked is not None:
-        return asked, "--max_prompt_length"
-    if context is None:
-        return None, ""
-    return context - most, f"the model's context of {context:,} tokens less --max_completion_length {most:,}"
+def _checked(
+    config: Config, data: RunData, loaded: ModelInputs, forms: Mapping[str, Any]
+) -> tuple[list[Sample], list[Sample], list[PromptLengths]]:
+    """Training and held-out samples of files, prepared and checked by the first process; and the lengths of their prompts."""
+    path = str(config.run.data)
+
+    def check() -> tuple[list[list[Sample]], list[TokenCounts]]:
+        lengths = [PromptLengths(loaded.processor, loaded.template) for _ in range(2)]
+        parts = ((data.known(config), path, lengths[0]), (data.held_out, config.run.eval_data or path, lengths[1]))
+        ready = [check_samples(rows, config.tasks, loaded, name, **forms, lengths=part) for rows, name, part in parts]
+        return ready, [part.counts for part in lengths]
+
+    if data.large is not None:
+        rows = (repr((sample.id, sample.question, sample.answer)) for sample in data.drawn)
+        check_alike(f"set of {len(data.large):,} rows", hashlib.sha256("\n".join(rows).encode()).hexdigest()[:12])
+    (known, held_out), counts = of_first_process(check)
+    return known, held_out, [PromptLengths(loaded.processor, loaded.template, part) for part in counts]
 
 
 def without_overlong(
@@ -241,8 +245,14 @@ def _notes(config: Config, data: RunData) -> list[str]:
             f"{len(written):,} rows spell out special tokens of this model, the first: {first.id!r}"
             f" ({', '.join(first.meta[KEY])}); they are shown to the model as text"
         )
-    if config.run.data is None:
-        return notes
+    if config.run.data is not None:
+        notes += of_first_process(lambda: _image_notes(config, data, known))
+    return notes
+
+
+def _image_notes(config: Config, data: RunData, known: Sequence[Sample]) -> list[str]:
+    """Of images that are decoded for it: all held-out ones, and some others. Raises SampleError."""
+    notes = []
     for sample in drawn_to_decode(data.held_out, config.grpo.seed, len(data.held_out)):
         if problem := decode_problem(sample):
             raise SampleError(f"{config.run.eval_data or config.run.data} (id {sample.id!r}): {problem}; leave this row out")

@@ -22,8 +22,9 @@ from vlrl.training import benchmark_after as before_after
 from vlrl.training import report, run_data, run_folder
 from vlrl.training.checkpoints import write_together
 from vlrl.training.config import Config
-from vlrl.training.evaluation import HeldOut, of_first_process, step_metrics
+from vlrl.training.evaluation import HeldOut, step_metrics
 from vlrl.training.events import EventLog
+from vlrl.training.first_process import of_first_process
 
 
 @dataclass
