@@ -1,8 +1,12 @@
 """The examples of the README: each runs as shown there, is short, and its mistakes would be one line."""
 
 import asyncio
+import contextlib
 import importlib.util
+import io
 import json
+import re
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -54,7 +58,7 @@ def benched(tmp_path_factory):
     return folder
 
 
-def test_the_own_task_is_trained(tmp_path, run_train, small):
+def test_the_own_task_is_trained_and_the_code_of_its_card_runs(tmp_path, run_train, small, monkeypatch):
     folder = tmp_path / "run"
     code, out, err = run_train(*OWN, "--rewards", "think_answer_format", REWARD, *small, "--output_dir", folder, curves=True)
     assert code == 0, err
@@ -65,8 +69,17 @@ def test_the_own_task_is_trained(tmp_path, run_train, small):
     assert set(summary["after"]) == {"exact", "n_tokens"}
     held_out = [json.loads(line) for line in (folder / "held_out.jsonl").read_text().splitlines()]
     assert all(row["task"] == "counting" and row["change"] is not None for row in held_out)
-    for name in ("samples.png", "curves.png", "final/config.json"):
+    for name in ("samples.png", "curves.png", "final/config.json", "final/samples.png"):
         assert (folder / name).is_file()
+    card = (folder / "final" / "README.md").read_text()
+    assert card == (folder / "README.md").read_text()
+    assert "`short_answer`" in card
+    (program,) = re.findall("```python\n(.*?)\n```", card, re.DOTALL)
+    shutil.copyfile(EXAMPLES / "images" / "1.png", folder / "final" / "image.png")
+    monkeypatch.chdir(folder / "final")
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        exec(compile(program, "README.md", "exec"), {})
+    assert printed.getvalue().strip(), "the code of the card writes a completion"
 
 
 BAD = """

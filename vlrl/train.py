@@ -308,6 +308,7 @@ def grpo_stage(run: TrainingRun) -> None:
         held_out=run.held_out if config.evaluates else None,
         engine_logp_bound=config.run.engine_logp_bound,
     )
+    trainer.base_name = str(config.model.model_name_or_path)
     best_at_end = bool(config.grpo.load_best_model_at_end)
     n_steps = trainer.planned_steps() if opened.resuming else 0
     trained = run_folder.trained_weights(opened, n_steps, best_at_end=best_at_end) if opened.resuming else None

@@ -23,6 +23,7 @@ from vlrl.models.names import TINY_NAMES
 from vlrl.tasks.evaluate import write_json
 from vlrl.training.benchmark_flags import family_of, folder_name
 from vlrl.training.config import Config
+from vlrl.training.model_card import write_card
 from vlrl.training.options import ConfigError
 from vlrl.training.stopping import GRACE_S
 
@@ -160,6 +161,7 @@ def write_benchmarks(around: Around, say: Callable[..., None]) -> bool:
     summary = json.loads(path.read_text(encoding="utf-8"))
     summary["bench"] = {"differences": found, "failed": around.failed, "folder": str(around.folder / "bench")}
     write_json(path, summary)
+    write_card(around.folder)
     if found:
         say("\nthe benchmark before and after training, on the same samples; 95 % bootstrap intervals of the difference")
         say(before_after_table(found))

@@ -32,6 +32,7 @@ from vlrl.training.checkpoints import (
 from vlrl.training.events import EventLog
 from vlrl.training.finite import FiniteSteps, what_is_safe
 from vlrl.training.flight_recorder import FlightRecorder, LastBatch, RunFacts
+from vlrl.training.model_card import write_draft
 from vlrl.training.progress import StepLog
 from vlrl.training.sharding import without_tied
 from vlrl.training.whole_checkpoints import STATE
@@ -43,6 +44,8 @@ class GuardedTrainer(Trainer):
     steps: StepLog
     events: EventLog | None = None
     """Where the run's events go."""
+    base_name = "a model"
+    """The model that the run started from, as the user named it."""
     rate_flag = "learning_rate"
     """The option that sets the learning rate."""
     name_of_row: Callable[[int], str] | None = None
@@ -98,6 +101,11 @@ class GuardedTrainer(Trainer):
         if state_dict is not None:
             state_dict = without_tied(self.accelerator.unwrap_model(self.model), state_dict)
         super()._save(output_dir, state_dict)
+
+    def create_model_card(self, *_args: Any, **_kwargs: Any) -> None:
+        """A card that says what the checkpoint is, in place of the trainer's own, which names no data and no numbers."""
+        if self.is_world_process_zero():
+            write_draft(Path(str(self.args.output_dir)), self.base_name, self.state.global_step)
 
     def sample_ids(self, inputs: Any) -> list[str]:
         """The samples of a micro-batch, as far as they are known."""

@@ -20,6 +20,7 @@ from vlrl.data.masking import masked_command
 from vlrl.gtr.diagnostics import CollapseRule
 from vlrl.schema import Boxes, Prediction, Row, Sample, Task
 from vlrl.tasks.evaluate import Evaluation, as_text, boxes_of, git_revision, table, versions
+from vlrl.training import model_card
 from vlrl.training.evaluation_flags import PREFIX
 from vlrl.training.events import EVENTS_FILE
 from vlrl.training.metrics_log import read_metrics
@@ -81,18 +82,10 @@ def closing_lines(title: str, evaluations: Mapping[str, Evaluation], notes: Sequ
 
 
 def events_noted(events: Sequence[Mapping[str, Any]], folder: Path) -> list[str]:
-    """The closing line of a run's events, if it had any; the same in its model card."""
-    if not events:
-        return []
-    listed = ", ".join(f"{row['event']} ({row['stage']} step {row['step']})" for row in events)
-    card = folder / "README.md"
-    if card.is_file():
-        text = card.read_text(encoding="utf-8").partition(CARD_EVENTS)[0].rstrip("\n")
-        card.write_text(f"{text}\n{CARD_EVENTS}While it trained, the run noted: {listed}.\n", encoding="utf-8")
-    return [f"events: {listed}; see {folder / EVENTS_FILE}"]
+    """The closing line of a run's events, if it had any."""
+    return [f"events: {model_card.events(events)}; see {folder / EVENTS_FILE}"] if events else []
 
 
-CARD_EVENTS = "\n## Events\n\n"
 THOUGHTS = "thoughts/"
 ENDPOINTS = ("corrector", "judge")
 

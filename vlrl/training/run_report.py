@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from typing import Any
+
+import torch
+from accelerate import PartialState
+
+from vlrl.answers.kind import BOX, BOXES, answer_kinds
 from vlrl.data.files import write_json_lines
+from vlrl.data.sample_sets import digest_of
+from vlrl.models.inputs import messages, n_shown
+from vlrl.schema import SampleError
 from vlrl.tasks.evaluate import before_and_after, evaluate, headline, write_json
 from vlrl.training import report, run_folder
 from vlrl.training.events import EVENTS_FILE, read_events
 from vlrl.training.metrics_log import read_metrics
+from vlrl.training.model_card import write_card
 from vlrl.training.training_run import TrainingRun
 
 
@@ -40,6 +51,11 @@ def write_report(run: TrainingRun) -> str:
         summary["thoughts"] = thoughts
         notes += [f"thoughts collapsed: {thoughts['collapsed']}"] if thoughts["collapsed"] else []
     summary |= report.endpoint_totals(rows)
+    summary |= {
+        "hardware": hardware(run),
+        "digests": digests(config.run.data, config.run.eval_data),
+        "example": example_of(run),
+    }
     found = read_events(folder / EVENTS_FILE)
     summary["events"] = [{key: row[key] for key in ("stage", "step", "event")} for row in found]
     notes += report.events_noted(found, folder)
@@ -50,5 +66,38 @@ def write_report(run: TrainingRun) -> str:
         report.draw_curves(folder / "metrics.jsonl", folder / "curves.png")
         report.draw_samples(config.tasks, data.held_out, made, measured, folder / "samples.png")
         write_json(folder / "summary.json", summary)
+    write_card(folder)
     title = f"{len(data.held_out)} held-out samples, greedy decoding, 95 % bootstrap intervals; trained for {seconds:.0f} s"
     return report.closing_lines(title, evaluations, notes, folder / "summary.json")
+
+
+def hardware(run: TrainingRun) -> str:
+    """The devices of a run in words, such as "8 x NVIDIA H100" or "2 processes on CPUs"."""
+    n, device = int(PartialState().num_processes), run.loaded.device
+    if device.type == "cuda":
+        return f"{n} x {torch.cuda.get_device_name(device)}"
+    return "a CPU" if n == 1 else f"{n} processes on CPUs"
+
+
+def digests(*paths: str | None) -> dict[str, str]:
+    """SHA-256 of the rows behind `--data` and `--eval_data`, by path; of their images there is none."""
+    found = {}
+    for path in filter(None, paths):
+        with suppress(OSError, SampleError):  # moved away while the run trained
+            found[path] = digest_of(path)
+    return found
+
+
+def example_of(run: TrainingRun) -> dict[str, Any]:
+    """A held-out prompt as the model was asked, for the code of the model card."""
+    config, sample = run.config, run.data.held_out[0]
+    *system, user = messages(sample, config.tasks, n_shown(sample))
+    return {
+        "system": system[0]["content"][0]["text"] if system else None,
+        "prompt": user["content"][-1]["text"],
+        "n_images": len(user["content"]) - 1,
+        "has_boxes": bool(answer_kinds(sample) & {BOX, BOXES}),
+        "max_new_tokens": config.max_tokens,
+        "trust_remote_code": bool(config.grpo.trust_remote_code),
+        "template": dict(run.loaded.template),
+    }

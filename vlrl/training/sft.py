@@ -157,6 +157,7 @@ def supervise(
         peft_config=with_targets(peft_config, freeze_vision),
         optimizers=(optimizer, None),
     )
+    trainer.base_name = loaded.name
     trainer.name_of_row = lambda row: samples.get(row).id
     for callback in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(callback)

@@ -35,6 +35,7 @@ from vlrl.training.events import EVENTS_FILE, EventLog, read_events, read_stop_o
 from vlrl.training.finite import check_weights, remedies
 from vlrl.training.flight_recorder import RunFacts
 from vlrl.training.metrics_log import read_metrics
+from vlrl.training.model_card import write_card
 from vlrl.training.options import ConfigError
 from vlrl.training.prm.config import PrmRun
 from vlrl.training.prm.drawing import draw_loss_and_calibration, draw_step_values
@@ -349,6 +350,7 @@ def write_prm_report(
     draw_loss_and_calibration(rows, after.calibration, folder / "curves.png")
     draw_step_values(data.held_out, after.values, folder / "samples.png")
     write_json(folder / "summary.json", summary)
+    write_card(folder)
     n_questions = len({record.question_key for record in data.held_out})
     title = (
         f"{len(data.held_out)} held-out solutions of {n_questions} questions; 95 % bootstrap intervals over questions;"
