@@ -1,11 +1,15 @@
 """Every packed kernel is one softmax over what the rule lets a token see; windows in one call equal the loop."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from plain_layout import SEVERAL, assert_same, build, case
 
 from vlrl.models.prefix_sharing import attention as packed_attention
 from vlrl.models.prefix_sharing.attention import GroupSpan
+from vlrl.models.prefix_sharing.groups import NotShared
+from vlrl.models.prefix_sharing.step import start_sharing
 
 SPANS = (GroupSpan(0, 6, (3, 1, 4)), GroupSpan(14, 4, (5,)), GroupSpan(23, 7, ()), GroupSpan(30, 2, (2, 2)))
 
@@ -150,7 +154,50 @@ def test_windows_in_one_call_equal_the_loop():
 
 
 def test_the_kernel_follows_device_and_dtype():
-    assert packed_attention.choose_kernel(torch.device("cpu"), torch.float32)[0] == "mask"
+    cpu = torch.device("cpu")
+    assert packed_attention.choose_kernel(cpu, torch.float32)[0] == "mask"
+    assert packed_attention.choose_kernel(cpu, torch.float32, "mask") == ("mask", "--group_shared_kernel")
+    refused = {"merge": "need CUDA", "gather": "need CUDA", "flex": "no gradient on a CPU", "fast": "known: auto, mask, merge"}
+    for named, why in refused.items():
+        with pytest.raises(ValueError, match=why):
+            packed_attention.choose_kernel(cpu, torch.bfloat16, named)
+
+
+def test_a_named_kernel_is_used_or_the_run_ends():
+    model = build()
+    packed_attention.use_attention(model)
+
+    def start(mode, named):
+        return start_sharing(
+            model, None, mode=mode, device=torch.device("cpu"), compute_dtype=None, sharded=False, n_processes=1,
+            batch=(4, 1, 4), autocast=nullcontext, named_kernel=named,
+        )  # fmt: skip
+
+    assert start("auto", "mask").kernel == "mask"
+    for named, why in (("merge", "need CUDA"), ("flex", "no gradient on a CPU")):
+        with pytest.raises(NotShared, match=f"--group_shared_kernel {named}: .*{why}"):
+            start("auto", named)
+    with pytest.raises(NotShared, match="--group_shared_kernel merge: --group_shared off"):
+        start("off", "merge")
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+def test_flex_attention_equals_the_dense_mask_without_gradients():
+    """On a CPU it has none; compiled code is left out, which takes half a minute."""
+    q, k, v = (x.detach() for x in qkv())
+    made = packed_attention.layout(SPANS, "flex", torch.device("cpu"))
+    with pytest.MonkeyPatch.context() as patch:
+        from torch.nn.attention.flex_attention import create_block_mask, flex_attention
+
+        patch.setattr(packed_attention, "_flex", lambda: (create_block_mask, flex_attention))
+        inputs = (x.transpose(0, 1)[None].contiguous() for x in (q, k, v))
+        got, _ = packed_attention.packed_attention(None, *inputs, None, 0.3, made)
+    torch.testing.assert_close(got[0], by_mask(q, k, v))
+    with pytest.raises(ValueError, match="no packed kernel"):
+        packed_attention.layout(SPANS, "dense", torch.device("cpu"))
+
+
+def test_layouts_are_made_for_packed_kernels_alone():
     with pytest.raises(ValueError, match="no packed kernel"):
         packed_attention.layout(SPANS, "mask", torch.device("cpu"))
 

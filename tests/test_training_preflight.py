@@ -37,6 +37,14 @@ def test_flags_that_fail_when_they_are_used_are_tried_first(values, words, tmp_p
     assert "\n" not in str(error.value)
 
 
+def test_a_kernel_that_this_device_cannot_run_is_refused_first(tmp_path):
+    for named in ("auto", "mask"):
+        preflight.check_kernel(named, arguments(tmp_path))
+    for named in ("merge", "gather", "flex"):
+        with pytest.raises(ConfigError, match=f"--group_shared_kernel {named}: .*leave it out"):
+            preflight.check_kernel(named, arguments(tmp_path))
+
+
 def test_what_works_passes_and_leaves_nothing(tmp_path):
     for values in ({}, {"optim": "adafactor"}, {"top_k": 5, "min_p": 0.1}, {"generation_kwargs": {"num_beams": 1}}):
         preflight.check_start(arguments(tmp_path, **values), ModelConfig(), tmp_path)

@@ -188,6 +188,7 @@ def prepare(config: Config, say: Callable[..., None], words: Sequence[str]) -> T
     opened = run_folder.open_run(config.grpo, "-".join(config.tasks), words)
     config = config.with_arguments(output_dir=str(opened.path))
     preflight.check_start(config.grpo, config.model, opened.path)
+    preflight.check_kernel(config.run.group_shared_kernel, config.grpo)
     rows = run_data.read_data(config)
     if "grpo" in config.stages and shards_weights(config.grpo):
         check_equal_passes(config.grpo, corrects=config.guide.corrects, samples=rows.known(config))
@@ -300,6 +301,7 @@ def grpo_stage(run: TrainingRun) -> None:
         dynamic_sampling=config.run.dynamic_sampling,
         freeze_vision=config.run.freeze_vision,
         group_shared=config.run.group_shared,
+        group_shared_kernel=config.run.group_shared_kernel,
         guide=Guide(config.guide, run.corrector, make_probe(config, run.loaded, run.data.episodes)),
         episodes=run.data.episodes,
         curriculum=None if config.curriculum is None else Curriculum(*config.curriculum),

@@ -79,8 +79,8 @@ def metadata(base: str, name: str, summary: Mapping[str, Any] | None = None) -> 
     results = []
     for metric, measured in ({} if summary is None else summary["after"]).items():
         if measured["value"] is not None and "[" not in metric:
-            data = on_one_line(str(summary and summary["data"]))
-            found = EvalResult(PIPELINE, "held-out", data, metric, measured["value"], task_name=task)
+            rows = on_one_line(summary and summary["data"])
+            found = EvalResult(PIPELINE, "held-out", rows, metric, measured["value"], task_name=task)
             results.append(found)
     tags = ["vlrl", "trl", *([] if summary is None else str(summary["stage"]).split("+")), *(task or "").split(",")]
     data = ModelCardData(

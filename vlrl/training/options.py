@@ -98,6 +98,13 @@ class RunConfig:
         default="auto",
         metadata={"help": "Run a group's prompt and image once: auto (where possible), on (or refuse to run), off."},
     )
+    group_shared_kernel: Literal["auto", "mask", "merge", "gather", "flex"] = field(
+        default="auto",
+        metadata={
+            "help": "Attention of shared groups: mask (any device), merge (torch's flash kernels), gather (flash-attn), flex"
+            " (FlexAttention, compiled); the last three on a GPU. auto: merge where it runs, else mask."
+        },
+    )
     on_endpoint_failure: Literal["skip", "stop"] = field(
         default="skip",
         metadata={
@@ -307,6 +314,10 @@ def check_run(run: RunConfig) -> None:
         raise ConfigError(f"--min_pixels {run.min_pixels} exceeds --max_pixels {run.max_pixels}")
     if run.group_shared not in GROUP_SHARED:
         raise ConfigError(f"--group_shared {run.group_shared}: must be one of {', '.join(GROUP_SHARED)}")
+    if run.group_shared == "off" and run.group_shared_kernel != "auto":
+        raise ConfigError(
+            f"--group_shared_kernel {run.group_shared_kernel} has no effect with --group_shared off; leave one out"
+        )
     if run.dynamic_sampling < 0:
         raise ConfigError(f"--dynamic_sampling {run.dynamic_sampling}: rounds cannot be negative; 0 turns it off")
     read_answer_format(run.answer_format)

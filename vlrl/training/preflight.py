@@ -25,6 +25,7 @@ from vlrl.data.files import disk_is_full, free_mib
 from vlrl.data.masking import without_secrets
 from vlrl.data.name_values import nearest
 from vlrl.gtr.options import GuideOptions
+from vlrl.models.prefix_sharing.attention import choose_kernel
 from vlrl.models.whole_files import LOAD_ERRORS, first_line
 from vlrl.rewards.chat_client import EndpointError, base_url
 from vlrl.rewards.judge import check_judge
@@ -74,6 +75,15 @@ def check_device(arguments: TrainingArguments, model: ModelConfig) -> None:
     named = str(model.attn_implementation)
     if named.startswith("flash_attention") and not on_cuda:
         raise ConfigError(f"--attn_implementation {named}: it runs on GPUs, and this run is on {device}; leave it out")
+
+
+def check_kernel(named: str, arguments: TrainingArguments) -> None:
+    """The attention that `--group_shared_kernel` names runs on this device, if the number format does. Raises ConfigError."""
+    on_cuda = torch.cuda.is_available() and not arguments.use_cpu
+    try:
+        choose_kernel(torch.device("cuda" if on_cuda else "cpu"), torch.bfloat16, named)
+    except ValueError as error:
+        raise ConfigError(f"--group_shared_kernel {named}: {error}; leave it out") from error
 
 
 def check_optimizer(arguments: TrainingArguments) -> None:

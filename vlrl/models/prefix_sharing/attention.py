@@ -323,15 +323,32 @@ def packed_attention(
 # -- choice ---------------------------------------------------------------------------------------------------------------
 
 
-def choose_kernel(device: torch.device, dtype: torch.dtype) -> tuple[str, str]:
-    """The packed kernel for this device and compute dtype, and why."""
+def choose_kernel(device: torch.device, dtype: torch.dtype, named: str = "auto") -> tuple[str, str]:
+    """The packed kernel for this device and compute dtype, and why: the one that is named, or of those that run the one that
+    needs least (docs/speed.md says what was measured). Raises ValueError where the named one cannot run."""
+    if named not in ("auto", *KERNELS):
+        raise ValueError(f"no packed kernel {named!r}; known: auto, {', '.join(KERNELS)}")
+    problem = _flash_problem(device, dtype)
+    if named == "auto":
+        return ("mask", problem) if problem else ("merge", "torch's own flash kernels, no build needed")
+    if named == "flex" and device.type == "cpu":
+        problem = "FlexAttention computes no gradient on a CPU"
+    if named == "gather" and not problem and varlen_kernel() is None:
+        problem = "neither flash-attn nor torch's varlen_attn is there; pip install 'vlrl[flash]'"
+    if problem and named != "mask" and not (named == "flex" and device.type == "cuda"):
+        raise ValueError(f"kernel {named}: {problem}")
+    return named, "--group_shared_kernel"
+
+
+def _flash_problem(device: torch.device, dtype: torch.dtype) -> str:
+    """Why torch's flash kernels cannot run; "": they can."""
     if device.type != "cuda":
-        return "mask", f"flash kernels need CUDA, this is {device.type}"
+        return f"flash kernels need CUDA, this is {device.type}"
     if dtype not in (torch.bfloat16, torch.float16):
-        return "mask", f"flash kernels need bfloat16 or float16, this is {str(dtype).removeprefix('torch.')}"
+        return f"flash kernels need bfloat16 or float16, this is {str(dtype).removeprefix('torch.')}"
     if torch.version.hip is not None or torch.cuda.get_device_capability(device)[0] < 8:
-        return "mask", "torch's flash kernels need an NVIDIA GPU of compute capability 8 or more"
-    return "merge", "torch's own flash kernels, no build needed"
+        return "torch's flash kernels need an NVIDIA GPU of compute capability 8 or more"
+    return ""
 
 
 def use_attention(model: Any, *, vision: bool = True, text: bool = True) -> dict[str, str]:

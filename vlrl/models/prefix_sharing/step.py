@@ -304,16 +304,23 @@ def start_sharing(
     n_processes: int,
     batch: tuple[int, int, int],
     autocast: Callable[[], AbstractContextManager[Any]],
+    named_kernel: str = "auto",
 ) -> Sharing:
     """Decide for a run. `batch`: rows of a micro-batch, micro-batches a generation, completions a group. `reference`: the
-    frozen copy that KL is measured against, or None. Raises NotShared where `mode` is "on" and sharing cannot be."""
+    frozen copy that KL is measured against, or None. `named_kernel`: of `KERNELS`, or auto. Raises NotShared where `mode` is
+    "on" and sharing cannot be, and where the named kernel cannot run."""
     why = "--group_shared off" if mode == "off" else group_shared.why_not(model) or group_shared.sharing_problem(*batch)
     if mode == "on" and why:
         raise NotShared(f"--group_shared on: {why}")
     packed = not why and base_of(model).config.get_text_config()._attn_implementation == TEXT_ATTENTION
     if packed and reference is not None:
         use_attention(reference)
-    kernel = choose_kernel(device, compute_dtype or _dtype(model))[0] if packed else "mask"
+    try:
+        kernel = choose_kernel(device, compute_dtype or _dtype(model), named_kernel)[0] if packed else "mask"
+    except ValueError as error:
+        raise NotShared(f"--group_shared_kernel {named_kernel}: {error}") from error
+    if named_kernel not in ("auto", kernel):
+        raise NotShared(f"--group_shared_kernel {named_kernel}: {why or 'this model has no packed attention'}")
     frozen = not why and not sharded and group_shared.takes_features(model) and is_frozen(model, reference)
     graphs = device.type == "cuda" and not sharded
     # DDP looks at the last forward for weights without a gradient: after one without images it would skip the vision encoder.

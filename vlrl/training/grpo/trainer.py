@@ -68,7 +68,8 @@ class Trainer(GuardedTrainer, Adapter):
     `base`: the reward whose value those that need one build on. `applies`: which reward scores which sample (default: each one
     every sample it can score). `dynamic_sampling`: at most so many more rounds of generation a batch, in which groups of
     equal rewards are replaced (0: off). `freeze_vision`: train the language model only. `group_shared`: run prompts and images
-    once a group where that is possible ("auto"), or refuse to run otherwise ("on", raises NotShared), or never ("off").
+    once a group where that is possible ("auto"), or refuse to run otherwise ("on", raises NotShared), or never ("off");
+    `group_shared_kernel`: by this attention (`vlrl.models.prefix_sharing.attention.KERNELS`), or raise NotShared.
     `guide`: how thoughts are corrected, imitated and weighed. `episodes`: the samples are episodes. `curriculum`: easier deals
     first. `events`: where the run's events go. `on_endpoint_failure`: "skip" or "stop", see
     `vlrl.training.grpo.endpoint_failures`. `held_out`: what `--eval_strategy` measures. `engine_logp_bound`: see
@@ -89,6 +90,7 @@ class Trainer(GuardedTrainer, Adapter):
         dynamic_sampling: int = 0,
         freeze_vision: bool = False,
         group_shared: str = "auto",
+        group_shared_kernel: str = "auto",
         guide: Guide = Guide(),  # noqa: B008 (frozen)
         episodes: bool = False,
         curriculum: Curriculum | None = None,
@@ -133,7 +135,7 @@ class Trainer(GuardedTrainer, Adapter):
         self._started: tuple[float, int] | None = None
         self._next_probe = 0
         self.failures = EndpointFailures(self, on_endpoint_failure, rewards, guide.corrector, events, self.safe)
-        self._compose_batches(group_shared, dynamic_sampling, verdicts, by_row=episodes)
+        self._compose_batches((group_shared, group_shared_kernel), dynamic_sampling, verdicts, by_row=episodes)
         self._compose_engine(engine_logp_bound)
         known = {**tasks, **({} if curriculum is None else {curriculum.task.name: curriculum.task})}
         self._compose_thoughts(loaded, guide, Thoughts(known, guide.options, loaded.tokenizer, lambda: self.ends), rewards)
@@ -142,9 +144,10 @@ class Trainer(GuardedTrainer, Adapter):
         for callback in (PrinterCallback, ProgressCallback):
             self.remove_callback(callback)
 
-    def _compose_batches(self, mode: str, max_rounds: int, verdicts: Verdicts | None, *, by_row: bool) -> None:
-        """The stations from prompts to log-probabilities. `mode`: `group_shared`. `by_row`: rows need not be groups."""
-        args = self.args
+    def _compose_batches(self, share: tuple[str, str], max_rounds: int, verdicts: Verdicts | None, *, by_row: bool) -> None:
+        """The stations from prompts to log-probabilities. `share`: `group_shared` and its kernel. `by_row`: rows need not be
+        groups."""
+        args, (mode, kernel) = self.args, share
         how = start_sharing(
             self.policy,
             self.ref_model and self.accelerator.unwrap_model(self.ref_model),
@@ -155,6 +158,7 @@ class Trainer(GuardedTrainer, Adapter):
             n_processes=self.accelerator.num_processes,
             batch=(1, 1, 1) if by_row else (args.per_device_train_batch_size, args.steps_per_generation, self.num_generations),
             autocast=self.accelerator.autocast,
+            named_kernel=kernel,
         )
         self.sharing = GroupSharing(self, how, must=mode == "on", by_row=by_row)
         own_engine = self.use_vllm or self.use_transformers_continuous_batching
