@@ -40,11 +40,11 @@ def pytest_collection_finish():
 
 
 def pytest_ignore_collect(collection_path, config):
-    """With `-m quick` and `-m engines`, files without such a test are not even read: most import torch."""
+    """With `-m quick`, `-m long` and `-m engines`, files without such a test are not even read: most import torch."""
     if config.option.markexpr == "engines" and collection_path.name.startswith("test_"):
         return collection_path.parent.name != "engines" or None
-    if config.option.markexpr == "quick" and collection_path.name.startswith("test_"):
-        return "mark.quick" not in collection_path.read_text() or None
+    if config.option.markexpr in ("quick", "long") and collection_path.name.startswith("test_"):
+        return f"mark.{config.option.markexpr}" not in collection_path.read_text() or None
     return None
 
 

@@ -12,5 +12,5 @@ python3 -m venv "$env"
 "$env/bin/pip" list 2>/dev/null | grep -iE '^(trl|transformers|accelerate|peft|torch) '
 cd "$root"
 "$env/bin/python" -m pytest -q -p no:cacheprovider tests/test_trl_surface.py
-"$env/bin/python" -m pytest -q -p no:cacheprovider tests/test_grpo_*.py tests/test_prefix_*.py tests/test_training_sft.py \
+"$env/bin/python" -m pytest -q -p no:cacheprovider -m 'not slow' tests/test_grpo_*.py tests/test_prefix_*.py tests/test_training_sft.py \
   tests/test_training_checkpoints.py tests/test_episode_runs.py tests/test_distributed.py tests/test_default_run.py

@@ -266,6 +266,7 @@ def test_road_questions_are_the_fixtures_and_training_never_sees_them(tmp_path):
 # ---- the number
 
 
+@pytest.mark.long
 def test_pgd_lowers_the_accuracy_of_a_model_trained_on_the_scenes_and_noise_does_not(tmp_path):
     """Short: 100 steps of 4 samples and 40 yes-or-no questions (docs/benchmarks.md: 300 of 16 and 300 of all kinds)."""
     loaded, task = load_model("tiny"), road_questions.TASK

@@ -227,6 +227,7 @@ def test_arrays_keep_rows_order_and_fields_and_add_one_key(release, tmp_path, st
     assert [list(row)[-1] for row in after] == ["vlrl_answer"] * len(before)
 
 
+@pytest.mark.long
 def test_an_interrupted_run_goes_on_to_the_same_bytes(release, tmp_path, stub):
     reply = lambda text: "Yes" if len(text) % 2 else "B"  # noqa: E731
     stub(reply)
@@ -358,6 +359,7 @@ def test_a_log_is_scored_again_without_a_model(release, tmp_path, stub):
 # ---- all of it
 
 
+@pytest.mark.long
 def test_16_892_rows_are_read_asked_and_scored_within_seconds(tmp_path, stub):
     rows = []
     for i in range(16_892):

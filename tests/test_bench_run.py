@@ -84,6 +84,7 @@ def test_answers_of_other_settings_are_not_mixed(detection, capsys):
     assert 'this run has "synthetic, seed 1' in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_a_killed_run_loses_nothing_and_goes_on(detection, tmp_path):
     """SIGKILL in the middle, the last line torn: the same answers as a run that was never killed."""
     folder = tmp_path / "killed"

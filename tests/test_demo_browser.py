@@ -218,6 +218,7 @@ def test_a_run_that_is_still_written_is_followed(browser, url, root):
     until(lambda: "99 steps" in text(browser, "#runs-status") and text(browser, "#runs-status") != shown)
 
 
+@pytest.mark.long
 @needs_browser
 def test_text_of_a_hostile_run_runs_nothing(browser, url, root):
     """Names, metrics and completions that are HTML with handlers; and were one let through, the policy would stop it."""
@@ -341,6 +342,7 @@ def test_it_looks_right_on_a_laptop_and_a_phone(browser, url, screen, theme):
         browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
+@pytest.mark.long
 def test_twenty_people_at_once_keep_their_own_games(url):
     from gradio_client import Client
 

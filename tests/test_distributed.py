@@ -52,6 +52,7 @@ def test_grpo_step_is_the_same_on_one_and_two_processes(tmp_path, reward):
     assert one["weights"] == pytest.approx(two["weights"], rel=1e-5)
 
 
+@pytest.mark.long
 def test_whole_run_on_two_processes(tmp_path):
     def train(n, folder):
         words = ["--output_dir", folder, "--stage", "sft+grpo", "--model_name_or_path", "tiny-random", "--sft_steps", 3]
@@ -91,6 +92,7 @@ def test_samples_are_checked_by_the_first_process_for_all(tmp_path):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.long
 def test_episodes_on_two_processes_and_their_resumed_half(tmp_path):
     """Episodes of unequal length on each process, so that the numbers of steps with an advantage differ; each process keeps
     its own corrections, and its own rest of a generation."""

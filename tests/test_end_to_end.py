@@ -42,6 +42,7 @@ def test_a_short_run_lifts_the_greedy_score(tmp_path):
     assert sum(answer["change"] > 0 for answer in answers) > sum(answer["change"] < 0 for answer in answers)
 
 
+@pytest.mark.long
 def test_guided_thoughts_lift_success_in_a_card_game(tmp_path):
     flags = ["--task", "ezpoints", "--max_steps", 5, "--eval_limit", 20, "--num_generations", 4]
     flags += ["--per_device_train_batch_size", 8, "--gtr_coef", 5, "--gtr", "gate=always", "--save_strategy", "no"]

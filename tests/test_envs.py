@@ -199,6 +199,7 @@ def test_the_hole_card_does_not_show():
     assert len(frames) == 1
 
 
+@pytest.mark.long
 def test_stepping_with_pictures_is_fast(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(game_speed, "N_STEPS", 1000)
     assert vlrl.bench.main(["speed", "--what", "games", "--json", str(tmp_path / "speed.json")]) == 0

@@ -8,6 +8,7 @@ import pytest
 from chat_server import Server
 
 
+@pytest.mark.long
 def test_a_run_from_the_command_line_and_its_resumed_half(tmp_path, run_train):
     flags = ["--task", "numberline", "--max_steps", "3", "--num_generations", "4", "--per_device_train_batch_size", "4"]
     flags += ["--eval_limit", "3", "--logging_steps", "1", "--report_to", "none", "--save_steps", "1"]
@@ -37,6 +38,7 @@ def test_a_run_from_the_command_line_and_its_resumed_half(tmp_path, run_train):
     assert {tuple(row["rewards"]) for row in shown} == {("card_success", "card_recognition")}
 
 
+@pytest.mark.long
 def test_a_checkpoint_without_corrections_is_told_apart(tmp_path, run_train):
     flags = ["--task", "numberline", "--max_steps", "2", "--num_generations", "4", "--per_device_train_batch_size", "4"]
     flags += ["--eval_limit", "2", "--report_to", "none", "--save_steps", "1", "--output_dir", tmp_path / "run"]
@@ -46,6 +48,7 @@ def test_a_checkpoint_without_corrections_is_told_apart(tmp_path, run_train):
     assert "saved without --corrector" in err
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("reply", ["babble", 500])
 def test_an_endpoint_that_babbles_or_fails_is_skipped_and_told(tmp_path, run_train, reply):
     server = Server([reply])

@@ -292,6 +292,7 @@ def step(n, per_device, tmp_path, *words):
     return json.loads(next(line for line in done.stdout.splitlines() if line.startswith("RESULT "))[7:])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("alone", "of_two", "words"),
     [(16, 8, []), (4, 2, []), (16, 8, ["--task", "qa", "--dynamic_sampling", 0])],

@@ -319,6 +319,7 @@ def crowd_of_rows(n_images, n_boxes, n_labels=80):
     return [row(f"s{i}", *boxes) for i, boxes in enumerate(zip(true, found, strict=True))]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("n_images", "n_boxes", "limit_s"), [(600, 4320, 2), pytest.param(5000, 36000, 8, marks=pytest.mark.slow)]
 )

@@ -113,6 +113,7 @@ class Enough(Exception):
     pass
 
 
+@pytest.mark.long
 def test_the_recipe_starts_as_it_did(tmp_path, run_train, monkeypatch):
     """The first steps of the cold start have the losses on record: same scenes, weights, schedule and optimiser."""
     from vlrl.training import sft

@@ -184,6 +184,7 @@ def test_a_saved_model_scores_the_same_and_a_head_of_another_width_is_refused(pr
         load_prm(str(tmp_path / "m"))
 
 
+@pytest.mark.long
 def test_it_overfits_8_records():
     loaded = load_model("tiny")
     torch.manual_seed(0)

@@ -10,6 +10,7 @@ GAMES = ("numberline", "ezpoints", "points24", "blackjack")
 RECIPES = sorted({path.stem for path in CONFIGS.glob("*.yaml")} - {"cards", "own_task", "prm", "vilreward_prm", *GAMES})
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", GAMES)
 def test_a_game_runs(name, tmp_path, run_train, small):
     flags = [*small, "--steps_per_generation", "2"]  # of the recipe's 4 or 8: four episodes
@@ -23,6 +24,7 @@ def test_a_game_runs(name, tmp_path, run_train, small):
     assert {"self_bleu2", "sensitivity", "corrected"} <= summary["thoughts"]["last"].keys()
 
 
+@pytest.mark.long
 def test_the_cold_start_for_games_runs(tmp_path, run_train):
     flags = ["--config", CONFIGS / "cards.yaml", "--sft_steps", "2", "--sft_batch_size", "4", "--eval_limit", "2"]
     code, _, err = run_train(*flags, "--output_dir", tmp_path / "run")
@@ -30,6 +32,7 @@ def test_the_cold_start_for_games_runs(tmp_path, run_train):
     assert (tmp_path / "run" / "final" / "model.safetensors").is_file()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_runs(name, tmp_path, run_train, small):
     flags = [*small, "--sft_steps", "2", "--sft_batch_size", "4"] if name == "alphadrive" else small

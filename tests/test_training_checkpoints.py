@@ -7,6 +7,7 @@ import shutil
 import signal
 import time
 
+import pytest
 import torch
 import warm_process
 from safetensors.torch import load_file
@@ -63,6 +64,7 @@ main(sys.argv[1:])
 """
 
 
+@pytest.mark.long
 def test_killed_while_saving_leaves_the_last_whole_checkpoint(tmp_path, run_train, small):
     folder = tmp_path / "run"
     flags = ["--output_dir", str(folder), *small, "--max_steps", "3", "--save_steps", "1"]
@@ -77,6 +79,7 @@ def test_killed_while_saving_leaves_the_last_whole_checkpoint(tmp_path, run_trai
     assert last_checkpoint(folder) == str(folder / "checkpoint-3")
 
 
+@pytest.mark.long
 def test_killed_at_any_moment_can_go_on(tmp_path, run_train, small):
     folder = tmp_path / "run"
     flags = ["--output_dir", str(folder), *small, "--max_steps", "40", "--save_steps", "1"]

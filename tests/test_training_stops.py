@@ -75,6 +75,7 @@ def test_a_run_that_is_asked_to_stop_goes_on_and_ends_once(tmp_path, run_train, 
     assert "has ended after 3 steps and holds no checkpoint" in err
 
 
+@pytest.mark.long
 def test_the_supervised_stage_stops_too_and_time_is_a_reason(tmp_path, run_train, small, monkeypatch):
     from vlrl.training.sft import _Trainer
 
