@@ -100,14 +100,16 @@ def test_images_of_one_token(family):
     assert ImageBlock.of(processor).collapsed(long, 2) == short
 
 
-def test_a_family_that_writes_tiles_is_refused():
-    processor, how = processor_of("idefics3"), SimpleNamespace(use_vllm=True, vllm_mode="colocate")
-    with pytest.raises(
-        ConfigError, match="--vllm_mode colocate cannot be used with smol: its processor writes an image as several"
-    ):
-        check_engine(processor, how, "smol")
-    check_engine(processor, SimpleNamespace(use_vllm=True, vllm_mode="server"), "smol")
-    check_engine(processor_of("tiny"), how, "tiny")
+def test_a_family_that_writes_tiles_is_refused(tmp_path):
+    colocate, served = (SimpleNamespace(use_vllm=True, vllm_mode=mode) for mode in ("colocate", "server"))
+    smol = SimpleNamespace(processor=processor_of("idefics3"), name="smol")
+    why = "cannot be used with smol: its processor writes an image as several"
+    with pytest.raises(ConfigError, match=f"--vllm_mode colocate {why}"):
+        check_engine(smol, colocate, None, tmp_path)
+    with pytest.raises(ConfigError, match=f"--vllm_weight_transport files {why}.*; use --vllm_weight_transport nccl"):
+        check_engine(smol, served, tmp_path / "weights", tmp_path)
+    check_engine(smol, served, None, tmp_path)
+    check_engine(SimpleNamespace(processor=processor_of("tiny"), name="tiny"), colocate, None, tmp_path)
 
 
 def test_images_without_a_run_of_their_own_are_refused():
@@ -121,7 +123,11 @@ class Llm:
     """What of vLLM's own object is used: it keeps the settings of the image processor that come with each prompt."""
 
     def __init__(self):
-        self.settings = []
+        self.settings, self.n_forgotten = [], 0
+        self.llm_engine = SimpleNamespace(reset_encoder_cache=self.forget)
+
+    def forget(self):
+        self.n_forgotten += 1
 
     def generate(self, rows):
         self.settings += [row.get("mm_processor_kwargs") for row in rows]

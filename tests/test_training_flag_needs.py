@@ -89,6 +89,7 @@ VALUES = {
     "vllm_server_port": "80", "vllm_server_timeout": "5", "vllm_group_port": "80", "vllm_gpu_memory_utilization": "0.2",
     "vllm_max_model_length": "100", "vllm_tensor_parallel_size": "2", "vllm_importance_sampling_mode": "token_mask",
     "vllm_importance_sampling_clip_max": "2", "vllm_importance_sampling_clip_min": "0.1", "vllm_importance_sampling_cap": "2",
+    "vllm_weight_transport": "files", "rollout_weights": "w", "rollout_lag": "1",
     "engine_logp_bound": "0.5", "hub_model_id": "a/b", "hub_strategy": "end", "hub_revision": "r", "ref_model_mixup_alpha": "0.5",
     "ref_model_sync_steps": "1", "entropy_coef_min": "0.01", "entropy_coef_max": "0.2", "entropy_coef_delta": "0.01",
     "entropy_target": "0.3", "num_completions_to_print": "1", "log_completions_hub_repo": "a/b",

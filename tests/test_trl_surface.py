@@ -32,6 +32,9 @@ trl.GRPOTrainer._save_checkpoint(self, model, trial)
 trl.GRPOTrainer.compute_loss(self, model, inputs, return_outputs, num_items_in_batch)
 trl.GRPOTrainer.log(self, logs, start_time)
 trl.generation.vllm_generation.VLLMGeneration.generate(self, prompts, images, num_generations, profiler)
+trl.generation.vllm_generation.VLLMGeneration.sync_weights(self)
+trl.generation.vllm_generation.VLLMGeneration._init_vllm(self)
+trl.generation.vllm_generation.VLLMGeneration._iter_named_params(self)
 trl.trainer.utils.add_fused_lm_head(model, temperature, cast_lm_head_to_fp32, outputs)
 trl.trainer.utils.shuffle_sequence_dict(seq_dict)
 trl.trainer.utils.split_pixel_values_by_grid(batch)
@@ -40,6 +43,7 @@ trl.trainer.utils.unsplit_pixel_values_by_grid(batch)
 trl.data_utils.prepare_multimodal_messages(messages, images)
 trl.models.unwrap_model_for_generation(model, accelerator, gather_deepspeed3_params, generation_kwargs, \
 gradient_checkpointing_kwargs)
+transformers.Trainer.get_batch_samples(self, epoch_iterator, num_batches, device)
 transformers.Trainer._determine_best_metric(self, metrics, trial)
 transformers.Trainer._load_best_model(self)
 transformers.Trainer._get_grad_norm(self, model, grad_norm)
@@ -74,11 +78,13 @@ torch.nn.utils.get_total_norm(tensors, norm_type, error_if_nonfinite, foreach)
 """Symbol and parameters. Parameters that come later and are new do no harm; others do."""
 
 ATTRIBUTES = {
-    "trl.GRPOTrainer": "_buffered_inputs _entropy_bonus_enabled _logs _metrics _pending_extra_logs _pending_metrics _step _tokenizer"
+    "trl.GRPOTrainer": "_buffered_inputs _entropy_bonus_enabled _last_loaded_step _logs _metrics _pending_extra_logs _pending_metrics _step _tokenizer"
     " aux_loss_enabled beta eos_token_ids generation_config log_completions log_multimodal loss_type"
     " multi_objective_aggregation num_generations num_generations_eval num_iterations ref_model reward_func_names reward_weights rollout_func"
     " temperature top_entropy_quantile use_transformers_continuous_batching use_vllm vllm_generation",
-    "trl.generation.vllm_generation.VLLMGeneration": "generation_kwargs llm tensor_parallel_size",
+    "trl.generation.vllm_generation.VLLMGeneration": "accelerator generation_kwargs llm logprobs max_completion_length min_p"
+    " repetition_penalty server_base_url server_host server_port server_timeout structured_outputs_regex temperature"
+    " tensor_parallel_size top_k top_p vllm_client",
     "transformers.Trainer": "accelerator control current_gradient_accumulation_steps is_deepspeed_enabled is_fsdp_enabled model_accepts_loss_kwargs model_wrapped"
     " processing_class state train_dataset",
 }

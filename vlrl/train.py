@@ -65,6 +65,7 @@ from vlrl.training.prm.config import parse_prm
 from vlrl.training.prm.options import is_requested as is_prm
 from vlrl.training.prm.recipe import train_value_model
 from vlrl.training.restarts import GroupOptions, is_restart, join_again
+from vlrl.training.rollout_flags import weights_folder
 from vlrl.training.run_report import write_report
 from vlrl.training.sft import supervise
 from vlrl.training.sharding import check_equal_passes, join_engine, shards_weights
@@ -207,7 +208,7 @@ def prepare(config: Config, say: Callable[..., None], words: Sequence[str]) -> T
     loaded = load(config, inputs)
     preflight.check_adapters(loaded.model, config.model)
     preflight.check_model_options(loaded.model, config.grpo)
-    preflight.check_engine(loaded.processor, config.grpo, loaded.name)
+    preflight.check_engine(loaded, config.grpo, weights_folder(config.run, opened.path), opened.path)
     run_folder.check_disk(weights.disk_bytes(loaded, config.grpo, config.model.use_peft), opened.path)
     first = data.held_out[0]
     say(banner.model_line(loaded))
@@ -309,6 +310,8 @@ def grpo_stage(run: TrainingRun) -> None:
         on_endpoint_failure=config.run.on_endpoint_failure,
         held_out=run.held_out if config.evaluates else None,
         engine_logp_bound=config.run.engine_logp_bound,
+        weights_folder=weights_folder(config.run, run.folder),
+        rollout_lag=config.run.rollout_lag,
     )
     trainer.base_name = str(config.model.model_name_or_path)
     best_at_end = bool(config.grpo.load_best_model_at_end)

@@ -31,6 +31,7 @@ from vlrl.training.options import ConfigError, FileValues, RunConfig
 from vlrl.training.prm import options as prm_options
 from vlrl.training.prm.options import PrmOptions
 from vlrl.training.prompt_options import PromptConfig, check_prompts
+from vlrl.training.rollout_flags import check_rollouts
 
 Filled = TypeVar("Filled", RunConfig, GuideConfig, BenchConfig, PromptConfig, PrmOptions)
 CONFIG = Option("config", "str | None", help="YAML file of options; the command line is stronger.")
@@ -111,6 +112,7 @@ def read_grpo_words(words: Sequence[str]) -> GrpoWords:
     options.check_tasks(run, turns)
     options.check_rewards(run, {task.name: task for task in turns}, values.get("reward_weights"))
     options.check_groups(values)
+    check_rollouts(values)
     try:
         guided, curriculum = read_guide(guide), read_curriculum(guide.curriculum, turns)
         guided.n_guided(int(values.get("num_generations") or 8))

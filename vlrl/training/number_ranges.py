@@ -54,7 +54,7 @@ NUMBER_RANGES: dict[str, NumberRange] = {
         "early_stopping_patience",
     ),
     "early_stopping_threshold": NumberRange(0),
-    **_ranges(NumberRange(0), "dynamic_sampling", "gtr_coef", "correct_per_group", "pairwise_weight"),
+    **_ranges(NumberRange(0), "rollout_lag", "dynamic_sampling", "gtr_coef", "correct_per_group", "pairwise_weight"),
     "thought_weight": NumberRange(0, 1),
     **_ranges(_POSITIVE, "max_hours", "save_minutes", "val_split", "engine_logp_bound"),
     # the optimizer

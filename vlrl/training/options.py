@@ -119,6 +119,27 @@ class RunConfig:
             " this on average, in nats a token, in the first generation."
         },
     )
+    vllm_weight_transport: Literal["nccl", "files"] = field(
+        default="nccl",
+        metadata={
+            "help": "With --vllm_mode server: how the server gets the weights. nccl (TRL's, GPUs alone), or files (in a folder"
+            " that both see; docs/scale.md has the server's command)."
+        },
+    )
+    rollout_weights: str | None = field(
+        default=None,
+        metadata={
+            "help": "With --vllm_weight_transport files: the folder of the weights, which the server must see by the same path."
+            " Default: rollout_weights/ in the run's folder."
+        },
+    )
+    rollout_lag: int = field(
+        default=0,
+        metadata={
+            "help": "With --use_vllm: completions may come from weights that are at most so many updates old. With weights in"
+            " files the next batch is written while this one is learnt from; else weights are sent less often. 0: never."
+        },
+    )
     stop_on: str | None = field(
         default=None,
         metadata={"help": "End the run, with a checkpoint, at one of these events (names with commas, or any; events.jsonl)."},

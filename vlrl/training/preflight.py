@@ -7,6 +7,7 @@ an optimizer made of its flags, a folder that is written to, a tracker or a hub 
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import uuid
 from collections.abc import Sequence
@@ -25,14 +26,18 @@ from vlrl.data.files import disk_is_full, free_mib
 from vlrl.data.masking import without_secrets
 from vlrl.data.name_values import nearest
 from vlrl.gtr.options import GuideOptions
+from vlrl.models.load import LoadedModel
 from vlrl.models.prefix_sharing.attention import choose_kernel
+from vlrl.models.sharded import n_numbers
 from vlrl.models.whole_files import LOAD_ERRORS, first_line
 from vlrl.rewards.chat_client import EndpointError, base_url
 from vlrl.rewards.judge import check_judge
 from vlrl.schema import Reward
+from vlrl.training.grpo.rollout_server import RolloutServer, ServerError
 from vlrl.training.grpo.vllm_prompts import ImageBlock
 from vlrl.training.options import ConfigError
 from vlrl.training.run_folder import RunFolder, check_together
+from vlrl.training.run_lock import FolderInUse, lock_folder
 from vlrl.training.sharding import check_fsdp
 from vlrl.training.whole_checkpoints import saved_by
 
@@ -208,14 +213,44 @@ def check_model_options(module: Any, arguments: GRPOConfig) -> None:
         )
 
 
-def check_engine(processor: Any, arguments: GRPOConfig, name: str) -> None:
-    """vLLM in the training processes can be handed this model's prompts. Raises ConfigError."""
-    if not arguments.use_vllm or arguments.vllm_mode != "colocate":
+def check_engine(loaded: LoadedModel, arguments: GRPOConfig, weights_at: Path | None, run: Path) -> None:
+    """vLLM can be handed this model's prompts; a server that reads its weights below `weights_at` is there and sees the folder.
+    `run`: the run's own folder. Raises ConfigError."""
+    if not arguments.use_vllm or (arguments.vllm_mode != "colocate" and weights_at is None):
         return
+    flag = "--vllm_mode colocate" if weights_at is None else "--vllm_weight_transport files"
     try:
-        ImageBlock.of(processor)
+        ImageBlock.of(loaded.processor)
     except ValueError as error:
-        raise ConfigError(f"--vllm_mode colocate cannot be used with {name}: {error}; use --vllm_mode server") from error
+        other = "--vllm_mode server" if weights_at is None else "--vllm_weight_transport nccl"
+        raise ConfigError(f"{flag} cannot be used with {loaded.name}: {error}; use {other}") from error
+    if weights_at is not None:
+        n_bytes = sum(n_numbers(one) * one.element_size() for one in loaded.model.parameters())
+        check_together(lambda: _check_server(arguments, weights_at, run, 2 * n_bytes))
+
+
+def _check_server(arguments: GRPOConfig, weights_at: Path, run: Path, needed: int) -> None:
+    """On the first process. `needed`: bytes of the weights that are served and of those that are written."""
+    if not PartialState().is_main_process:
+        return
+    url = str(arguments.vllm_server_base_url or f"http://{arguments.vllm_server_host}:{arguments.vllm_server_port}")
+    server = RolloutServer(url, arguments.vllm_server_timeout)
+    try:
+        weights_at.mkdir(parents=True, exist_ok=True)
+        if run.resolve() not in weights_at.resolve().parents:
+            lock_folder(weights_at, "--rollout_weights")
+        server.wait()
+        server.check(weights_at.absolute())
+    except (FolderInUse, OSError, ServerError) as error:
+        raise ConfigError(str(error)) from error
+    finally:
+        server.close()
+    free = shutil.disk_usage(weights_at).free
+    if free < needed:
+        raise ConfigError(
+            f"{weights_at} has {free // 2**20} MiB free, but the weights for the vLLM server take {needed // 2**20} MiB (twice"
+            " the model); free some space, or name another folder: --rollout_weights"
+        )
 
 
 def check_enough(n_samples: int, arguments: GRPOConfig, what: str) -> None:

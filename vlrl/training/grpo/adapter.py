@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from vlrl.training.grpo.micro_batches import StepParts
     from vlrl.training.grpo.resample import Resample
     from vlrl.training.grpo.rollout import GroupSharing, Rollout
+    from vlrl.training.grpo.rollout_lag import RolloutsAhead, SentWeights
     from vlrl.training.grpo.sampler_check import SamplerCheck
     from vlrl.training.grpo.scores import RewardFunctions
     from vlrl.training.grpo.vllm_prompts import ColocatedPrompts
@@ -81,6 +82,7 @@ if TYPE_CHECKING:
         _tokenizer: Any
         _entropy_bonus_enabled: bool
         _step: int
+        _last_loaded_step: int
         _buffered_inputs: Any
         _metrics: dict[str, defaultdict[str, list[float]]]
         _logs: dict[str, Any]
@@ -108,6 +110,7 @@ if TYPE_CHECKING:
             self, model: Any, ids: torch.Tensor, mask: torch.Tensor, keep: int, batch_size: int | None = None, **fields: Any
         ) -> LogpsAndMore: ...
         def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any: ...
+        def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> tuple[list[Any], Any]: ...
 
 else:
     from trl import GRPOTrainer as TRLTrainer
@@ -128,6 +131,8 @@ class Adapter(TRLTrainer):
     extra_losses: Sequence[Loss] = ()
     colocated: ColocatedPrompts | None = None
     sampler_check: SamplerCheck | None = None
+    sent: SentWeights | None = None
+    ahead: RolloutsAhead | None = None
     _plan: BatchPlan | None = None
     """Of the rows that TRL is computing on: it hands its own fields over alone."""
 
@@ -191,6 +196,13 @@ class Adapter(TRLTrainer):
         return self._tokenize_prompts(prompts)
 
     def sample(self, ids: list[list[int]], images: Any, fields: dict[str, Any], n: int) -> tuple[list[list[int]], Any]:
+        if self.sent is not None:
+            step = int(self.state.global_step)
+            if self._last_loaded_step == step or not self.sent.are_due(step):
+                self._last_loaded_step = step  # the engine keeps its weights
+            else:
+                self.sent.step = step
+            self.sent.note(self, step)
         with nullcontext() if self.colocated is None else self.colocated.in_place():
             return self._generate_single_turn(ids, images, fields, n)
 
@@ -233,7 +245,7 @@ class Adapter(TRLTrainer):
                 batch = self.resample(batch)
                 self._look_at_images(batch)
         finally:
-            self.rollout.forget()
+            self.rollout.forget(keep=() if self.ahead is None else self.ahead.indices)
         if self.sharing.plans_groups:
             self.note("shared", float(batch.plan is not None))
         return self._with_thoughts(self._through_trl(batch))
@@ -241,7 +253,12 @@ class Adapter(TRLTrainer):
     def write(self, batch: Batch) -> Batch:
         """Completions of these rows. Whether some processes see no images must be known before."""
         self._look_at_images(batch)
-        return self.rollout(batch, self.num_generations)
+        if self.ahead is None:
+            return self.rollout(batch, self.num_generations)
+        batch = self.rollout(batch, self.num_generations, self.ahead.take([row["index"] for row in batch.rows]))
+        self.ahead.begin()
+        self._last_loaded_step = int(self.state.global_step)  # `ahead` sees to the weights
+        return batch
 
     def _look_at_images(self, batch: Batch) -> None:
         self.log_multimodal = all_see_images(batch.rows, self.is_sharded) and self.args.log_multimodal
@@ -324,11 +341,19 @@ class Adapter(TRLTrainer):
         """The micro-batch of this micro-step; every so many a new generation."""
         if not self.is_training:
             return MicroBatch((BatchPart(self.batch_of(generation_batch).made),))
+        if self.ahead is not None:
+            self.ahead.rows.turn(generation_batch)
         n_parts = self.args.steps_per_generation
         if self._step % self.n_micro_steps == 0 or self._buffered_inputs is None:
             batch = self.batch_of(generation_batch)
             self._buffered_inputs = cut(batch, n_parts) if self.episodes is None else self.step_parts(batch, n_parts)
         return self._buffered_inputs[self._step % n_parts]
+
+    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> tuple[list[Any], Any]:
+        """TRL's own; the rows of the next generation are looked at where they are written ahead."""
+        if self.ahead is not None:
+            epoch_iterator = iter(self.ahead.rows.pull(epoch_iterator, num_batches))
+        return super().get_batch_samples(epoch_iterator, num_batches, device)
 
     @property
     def n_micro_steps(self) -> int:

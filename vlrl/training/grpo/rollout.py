@@ -5,7 +5,7 @@ Not here: episodes, whose completions answer each other (`episodes.py`), and how
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
@@ -20,6 +20,8 @@ from vlrl.models.prefix_sharing.step import BatchPlan, Prompt, Sharing, prefille
 from vlrl.training.checkpoints import RunStopped
 from vlrl.training.grpo.batch import Batch, Completion, TrainerCalls, TrainingRow
 
+Sampled = tuple[list[list[int]], Any]
+"""Completions of rows, and what the sampler says of their log-probabilities."""
 SLOWER = "a batch is computed TRL's way, which is slower"
 
 
@@ -68,19 +70,19 @@ class Rollout:
         self.generation_config, self.own_engine = generation_config, own_engine
         self._prepared: dict[int, Prompt] = {}
 
-    def __call__(self, batch: Batch, n_generations: int) -> Batch:
-        """The batch with completions, and its plan where prompts are shared."""
+    def __call__(self, batch: Batch, n_generations: int, written: Sampled | None = None) -> Batch:
+        """The batch with completions, and its plan where prompts are shared. `written`: completions that are there already."""
         prompts = [with_images(row) for row in batch.rows]
         batch = self.planned(batch, prompts)
         if batch.plan is None:
             prompt_ids, images, fields = self.engine.tokenize(prompts)
-            ids, logprobs = self.engine.sample(prompt_ids, images, fields, n_generations)
+            ids, logprobs = written or self.engine.sample(prompt_ids, images, fields, n_generations)
         else:
             group = self.engine.num_generations
             unique = [self._prepared[row["index"]] for row in batch.rows[::group]]
             prompt_ids = [one.ids for one in unique for _ in range(group)]
             shown = [one.images for one in unique for _ in range(group)]
-            ids, logprobs = self._sample_groups(batch.plan, prompt_ids, shown if any(shown) else None, n_generations)
+            ids, logprobs = written or self._sample_groups(batch.plan, prompt_ids, shown if any(shown) else None, n_generations)
         rows = zip(prompt_ids, ids, logprobs or [None] * len(ids), strict=True)
         return replace(batch, completions=tuple(Completion(*row) for row in rows))
 
@@ -130,6 +132,22 @@ class Rollout:
             self._prepared |= zip(new, split_prompts(*self.engine.tokenize(list(new.values()))), strict=True)
         return [self._prepared[index] for index in indices]
 
-    def forget(self) -> None:
-        """What was prepared for a generation."""
-        self._prepared.clear()
+    def read(self, rows: Sequence[TrainingRow]) -> tuple[list[list[int]], Any]:
+        """Prompts of a later batch, and their images, a row each; where prompts are shared they are prepared for its turn."""
+        indices = [row["index"] for row in rows]
+        firsts: dict[int, Any] = {}
+        for row in rows:
+            if row["index"] not in firsts:
+                firsts[row["index"]] = with_images(row)
+        if self.sharing.plans_groups:
+            prepared = self._processed(list(firsts), list(firsts.values()))
+            found = {index: (one.ids, one.images) for index, one in zip(firsts, prepared, strict=True)}
+        else:
+            ids, images, _ = self.engine.tokenize(list(firsts.values()))
+            found = dict(zip(firsts, zip(ids, images or [None] * len(ids), strict=True), strict=True))
+        shown = [found[index][1] for index in indices]
+        return [found[index][0] for index in indices], shown if any(shown) else None
+
+    def forget(self, keep: Collection[int] = ()) -> None:
+        """What was prepared for a generation, but for these samples."""
+        self._prepared = {index: prompt for index, prompt in self._prepared.items() if index in keep}

@@ -46,8 +46,10 @@ from vlrl.training.grpo.micro_batches import StepParts
 from vlrl.training.grpo.resample import Resample
 from vlrl.training.grpo.resume import KeptGeneration
 from vlrl.training.grpo.rollout import GroupSharing, Rollout
+from vlrl.training.grpo.rollout_lag import LookAhead, RolloutsAhead, SentWeights
 from vlrl.training.grpo.sampler_check import LOGP_BOUND, SamplerCheck
 from vlrl.training.grpo.scores import RewardFunctions, Verdicts, too_large
+from vlrl.training.grpo.served_generation import ServedGeneration, generation_by_files
 from vlrl.training.grpo.thoughts import Thoughts
 from vlrl.training.grpo.vllm_prompts import ColocatedPrompts
 from vlrl.training.guarded_trainer import GuardedTrainer
@@ -73,7 +75,8 @@ class Trainer(GuardedTrainer, Adapter):
     `guide`: how thoughts are corrected, imitated and weighed. `episodes`: the samples are episodes. `curriculum`: easier deals
     first. `events`: where the run's events go. `on_endpoint_failure`: "skip" or "stop", see
     `vlrl.training.grpo.endpoint_failures`. `held_out`: what `--eval_strategy` measures. `engine_logp_bound`: see
-    `vlrl.training.grpo.sampler_check`.
+    `vlrl.training.grpo.sampler_check`. `weights_folder`: where a vLLM server reads the weights, None for TRL's ways.
+    `rollout_lag`: see `vlrl.training.grpo.rollout_lag`.
     """
 
     def __init__(
@@ -98,6 +101,8 @@ class Trainer(GuardedTrainer, Adapter):
         on_endpoint_failure: str = "skip",
         held_out: HeldOut | None = None,
         engine_logp_bound: float = LOGP_BOUND,
+        weights_folder: Path | None = None,
+        rollout_lag: int = 0,
     ) -> None:
         banned = vision_token_ids(loaded)
         kwargs: dict[str, Any] = dict(args.generation_kwargs or {})  # type: ignore[arg-type]  # a str only before it is parsed
@@ -119,15 +124,16 @@ class Trainer(GuardedTrainer, Adapter):
             rewards, loaded, banned, ends=lambda: self.ends, base=base, applies=applies, verdicts=verdicts
         )
         self.steps = StepLog("step", grpo_columns([reward.name for reward in rewards]))
-        super().__init__(
-            model=loaded.model,
-            processing_class=loaded.processor,
-            reward_funcs=self.scores.functions,
-            args=args,
-            train_dataset=dataset(samples, tasks),
-            peft_config=with_targets(peft_config, freeze_vision),
-            eval_dataset=None if held_out is None else dataset(held_out.samples, tasks),
-        )
+        with generation_by_files(weights_folder, loaded.processor):
+            super().__init__(
+                model=loaded.model,
+                processing_class=loaded.processor,
+                reward_funcs=self.scores.functions,
+                args=args,
+                train_dataset=dataset(samples, tasks),
+                peft_config=with_targets(peft_config, freeze_vision),
+                eval_dataset=None if held_out is None else dataset(held_out.samples, tasks),
+            )
         self.held_out = held_out
         ranges = tuple(RewardFacts(reward.name, reward.low, reward.high) for reward in rewards)
         moves = curriculum is not None or any("step" in reward.needs for reward in rewards)
@@ -136,7 +142,7 @@ class Trainer(GuardedTrainer, Adapter):
         self._next_probe = 0
         self.failures = EndpointFailures(self, on_endpoint_failure, rewards, guide.corrector, events, self.safe)
         self._compose_batches((group_shared, group_shared_kernel), dynamic_sampling, verdicts, by_row=episodes)
-        self._compose_engine(engine_logp_bound)
+        self._compose_engine(engine_logp_bound, rollout_lag, ahead=not episodes and dynamic_sampling == 0)
         known = {**tasks, **({} if curriculum is None else {curriculum.task.name: curriculum.task})}
         self._compose_thoughts(loaded, guide, Thoughts(known, guide.options, loaded.tokenizer, lambda: self.ends), rewards)
         self.episodes = Episodes(self, self.corrections, rewards, loaded, curriculum) if episodes else None
@@ -177,15 +183,26 @@ class Trainer(GuardedTrainer, Adapter):
                 verdicts=verdicts,
             )
 
-    def _compose_engine(self, bound: float) -> None:
-        """What vLLM is handed, and whether it samples from the model that is trained."""
+    def _compose_engine(self, bound: float, lag: int, *, ahead: bool) -> None:
+        """What vLLM is handed, and whether it samples from the model that is trained. `ahead`: whether all prompts of a batch
+        are known before it begins."""
         if not self.use_vllm:
             return
         dtype = ""
         if self.colocated is not None:
             self.colocated.vllm = self.vllm_generation
             dtype = str(self.vllm_generation.llm.llm_engine.model_config.dtype).removeprefix("torch.")
+        served = self.vllm_generation if isinstance(self.vllm_generation, ServedGeneration) else None
+        if served is not None:
+            self.say(f"rollouts  {served.server} reads the weights from {served.folder}")
+            dtype, served.safe, served.step_now = served.dtype, self.safe, lambda: int(self.state.global_step)
         self.sampler_check = SamplerCheck(self, self.logprobs, bound, dtype)
+        if lag or served is not None:
+            self.sent = SentWeights(lag)
+        updates = math.ceil(self.n_micro_steps / self.args.gradient_accumulation_steps)
+        if self.sent is not None and served is not None and ahead and lag >= updates:
+            self.ahead = RolloutsAhead(self, self.rollout, served, self.sent, LookAhead(self.n_micro_steps), updates)
+            self.say("rollouts  the next batch is written while this one is learnt from (--rollout_lag)")
 
     def _compose_thoughts(self, loaded: LoadedModel, guide: Guide, thoughts: Thoughts, rewards: Sequence[Reward]) -> None:
         """What guides thoughts, and what is imitated of them."""
@@ -199,6 +216,14 @@ class Trainer(GuardedTrainer, Adapter):
             teaches_all=self.teaches_without_advantage or self.is_deepspeed_enabled or self.is_sharded,
             whole=self.is_deepspeed_enabled,
         )
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """The trainer's own; past it, however it ends, a server is asked for nothing more."""
+        try:
+            return super().train(*args, **kwargs)
+        finally:
+            if self.use_vllm and isinstance(self.vllm_generation, ServedGeneration):
+                self.vllm_generation.close()
 
     # -- a batch -------------------------------------------------------------------------------------------------------
 

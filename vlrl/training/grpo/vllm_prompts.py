@@ -66,7 +66,7 @@ class ImageBlock:
         if len(spans) != n_images:
             raise RunStopped(
                 f"a prompt has {len(spans)} runs of image tokens for {n_images} images, so that vLLM would not know which is"
-                " which; use --vllm_mode server, or leave --use_vllm out"
+                " which; use --vllm_mode server with weights over NCCL, or leave --use_vllm out"
             )
         made, done = Ids(), 0
         for low, high in spans:
@@ -147,10 +147,12 @@ class ColocatedPrompts:
     ) -> tuple[Any, ...]:
         """TRL's four results for these rows. Raises RunStopped, on all processes, where vLLM read another prompt than ours."""
         shown = [None] * len(prompts) if images is None else list(images)
-        n = 1 if self.vllm.tensor_parallel_size > 1 else _group_size(prompts, shown)
+        n = 1 if self.vllm.tensor_parallel_size > 1 else group_size(prompts, shown)
         short = [self.block.collapsed(ids, len(own or ())) for ids, own in zip(prompts[::n], shown[::n], strict=True)]
         own_kwargs = self.vllm.generation_kwargs
         self.vllm.generation_kwargs = {**own_kwargs, "n": n} if n > 1 else own_kwargs
+        # vLLM keeps what its vision encoder made of an image until it needs the room, whatever the weights are since.
+        self.vllm.llm.llm_engine.reset_encoder_cache()
         try:
             pictures = None if images is None else shown[::n]
             read, *made = theirs(prompts=short, images=pictures, num_generations=num_generations, profiler=profiler)
@@ -183,7 +185,7 @@ class ColocatedPrompts:
             yield
 
 
-def _group_size(prompts: Sequence[Ids], images: Sequence[Any]) -> int:
+def group_size(prompts: Sequence[Ids], images: Sequence[Any]) -> int:
     """How many rows in a row are alike, the same for all of them; 1 where they are not."""
     starts = [
         i for i in range(len(prompts)) if i == 0 or prompts[i] != prompts[i - 1] or not _same_images(images[i], images[i - 1])
