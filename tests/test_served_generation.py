@@ -37,6 +37,14 @@ class StandIn(ThreadingHTTPServer):
     def url(self):
         return f"http://127.0.0.1:{self.server_port}"
 
+    def written(self, words):
+        """The prompt as it was read, and the completions."""
+        token = int(next(self.worker.model.parameters()).detach().mean())
+        ids = []
+        for one in words["token_ids"]:
+            ids += [one] * 3 if one == PROCESSOR.image_token_id else [one]
+        return ids, [[token]] * words["sampling_params"]["n"]
+
     def stop(self):
         self.shutdown()
         self.server_close()
@@ -79,15 +87,10 @@ class Answers(BaseHTTPRequestHandler):
         else:
             on.before_writing()
             on.seen.append(words)
-            token = int(next(on.worker.model.parameters()).detach().mean())
-            image = PROCESSOR.image_token_id
-            ids = []
-            for one in words["token_ids"]:
-                ids += [one] * 3 if one == image else [one]
-            entry = {"token": f"token_id:{token}", "logprob": -0.5}
+            ids, written = on.written(words)
             choices = [
-                {"index": i, "token_ids": [token], "logprobs": {"content": [entry]}}
-                for i in reversed(range(words["sampling_params"]["n"]))
+                {"index": i, "token_ids": made, "logprobs": {"content": [{"logprob": -0.5} for _ in made]}}
+                for i, made in reversed(list(enumerate(written)))
             ]
             self.say({"prompt_token_ids": on.spoil(ids), "choices": choices})
 
