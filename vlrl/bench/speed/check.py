@@ -29,16 +29,16 @@ N_TOKENS_COMPARED = 16
 BETA = 0.04
 
 
-def compare_layouts(case: Case) -> dict[str, Any]:
-    """The numbers of the contract. `noise_floor` and `grad_noise`: TRL's layout against itself, its rows one by one (float32)
-    or through another attention (bfloat16)."""
+def compare_layouts(case: Case, named_kernel: str = "auto") -> dict[str, Any]:
+    """The numbers of the contract, with this attention of shared groups. `noise_floor` and `grad_noise`: TRL's layout against
+    itself, its rows one by one (float32) or through another attention (bfloat16)."""
     device, dtype = torch.device(case.device), getattr(torch, case.dtype)
     loaded = speed_model(case.model, device, dtype, case.seed, packed=True)
     model: Any = loaded.model.train()
     add_fused_lm_head(model)
     if case.freeze_vision:
         freeze_vision(model)
-    kernel, _ = choose_kernel(device, dtype)
+    kernel, _ = choose_kernel(device, dtype, named_kernel)
     sharing = Sharing(kernel, case.freeze_vision, False, False, nullcontext)
     ids_BT, plan = _batch(case, loaded, sharing)
     n_keep, mask_BT = case.completion_tokens, torch.ones_like(ids_BT)

@@ -49,6 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--stock", choices=("best", "default", "both"), default="best", help="stock TRL at its best settings, its default, both"
     )
     add("--disable", nargs="+", default=[], choices=WITHOUT, help="features of vlrl to leave out")
+    add("--kernel", default="auto", choices=("auto", "mask", "merge", "gather", "flex"), help="attention of shared groups")
     add("--warmup", type=int, default=1)
     add("--repeats", type=int, help="timed steps a side (default 5; 3 on a CPU)")
     add("--seed", type=int, default=0)
@@ -93,7 +94,7 @@ def case_of(args: argparse.Namespace) -> Case:
 def settings(args: argparse.Namespace) -> dict[str, list[Setting]]:
     """What each side is tried with. On a GPU stock's best is looked for among micro-batches without checkpointing; its default
     is TRL's: float32 weights, checkpointing, 8 rows."""
-    ours = [Setting("vlrl", without=frozenset(args.disable))]
+    ours = [Setting("vlrl", without=frozenset(args.disable), kernel=args.kernel)]
     if args.device == "cpu":
         return {"stock": [Setting("stock")], "vlrl": ours}
     best = [Setting("stock", rows=rows) for rows in (args.group // 2, args.group, 2 * args.group)]
@@ -115,7 +116,9 @@ def child(args: argparse.Namespace) -> int:
 
     if args.threads:
         torch.set_num_threads(args.threads)
-    made: dict[str, Any] = speed_check.compare_layouts(case) if setting is None else speed_run.run_side(case, setting)
+    made: dict[str, Any] = (
+        speed_check.compare_layouts(case, args.kernel) if setting is None else speed_run.run_side(case, setting)
+    )
     device = torch.cuda.get_device_name() if args.device == "cuda" else f"cpu, {torch.get_num_threads()} threads"
     args.out.write_text(json.dumps({**made, "device": device}), encoding="utf-8")
     return 0

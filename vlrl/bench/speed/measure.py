@@ -286,6 +286,7 @@ def _trainer(case: Case, setting: Setting, folder: Path, cuda: bool) -> tuple[An
     trainer = TimedTrainer(
         loaded, {"speed": task}, [Reward("letter_score", letter_score, 0.0, 1.0)], samples, args, peft,
         freeze_vision=case.freeze_vision, group_shared="off" if setting.side == "stock" else "on",
+        group_shared_kernel=setting.kernel,
     )  # fmt: skip
     trainer.sharing.how.without = setting.without
     trainer.attention = loaded.attention

@@ -52,9 +52,12 @@ class Setting:
     checkpointing: bool = False
     weights: str | None = None
     without: frozenset[str] = frozenset()
+    kernel: str = "auto"
+    """Attention of shared groups (`--group_shared_kernel` of training)."""
 
     @property
     def label(self) -> str:
         parts = [f"micro-batch {self.rows or 'all'}", "checkpointing" if self.checkpointing else "no checkpointing"]
         parts += [f"{self.weights} weights"] if self.weights else []
+        parts += [f"kernel {self.kernel}"] if self.kernel != "auto" else []
         return ", ".join([self.side, *parts, *(f"without {name}" for name in sorted(self.without))])
