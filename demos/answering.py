@@ -155,7 +155,8 @@ class Models:
     def prepare_sample(self, name: str, sample: Sample, image: Image.Image | None) -> Sample:
         """The sample for this model: its coordinate convention and the image's sizes in `meta`."""
         from vlrl.models.inputs import prepare_sample
-        from vlrl.models.load import input_size_px, special_token_pattern
+        from vlrl.models.load import special_token_pattern
+        from vlrl.models.pixel_limits import input_size_px
 
         loaded = self.load(name)
         if image is None:

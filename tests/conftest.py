@@ -16,7 +16,7 @@ settings.register_profile("usual", max_examples=200, deadline=None)
 settings.register_profile("thorough", max_examples=3000, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "usual"))
 
-SLOWEST = ["recipes", "demo_browser", "end_to_end", "distributed", "episode_runs", "models_tiny", "prefix_step", "grpo_resume"]
+SLOWEST = ["families", "recipes", "demo_browser", "end_to_end", "distributed", "episode_runs", "models_tiny", "prefix_step"]
 """Files that take longest start first, so that no process is left alone with one at the end (`-n`, `--dist loadfile`)."""
 
 

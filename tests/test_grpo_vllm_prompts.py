@@ -22,8 +22,8 @@ from transformers import (
     Qwen3VLVideoProcessor,
 )
 
-from vlrl.models.load import limit_pixels
 from vlrl.models.names import ASSETS
+from vlrl.models.pixel_limits import limit_pixels
 from vlrl.models.tiny import embedded_processor
 from vlrl.training.checkpoints import RunStopped
 from vlrl.training.grpo.batch import Batch, Completion, Tensors

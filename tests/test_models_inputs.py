@@ -19,7 +19,7 @@ from vlrl.models.inputs import (
     prepare_sample,
     video_frames,
 )
-from vlrl.models.load import input_size_px, limit_pixels
+from vlrl.models.pixel_limits import input_size_px, limit_pixels
 from vlrl.schema import Sample, SampleError
 from vlrl.tasks import TASKS
 from vlrl.tasks.detection import TASK

@@ -20,6 +20,7 @@ from transformers import (
 from vlrl.models import tiny as tiny_module
 from vlrl.models.load import check_is_vlm, choose_coords, load_model, vision_token_ids
 from vlrl.models.names import ModelError
+from vlrl.schema import UNKNOWN_COORDS
 
 TEXT = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 2048}  # fmt: skip
 ROPE = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 3, 3]}
@@ -78,8 +79,7 @@ def test_dialect_follows_the_type_and_is_never_guessed():
     assert choose_coords("qwen2_5_vl") == ("resized_px", "config.model_type=qwen2_5_vl")
     assert choose_coords("qwen3_vl")[0] == "norm1000"
     assert choose_coords("qwen2_5_vl", "norm1") == ("norm1", "--coords")
-    with pytest.raises(ModelError, match="--coords"):
-        choose_coords("some_new_vlm")
+    assert choose_coords("some_new_vlm")[0] == UNKNOWN_COORDS
 
 
 def test_a_text_model_is_refused_before_it_loads(tmp_path):

@@ -1,13 +1,12 @@
 """The packed pass against the plain layout: same log-probabilities, same gradients, whole groups."""
 
-from types import SimpleNamespace
-
 import pytest
 import torch
 from plain_layout import IMAGE, ONE_IMAGE, SEVERAL, TEXT_ONLY, UNEQUAL, assert_same, build, case, gradients, packed, plain
 
 from vlrl.models.prefix_sharing import groups as group_shared
 from vlrl.models.prefix_sharing import logprobs as packed_scoring
+from vlrl.models.prefix_sharing.facts import takes_features, why_not
 from vlrl.models.prefix_sharing.groups import Group, ImageBatch, NotShared
 
 
@@ -53,7 +52,7 @@ def test_lora_on_the_language_model_with_ready_features():
     assert moved
     assert all("lora" in name for name in moved)
     made.image_batch = group_shared.encode(model, made.image_batch)
-    assert group_shared.takes_features(model)
+    assert takes_features(model)
     assert assert_same(model, made, max_tokens=40) == moved
 
 
@@ -126,14 +125,17 @@ def test_masked_completions_are_left_out_of_streams_and_long_groups_are_cut_betw
     assert packed_scoring.plan_streams([group], [50] * 4, 20) == [[(0, (row,))] for row in range(4)]
 
 
-def test_models_outside_the_table_are_refused_with_a_reason():
+def test_what_cannot_be_shared_says_why():
     model = build()
-    assert group_shared.why_not(model) is None
-    model.config.get_text_config().layer_types = ["sliding_attention", "full_attention"]
-    assert "full attention" in group_shared.why_not(model)
-    assert "not compared" in group_shared.why_not(
-        SimpleNamespace(config=SimpleNamespace(model_type="llava", get_text_config=lambda: None))
-    )
+    assert why_not(model) is None
+    text = model.config.get_text_config()
+    text.layer_types = ["sliding_attention", "full_attention"]
+    assert why_not(model) is None, "windows are a matter of the mask"
+    text.layer_types = ["linear_attention", "full_attention"]
+    assert "layers of type linear_attention" in why_not(model, tried=True)
+    text.layer_types, model.config.model_type = ["full_attention"], "some_new_vlm"
+    assert "'some_new_vlm' was not compared with the plain pass" in why_not(model)
+    assert why_not(model, tried=True) is None
     with pytest.raises(NotShared, match="ends in an image"):
         group_shared.plan_groups(build(), [[7, IMAGE]], [0], None, 1)
 

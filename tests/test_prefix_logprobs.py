@@ -6,7 +6,7 @@ from test_grpo_episodes import batch_of, gradient, mixed_play, rows_of, scripted
 
 from vlrl.envs.cards import write_reply
 from vlrl.gtr import OracleCorrector
-from vlrl.models.prefix_sharing.step import plan_rows
+from vlrl.models.prefix_sharing.row_plans import plan_rows
 from vlrl.training.grpo.batch import MicroBatch
 
 

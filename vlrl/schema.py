@@ -94,11 +94,15 @@ class Meta(TypedDict, total=False):
     """Special tokens of the model that the row spells out; they are shown to it as text."""
 
 
+UNKNOWN_COORDS = "unknown"
+
+
 @dataclass(frozen=True, slots=True)
 class ModelView:
     """How the model of a run sees a sample and writes boxes about it: facts of the model, none of the row.
 
-    `coords`: the convention of boxes in completions, one of `COORDS`; None: none is stated, and they are read as px.
+    `coords`: the convention of boxes in completions, one of `COORDS`; None: none is stated, and they are read as px;
+    `UNKNOWN_COORDS`: the model has one that nobody stated, so that no box may be written or read.
     `input_size`: width and height in pixels of the image after the processor's resize, which resized_px needs.
     """
 
@@ -135,7 +139,12 @@ class Sample:
 
     @property
     def coords(self) -> str:
-        """The convention of boxes in completions; px where none is stated."""
+        """The convention of boxes in completions; px where none is stated. Raises SampleError where the model's is unknown."""
+        if self.view.coords == UNKNOWN_COORDS:
+            raise SampleError(
+                "a box is written, but it is not known how this model counts coordinates; give --coords norm1000 | norm1 | px |"
+                " resized_px, as it was trained (docs/models.md lists the families that are known)"
+            )
         return self.view.coords or "px"
 
     @property

@@ -249,7 +249,7 @@ def _around(config: Config, folder: Path, inputs: ModelInputs) -> before_after.A
     """The benchmarks of this run, their flags and data checked. Raises ConfigError."""
     if not config.bench.names:
         return None
-    around = before_after.Around(config, folder, inputs.coords, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    around = before_after.Around(config, folder, inputs.stated_coords, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
     if PartialState().is_main_process:
         around.check()
     return around

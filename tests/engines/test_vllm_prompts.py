@@ -8,7 +8,7 @@ from PIL import Image
 from test_grpo_vllm_prompts import both, processor_of
 from torch.nn import Linear
 
-from vlrl.models.load import limit_pixels
+from vlrl.models.pixel_limits import limit_pixels
 from vlrl.training.grpo.vllm_prompts import ColocatedPrompts
 
 pytestmark = [

@@ -27,7 +27,7 @@ def prompts_of_model(args: argparse.Namespace, tasks: Mapping[str, Task]) -> Cal
         lengths = PromptLengths(inputs.processor)
         lengths.add(said, sizes)
         n_tokens = lengths.longer_than(0, lambda _: said)[0]
-        facts = [f"prompt of {n_tokens:,} tokens, boxes in {ready.coords}"]
+        facts = [f"prompt of {n_tokens:,} tokens, boxes in {ready.view.coords}"]
         if ready.view.input_size is not None:
             facts.append("the model sees {}x{} px".format(*ready.view.input_size))
         return AskedSample(ready, str(text), facts)

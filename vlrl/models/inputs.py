@@ -18,7 +18,8 @@ from tqdm.auto import tqdm
 from vlrl.data.image_checks import MAX_ASPECT, image_index, shown_sizes, size_problem
 from vlrl.data.images import VIDEO_FPS, VIDEO_FRAMES, ImageError, image_size, open_image, open_images, video_frames
 from vlrl.data.special_tokens import as_plain_text, with_written_tokens
-from vlrl.models.load import LoadedModel, ModelInputs, input_size_px, placeholders, special_token_pattern
+from vlrl.models.load import LoadedModel, ModelInputs, placeholders, special_token_pattern
+from vlrl.models.pixel_limits import input_size_px
 from vlrl.models.prompt_lengths import PromptLengths
 from vlrl.schema import ModelView, Sample, SampleError, Task
 

@@ -5,6 +5,7 @@ The convention follows `config.model_type`, never the name of a folder. Not here
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import sys
 from collections.abc import Mapping
@@ -22,15 +23,17 @@ from transformers import (
     ProcessorMixin,
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
-from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
 from transformers.utils import logging as transformers_logging
 
 from vlrl.data.special_tokens import token_pattern
 from vlrl.models.names import TINY_NAMES, ModelError, model_name_problem
-from vlrl.models.prefix_sharing.attention import FAMILIES, use_attention
+from vlrl.models.pixel_limits import keep_grids, limit_pixels, resizes_freely
+from vlrl.models.prefix_sharing.attention import use_attention
+from vlrl.models.prefix_sharing.facts import COMPARED
 from vlrl.models.sharded import save_as_loaded
 from vlrl.models.tiny import build_config, embedded_processor, load_embedded
 from vlrl.models.whole_files import check_files, check_inputs, check_vocabulary, load_weights, one_line
+from vlrl.schema import UNKNOWN_COORDS
 
 COORDS_OF = {
     "qwen2_5_vl": "resized_px",
@@ -41,7 +44,8 @@ COORDS_OF = {
     "glm4v": "norm1000",
     "glm4v_moe": "norm1000",
 }
-"""Coordinate convention by `config.model_type`; docs/data.md says what each one means."""
+"""Coordinate convention by `config.model_type`, as the model's own documentation states it (docs/models.md names the sources);
+docs/data.md says what each one means."""
 
 VISION_TOKENS = (
     "<|image_pad|>",
@@ -78,6 +82,11 @@ class ModelInputs:
     def tokenizer(self) -> Any:
         return self.processor.tokenizer
 
+    @property
+    def stated_coords(self) -> str | None:
+        """None where nobody stated any."""
+        return None if self.coords == UNKNOWN_COORDS else self.coords
+
 
 @dataclass
 class LoadedModel:
@@ -98,19 +107,22 @@ class LoadedModel:
         return self.model.device
 
     @property
+    def stated_coords(self) -> str | None:
+        """None where nobody stated any."""
+        return None if self.coords == UNKNOWN_COORDS else self.coords
+
+    @property
     def tokenizer(self) -> Any:
         return self.processor.tokenizer
 
 
 def choose_coords(model_type: str, override: str | None = None) -> tuple[str, str]:
-    """The coordinate convention of boxes in completions, and the reason. Raises ModelError where it would be a guess."""
+    """The coordinate convention of boxes in completions, and the reason; `UNKNOWN_COORDS` where it would be a guess, which a
+    task that writes boxes refuses (`Sample.coords`)."""
     if override is not None:
         return override, "--coords"
     if model_type not in COORDS_OF:
-        raise ModelError(
-            f"no coordinate convention is known for model_type {model_type!r}; give the one of its boxes with --coords"
-            f" resized_px | norm1000 | norm1 | px (known types: {', '.join(COORDS_OF)})"
-        )
+        return UNKNOWN_COORDS, f"nothing: no convention is known for model_type {model_type!r}"
     return COORDS_OF[model_type], f"config.model_type={model_type}"
 
 
@@ -147,6 +159,8 @@ def load_inputs(
     hub = {"revision": revision or "main", "trust_remote_code": trust_remote_code}
     check_files(name)
     model_type = check_is_vlm(name, **hub)
+    if model_type == "smolvlm" and importlib.util.find_spec("num2words") is None:
+        raise ModelError(f"{name}: the processor of SmolVLM needs the package num2words: pip install 'vlrl[smolvlm]'")
     coords, reason = choose_coords(model_type, coords)
     processor: Any
     with one_line(name, "its processor cannot be read"):
@@ -158,7 +172,12 @@ def load_inputs(
             config = AutoConfig.from_pretrained(name, **hub)
     if not isinstance(processor, ProcessorMixin):
         raise ModelError(f"{name} has a tokenizer but no image processor; its folder lacks preprocessor_config.json")
-    limit_pixels(processor, min_pixels, max_pixels)
+    limit_pixels(processor, min_pixels, max_pixels, config)
+    if coords == "resized_px" and not resizes_freely(processor):
+        raise ModelError(
+            f"--coords resized_px counts pixels of the resized image, which {name} has no single one of"
+            f" ({type(processor.image_processor).__name__}); give norm1000 | norm1 | px"
+        )
     processor.tokenizer.padding_side = "left"
     if name not in TINY_NAMES:
         check_inputs(name, processor, config)
@@ -205,6 +224,7 @@ def load_model(
         model = load_weights(AutoModelForImageTextToText, name, dtype=dtype or "auto", **hub, **model_kwargs)
         rows = model.get_input_embeddings().weight
         check_vocabulary(name, inputs.processor, getattr(rows, "ds_shape", rows.shape)[0])
+        keep_grids(model, inputs.config)
     save_as_loaded(model)
     model.config.use_cache = True
     attention = choose_attention(model, named)
@@ -215,38 +235,11 @@ def choose_attention(model: Any, named: str | None) -> str:
     """Give the model the fastest attention that is right for each part, unless `named` is given; returns it in words."""
     if named:
         return f"{named} (--attn_implementation)"
-    routed = use_attention(model) if model.config.model_type in FAMILIES and model.config._attn_implementation == "sdpa" else {}
+    routed = use_attention(model) if model.config.model_type in COMPARED and model.config._attn_implementation == "sdpa" else {}
     own = model.config._attn_implementation
     text = f"{own}, groups packed" if "text_config" in routed else own
     vision = f"{own}, all windows in one call" if "vision_config" in routed else own
     return f"language model: {text}; vision encoder: {vision}"
-
-
-def limit_pixels(processor: Any, min_pixels: int | None, max_pixels: int | None) -> None:
-    """Bound the area of resized images (and keep the bound in the processor's saved config)."""
-    if min_pixels is None and max_pixels is None:
-        return
-    size = processor.image_processor.size
-    if "longest_edge" not in size or not hasattr(processor.image_processor, "patch_size"):
-        raise ModelError("--min_pixels/--max_pixels: this model's image processor has no pixel limits to set")
-    low = min_pixels or size["shortest_edge"]
-    high = max_pixels or size["longest_edge"]
-    if low > high:
-        raise ModelError(f"smallest image ({low} pixels) exceeds the largest ({high}); set both --min_pixels, --max_pixels")
-    processor.image_processor.size = type(size)(shortest_edge=low, longest_edge=high)
-
-
-def input_size_px(processor: Any, width: int, height: int) -> tuple[int, int]:
-    """Width and height the model sees after the image processor's resize (a test compares it with `image_grid_thw`)."""
-    images = processor.image_processor
-    high, wide = smart_resize(
-        height,
-        width,
-        factor=images.patch_size * images.merge_size,
-        min_pixels=images.size["shortest_edge"],
-        max_pixels=images.size["longest_edge"],
-    )
-    return wide, high
 
 
 @lru_cache(maxsize=4)

@@ -33,7 +33,7 @@ class PromptLengths:
         """`counts`: those of prompts that another process has measured (`counts`)."""
         self.processor, self.template = processor, dict(template or {})
         self._images, self._bounds = counts or (array("q"), array("q"))
-        self._per_size: dict[tuple[int, int], int] = {}
+        self._per_size: dict[tuple[int, int, bool], int] = {}
         self._around: dict[int, int] = {}
 
     @property
@@ -45,7 +45,8 @@ class PromptLengths:
         """Take one more prompt. `sizes`: width and height in pixels of each of its images, or of all of them alike."""
         content = words[-1]["content"]
         n = len(content) - 1
-        images = sum(map(self.image_tokens, sizes if len(sizes) == n else [sizes[0]] * n))
+        seen = sizes if len(sizes) == n else [sizes[0]] * n
+        images = sum(self.image_tokens(size, alone=n == 1) for size in seen)
         text = "".join(turn["content"][-1]["text"] for turn in words)
         n_bytes = len(text) if text.isascii() else len(text.encode("utf-8", "replace")) * (GROWTH + 1)
         self._images.append(images)
@@ -82,27 +83,34 @@ class PromptLengths:
         counts = [len(words[-1]["content"]) - 1 for words in prompts]
         return [len(ids) + self._images[i] - n for ids, i, n in zip(rows, places, counts, strict=True)]
 
-    def image_tokens(self, size: tuple[int, int]) -> int:
-        """Tokens of an image of this width and height in pixels."""
-        if size not in self._per_size:
+    def image_tokens(self, size: tuple[int, int], alone: bool = True) -> int:
+        """Tokens of an image of this width and height in pixels. `alone`: whether a row has no other, which some models
+        (LLaVA-OneVision) show in more detail."""
+        key = (*size, alone or not self._tells_alone)
+        if key not in self._per_size:
             if len(self._per_size) > 100_000:
                 self._per_size.clear()
-            self._per_size[size] = self._counted(*size)
-        return self._per_size[size]
+            self._per_size[key] = self._counted(*key)
+        return self._per_size[key]
 
-    def _counted(self, width: int, height: int) -> int:
+    @property
+    def _tells_alone(self) -> bool:
+        return "batch_num_images" in getattr(self.processor.image_processor, "model_input_names", ())
+
+    def _counted(self, width: int, height: int, alone: bool) -> int:
         images = self.processor.image_processor
         merge = getattr(images, "merge_size", None)
         if min(width, height) >= SMALL_PX and merge and hasattr(images, "get_number_of_image_patches"):
             return int(images.get_number_of_image_patches(height, width, {})) // int(merge) ** 2
-        # Any other processor is asked with a blank image of this size, each is with a small one: not all can show those.
-        text = self._rendered([{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "a"}]}])
-        blank = Image.new("RGB", (width, height))
+        # Any other processor is asked with blank images of this size, each is with a small one: not all can show those.
+        n = 1 if alone else 2
+        text = self._rendered([{"role": "user", "content": [*({"type": "image"},) * n, {"type": "text", "text": "a"}]}])
+        blank = [Image.new("RGB", (width, height))] * n
         try:
-            whole = len(self.processor(text=[text], images=[[blank]], add_special_tokens=False)["input_ids"][0])
+            whole = len(self.processor(text=[text], images=[blank], add_special_tokens=False)["input_ids"][0])
         except (ValueError, TypeError, IndexError, RuntimeError, ZeroDivisionError) as error:
             raise ValueError(f"the model's image processor takes no image of {width}x{height} px: {error}") from error
-        return whole - len(self.processor.tokenizer(text, add_special_tokens=False).input_ids) + 1
+        return (whole - len(self.processor.tokenizer(text, add_special_tokens=False).input_ids)) // n + 1
 
     def _rendered(self, words: Words) -> str:
         render = self.processor.apply_chat_template

@@ -15,7 +15,7 @@ from vlrl.models.names import ModelError
 from vlrl.models.sharded import n_numbers
 
 ENCODER_NAMES = ("visual", "vision_tower", "vision_model")
-PROJECTOR_NAMES = ("multi_modal_projector", "connector", "embed_vision")
+PROJECTOR_NAMES = ("multi_modal_projector", "connector", "embed_vision", "image_newline")
 
 
 def is_vision_weight(name: str) -> bool:

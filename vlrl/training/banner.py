@@ -32,7 +32,9 @@ def run_line(task: str, seed: int, n_processes: int, sources: Sequence[str]) -> 
 def model_line(loaded: LoadedModel, boxes: bool = True) -> str:
     dtype = str(loaded.model.dtype).removeprefix("torch.")
     text = f"{loaded.name}, {loaded.model.num_parameters() / 1e6:.2f} M parameters, {dtype}"
-    return banner_line("model", text + (f"; boxes as {loaded.coords} (from {loaded.coords_reason})" if boxes else ""))
+    return banner_line(
+        "model", text + (f"; boxes as {loaded.coords} (from {loaded.coords_reason})" if boxes and loaded.stated_coords else "")
+    )
 
 
 def example_lines(sample: Sample, task: Task) -> str:

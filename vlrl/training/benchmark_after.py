@@ -36,11 +36,11 @@ _LAUNCHER = ("GROUP_", "ROLE_", "TORCHELASTIC_", "TORCH_NCCL_", "ACCELERATE_", "
 
 @dataclass(frozen=True)
 class Around:
-    """The benchmarks of a run. `coords`: how the model the run started from writes boxes."""
+    """The benchmarks of a run. `coords`: how the model the run started from writes boxes, None where that is not known."""
 
     config: Config
     folder: Path
-    coords: str
+    coords: str | None
     n_processes: int
     failed: dict[str, str] = field(default_factory=dict)
     """Benchmark -> what went wrong and how to repeat it."""

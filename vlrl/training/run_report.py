@@ -45,7 +45,7 @@ def write_report(run: TrainingRun) -> str:
     summary["stage_seconds"] = {name: round(value, 1) for name, value in run.seconds.items()}
     summary["n_unreadable_images"] = len(data.train.unreadable)
     summary["rewards"] = [reward.name for reward in run.rubric.rewards]
-    summary["coords"] = run.loaded.coords
+    summary["coords"] = run.loaded.stated_coords
     notes = []
     if (thoughts := report.thought_changes(rows)) is not None:
         summary["thoughts"] = thoughts

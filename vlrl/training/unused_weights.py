@@ -13,9 +13,11 @@ from accelerate import DistributedType, PartialState
 from transformers import TrainingArguments
 
 from vlrl.models.inputs import Samples
-from vlrl.models.prefix_sharing.attention import FAMILIES
 from vlrl.models.vision_encoder import is_vision_weight
 
+USE_ALL = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
+"""Model types that give every weight a gradient where there are images. Others leave out the last layers of a vision encoder
+whose features come from an earlier one, or experts that no token was sent to."""
 N_PROBED = 64
 """How many training samples are looked at to learn whether all have images."""
 
@@ -37,7 +39,7 @@ def leaves_weights_unused(model: Any, samples: Samples) -> bool:
 def may_leave_unused(model: Any, rows_have_images: Iterable[bool]) -> bool:
     """Unknown model types may leave weights unused. Of the known ones, rows without images leave the vision encoder unused
     where it is trained. `rows_have_images`: of each training row, read only where it matters."""
-    if getattr(model.config, "model_type", "") not in FAMILIES:
+    if getattr(model.config, "model_type", "") not in USE_ALL:
         return True
     return bool(_trained_vision(model)) and not all(rows_have_images)
 

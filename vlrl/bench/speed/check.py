@@ -21,6 +21,8 @@ from vlrl.bench.speed.plan import Case
 from vlrl.models.load import vision_token_ids
 from vlrl.models.prefix_sharing import rollout as shared_rollout
 from vlrl.models.prefix_sharing.attention import choose_kernel, use_attention
+from vlrl.models.prefix_sharing.facts import facts_of
+from vlrl.models.prefix_sharing.image_rows import ROW_COUNTS, told_image_counts
 from vlrl.models.prefix_sharing.step import BatchPlan, Sharing, split_prompts
 from vlrl.models.vision_encoder import freeze_vision, is_vision_weight
 
@@ -38,7 +40,7 @@ def compare_layouts(case: Case, named_kernel: str = "auto") -> dict[str, Any]:
     add_fused_lm_head(model)
     if case.freeze_vision:
         freeze_vision(model)
-    kernel, _ = choose_kernel(device, dtype, named_kernel)
+    kernel = choose_kernel(device, dtype, named_kernel)[0] if facts_of(model).is_causal else "mask"
     sharing = Sharing(kernel, case.freeze_vision, False, False, nullcontext)
     ids_BT, plan = _batch(case, loaded, sharing)
     n_keep, mask_BT = case.completion_tokens, torch.ones_like(ids_BT)
@@ -114,10 +116,11 @@ def _plain(model: Any, ids_BT: Tensor, mask_BT: Tensor, n_keep: int, plan: Batch
     for rows, part in plan.parts(range(len(plan.groups)), at_once):
         ids = ids_BT[rows]
         fields = part.plain_fields(ids, image_token_id)
-        fields.pop("num_images", None)
+        counts = {name: fields.pop(name, None) for name in (*ROW_COUNTS, "batch_num_images")}
         labels = ids.clone()
         labels[:, :-n_keep] = -100
-        out = model(input_ids=ids, attention_mask=mask_BT[rows], **fields, labels=labels, fused_lm_head=True)
+        with told_image_counts(model, counts["num_images"]):
+            out = model(input_ids=ids, attention_mask=mask_BT[rows], **fields, labels=labels, fused_lm_head=True)
         made.append(out.log_probs[:, -n_keep:])
     return torch.cat(made)
 
@@ -163,7 +166,7 @@ def _tokens(case: Case, loaded: Any, ids_BT: Tensor, plan: BatchPlan, route: Cal
     model, tokenizer = loaded.model.eval(), loaded.tokenizer
     prompts = ids_BT[:, : -case.completion_tokens]
     fields = plan.plain_fields(prompts, model.config.image_token_id)
-    fields.pop("num_images", None)
+    fields = {name: value for name, value in fields.items() if name not in ROW_COUNTS}
     made = []
     n = min(N_TOKENS_COMPARED, case.completion_tokens)
     for sample in (False, True):

@@ -29,7 +29,8 @@ from trl.trainer.grpo_config import GRPOConfig
 from vlrl.bench.speed.models import letter_score, speed_model, speed_task, write_images
 from vlrl.bench.speed.plan import COUNTS, PHASES, Case, Setting
 from vlrl.models.inputs import Samples, prepare_sample
-from vlrl.models.prefix_sharing.groups import base_of
+from vlrl.models.prefix_sharing.facts import base_of
+from vlrl.models.vision_encoder import ENCODER_NAMES
 from vlrl.schema import Reward, Sample
 from vlrl.training.grpo import Trainer
 from vlrl.training.grpo.logprobs import Logprobs
@@ -154,12 +155,18 @@ def _called_by(processor: Any, call: Callable[..., Any]) -> Any:
     return made
 
 
+def _n_images(images: Any) -> int:
+    return sum(map(_n_images, images)) if isinstance(images, list | tuple) else 1
+
+
 class TimedTrainer(Trainer):
     """The trainer with a clock around its methods."""
 
     clock: Clock
     attention = ""
     n_prompt = 0
+    n_image_tokens = 1
+    """Of one prompt."""
     started = 0.0
 
     def watch(self, clock: Clock) -> None:
@@ -171,7 +178,7 @@ class TimedTrainer(Trainer):
 
         def counted(own: Any, *args: Any, **kwargs: Any) -> Any:
             made = process(own, *args, **kwargs)
-            clock.counts["processor_images"] += len(made["image_grid_thw"])
+            clock.counts["processor_images"] += _n_images(kwargs.get("images", args[0] if args else ()))
             return made
 
         def timed(own: Any, *args: Any, **kwargs: Any) -> Any:
@@ -182,7 +189,7 @@ class TimedTrainer(Trainer):
         self.processing_class = _called_by(whole, timed)
         for model in filter(None, (self.model, self.ref_model)):
             unwrapped = self.accelerator.unwrap_model(model)
-            visual = next(module for name, module in unwrapped.named_modules() if name.endswith("visual"))
+            visual = next(module for name, module in unwrapped.named_modules() if name.split(".")[-1] in ENCODER_NAMES)
             visual.register_forward_pre_hook(self._saw_images, with_kwargs=True)
             inner = base_of(unwrapped).model
             inner.register_forward_pre_hook(self._saw_prompts, with_kwargs=True)
@@ -190,12 +197,17 @@ class TimedTrainer(Trainer):
             self.image_token_id = inner.config.image_token_id
 
     def _saw_images(self, module: Any, args: Any, kwargs: Any) -> None:
-        self.clock.counts["tower_images"] += len(kwargs.get("grid_thw", args[1] if len(args) > 1 else ()))
+        """Images, or tiles of images where the encoder takes these."""
+        grid = kwargs.get("grid_thw", args[1] if len(args) > 1 else None)
+        pixels = kwargs.get("pixel_values", args[0] if args else ())
+        self.clock.counts["tower_images"] += len(pixels if grid is None else grid)
 
     def _saw_prompts(self, module: Any, args: Any, kwargs: Any) -> None:
         ids = kwargs.get("input_ids")
         if ids is not None and ids.shape[1] > 1:
-            self.clock.counts["image_tokens"] += int((ids == self.image_token_id).sum())
+            tokens = (ids == self.image_token_id).sum(dim=1)
+            self.clock.counts["image_tokens"] += int(tokens.sum())
+            self.n_image_tokens = max(self.n_image_tokens, int(tokens[:1].sum()))
             self.started = self.clock.now()
 
     def _ran_prompts(self, module: Any, args: Any, kwargs: Any, made: Any) -> None:
@@ -237,8 +249,7 @@ def run_side(case: Case, setting: Setting) -> dict[str, Any]:
     counts = dict.fromkeys(COUNTS, 0) | steps.counts[-1]
     # The loader fetches ahead, and not at an epoch's end: so what a step opens is the mean over all of them.
     counts["decoded_images"] = round(sum(step.get("decoded_images", 0) for step in steps.counts) / len(steps.counts))
-    tokens = case.images_per_prompt * (case.image_px[0] // 28) * (case.image_px[1] // 28)
-    counts["prompt_forwards"] = round(counts.pop("image_tokens", 0) / tokens)
+    counts["prompt_forwards"] = round(counts.pop("image_tokens", 0) / trainer.n_image_tokens)
     return {
         "runs": {name: values for name, values in runs.items() if any(values)},
         "peaks": dict(steps.clock.peaks) | {"step": max(steps.clock.peaks.values())},

@@ -23,6 +23,7 @@ from transformers import (
 )
 
 from vlrl.models.load import LoadedModel, choose_attention, load_model
+from vlrl.models.pixel_limits import limit_pixels
 from vlrl.models.tiny import CHAT_TEMPLATE, SPECIAL_TOKENS
 from vlrl.schema import Sample, Score, Task
 
@@ -91,9 +92,8 @@ def speed_model(name: str, device: torch.device, dtype: torch.dtype, seed: int, 
     if name not in MODEL_SHAPES:
         named = "auto" if packed else "sdpa"
         loaded = load_model("tiny-random" if name == "tiny" else name, dtype=dtype, attn_implementation=named, seed=seed)
-        loaded.processor.image_processor.size = type(loaded.processor.image_processor.size)(
-            shortest_edge=28 * 28, longest_edge=4096 * 28 * 28
-        )
+        if hasattr(loaded.processor.image_processor, "merge_size"):  # others show images at sizes of their own
+            limit_pixels(loaded.processor, 28 * 28, 4096 * 28 * 28)
         loaded.model.to(device)  # type: ignore[arg-type]
         return loaded
     torch.manual_seed(seed)

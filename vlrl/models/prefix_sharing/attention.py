@@ -27,13 +27,9 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from vlrl.models.prefix_sharing.facts import FULL, SLIDING, TEXT_ATTENTION, Facts, facts_of
 from vlrl.models.prefix_sharing.window_attention import VISION_ATTENTION, window_attention
 
-TEXT_ATTENTION = "vlrl_packed"
-"""The name under which the language model's attention is registered with transformers. It must not contain "flash", or ordinary
-passes would bring masks that scaled-dot-product attention cannot read."""
-FAMILIES = {"qwen2_vl": "dict", "qwen2_5_vl": "dict", "qwen3_vl": "tensor"}
-"""Model types whose packed pass was compared with the plain one, and the form in which they take a ready 4-D mask."""
 KERNELS = ("mask", "merge", "gather", "flex")
 
 
@@ -104,6 +100,35 @@ def dense_mask(streams: Sequence[Sequence[GroupSpan]], device: torch.device) -> 
     own = completion[:, :, None] == completion[:, None, :]
     seen = (index[None, :] <= index[:, None]) & (group[:, :, None] == group[:, None, :]) & (own | shared[:, None, :])
     return seen[:, None]
+
+
+def dense_masks(
+    streams: Sequence[Sequence[GroupSpan]], ids_ST: Tensor, facts: Facts, image_token_id: int
+) -> Tensor | dict[str, Tensor]:
+    """The masks of a model that is not plainly causal: one for all layers, or one for each kind where some see a window only.
+
+    `facts.blocks`: tokens of an image see each other whatever their order. A window counts from where a completion would have
+    stood alone: right behind its prompt.
+    """
+    seen = dense_mask(streams, ids_ST.device)
+    places = [torch.cat([_places(span) for span in spans]) for spans in streams]
+    prompts = [stream_ids(spans)[1] < 0 for spans in streams]
+    place, prompt = (pad_sequence(one, batch_first=True).to(ids_ST.device) for one in (places, prompts))
+    if facts.blocks:
+        is_image = (ids_ST == image_token_id) & prompt
+        starts = is_image & ~torch.nn.functional.pad(is_image, (1, 0))[:, :-1]
+        block = torch.where(is_image, starts.long().cumsum(dim=1), 0)
+        seen = seen | ((block[:, :, None] == block[:, None, :]) & is_image[:, :, None])[:, None]
+    if facts.window is None:
+        return seen
+    near = place[:, :, None] - place[:, None, :] < facts.window
+    return {FULL: seen, SLIDING: seen & near[:, None]}
+
+
+def _places(span: GroupSpan) -> Tensor:
+    """Where each token of a group would stand in a row of its own."""
+    after = [torch.arange(span.n_prompt - 1, span.n_prompt - 1 + n) for n in span.n_completions]
+    return torch.cat([torch.arange(span.n_prompt), *after])
 
 
 def layout(spans: Sequence[GroupSpan], kernel: str, device: torch.device) -> Layout:
@@ -352,13 +377,13 @@ def _flash_problem(device: torch.device, dtype: torch.dtype) -> str:
 
 
 def use_attention(model: Any, *, vision: bool = True, text: bool = True) -> dict[str, str]:
-    """Route a loaded model's attention through this module; returns the names per sub-model. Load it with `sdpa` first: the
-    top-level name stays, so that a reference model built from it loads anywhere."""
+    """Route a loaded model's attention through this module where its language model is plainly causal; returns the names per
+    sub-model. Load it with `sdpa` first: the top-level name stays, so that a reference model built from it loads anywhere."""
     AttentionInterface.register(TEXT_ATTENTION, packed_attention)
     AttentionMaskInterface.register(TEXT_ATTENTION, sdpa_mask)
     AttentionInterface.register(VISION_ATTENTION, window_attention)
     names = {}
-    if text and getattr(model.config, "text_config", None) is not None:
+    if text and getattr(model.config, "text_config", None) is not None and facts_of(model).is_causal:
         names["text_config"] = TEXT_ATTENTION
     # Only this family loops over windows; the vision encoders of the others run one sequence per image.
     if vision and getattr(model.config, "model_type", "") == "qwen2_5_vl":

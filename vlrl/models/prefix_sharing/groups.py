@@ -12,54 +12,20 @@ Here is what rows share, and how groups stay whole through shuffling. Not here: 
 from __future__ import annotations
 
 import copy
-import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from vlrl.models.prefix_sharing.attention import FAMILIES, TEXT_ATTENTION
+from vlrl.models.prefix_sharing.facts import base_of, facts_of
+from vlrl.models.prefix_sharing.image_rows import rows_joined
 
 
 class NotShared(ValueError):
     """This batch or model cannot use the shared path; the message says why and what would work."""
-
-
-def base_of(model: Any) -> Any:
-    """The transformers model inside a PEFT wrapper, or the model itself."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
-
-
-def unwrapped(model: Any) -> Any:
-    """A model without what DDP and its like put around it."""
-    while hasattr(model, "module"):
-        model = model.module
-    return model
-
-
-def why_not(model: Any) -> str | None:
-    """Why this (unwrapped) model cannot use the packed stream, or None if it can."""
-    config = base_of(model).config
-    text = config.get_text_config()
-    if config.model_type not in FAMILIES:
-        return f"model_type {config.model_type!r} was not compared with the plain pass (known: {', '.join(FAMILIES)})"
-    if set(getattr(text, "layer_types", None) or ["full_attention"]) != {"full_attention"}:
-        return "the language model has layers other than full attention"
-    if getattr(text, "attention_dropout", 0.0) or getattr(text, "output_router_logits", False):
-        return "attention dropout and auxiliary router losses are computed on the plain layout only"
-    if text._attn_implementation not in ("sdpa", TEXT_ATTENTION):
-        return f"attention {text._attn_implementation!r} takes no mask of groups; leave --attn_implementation out, or say sdpa"
-    peft = getattr(model, "peft_config", {})
-    if any(getattr(adapter, "is_prompt_learning", False) for adapter in peft.values()):
-        return "prompt-learning adapters put tokens of their own before the prompt"
-    return None
-
-
-def takes_features(model: Any) -> bool:
-    """Whether ready image features may be passed. Asked of the signature: older releases ignore the keyword silently."""
-    return "mm_encoder_outputs" in inspect.signature(type(base_of(model)).forward).parameters
 
 
 # -- groups ---------------------------------------------------------------------------------------------------------------
@@ -70,53 +36,83 @@ class ImageBatch:
     """The distinct images of a batch: patches of all, (height, width) grids, and their features where they exist already.
 
     `pixel_values` (patches, values), `grid_thw` (images, 3), `features`: the output of `get_image_features`, one tensor an
-    image.
+    image. Of models without grids an item of the batch is not an image, but all images of a prompt: `pixel_values` and `more`
+    are the model's arguments about them, `n_rows` how many entries of each an item has, `n_images` its images. `token_types`:
+    the argument that marks image tokens, "" without one.
     """
 
     pixel_values: Tensor | None = None
     grid_thw: Tensor | None = None
     features: Any = None
+    more: Mapping[str, Tensor] | None = None
+    n_rows: Mapping[str, tuple[int, ...]] | None = None
+    n_images: tuple[int, ...] | None = None
+    token_types: str = "mm_token_type_ids"
 
-    def inputs(self, images: Sequence[int]) -> dict[str, Any]:
-        """Forward arguments for these images, in this order."""
-        if not images or self.grid_thw is None:
+    @classmethod
+    def of_prompts(cls, prompts: Sequence[Mapping[str, Tensor]], n_images: Sequence[int], token_types: str) -> ImageBatch:
+        """An item of each prompt, from the model's arguments about its images."""
+        fields = rows_joined(prompts)
+        n_rows = {name: tuple(len(prompt[name]) for prompt in prompts) for name in fields}
+        pixels = fields.pop("pixel_values")
+        return cls(pixels, None, None, fields, n_rows, tuple(n_images), token_types)
+
+    def __len__(self) -> int:
+        return len(self.n_images or ()) if self.grid_thw is None else len(self.grid_thw)
+
+    def inputs(self, items: Sequence[int]) -> dict[str, Any]:
+        """Forward arguments for these items, in this order."""
+        if not items or not len(self):
             return {}
-        whole = list(images) == list(range(len(self.grid_thw)))
         if self.features is not None:
-            return {"mm_encoder_outputs": {"image": self.features if whole else _picked(self.features, images)}}
+            return {"mm_encoder_outputs": {"image": self.features if self._is_all(items) else self._picked_features(items)}}
+        return self.fields(items)
+
+    def _is_all(self, items: Sequence[int]) -> bool:
+        return list(items) == list(range(len(self)))
+
+    def fields(self, items: Sequence[int]) -> dict[str, Tensor]:
+        """The model's arguments about the pixels of these items, in this order."""
         assert self.pixel_values is not None
-        if whole:
-            return {"pixel_values": self.pixel_values, "image_grid_thw": self.grid_thw}
-        patches = torch.split(self.pixel_values, self.grid_thw.prod(dim=-1).tolist())
-        return {
-            "pixel_values": torch.cat([patches[image] for image in images]),
-            "image_grid_thw": self.grid_thw[list(images)],
-        }
+        if self.grid_thw is not None:
+            if self._is_all(items):
+                return {"pixel_values": self.pixel_values, "image_grid_thw": self.grid_thw}
+            patches = torch.split(self.pixel_values, self.grid_thw.prod(dim=-1).tolist())
+            return {"pixel_values": torch.cat([patches[item] for item in items]), "image_grid_thw": self.grid_thw[list(items)]}
+        fields = {"pixel_values": self.pixel_values, **(self.more or {})}
+        if self._is_all(items):
+            return fields
+        parts = {name: torch.split(value, list((self.n_rows or {})[name])) for name, value in fields.items()}
+        return {name: torch.cat([own[item] for item in items]) for name, own in parts.items()}
 
-
-def _picked(features: Any, images: Sequence[int]) -> Any:
-    """The features of some images; deep-stack levels (Qwen3-VL) are picked alike."""
-    picked = copy.copy(features)
-    picked.last_hidden_state = None
-    picked.pooler_output = [features.pooler_output[image] for image in images]
-    if getattr(features, "deepstack_features", None) is not None:
-        picked.deepstack_features = [[level[image] for image in images] for level in features.deepstack_features]
-    return picked
+    def _picked_features(self, items: Sequence[int]) -> Any:
+        """The features of some items; deep-stack levels (Qwen3-VL) are picked alike."""
+        counts = [1] * len(self) if self.n_rows is None else list(self.n_rows["pixel_values"])
+        starts = [0, *accumulate(counts)]
+        rows = [row for item in items for row in range(starts[item], starts[item + 1])]
+        picked = copy.copy(self.features)
+        picked.last_hidden_state = None
+        found = self.features.pooler_output
+        picked.pooler_output = found[rows] if isinstance(found, Tensor) else [found[row] for row in rows]
+        if getattr(self.features, "deepstack_features", None) is not None:
+            picked.deepstack_features = [[level[row] for row in rows] for level in self.features.deepstack_features]
+        return picked
 
 
 def encode(model: Any, image_batch: ImageBatch) -> ImageBatch:
     """The images with their features, encoded once (for a frozen vision encoder, or where no gradient is needed)."""
-    if image_batch.grid_thw is None:
+    if not len(image_batch):
         return image_batch
+    fields = image_batch.fields(range(len(image_batch)))
     with torch.no_grad():
-        features = base_of(model).get_image_features(image_batch.pixel_values, image_batch.grid_thw, return_dict=True)
+        features = base_of(model).get_image_features(**fields, return_dict=True)
     return replace(image_batch, features=features)
 
 
 @dataclass(frozen=True)
 class Group:
-    """Rows of a batch that answer one prompt. `images`: indices into the batch's `ImageBatch`. `positions_AP`: rotary positions
-    of the unpadded prompt on three axes (CPU), counted once and used by every pass."""
+    """Rows of a batch that answer one prompt. `images`: items of the batch's `ImageBatch`. `positions_AP`: rotary positions of
+    the unpadded prompt on one or three axes (CPU), counted once and used by every pass."""
 
     rows: tuple[int, ...]
     images: tuple[int, ...]
@@ -147,27 +143,28 @@ def sharing_problem(per_device: int, steps_per_generation: int, n_generations: i
 
 
 def plan_groups(
-    model: Any, prompt_ids: Sequence[Sequence[int]], n_images: Sequence[int], grid_thw: Tensor | None, n_generations: int
+    model: Any, prompt_ids: Sequence[Sequence[int]], n_items: Sequence[int], grid_thw: Tensor | None, n_generations: int
 ) -> list[Group]:
-    """BatchPlan a batch of U prompts with G rows each: prompt u holds the next `n_images[u]` images of the batch."""
-    inner, groups, image = base_of(model).model, [], 0
+    """The groups of a batch of U prompts with G rows each: prompt u holds the next `n_items[u]` items of the `ImageBatch`."""
+    inner, groups, item = base_of(model).model, [], 0
+    facts = facts_of(model)
     counted: dict[Any, Tensor] = {}
     grids = None if grid_thw is None else grid_thw.cpu()
-    config = inner.config
+    image_id, video_id = int(inner.config.image_token_id), getattr(inner.config, "video_token_id", None)
     for u, ids in enumerate(prompt_ids):
-        if len(ids) < 2 or ids[-1] in (config.image_token_id, config.video_token_id):
+        if len(ids) < 2 or ids[-1] in (image_id, video_id):
             raise NotShared(f"prompt {u} ends in an image or is shorter than two tokens")
-        positions = torch.arange(len(ids)).expand(3, -1)
-        if n_images[u] and grids is not None:
-            token_ids, grid = torch.tensor(ids)[None], grids[image : image + n_images[u]]
-            types = (token_ids == config.image_token_id).int()
+        positions = torch.arange(len(ids)).expand(facts.axes, -1)
+        if facts.axes == 3 and n_items[u] and grids is not None:
+            token_ids, grid = torch.tensor(ids)[None], grids[item : item + n_items[u]]
+            types = torch.eq(token_ids, image_id).int()
             shape = (tuple(types[0].tolist()), tuple(grid.flatten().tolist()))  # positions follow from where images lie
             if shape not in counted:
                 counted[shape] = inner.get_rope_index(token_ids, mm_token_type_ids=types, image_grid_thw=grid)[0][:, 0]
             positions = counted[shape]
         rows = tuple(range(u * n_generations, (u + 1) * n_generations))
-        groups.append(Group(rows, tuple(range(image, image + n_images[u])), positions))
-        image += n_images[u]
+        groups.append(Group(rows, tuple(range(item, item + n_items[u])), positions))
+        item += n_items[u]
     return groups
 
 

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from vlrl.models.prefix_sharing.attention import FAMILIES, GroupSpan, dense_mask, layout
-from vlrl.models.prefix_sharing.groups import Group, ImageBatch, base_of, unwrapped
+from vlrl.models.prefix_sharing.attention import GroupSpan, dense_mask, dense_masks, layout
+from vlrl.models.prefix_sharing.facts import Facts, base_of, facts_of, unwrapped
+from vlrl.models.prefix_sharing.groups import Group, ImageBatch
 
 MASK_ELEMENTS = 2**26
 """So many entries of dense masks at most go through the model at once (64 MiB as bools), where it is free to choose."""
@@ -160,20 +161,27 @@ def _lay(stream: Sequence[Piece], groups: Sequence[Group], n_completion: Sequenc
     return _Laid(*parts, tuple(spans), images, torch.cat(sources), torch.cat(targets))
 
 
-def stream_inputs(packed: Packed, image_batch: ImageBatch, kernel: str, mask_form: str) -> dict[str, Any]:
+def stream_inputs(
+    packed: Packed, image_batch: ImageBatch, kernel: str, facts: Facts | None = None, image_token_id: int = -1
+) -> dict[str, Any]:
     """The forward's arguments. Kernels other than `mask` take the layout of their one stream as a keyword and a mask that no
-    layer reads."""
-    device = packed.input_ids_ST.device
+    layer reads. `facts`: of the model, left out where it is plainly causal with three axes of positions."""
+    device, facts = packed.input_ids_ST.device, facts or Facts()
+    more: dict[str, Any] = {}
     if kernel == "mask":
-        mask, more = dense_mask(packed.spans, device), {}
+        mask: Any = (
+            dense_mask(packed.spans, device)
+            if facts.is_causal
+            else dense_masks(packed.spans, packed.input_ids_ST, facts, image_token_id)
+        )
     else:
         (spans,) = packed.spans
         mask = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=device)
         more = {"packed_stream": layout(spans, kernel, device)}
     return {
         "input_ids": packed.input_ids_ST,
-        "attention_mask": {"full_attention": mask} if mask_form == "dict" else mask,
-        "position_ids": packed.positions_AST,
+        "attention_mask": mask,
+        "position_ids": packed.positions_AST if facts.axes > 1 else packed.positions_AST[0],
         **image_batch.inputs(packed.images),
         **more,
     }
@@ -200,7 +208,7 @@ def group_logps(
     attention with `packed_attention.use_attention` before any kernel but `mask`. `one_pass`: a single forward whatever its
     size, for sharded weights, whose forwards must be equally many in every process.
     """
-    config = base_of(unwrapped(model)).config
+    config, facts = base_of(unwrapped(model)).config, facts_of(model)
     n_completion = mask_BT[:, -n_keep:].sum(dim=1).tolist()
     dense = kernel == "mask"
     if dense and max_tokens is None:
@@ -210,7 +218,7 @@ def group_logps(
     targets = []
     for batch in _passes(streams, groups, n_completion, dense, one_pass):
         packed = pack(batch, groups, n_completion, ids_BT, n_keep)
-        inputs = stream_inputs(packed, image_batch, kernel, FAMILIES[config.model_type])
+        inputs = stream_inputs(packed, image_batch, kernel, facts, config.image_token_id)
         labels_1N = packed.labels_ST.reshape(1, -1)[:, packed.sources]
         # TRL's head projects every position unless Triton is there: only those with a label reach it.
         with autocast(), before_head(model, partial(_at, packed.sources)):

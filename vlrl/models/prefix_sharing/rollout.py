@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 from transformers import Cache, DynamicCache, GenerationConfig, GenerationMixin, StaticCache
 
-from vlrl.models.prefix_sharing.groups import Group, ImageBatch, NotShared, base_of
+from vlrl.models.prefix_sharing.facts import base_of, facts_of
+from vlrl.models.prefix_sharing.groups import Group, ImageBatch, NotShared
 from vlrl.models.replaced_method import replaced_method
 
 CACHE_MULTIPLE = 64
@@ -69,8 +70,9 @@ def rollout(
     base = base_of(model)
     with autocast():
         cache = prefill(model, prompt_ids_UL, prompt_mask_UL, groups, image_batch)
-        deltas = torch.tensor([[group.position_delta] for group in groups], device=prompt_ids_UL.device)
-        base.model.rope_deltas = deltas.repeat_interleave(n_generations, dim=0)
+        if facts_of(model).axes > 1:
+            deltas = torch.tensor([[group.position_delta] for group in groups], device=prompt_ids_UL.device)
+            base.model.rope_deltas = deltas.repeat_interleave(n_generations, dim=0)
         ids, mask = (x.repeat_interleave(n_generations, dim=0) for x in (prompt_ids_UL, prompt_mask_UL))
         if graphs:
             n_tokens = prompt_ids_UL.shape[1] + _n_new(config)
@@ -93,20 +95,24 @@ def _n_new(config: GenerationConfig) -> int:
 
 def prefill(model: Any, ids_UL: Tensor, mask_UL: Tensor, groups: Sequence[Group], image_batch: ImageBatch) -> DynamicCache:
     """Keys and values of all prompt tokens but the last, which `generate` needs uncached for its first logits."""
-    n_columns = ids_UL.shape[1]
-    positions_AUL = torch.zeros(3, len(groups), n_columns, dtype=torch.long)
+    n_columns, facts = ids_UL.shape[1], facts_of(model)
+    positions_AUL = torch.zeros(facts.axes, len(groups), n_columns, dtype=torch.long)
     for u, group in enumerate(groups):
         positions_AUL[:, u, n_columns - group.n_prompt :] = group.positions_AP
+    positions_AUL = positions_AUL[..., :-1].to(ids_UL.device)
     images = [image for group in groups for image in group.images]
+    more = image_batch.inputs(images)
+    if facts.blocks and images:
+        more["token_type_ids"] = (ids_UL[:, :-1] == base_of(model).config.image_token_id).long()
     cache = DynamicCache(config=base_of(model).config.get_text_config())
     model(
         input_ids=ids_UL[:, :-1],
         attention_mask=mask_UL[:, :-1],
-        position_ids=positions_AUL[..., :-1].to(ids_UL.device),
+        position_ids=positions_AUL if facts.axes > 1 else positions_AUL[0],
         use_cache=True,
         logits_to_keep=1,
         **{CACHE: cache},
-        **image_batch.inputs(images),
+        **more,
     )
     return cache
 
@@ -144,7 +150,8 @@ def _decode_in_blocks(model: Any, ids: Tensor, mask: Tensor, cache: Cache, confi
         mask = torch.cat([mask, mask.new_ones(mask.shape[0], ids.shape[1] - before)], dim=1)
         if keep.numel() < ids.shape[0]:
             cache.batch_select_indices(keep)
-            base.model.rope_deltas = base.model.rope_deltas[keep]
+            if getattr(base.model, "rope_deltas", None) is not None:
+                base.model.rope_deltas = base.model.rope_deltas[keep]
             alive, ids, mask = alive[keep], ids[keep], mask[keep]
     return result[:, :longest]
 

@@ -13,22 +13,23 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from vlrl.models.prefix_sharing import groups as group_shared
 from vlrl.models.prefix_sharing import rollout as shared_rollout
-from vlrl.models.prefix_sharing.attention import TEXT_ATTENTION, choose_kernel, use_attention
+from vlrl.models.prefix_sharing.attention import choose_kernel, use_attention
+from vlrl.models.prefix_sharing.facts import TEXT_ATTENTION, base_of, facts_of, takes_features, unwrapped, why_not
 from vlrl.models.prefix_sharing.groups import (
     Group,
     ImageBatch,
     NotShared,
-    base_of,
     encode,
     micro_batches,
     plan_groups,
-    unwrapped,
+    sharing_problem,
 )
+from vlrl.models.prefix_sharing.image_rows import PER_TOKEN, n_tiles
 from vlrl.models.prefix_sharing.logprobs import group_logps
 from vlrl.models.replaced_method import own_method, replaced_method
 from vlrl.models.vision_encoder import is_vision_weight
@@ -37,6 +38,7 @@ DROP_EVERY = 16
 """Decoded rows that have ended leave the batch every so many tokens, where no graph is replayed."""
 NOISE = {torch.float32: 1e-5, torch.bfloat16: 1e-2, torch.float16: 1e-2}
 """What log-probabilities may differ by in the self-check, beside four times TRL's own differences."""
+AUX_LOSS = "; update TRL's way: the loss that balances experts is of whole rows (--router_aux_loss_coef 0 shares it too)"
 GRADIENT_BOUND = 1e-3
 """What gradients may differ by there, relative to their length (L2)."""
 
@@ -44,22 +46,29 @@ GRADIENT_BOUND = 1e-3
 @dataclass(frozen=True)
 class Prompt:
     """One distinct prompt, processed once. `pixel_values` (patches, values) and `grid_thw` (images, 3) of all its images, or
-    None without any."""
+    None without any; `fields`: of models without grids, their arguments about its images."""
 
     ids: list[int]
     images: Any
     pixel_values: Tensor | None = None
     grid_thw: Tensor | None = None
+    fields: Mapping[str, Tensor] | None = None
 
     @property
-    def n_images(self) -> int:
-        return 0 if self.grid_thw is None else len(self.grid_thw)
+    def n_items(self) -> int:
+        """Items of an `ImageBatch`."""
+        return int(self.fields is not None) if self.grid_thw is None else len(self.grid_thw)
 
 
 def split_prompts(ids: Sequence[Sequence[int]], images: Sequence[Any] | None, fields: Mapping[str, Any]) -> list[Prompt]:
-    """What TRL's tokenization returned for distinct prompts, prompt by prompt."""
+    """What TRL's tokenization returned for distinct prompts, prompt by prompt. Without grids, images of several prompts cannot
+    be told apart, so that these come one by one."""
     shown = [None] * len(ids) if images is None else list(images)
     grid_thw = fields.get("image_grid_thw")
+    if grid_thw is None and fields.get("pixel_values") is not None:
+        (own_ids,), (own_images,) = ids, shown
+        about = {name: _tensor(value) for name, value in fields.items() if name not in PER_TOKEN}
+        return [Prompt(list(own_ids), own_images, fields=about)]
     if grid_thw is None:
         return [Prompt(list(one), own_images) for one, own_images in zip(ids, shown, strict=True)]
     grid_thw, pixels = torch.as_tensor(grid_thw), torch.as_tensor(fields["pixel_values"])
@@ -69,6 +78,13 @@ def split_prompts(ids: Sequence[Sequence[int]], images: Sequence[Any] | None, fi
         Prompt(list(one), own_images, *((own, grid) if len(grid) else ()))
         for one, own_images, own, grid in zip(ids, shown, patches, grids, strict=True)
     ]
+
+
+def _tensor(value: Any) -> Tensor:
+    """A processor's field, which it returns as a list of arrays where it was not asked for tensors."""
+    if isinstance(value, list) and value and isinstance(value[0], Tensor):
+        return torch.stack(value)
+    return value if isinstance(value, Tensor) else torch.from_numpy(np.asarray(value))
 
 
 @dataclass(frozen=True)
@@ -89,56 +105,21 @@ class BatchPlan:
 
     def plain_fields(self, ids_BT: Tensor, image_token_id: int) -> dict[str, Any]:
         """TRL's arguments about images for these rows, with every image once a row, as TRL's own layout has it."""
-        grid_thw, pixels = self.image_batch.grid_thw, self.image_batch.pixel_values
-        if grid_thw is None or pixels is None:
+        batch = self.image_batch
+        items: dict[int, tuple[int, ...]] = {row: group.images for group in self.groups for row in group.rows}
+        wanted = [item for row in range(self.n_rows) for item in items[row]]
+        if not wanted or batch.pixel_values is None:
             return {}
-        images: dict[int, tuple[int, ...]] = {row: group.images for group in self.groups for row in group.rows}
-        wanted = [image for row in range(self.n_rows) for image in images[row]]
-        if not wanted:
-            return {}
-        patches = torch.split(pixels, grid_thw.prod(dim=-1).tolist())
-        return {
-            "pixel_values": torch.cat([patches[image] for image in wanted]),
-            "image_grid_thw": grid_thw[wanted],
-            "mm_token_type_ids": (ids_BT == image_token_id).int(),
-            "num_images": [len(images[row]) for row in range(self.n_rows)],
-        }
-
-
-def plan_rows(model: Any, ids_BT: Tensor, mask_BT: Tensor, n_keep: int, fields: Mapping[str, Any]) -> BatchPlan:
-    """The plan of rows in TRL's padded layout whose prompts need not be alike: rows with equal prompts and images are a group.
-    `fields`: TRL's arguments about images. Raises NotShared."""
-    grid_thw, pixels = fields.get("image_grid_thw"), fields.get("pixel_values")
-    n_images = list(fields.get("num_images") or [0] * len(ids_BT))
-    if pixels is None or grid_thw is None:
-        grid_thw, patches, sums = None, [], []
-    else:
-        patches = list(torch.split(pixels, grid_thw.prod(dim=-1).tolist()))
-        sums = torch.stack([one.double().sum() for one in patches]).tolist()
-    seen, kept_ids = mask_BT[:, :-n_keep].bool().cpu(), ids_BT[:, :-n_keep].cpu()
-    found: dict[Any, list[tuple[list[int], list[int]]]] = {}  # by ids and sums of the images: rows, images of the first
-    image = 0
-    for row, n in enumerate(n_images):
-        images = list(range(image, image + n))
-        image += n
-        alike = found.setdefault((tuple(kept_ids[row][seen[row]].tolist()), *(sums[i] for i in images)), [])
-        same = (
-            rows for rows, own in alike if all(torch.equal(patches[a], patches[b]) for a, b in zip(own, images, strict=True))
-        )
-        rows = next(same, None)
-        if rows is None:
-            alike.append(([row], images))
-        else:
-            rows.append(row)
-    distinct = [(list(key[0]), rows, images) for key, alike in found.items() for rows, images in alike]
-    shown = [i for _, _, images in distinct for i in images]
-    image_batch = ImageBatch()
-    if shown and grid_thw is not None:
-        image_batch = ImageBatch(torch.cat([patches[i] for i in shown]), grid_thw[shown])
-    prompts, counts = [ids for ids, _, _ in distinct], [len(images) for _, _, images in distinct]
-    groups = plan_groups(model, prompts, counts, image_batch.grid_thw, 1)
-    own_rows = [tuple(rows) for _, rows, _ in distinct]
-    return BatchPlan(tuple(replace(one, rows=rows) for one, rows in zip(groups, own_rows, strict=True)), image_batch)
+        found: dict[str, Any] = dict(batch.fields(wanted))
+        if batch.token_types:
+            found[batch.token_types] = (ids_BT == image_token_id).int()
+        n_of = batch.n_images or (1,) * len(batch)
+        found["num_images"] = [sum(n_of[item] for item in items[row]) for row in range(self.n_rows)]
+        if batch.grid_thw is None:
+            rows = [batch.fields(items[row]) if items[row] else {} for row in range(self.n_rows)]
+            if tiles := n_tiles(rows, found["num_images"]):
+                found["num_tiles"] = tiles
+        return found
 
 
 @dataclass
@@ -147,7 +128,8 @@ class Sharing:
 
     `kernel`: of the packed attention. `frozen`: the vision encoder's features serve all passes. `sharded`: the weights are.
     `graphs`: decode by CUDA graph. `off`: why nothing is shared, None while it is. `one_pass`: one forward per micro-batch,
-    for wrappers that count forwards. `without`: features left out to measure them (`vlrl.bench.speed.plan.WITHOUT`).
+    for wrappers that count forwards. `aux_loss`: the update takes whole rows, since the loss that balances experts is of all
+    their tokens. `without`: features left out to measure them (`vlrl.bench.speed.plan.WITHOUT`).
     """
 
     kernel: str
@@ -158,6 +140,7 @@ class Sharing:
     off: str | None = None
     one_pass: bool = False
     without: frozenset[str] = frozenset()
+    aux_loss: bool = False
 
     def line(self, by_row: bool = False) -> str:
         """The line a run prints at its start. `by_row`: for episodes, whose steps form a group where their states are equal."""
@@ -169,19 +152,23 @@ class Sharing:
         decode = "by CUDA graph" if self.graphs else "as in transformers" if self.sharded else "finished rows dropped"
         return (
             f"sharing   on: each prompt runs once per group; attention kernel: {self.kernel}; vision encoder: {vision};"
-            f" decoding: {decode}"
+            f" decoding: {decode}{AUX_LOSS if self.aux_loss else ''}"
         )
 
     def plan(self, model: Any, prompts: Sequence[Prompt], n_generations: int, device: torch.device) -> BatchPlan:
         """The plan of a generation batch. Raises NotShared."""
-        seen = [prompt for prompt in prompts if prompt.grid_thw is not None]
         image_batch = ImageBatch()
-        if seen:
+        seen = [prompt for prompt in prompts if prompt.n_items]
+        if seen and seen[0].fields is not None:
+            own = [{name: value.to(device) for name, value in (prompt.fields or {}).items()} for prompt in seen]
+            n_images = [len(prompt.images or ()) for prompt in seen]
+            image_batch = ImageBatch.of_prompts(own, n_images, facts_of(model).token_types)
+        elif seen:
             pixels = torch.cat([prompt.pixel_values for prompt in seen if prompt.pixel_values is not None])
             grid = torch.cat([prompt.grid_thw for prompt in seen if prompt.grid_thw is not None])
             image_batch = ImageBatch(pixels.to(device), grid.to(device))
-        n_images = [prompt.n_images for prompt in prompts]
-        groups = plan_groups(model, [prompt.ids for prompt in prompts], n_images, image_batch.grid_thw, n_generations)
+        n_items = [prompt.n_items for prompt in prompts]
+        groups = plan_groups(model, [prompt.ids for prompt in prompts], n_items, image_batch.grid_thw, n_generations)
         return BatchPlan(tuple(groups), self.encoded(model, image_batch))
 
     def encoded(self, model: Any, image_batch: ImageBatch) -> ImageBatch:
@@ -305,11 +292,14 @@ def start_sharing(
     batch: tuple[int, int, int],
     autocast: Callable[[], AbstractContextManager[Any]],
     named_kernel: str = "auto",
+    aux_loss: bool = False,
 ) -> Sharing:
     """Decide for a run. `batch`: rows of a micro-batch, micro-batches a generation, completions a group. `reference`: the
-    frozen copy that KL is measured against, or None. `named_kernel`: of `KERNELS`, or auto. Raises NotShared where `mode` is
-    "on" and sharing cannot be, and where the named kernel cannot run."""
-    why = "--group_shared off" if mode == "off" else group_shared.why_not(model) or group_shared.sharing_problem(*batch)
+    frozen copy that KL is measured against, or None. `named_kernel`: of `KERNELS`, or auto. `aux_loss`: of experts, in the
+    update. Raises NotShared where `mode` is "on" and sharing cannot be, and where the named kernel cannot run."""
+    why = "--group_shared off" if mode == "off" else why_not(model, tried=mode == "on") or sharing_problem(*batch)
+    if mode == "on" and not why and aux_loss:
+        why = "the loss that balances experts is computed on whole rows; set --router_aux_loss_coef 0"
     if mode == "on" and why:
         raise NotShared(f"--group_shared on: {why}")
     packed = not why and base_of(model).config.get_text_config()._attn_implementation == TEXT_ATTENTION
@@ -320,11 +310,12 @@ def start_sharing(
     except ValueError as error:
         raise NotShared(f"--group_shared_kernel {named_kernel}: {error}") from error
     if named_kernel not in ("auto", kernel):
-        raise NotShared(f"--group_shared_kernel {named_kernel}: {why or 'this model has no packed attention'}")
-    frozen = not why and not sharded and group_shared.takes_features(model) and is_frozen(model, reference)
-    graphs = device.type == "cuda" and not sharded
+        raise NotShared(f"--group_shared_kernel {named_kernel}: {why or 'the masks of this model are not plainly causal'}")
+    frozen = not why and not sharded and takes_features(model) and is_frozen(model, reference)
+    # A static cache for sliding layers wraps around, which a prompt that is copied into it whole does not.
+    graphs = device.type == "cuda" and not sharded and (bool(why) or facts_of(model).window is None)
     # DDP looks at the last forward for weights without a gradient: after one without images it would skip the vision encoder.
-    return Sharing(kernel, frozen, sharded, graphs, autocast, why, one_pass=sharded or n_processes > 1)
+    return Sharing(kernel, frozen, sharded, graphs, autocast, why, one_pass=sharded or n_processes > 1, aux_loss=aux_loss)
 
 
 def is_frozen(model: Any, reference: Any) -> bool:

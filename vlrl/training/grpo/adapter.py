@@ -346,7 +346,8 @@ class Adapter(TRLTrainer):
         n_parts = self.args.steps_per_generation
         if self._step % self.n_micro_steps == 0 or self._buffered_inputs is None:
             batch = self.batch_of(generation_batch)
-            self._buffered_inputs = cut(batch, n_parts) if self.episodes is None else self.step_parts(batch, n_parts)
+            steps = self.episodes is not None
+            self._buffered_inputs = self.step_parts(batch, n_parts) if steps else cut(batch, n_parts, self.policy)
         return self._buffered_inputs[self._step % n_parts]
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> tuple[list[Any], Any]:

@@ -17,7 +17,7 @@ from vlrl.gtr.correction_set import Record
 from vlrl.gtr.loss import thought_cross_entropy
 from vlrl.gtr.masks import IGNORED, imitation_labels
 from vlrl.models.load import LoadedModel, special_token_pattern
-from vlrl.models.prefix_sharing.groups import base_of
+from vlrl.models.prefix_sharing.facts import base_of
 from vlrl.models.prefix_sharing.logprobs import before_head
 from vlrl.training.checkpoints import RunStopped
 from vlrl.training.grpo.batch import BatchPart, TrainerCalls

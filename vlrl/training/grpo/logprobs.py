@@ -11,7 +11,8 @@ import torch
 from accelerate.utils import gather_object
 
 from vlrl.models.prefix_sharing.groups import NotShared
-from vlrl.models.prefix_sharing.step import BatchPlan, Disagreement, plan_rows
+from vlrl.models.prefix_sharing.row_plans import plan_rows
+from vlrl.models.prefix_sharing.step import BatchPlan, Disagreement
 from vlrl.training.grpo.batch import LogpsAndMore, TrainerCalls
 from vlrl.training.grpo.mixed_modality import asked_for, in_row_order, logps_of_mixed_rows
 from vlrl.training.grpo.rollout import GroupSharing
@@ -41,11 +42,12 @@ class Logprobs:
             plan = self._plan_of_rows(ids_BT, mask_BT, n_keep, fields)
         if plan is None:
             return self.plain(model, ids_BT, mask_BT, n_keep, batch_size, **fields)
+        whole_rows = bool(fields.get("compute_aux_loss"))
         trains = (id(model), torch.is_grad_enabled())
-        if trains not in self._compared:
+        if not whole_rows and trains not in self._compared:
             self._compared.add(trains)
             self._compare(model, ids_BT, mask_BT, n_keep, plan)
-        if how.off is not None or "packed" in how.without:
+        if whole_rows or how.off is not None or "packed" in how.without:
             own = asked_for(fields) | self.sharing.plain_fields(plan, ids_BT)
             return self.plain(model, ids_BT, mask_BT, n_keep, batch_size, **own)
         entropy = bool(fields.get("compute_entropy"))

@@ -4,6 +4,7 @@ prompt stay together, and the steps of episodes come in parts that fit the devic
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,16 +18,27 @@ from trl.trainer.utils import (
     unsplit_pixel_values_by_grid,
 )
 
+from vlrl.models.prefix_sharing.image_rows import knows
 from vlrl.training.grpo.batch import Batch, BatchPart, MicroBatch, Tensors, TrainerCalls
 from vlrl.training.grpo.imitation import Imitation
+from vlrl.training.grpo.mixed_modality import images_of_rows
 
 WHOLE_BATCH = ("dapo", "cispo", "vespo")
 """Losses that TRL divides by all tokens of a generation."""
 
 
-def cut(batch: Batch, n_parts: int) -> list[MicroBatch]:
-    """Micro-batches of a generation in random order: of groups where these share prompts, else of rows, as TRL does it."""
+def cut(batch: Batch, n_parts: int, model: Any = None) -> list[MicroBatch]:
+    """Micro-batches of a generation in random order: of groups where these share prompts, else of rows, as TRL does it.
+    `model`: whose images they are."""
     plan, tensors = batch.plan, batch.made
+    if plan is None and knows(tensors.images or {}):
+        order = torch.randperm(len(tensors)).tolist()
+        size = len(order) // n_parts
+        chunks = [order[start : start + size] for start in range(0, size * n_parts, size)]
+        return [
+            MicroBatch((BatchPart(rows_of(tensors, own, model), sample_ids=tuple(batch.sample_ids[row] for row in own)),))
+            for own in chunks
+        ]
     if plan is None:
         held: Any = {**tensors.as_trl(), "sample_ids": list(batch.sample_ids)}
         by_row: Any = split_pixel_values_by_grid(held)
@@ -40,6 +52,17 @@ def cut(batch: Batch, n_parts: int) -> list[MicroBatch]:
         MicroBatch((BatchPart(tensors.of_rows(rows), own, tuple(batch.sample_ids[row] for row in rows)),))
         for rows, own in plan.parts(order, len(batch.rows) // n_parts)
     ]
+
+
+def rows_of(tensors: Tensors, rows: Sequence[int], model: Any) -> Tensors:
+    """These rows with their images, also where several rows' images are one field."""
+    fields = tensors.images or {}
+    if knows(fields):
+        ids_BT = tensors.all_ids()[0]
+        return replace(tensors.of_rows(rows), images=images_of_rows(model, ids_BT, fields, rows))
+    split: Any = split_pixel_values_by_grid(dict(fields))
+    one = replace(tensors, images=split).of_rows(rows)
+    return replace(one, images=unsplit_pixel_values_by_grid(dict(one.images or {})))
 
 
 class StepParts:
@@ -79,14 +102,11 @@ class StepParts:
         if len(teaching) < n_rows:
             idle = [row for row in rows if row not in set(teaching)]
             teaching = np.array([*teaching, *idle[: n_rows - len(teaching)]])
-        split: Any = split_pixel_values_by_grid(dict(made.images or {}))
-        by_row = replace(made, images=split)
         draws = [len(part) for part in np.array_split(np.arange(n_draws), n_parts)]
         parts = [BatchPart() for _ in range(n_parts - n_with_rows)]
         n_tokens = int(made.completion_mask_BT[rows].sum())
         for own in np.array_split(teaching, n_with_rows):
-            one = by_row.of_rows(own.tolist())
-            one = replace(one, images=unsplit_pixel_values_by_grid(dict(one.images or {})))
+            one = rows_of(made, own.tolist(), self.engine.policy)
             of_rows = len(own) / len(rows) * batch.filled
             of_tokens = float(one.completion_mask_BT.sum()) / max(1, n_tokens)
             # Some losses divide by the whole generation's tokens, some by their own batch's tokens, the others by its rows.

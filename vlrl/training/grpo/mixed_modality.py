@@ -8,11 +8,10 @@ from typing import Any
 import torch
 from accelerate.utils import gather_object
 
+from vlrl.models.prefix_sharing.facts import base_of, unwrapped
+from vlrl.models.prefix_sharing.image_rows import PER_TOKEN, by_row, knows, n_tiles, rows_joined, told_image_counts
 from vlrl.training.checkpoints import RunStopped
 from vlrl.training.grpo.batch import LogpsAndMore, TrainingRow
-
-ROW_FIELDS = ("token_type_ids", "mm_token_type_ids")
-"""What a processor returns per token; everything else that it adds to ids and mask is about images."""
 
 
 def all_see_images(rows: Sequence[TrainingRow], is_sharded: bool) -> bool:
@@ -40,7 +39,10 @@ def logps_of_mixed_rows(
     batch_size: int | None = None,
     **fields: Any,
 ) -> LogpsAndMore:
-    """`plain`, TRL's own, which hands the model an empty tensor where a part of a batch has no image: such rows go apart."""
+    """`plain`, TRL's own, which hands the model an empty tensor where a part of a batch has no image: such rows go apart.
+    Images without grids are split here, since TRL guesses whose they are."""
+    if knows(fields):
+        return _logps_in_parts(plain, model, ids_BT, mask_BT, n_keep, batch_size or len(ids_BT), fields)
     n, num_images = len(ids_BT), list[int](fields.get("num_images") or ())
     size = batch_size or n
     pixels = fields.get("pixel_values")
@@ -51,12 +53,48 @@ def logps_of_mixed_rows(
     blind = [i for i in range(n) if not num_images[i]]
     parts = []
     for rows in filter(None, (seeing, blind)):
-        own = {name: fields[name][rows] for name in ROW_FIELDS if fields.get(name) is not None} | asked_for(fields)
+        own = {name: fields[name][rows] for name in PER_TOKEN if fields.get(name) is not None} | asked_for(fields)
         if rows is seeing:
             counts = {name: [fields[name][i] for i in rows] for name in ("num_images", "num_tiles") if fields.get(name)}
             own = {**fields, **own, **counts}
         parts.append((rows, plain(model, ids_BT[rows], mask_BT[rows], n_keep, batch_size, **own)))
     return in_row_order(parts)
+
+
+def _logps_in_parts(
+    plain: Callable[..., LogpsAndMore],
+    model: Any,
+    ids_BT: torch.Tensor,
+    mask_BT: torch.Tensor,
+    n_keep: int,
+    batch_size: int,
+    fields: Mapping[str, Any],
+) -> LogpsAndMore:
+    """So many rows at a time, each part whole: of a whole batch TRL takes all entries."""
+    parts = []
+    for start in range(0, len(ids_BT), batch_size):
+        rows = list(range(start, min(start + batch_size, len(ids_BT))))
+        own = asked_for(fields) | images_of_rows(model, ids_BT, fields, rows)
+        with told_image_counts(model, own.get("num_images")):
+            own.pop("batch_num_images", None)
+            parts.append((rows, plain(model, ids_BT[rows], mask_BT[rows], n_keep, None, **own)))
+    return in_row_order(parts)
+
+
+def images_of_rows(model: Any, ids_BT: torch.Tensor, fields: Mapping[str, Any], rows: Sequence[int]) -> dict[str, Any]:
+    """TRL's fields about images of some rows of a batch, in this order; {} where these have none. `fields` are those that
+    `vlrl.models.prefix_sharing.image_rows` knows."""
+    tokens = (ids_BT == base_of(unwrapped(model)).config.image_token_id).sum(dim=1).tolist()
+    all_rows = by_row(fields, tokens)
+    own = [all_rows[row] for row in rows]
+    if not any(own):
+        return {}
+    counts = [int(fields["num_images"][row]) for row in rows]
+    found: dict[str, Any] = {**rows_joined(own), "num_images": counts}
+    found |= {name: fields[name][list(rows)] for name in PER_TOKEN if fields.get(name) is not None}
+    if tiles := n_tiles(own, counts):
+        found["num_tiles"] = tiles
+    return found
 
 
 def asked_for(fields: Mapping[str, Any]) -> dict[str, Any]:

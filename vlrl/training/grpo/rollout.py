@@ -14,7 +14,9 @@ import torch
 from accelerate.utils import gather_object
 from trl.data_utils import prepare_multimodal_messages
 
+from vlrl.models.prefix_sharing.facts import facts_of
 from vlrl.models.prefix_sharing.groups import NotShared
+from vlrl.models.prefix_sharing.image_rows import ROW_COUNTS
 from vlrl.models.prefix_sharing.rollout import rollout_problem
 from vlrl.models.prefix_sharing.step import BatchPlan, Prompt, Sharing, prefilled_once, split_prompts
 from vlrl.training.checkpoints import RunStopped
@@ -100,9 +102,9 @@ class Rollout:
         fields = self.sharing.plain_fields(plan, torch.empty(0))
         if fields:
             image = self.sharing.image_token_id
-            fields["mm_token_type_ids"] = [[int(token == image) for token in ids] for ids in prompt_ids]
-            del fields["num_images"]
-        return fields
+            if types := plan.image_batch.token_types:
+                fields[types] = [[int(token == image) for token in ids] for ids in prompt_ids]
+        return {name: value for name, value in fields.items() if name not in ROW_COUNTS}
 
     def planned(self, batch: Batch, prompts: Sequence[Any] | None = None) -> Batch:
         """The batch with the plan of its rows, if every process has one for its own."""
@@ -128,8 +130,10 @@ class Rollout:
     def _processed(self, indices: Sequence[int], prompts: Sequence[Any]) -> list[Prompt]:
         """These samples' prompts, each through the processor once a generation."""
         new = {index: prompt for index, prompt in zip(indices, prompts, strict=True) if index not in self._prepared}
-        if new:
+        if new and facts_of(self.engine.policy).grids:
             self._prepared |= zip(new, split_prompts(*self.engine.tokenize(list(new.values()))), strict=True)
+        elif new:
+            self._prepared |= {index: split_prompts(*self.engine.tokenize([prompt]))[0] for index, prompt in new.items()}
         return [self._prepared[index] for index in indices]
 
     def read(self, rows: Sequence[TrainingRow]) -> tuple[list[list[int]], Any]:

@@ -165,6 +165,7 @@ class Trainer(GuardedTrainer, Adapter):
             batch=(1, 1, 1) if by_row else (args.per_device_train_batch_size, args.steps_per_generation, self.num_generations),
             autocast=self.accelerator.autocast,
             named_kernel=kernel,
+            aux_loss=self.aux_loss_enabled,
         )
         self.sharing = GroupSharing(self, how, must=mode == "on", by_row=by_row)
         own_engine = self.use_vllm or self.use_transformers_continuous_batching
