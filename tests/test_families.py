@@ -125,3 +125,24 @@ def test_a_box_is_refused_where_nobody_said_how_the_model_counts(name):
     with pytest.raises(SampleError, match="give --coords norm1000"):
         TASKS["grounding"].prompt(sample)
     assert choose_coords(name, "norm1") == ("norm1", "--coords")
+
+
+def test_the_command_asks_for_the_box_format_before_it_trains(tmp_path, run_train):
+    folder = saved("llava", tmp_path / "model")
+    words = [
+        "--task",
+        "grounding",
+        "--model_name_or_path",
+        folder,
+        "--output_dir",
+        tmp_path / "run",
+        "--use_cpu",
+        "--bf16",
+        "false",
+    ]
+    code, _, err = run_train(*words)
+    assert (code, "Traceback" in err) == (2, False), err
+    assert "give --coords norm1000 | norm1 | px" in err.splitlines()[-1]
+    code, _, err = run_train(*words, "--coords", "resized_px")
+    assert (code, "Traceback" in err) == (2, False), err
+    assert "--coords resized_px counts pixels of the resized image" in err.splitlines()[-1]

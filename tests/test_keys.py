@@ -157,6 +157,11 @@ def test_texts_are_masked(monkeypatch, text, shown):
 
 
 @pytest.mark.quick
+def test_the_working_folder_is_no_password(monkeypatch):
+    monkeypatch.setenv("PWD", "/home/me/project")
+    assert masked("/home/me/project/config.json is damaged") == "/home/me/project/config.json is damaged"
+
+
 def test_masking_is_quick_on_long_texts(monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     started = time.process_time()

@@ -120,7 +120,8 @@ class Local(InProcesses):
         )
         self.loaded.model.to(self.state.device)
         if self.rank == 0:
-            boxes = f"boxes {self.loaded.coords} (from {self.loaded.coords_reason})"
+            stated = "" if self.loaded.stated_coords is None else "from "
+            boxes = f"boxes {self.loaded.coords} ({stated}{self.loaded.coords_reason})"
             print(f"model     {self.loaded.name}; {boxes}; attention {self.loaded.attention}")
         self.name = f"transformers, {self.loaded.model.dtype}".replace("torch.", "")
 

@@ -25,6 +25,8 @@ _OTHER_KEYS = frozenset(
 )
 """Words before "key" or "token" that make it something else: `eos_token`, `ans_key`."""
 _QUERY_WORDS = _SECRET_WORDS | {"auth", "sig", "signature", "code", "jwt"}
+_SHELLS = ("PWD", "OLDPWD")
+"""Named like a password, but set by every shell to the working folder."""
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
 _HARMLESS = re.compile(r"true|false|none|null|[+-]?[0-9.]+(?:e[+-]?[0-9]+)?|<[^<>]*>|\*+|\$\{?\w+\}?", re.IGNORECASE)
 """Values that are no keys, whatever the name: truth values, numbers, special tokens, names of variables."""
@@ -67,7 +69,7 @@ def without_remembered(text: str) -> str:
 
 def known_secrets() -> list[str]:
     """What `remember_secret` was told and the values of the environment's keys and tokens, the longest first."""
-    named = _remembered | {value.strip() for name, value in os.environ.items() if is_secret_name(name)}
+    named = _remembered | {value.strip() for name, value in os.environ.items() if is_secret_name(name) and name not in _SHELLS}
     found = [value for value in named if len(value) >= MIN_KEY_CHARS and not _HARMLESS.fullmatch(value)]
     return sorted(found, key=len, reverse=True)
 

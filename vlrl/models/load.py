@@ -122,7 +122,7 @@ def choose_coords(model_type: str, override: str | None = None) -> tuple[str, st
     if override is not None:
         return override, "--coords"
     if model_type not in COORDS_OF:
-        return UNKNOWN_COORDS, f"nothing: no convention is known for model_type {model_type!r}"
+        return UNKNOWN_COORDS, f"no convention is known for model_type {model_type!r}"
     return COORDS_OF[model_type], f"config.model_type={model_type}"
 
 
