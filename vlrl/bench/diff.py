@@ -30,7 +30,7 @@ def diff(args: argparse.Namespace) -> int:
     for folder, rows in ((at_a, rows_a), (at_b, rows_b)):
         if not rows:
             raise SampleError(f"{folder / SCORES_FILE}: holds no rows, so there is nothing to compare")
-    compared = compare_rows(rows_a, rows_b)
+    compared = compare_rows(rows_a, rows_b, result_a.get("composites"))
     n_common = len(rows_a.keys() & rows_b.keys())
     changes = changed(rows_a, rows_b)
     sha = [(result.get("data") or {}).get("sha256") for result in (result_a, result_b)]

@@ -41,7 +41,7 @@ def diff_several(args: argparse.Namespace) -> int:
     ]
     common = merged[0].keys() & merged[1].keys()
     if common:
-        over_samples = compare_rows(merged[0], merged[1])
+        over_samples = compare_rows(merged[0], merged[1], results[0][0].get("composites"))
         which = "on both sides, by seed" if paired else "that every run answered, means over runs"
         print(f"\nover samples: {len(common)} {which}, paired")
         print(difference_table(over_samples))

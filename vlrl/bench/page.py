@@ -22,7 +22,7 @@ from vlrl.data.files import write_whole
 from vlrl.data.images import ImageError, open_images
 from vlrl.data.markup import Markup, joined, markup
 from vlrl.data.sample_files import is_there
-from vlrl.schema import Prediction, Sample, Task
+from vlrl.schema import Metric, Prediction, Sample, Task
 from vlrl.tasks.evaluate import OUTCOMES, Row, Scored, boxes_of
 
 N_CARDS = 24
@@ -90,17 +90,34 @@ def _facts(result: Mapping[str, Any]) -> Markup:
 
 
 def _table(one: Scored) -> Markup:
+    """The numbers; where some are made of the others, those first and the others folded."""
+    first = {name: metric for name, metric in one.metrics.items() if _is_summary(name, one)}
+    others = {name: metric for name, metric in one.metrics.items() if name not in first}
+    if first:
+        return joined(
+            [
+                _rows(one, first),
+                markup("<details><summary>{} further numbers</summary>{}</details>", len(others), _rows(one, others)),
+            ]
+        )
+    if len(others) <= 30:
+        return _rows(one, others)
+    return markup("<details open><summary>{} numbers</summary>{}</details>", len(others), _rows(one, others))
+
+
+def _is_summary(name: str, one: Scored) -> bool:
+    return any(name == made or name.startswith(f"{made}_") for made in one.composites)
+
+
+def _rows(one: Scored, metrics: Mapping[str, Metric]) -> Markup:
     head = Markup("<tr><th>metric</th><th></th><th>value</th><th>standard error</th><th>95 % interval</th><th>n</th></tr>")
     rows = []
-    for name, metric in one.metrics.items():
+    for name, metric in metrics.items():
         arrow = "↓" if name in one.lower_is_better else "↑"
         cells = joined(markup('<td class="n">{}</td>', cell) for cell in (*shown(metric), str(metric.n)))
         title = markup("<b>{}</b>", name) if name == one.headline else name
         rows.append(markup("<tr><td>{}</td><td>{}</td>{}</tr>", title, arrow, cells))
-    table = markup("<table>{}{}</table>", head, joined(rows))
-    if len(rows) <= 30:
-        return table
-    return markup("<details open><summary>{} numbers</summary>{}</details>", len(rows), table)
+    return markup("<table>{}{}</table>", head, joined(rows))
 
 
 # ---- answers

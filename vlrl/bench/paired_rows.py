@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,13 @@ import numpy as np
 from vlrl.bench.results import RESULT_FILE, SCORES_FILE
 from vlrl.data.files import read_json_lines, read_json_object
 from vlrl.metrics.bootstrap import paired_test, ratio
+from vlrl.metrics.composite import Composite, cells_of, columns_of, statistic_of, with_holm, without_parts
 from vlrl.metrics.tables import text_table
 from vlrl.schema import SampleError
 
 Rows = dict[tuple[str, str], dict[str, Any]]
+Composites = Mapping[str, Mapping[str, Composite]]
+"""Task -> metric -> the parts that it is made of, as `result.json` has them."""
 ROW_KEYS = ("task", "id", "image", "outcome", "ground_truth", "answer")
 OLDER_KEYS = frozenset({"gold", "picture"})
 """Keys of rows written by older versions."""
@@ -59,9 +63,10 @@ def _is_finite(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def compare_rows(rows_a: Rows, rows_b: Rows) -> list[dict[str, Any]]:
+def compare_rows(rows_a: Rows, rows_b: Rows, composites: Composites | None = None) -> list[dict[str, Any]]:
     """One record for each metric that both runs have: its values over the common samples, B - A with interval and two-sided
-    p-value.
+    p-value. `composites`: task -> metrics made of several parts, which come first; their p-values are also corrected for their
+    number (`p_holm`).
 
     Samples that share an image are resampled together. Raises SampleError where no sample is common, or where the ground truth
     of a sample differs.
@@ -72,7 +77,7 @@ def compare_rows(rows_a: Rows, rows_b: Rows) -> list[dict[str, Any]]:
     for key in sorted(common):
         if rows_a[key]["ground_truth"] != rows_b[key]["ground_truth"]:
             raise SampleError(f"sample {key[1]!r} has another ground truth in B than in A; score both on the same data")
-    found = []
+    found = _compare_composites(rows_a, rows_b, sorted(common), composites or {})
     for task, name in dict.fromkeys((key[0], name) for key in sorted(common) for name in rows_a[key]["parts"]):
         keys = [k for k in sorted(common) if k[0] == task and name in rows_a[k]["parts"] and name in rows_b[k]["parts"]]
         if not keys:
@@ -97,15 +102,45 @@ def compare_rows(rows_a: Rows, rows_b: Rows) -> list[dict[str, Any]]:
     return found
 
 
-def difference_table(compared: list[dict[str, Any]]) -> str:
+def _compare_composites(
+    rows_a: Rows, rows_b: Rows, common: list[tuple[str, str]], composites: Composites
+) -> list[dict[str, Any]]:
+    found = []
+    for task, named in composites.items():
+        for name, composite in named.items():
+            wanted = set(cells_of(composite))
+            keys = [k for k in common if k[0] == task and wanted & rows_a[k]["parts"].keys() & rows_b[k]["parts"].keys()]
+            statistic = statistic_of(composite)
+            sides = [{k[1]: columns_of(rows[k]["parts"], composite) for k in keys} for rows in (rows_a, rows_b)]
+            values = [float(statistic(np.array([list(side.values())]).sum(axis=1))[0]) if keys else math.nan for side in sides]
+            if any(map(math.isnan, values)):
+                continue  # a part has no common sample
+            images = {k[1]: rows_a[k]["image"] for k in keys}
+            metric, p_value = paired_test(sides[0], sides[1], statistic, clusters=images)
+            interval = None if metric.ci95 is None else list(metric.ci95)
+            record = {"task": task, "metric": name, "a": values[0], "b": values[1], "difference": metric.value}
+            found.append({**record, "stderr": metric.stderr, "ci95": interval, "p_value": p_value, "n": metric.n})
+    tested = [one for one in found if one["p_value"] is not None]
+    for one, corrected in zip(tested, with_holm([one["p_value"] for one in tested]), strict=True):
+        one["p_holm"] = corrected
+    return found
+
+
+def difference_table(compared: Sequence[Mapping[str, Any]]) -> str:
     """A Markdown table of `compare_rows`' records, a row a metric."""
-    rows = []
-    for one in compared:
+    rows, (shown, n_others) = [], without_parts(compared)
+    holm = any("p_holm" in one for one in shown)
+    for one in shown:
         interval = "N/A" if one["ci95"] is None else f"[{one['ci95'][0]:+.4f}, {one['ci95'][1]:+.4f}]"
         numbers = [_shown(one[key]) for key in ("a", "b", "difference", "stderr")]
-        rows.append([one["task"], one["metric"], *numbers, interval, _shown(one["p_value"]), str(one["n"])])
-    header = ["Tasks", "Metric", "Baseline", "Value", "Diff", "Stderr", "CI", "P_Value", "n"]
-    return text_table(header, rows, markdown=True)
+        corrected = [_shown(one.get("p_holm"))] if holm else []
+        rows.append([one["task"], one["metric"], *numbers, interval, _shown(one["p_value"]), *corrected, str(one["n"])])
+    corrected = ["P_Holm"] if holm else []
+    header = ["Tasks", "Metric", "Baseline", "Value", "Diff", "Stderr", "CI", "P_Value", *corrected, "n"]
+    table = text_table(header, rows, markdown=True)
+    return (
+        f"{table}\n{n_others:,} further differences, of single parts, are in diff.json (--output_path)" if n_others else table
+    )
 
 
 def _shown(value: float | None) -> str:

@@ -47,6 +47,7 @@ def result_json(scored: Sequence[Scored], about: Mapping[str, Any]) -> dict[str,
         "versions": {one.name: one.version for one in scored},
         "n-shot": {one.name: 0 for one in scored},
         "higher_is_better": {one.name: {name: name not in one.lower_is_better for name in one.metrics} for one in scored},
+        **({"composites": made} if (made := {one.name: one.composites for one in scored if one.composites}) else {}),
         "n-samples": {one.name: {"original": one.n + one.n_missing_image, "effective": one.n} for one in scored},
         **{key: sum(getattr(one, key) for one in scored) for key in ("n_unparsed", "n_truncated", "n_missing_image")},
         **about,
@@ -110,9 +111,11 @@ def shown(metric: Metric) -> tuple[str, str, str]:
 
 def result_table(scored: Sequence[Scored]) -> str:
     """lmms-eval's Markdown table with the interval and n added; numbers of single classes (`name[class]`) are left to
-    `result.json`, except those of a task that has nothing else."""
+    `result.json`, except those of a task that has nothing else. A task with a card shows that alone."""
     rows = []
     for one in scored:
+        if one.card:
+            continue
         plain = {name: m for name, m in one.metrics.items() if "[" not in name} or one.metrics
         for i, (name, metric) in enumerate(plain.items()):
             arrow = "↓" if name in one.lower_is_better else "↑"
@@ -120,7 +123,8 @@ def result_table(scored: Sequence[Scored]) -> str:
             first = [one.name, one.version] if i == 0 else ["", ""]
             rows.append([*first, "none", "0", name, arrow, value, "±", stderr, interval, str(metric.n)])
     header = ["Tasks", "Version", "Filter", "n-shot", "Metric", "", "Value", "", "Stderr", "95 % interval", "n"]
-    return text_table(header, rows, markdown=True)
+    cards = [one.card for one in scored if one.card]
+    return "\n\n".join([*cards, *([text_table(header, rows, markdown=True)] if rows else [])])
 
 
 def counts_line(scored: Sequence[Scored], n_failed: int) -> str:

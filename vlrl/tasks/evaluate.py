@@ -24,6 +24,7 @@ from vlrl.data.files import write_whole
 from vlrl.metrics.accuracy import image_key, means
 from vlrl.metrics.bootstrap import bootstrap_mean
 from vlrl.metrics.calibration import stated_confidence
+from vlrl.metrics.composite import Composite
 from vlrl.metrics.tables import text_table
 from vlrl.rewards.scoring import N_REQUESTS, described, number_of
 from vlrl.schema import OUTCOMES, Box, Boxes, Metric, Prediction, Result, Row, Sample, Task, TaskError
@@ -60,7 +61,8 @@ class Evaluation:
 @dataclass(frozen=True)
 class Scored:
     """The numbers of one task of a benchmark run. `n`: samples scored. `extra`: what is no single number (confusion
-    matrices), as JSON. `label`: what a reader must know of the data, shown beside the numbers."""
+    matrices), as JSON. `label`: what a reader must know of the data, shown beside the numbers. `composites`: metrics that are
+    made of several parts of the rows. `card`: a summary that the console shows in place of all numbers."""
 
     name: str
     version: str
@@ -74,6 +76,8 @@ class Scored:
     extra: Mapping[str, Any] = field(default_factory=dict)
     label: str = ""
     lower_is_better: frozenset[str] = frozenset()
+    composites: Mapping[str, Composite] = field(default_factory=dict)
+    card: str = ""
 
 
 def measure(task: Task, samples: Sequence[Sample], predictions: Sequence[Prediction]) -> list[Row]:

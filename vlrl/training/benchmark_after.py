@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from vlrl.metrics.composite import without_parts
 from vlrl.metrics.tables import text_table
 from vlrl.models.names import TINY_NAMES
 from vlrl.tasks.evaluate import write_json
@@ -174,15 +175,16 @@ def write_benchmarks(around: Around, say: Callable[..., None]) -> bool:
 
 
 def before_after_table(found: list[dict[str, Any]]) -> str:
-    """A row a metric: before, after, the paired difference. Numbers of single groups (`name[group]`) are only in
-    `summary.json`."""
+    """A row a metric: before, after, the paired difference. Numbers of single groups (`name[group]`), and of the parts of a
+    number that stands here, are only in `summary.json`. p-values of such numbers are corrected for their number (Holm)."""
     rows = []
-    for one in found:
+    for one in without_parts(found)[0]:
         if "[" in one["metric"]:
             continue
         interval = "-" if one["ci95"] is None else f"[{one['ci95'][0]:+.4f}, {one['ci95'][1]:+.4f}]"
         numbers = [_shown(one, key, form) for key, form in (("a", ".4f"), ("b", ".4f"), ("difference", "+.4f"))]
-        rows.append([_label(one), one["metric"], *numbers, interval, _shown(one, "p_value", ".4f"), str(one["n"])])
+        p_value = _shown(one, "p_holm" if "p_holm" in one else "p_value", ".4f")
+        rows.append([_label(one), one["metric"], *numbers, interval, p_value, str(one["n"])])
     header = ["benchmark", "metric", "before", "after", "difference", "95 % interval", "p", "n"]
     return text_table(header, rows, markdown=True)
 

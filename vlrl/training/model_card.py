@@ -15,6 +15,7 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from vlrl.data.files import read_json_object, write_whole
 from vlrl.data.markup import readable
+from vlrl.metrics.composite import without_parts
 from vlrl.metrics.tables import text_table
 
 CARD = "README.md"
@@ -132,7 +133,7 @@ def _with_interval(measured: Mapping[str, Any] | None) -> str:
 def benchmarks(bench: Mapping[str, Any]) -> str:
     """The paired differences of `--bench`, a row a metric."""
     rows = []
-    for one in bench["differences"]:
+    for one in without_parts(bench["differences"])[0]:
         if "[" in one["metric"] or one["difference"] is None:
             continue
         interval = "-" if one["ci95"] is None else f"[{one['ci95'][0]:+.3f}, {one['ci95'][1]:+.3f}]"

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vlrl.bench.autotrust import AUTOTRUST_VERSION, PARTS, fixture, open_ended
+from vlrl.bench.autotrust import AUTOTRUST_VERSION, PARTS, card, fixture, open_ended
 from vlrl.bench.autotrust import wording as words
 from vlrl.bench.autotrust.judge import rate
 from vlrl.bench.autotrust.parts import Ask, Options, Part, asks_of, n_malformed
@@ -121,7 +121,9 @@ class Trust:
         if self.judge:
             by_id = {sample.id: sample for sample in asked}
             self.verdicts, self.n_judge = rate(self.verdicts, by_id, self.judge, self.folder)
-        metrics = metrics_of(self.verdicts, self.scorers, self.options.group_labels)
+        shown = card.trust_metrics(self.verdicts, self.scorers)
+        composites = card.composites_of(self.verdicts) if FIXED in self.scorers else {}
+        metrics = {**shown, **metrics_of(self.verdicts, self.scorers, self.options.group_labels)}
         tail = "" if FIXED in self.scorers else f"_{REFERENCE}"
         headline = next((f"{p.name}/{p.headline}{tail}" for p in self.parts if f"{p.name}/{p.headline}{tail}" in metrics), "")
         return [
@@ -148,6 +150,8 @@ class Trust:
                 },
                 label=self.label,
                 lower_is_better=frozenset(name for name in metrics if _is_bad(name)),
+                composites=composites,
+                card=card.trust_card(metrics, composites, len(metrics) - len(shown)) if len(composites) > 1 else "",
             )
         ]
 
@@ -217,9 +221,7 @@ def _is_bad(name: str) -> bool:
 
 def _row(verdict: Verdict) -> Row:
     ask = verdict.ask
-    group = group_name(verdict)
-    parts = {f"{ask.part}/{name}": part for name, part in verdict.fixed.items()}
-    parts |= {f"{ask.part}/{name}[{group}]": part for name, part in verdict.fixed.items()}
+    parts = card.row_parts(verdict, verdict.fixed)
     truth = str(ask.question.row.get("answer", "")) if ask.part != "privacy" else ""
     answer = verdict.answer if ask.part in SHOWN_PARTS else ""
     confidence = stated_confidence(verdict.answer) if ask.question.kind == MULTI else None
