@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 pytestmark = [
     pytest.mark.engines,
@@ -96,6 +97,29 @@ def test_weights_go_over_and_a_prompt_is_prefilled_once(run_train, tmp_path, eng
     assert sum(found) == tokens
     assert found[1] >= 32 * (n_rows - n_prompts)
     assert found[0] <= tokens - 32 * (n_rows - n_prompts)
+
+
+def test_an_image_that_comes_again_is_seen_by_the_newest_weights(run_train, tmp_path, engines):
+    """vLLM keeps what its vision encoder made of an image; the encoder is trained too."""
+    for name, n in (("train", 2), ("held_out", 2)):
+        rows = []
+        for i in range(n):
+            Image.effect_noise((112, 112), 40 + 20 * i).convert("RGB").save(tmp_path / f"{name}-{i}.png")
+            rows.append(
+                {"id": f"{name}-{i}", "task": "qa", "images": [f"{name}-{i}.png"], "question": "How many?", "answer": "3"}
+            )
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    reward = tmp_path / "length.py"
+    reward.write_text("def length(text, sample):\n    return sum(map(ord, text)) % 7 / 7\n")
+    code, _, err = run_train(
+        "--task", "qa", "--stage", "grpo", "--data", tmp_path / "train.jsonl", "--eval_data", tmp_path / "held_out.jsonl",
+        "--rewards", f"{reward}:length",
+        *COLOCATE, *RUN, "--max_steps", "4", "--learning_rate", "1e-3", "--warmup_steps", "0", "--output_dir", tmp_path / "run",
+    )  # fmt: skip
+    assert code == 0, err
+    rows = [row for row in logged(tmp_path / "run") if "reward" in row]
+    assert sum(row["grad_norm"] > 0 for row in rows) > 1
+    assert max(row["sampling/sampling_logp_difference/mean"] for row in rows) < 4e-3, "0.01 where it is not forgotten"
 
 
 def test_without_the_mending_the_run_ends_with_what_differs(run_train, tmp_path, monkeypatch, engines):

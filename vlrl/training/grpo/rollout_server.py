@@ -66,7 +66,7 @@ class RolloutServer:
     """The server at `url`, which may take `timeout_s` to start, or to start again."""
 
     def __init__(self, url: str, timeout_s: float) -> None:
-        self.url, self.timeout_s = url.rstrip("/"), timeout_s
+        self.url, self.timeout_s = url.rstrip("/").removesuffix("/v1"), timeout_s
         self._http = httpx.Client(timeout=TIMEOUT)
         self.model = ""
 
@@ -81,9 +81,10 @@ class RolloutServer:
         until = time.monotonic() + self.timeout_s
         while True:
             try:
-                if self._http.get(f"{self.url}/health", timeout=CONNECT_S).status_code == 200:
+                found = self._http.get(f"{self.url}/health", timeout=CONNECT_S).status_code
+                if found == 200:
                     return
-                why = "it is not healthy"
+                why = f"/health: {found}"
             except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
                 raise ServerError(f"--vllm_server_base_url {self.url}: {error}") from error
             except httpx.HTTPError as error:
