@@ -4,10 +4,15 @@ import json
 
 import pytest
 
+from vlrl.models.published_shapes import PUBLISHED_MODELS
+from vlrl.training.config import parse
 from vlrl.training.options import CONFIGS
 
 GAMES = ("numberline", "ezpoints", "points24", "blackjack")
-RECIPES = sorted({path.stem for path in CONFIGS.glob("*.yaml")} - {"cards", "own_task", "prm", "vilreward_prm", *GAMES})
+REAL = ("qwen2.5_vl_3b_lora_1gpu", "qwen2.5_vl_7b_lora_1gpu", "qwen3_vl_4b_lora_1gpu", "qwen2.5_vl_7b_full_8gpu")
+"""Those of real models, which the embedded one cannot stand for."""
+OTHERS = {"cards", "own_task", "prm", "vilreward_prm", *GAMES, *REAL}
+RECIPES = sorted({path.stem for path in CONFIGS.glob("*.yaml")} - OTHERS)
 
 
 @pytest.mark.long
@@ -62,3 +67,19 @@ def test_the_published_recipes_are_all_here():
     }  # fmt: skip
     tasks = {"detection", "grounding", "classification", "planning", "qa", "mixed"}
     assert set(RECIPES) == published | tasks
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_a_recipe_of_a_real_model_is_parsed_and_keeps_its_work(name):
+    path = CONFIGS / f"{name}.yaml"
+    config = parse(["--config", str(path)])
+    assert config.grpo.save_strategy == "steps"
+    assert config.grpo.save_steps <= 100
+    assert "tensorboard" in config.grpo.report_to
+    assert config.model.model_name_or_path in PUBLISHED_MODELS
+    assert config.model.use_peft == ("lora" in name)
+    assert config.grpo.bf16
+    assert config.stages == ("grpo",)
+    head = path.read_text().split("\n\n")[0]
+    for word in ("What:", "Command:", "Hardware:", "Expect:", "not run here", "GiB"):
+        assert word in head

@@ -52,15 +52,16 @@ from vlrl.training.command_line import group_options
 from vlrl.training.config import Config, parse
 from vlrl.training.console import refuse
 from vlrl.training.correctors import make_corrector, make_probe, start_judges
+from vlrl.training.dry_run import show_dry_run
 from vlrl.training.endings import refuse_failed, refuse_stopped
 from vlrl.training.evaluation import EarlyStopping, check_best_metric
 from vlrl.training.events import EventLog, read_stop_on
 from vlrl.training.first_process import of_first_process
 from vlrl.training.flags import with_underscores
 from vlrl.training.grpo import Curriculum, Guide, Trainer
-from vlrl.training.held_out import overlap_line
 from vlrl.training.metrics_log import read_metrics
 from vlrl.training.options import ConfigError
+from vlrl.training.out_of_memory import asked_by
 from vlrl.training.prm.config import parse_prm
 from vlrl.training.prm.options import is_requested as is_prm
 from vlrl.training.prm.recipe import train_value_model
@@ -107,6 +108,7 @@ def run_words(words: list[str]) -> int:
         else:
             config = parse(words)
             os.environ.update(config.environment)
+            stopping.current().asked = asked_by(config)
             around = train(config, words)
         finish()
         return benchmark(around) if around is not None and first else 0
@@ -156,12 +158,7 @@ def train(config: Config, words: Sequence[str] = ()) -> before_after.Around | No
     task = f"{', '.join(config.tasks)}, stage {config.run.stage}"
     say(banner.run_line(task, config.grpo.seed, n_processes(), config.sources))
     if config.run.dry_run:
-        if "grpo" in config.stages:
-            say(banner.steps_line(config, n_processes()))
-        asked = config.run
-        if asked.data and asked.eval_data:
-            say(banner.banner_line("data", overlap_line(asked.data, asked.eval_data, asked.image_root, list(config.tasks))))
-        say(f"\n{run_folder.config_text(config.values)}")
+        show_dry_run(config, say, n_processes())
         return None
     run = prepare(config, say, words)
     if "sft" in config.stages and run_data.is_shipped_start(config):
@@ -214,7 +211,7 @@ def prepare(config: Config, say: Callable[..., None], words: Sequence[str]) -> T
     say(banner.model_line(loaded))
     say(banner.banner_line("attention", loaded.attention))
     say(banner.banner_line("data", data.description))
-    for note in notes:
+    for note in [*banner.drawn_data_note(config, inputs), *notes]:
         say(banner.banner_line("note", note))
     for name, text in (("system", config.prompts.system_prompt), ("template", config.prompts.prompt_template)):
         if text:

@@ -104,7 +104,10 @@ def parse_command(words: Sequence[str]) -> argparse.Namespace:
     check.add_argument("--min_pixels", type=_positive, help="smallest image the model sees, in pixels")
     check.add_argument("--max_pixels", type=_positive, help="largest image the model sees, in pixels")
     _hack_flags(command("hack", _hack, "what degenerate answers earn from a task's rewards; exit code 1 if that is much"))
-    commands.add_parser("speed", help="training steps against stock TRL; --what rewards | games: calls a second")
+    commands.add_parser(
+        "speed",
+        help="training steps against stock TRL; --what rewards | games: calls a second; --what memory | fits; --simulate",
+    )
     return parser.parse_args(words)
 
 
@@ -165,7 +168,31 @@ def _speed_of_games(args: argparse.Namespace) -> int:
     return measure_games(args)
 
 
-SPEED_COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {"rewards": _speed_of_rewards, "games": _speed_of_games}
+def _simulated_speed(args: argparse.Namespace) -> int:
+    from vlrl.bench.speed.simulate import run_simulation
+
+    return run_simulation(args)
+
+
+def _measured_memory(args: argparse.Namespace) -> int:
+    from vlrl.bench.speed.memory import run_memory
+
+    return run_memory(args)
+
+
+def _what_fits(args: argparse.Namespace) -> int:
+    from vlrl.bench.speed.fits import run_fits
+
+    return run_fits(args)
+
+
+SPEED_COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
+    "rewards": _speed_of_rewards,
+    "games": _speed_of_games,
+    "memory": _measured_memory,
+    "fits": _what_fits,
+    "simulate": _simulated_speed,
+}
 """`speed --what NAME` of everything but the trainer."""
 
 
@@ -173,6 +200,7 @@ def _parse_speed(words: list[str]) -> argparse.Namespace:
     """The flags of `speed`: those of the trainer's are in its own module, the others need no import."""
     what = argparse.ArgumentParser(prog="vlrl bench speed", add_help=False, allow_abbrev=False)
     what.add_argument("--what", choices=["trainer", *SPEED_COMMANDS], default="trainer")
+    what.add_argument("--simulate", dest="what", action="store_const", const="simulate")
     chosen, rest = what.parse_known_args(words)
     if chosen.what == "trainer":
         from vlrl.bench.speed import command as speed
@@ -185,6 +213,18 @@ def _parse_speed(words: list[str]) -> argparse.Namespace:
         return args
     others = argparse.ArgumentParser(prog=f"vlrl bench speed --what {chosen.what}", allow_abbrev=False)
     others.add_argument("--json", type=Path, help="also write the numbers into this file")
+    if chosen.what == "simulate":
+        from vlrl.bench.speed.simulate import add_simulate_flags
+
+        add_simulate_flags(others)
+    if chosen.what == "fits":
+        from vlrl.bench.speed.fits import add_fits_flags
+
+        add_fits_flags(others)
+    if chosen.what == "memory":
+        from vlrl.bench.speed.memory import add_memory_flags
+
+        add_memory_flags(others)
     others.set_defaults(run=SPEED_COMMANDS[chosen.what])
     return others.parse_args(rest)
 

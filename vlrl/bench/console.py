@@ -1,4 +1,4 @@
-"""`vlrl train | bench | data | demo`: one word, then that program's own flags. Imports nothing heavy before it must."""
+"""`vlrl train | bench | data | merge | demo`: one word, then that program's own flags. Imports nothing heavy before it must."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from pathlib import Path
 from vlrl.data.name_values import nearest
 from vlrl.training.console import check_flags
 
-USAGE = """usage: vlrl train | bench | data | demo [flags]
+USAGE = """usage: vlrl train | bench | data | merge | demo [flags]
 
   vlrl train --task detection        GRPO fine-tuning on one process; `torchrun vlrl/train.py` for several
   vlrl bench list | run | diff ...   evaluate models and files of answers
   vlrl data look --data x.jsonl      a page about training data: counts, copies, samples with their boxes and prompts
+  vlrl merge ADAPTERS --out FOLDER   the whole model, from a checkpoint of a run with --use_peft
   vlrl demo                          a page to try a model, grade a text and look at runs
 
 `vlrl train --help`, `vlrl bench --help`, `vlrl data look --help` and `vlrl demo --help` list the flags."""
@@ -26,7 +27,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not words or words[0] in ("-h", "--help"):
         print(USAGE, file=sys.stdout if words else sys.stderr)
         return 0 if words else 2
-    programs: dict[str, Callable[[list[str]], int]] = {"train": train, "bench": bench, "data": data, "demo": demo}
+    programs: dict[str, Callable[[list[str]], int]] = {
+        "train": train,
+        "bench": bench,
+        "data": data,
+        "merge": merge_adapters,
+        "demo": demo,
+    }
     if words[0] not in programs:
         print(f"error: vlrl has no command {words[0]!r}{nearest(words[0], programs)}\n\n{USAGE}", file=sys.stderr)
         return 2
@@ -55,6 +62,13 @@ def data(words: list[str]) -> int:
     from vlrl.bench.look import parse_look
 
     return carry_out(parse_look(words))
+
+
+def merge_adapters(words: list[str]) -> int:
+    """`vlrl merge`: whole weights from adapters."""
+    from vlrl.training.merge import merge_folder as run
+
+    return run(words)
 
 
 def demo(words: list[str]) -> int:

@@ -26,6 +26,7 @@ from vlrl.data.images import image_bytes, image_size, open_images, opened_image
 from vlrl.data.masking import without_secrets
 from vlrl.data.special_tokens import USUAL, as_plain_text, with_written_tokens
 from vlrl.envs.cards.playing import play_episodes
+from vlrl.models.names import ModelError, is_adapter_folder
 from vlrl.rewards.chat_client import ChatReply, EndpointError
 from vlrl.rewards.endpoint import Endpoint, Limits, asking
 from vlrl.schema import ModelView, Prediction, Sample, SampleError, Task
@@ -270,6 +271,8 @@ class Vllm(_SingleProcess):
 
         from vlrl.models.load import VISION_TOKENS
 
+        if is_adapter_folder(args.model_name_or_path):
+            raise ModelError(f"--use_vllm: {args.model_name_or_path} holds adapters; make a whole model of them by vlrl merge")
         self.vllm = vllm
         self.engine = vllm.LLM(
             model=self.model,

@@ -26,7 +26,8 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_
 from transformers.utils import logging as transformers_logging
 
 from vlrl.data.special_tokens import token_pattern
-from vlrl.models.names import TINY_NAMES, ModelError, model_name_problem
+from vlrl.models.adapters import has_inputs, with_adapters
+from vlrl.models.names import TINY_NAMES, ModelError, adapter_base, is_adapter_folder, model_name_problem
 from vlrl.models.pixel_limits import keep_grids, limit_pixels, resizes_freely
 from vlrl.models.prefix_sharing.attention import use_attention
 from vlrl.models.prefix_sharing.facts import COMPARED
@@ -134,6 +135,8 @@ def check_is_vlm(name: str, **hub: Any) -> str:
     problem = model_name_problem(name)
     if problem:
         raise ModelError(f"--model_name_or_path {problem}")
+    if is_adapter_folder(name):
+        return check_is_vlm(adapter_base(name), **(hub | {"revision": "main"}))
     with one_line(f"--model_name_or_path {name}", "no model config could be read"):
         config = AutoConfig.from_pretrained(name, **hub)
     if config.model_type not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES and not hub.get("trust_remote_code"):
@@ -153,23 +156,26 @@ def load_inputs(
     min_pixels: int | None = None,
     max_pixels: int | None = None,
     template: Mapping[str, Any] | None = None,
+    weights: bool = True,
 ) -> ModelInputs:
     """Config and processor of a model, seconds before its weights; see `load_model`. `template`: what the chat template is
-    given beside the messages. Raises ModelError."""
+    given beside the messages. `weights`: whether the folder must hold weights that are whole. Raises ModelError."""
     hub = {"revision": revision or "main", "trust_remote_code": trust_remote_code}
-    check_files(name)
+    check_files(name, weights=weights)
     model_type = check_is_vlm(name, **hub)
     if model_type == "smolvlm" and importlib.util.find_spec("num2words") is None:
         raise ModelError(f"{name}: the processor of SmolVLM needs the package num2words: pip install 'vlrl[smolvlm]'")
     coords, reason = choose_coords(model_type, coords)
     processor: Any
+    base = adapter_base(name) if is_adapter_folder(name) else name
+    hub |= {"revision": "main"} if base != name else {}
+    kept = name if base != name and has_inputs(name) else base  # a checkpoint keeps the pixel limits of its run
     with one_line(name, "its processor cannot be read"):
-        if name in TINY_NAMES:
-            processor = embedded_processor(name)
-            config = build_config(processor)
+        if kept in TINY_NAMES:
+            processor = embedded_processor(kept)
         else:
-            processor = AutoProcessor.from_pretrained(name, padding_side="left", **hub)  # type: ignore[no-untyped-call]
-            config = AutoConfig.from_pretrained(name, **hub)
+            processor = AutoProcessor.from_pretrained(kept, padding_side="left", **hub)  # type: ignore[no-untyped-call]
+        config = build_config(processor) if base in TINY_NAMES else AutoConfig.from_pretrained(base, **hub)
     if not isinstance(processor, ProcessorMixin):
         raise ModelError(f"{name} has a tokenizer but no image processor; its folder lacks preprocessor_config.json")
     limit_pixels(processor, min_pixels, max_pixels, config)
@@ -211,8 +217,10 @@ def load_model(
         inputs = load_inputs(name, coords=coords, min_pixels=min_pixels, max_pixels=max_pixels, **hub)  # type: ignore[arg-type]
     named = None if attn_implementation in (None, "auto") else attn_implementation
     model: Any
-    if name in TINY_NAMES:
-        model = load_embedded(name, seed, inputs.processor)
+    base = adapter_base(name) if is_adapter_folder(name) else name
+    hub |= {"revision": "main"} if base != name else {}
+    if base in TINY_NAMES:
+        model = load_embedded(base, seed, inputs.processor)
         if dtype not in (None, "auto"):
             model = model.to(getattr(torch, dtype) if isinstance(dtype, str) else dtype)
         if named:
@@ -221,10 +229,14 @@ def load_model(
     else:
         if named:
             model_kwargs["attn_implementation"] = named
-        model = load_weights(AutoModelForImageTextToText, name, dtype=dtype or "auto", **hub, **model_kwargs)
+        model = load_weights(AutoModelForImageTextToText, base, dtype=dtype or "auto", **hub, **model_kwargs)
         rows = model.get_input_embeddings().weight
         check_vocabulary(name, inputs.processor, getattr(rows, "ds_shape", rows.shape)[0])
         keep_grids(model, inputs.config)
+    if base != name:
+        if "quantization_config" in model_kwargs:
+            raise ModelError(f"{name} holds adapters, which cannot be merged into weights in 4 or 8 bits; run vlrl merge first")
+        model = with_adapters(model, name)
     save_as_loaded(model)
     model.config.use_cache = True
     attention = choose_attention(model, named)

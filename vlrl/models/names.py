@@ -5,12 +5,14 @@ Imports neither torch nor transformers, so that flags can be checked at once. No
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from vlrl.data.name_values import nearest
 
 ASSETS = Path(__file__).resolve().parent / "assets"
+ADAPTER_CONFIG = "adapter_config.json"
 RANDOM_SUFFIX = "-random"
 """Of the name of an embedded model with random weights: `tiny-random` is `tiny` before it learnt anything."""
 
@@ -51,7 +53,11 @@ def model_name_problem(name: str) -> str | None:
         return None
     path = Path(name).expanduser()
     if path.is_dir():
-        return None if (path / "config.json").is_file() else f"{name} {_why_no_model(path)}"
+        if (path / "config.json").is_file():
+            return None
+        if is_adapter_folder(name):
+            return _adapter_problem(name)
+        return f"{name} {_why_no_model(path)}"
     if path.exists():
         return f"{name} is a file; give the folder of a model"
     if name.count("/") == 1 and not name.startswith((".", "/", "~")):
@@ -63,8 +69,47 @@ def model_name_problem(name: str) -> str | None:
 
 def _why_no_model(folder: Path) -> str:
     """Why a folder without config.json is no model, and which one near it is."""
-    if (folder / "adapter_config.json").is_file():
-        return "holds adapters alone, without the model; give the folder final/ of the run, which has both"
     inside = next((one for one in ("final", "start") if (folder / one / "config.json").is_file()), None)
     hint = f"; did you mean {folder / inside}?" if inside else ""
     return f"is a folder without config.json, so it holds no model{hint}"
+
+
+# ---- folders of adapters (a checkpoint of a run with --use_peft, or its adapter/)
+
+
+def is_adapter_folder(name: str) -> bool:
+    """Whether `name` is a folder of adapters, without the model that they belong to."""
+    folder = Path(name).expanduser()
+    return (folder / ADAPTER_CONFIG).is_file() and not (folder / "config.json").is_file()
+
+
+def adapter_base(name: str) -> str:
+    """The model that the adapters in a folder belong to: the folder or hub id that its adapter_config.json names. A folder that
+    is not where it was is looked for in the run (`start/`). Raises ModelError where none is named."""
+    folder = Path(name).expanduser()
+    try:
+        held = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelError(f"{folder / ADAPTER_CONFIG} is damaged: {error}") from error
+    base = held.get("base_model_name_or_path") if isinstance(held, dict) else None
+    if not isinstance(base, str) or not base:
+        raise ModelError(
+            f"{name} holds adapters alone, and its {ADAPTER_CONFIG} names no base_model_name_or_path; give the folder final/ of"
+            " the run, which has both"
+        )
+    if base in TINY_NAMES or Path(base).expanduser().is_dir():
+        return base
+    near = [parent / "start" for parent in list(folder.resolve().parents)[:2]]
+    return next((str(one) for one in near if (one / "config.json").is_file()), base)
+
+
+def _adapter_problem(name: str) -> str | None:
+    """Why adapters in a folder cannot be used, or None."""
+    try:
+        base = adapter_base(name)
+    except ModelError as error:
+        return str(error)
+    if is_adapter_folder(base):
+        return f"{name} holds adapters of {base}, which holds adapters too; merge that one first (vlrl merge)"
+    problem = model_name_problem(base)
+    return None if problem is None else f"{name} holds adapters alone, of a model that cannot be used: {problem}"

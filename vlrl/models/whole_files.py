@@ -20,7 +20,14 @@ from jinja2 import TemplateError
 from PIL import Image
 from safetensors import SafetensorError
 
-from vlrl.models.names import TINY_NAMES, ModelError, model_name_problem
+from vlrl.models.names import (
+    ADAPTER_CONFIG,
+    TINY_NAMES,
+    ModelError,
+    adapter_base,
+    is_adapter_folder,
+    model_name_problem,
+)
 
 LOAD_ERRORS = (
     *(OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, EOFError, ImportError, AssertionError),
@@ -28,6 +35,7 @@ LOAD_ERRORS = (
 )
 """What reading a damaged or foreign file raises, by the libraries that read it. `tokenizers` raises plain `Exception`."""
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
+ADAPTER_FILES = ("adapter_model.safetensors", "adapter_model.bin")
 INDEX_SUFFIX = ".index.json"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model", "tekken.json")
 TOKENIZER_SETTINGS = ("tokenizer_config.json",)
@@ -185,15 +193,21 @@ def _index_problem(index: Path) -> str | None:
     return None
 
 
-def check_files(name: str) -> None:
-    """The files of a model folder are there and whole; hub ids and embedded models pass. Raises ModelError."""
+def check_files(name: str, *, weights: bool = True) -> None:
+    """The files of a model folder are there and whole; hub ids and embedded models pass. `weights`: those too. Raises
+    ModelError."""
     folder = Path(name).expanduser()
     if name in TINY_NAMES or not folder.is_dir():
         return
     if problem := model_name_problem(name):
         raise ModelError(problem)
+    if is_adapter_folder(name):
+        check_files(adapter_base(name), weights=weights)
+        if problem := json_problem(folder / ADAPTER_CONFIG) or weights_problem(folder, ADAPTER_FILES):
+            raise ModelError(problem)
+        return
     problems = [json_problem(path) for path in sorted(folder.glob("*.json"))]
-    problems.append(weights_problem(folder))
+    problems.append(weights_problem(folder) if weights else None)
     needed = {"tokenizer": TOKENIZER_FILES, "tokenizer settings": TOKENIZER_SETTINGS, "image processor": PROCESSOR_FILES}
     for what, files in needed.items():
         if not any((folder / file).is_file() for file in files):

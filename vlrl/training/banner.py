@@ -8,12 +8,14 @@ from collections.abc import Sequence
 
 import torch
 
-from vlrl.models.load import LoadedModel
+from vlrl.models.load import LoadedModel, ModelInputs
 from vlrl.schema import Sample, Task
 from vlrl.training.config import Config
 from vlrl.training.weights import checkpoint_bytes
 
 WIDTH, INDENT = 120, 10
+EMBEDDED_WIDTH = 256
+"""A language model that is wider than this is no demo model."""
 
 
 def banner_line(name: str, text: str) -> str:
@@ -35,6 +37,16 @@ def model_line(loaded: LoadedModel, boxes: bool = True) -> str:
     return banner_line(
         "model", text + (f"; boxes as {loaded.coords} (from {loaded.coords_reason})" if boxes and loaded.stated_coords else "")
     )
+
+
+def drawn_data_note(config: Config, inputs: ModelInputs) -> list[str]:
+    """A warning where a real model would be trained on the drawn samples of the demo model."""
+    if config.run.data is not None or inputs.config.get_text_config().hidden_size <= EMBEDDED_WIDTH:
+        return []
+    return [
+        f"WARNING: no --data: {inputs.name} will be trained on drawn samples ({', '.join(config.tasks)}), which are there for"
+        " the demo model; name your own (--data train.jsonl)"
+    ]
 
 
 def example_lines(sample: Sample, task: Task) -> str:

@@ -10,6 +10,7 @@ from vlrl.data.files import disk_is_full
 from vlrl.training import stopping
 from vlrl.training.checkpoints import full_disk_message, last_checkpoint
 from vlrl.training.console import refuse
+from vlrl.training.out_of_memory import is_out_of_memory, out_of_memory_words
 
 _LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Socket closed", "communicator was aborted")
 
@@ -25,8 +26,8 @@ def refuse_stopped(stop: stopping.StopRequests, request: stopping.EndRequest) ->
 
 
 def refuse_failed(error: Exception) -> int | None:
-    """Say why a run failed where its surroundings did: a full disk, another process that has ended. Returns the exit code, or
-    None for any other error, which is to be raised with its traceback."""
+    """Say why a run failed where its surroundings did: a full disk, no memory, another process that has ended. Returns the exit
+    code, or None for any other error, which is to be raised with its traceback."""
     folder = stopping.current().folder or Path.cwd()
     if disk_is_full(error, folder):
         what = str(getattr(error, "filename", None) or "a file")
@@ -34,9 +35,23 @@ def refuse_failed(error: Exception) -> int | None:
         if os.environ.get("RANK", "0") != "0":  # the first process may not have met it
             print(message, file=sys.stderr, flush=True)
         return refuse(message, 1)
+    if is_out_of_memory(error):
+        return _refuse_too_large(error, folder)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and isinstance(error, RuntimeError) and any(w in str(error) for w in _LOST):
         stop = stopping.current()
         if stop.request is not None:  # it was asked to stop, and this one too
             return refuse_stopped(stop, stop.request)
         return refuse(f"stopped: another process of this run has ended ({str(error).splitlines()[0][:200]})", 1)
     return None
+
+
+def _refuse_too_large(error: Exception, folder: Path) -> int:
+    """Memory has run out. Returns the exit code."""
+    stop = stopping.current()
+    message = f"stopped: {out_of_memory_words(error, stop.asked)}"
+    safe = None if stop.folder is None else last_checkpoint(folder) or last_checkpoint(folder / "sft")
+    if safe and stop.go_on:
+        message += f". {safe} is whole; go on with: {stop.go_on}"
+    if os.environ.get("RANK", "0") != "0":  # the first process may not have met it
+        print(message, file=sys.stderr, flush=True)
+    return refuse(message, 1)

@@ -60,12 +60,14 @@ class StopRequests:
     """The requests to end this process, from `with StopRequests() as stop` to the end of the block; used by the main thread.
 
     `folder`, `go_on`: where results are written and the command that goes on with them, once there is something to go on with.
+    `asked`: the options that say what could be lowered where memory runs out (`vlrl.training.out_of_memory`).
     """
 
     def __init__(self) -> None:
         self.request: EndRequest | None = None
         self.folder: Path | None = None
         self.go_on = ""
+        self.asked: dict[str, Any] = {}
         self.is_watching = False
         self._in_steps = False
         self._time_is_up = ""

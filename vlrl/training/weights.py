@@ -18,7 +18,7 @@ from transformers import AutoModelForImageTextToText, TrainingArguments
 from trl import ModelConfig, get_quantization_config  # type: ignore[attr-defined]
 
 from vlrl.models.load import LoadedModel, ModelInputs, load_inputs, load_model
-from vlrl.models.names import TINY_NAMES, ModelError
+from vlrl.models.names import TINY_NAMES, ModelError, is_adapter_folder
 from vlrl.models.sharded import n_numbers, whole_weights
 from vlrl.training.checkpoints import write_together
 from vlrl.training.finite import are_sound, check_weights, remedies, unsound_weights, weights_line
@@ -34,9 +34,10 @@ def start_inputs(
     name: str | None = None,
     coords: str | None = None,
     template: Mapping[str, Any] | None = None,
+    weights: bool = True,
 ) -> ModelInputs:
     """Config and processor of `--model_name_or_path` (or `name`: another folder of it), before its weights. `template`:
-    `--chat_template_kwargs`. Raises ModelError."""
+    `--chat_template_kwargs`. `weights`: whether these must be there. Raises ModelError."""
     name = name or str(model.model_name_or_path)
     return load_inputs(
         name,
@@ -46,6 +47,7 @@ def start_inputs(
         min_pixels=run.min_pixels,
         max_pixels=run.max_pixels,
         template=template,
+        weights=weights,
     )
 
 
@@ -92,9 +94,11 @@ def checkpoint_bytes(loaded: LoadedModel, use_peft: bool) -> tuple[int, int]:
 
 
 def disk_bytes(loaded: LoadedModel, arguments: TrainingArguments, use_peft: bool) -> int:
-    """About what one checkpoint (weights, two Adam moments of what is trained) and the final weights take."""
+    """About what one checkpoint (weights, two Adam moments of what is trained) and the final weights take, and the start of a
+    run from adapters."""
     saved, trained = checkpoint_bytes(loaded, use_peft)
-    return 2 * saved + (0 if arguments.save_only_model else 2 * trained) + 2**20
+    start = saved if is_adapter_folder(loaded.name) else 0
+    return start + 2 * saved + (0 if arguments.save_only_model else 2 * trained) + 2**20
 
 
 def put_in_place(partial: Path, final: Path) -> None:
@@ -105,8 +109,8 @@ def put_in_place(partial: Path, final: Path) -> None:
 
 def start_folder(loaded: LoadedModel, folder: Path) -> str:
     """Where the weights that GRPO starts from can be loaded again (the reference model, the base of adapters). A model
-    that exists only in memory is saved for that."""
-    if loaded.name not in TINY_NAMES:
+    that exists only in memory (an embedded one, or one with merged adapters) is saved for that."""
+    if loaded.name not in TINY_NAMES and not is_adapter_folder(loaded.name):
         return loaded.name
     start, partial = folder / "start", folder / "start.partial"
 

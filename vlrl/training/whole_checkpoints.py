@@ -13,10 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vlrl.models.value_head_files import HEAD_WEIGHTS
-from vlrl.models.whole_files import file_problem, json_problem, weights_problem
+from vlrl.models.whole_files import ADAPTER_FILES, file_problem, json_problem, weights_problem
 
 STATE = "trainer_state.json"
-ADAPTERS = ("adapter_model.safetensors", "adapter_model.bin")
 SHARDED = ("global_step*", "pytorch_model_fsdp*", "optimizer_*")
 """What DeepSpeed and FSDP write in place of single files; their own loaders check these."""
 
@@ -54,7 +53,7 @@ def checkpoint_problem(folder: Path) -> str | None:
 
 def _weights(folder: Path) -> str | None:
     if (folder / "adapter_config.json").is_file():
-        found = json_problem(folder / "adapter_config.json") or weights_problem(folder, ADAPTERS)
+        found = json_problem(folder / "adapter_config.json") or weights_problem(folder, ADAPTER_FILES)
     else:
         found = json_problem(folder / "config.json") or weights_problem(folder)
     if found is None and (folder / HEAD_WEIGHTS).is_file():

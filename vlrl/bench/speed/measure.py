@@ -277,6 +277,7 @@ def _trainer(case: Case, setting: Setting, folder: Path, cuda: bool) -> tuple[An
         own = images[index * case.images_per_prompt : (index + 1) * case.images_per_prompt]
         return prepare_sample(Sample(id=str(index), task="speed", images=tuple(own), question="", answer=None), loaded)
 
+    (folder / "run").mkdir()
     samples = CountedSamples(n, sample)
     rows = case.prompts * case.group
     at_once = min(setting.rows or rows, rows)
