@@ -105,7 +105,7 @@ def compare_rows(rows_a: Rows, rows_b: Rows, composites: Composites | None = Non
 def _compare_composites(
     rows_a: Rows, rows_b: Rows, common: list[tuple[str, str]], composites: Composites
 ) -> list[dict[str, Any]]:
-    found = []
+    found: list[dict[str, Any]] = []
     for task, named in composites.items():
         for name, composite in named.items():
             wanted = set(cells_of(composite))
