@@ -13,11 +13,12 @@ from vlrl.models.prefix_sharing import attention as packed_attention
 from vlrl.models.prefix_sharing import rollout as shared_rollout
 from vlrl.models.prefix_sharing.facts import COMPARED, facts_of, why_not
 from vlrl.models.prefix_sharing.groups import encode
-from vlrl.models.prefix_sharing.image_rows import told_image_counts
+from vlrl.models.prefix_sharing.image_rows import PER_TOKEN, told_image_counts
 from vlrl.models.prefix_sharing.logprobs import group_logps
 from vlrl.models.prefix_sharing.row_plans import plan_rows
 from vlrl.models.prefix_sharing.step import BatchPlan, Sharing, split_prompts
 from vlrl.models.prompt_lengths import PromptLengths
+from vlrl.training.grpo.mixed_modality import logps_of_mixed_rows
 
 G, N = 3, 7
 SIZES = ([(64, 48), (48, 80)], [(100, 50)], [])
@@ -141,6 +142,40 @@ def test_rows_of_trls_layout_become_the_same_groups(made):
     with torch.no_grad():
         want, got = (packed(model, ids, mask, one)[0] for one in (plan, found))
     torch.testing.assert_close(got, want, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("order", [[0, 1, 2], [2, 0, 1], [0, 2]], ids=["in order", "moved", "two and none"])
+def test_rows_of_a_processors_batch_keep_their_own_images(made, order):
+    """As TRL has it, which runs all rows through the processor at once: some layouts cannot be split by counting."""
+    model, processor, prompts, plan = made
+    ids, mask = (one[::G] for one in rows(prompts, processor))
+    words = [[*({"type": "image"},) * len(SIZES[i]), {"type": "text", "text": TEXT * (i + 1)}] for i in order]
+    texts = [
+        processor.apply_chat_template([{"role": "user", "content": one}], add_generation_prompt=True, tokenize=False)
+        for one in words
+    ]
+    seen = processor(
+        text=texts, images=[prompts[i].images for i in order], padding=True, padding_side="left", return_tensors="pt"
+    )
+    fields = {name: value for name, value in seen.items() if name not in ("input_ids", "attention_mask")}
+    fields |= {
+        name: torch.cat([fields[name], torch.zeros(len(order), N, dtype=torch.long)], 1) for name in PER_TOKEN if name in fields
+    }
+    own = seen["input_ids"].shape[1] + N
+    fields["num_images"] = [len(SIZES[i]) for i in order]
+
+    def trls(model, ids, mask, n_keep, batch_size, num_images=None, num_tiles=None, **fields):
+        labels = ids.masked_fill(mask == 0, -100)
+        labels[:, :-n_keep] = -100
+        out = model(input_ids=ids, attention_mask=mask, **fields, labels=labels, fused_lm_head=True)
+        return out.log_probs[:, -n_keep:], None, None
+
+    model.eval()
+    with torch.no_grad():
+        want = packed(model, *rows(prompts, processor), plan)[0][::G][order]
+        for size in (1, 2, None) if not facts_of(model).grids else (None,):
+            got = logps_of_mixed_rows(trls, model, ids[order, -own:], mask[order, -own:], N, size, **fields)[0]
+            torch.testing.assert_close(got, want, atol=1e-5, rtol=0)
 
 
 def test_the_shared_rollout_says_the_tokens_of_generate(made):
