@@ -12,7 +12,7 @@ from trl.trainer.utils import add_fused_lm_head
 from vlrl.models.prefix_sharing import attention as packed_attention
 from vlrl.models.prefix_sharing import rollout as shared_rollout
 from vlrl.models.prefix_sharing.facts import COMPARED, facts_of, why_not
-from vlrl.models.prefix_sharing.groups import encode
+from vlrl.models.prefix_sharing.groups import NotShared, encode
 from vlrl.models.prefix_sharing.image_rows import PER_TOKEN, told_image_counts
 from vlrl.models.prefix_sharing.logprobs import group_logps
 from vlrl.models.prefix_sharing.row_plans import plan_rows
@@ -224,6 +224,11 @@ def test_prompts_have_their_measured_lengths(made):
     for one, sizes in zip(words, SIZES, strict=True):
         lengths.add(one, sizes)
     assert lengths.longer_than(0, words.__getitem__) == {i: len(prompt.ids) for i, prompt in enumerate(prompts)}
+
+
+def test_images_of_a_prompt_that_make_no_tensor_are_not_shared():
+    with pytest.raises(NotShared, match="pixel_values of a prompt's images has no single shape"):
+        split_prompts([[1, 2]], [["a", "b"]], {"pixel_values": [torch.zeros(3, 4, 4), torch.zeros(3, 4, 5)]})
 
 
 def test_layers_with_a_running_state_are_not_shared_and_say_why():

@@ -62,12 +62,12 @@ class Prompt:
 
 def split_prompts(ids: Sequence[Sequence[int]], images: Sequence[Any] | None, fields: Mapping[str, Any]) -> list[Prompt]:
     """What TRL's tokenization returned for distinct prompts, prompt by prompt. Without grids, images of several prompts cannot
-    be told apart, so that these come one by one."""
+    be told apart, so that these come one by one. Raises NotShared."""
     shown = [None] * len(ids) if images is None else list(images)
     grid_thw = fields.get("image_grid_thw")
     if grid_thw is None and fields.get("pixel_values") is not None:
         (own_ids,), (own_images,) = ids, shown
-        about = {name: _tensor(value) for name, value in fields.items() if name not in PER_TOKEN}
+        about = {name: _tensor(name, value) for name, value in fields.items() if name not in PER_TOKEN}
         return [Prompt(list(own_ids), own_images, fields=about)]
     if grid_thw is None:
         return [Prompt(list(one), own_images) for one, own_images in zip(ids, shown, strict=True)]
@@ -80,11 +80,14 @@ def split_prompts(ids: Sequence[Sequence[int]], images: Sequence[Any] | None, fi
     ]
 
 
-def _tensor(value: Any) -> Tensor:
-    """A processor's field, which it returns as a list of arrays where it was not asked for tensors."""
-    if isinstance(value, list) and value and isinstance(value[0], Tensor):
-        return torch.stack(value)
-    return value if isinstance(value, Tensor) else torch.from_numpy(np.asarray(value))
+def _tensor(name: str, value: Any) -> Tensor:
+    """A processor's field, which it returns as a list of arrays where it was not asked for tensors. Raises NotShared."""
+    try:
+        if isinstance(value, list) and value and isinstance(value[0], Tensor):
+            return torch.stack(value)
+        return value if isinstance(value, Tensor) else torch.from_numpy(np.asarray(value))
+    except (ValueError, RuntimeError, TypeError) as error:
+        raise NotShared(f"{name} of a prompt's images has no single shape") from error
 
 
 @dataclass(frozen=True)

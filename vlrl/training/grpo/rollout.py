@@ -113,12 +113,12 @@ class Rollout:
         group, rows = self.engine.num_generations, batch.rows
         firsts = rows[::group]
         shown = [with_images(row) for row in firsts] if prompts is None else list(prompts[::group])
-        unique = self._processed([row["index"] for row in firsts], shown)
         plan, why = None, None
         if len(rows) % group or any(row["index"] != rows[i - i % group]["index"] for i, row in enumerate(rows)):
             why = "a group's rows are spread over processes"
         else:
             try:
+                unique = self._processed([row["index"] for row in firsts], shown)
                 plan = self.sharing.how.plan(self.engine.policy, unique, group, self.engine.accelerator.device)
             except NotShared as error:
                 why = str(error)
