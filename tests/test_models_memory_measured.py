@@ -1,5 +1,6 @@
 """The activations that the memory estimate counts are those that autograd keeps: measured on the packed pass of `small`."""
 
+import json
 from contextlib import nullcontext
 from dataclasses import replace
 
@@ -8,6 +9,7 @@ import torch
 from torch.autograd.graph import saved_tensors_hooks
 from trl.trainer.utils import add_fused_lm_head
 
+from vlrl import bench
 from vlrl.bench.speed import check
 from vlrl.bench.speed.command import arguments, case_of
 from vlrl.bench.speed.memory import job_of_case, sizes_of_case
@@ -90,3 +92,13 @@ def test_activations_are_what_autograd_keeps():
     jobs = {"full": job, "full, checkpointing": replace(job, checkpointing=True), "lora": replace(job, tuning="lora")}
     for name, bytes_kept in found.items():
         assert of_forward(sizes, jobs[name]) == pytest.approx(bytes_kept, rel=0.15), name
+
+
+@pytest.mark.long
+def test_the_peak_of_a_step_is_the_estimated_one(tmp_path):
+    """A real step of the trainer in a process of its own: resident memory at the peak less what was there before the model."""
+    out = tmp_path / "memory.json"
+    words = ["--what", "memory", "--image_size", "224", "--group", "4", "--completion_tokens", "16", "--json", str(out)]
+    args = bench.parse_command(["speed", *words])
+    assert args.run(args) == 0, "off by more than 15 %"
+    assert json.loads(out.read_text())["peaks"]["update"] > 2**29

@@ -71,6 +71,11 @@ def show_dry_run(config: Config, say: Callable[..., None], n_processes: int) -> 
         device = this_device(config)
         job = job_of_run(config, inputs, longest, device, n_processes)
         say(banner.banner_line("memory", memory_lines(config, inputs, sizes, job, device)))
+        if data.episodes:
+            more = "steps of an episode are made while it is played; their images and earlier turns come on top of this"
+            say(banner.banner_line("note", more))
+    if "sft" in config.stages:
+        say(banner.banner_line("note", "the memory of the supervised stage is not estimated"))
     say(f"\n{run_folder.config_text(config.values)}")
 
 

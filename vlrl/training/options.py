@@ -158,7 +158,10 @@ class RunConfig:
         default=None,
         metadata={"help": "End with a checkpoint before the process is so old, exit code 75; the printed command goes on."},
     )
-    dry_run: bool = field(default=False, metadata={"help": "Print the resolved run and stop."})
+    dry_run: bool = field(
+        default=False,
+        metadata={"help": "Print the run, one prompt and the memory that it takes, without loading weights, and stop."},
+    )
 
     def __post_init__(self) -> None:
         if isinstance(self.group_shared, bool):  # YAML reads a bare on or off as a truth value
