@@ -42,9 +42,11 @@ def write_rows(folder: Path, n: int) -> Path:
     return path
 
 
-def start_of(path: Path, out: Path) -> tuple[float, float]:
-    """Seconds by the clock and of CPU until the first step of a run."""
-    command = [sys.executable, str(ROOT / "vlrl/train.py"), *FLAGS, "--data", str(path), "--report_to", "none"]
+def start_of(path: Path, out: Path, n_processes: int) -> tuple[float, float]:
+    """Seconds by the clock and of CPU until the first step of a run (of several processes that of the launcher alone)."""
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(n_processes)]
+    launcher = [sys.executable, *(torchrun if n_processes > 1 else [])]
+    command = [*launcher, str(ROOT / "vlrl/train.py"), *FLAGS, "--data", str(path), "--report_to", "none"]
     started = time.monotonic()
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
     with subprocess.Popen([*command, "--output_dir", str(out)], stdout=subprocess.PIPE, text=True, env=environment) as process:
@@ -63,16 +65,16 @@ def start_of(path: Path, out: Path) -> tuple[float, float]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--n", type=int, default=1_000_000)
+    parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--folder", type=Path, required=True)
     args = parser.parse_args()
     peaks = []
     for n in (100, args.n):  # the smaller first: the peak of all children so far never falls
         path = write_rows(args.folder, n)
-        seconds, cpu = start_of(path, args.folder / f"run_{n}_{int(time.time())}")
+        seconds, cpu = start_of(path, args.folder / f"run_{n}_{int(time.time())}", args.processes)
         peaks.append(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024)
-        print(
-            f"{n:>9,} rows  first step after {seconds:5.1f} s ({cpu:5.1f} s CPU)  peak memory {peaks[-1]:6.0f} MiB", flush=True
-        )
+        used = f" ({cpu:5.1f} s CPU)" if args.processes == 1 else f" on {args.processes} processes"
+        print(f"{n:>9,} rows  first step after {seconds:5.1f} s{used}  peak memory {peaks[-1]:6.0f} MiB a process", flush=True)
     print(f"memory beyond that of 100 rows: {peaks[1] - peaks[0]:.0f} MiB")
     return 0
 
