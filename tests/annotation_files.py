@@ -11,7 +11,7 @@ import json
 import zlib
 from xml.sax.saxutils import quoteattr
 
-from PIL import Image, ImageDraw
+from PIL import Image
 
 RED, BLUE = (20, 10, 60, 50), (100, 20, 180, 80)
 SIZE = W, H = 200, 100
@@ -409,10 +409,3 @@ WRITERS = {
     "open_images": (open_images,),
 }
 """Format → the functions that write it below a folder."""
-
-
-def turned_ellipse_box(degrees):
-    """The box of an ellipse with half axes 40 and 10 about (100, 50), turned, found by drawing it ten times larger."""
-    big = Image.new("L", (2000, 1000))
-    ImageDraw.Draw(big).ellipse((600, 400, 1400, 600), fill=255)
-    return tuple(v / 10 for v in big.rotate(-degrees).getbbox())
