@@ -144,7 +144,7 @@ def test_rows_of_trls_layout_become_the_same_groups(made):
     torch.testing.assert_close(got, want, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("order", [[0, 1, 2], [2, 0, 1], [0, 2]], ids=["in order", "moved", "two and none"])
+@pytest.mark.parametrize("order", [[2, 0, 1], [0, 2]], ids=["all", "two and none"])
 def test_rows_of_a_processors_batch_keep_their_own_images(made, order):
     """As TRL has it, which runs all rows through the processor at once: some layouts cannot be split by counting."""
     model, processor, prompts, plan = made
