@@ -36,6 +36,9 @@ part() { # part NAME LIMIT COMMAND...: runs a command within LIMIT seconds, its 
 part kernels 90 python -m pytest -q -n 0 -p no:cacheprovider --disable-warnings tests/test_prefix_attention.py
 part equal 120 python -m vlrl.bench speed --model "$model" "${sizes[@]}" --check_only --out "$out/equal.json"
 part speed 200 python -m vlrl.bench speed --model "$model" "${sizes[@]}" --repeats 2 --out "$out/speed.json"
+if [ "$model" != tiny ]; then # of a model so small a process' own memory is the larger part
+  part memory 80 python -m vlrl.bench speed --what memory --model "$model" "${sizes[@]}" --json "$out/memory.json"
+fi
 kernels=(gather flex)
 [ -z "$device" ] && kernels=(mask)
 for kernel in "${kernels[@]}"; do

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -108,3 +109,11 @@ def test_a_device_is_compared_with_what_it_has():
     assert "TOO LITTLE" in memory_words(memory, Device("a GPU", 7 * GIB, True)), "a context comes on top"
     assert memory_plan.cards_words(memory) == "fits a card of 24 GB"
     assert torch.cuda.is_available() or not memory_plan.this_device(parse(["--task", "qa"])).is_gpu
+
+
+@pytest.mark.parametrize(("stage", "engine"), [(0, "ddp"), (1, "ddp"), (2, "zero2"), (3, "zero3")])
+def test_deepspeed_stages_are_engines(stage, engine):
+    settings = SimpleNamespace(get_value=lambda _name, _default: stage)
+    assert memory_plan.engine_of(SimpleNamespace(fsdp=None, hf_deepspeed_config=settings)) == engine
+    assert memory_plan.engine_of(SimpleNamespace(fsdp="full_shard", hf_deepspeed_config=None)) == "fsdp2"
+    assert memory_plan.engine_of(SimpleNamespace(fsdp=None, hf_deepspeed_config=None)) == "ddp"

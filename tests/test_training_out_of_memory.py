@@ -64,7 +64,7 @@ def test_the_line_names_phase_size_and_flags_in_order():
     assert places == sorted(places)
     assert "\n" not in line
     on_cpu = out_of_memory_words(raised(["training_step", "backward"], RuntimeError(CPU)), values)
-    assert on_cpu.startswith("out of memory in the update (forward and backward) (9437184 bytes more were asked for)")
+    assert on_cpu.startswith("out of memory in the update (forward and backward) (9 MiB more were asked for)")
 
 
 def test_what_is_as_low_as_it_goes_is_not_named():

@@ -83,7 +83,12 @@ def asked_by(config: Config) -> dict[str, Any]:
 def _wanted(error: BaseException) -> str:
     """How much was asked for, where the error says so."""
     found = re.search(r"[Tt]ried to allocate ([\d.]+ [KMGT]?i?B|\d+ bytes)|allocate (\d+ bytes)", str(error))
-    return "" if found is None else f" ({next(filter(None, found.groups()))} more were asked for)"
+    if found is None:
+        return ""
+    size = str(next(filter(None, found.groups())))
+    if size.endswith(" bytes"):
+        size = f"{int(size.split()[0]) / 2**20:,.0f} MiB"
+    return f" ({size} more were asked for)"
 
 
 def remedies_in(phase: str, values: dict[str, Any] | None = None) -> list[str]:
