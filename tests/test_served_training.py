@@ -66,7 +66,7 @@ def writer(loaded):
     made.stop()
 
 
-def train(writer, folder, lag=0, resume=None, n_samples=40, **changes):
+def train(writer, folder, lag=0, resume=None, n_samples=40, rounds=0, **changes):
     """Five steps, saved after the third; the samples of each step, and how old its weights were."""
     model, known = load_model("tiny"), load_task("detection")
     args = {"max_steps": 5, "num_generations": 4, "per_device_train_batch_size": 8, "save_steps": 3, "max_completion_length": 8}
@@ -85,6 +85,7 @@ def train(writer, folder, lag=0, resume=None, n_samples=40, **changes):
         engine_logp_bound=1e9,
         weights_folder=folder / "weights",
         rollout_lag=lag,
+        dynamic_sampling=rounds,
     )
     trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
@@ -125,3 +126,11 @@ def test_several_updates_a_generation_and_two_epochs(writer, tmp_path):
     ahead, lags = train(writer, tmp_path / "ahead", lag=2, **many)
     assert ahead == ids
     assert lags == [0.0, 2.0, 0.0, 2.0]
+
+
+@pytest.mark.long
+def test_where_nothing_is_written_ahead_weights_are_sent_less_often(writer, tmp_path):
+    """So it is with vLLM in the training processes, and here with rounds of fresh prompts."""
+    _, lags = train(writer, tmp_path, lag=1, rounds=1, max_steps=4, save_strategy="no")
+    assert lags == [0.0, 1.0, 0.0, 1.0]
+    assert len(set(writer.by)) == 2
