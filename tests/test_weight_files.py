@@ -171,6 +171,25 @@ def test_a_worker_has_the_version_that_it_has_read(tmp_path):
     assert [float(one.detach().mean()) for one in worker.model.parameters()] == [8.0, 9.0, 10.0]
 
 
+def test_packed_copies_of_an_output_layer_are_made_again(tmp_path):
+    """As vLLM has them on a CPU: of an output layer, and of a linear layer whose own weight is dropped then."""
+    worker, packed = Worker(2), []
+    for layer in worker.model.layer:
+        layer.cpu_linear = None
+        layer.quant_method = SimpleNamespace(
+            process_weights_after_loading=lambda one: packed.append(float(one.weight.detach().mean()))
+        )
+    place = write_weights(tmp_path, "step-1", weights(2, 5.0).items())
+
+    def reload_weights(weights_iterator):
+        worker.model.load_weights(weights_iterator)
+        worker.model.layer[0].weight.data = torch.empty(0)
+
+    worker.reload_weights = reload_weights
+    worker.vlrl_load(str(place))
+    assert packed == [6.0]
+
+
 @pytest.mark.parametrize(
     ("n_served", "n_sent", "why"),
     [

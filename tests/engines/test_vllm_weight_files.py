@@ -105,15 +105,20 @@ def test_weights_go_over_and_a_prompt_is_prefilled_once(run_train, server, tmp_p
             {"id": str(i), "task": "qa", "images": [f"{i}-0.png", f"{i}-1.png"], "question": "How many?", "answer": "3"}
         )
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    reward = tmp_path / "own.py"
+    reward.write_text("def of_text(text, sample):\n    return sum(map(ord, text)) % 7 / 7\n")
     before = counted(server[0])
     code, _, err = run_train(
         "--task", "qa", "--stage", "grpo", "--data", tmp_path / "rows.jsonl", "--val_split", "2", "--vllm_server_base_url", server[0],
-        *RUN, "--max_steps", "4", "--num_train_epochs", "4", "--output_dir", tmp_path / "run",
+        *RUN, "--max_steps", "4", "--num_train_epochs", "4", "--learning_rate", "1e-3", "--warmup_steps", "0",
+        "--rewards", f"{reward}:of_text", "--output_dir", tmp_path / "run",
     )  # fmt: skip
     assert code == 0, err
     found = logged(tmp_path / "run")
     assert len(found) == 4
-    assert max(row["sampling/sampling_logp_difference/mean"] for row in found) < 1e-2
+    assert sum(row["grad_norm"] > 0 for row in found) > 1
+    # All of them are there: 0.02 with an output layer of older weights.
+    assert max(row["sampling/sampling_logp_difference/mean"] for row in found) < 4e-3
     assert all(abs(row["sampling/importance_sampling_ratio/mean"] - 1) < 0.05 for row in found)
     assert [row["sampling/lag"] for row in found] == [0.0] * 4
     assert not list((tmp_path / "run" / "rollout_weights").iterdir())

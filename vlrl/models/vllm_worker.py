@@ -64,6 +64,7 @@ class ReadsWeights:
         try:
             with replaced_method(model, "load_weights", load_weights):
                 self.reload_weights(weights_iterator=read_weights(place, listing))
+            _pack_again(model)
         except WeightFilesError:
             raise
         except Exception as error:
@@ -77,3 +78,12 @@ class ReadsWeights:
             )
         self.vlrl_version = listing.version
         return self.vlrl_state()
+
+
+def _pack_again(model: torch.nn.Module) -> None:
+    """On a CPU vLLM multiplies by packed copies of weights. Its reloading (0.30) packs those of linear layers again, but not an
+    output layer that shares its weight with the embeddings, which would go on with the first weights it had."""
+    for module in model.modules():
+        if hasattr(module, "cpu_linear") and module.weight.numel():
+            quant_method: Any = module.quant_method
+            quant_method.process_weights_after_loading(module)
