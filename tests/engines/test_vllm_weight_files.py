@@ -100,7 +100,7 @@ def test_weights_go_over_and_a_prompt_is_prefilled_once(run_train, server, tmp_p
     rows = []
     for i in range(8):
         for part in (0, 1):
-            Image.effect_noise((56 + 28 * part, 56), 20 + 10 * i + part).convert("RGB").save(tmp_path / f"{i}-{part}.png")
+            Image.effect_noise((112 + 28 * part, 112), 40 + 20 * i).convert("RGB").save(tmp_path / f"{i}-{part}.png")
         rows.append(
             {"id": str(i), "task": "qa", "images": [f"{i}-0.png", f"{i}-1.png"], "question": "How many?", "answer": "3"}
         )
@@ -110,7 +110,7 @@ def test_weights_go_over_and_a_prompt_is_prefilled_once(run_train, server, tmp_p
     before = counted(server[0])
     code, _, err = run_train(
         "--task", "qa", "--stage", "grpo", "--data", tmp_path / "rows.jsonl", "--val_split", "2", "--vllm_server_base_url", server[0],
-        *RUN, "--max_steps", "4", "--num_train_epochs", "4", "--learning_rate", "1e-3", "--warmup_steps", "0",
+        *RUN, "--max_steps", "4", "--num_train_epochs", "4", "--learning_rate", "1e-3", "--warmup_steps", "0", "--temperature", "1.5",
         "--rewards", f"{reward}:of_text", "--output_dir", tmp_path / "run",
     )  # fmt: skip
     assert code == 0, err
