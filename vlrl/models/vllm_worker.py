@@ -80,10 +80,9 @@ class ReadsWeights:
         return self.vlrl_state()
 
 
-def _pack_again(model: torch.nn.Module) -> None:
+def _pack_again(model: Any) -> None:
     """On a CPU vLLM multiplies by packed copies of weights. Its reloading (0.30) packs those of linear layers again, but not an
     output layer that shares its weight with the embeddings, which would go on with the first weights it had."""
     for module in model.modules():
         if hasattr(module, "cpu_linear") and module.weight.numel():
-            quant_method: Any = module.quant_method
-            quant_method.process_weights_after_loading(module)
+            module.quant_method.process_weights_after_loading(module)
