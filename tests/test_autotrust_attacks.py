@@ -105,6 +105,7 @@ def test_no_step_changes_nothing(attacker, aims):
             assert (one.linf_px, one.loss_after) == (0, one.loss_before)
 
 
+@pytest.mark.long
 def test_cw_moves_as_little_as_turns_the_answer(attacker, aims):
     (attack,) = read_attacks("cw", {"num_iter": ("25",)})
     # What the model itself would say is taken for right: else there is nothing to turn.

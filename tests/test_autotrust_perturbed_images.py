@@ -72,6 +72,7 @@ def largest_change(path, sample_index, rows):
 # ---- attacks
 
 
+@pytest.mark.long
 def test_white_and_black_box_attacks_with_their_control(tmp_path, capsys):
     data, out = roads(tmp_path), tmp_path / "out"
     rows = json.loads(data.read_text())

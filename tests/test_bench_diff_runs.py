@@ -28,6 +28,7 @@ def told(a, b, out):
     return json.loads((out / "diff.json").read_text())
 
 
+@pytest.mark.long
 def test_runs_and_samples_are_told_apart(tmp_path, capsys):
     a = [scored(tmp_path / f"a{i}", range(n)) for i, n in enumerate((3, 4, 5))]
     b = [scored(tmp_path / f"b{i}", range(n)) for i, n in enumerate((6, 9, 9, 12))]
@@ -54,6 +55,7 @@ def test_runs_and_samples_are_told_apart(tmp_path, capsys):
     assert [again["over_runs"], again["over_samples"]] == [found["over_runs"], found["over_samples"]]
 
 
+@pytest.mark.long
 def test_runs_of_the_same_seeds_pair(tmp_path, capsys):
     a = [scored(tmp_path / f"a{seed}", range(2 + 3 * seed), seed) for seed in (1, 2, 3)]
     b = [scored(tmp_path / f"b{seed}", range(3 + 3 * seed), seed) for seed in (3, 1, 2)]

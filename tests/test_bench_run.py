@@ -115,6 +115,7 @@ def test_a_killed_run_loses_nothing_and_goes_on(detection, tmp_path):
     assert result(folder)["n_found"] == len(kept)
 
 
+@pytest.mark.long
 def test_two_processes_ask_each_sample_once(detection, tmp_path):
     folder = tmp_path / "two"
     folder.mkdir()

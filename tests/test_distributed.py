@@ -42,6 +42,7 @@ def one_step(n, reward, folder):
     return json.loads(next(line for line in out.splitlines() if line.startswith("RESULT "))[7:])
 
 
+@pytest.mark.long
 def test_grpo_step_is_the_same_on_one_and_two_processes(tmp_path, reward):
     one, two = one_step(1, reward, tmp_path / "one"), one_step(2, reward, tmp_path / "two")
     assert one["reward"] == pytest.approx(two["reward"], rel=1e-5)

@@ -63,6 +63,7 @@ def same(one, other):
     return all(torch.equal(value, theirs[name]) for name, value in one.model.named_parameters())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "changes",
     [

@@ -86,6 +86,7 @@ def test_the_shipped_start_is_small_and_says_how_it_was_made():
     assert "--stage sft" in RECIPE["command"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", TASKS)
 def test_the_shipped_start_scores_what_its_recipe_says(tiny, name):
     headline = TASKS[name].headline

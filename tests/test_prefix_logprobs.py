@@ -96,6 +96,7 @@ def one_group_is_flat(game, state, call):
     return wrong_thought(game, state, game.best(state)) if state.target > state.current else mixed_play(game, state, call)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("loss_type", "guided"), [("grpo", True), ("dapo", False), ("bnpo", False), ("dr_grpo", True)])
 def test_steps_of_equal_episodes_are_not_run_and_change_no_gradient(tmp_path, loss_type, guided):
     found = []

@@ -242,6 +242,7 @@ def test_options_that_cannot_work(words, said):
         parse_prm(["--task", "prm", *words])
 
 
+@pytest.mark.long
 def test_a_run_leaves_an_ordinary_folder_and_goes_on(tmp_path, run_train):
     folder = tmp_path / "run"
     code, out, err = run_train(*SMALL, "--output_dir", folder)

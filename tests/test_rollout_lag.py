@@ -4,9 +4,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from vlrl.training.engine_options import EngineConfig, check_engines, updates_of_generation, weights_folder
 from vlrl.training.grpo.rollout_lag import LookAhead, RolloutsAhead, SentWeights
-from vlrl.training.options import ConfigError, RunConfig
-from vlrl.training.rollout_flags import check_rollouts, updates_of_generation, weights_folder
+from vlrl.training.options import ConfigError
 
 
 def rows_of(generation):
@@ -176,15 +176,15 @@ FILES = {"use_vllm": True, "vllm_mode": "server", "vllm_weight_transport": "file
 @pytest.mark.quick
 def test_flags_that_do_not_go_together_are_refused(values, why):
     with pytest.raises(ConfigError, match=why):
-        check_rollouts(values)
+        check_engines(values)
 
 
 @pytest.mark.quick
 def test_flags_that_go_together(tmp_path):
     for values in ({}, FILES, {**FILES, "rollout_lag": 1}, {"use_vllm": True, "rollout_lag": 2, "num_iterations": 2}):
-        check_rollouts(values)
+        check_engines(values)
     assert updates_of_generation({"gradient_accumulation_steps": 4}) == 1
     assert updates_of_generation({"steps_per_generation": 4, "gradient_accumulation_steps": 2, "num_iterations": 3}) == 6
-    assert weights_folder(RunConfig(), tmp_path) is None
-    assert weights_folder(RunConfig(vllm_weight_transport="files"), tmp_path) == tmp_path / "rollout_weights"
-    assert str(weights_folder(RunConfig(vllm_weight_transport="files", rollout_weights="/shared"), tmp_path)) == "/shared"
+    assert weights_folder(EngineConfig(), tmp_path) is None
+    assert weights_folder(EngineConfig(vllm_weight_transport="files"), tmp_path) == tmp_path / "rollout_weights"
+    assert str(weights_folder(EngineConfig(vllm_weight_transport="files", rollout_weights="/shared"), tmp_path)) == "/shared"

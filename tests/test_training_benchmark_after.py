@@ -40,6 +40,7 @@ def flag(words, name):
     return words[words.index(f"--{name}") + 1] if f"--{name}" in words else None
 
 
+@pytest.mark.long
 def test_a_run_ends_in_the_benchmark(tmp_path, run_train, small, in_process):
     folder = tmp_path / "run"
     code, out, err = run_train("--output_dir", folder, *small, *BENCHED)
@@ -65,6 +66,7 @@ def test_a_run_ends_in_the_benchmark(tmp_path, run_train, small, in_process):
             assert flag(before, name) == flag(after, name) is not None, name
 
 
+@pytest.mark.long
 def test_a_benchmark_that_fails_loses_neither_the_run_nor_the_others(tmp_path, run_train, small, in_process):
     in_process.broken.append("after/autotrust-factuality")
     folder = tmp_path / "run"

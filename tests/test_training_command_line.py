@@ -114,13 +114,16 @@ def test_words_are_read_as_the_libraries_read_them():
     from vlrl.gtr.options import GuideConfig
     from vlrl.training.benchmark_flags import BenchConfig
     from vlrl.training.command_line import our_options
+    from vlrl.training.engine_options import EngineConfig
     from vlrl.training.library_options import library_options
     from vlrl.training.options import RunConfig
     from vlrl.training.prm import options as prm_options
     from vlrl.training.prompt_options import PromptConfig
 
     kinds = {
-        (RunConfig, PromptConfig, GuideConfig, BenchConfig, GRPOConfig, ModelConfig): library_options("grpo", "model")
+        (RunConfig, PromptConfig, EngineConfig, GuideConfig, BenchConfig, GRPOConfig, ModelConfig): library_options(
+            "grpo", "model"
+        )
         | our_options(),
         (RunConfig, prm_options.PrmOptions, TrainingArguments, ModelConfig): library_options("training", "model")
         | prm_options.prm_flags(),

@@ -29,6 +29,7 @@ def weights(folder):
     return (folder / "model.safetensors").read_bytes()
 
 
+@pytest.mark.long
 def test_the_best_weights_are_kept_and_training_ends_early(tmp_path, run_train, small, monkeypatch):
     folder = tmp_path / "run"
     values = iter(VALUES)
@@ -61,6 +62,7 @@ def test_the_best_weights_are_kept_and_training_ends_early(tmp_path, run_train, 
     assert [row["step"] for row in logged(folder)] == [1, 2, 3, 4]
 
 
+@pytest.mark.long
 def test_measuring_on_the_way_changes_nothing_else(tmp_path, run_train, small, monkeypatch):
     resolved = []
 

@@ -159,6 +159,7 @@ def test_checkpoints_are_sound_if_their_weights_are_finite_and_readable(tmp_path
 # -- whole runs --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_a_run_that_meets_nan_saves_nothing_of_it_and_a_nan_checkpoint_is_refused(tmp_path, run_train, small, monkeypatch):
     compute, folder = GRPOTrainer._compute_loss, tmp_path / "run"
 

@@ -72,6 +72,7 @@ def test_a_run_on_own_data_leaves_what_the_design_says(data, tmp_path, run_train
     assert "output_dir" not in config
 
 
+@pytest.mark.long
 def test_supervision_then_grpo_on_own_data(data, tmp_path, run_train, small):
     code, _, err = run_train(
         "--data", data, "--output_dir", tmp_path / "r", *small, "--sft_steps", "3", "--sft_batch_size", "4"
@@ -178,6 +179,7 @@ def test_held_out_samples_that_are_trained_on_are_counted(tmp_path, run_train):
     assert (overlap.event, overlap.samples) == ("held_out_overlap", ("b-again.png", "b-./1.png"))
 
 
+@pytest.mark.long
 @pytest.mark.skipif(os.environ.get("CI") == "true", reason="the gate runs it first, as a script")
 def test_scripts_run_as_files():
     """`vlrl/train.py` as a script does not let our module names hide libraries."""

@@ -36,6 +36,7 @@ def logged(folder):
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.long
 def test_a_run_that_is_asked_to_stop_goes_on_and_ends_once(tmp_path, run_train, small, signalling):
     folder = tmp_path / "run"
     flags = ["--output_dir", folder, *small, "--max_steps", "3", "--save_steps", "9", "--rewards", signalling]

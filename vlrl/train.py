@@ -54,6 +54,7 @@ from vlrl.training.console import refuse
 from vlrl.training.correctors import make_corrector, make_probe, start_judges
 from vlrl.training.dry_run import show_dry_run
 from vlrl.training.endings import refuse_failed, refuse_stopped
+from vlrl.training.engine_options import weights_folder
 from vlrl.training.evaluation import EarlyStopping, check_best_metric
 from vlrl.training.events import EventLog, read_stop_on
 from vlrl.training.first_process import of_first_process
@@ -66,7 +67,6 @@ from vlrl.training.prm.config import parse_prm
 from vlrl.training.prm.options import is_requested as is_prm
 from vlrl.training.prm.recipe import train_value_model
 from vlrl.training.restarts import GroupOptions, is_restart, join_again
-from vlrl.training.rollout_flags import weights_folder
 from vlrl.training.run_report import write_report
 from vlrl.training.sft import supervise
 from vlrl.training.sharding import check_equal_passes, join_engine, shards_weights
@@ -186,7 +186,7 @@ def prepare(config: Config, say: Callable[..., None], words: Sequence[str]) -> T
     opened = run_folder.open_run(config.grpo, "-".join(config.tasks), words)
     config = config.with_arguments(output_dir=str(opened.path))
     preflight.check_start(config.grpo, config.model, opened.path)
-    preflight.check_kernel(config.run.group_shared_kernel, config.grpo)
+    preflight.check_kernel(config.engine.group_shared_kernel, config.grpo)
     rows = run_data.read_data(config)
     if "grpo" in config.stages and shards_weights(config.grpo):
         check_equal_passes(config.grpo, corrects=config.guide.corrects, samples=rows.known(config))
@@ -205,7 +205,7 @@ def prepare(config: Config, say: Callable[..., None], words: Sequence[str]) -> T
     loaded = load(config, inputs)
     preflight.check_adapters(loaded.model, config.model)
     preflight.check_model_options(loaded.model, config.grpo)
-    preflight.check_engine(loaded, config.grpo, weights_folder(config.run, opened.path), opened.path)
+    preflight.check_engine(loaded, config.grpo, weights_folder(config.engine, opened.path), opened.path)
     run_folder.check_disk(weights.disk_bytes(loaded, config.grpo, config.model.use_peft), opened.path)
     first = data.held_out[0]
     say(banner.model_line(loaded))
@@ -299,16 +299,16 @@ def grpo_stage(run: TrainingRun) -> None:
         dynamic_sampling=config.run.dynamic_sampling,
         freeze_vision=config.run.freeze_vision,
         group_shared=config.run.group_shared,
-        group_shared_kernel=config.run.group_shared_kernel,
+        group_shared_kernel=config.engine.group_shared_kernel,
         guide=Guide(config.guide, run.corrector, make_probe(config, run.loaded, run.data.episodes)),
         episodes=run.data.episodes,
         curriculum=None if config.curriculum is None else Curriculum(*config.curriculum),
         events=run.events,
         on_endpoint_failure=config.run.on_endpoint_failure,
         held_out=run.held_out if config.evaluates else None,
-        engine_logp_bound=config.run.engine_logp_bound,
-        weights_folder=weights_folder(config.run, run.folder),
-        rollout_lag=config.run.rollout_lag,
+        engine_logp_bound=config.engine.engine_logp_bound,
+        weights_folder=weights_folder(config.engine, run.folder),
+        rollout_lag=config.engine.rollout_lag,
     )
     trainer.base_name = str(config.model.model_name_or_path)
     best_at_end = bool(config.grpo.load_best_model_at_end)

@@ -19,8 +19,9 @@ from vlrl.gtr import options as gtr_options
 from vlrl.gtr.options import GuideConfig, GuideOptions, read_curriculum, read_guide
 from vlrl.models.names import model_name_problem
 from vlrl.schema import Task
-from vlrl.training import benchmark_flags, options, prompt_options
+from vlrl.training import benchmark_flags, engine_options, options, prompt_options
 from vlrl.training.benchmark_flags import BenchConfig, Benches, read_benches
+from vlrl.training.engine_options import check_engines
 from vlrl.training.evaluation_flags import evaluation_defaults
 from vlrl.training.flag_checks import check_values
 from vlrl.training.flag_needs import check_effect
@@ -31,7 +32,6 @@ from vlrl.training.options import ConfigError, FileValues, RunConfig
 from vlrl.training.prm import options as prm_options
 from vlrl.training.prm.options import PrmOptions
 from vlrl.training.prompt_options import PromptConfig, check_prompts
-from vlrl.training.rollout_flags import check_rollouts
 
 Filled = TypeVar("Filled", RunConfig, GuideConfig, BenchConfig, PromptConfig, PrmOptions)
 CONFIG = Option("config", "str | None", help="YAML file of options; the command line is stronger.")
@@ -112,7 +112,7 @@ def read_grpo_words(words: Sequence[str]) -> GrpoWords:
     options.check_tasks(run, turns)
     options.check_rewards(run, {task.name: task for task in turns}, values.get("reward_weights"))
     options.check_groups(values)
-    check_rollouts(values)
+    check_engines(values)
     try:
         guided, curriculum = read_guide(guide), read_curriculum(guide.curriculum, turns)
         guided.n_guided(int(values.get("num_generations") or 8))
@@ -142,7 +142,7 @@ def read_prm_words(words: Sequence[str]) -> FileValues:
 
 def our_options() -> dict[str, Option]:
     """The options that TRL does not have."""
-    sources = [(options, "RunConfig"), (prompt_options, "PromptConfig")]
+    sources = [(options, "RunConfig"), (prompt_options, "PromptConfig"), (engine_options, "EngineConfig")]
     sources += [(gtr_options, "GuideConfig"), (benchmark_flags, "BenchConfig")]
     found: dict[str, Option] = {}
     for module, name in sources:

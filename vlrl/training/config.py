@@ -23,6 +23,7 @@ from vlrl.schema import Task
 from vlrl.tasks import is_built_in
 from vlrl.training.benchmark_flags import NO_BENCH, BenchConfig, Benches
 from vlrl.training.command_line import read_grpo_words
+from vlrl.training.engine_options import EngineConfig
 from vlrl.training.flags import with_underscores
 from vlrl.training.options import ConfigError, FileValues, RunConfig, read_answer_format, without
 from vlrl.training.prompt_options import PromptConfig, prompted, read_prompts
@@ -54,6 +55,7 @@ class Config:
     curriculum: tuple[Task, float] | None = None
     bench: Benches = NO_BENCH
     prompts: PromptConfig = field(default_factory=PromptConfig)
+    engine: EngineConfig = field(default_factory=EngineConfig)
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
     """What the run sets in the environment of its process; it may hold a token."""
 
@@ -97,8 +99,10 @@ def parse(argv: Sequence[str]) -> Config:
     words = with_underscores(argv)
     named = read_grpo_words(words)
     files = replace(named.files, defaults={**named.defaults, **named.files.defaults})
-    parsed = parse_words(words, files, (RunConfig, PromptConfig, GuideConfig, BenchConfig, GRPOConfig, ModelConfig))
-    run, prompts, _, _, grpo, model = parsed.parts
+    parsed = parse_words(
+        words, files, (RunConfig, PromptConfig, EngineConfig, GuideConfig, BenchConfig, GRPOConfig, ModelConfig)
+    )
+    run, prompts, engine, _, _, grpo, model = parsed.parts
     prompts = read_prompts(prompts)
     texts: dict[str, Any] = {
         name: getattr(prompts, name) for name in ("system_prompt", "prompt_template") if name in parsed.values
@@ -124,6 +128,7 @@ def parse(argv: Sequence[str]) -> Config:
         curriculum=named.curriculum,
         bench=named.benches,
         prompts=prompts,
+        engine=engine,
         environment={**files.environment, **token},
     )
 

@@ -98,46 +98,11 @@ class RunConfig:
         default="auto",
         metadata={"help": "Run a group's prompt and image once: auto (where possible), on (or refuse to run), off."},
     )
-    group_shared_kernel: Literal["auto", "mask", "merge", "gather", "flex"] = field(
-        default="auto",
-        metadata={
-            "help": "Attention of shared groups: mask (any device), merge (torch's flash kernels), gather (flash-attn), flex"
-            " (FlexAttention, compiled); the last three on a GPU. auto: merge where it runs, else mask."
-        },
-    )
     on_endpoint_failure: Literal["skip", "stop"] = field(
         default="skip",
         metadata={
             "help": "A judge or corrector behind an endpoint that does not answer: skip (such rows have no score or correction;"
             " after 10 batches in a row without any score the run ends), or stop (the run ends at the first such batch)."
-        },
-    )
-    engine_logp_bound: float = field(
-        default=0.2,
-        metadata={
-            "help": "With --use_vllm: end the run where the engine's log-probabilities differ from the trainer's by more than"
-            " this on average, in nats a token, in the first generation."
-        },
-    )
-    vllm_weight_transport: Literal["nccl", "files"] = field(
-        default="nccl",
-        metadata={
-            "help": "With --vllm_mode server: how the server gets the weights. nccl (TRL's, GPUs alone), or files (in a folder"
-            " that both see; docs/scale.md has the server's command)."
-        },
-    )
-    rollout_weights: str | None = field(
-        default=None,
-        metadata={
-            "help": "With --vllm_weight_transport files: the folder of the weights, which the server must see by the same path."
-            " Default: rollout_weights/ in the run's folder."
-        },
-    )
-    rollout_lag: int = field(
-        default=0,
-        metadata={
-            "help": "With --use_vllm: completions may come from weights that are at most so many updates old. With weights in"
-            " files the next batch is written while this one is learnt from; else weights are sent less often. 0: never."
         },
     )
     stop_on: str | None = field(
@@ -338,10 +303,6 @@ def check_run(run: RunConfig) -> None:
         raise ConfigError(f"--min_pixels {run.min_pixels} exceeds --max_pixels {run.max_pixels}")
     if run.group_shared not in GROUP_SHARED:
         raise ConfigError(f"--group_shared {run.group_shared}: must be one of {', '.join(GROUP_SHARED)}")
-    if run.group_shared == "off" and run.group_shared_kernel != "auto":
-        raise ConfigError(
-            f"--group_shared_kernel {run.group_shared_kernel} has no effect with --group_shared off; leave one out"
-        )
     if run.dynamic_sampling < 0:
         raise ConfigError(f"--dynamic_sampling {run.dynamic_sampling}: rounds cannot be negative; 0 turns it off")
     read_answer_format(run.answer_format)
