@@ -319,9 +319,9 @@ def crowd_of_rows(n_images, n_boxes, n_labels=80):
     return [row(f"s{i}", *boxes) for i, boxes in enumerate(zip(true, found, strict=True))]
 
 
-@pytest.mark.long
 @pytest.mark.parametrize(
-    ("n_images", "n_boxes", "limit_s"), [(600, 4320, 2), pytest.param(5000, 36000, 8, marks=pytest.mark.slow)]
+    ("n_images", "n_boxes", "limit_s"),
+    [pytest.param(600, 4320, 2, marks=pytest.mark.long), pytest.param(5000, 36000, 8, marks=pytest.mark.slow)],
 )
 def test_a_large_set_is_scored_as_officially_in_seconds(n_images, n_boxes, limit_s):
     rows = crowd_of_rows(n_images, n_boxes)
