@@ -79,6 +79,7 @@ def test_what_is_aimed_at():
 # ---- attacks
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "told", [("pgd", {}), ("bim", {}), ("pgd", {"epsilon": ("2.5",), "alpha": ("1",)}), ("pgd", {"bce": ("1",)})]
 )

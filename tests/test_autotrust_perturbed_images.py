@@ -175,6 +175,7 @@ def test_a_model_that_cannot_be_attacked_is_stated_before_anything_is_asked(tmp_
 # ---- noise and the OOD set
 
 
+@pytest.mark.long
 def test_noise_is_made_once_asked_like_the_clean_rows_and_compared_with_them(tmp_path, stub):
     data, out = roads(tmp_path), tmp_path / "out"
     assert bench("autotrust/robustness_noise", out, "--data", data) == 0

@@ -78,6 +78,7 @@ def test_check_only_compares_numbers_and_counts_and_times_nothing(tmp_path, extr
     assert capsys.readouterr().out.splitlines()[-1].endswith("speed.json")
 
 
+@pytest.mark.long
 def test_the_report_keeps_its_contract(tmp_path, capsys, here):
     code, report = run(tmp_path, "--repeats", "2", "--disable", "prefill_once")
     assert code == 0

@@ -117,6 +117,7 @@ for script in sys.argv[1:]:
 """
 
 
+@pytest.mark.long
 def test_every_script_runs_from_any_folder(tmp_path):
     scripts = [path for path in sorted((ROOT / "data_prep").glob("*.py")) if "def main(" in path.read_text()]
     assert len(scripts) >= 12

@@ -92,6 +92,7 @@ def test_between_generations_and_of_weights_alone_nothing_is_kept(tmp_path, chan
     assert not list(tmp_path.glob(f"*/{GENERATION}"))
 
 
+@pytest.mark.long
 def test_what_cannot_be_taken_up_is_told_and_sampled_anew(tmp_path, capsys, whole):
     kept = shutil.copytree(whole()[1], tmp_path / "whole") / "checkpoint-3"
     train(tmp_path / "other", resume=kept, steps_per_generation=2)

@@ -97,6 +97,7 @@ def train(writer, folder, lag=0, resume=None, n_samples=40, rounds=0, **changes)
     return ids, [row["sampling/lag"] for row in rows]
 
 
+@pytest.mark.long
 def test_rows_weights_and_a_stop(writer, tmp_path):
     ids, lags = train(writer, tmp_path / "now")
     assert lags == [0.0] * 5
