@@ -1,5 +1,5 @@
 # vlrl on NVIDIA GPUs: one environment to train in, one with vLLM, which needs an older torch (docs/scale.md).
-#   docker build -t vlrl . && docker run --gpus all --ipc=host -v "$PWD/runs:/work/runs" vlrl vlrl train --task detection
+#   docker build -t vlrl . && docker run --gpus all --ipc=host -v "$PWD/runs:/workspace/runs" vlrl vlrl train --task detection
 # Every step below is run in order by tests/dockerfile_steps.sh, without docker.
 FROM nvidia/cuda:13.0.2-devel-ubuntu24.04
 
@@ -18,5 +18,5 @@ RUN python3 -m venv "$SERVE"
 RUN "$SERVE/bin/pip" install --no-cache-dir -e "$VLRL[vllm]"
 
 ENV PATH=/opt/train/bin:$PATH
-WORKDIR /work
+WORKDIR /workspace
 CMD ["vlrl", "train", "--help"]

@@ -105,13 +105,7 @@ class Trainer(GuardedTrainer, Adapter):
         rollout_lag: int = 0,
     ) -> None:
         banned = vision_token_ids(loaded)
-        kwargs: dict[str, Any] = dict(args.generation_kwargs or {})  # type: ignore[arg-type]  # a str only before it is parsed
-        if args.use_vllm:
-            kwargs.setdefault("logit_bias", dict.fromkeys(banned, -100.0))
-        else:
-            kwargs.setdefault("suppress_tokens", banned)
-        args = copy.copy(args)  # the run's own stay as they are
-        args.generation_kwargs = kwargs
+        args = _without_tokens(args, banned)
         if freeze_vision:
             frozen = freeze(loaded.model)
             if PartialState().is_main_process:
@@ -365,3 +359,15 @@ class Trainer(GuardedTrainer, Adapter):
         started, first = self._started or (time.monotonic(), 0)
         done, left = self.state.global_step - first, self.state.max_steps - self.state.global_step
         return (time.monotonic() - started) / max(done - 1, 1) * left if done > 1 else step_time_s * left
+
+
+def _without_tokens(args: GRPOConfig, banned: Sequence[int]) -> GRPOConfig:
+    """The arguments for a trainer that never samples these tokens; the run's own stay as they are."""
+    kwargs: dict[str, Any] = dict(args.generation_kwargs or {})  # type: ignore[arg-type]  # a str only before it is parsed
+    if args.use_vllm:
+        kwargs.setdefault("logit_bias", dict.fromkeys(banned, -100.0))
+    else:
+        kwargs.setdefault("suppress_tokens", banned)
+    args = copy.copy(args)
+    args.generation_kwargs = kwargs
+    return args
