@@ -2,6 +2,11 @@ import contextlib
 import gc
 import io
 import os
+import sys
+
+# As on a user's machine: what is compiled once is read by every process after that.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 # Before torch starts: the models are so small that a second thread costs more than it gives, and tests run beside each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
