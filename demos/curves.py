@@ -12,8 +12,9 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from demos.runs import file_of, number, read_lines, stamp
+from demos.runs import file_of, read_lines, stamp
 from vlrl.data.markup import plot_label
+from vlrl.training.run_status import finite
 
 CURVES = (
     ("reward", ("reward", "rewards/*/mean")),
@@ -85,7 +86,7 @@ def _logged(folder: Path) -> list[dict[str, Any]]:
 
 def _drawable(value: Any) -> float | None:
     """A number within what matplotlib can lay out."""
-    known = number(value)
+    known = finite(value)
     return known if known is not None and abs(known) < 1e30 else None
 
 

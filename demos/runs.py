@@ -6,7 +6,6 @@ Whatever stands in a run is text from outside: of any type, any length. A link t
 from __future__ import annotations
 
 import json
-import math
 import os
 import re
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from vlrl.data.markup import readable
+from vlrl.training.run_status import finite, read_status
 
 MAX_ROWS = 400
 MAX_FILE_BYTES = 64_000_000
@@ -90,7 +90,8 @@ def file_of(folder: Path, *names: str) -> Path | None:
 
 
 SHOWN_FILES = (
-    "metrics.jsonl", "events.jsonl", "summary.json", "held_out.jsonl", "predictions_after.jsonl", "samples.png", "completions",
+    "metrics.jsonl", "events.jsonl", "ending.json", "summary.json", "held_out.jsonl", "predictions_after.jsonl", "samples.png",
+    "completions",
 )  # fmt: skip
 
 
@@ -146,14 +147,16 @@ def summary(folder: Path) -> dict[str, Any] | None:
 
 
 def status(folder: Path) -> str:
-    """One line: what the run is, how far it is."""
-    rows, found = read_lines(file_of(folder, "metrics.jsonl")), summary(folder)
-    step = max((int(value) for row in rows if (value := number(row.get("step"))) is not None), default=0)
+    """One line: what the run is, whether it goes on, how far it is, and why it ended early."""
+    now = read_status(folder, read_lines(file_of(folder, "metrics.jsonl")))
     hidden = not_shown(folder)
     left_out = f" · not shown, because too large or a link out of the run: {', '.join(hidden)}" if hidden else ""
-    if found is None:
-        return f"running or stopped, last logged step {step}{left_out}"
-    parts = (found.get("task"), found.get("model"), found.get("stage"), f"seed {found.get('seed')}", f"{step} steps")
+    steps = f"step {now.step}" if now.n_steps is None else f"step {now.step} of {now.n_steps}"
+    why = f": {now.why[:300]}" if now.why else ""
+    if now.summary is None:
+        return f"{now.state} at {steps}{why}{left_out}"
+    found = now.summary
+    parts = (now.state + why, found.get("task"), found.get("model"), found.get("stage"), f"seed {found.get('seed')}", steps)
     return " · ".join(str(part)[:300] for part in parts) + left_out
 
 
@@ -187,7 +190,7 @@ def comparison(folders: dict[str, Path]) -> tuple[list[str], list[list[str]]]:
 
 def _cell(metric: Any) -> str:
     value, interval = _object(metric).get("value"), _object(metric).get("ci95")
-    ends = [number(end) for end in interval] if isinstance(interval, list) and len(interval) == 2 else []
+    ends = [finite(end) for end in interval] if isinstance(interval, list) and len(interval) == 2 else []
     known = [end for end in ends if end is not None]
     return in_words(value, ".3f") + (f" [{known[0]:.3f}, {known[1]:.3f}]" if len(known) == 2 else "")
 
@@ -284,19 +287,9 @@ def completions(folder: Path, step: str, chosen: str) -> Table:
     return ["sample", "rewards", "advantage", "completion", "why"], table
 
 
-def number(value: Any) -> float | None:
-    """`value` where it is a finite number."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    try:
-        return float(value) if math.isfinite(value) else None
-    except OverflowError:
-        return None
-
-
 def in_words(value: Any, form: str = ".2f") -> str:
     """A number in a form, anything else as it stands, "–" for None."""
-    known = number(value)
+    known = finite(value)
     return format(known, form) if known is not None else "–" if value is None else str(value)
 
 
@@ -309,7 +302,7 @@ def _scores(row: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
 
 
 def _or(value: Any, other: float) -> float:
-    known = number(value)
+    known = finite(value)
     return other if known is None else known
 
 

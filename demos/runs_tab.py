@@ -103,8 +103,11 @@ def show(folders: Folders) -> tuple[Any, Any, Markup, Any]:
 
 def seen_now(folders: Folders) -> str:
     """What changes whenever `show` would show something else."""
-    files = [(name, [runs.stamp(runs.file_of(folder, file)) for file in runs.SHOWN_FILES]) for name, folder in folders.items()]
-    return hashlib.sha256(repr(files).encode("utf-8", "backslashreplace")).hexdigest()
+    shown = [
+        (name, runs.status(folder), [runs.stamp(runs.file_of(folder, file)) for file in runs.SHOWN_FILES])
+        for name, folder in folders.items()
+    ]
+    return hashlib.sha256(repr(shown).encode("utf-8", "backslashreplace")).hexdigest()
 
 
 def _samples_image(folder: Path) -> str | None:

@@ -6,7 +6,6 @@ import sys
 
 # As on a user's machine: what is compiled once is read by every process after that.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-sys.dont_write_bytecode = False
 
 # Before torch starts: the models are so small that a second thread costs more than it gives, and tests run beside each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -17,11 +16,12 @@ import pytest
 from hypothesis import settings
 from small_run import SMALL
 
+sys.dont_write_bytecode = False
 settings.register_profile("usual", max_examples=200, deadline=None)
 settings.register_profile("thorough", max_examples=3000, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "usual"))
 
-SLOWEST = ["families", "recipes", "demo_browser", "end_to_end", "distributed", "episode_runs", "models_tiny", "prefix_step"]
+SLOWEST = ["end_to_end", "demo_browser", "families", "recipes", "distributed", "episode_runs", "models_tiny", "prefix_step"]
 """Files that take longest start first, so that no process is left alone with one at the end (`-n`, `--dist loadfile`)."""
 
 
@@ -67,11 +67,11 @@ def run_train(capfd, monkeypatch):
 
     def run(*argv, curves=False):
         from vlrl.train import main
-        from vlrl.training import report
+        from vlrl.training import curves as drawing
 
         with monkeypatch.context() as patch:
             if not curves:
-                patch.setattr(report, "draw_curves", lambda _metrics, _out: None)
+                patch.setattr(drawing, "draw_curves", lambda *_: None)
             code = main([str(word) for word in argv])
         out, err = capfd.readouterr()
         return code, out, err

@@ -1,6 +1,8 @@
 """Small random models of every family with transformers' own classes: two layers, 32 wide, images of 56 pixels, a tokenizer made
-from that of `tiny`. `build(name)` returns model and processor; `saved(name, folder)` writes them like a model of the hub."""
+from that of `tiny`. `build(name)` returns model and processor; `saved(name, folder)` writes them like a model of the hub.
+VLRL_FAMILY_WIDTH (a multiple of 16) and VLRL_FAMILY_SIDE (of 56) make larger ones, for measurements (`family_speed.py`)."""
 
+import os
 from dataclasses import dataclass
 
 import torch
@@ -9,10 +11,12 @@ from transformers import AutoTokenizer, GenerationConfig
 
 from vlrl.models.names import ASSETS
 
-SIDE = 56
-WIDTH = 32
-PAIR = {"hidden_size": WIDTH, "intermediate_size": 48, "num_attention_heads": 2}
-PINPOINTS = [[56, 112], [112, 56], [112, 112]]
+SIDE = int(os.environ.get("VLRL_FAMILY_SIDE", "56"))
+WIDTH = int(os.environ.get("VLRL_FAMILY_WIDTH", "32"))
+PATCHES = SIDE // 14
+HEADS, INNER = WIDTH // 16, WIDTH * 3 // 2
+PAIR = {"hidden_size": WIDTH, "intermediate_size": INNER, "num_attention_heads": HEADS}
+PINPOINTS = [[SIDE, 2 * SIDE], [2 * SIDE, SIDE], [2 * SIDE, 2 * SIDE]]
 TEMPLATE = (
     "{{% for message in messages %}}<|im_start|>{{{{ message['role'] }}}}\n{{% for part in message['content'] %}}"
     "{{% if part['type'] == 'image' %}}{image}{{% else %}}{{{{ part['text'] }}}}{{% endif %}}{{% endfor %}}<|im_end|>\n{{% endfor %}}"
@@ -46,10 +50,10 @@ def rope(**more):
 
 
 def qwen_like(config, model, ids, processor, text_config, vision_config, patch=14):
-    limits = {"min_pixels": (2 * patch) ** 2, "max_pixels": (4 * patch) ** 2, "patch_size": patch}
+    limits = {"min_pixels": (2 * patch) ** 2, "max_pixels": (PATCHES * patch) ** 2, "patch_size": patch}
     vision = {
         "depth": 2,
-        "num_heads": 2,
+        "num_heads": HEADS,
         "patch_size": patch,
         "spatial_merge_size": 2,
         "temporal_patch_size": 2,
@@ -78,7 +82,7 @@ def qwen2_5_vl(size, ids):
     made = text(size, rope_parameters=rope(mrope_section=[2, 3, 3]))
     vision = {
         "hidden_size": WIDTH,
-        "intermediate_size": 48,
+        "intermediate_size": INNER,
         "window_size": 56,
         "out_hidden_size": WIDTH,
         "fullatt_block_indexes": [1],
@@ -86,7 +90,7 @@ def qwen2_5_vl(size, ids):
     return qwen_like(hf.Qwen2_5_VLConfig, hf.Qwen2_5_VLForConditionalGeneration, ids, hf.Qwen2_5_VLProcessor, made, vision)
 
 
-DEEP = {"hidden_size": WIDTH, "intermediate_size": 48, "out_hidden_size": WIDTH, "num_position_embeddings": 64}
+DEEP = {"hidden_size": WIDTH, "intermediate_size": INNER, "out_hidden_size": WIDTH, "num_position_embeddings": 64}
 
 
 def qwen3_vl(size, ids):
@@ -97,7 +101,7 @@ def qwen3_vl(size, ids):
 
 def qwen3_vl_moe(size, ids):
     made = text(size, head_dim=16, rope_parameters=rope(mrope_section=[2, 3, 3], mrope_interleaved=True))
-    made |= {"moe_intermediate_size": 32, "num_experts": 4, "num_experts_per_tok": 2}
+    made |= {"moe_intermediate_size": WIDTH, "num_experts": 4, "num_experts_per_tok": 2}
     vision = {**DEEP, "deepstack_visual_indexes": [0]}
     return qwen_like(hf.Qwen3VLMoeConfig, hf.Qwen3VLMoeForConditionalGeneration, ids, hf.Qwen3VLProcessor, made, vision, 16)
 
@@ -114,13 +118,13 @@ def qwen3_5(size, ids):
 def glm4v(size, ids):
     made = text(size, rope_parameters=rope(mrope_section=[2, 3, 3]), tie_word_embeddings=True)
     vision = {
-        "depth": 2, "hidden_size": WIDTH, "num_heads": 2, "out_hidden_size": WIDTH, "intermediate_size": 48, "image_size": SIDE,
+        "depth": 2, "hidden_size": WIDTH, "num_heads": HEADS, "out_hidden_size": WIDTH, "intermediate_size": INNER, "image_size": SIDE,
         "patch_size": 14, "spatial_merge_size": 2, "temporal_patch_size": 2,
     }  # fmt: skip
     names = {"image_token_id": "<|image|>", "video_token_id": "<|video|>"}
     names |= {f"{kind}_{end}_token_id": f"<|{word}_of_{kind}|>" for kind in ("image", "video") for end, word in (("start", "begin"), ("end", "end"))}  # fmt: skip
     tokens = {name: ids(token) for name, token in names.items()}
-    size_px = {"shortest_edge": 28 * 28, "longest_edge": 56 * 56}
+    size_px = {"shortest_edge": 28 * 28, "longest_edge": SIDE * SIDE}
     return (
         hf.Glm4vForConditionalGeneration(
             hf.Glm4vConfig(text_config=made, vision_config=vision, tie_word_embeddings=True, **tokens)
@@ -142,14 +146,14 @@ def internvl(size, ids):
         text_config=made,
         vision_config=vision,
         image_token_id=ids("<IMG_CONTEXT>"),
-        image_seq_length=4,
+        image_seq_length=PATCHES**2 // 4,
         tie_word_embeddings=True,
     )
     images = hf.GotOcr2ImageProcessor(size=SQUARE, crop_to_patches=True, min_patches=1, max_patches=2)
     return (
         hf.InternVLForConditionalGeneration(config),
         lambda tokenizer, template: hf.InternVLProcessor(
-            images, tokenizer, hf.InternVLVideoProcessor(), image_seq_length=4, chat_template=template
+            images, tokenizer, hf.InternVLVideoProcessor(), image_seq_length=PATCHES**2 // 4, chat_template=template
         ),
     )
 
@@ -160,13 +164,15 @@ def gemma3(size, ids):
     )
     made |= {"pad_token_id": ids("<|endoftext|>"), "eos_token_id": ids("<|im_end|>"), "bos_token_id": ids("<|endoftext|>")}
     config = hf.Gemma3Config(
-        text_config=made, vision_config={**SIGLIP, "vision_use_head": False}, mm_tokens_per_image=4,
+        text_config=made, vision_config={**SIGLIP, "vision_use_head": False}, mm_tokens_per_image=PATCHES**2 // 4,
         boi_token_index=ids("<start_of_image>"), eoi_token_index=ids("<end_of_image>"), image_token_index=ids("<image_soft_token>"),
     )  # fmt: skip
     images = hf.Gemma3ImageProcessor(size=SQUARE)
     return (
         hf.Gemma3ForConditionalGeneration(config),
-        lambda tokenizer, template: hf.Gemma3Processor(images, tokenizer, chat_template=template, image_seq_length=4),
+        lambda tokenizer, template: hf.Gemma3Processor(
+            images, tokenizer, chat_template=template, image_seq_length=PATCHES**2 // 4
+        ),
     )
 
 
@@ -183,7 +189,9 @@ def idefics_like(config, model, images, processor, size, ids, **more):
         pad_token_id=ids("<|endoftext|>"),
     )  # fmt: skip
     seen = images(size={"longest_edge": 2 * SIDE}, max_image_size={"longest_edge": SIDE})
-    return model(whole), lambda tokenizer, template: processor(seen, tokenizer, image_seq_len=4, chat_template=template, **more)
+    return model(whole), lambda tokenizer, template: processor(
+        seen, tokenizer, image_seq_len=PATCHES**2 // 4, chat_template=template, **more
+    )
 
 
 def smolvlm(size, ids):
@@ -211,7 +219,7 @@ CLIP = {"model_type": "clip_vision_model", **SIGLIP, "projection_dim": WIDTH}
 
 def llava(size, ids):
     config = hf.LlavaConfig(
-        text_config=llava_text(size), vision_config=CLIP, image_token_index=ids("<image>"), image_seq_length=16
+        text_config=llava_text(size), vision_config=CLIP, image_token_index=ids("<image>"), image_seq_length=PATCHES**2
     )
     images = hf.CLIPImageProcessor(size={"shortest_edge": SIDE}, crop_size=SQUARE)
     return (
@@ -246,7 +254,7 @@ def llava_onevision(size, ids):
     return (
         hf.LlavaOnevisionForConditionalGeneration(config),
         lambda tokenizer, template: hf.LlavaOnevisionProcessor(
-            images, tokenizer, hf.LlavaOnevisionVideoProcessor(size=SQUARE), num_image_tokens=16,
+            images, tokenizer, hf.LlavaOnevisionVideoProcessor(size=SQUARE), num_image_tokens=PATCHES**2,
             vision_feature_select_strategy="full", chat_template=template,
         ),
     )  # fmt: skip

@@ -9,6 +9,7 @@ import yaml
 SHORT = ["--max_steps", "2", "--eval_limit", "4", "--per_device_train_batch_size", "8", "--num_generations", "4", "--logging_steps", "1"]  # fmt: skip
 
 
+@pytest.mark.long
 def test_the_default_run_prints_no_warning_on_two_processes(tmp_path):
     """As in a terminal whose output goes to a file, with everything but the length of the run at its default, and a step of
     the supervised stage, which the bundled start leaves out. The command on one process, as a user starts it, is in

@@ -17,6 +17,7 @@ from demos.page_tasks import PageTasks, load_page_tasks
 from vlrl.data.images import MAX_IMAGE_PIXELS
 from vlrl.schema import Sample, SampleError
 from vlrl.tasks import TASKS
+from vlrl.training.run_status import write_ending
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 PAGE = PageTasks()
@@ -124,7 +125,9 @@ def test_runs_are_read_while_they_are_written(tmp_path):
     assert shelf.names() == ["a"]
     assert "detection" in runs.status(shelf.folder("a"))
     (folder / "summary.json").unlink()
-    assert runs.status(folder) == "running or stopped, last logged step 3"
+    assert runs.status(folder) == "killed at step 3: its process is gone without a word"
+    write_ending(folder, "stopped by Ctrl-C; nothing is lost", 130)
+    assert runs.status(folder) == "stopped at step 3: stopped by Ctrl-C; nothing is lost"
     figure = curves.curves({"a": folder})
     assert [axis.get_title() for axis in figure.axes] == ["reward", "spread within groups", "thoughts"]
     assert list(figure.axes[0].lines[0].get_xdata()) == [1, 2, 3], "the half-written line is left out"

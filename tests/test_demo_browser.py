@@ -21,6 +21,7 @@ from test_hostile_text import HOSTILE, write_hostile_run
 from demos.games import Game
 
 pytest.importorskip("gradio", reason="gradio is not installed; pip install -e '.[demo]'")
+pytestmark = pytest.mark.long  # a server, a browser and a model of their own
 ROOT = Path(__file__).resolve().parent.parent
 BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 needs_browser = pytest.mark.skipif(not (BROWSER and DRIVER), reason="no browser; apt-get install chromium chromium-driver")
@@ -151,7 +152,6 @@ def test_one_click_gives_an_answer_with_boxes(browser, url):
     keep(browser, "try")
 
 
-@pytest.mark.long
 @needs_browser
 def test_a_drawing_is_asked_about(browser, url):
     from selenium.webdriver.common.action_chains import ActionChains
@@ -202,7 +202,6 @@ def test_editing_a_completion_updates_its_score(browser, url):
     assert "no" in text(browser, "#grade-scores").lower()
 
 
-@pytest.mark.long
 @needs_browser
 def test_a_run_that_is_still_written_is_followed(browser, url, root):
     open_tab(browser, url, "Runs")
@@ -220,7 +219,6 @@ def test_a_run_that_is_still_written_is_followed(browser, url, root):
     until(lambda: "99 steps" in text(browser, "#runs-status") and text(browser, "#runs-status") != shown)
 
 
-@pytest.mark.long
 @needs_browser
 def test_text_of_a_hostile_run_runs_nothing(browser, url, root):
     """Names, metrics and completions that are HTML with handlers; and were one let through, the policy would stop it."""
@@ -248,7 +246,6 @@ def test_text_of_a_hostile_run_runs_nothing(browser, url, root):
                 shutil.rmtree(root / "runs" / name)
 
 
-@pytest.mark.long
 @needs_browser
 def test_who_waits_sees_the_place_in_the_queue(browser, url):
     from gradio_client import Client
@@ -317,7 +314,6 @@ return broken"""
 SQUEEZED = ".vl-table {table-layout: fixed; width: 60px !important} .vl-table * {overflow-wrap: anywhere !important}"
 
 
-@pytest.mark.long
 @needs_browser
 @pytest.mark.parametrize(("screen", "theme"), [("laptop", "light"), ("phone", "dark")])
 def test_it_looks_right_on_a_laptop_and_a_phone(browser, url, screen, theme):
@@ -346,7 +342,6 @@ def test_it_looks_right_on_a_laptop_and_a_phone(browser, url, screen, theme):
         browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
-@pytest.mark.long
 def test_twenty_people_at_once_keep_their_own_games(url):
     from gradio_client import Client
 

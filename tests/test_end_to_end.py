@@ -20,6 +20,7 @@ def rises(summary, metric, by):
     assert after["ci95"][0] > before["ci95"][1], "the intervals do not overlap"
 
 
+@pytest.mark.long
 @pytest.mark.skipif(
     os.environ.get("CI") == "true", reason="the gate runs the whole command first, and holds its numbers to more"
 )

@@ -20,7 +20,7 @@ from vlrl.bench.suite import Suite
 from vlrl.data.markup import MAX_SHOWN, Markup, escaped, markup, plot_label, readable
 from vlrl.schema import Metric, Prediction, Sample, Task
 from vlrl.tasks.evaluate import OUTCOMES, Row, Scored
-from vlrl.training.report import Panel, draw_panels
+from vlrl.training.curves import Panel, draw_panels
 
 pytestmark = pytest.mark.quick
 ROOT = Path(__file__).resolve().parent.parent

@@ -3,12 +3,13 @@ import json
 import pytest
 from PIL import Image
 
-from vlrl.schema import Metric, Prediction
+from vlrl.schema import Box, Metric, Prediction
 from vlrl.tasks import TASKS
 from vlrl.tasks.detection import TASK
 from vlrl.tasks.evaluate import Evaluation, evaluate, headline, table, write_json
+from vlrl.training.curves import Headline, draw_curves, smoothed
 from vlrl.training.metrics_log import drop_after, read_metrics
-from vlrl.training.report import draw_curves, draw_samples
+from vlrl.training.sample_images import chosen_samples, draw_samples, mean_overlap, mean_overlap_words
 
 DETECTION = {"detection": TASK}
 
@@ -60,13 +61,59 @@ def test_pictures(tmp_path, samples):
     rows = [{"step": i, "reward": i / 9, "rewards/iou_f1/mean": i / 9, "reward_std": None} for i in range(9)]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     draw_curves(path, tmp_path / "curves.png")
-    assert Image.open(tmp_path / "curves.png").width > 800
+    assert Image.open(tmp_path / "curves.png").width > 400
     made = predictions(samples, "?"), predictions(samples)
     draw_samples(DETECTION, samples, made, [evaluate(DETECTION, samples, one) for one in made], tmp_path / "samples.png")
     sheet = Image.open(tmp_path / "samples.png").convert("RGB")
     colours = {colour for _, colour in sheet.getcolors(10**7)}
     assert (31, 119, 180) in colours, "boxes after training"
     assert (20, 20, 20) in colours, "true boxes"
+
+
+def test_curves_are_two_by_two_without_a_panel_that_never_changes(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    rows = [
+        {"step": i, "reward": i / 90, "reward_std": i / 100, "completions/mean_length": 7.0, "eval_f1@0.5": i / 90, "loss": 0.0}
+        for i in range(30)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    ends = Metric(0.2, (0.1, 0.3), 10), Metric(0.6, (0.5, 0.7), 10)
+    draw_curves(path, tmp_path / "three.png", Headline("f1@0.5", *ends))
+    path.write_text("".join(json.dumps(row | {"completions/mean_length": row["step"]}) + "\n" for row in rows))
+    draw_curves(path, tmp_path / "four.png", Headline("f1@0.5", *ends))
+    three, four = (Image.open(tmp_path / name).size for name in ("three.png", "four.png"))
+    assert three[0] > 2.5 * three[1], "three in a row"
+    assert 1 < four[0] / four[1] < 1.5, "two rows of two"
+    path.write_text(json.dumps({"step": 1, "reward": 0.5}) + "\n")
+    draw_curves(path, tmp_path / "one.png")
+    assert (tmp_path / "one.png").is_file()
+
+
+def test_smoothing_starts_at_the_first_value_and_keeps_a_constant():
+    assert smoothed([3.0] * 40) == pytest.approx([3.0] * 40)
+    assert smoothed([1.0, 0.0])[1] == pytest.approx(0.9 / 1.9)
+    assert smoothed([float("nan"), 2.0])[1] == pytest.approx(2.0)
+
+
+def test_the_largest_gains_typical_ones_and_losses_are_drawn():
+    changes = [0.0, 0.5, -0.2, 0.1, 0.9, None, -0.7, 0.3, 0.2, 0.05, 0.0, -0.1]
+    chosen = chosen_samples(changes, 8)
+    assert chosen[:4] == [(4, "gain"), (1, "gain"), (7, "gain"), (8, "gain")]
+    assert chosen[-2:] == [(2, "loss"), (6, "loss")]
+    assert [kind for _, kind in chosen[4:6]] == ["typical", "typical"]
+    assert len({i for i, _ in chosen}) == 8
+    assert chosen_samples([0.0] * 3, 8) == [(0, "typical"), (1, "typical"), (2, "typical")]
+    assert chosen_samples([None, 1.0], 8) == [(1, "gain"), (0, "typical")]
+    assert chosen_samples([], 8) == []
+
+
+def test_boxes_are_matched_and_not_only_counted():
+    true = [Box(0, 0, 10, 10, "a"), Box(20, 0, 30, 10, "b")]
+    assert mean_overlap(true, [Box(0, 0, 10, 5, "a")]) == pytest.approx(0.25)
+    assert mean_overlap(true, [Box(0, 0, 10, 10, "b"), Box(20, 0, 30, 10, "a")]) == 0
+    assert mean_overlap([Box(0, 0, 10, 10)], [Box(0, 0, 10, 5, "a"), Box(0, 0, 10, 10, "b")]) == 1
+    assert mean_overlap_words([(true, None), (true, true)]) == "IoU unread → 1.00"
+    assert mean_overlap_words([([], [Box(0, 0, 1, 1)]), ([], [])]) == "no true box, found 1 → 0"
 
 
 def test_json_is_written_whole_or_not_at_all(tmp_path):

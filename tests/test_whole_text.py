@@ -48,8 +48,8 @@ def test_a_reply_written_for_a_tokenizer_is_whole():
 
 @pytest.mark.parametrize("name", ["qa", "detection"])
 def test_numbers_rows_and_images_of_such_answers_can_be_written(tmp_path, name):
-    from vlrl.training.report import draw_samples
     from vlrl.training.run_folder import read_predictions, write_predictions
+    from vlrl.training.sample_images import draw_samples
 
     task = TASKS[name]
     sample = task.draw(0, "heldout", 0)

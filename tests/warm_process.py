@@ -17,6 +17,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+# The helper imports torch with it; a thread count that is set in its children comes too late, and other counts add up otherwise.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 ROOT = Path(__file__).resolve().parent.parent
 PRELOADED = [
     "torch", "transformers", "trl", "peft", "matplotlib.pyplot", "scipy.stats",

@@ -68,6 +68,7 @@ from vlrl.training.prm.options import is_requested as is_prm
 from vlrl.training.prm.recipe import train_value_model
 from vlrl.training.restarts import GroupOptions, is_restart, join_again
 from vlrl.training.run_report import write_report
+from vlrl.training.run_status import write_ending
 from vlrl.training.sft import supervise
 from vlrl.training.sharding import check_equal_passes, join_engine, shards_weights
 from vlrl.training.stop_callback import StopAtStepEnd
@@ -90,6 +91,8 @@ def main(argv: list[str] | None = None) -> int:
         except Exception as error:
             code = refuse_failed(error)
             if code is None:
+                if os.environ.get("RANK", "0") == "0":
+                    write_ending(stop.folder, f"{type(error).__name__}: {error}", 1)
                 raise
             return code
 
@@ -340,7 +343,7 @@ def train_steps(run: TrainingRun, trainer: Trainer, reference: str) -> None:
         trainer.add_callback(EarlyStopping(options.early_stopping_patience, options.early_stopping_threshold))
     started = time.monotonic()
     with stop.steps():
-        with trainer.steps, guarded_trackers(trainer):
+        with trainer.steps, guarded_trackers(trainer, run.shown_samples):
             trainer.train(resume_from_checkpoint=opened.checkpoint)
         if trainer.state.global_step < trainer.state.max_steps:
             stop.check()

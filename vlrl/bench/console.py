@@ -1,4 +1,4 @@
-"""`vlrl train | bench | data | merge | demo`: one word, then that program's own flags. Imports nothing heavy before it must."""
+"""`vlrl train | bench | data | runs | merge | demo`: one word, then that program's flags. Imports nothing heavy early."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from pathlib import Path
 from vlrl.data.name_values import nearest
 from vlrl.training.console import check_flags
 
-USAGE = """usage: vlrl train | bench | data | merge | demo [flags]
+USAGE = """usage: vlrl train | bench | data | runs | merge | demo [flags]
 
   vlrl train --task detection        GRPO fine-tuning on one process; `torchrun vlrl/train.py` for several
   vlrl bench list | run | diff ...   evaluate models and files of answers
   vlrl data look --data x.jsonl      a page about training data: counts, copies, samples with their boxes and prompts
+  vlrl runs [FOLDER]                 training runs with their status and numbers; `vlrl runs compare A B`
   vlrl merge ADAPTERS --out FOLDER   the whole model, from a checkpoint of a run with --use_peft
   vlrl demo                          a page to try a model, grade a text and look at runs
 
-`vlrl train --help`, `vlrl bench --help`, `vlrl data look --help` and `vlrl demo --help` list the flags."""
+`vlrl train --help`, `vlrl bench --help`, `vlrl data look --help`, `vlrl runs --help` and `vlrl demo --help` list the flags."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -31,6 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "train": train,
         "bench": bench,
         "data": data,
+        "runs": runs,
         "merge": merge_adapters,
         "demo": demo,
     }
@@ -62,6 +64,14 @@ def data(words: list[str]) -> int:
     from vlrl.bench.look import parse_look
 
     return carry_out(parse_look(words))
+
+
+def runs(words: list[str]) -> int:
+    """`vlrl runs`: training runs below a folder, or two beside each other."""
+    from vlrl.bench import carry_out
+    from vlrl.bench.runs import parse_runs
+
+    return carry_out(parse_runs(words))
 
 
 def merge_adapters(words: list[str]) -> int:

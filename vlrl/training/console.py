@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vlrl.data.masking import masked
+from vlrl.training import stopping
+from vlrl.training.run_status import write_ending
 
 
 def check_flags(words: Sequence[str]) -> int | None:
@@ -30,7 +32,8 @@ def check_flags(words: Sequence[str]) -> int | None:
 
 
 def refuse(message: str, code: int) -> int:
-    """Print why a run ends, once for all processes, and leave it where torchrun looks for the cause. Returns `code`.
+    """Print why a run ends, once for all processes, and leave it in the run's folder and where torchrun looks for the cause.
+    Returns `code`.
 
     torchrun ends with a traceback of its own for every exit code but 0, which no program under it can change; with the message
     in its error file, the last lines of that say the cause again. `vlrl train` prints the message alone.
@@ -38,6 +41,7 @@ def refuse(message: str, code: int) -> int:
     message = masked(message)
     if os.environ.get("RANK", "0") == "0":
         print(message, file=sys.stderr, flush=True)
+        write_ending(stopping.current().folder, message, code)
     if file := os.environ.get("TORCHELASTIC_ERROR_FILE"):
         with contextlib.suppress(OSError):
             cause = {"message": message, "extraInfo": {"py_callstack": message, "timestamp": str(int(time.time()))}}

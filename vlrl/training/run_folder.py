@@ -34,6 +34,7 @@ from vlrl.training.checkpoints import PARTIAL, write_together
 from vlrl.training.metrics_log import drop_after, early_stopped_of, has_ended, steps_of_ended_training
 from vlrl.training.options import ConfigError
 from vlrl.training.run_lock import FolderInUse, lock_folder
+from vlrl.training.run_status import clear_ending
 from vlrl.training.whole_checkpoints import STATE, checkpoint_problem, newest_whole
 
 RESUME_LAST = ("true", "last", "1", "yes")
@@ -178,6 +179,7 @@ def settle_config(values: Mapping[str, Any], opened: RunFolder, say: Callable[..
     def settle() -> None:
         if not path.is_file():
             write_config(values, opened.path)
+        clear_ending(opened.path)
         for line in changed_options(path, values):
             say(f"note      {line}")
 

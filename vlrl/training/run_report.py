@@ -14,7 +14,7 @@ from vlrl.data.sample_sets import digest_of
 from vlrl.models.inputs import messages, n_shown
 from vlrl.schema import SampleError
 from vlrl.tasks.evaluate import before_and_after, evaluate, headline, write_json
-from vlrl.training import report, run_folder
+from vlrl.training import curves, report, run_folder, sample_images
 from vlrl.training.events import EVENTS_FILE, read_events
 from vlrl.training.metrics_log import read_metrics
 from vlrl.training.model_card import write_card
@@ -63,8 +63,10 @@ def write_report(run: TrainingRun) -> str:
     measured = (evaluations["before"], evaluations["after"])
     if not (run.was_trained and all((folder / name).is_file() for name in run_folder.REPORT)):
         write_json_lines(folder / "held_out.jsonl", before_and_after(data.held_out, *measured, made))
-        report.draw_curves(folder / "metrics.jsonl", folder / "curves.png")
-        report.draw_samples(config.tasks, data.held_out, made, measured, folder / "samples.png")
+        name = headline(config.tasks)
+        ends = (evaluation.metrics.get(name) for evaluation in measured)
+        curves.draw_curves(folder / "metrics.jsonl", folder / "curves.png", curves.Headline(name, *ends))
+        sample_images.draw_samples(config.tasks, data.held_out, made, measured, folder / "samples.png")
         write_json(folder / "summary.json", summary)
     write_card(folder)
     title = f"{len(data.held_out)} held-out samples, greedy decoding, 95 % bootstrap intervals; trained for {seconds:.0f} s"

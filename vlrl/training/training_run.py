@@ -16,7 +16,7 @@ from vlrl.models.inputs import Samples
 from vlrl.models.load import LoadedModel
 from vlrl.models.sharded import whole_weights
 from vlrl.schema import Prediction
-from vlrl.tasks.evaluate import evaluate
+from vlrl.tasks.evaluate import Evaluation, evaluate
 from vlrl.tasks.rubric import Rubric
 from vlrl.training import benchmark_after as before_after
 from vlrl.training import report, run_data, run_folder
@@ -25,6 +25,7 @@ from vlrl.training.config import Config
 from vlrl.training.evaluation import HeldOut, step_metrics
 from vlrl.training.events import EventLog
 from vlrl.training.first_process import of_first_process
+from vlrl.training.tracker_samples import ShownSamples, shown_samples
 
 
 @dataclass
@@ -44,6 +45,8 @@ class TrainingRun:
     seconds: dict[str, float] = field(default_factory=lambda: {"sft": 0.0, "grpo": 0.0})
     latest: tuple[int, list[Prediction]] | None = None
     """The step of the last evaluation on the way, and its predictions."""
+    evaluated: dict[str, Evaluation] = field(default_factory=dict)
+    """Of the first process: the evaluations of the predictions "before", once they were needed, and of the `latest`."""
     was_trained: bool = False
     """Whether a run that goes on had taken all its steps already."""
 
@@ -106,7 +109,22 @@ class TrainingRun:
         is_start = step == 0 and "before" in self.predictions
         predictions = self.predictions["before"] if is_start else self._complete(f"measuring step {step}", model)
         self.latest = (step, predictions)
-        return of_first_process(lambda: step_metrics(evaluate(self.config.tasks, self.data.held_out, predictions)))
+
+        def measured() -> dict[str, float]:
+            self.evaluated["latest"] = evaluate(self.config.tasks, self.data.held_out, predictions)
+            return step_metrics(self.evaluated["latest"])
+
+        return of_first_process(measured)
+
+    def shown_samples(self) -> ShownSamples | None:
+        """The held-out samples of the last evaluation beside those before training, for trackers; None before the first."""
+        if self.latest is None or "before" not in self.predictions:
+            return None
+        made = (self.predictions["before"], self.latest[1])
+        if "before" not in self.evaluated:
+            self.evaluated["before"] = evaluate(self.config.tasks, self.data.held_out, made[0])
+        measured = (self.evaluated["before"], self.evaluated["latest"])
+        return shown_samples(self.config.tasks, self.data.held_out, made, measured)
 
     def begin_events(self) -> None:
         """The GRPO stage begins, or goes on; what is known of its data is said. Raises RunStopped where the disk is full."""

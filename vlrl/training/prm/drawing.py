@@ -11,7 +11,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from vlrl.data.images import open_image
 from vlrl.data.step_values import StepRecord
-from vlrl.training.report import Panel, draw_panels, write_image
+from vlrl.training.curves import Panel, draw_panels
+from vlrl.training.sample_images import write_image
 
 N_SAMPLES, PER_ROW = 8, 2
 WIDTH_PX, HEIGHT_PX, IMAGE_PX = 560, 190, 170
