@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import time
+from functools import partial
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from transformers import AutoModelForImageTextToText
 from trl import GRPOTrainer
 
 from vlrl.data.files import disk_is_full
-from vlrl.training.checkpoints import PARTIAL, last_checkpoint
+from vlrl.training.checkpoints import PARTIAL, RunStopped, last_checkpoint, write_together
 
 
 def weights(folder):
@@ -119,6 +120,20 @@ def test_a_full_disk_while_saving_loses_nothing_written_before(tmp_path, run_tra
     assert last_checkpoint(folder) == str(folder / "checkpoint-1")
     AutoModelForImageTextToText.from_pretrained(folder / "checkpoint-1")
     assert (folder / "metrics.jsonl").read_text()
+
+
+def test_a_full_disk_leaves_no_half_folder(tmp_path):
+    def half(name):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "model.safetensors").write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    (tmp_path / "checkpoint-2").mkdir()
+    for name in ("final.partial", "start.partial", "adapter.partial", "sft/final.partial", ".partial/checkpoint-4"):
+        with pytest.raises(RunStopped, match="checkpoint-2"):
+            write_together(tmp_path, name, partial(half, name))
+        left = {path.name for path in tmp_path.rglob("*")} - {"checkpoint-2", "sft"}
+        assert not left
 
 
 def test_what_counts_as_a_full_disk(tmp_path):

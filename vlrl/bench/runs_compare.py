@@ -33,8 +33,10 @@ def show_two_runs(a: Path, b: Path) -> int:
         if status.why:
             print(f"   {text_on_one_line(status.why)}")
     _print_table("options that differ", unequal_rows(found["A"].config, found["B"].config, _OF_ONE_START))
-    about = [{**_section(status, "versions"), **_section(status, "digests"), **_git(status)} for status in found.values()]
-    _print_table("versions and data that differ", unequal_rows(*about))
+    about_a, about_b = (
+        {**_section(status, "versions"), **_section(status, "digests"), **_git(status)} for status in found.values()
+    )
+    _print_table("versions and data that differ", unequal_rows(about_a, about_b))
     _print_table("numbers", metric_rows(found), ["metric", "A before", "A after", "B before", "B after"])
     print()
     print(held_out_difference(a, b))
@@ -94,7 +96,7 @@ def held_out_difference(a: Path, b: Path) -> str:
     common = sides[0].keys() & sides[1].keys()
     if not common:
         return "held-out answers after training: the runs have no held-out sample in common, so that they cannot be compared"
-    metric, p = paired_test(*({key: side[key] for key in common} for side in sides))
+    metric, p = paired_test(sides[0], sides[1])
     low, high = metric.ci95 or (float("nan"), float("nan"))
     left = [len(side) - len(common) for side in sides]
     others = f" ({left[0]} only in A, {left[1]} only in B)" if any(left) else ""

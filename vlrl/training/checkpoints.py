@@ -6,6 +6,7 @@ And what every file of a run that one process writes needs (`write_together`): o
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
@@ -70,10 +71,22 @@ def write_together(folder: str | Path, what: str, write: Callable[[], object], *
 
 
 def stop_together(failure: str, folder: str | Path, what: str) -> None:
-    """Every process learns of a full disk on any of them; past this, all have written."""
+    """Every process learns of a full disk on any of them; past this, all have written. What is half written is removed, which
+    also frees its space."""
     failures = gather_object([failure]) if PartialState().num_processes > 1 else [failure]
     if failure := next(filter(None, failures), ""):
+        if PartialState().is_main_process:
+            clear_partial(Path(folder))
         raise RunStopped(full_disk_message(folder, what, failure))
+
+
+def clear_partial(folder: Path) -> None:
+    """Remove what a kill or a full disk left half written in a run's folder."""
+    for path in [*folder.glob("*.partial"), *(folder / "sft").glob("*.partial"), folder / PARTIAL, folder / "sft" / PARTIAL]:
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def sync(folder: Path) -> None:

@@ -30,7 +30,7 @@ from vlrl.data.masking import MASK, masked_command, masked_value
 from vlrl.schema import Prediction
 from vlrl.tasks.evaluate import versions
 from vlrl.training import stopping
-from vlrl.training.checkpoints import PARTIAL, write_together
+from vlrl.training.checkpoints import clear_partial, write_together
 from vlrl.training.metrics_log import drop_after, early_stopped_of, has_ended, steps_of_ended_training
 from vlrl.training.options import ConfigError
 from vlrl.training.run_lock import FolderInUse, lock_folder
@@ -277,15 +277,6 @@ def forget_later(opened: RunFolder, say: Callable[..., object] = print) -> None:
         path = folder / name
         if path.is_dir():
             shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
-
-
-def clear_partial(folder: Path) -> None:
-    """Remove what a kill left half written in a run's folder."""
-    for path in [*folder.glob("*.partial"), *(folder / "sft").glob("*.partial"), folder / PARTIAL, folder / "sft" / PARTIAL]:
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
 
