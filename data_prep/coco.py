@@ -27,7 +27,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from data_prep.detection_set import CheckedImage, add_options, check_options, spellings, write_detection
+from data_prep.ap_marks import ApMarks, read_areas
+from data_prep.detection_set import CheckedImage, add_ap_option, add_options, check_options, spellings, write_detection
 from data_prep.excluding import Excluded
 from data_prep.instances import (
     add_input_options,
@@ -64,6 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     dataset, split = name_and_split(args.instances)
     is_xywh = content.is_xywh
     del content
+    marks = ApMarks(read_areas(args.instances, args.bbox_format, args.encoding)) if args.for_ap else None
     return write_detection(
         annotated,
         names,
@@ -76,6 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         keep=None if args.subset is None else partial(evaluation_subset, name=args.subset),
         is_xywh=is_xywh,
         below=below,
+        marks=marks,
     )
 
 
@@ -89,6 +92,7 @@ def _arguments(argv: Sequence[str] | None) -> tuple[argparse.Namespace, Target]:
         "pos_2: images whose categories have one box each; pos_3: images of at most 10 boxes",
     )
     add_options(parser)
+    add_ap_option(parser, "write the area of each object, by which COCO tells small from large (bench run --protocol coco)")
     args = parser.parse_args(argv)
     check_input_options(args, parser)
     return args, check_options(args, parser)

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from json.encoder import encode_basestring
 
 from data_prep.annotated import CheckedImage
+from data_prep.ap_marks import ApMarks
 from data_prep.fitting import tidy
+from vlrl.data.sample_json import sample_to_json
 from vlrl.schema import Sample
 
 
 @dataclass(frozen=True)
 class Plan:
     """Which samples to draw. `per`: one sample per image and category, or one per image that asks for a list. `negatives`:
-    absent categories per image; None: none (`per="category"`) or all of them (`per="image"`). `shots`: images per category."""
+    absent categories per image; None: none (`per="category"`) or all of them (`per="image"`). `shots`: images per category.
+    `marks`: what AP by size and by frequency needs besides."""
 
     categories: tuple[str, ...]
     per: str
@@ -25,6 +29,7 @@ class Plan:
     seed: int
     dataset: str
     split: str | None
+    marks: ApMarks | None = None
 
     @cached_property
     def order(self) -> dict[str | None, int]:
@@ -52,6 +57,8 @@ class Drawn(Collection[Sample]):
     def lines(self, written: Callable[[str], str]) -> Iterator[tuple[str, tuple[str, ...], str]]:
         """See `data_prep.writing.Lines`. A large set is written in a third of the time that `json` takes over `Sample` objects;
         a test holds that both give the same text."""
+        if self.plan.marks is not None:
+            return (_line(sample, written) for sample in self)
         texts = _Texts(self.plan, written)
         return (texts.line(image, requested) for image, requested in self.questions)
 
@@ -73,15 +80,26 @@ def sample_of(image: CheckedImage, requested: tuple[str, ...], plan: Plan) -> Sa
         "source_id": image.source_id,
         "group": image.group,
     }
+    items = [{"bbox_2d": [tidy(value) for value in box.xyxy], "label": box.label} for box in boxes]
+    if plan.marks is not None:
+        items = [plan.marks.item(image.source_id, item) for item in items]
+        meta |= plan.marks.meta(image.source_id, requested)
     parts = [plan.dataset, image.id_part or image.source_id, *(requested if plan.per == "category" else ())]
     return Sample(
         id="-".join(parts),
         task="detection",
         question=", ".join(requested),
-        answer=[{"bbox_2d": [tidy(value) for value in box.xyxy], "label": box.label} for box in boxes],
+        answer=items,
         images=(str(image.path),),
         meta={key: value for key, value in meta.items() if value},
     )
+
+
+def _line(sample: Sample, written: Callable[[str], str]) -> tuple[str, tuple[str, ...], str]:
+    """Id, images and JSON of a sample with marks."""
+    row = sample_to_json(sample)
+    row["images"] = [written(path) for path in sample.images]
+    return sample.id, sample.images, json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 class _Texts:

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from data_prep.annotated import Annotated as Annotated
 from data_prep.annotated import CheckedImage as CheckedImage
+from data_prep.ap_marks import ApMarks
 from data_prep.box_units import COORDS
 from data_prep.box_values import name_key
 from data_prep.checking import Reading, check_images
@@ -92,6 +93,11 @@ def add_options(parser: argparse.ArgumentParser, *, per: str = "category") -> No
     )
 
 
+def add_ap_option(parser: argparse.ArgumentParser, what: str) -> None:
+    """`--for_ap`, of converters whose benchmark needs more than boxes."""
+    parser.add_argument("--for_ap", action="store_true", help=what)
+
+
 def check_options(args: argparse.Namespace, parser: argparse.ArgumentParser) -> Target:
     """Where to write; ends the program for options that cannot be used, before anything is read."""
     if args.shots is not None and args.per == "image":
@@ -115,12 +121,14 @@ def write_detection(
     is_xywh: bool = False,
     below: Mapping[str, frozenset[str]] | None = None,
     all_annotated: bool = False,
+    marks: ApMarks | None = None,
 ) -> int:
     """Check the images, draw the samples that the options of `add_options` ask for, and write them; returns the exit code.
 
     `labels`: all category names of the set; the first spelling counts. `named`: lists for `--classes`. `wanted`: the only
     categories to ask for, in canonical form. `keep`: selects among the checked images. `is_xywh`, `below`: see `Reading`.
-    `all_annotated`: the set is known to search its images for all `labels`, also those without a single object.
+    `all_annotated`: the set is known to search its images for all `labels`, also those without a single object. `marks`: see
+    `Plan`.
     """
     labels = [label for label in labels if is_category(label)]
     spelling = spellings(labels, name_key)
@@ -136,7 +144,7 @@ def write_detection(
     del annotated
     if keep is not None:
         images = keep(images)
-    plan = Plan(categories, args.per, args.negatives, args.shots, args.limit, args.seed, dataset, split)
+    plan = Plan(categories, args.per, args.negatives, args.shots, args.limit, args.seed, dataset, split, marks)
     return finish(images, plan, target, report)
 
 

@@ -42,7 +42,7 @@ from vlrl.data.subsets import drawn
 from vlrl.data.tables import Table, open_table, table_of
 from vlrl.data.text_tables import OnBad, TableRow
 from vlrl.schema import COORDS, Sample, SampleError
-from vlrl.tasks import TASKS
+from vlrl.tasks import KNOWN
 
 MAPPED = ("question", "answer", "image", "images", "choices", "label", "bbox", "id", "hint", "group")
 """What `--map` can name."""
@@ -66,7 +66,7 @@ class Ids:
 
 def checked(sample: Sample) -> Sample:
     """`sample` itself. Raises BadRow where its task refuses it."""
-    problem = TASKS[sample.task].check(sample)
+    problem = KNOWN[sample.task].check(sample)
     if problem is not None:
         raise BadRow(problem)
     return sample
@@ -156,7 +156,7 @@ def _converted(table: Table, reading: RowReading, images: Path | None, found: Fo
     samples = []
     try:
         for sample in foreign_samples(table, reading, images, found, bad):
-            problem = TASKS[sample.task].check(sample)
+            problem = KNOWN[sample.task].check(sample)
             if problem is not None:
                 bad(sample.id, problem)
                 continue

@@ -33,7 +33,7 @@ from vlrl.data.files import disk_is_full, free_mib
 from vlrl.data.images import ImageError, image_size
 from vlrl.data.sample_json import PACKED, file_of, in_file, sample_to_json
 from vlrl.schema import Sample, SampleError
-from vlrl.tasks import TASKS
+from vlrl.tasks import KNOWN
 from vlrl.training.stopping import Stopped, StopRequests
 
 T = TypeVar("T")
@@ -200,7 +200,7 @@ def _lines(samples: Iterable[Sample], paths: _Paths, out: Path) -> Iterator[Line
     """The lines of any samples, each checked."""
     for sample in samples:
         where = f"{out} (id {sample.id!r})"
-        problem = TASKS[sample.task].check(sample)
+        problem = KNOWN[sample.task].check(sample)
         if problem is not None:
             raise ValueError(f"sample {sample.id!r}: {problem}")
         row = sample_to_json(sample)

@@ -44,12 +44,22 @@ class Meta(TypedDict, total=False):
     # what is asked
     categories: list[str]
     """Of a detection row: what it asks for; default: the labels of its answer."""
+    step: str
+    """Of a step of a search agent: what comes next, "search" or "answer"."""
     kind: str
-    """Of a qa row: how its answers are compared, "number", "yes_no", "math", "exact" ..."""
+    """Of a qa row: how its answers are compared, "number", "yes_no", "math", "exact" ...; "count": how far off is told too."""
+    answer_type: str
+    """Of a qa row: "integer", "float", "list" or "text", as MathVista states it."""
+    precision: int
+    """Of a qa row: decimal places of its answer."""
     rewards: list[str]
     """The row's own rewards, in the place of its task's."""
     navigation: str
     """Of a planning row: the route that is asked for, "turn left"."""
+    other_plans: list[dict[str, str]]
+    """Of a planning row: plans that are right beside its answer."""
+    scene: str
+    """Of a planning row: the scene it shows; rows of one scene are one group of `--group_by meta.scene`."""
     speed_mps: float
     """Of a planning row: the speed now, in metres a second."""
     game: dict[str, Any]
@@ -77,6 +87,10 @@ class Meta(TypedDict, total=False):
     """Categories of which regions are marked, that are no boxes of the answer."""
     negatives: list[str]
     """Categories asked for that are not in the image."""
+    not_exhaustive: list[str]
+    """Categories of which the image has more objects than the answer (LVIS)."""
+    frequency: dict[str, str]
+    """Category -> "r", "c" or "f": rare, common, frequent (LVIS)."""
     moves: str
     # where it comes from
     dataset: str

@@ -137,3 +137,9 @@ def read_plan(text: str, sample: Sample) -> tuple[Plan | None, str]:
     if not plan.speeds and not plan.paths:
         return None, plan.why or "no word of the vocabularies"
     return plan, ""
+
+
+def true_plans(sample: Sample) -> list[tuple[str, str]]:
+    """The plans that are right, as (speed, path): the answer, and those of `meta.other_plans`."""
+    plans = [sample.answer, *sample.facts.get("other_plans", ())]
+    return [(plan["speed"], plan["path"]) for plan in plans]

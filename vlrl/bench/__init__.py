@@ -250,12 +250,27 @@ def _data_flags(parser: argparse.ArgumentParser, seed: int | None) -> None:
     add("--coords", choices=COORDS, help="coordinate convention of boxes (default: the model's, or the one in the log)")
     add("--answer_format", choices=ANSWER_FORMATS, help="answer format of samples that do not state one")
     add("--output_path", required=True, type=Path, metavar="DIR", help="folder of the results")
+    add("--group_by", metavar="META.KEY", help="numbers by what samples state: meta.source,meta.platform+meta.kind")
+    add = parser.add_argument_group("published protocols").add_argument
+    add("--protocol", metavar="NAME", help="a benchmark's own numbers: coco, ovdeval, lvis (detection), cvbench (qa)")
+    add(
+        "--max_dets", type=_positive, help="boxes that count in AP (default: 100 of a label in an image; lvis: 300 of an image)"
+    )
+    add(
+        "--present",
+        metavar="FILE",
+        help="JSON image -> categories to ask for in it, or `ask`: those that the model names first",
+    )
+    add(
+        "--masks", metavar="sam:FOLDER", help="masks of grounding boxes by a promptable segmenter, or masks.jsonl of such a run"
+    )
     add = parser.add_argument_group("ViLBench (best of N)").add_argument
     add("--candidates", type=Path, help="JSONL of solutions of the items in --data (vilbench/candidates makes some)")
     add("--fields", type=Path, help="JSON object: our names of an item's fields -> the names in the file")
     add("--released_items", action="store_true", help="the items are the 600 released ones, unchanged")
     add("--context", choices=CONTEXTS, default="prefix", help="a judge of a step sees all steps so far, or it alone")
     add("--other_scores", type=Path, help="JSONL of other reward models' scores, to compare with")
+    add("--votes", type=_positive, default=1, help="ask a judge so often for each score and take the mean (temperature 1)")
     add = parser.add_argument_group("AutoTrust").add_argument
     add("--scorer", choices=["fixed", "reference", "both"], default="both", help="our scorer, the released one, or both")
     add("--judge", metavar="openai:MODEL", help="rate open-ended answers with a model at OPENAI_API_BASE")

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 ROUNDING = {"px": 1e-3, "norm1000": 0.05, "norm1": 0.01}
 """What writing the reference answer in a coordinate convention may cost of a reward."""
+BY_SHARED_WORDS = ("token_f1", "arft_step")
+"""Rewards that another spelling of a number lowers by design."""
 
 ALL_RIGHT = "the reference answer earns full marks, in other spellings too, and less with a number, letter or box changed"
 
@@ -150,8 +152,8 @@ def _most(reward: Reward) -> str:
 
 def _spelling_problem(sample: Sample, reward: Reward, reference: str) -> str | None:
     """Whether the reference answer loses by another spelling, or loses nothing by another number, letter, label or box. Rewards
-    on the form alone are not asked."""
-    if reward.name in FORMS:
+    on the form alone, and by the share of right words, are not asked."""
+    if reward.name in (*FORMS, *BY_SHARED_WORDS):
         return None
     spellings = other_spellings(sample, reference)
     texts = [*spellings.same, *spellings.changed]

@@ -21,6 +21,8 @@ from vlrl.tasks.evaluate import Row, Scored, git_revision, versions, write_json
 
 _ADDRESS = re.compile(r"https?://.*")
 RESULT_FILE, SCORES_FILE = "result.json", "scores.jsonl"
+MEAN_OVER = "/mean_over_"
+"""In the names of means over groups (`vlrl.bench.groups`)."""
 
 
 def result_json(scored: Sequence[Scored], about: Mapping[str, Any]) -> dict[str, Any]:
@@ -110,13 +112,13 @@ def shown(metric: Metric) -> tuple[str, str, str]:
 
 
 def result_table(scored: Sequence[Scored]) -> str:
-    """lmms-eval's Markdown table with the interval and n added; numbers of single classes (`name[class]`) are left to
-    `result.json`, except those of a task that has nothing else. A task with a card shows that alone."""
+    """lmms-eval's Markdown table with the interval and n added; numbers of single classes (`name[class]`) and means over
+    groups are left to `result.json`, except those of a task that has nothing else. A task with a card shows that alone."""
     rows = []
     for one in scored:
         if one.card:
             continue
-        plain = {name: m for name, m in one.metrics.items() if "[" not in name} or one.metrics
+        plain = {name: m for name, m in one.metrics.items() if "[" not in name and MEAN_OVER not in name} or one.metrics
         for i, (name, metric) in enumerate(plain.items()):
             arrow = "↓" if name in one.lower_is_better else "↑"
             value, stderr, interval = shown(metric)
@@ -124,7 +126,8 @@ def result_table(scored: Sequence[Scored]) -> str:
             rows.append([*first, "none", "0", name, arrow, value, "±", stderr, interval, str(metric.n)])
     header = ["Tasks", "Version", "Filter", "n-shot", "Metric", "", "Value", "", "Stderr", "95 % interval", "n"]
     cards = [one.card for one in scored if one.card]
-    return "\n\n".join([*cards, *([text_table(header, rows, markdown=True)] if rows else [])])
+    tables = [table for one in scored for table in one.tables]
+    return "\n\n".join([*cards, *([text_table(header, rows, markdown=True)] if rows else []), *tables])
 
 
 def counts_line(scored: Sequence[Scored], n_failed: int) -> str:

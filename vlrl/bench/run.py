@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import hashlib
 import os
 import shlex
@@ -18,6 +19,7 @@ from tqdm.auto import tqdm
 from vlrl.bench.before_run import check_before_run
 from vlrl.bench.engines import Engine, Failure, check_world, load_engine
 from vlrl.bench.log import Log
+from vlrl.bench.present import present_key
 from vlrl.bench.report import check_folder, report_results
 from vlrl.bench.results import about_settings
 from vlrl.bench.suite import PROMPT_META, Stage, Suite
@@ -124,6 +126,7 @@ class BenchRun:
                 raise SampleError(f"{log.path}: {sample.id!r} was answered with another prompt; name another --output_path")
         left = [sample for sample in samples if sample.id not in found]
         self.n_found += len(samples) - len(left)
+        left = self._without_given(left)
         mine = left[engine.rank :: engine.world]
         if engine.rank == 0 and samples:
             counts = f"{len(samples) - len(left)} of {len(samples)} answers found, {len(left)} to make"
@@ -146,6 +149,18 @@ class BenchRun:
         if engine.rank == 0:
             log.gather()
         engine.wait_for_everyone()
+
+    def _without_given(self, samples: list[Sample]) -> list[Sample]:
+        """Log the answers that the benchmark itself gives; returns the samples that a model is to answer."""
+        if self.suite.given is None:
+            return samples
+        given = [(sample, one) for sample in samples if (one := self.suite.given(sample)) is not None]
+        if self.engine.rank == 0 and given:
+            with self.log:
+                made = [(one, self._with_meta(sample, one)) for sample, one in given]
+                self.log.add(dataclasses.replace(logged, meta={**one.meta, **logged.meta}) for one, logged in made)
+        without = {sample.id for sample, _ in given}
+        return [sample for sample in samples if sample.id not in without]
 
     def _present(self, samples: list[Sample]) -> list[Sample]:
         """The samples whose images can be opened, checked once more now that the image sizes are known.
@@ -202,7 +217,9 @@ def refuse_missing(missing: Mapping[str, tuple[str, str]], n: int, allowed: int)
 def settings_of(args: argparse.Namespace, suite: Suite) -> dict[str, Any]:
     """What the answers depend on. `--limit` is not among them: more samples of the same data may follow."""
     data = suite.source.sha256 if suite.source.path else suite.source.description
-    own = {name: text for name in ("system_prompt", "prompt_template") if (text := getattr(args, name, None))}
+    own: dict[str, Any] = {name: text for name in ("system_prompt", "prompt_template") if (text := getattr(args, name, None))}
+    own |= present_key(getattr(args, "present", None))
+    own |= {"votes": args.votes} if getattr(args, "votes", 1) > 1 else {}
     return own | {
         "task": suite.name,
         "model": args.model_name_or_path,

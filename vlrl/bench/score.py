@@ -10,11 +10,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from vlrl.bench.groups import with_groups
 from vlrl.bench.log import SETTINGS_FILE, read_log
 from vlrl.bench.report import check_folder, report_results
 from vlrl.bench.results import about_settings
 from vlrl.bench.suite import StoredAnswers, Suite
-from vlrl.bench.suites import entry_of, load_suite
+from vlrl.bench.suites import entry_of, load_suite, refuse_other_flags
 from vlrl.data.files import read_json_object
 from vlrl.schema import Prediction, Sample, SampleError
 
@@ -23,7 +24,12 @@ def score_file(args: argparse.Namespace) -> int:
     """Score `--predictions`. Raises ValueError for a file or flags that cannot be used."""
     entry = entry_of(args.task)
     check_folder(args.output_path)
-    stored = (entry.stored_answers(args) if entry is not None else None) or _logged_answers(args)
+    refuse_other_flags(args, entry)
+    stored = entry.stored_answers(args) if entry is not None else None
+    if stored is None:
+        stored = _logged_answers(args)
+    else:
+        stored = dataclasses.replace(stored, suite=with_groups(stored.suite, getattr(args, "group_by", None)))
     report_results(stored.suite, stored.samples, stored.predictions, args.output_path, stored.about, {})
     return 0
 

@@ -24,6 +24,7 @@ from vlrl.schema import Metric, ModelView, Prediction, Sample, SampleError, Task
 from vlrl.tasks import load_tasks
 from vlrl.tasks.evaluate import LOWER_IS_BETTER, Scored, extra_of, measure, numbers
 from vlrl.tasks.prompt_template import template_problem, text_or_file, with_prompt
+from vlrl.tasks.protocols import PROTOCOLS, with_protocol
 from vlrl.tasks.rubric import answer_problem_of
 
 TASK_VERSION = "1"
@@ -69,6 +70,10 @@ class Suite:
     """(engine, samples of a stage) -> the samples, after the images that the run itself makes were made."""
     engine: Callable[[argparse.Namespace], Any] | None = None
     """What answers instead of the engine that the flags name."""
+    given: Callable[[Sample], Prediction | None] | None = None
+    """The answer to a sample that no model is asked, or None."""
+    meta_of: Callable[[str], Mapping[str, Any]] | None = None
+    """What the rows of an id state for `--group_by`; default: the `meta` of the sample of that id."""
     shows_answers: Callable[[Sample], bool] = lambda sample: True
     """Whether the page may show the answer (privacy questions are kept out)."""
 
@@ -88,7 +93,9 @@ def task_suite(args: argparse.Namespace, max_tokens: int | None, need_images: bo
     texts = [text_or_file(name, getattr(args, name, None)) for name in ("system_prompt", "prompt_template")]
     if problem := template_problem(texts[1]):
         raise ValueError(problem)
+    protocol, max_dets = getattr(args, "protocol", None), getattr(args, "max_dets", None)
     tasks = {task.name: with_prompt(task, *texts) for task in load_tasks(args.task)}
+    tasks = with_protocol(tasks, protocol, max_dets)
     tiny = getattr(args, "model_name_or_path", "") in ("tiny", "tiny-random")
     most_tokens = max_tokens or (TINY_MAX_TOKENS if tiny else MAX_TOKENS)
     if args.data is None:
@@ -104,7 +111,9 @@ def task_suite(args: argparse.Namespace, max_tokens: int | None, need_images: bo
         problem = answer_problem_of(tasks[sample.task], sample)
         if problem:
             raise SampleError(f"{args.data} (id {sample.id!r}): {problem}")
-    label = source.description if args.data is None else ""
+    labels = [source.description] if args.data is None else []
+    labels += [f"protocol {protocol}: {PROTOCOLS[protocol].about}"] if protocol else []
+    label = "; ".join(labels)
     return Suite(
         name=",".join(tasks),
         tasks=tasks,
@@ -159,7 +168,10 @@ def score_tasks(tasks: Mapping[str, Task], samples: Sequence[Sample], prediction
         made = [predictions[sample.id] for sample in own]
         own = [as_logged(sample, prediction) for sample, prediction in zip(own, made, strict=True)]
         rows = measure(task, own, made)
-        metrics = {**numbers(task, rows), "n_tokens": bootstrap_mean([float(p.n_tokens) for p in made])}
+        metrics = {
+            **numbers(task, rows),
+            "n_tokens": bootstrap_mean([float(p.n_tokens) for p in made if not p.meta.get("not_asked")]),
+        }
         extra = extra_of(task, rows)
         stated = [row for row in rows if row.confidence is not None]
         if stated:

@@ -9,6 +9,9 @@ import argparse
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from vlrl.bench.groups import with_groups
+from vlrl.bench.masks import with_masks
+from vlrl.bench.present import with_present
 from vlrl.bench.suite import StoredAnswers, Suite, task_suite
 from vlrl.data.name_values import nearest
 from vlrl.tasks import KNOWN
@@ -81,6 +84,10 @@ SUITES: dict[str, SuiteEntry] = {
 """Benchmarks by the first word of `--task`; `vlrl.training.benchmark_flags.BENCH_FAMILIES` holds the same names."""
 
 
+TASK_FLAGS = ("protocol", "max_dets", "present", "masks")
+"""Flags of `run` and `score` that benchmarks of their own do not have."""
+
+
 def entry_of(task: str) -> SuiteEntry | None:
     """The benchmark that `--task NAME[/PART][:OPTIONS]` names; None for tasks and task files. Raises ValueError for a name that
     is neither, with the nearest known one."""
@@ -110,4 +117,15 @@ def load_suite(args: argparse.Namespace, need_images: bool = False) -> Suite:
     """The suite of `--task`, its data read and checked. Raises ValueError."""
     max_tokens = getattr(args, "max_new_tokens", None)
     entry = entry_of(args.task)
-    return task_suite(args, max_tokens, need_images) if entry is None else entry.load(args, max_tokens)
+    refuse_other_flags(args, entry)
+    suite = task_suite(args, max_tokens, need_images) if entry is None else entry.load(args, max_tokens)
+    suite = with_present(suite, getattr(args, "present", None))
+    suite = with_masks(suite, getattr(args, "masks", None))
+    return with_groups(suite, getattr(args, "group_by", None))
+
+
+def refuse_other_flags(args: argparse.Namespace, entry: SuiteEntry | None) -> None:
+    """Raises ValueError for flags that are for tasks alone, given to a benchmark of its own."""
+    for name in TASK_FLAGS if entry is not None else ():
+        if getattr(args, name, None) is not None:
+            raise ValueError(f"--{name} is for tasks (detection, grounding, qa ...), not for --task {args.task}")

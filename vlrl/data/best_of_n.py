@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ GREEDY = "greedy"
 @dataclass(frozen=True)
 class Item:
     """One question with its reference answer. `image`: an absolute path or a `synthetic:` address, None without one;
-    `precision`: decimal places of the answer."""
+    `precision`: decimal places of the answer; `meta`: whatever else the row says, by which numbers can be grouped."""
 
     id: str
     source: str
@@ -39,6 +39,12 @@ class Item:
     choices: tuple[str, ...] | None = None
     answer_type: str | None = None
     precision: int | None = None
+    meta: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What numbers can be grouped by: the source, and `meta`."""
+        return {"source": self.source, **self.meta}
 
     @property
     def question_with_choices(self) -> str:
@@ -114,6 +120,10 @@ def read_items(
                 f"{where}: no field {missing[0]!r}; the row has {', '.join(sorted(row))}; map the names with --fields"
             )
         item = _item({key: row.get(name) for key, name in names.items()}, where, image_root or path.parent)
+        meta = row.get("meta") or {}
+        if not isinstance(meta, dict):
+            raise SampleError(f"{where}: 'meta' must be an object, got {meta!r:.60}")
+        item = replace(item, meta=meta)
         if item.id in seen:
             raise SampleError(f"{where}: id {item.id!r} was used before")
         seen.add(item.id)

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from vlrl.metrics.bootstrap import FloatArray, bootstrap_mean, bootstrap_ratio, bootstrap_sums, wilson
+from vlrl.metrics.composite import composite_metric
 from vlrl.schema import Metric, Row, Sample
 
 
@@ -90,11 +91,50 @@ def _harmonic_mean(sums_RC: FloatArray) -> FloatArray:
     return values_R
 
 
+class QuestionRow(NamedTuple):
+    """What a question's row adds: the name of the reward that decided, where the question comes from and what it is of
+    (`meta.source`, `meta.task`), and of a counting question how far off the answer is, None where none was read."""
+
+    reward: str
+    source: str | None = None
+    task: str | None = None
+    is_count: bool = False
+    error: float | None = None
+
+
 def qa_metrics(rows: Sequence[Row]) -> dict[str, Metric]:
     """The mean value that each sample's own reward gives, "accuracy", and by reward "accuracy[mcq]" where there are several.
-    `data` of a row is the name of its reward."""
+    `data` of a row is a `QuestionRow`. Of counting questions also "mae", the mean distance of the answers that could be read
+    from the true number; `n` counts those."""
     metrics = {"accuracy": mean_of(rows, "accuracy")}
-    names = sorted({row.data for row in rows})
+    names = sorted({row.data.reward for row in rows})
     if len(names) > 1:
-        metrics |= {f"accuracy[{name}]": mean_of([row for row in rows if row.data == name], "accuracy") for name in names}
+        metrics |= {f"accuracy[{name}]": mean_of([r for r in rows if r.data.reward == name], "accuracy") for name in names}
+    if any(row.data.is_count for row in rows):
+        read = [row for row in rows if row.data.error is not None]
+        metrics["mae"] = bootstrap_mean([row.data.error for row in read], clusters=[row.image for row in read])
     return metrics
+
+
+CV_BENCH = "cvbench"
+CV_BENCH_SOURCES = ("ADE20K", "COCO", "Omni3D")
+CV_BENCH_TASKS = ("Count", "Relation", "Depth", "Distance")
+
+
+def cv_bench_metrics(rows: Sequence[Row]) -> dict[str, Metric]:
+    """CV-Bench's numbers (Cambrian-1, arXiv 2406.16860) beside those of `qa_metrics`.
+
+    "accuracy_2d": the mean of the accuracies on ADE20K and on COCO; "accuracy_3d": that on Omni3D; "cvbench": the mean of
+    both. So the sources weigh 1/4, 1/4 and 1/2, however many questions they have. None where a source is absent. Also the
+    accuracy of each kind of question, "accuracy_count" and so on, where there are some.
+    """
+    parts = [{row.data.source or "": row.parts["accuracy"]} for row in rows]
+    images = [row.image for row in rows]
+    ade, coco, omni = ([name] for name in CV_BENCH_SOURCES)
+    made = {CV_BENCH: [ade, coco, omni, omni], "accuracy_2d": [ade, coco], "accuracy_3d": [omni]}
+    metrics = {name: composite_metric(parts, cells, images) for name, cells in made.items()}
+    for kind in CV_BENCH_TASKS:
+        some = [row for row in rows if row.data.task == kind]
+        if some:
+            metrics[f"accuracy_{kind.lower()}"] = mean_of(some, "accuracy")
+    return {**metrics, **qa_metrics(rows)}

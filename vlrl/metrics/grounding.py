@@ -7,7 +7,7 @@ box does that; its masks come in `Prediction.meta`).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,23 +20,37 @@ from vlrl.schema import Metric, Row, Sample
 Mask = NDArray[np.bool_]
 
 
+class Overlap(NamedTuple):
+    """Pixels in the intersection and in the union of true and predicted mask; `is_box`: the mask is the predicted box."""
+
+    inside: int
+    union: int
+    is_box: bool = False
+
+
 def grounding_metrics(rows: Sequence[Row]) -> dict[str, Metric]:
-    """All numbers of a set in 0..1. A completion without a box counts as IoU 0. `data` of a row: its `mask_counts`, or None.
+    """All numbers of a set in 0..1. A completion without a box counts as IoU 0. `data` of a row: its `Overlap`, or None.
 
     - "acc@0.5", "acc@0.75": share of samples whose box has IoU above 0.5, 0.75 with the true one.
     - "mean_iou": mean IoU of the boxes (of ReasonSeg: its box mIoU).
     - "giou", "ciou": mask IoU, mean over samples and total intersection over total union, over the samples whose
       `meta.polygons` and whose prediction's `meta["mask"]` are there; absent where there are none. See `mask_counts`.
+    - "giou_of_boxes", "ciou_of_boxes": the same with the predicted boxes for masks, over the samples with `meta.polygons` and
+      without a mask. Not LISA's numbers: even the true box is no true mask.
     """
     images = [row.image for row in rows]
     metrics = {name: mean_of(rows, name) for name in ("acc@0.5", "acc@0.75")}
     metrics["mean_iou"] = bootstrap_mean([row.parts["mean_iou"][0] for row in rows], clusters=images)
-    masked = [row for row in rows if row.data is not None]
-    if masked:
-        counts, clusters = [row.data for row in masked], [row.image for row in masked]
+    for ending, is_box in (("", False), ("_of_boxes", True)):
+        masked = [row for row in rows if row.data is not None and row.data.is_box == is_box]
+        if not masked:
+            continue
+        counts, clusters = [row.data[:2] for row in masked], [row.image for row in masked]
         # Nothing to find and nothing claimed is right, as in LISA's script.
-        metrics["giou"] = bootstrap_mean([inside / union if union else 1.0 for inside, union in counts], clusters=clusters)
-        metrics["ciou"] = bootstrap_ratio(*(list(column) for column in zip(*counts, strict=True)), clusters=clusters)
+        metrics[f"giou{ending}"] = bootstrap_mean(
+            [inside / union if union else 1.0 for inside, union in counts], clusters=clusters
+        )
+        metrics[f"ciou{ending}"] = bootstrap_ratio(*(list(column) for column in zip(*counts, strict=True)), clusters=clusters)
     return metrics
 
 

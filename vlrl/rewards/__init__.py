@@ -13,11 +13,13 @@ from vlrl.data.name_values import nearest
 from vlrl.rewards.cards import card_move, card_recognition, card_success
 from vlrl.rewards.classification import cls_rl_accuracy, cls_rl_no_think, visual_rft_classification
 from vlrl.rewards.detection import iou_f1
-from vlrl.rewards.formats import json_format, rec_format, think_answer_format
+from vlrl.rewards.formats import adaptive_think_format, json_format, rec_format, think_answer_format
 from vlrl.rewards.judge import llm_judge
 from vlrl.rewards.length import cosine_length, repetition
+from vlrl.rewards.mathvista import mathvista_match, mathvista_problem
 from vlrl.rewards.options import options_of, with_options
-from vlrl.rewards.planning import alphadrive_format, alphadrive_path, alphadrive_speed
+from vlrl.rewards.planning import alphadrive_format, alphadrive_path, alphadrive_speed, plan_diversity
+from vlrl.rewards.pointing import point_in_target
 from vlrl.rewards.scoring import as_trl, score_rows
 from vlrl.rewards.text import (
     exact_match,
@@ -31,6 +33,7 @@ from vlrl.rewards.text import (
 )
 from vlrl.rewards.user_functions import functions_listed, reward_from_file, reward_of_function
 from vlrl.rewards.vision_r1 import vision_r1_format, vision_r1_precision, vision_r1_recall
+from vlrl.rewards.visual_arft import answer_word_f1, arft_format, arft_step
 from vlrl.rewards.visual_rft import visual_rft_confidence, visual_rft_giou, visual_rft_iou
 from vlrl.rewards.vlm_r1 import vlm_r1_iou, vlm_r1_map, vlm_r1_map50, vlm_r1_odlength, vlm_r1_weighted
 from vlrl.schema import Reward, RewardLike
@@ -56,6 +59,8 @@ REWARDS: dict[str, Reward] = {
     "vision_r1_format": Reward("vision_r1_format", vision_r1_format, 0.0, 1.0, _NOTHING, _BOXES),
     "json_format": Reward("json_format", json_format, 0.0, 1.0, _TAGS),
     "think_answer_format": Reward("think_answer_format", think_answer_format, 0.0, 1.0),
+    "point_in_target": Reward("point_in_target", point_in_target, 0.0, 1.0, _NOTHING, _ONE_BOX),
+    "adaptive_think_format": Reward("adaptive_think_format", adaptive_think_format, 0.0, 1.0),
     "rec_format": Reward("rec_format", rec_format, 0.0, 1.0, _TAGS, _ONE_BOX),
     "cls_rl_accuracy": Reward("cls_rl_accuracy", cls_rl_accuracy, 0.0, 1.0, _NOTHING, _LABELS),
     "cls_rl_no_think": Reward("cls_rl_no_think", cls_rl_no_think, 0.0, 1.0, _NOTHING, _LABELS),
@@ -63,13 +68,18 @@ REWARDS: dict[str, Reward] = {
     "mcq": Reward("mcq", mcq, 0.0, 1.0, _NOTHING, _TEXTS, mcq_problem),
     "yes_no": Reward("yes_no", yes_no, 0.0, 1.0, _NOTHING, _TEXTS, yes_no_problem),
     "exact_match": Reward("exact_match", exact_match, 0.0, 1.0, _NOTHING, _TEXTS),
+    "mathvista_match": Reward("mathvista_match", mathvista_match, 0.0, 1.0, _NOTHING, _TEXTS, mathvista_problem),
     "fuzzy_match": Reward("fuzzy_match", fuzzy_match, 0.0, 1.0, _NOTHING, _TEXTS),
     "math_equal": Reward("math_equal", math_equal, 0.0, 1.0, _NOTHING, _TEXTS, math_problem),
     "llm_judge": Reward("llm_judge", llm_judge, 0.0, 1.0, frozenset({"network"}), _TEXTS),
     "cosine_length": Reward("cosine_length", cosine_length, -0.5, 1.0, frozenset({"n_tokens", "base"})),
     "repetition": Reward("repetition", repetition, -1.0, 0.0),
+    "token_f1": Reward("token_f1", answer_word_f1, 0.0, 1.0, _NOTHING, _TEXTS),
+    "arft_step": Reward("arft_step", arft_step, 0.0, 1.0, _NOTHING, _TEXTS),
+    "arft_format": Reward("arft_format", arft_format, 0.0, 1.0, _NOTHING, _TEXTS),
     "alphadrive_speed": Reward("alphadrive_speed", alphadrive_speed, -0.4, 1.4, _GROUP, _PLANS),
     "alphadrive_path": Reward("alphadrive_path", alphadrive_path, -0.4, 1.4, _GROUP, _PLANS),
+    "plan_diversity": Reward("plan_diversity", plan_diversity, 0.0, 1.0, _GROUP, _PLANS),
     "alphadrive_format": Reward("alphadrive_format", alphadrive_format, 0.0, 1.0, _NOTHING, _PLANS),
     "card_success": Reward("card_success", card_success, 0.0, 1.0, _NOTHING, _CARDS),
     "card_move": Reward("card_move", card_move, 0.0, 1.0, _NOTHING, _CARDS),

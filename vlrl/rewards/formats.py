@@ -19,6 +19,19 @@ def think_answer_format(text: str, sample: Sample) -> Score:
     return Score(0.0, "other", f"not in the form {wanted}, each tag once")
 
 
+def adaptive_think_format(text: str, sample: Sample) -> Score:
+    """1 if the whole text is a thought and an answer in tags, or an answer in tags alone, each tag once, else 0; `answer` says
+    which.
+
+    Both layouts earn the same, so that the model chooses by what the answers earn. Source: the adaptive-thinking study of
+    CLS-RL (arXiv 2503.16188, later versions), whose code is not released; the formula is our reading of its text.
+    """
+    found = next((form for form in ("think_answer", "answer") if is_in_format(text, form)), None)
+    if found is None:
+        return Score(0.0, "other", "neither a thought and an answer nor an answer alone, each tag once")
+    return Score(1.0, found, "thinks first" if found == "think_answer" else "answers at once")
+
+
 def json_format(text: str, sample: Sample) -> Score:
     """1 if the tagged answer is a whole box list whose items are all valid, or an explicit none, else 0.
 

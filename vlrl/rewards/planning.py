@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Literal
 
-from vlrl.answers.plans import PATHS, SPEEDS, read_plan
+from vlrl.answers.plans import PATHS, SPEEDS, Plan, read_plan, true_plans
 from vlrl.answers.read import read_span
 from vlrl.answers.span import ANSWER, END_ANSWER, END_THINK, THINK, is_in_format
 from vlrl.schema import Sample, Score
@@ -44,16 +44,24 @@ def alphadrive_path(texts: Sequence[str], samples: Sequence[Sample], *, variant:
 def _score(
     texts: Sequence[str], samples: Sequence[Sample], key: str, words: Sequence[str], variant: PlanVariant
 ) -> list[Score]:
-    true_words = [sample.answer[key] for sample in samples]
     if variant == "released":
+        true_words = [sample.answer[key] for sample in samples]
         return _released([[word for word in _released_words(text) if word in words] for text in texts], true_words)
     named: list[frozenset[str] | str] = []
+    true_words = []
     for text, sample in zip(texts, samples, strict=True):
         plan, why = read_plan(text, sample)
+        true_words.append(_nearest(plan, sample)[0 if key == "speed" else 1])
         found = frozenset[str]() if plan is None else plan.speeds if key == "speed" else plan.paths
         named.append(found or why or f"no {key} word")
     counts = Counter(words for words in named if not isinstance(words, str))
     return [_paper(words, true, counts, len(texts)) for words, true in zip(named, true_words, strict=True)]
+
+
+def _nearest(plan: Plan | None, sample: Sample) -> tuple[str, str]:
+    """Of several right plans the one that an answer agrees with most, so that halves of two right plans are not one."""
+    plans = true_plans(sample)
+    return plans[0] if plan is None else max(plans, key=lambda one: (one[0] in plan.speeds) + (one[1] in plan.paths))
 
 
 def _paper(words: frozenset[str] | str, true: str, counts: Counter[frozenset[str]], n_group: int) -> Score:
@@ -104,6 +112,25 @@ def _released(named: Sequence[Sequence[str]], true_words: Sequence[str]) -> list
         why = f"F1 {f1:.3f} against {true}, weight {weight:.2f}, {'first' if new else 'not first'} to name it"
         scores.append(Score(f1 * weight + (0.4 if new else -0.4), list(words) or None, why))
     return scores
+
+
+def plan_diversity(texts: Sequence[str], samples: Sequence[Sample]) -> list[Score]:
+    """How many different plans a group names, (different - 1) / (G - 1), in 0..1; None for a group of one.
+
+    The same for all of a group that can be read, so it moves no weight: a number to watch (`--reward_weights ... 0`), beside
+    the share that sameness takes from `alphadrive_speed` and `alphadrive_path`. Ours.
+    """
+    if len(texts) < 2:
+        return [Score(None, None, "a group of one") for _ in texts]
+    plans = []
+    for text, sample in zip(texts, samples, strict=True):
+        plan, why = read_plan(text, sample)
+        words = None if plan is None else (plan.speed, plan.path)
+        plans.append((None, why or "no single plan") if words is None or None in words else (words, ""))
+    n_different = len({words for words, _ in plans if words is not None})
+    share = max(0, n_different - 1) / (len(texts) - 1)
+    why = f"{n_different} different plans in {len(texts)}"
+    return [Score(0.0, None, problem) if words is None else Score(share, list(words), why) for words, problem in plans]
 
 
 def alphadrive_format(text: str, sample: Sample, *, variant: PlanVariant = "paper") -> Score:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import Any
 
 from vlrl.data.name_values import nearest
 from vlrl.data.user_files import load_file
 from vlrl.schema import Task
-from vlrl.tasks import classification, detection, grounding, planning, qa
+from vlrl.tasks import classification, detection, grounding, planning, pointing, qa
 from vlrl.tasks.games import GAME_TASKS
 
 TASKS: dict[str, Task] = {
@@ -19,8 +20,8 @@ TASKS: dict[str, Task] = {
     "planning": planning.TASK,
     "qa": qa.TASK,
 }
-KNOWN = {**TASKS, **GAME_TASKS}
-"""Single questions, and games that are played step by step."""
+KNOWN = {**TASKS, "pointing": pointing.TASK, **GAME_TASKS}
+"""Single questions, which the embedded model has learnt but for pointing, and games that are played step by step."""
 _NAME = re.compile(r"\w[\w .-]{0,63}")
 
 
@@ -52,9 +53,15 @@ def load_tasks(names: str) -> tuple[Task, ...]:
 
 
 def is_built_in(task: Task) -> bool:
-    """Whether this is a task of the package, maybe asked in other words (`--prompt_template`), and no user's of its name."""
+    """Whether this is a task of the package, maybe asked in other words (`--prompt_template`) or measured by a protocol, and no
+    user's of its name."""
     known = KNOWN.get(task.name)
-    return known is task or (known is not None and replace(known, prompt=task.prompt, system=task.system) == task)
+    if known is None or known is task:
+        return known is task
+    same: dict[str, Any] = {"prompt": task.prompt, "system": task.system}
+    if getattr(task.aggregate, "__module__", "") == "vlrl.tasks.protocols":  # a protocol's numbers, and what it needs
+        same |= {name: getattr(task, name) for name in ("aggregate", "headline", "check")}
+    return replace(known, **same) == task
 
 
 def default_model(tasks: Iterable[Task]) -> str:

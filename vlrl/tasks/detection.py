@@ -5,14 +5,16 @@ Not here: reading completions (`vlrl.answers.read`) and rewarding them (`vlrl.re
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 from vlrl.answers.read import read_boxes, read_span, requested_categories, true_boxes
 from vlrl.answers.span import canon
+from vlrl.answers.text import is_number
 from vlrl.data.synthetic.shapes import detection_sample
 from vlrl.metrics.coco import DetectionRow, detection_metrics, f1_parts
-from vlrl.schema import Prediction, Result, Sample, Task, box_problem
+from vlrl.schema import Box, Prediction, Result, Sample, Task, box_problem
 from vlrl.tasks.answer_format import box_instruction, drawn_boxes, lay_out, no_object, write_boxes
 
 
@@ -49,6 +51,8 @@ def check(sample: Sample) -> str | None:
         problem = box_problem(item["bbox_2d"], size or None)
         if problem:
             return problem
+        if "area" in item and not (is_number(item["area"]) and math.isfinite(item["area"]) and item["area"] >= 0):
+            return f"an item's area is a number of square pixels, got {item['area']!r}"
         if canon(item["label"]) not in asked:
             return f"label {item['label']!r} is not among meta.categories {sorted(asked)}"
     if not sample.images and sample.video is None:
@@ -59,13 +63,25 @@ def check(sample: Sample) -> str | None:
 def detection_row(sample: Sample, prediction: Prediction) -> DetectionRow:
     """True and predicted boxes of one sample, as the metrics take them."""
     parsed, _ = read_boxes(prediction.completion, sample)
+    true = true_boxes(sample)
+    areas = tuple(_area_px2(item, box) for item, box in zip(sample.answer, true, strict=True))
+    facts = sample.facts
     return DetectionRow(
         id=sample.id,
         image=sample.video or sample.images[0],
-        true=true_boxes(sample),
+        true=true,
         predicted=None if parsed is None else parsed.items,
         n_pred=0 if parsed is None else parsed.n_pred,
+        areas=areas if any("area" in item for item in sample.answer) else None,
+        asked=frozenset(map(canon, requested_categories(sample))),
+        not_exhaustive=frozenset(map(canon, facts.get("not_exhaustive", ()))),
+        frequency={canon(name): kind for name, kind in facts.get("frequency", {}).items()},
     )
+
+
+def _area_px2(item: dict[str, Any], box: Box) -> float:
+    """The area of an object: its own where the row states it (of a mask), else that of its box."""
+    return float(item["area"]) if "area" in item else (box.x2 - box.x1) * (box.y2 - box.y1)
 
 
 def metric(sample: Sample, prediction: Prediction) -> Result:

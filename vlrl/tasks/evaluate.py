@@ -31,7 +31,7 @@ from vlrl.schema import OUTCOMES, Box, Boxes, Metric, Prediction, Result, Row, S
 
 __all__ = ["OUTCOMES", "Evaluation", "Row", "Scored", "evaluate", "measure", "numbers"]
 
-LOWER_IS_BETTER = frozenset({"calibration_error", "n_tokens"})
+LOWER_IS_BETTER = frozenset({"calibration_error", "n_tokens", "mae"})
 """Metrics of our tasks of which less is better."""
 PACKAGES = ("vlrl", "torch", "torchvision", "transformers", "trl", "accelerate", "peft", "datasets", "pycocotools")
 
@@ -62,7 +62,8 @@ class Evaluation:
 class Scored:
     """The numbers of one task of a benchmark run. `n`: samples scored. `extra`: what is no single number (confusion
     matrices), as JSON. `label`: what a reader must know of the data, shown beside the numbers. `composites`: metrics that are
-    made of several parts of the rows. `card`: a summary that the console shows in place of all numbers."""
+    made of several parts of the rows. `card`: a summary that the console shows in place of all numbers. `tables`: what it
+    shows below them."""
 
     name: str
     version: str
@@ -78,6 +79,7 @@ class Scored:
     lower_is_better: frozenset[str] = frozenset()
     composites: Mapping[str, Composite] = field(default_factory=dict)
     card: str = ""
+    tables: tuple[str, ...] = ()
 
 
 def measure(task: Task, samples: Sequence[Sample], predictions: Sequence[Prediction]) -> list[Row]:

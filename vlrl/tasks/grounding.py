@@ -5,8 +5,8 @@ from __future__ import annotations
 from vlrl.answers.geometry import iou
 from vlrl.answers.read import read_box, read_span, true_boxes
 from vlrl.data.synthetic.shapes import grounding_sample
-from vlrl.metrics.grounding import grounding_metrics, mask_counts
-from vlrl.schema import Prediction, Result, Sample, Task, box_problem
+from vlrl.metrics.grounding import Overlap, grounding_metrics, mask_counts
+from vlrl.schema import Box, Prediction, Result, Sample, Task, box_problem
 from vlrl.tasks.answer_format import box_instruction, drawn_boxes, lay_out, write_boxes
 
 
@@ -41,9 +41,23 @@ def metric(sample: Sample, prediction: Prediction) -> Result:
     box, _ = read_box(text, sample)
     overlap = 0.0 if box is None else iou(box.xyxy, true_boxes(sample)[0].xyxy)
     parts = {"acc@0.5": (float(overlap > 0.5), 1.0), "acc@0.75": (float(overlap > 0.75), 1.0), "mean_iou": (overlap, 1.0)}
-    has_masks = sample.facts.get("polygons") is not None and "mask" in prediction.meta
-    masks = mask_counts(sample, prediction.meta["mask"]) if has_masks else None
-    return Result(parts, read_span(text, sample).text, box is not None, masks)
+    return Result(parts, read_span(text, sample).text, box is not None, _overlap(sample, prediction, box))
+
+
+def _overlap(sample: Sample, prediction: Prediction, box: Box | None) -> Overlap | None:
+    """The overlap with the true outline, where the row has one: of the mask that was made of the box, else of the box."""
+    if sample.facts.get("polygons") is None:
+        return None
+    if "mask" in prediction.meta:
+        return Overlap(*mask_counts(sample, prediction.meta["mask"]))
+    size = sample.facts.get("image_size")
+    if size is None:
+        return None
+    if box is None:
+        return Overlap(*mask_counts(sample, None), is_box=True)
+    x1, x2 = (min(max(value, 0.0), float(size[0])) for value in (box.x1, box.x2))
+    y1, y2 = (min(max(value, 0.0), float(size[1])) for value in (box.y1, box.y2))
+    return Overlap(*mask_counts(sample, [[x1, y1, x2, y1, x2, y2, x1, y2]]), is_box=True)
 
 
 TASK = Task(

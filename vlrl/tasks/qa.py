@@ -8,13 +8,15 @@ from typing import Any
 
 from vlrl.answers.mathematics import is_formula
 from vlrl.answers.read import read_span
-from vlrl.answers.span import canon
-from vlrl.answers.text import is_latex, is_number, number, reference_answers, reference_texts, without_full_stop
+from vlrl.answers.span import ANSWER, END_ANSWER, canon
+from vlrl.answers.text import is_latex, is_number, number, read_text, reference_answers, reference_texts, without_full_stop
 from vlrl.data.synthetic.shapes import qa_sample
-from vlrl.metrics.accuracy import qa_metrics
+from vlrl.metrics.accuracy import QuestionRow, qa_metrics
+from vlrl.metrics.answer_grading import read_number, stated_answer
 from vlrl.rewards import REWARDS, load_reward, reward_name
 from vlrl.rewards.scoring import score_rows
-from vlrl.schema import Prediction, Result, Reward, Sample, Task
+from vlrl.rewards.visual_arft import END_SEARCH, SEARCH
+from vlrl.schema import Prediction, Result, Reward, Sample, Score, Task
 from vlrl.tasks.answer_format import instruction, lay_out
 
 ASKED = {
@@ -22,6 +24,9 @@ ASKED = {
     "yes_no": ("yes or no", "yes or no"),
     "math_equal": ("a number or formula", "number"),
 }
+
+MOST_COUNTED = 10**9
+"""A larger number is no count; one of hundreds of digits would be all of a mean."""
 
 
 def prompt(sample: Sample) -> str:
@@ -33,7 +38,10 @@ def prompt(sample: Sample) -> str:
 def completion(sample: Sample, answer: Any) -> str:
     if isinstance(answer, Sequence) and not isinstance(answer, str):
         answer = answer[0]
-    return lay_out(sample.facts.get("thinking", f"it is {answer}"), str(answer), sample)
+    text = lay_out(sample.facts.get("thinking", f"it is {answer}"), str(answer), sample)
+    if sample.facts.get("step") == "search":  # a search agent's next action is a query
+        text = text.replace(f"{ANSWER}{answer}{END_ANSWER}", f"{SEARCH}{answer}{END_SEARCH}")
+    return text
 
 
 def oracle(sample: Sample) -> str:
@@ -94,7 +102,28 @@ def metric(sample: Sample, prediction: Prediction) -> Result | None:
     if score.value is None:
         return None
     shown = read_span(text, sample).text
-    return Result({"accuracy": (score.value, 1.0)}, shown, score.answer is not None, reward.name)
+    facts, is_count = sample.facts, sample.facts.get("kind") == "count"
+    of = (_stated(facts.get("source")), _stated(sample.meta.get("task")))
+    question = QuestionRow(reward.name, *of, is_count, _count_error(text, sample, score) if is_count else None)
+    return Result({"accuracy": (score.value, 1.0)}, shown, score.answer is not None, question)
+
+
+def _stated(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _count_error(text: str, sample: Sample, score: Score) -> float | None:
+    """How far a count is from the true one (the nearest of several); None where no number was read."""
+    true = [value for one in reference_texts(sample) if (value := read_number(one)) is not None]
+    if not true or score.answer is None:
+        return None
+    if (score.value or 0.0) >= 1:
+        return 0.0
+    answer, _ = read_text(text, sample)
+    found = None if answer is None else read_number(stated_answer(answer) or answer)
+    if found is None or abs(found) > MOST_COUNTED:
+        return None
+    return float(min(abs(found - value) for value in true))
 
 
 TASK = Task(

@@ -16,7 +16,10 @@ from vlrl.schema import ModelView, Prediction, Reward, RewardLike, Sample, Task,
 from vlrl.tasks import is_built_in
 from vlrl.tasks.evaluate import boxes_of, extra_of, measure, numbers
 
-FORMS = ("json_format", "think_answer_format", "rec_format", "vision_r1_format", "alphadrive_format")
+FORMS = (
+    *("json_format", "think_answer_format", "adaptive_think_format", "rec_format", "vision_r1_format", "alphadrive_format"),
+    *("arft_format", "plan_diversity"),
+)
 """Rewards on form alone come last, so that `--reward_weights` reads: what is right, then how it is written."""
 STAND_IN = "<think>t</think><answer>a</answer>"
 """Stands for a completion where no reference answer is known."""

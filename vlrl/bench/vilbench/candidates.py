@@ -53,6 +53,7 @@ def _sample(item: Item, number: int) -> Sample:
         f"{item.question_with_choices}\n{SOLUTION_INSTRUCTION}",
         item.answer,
         (item.image,) if item.image else (),
+        meta=item.facts,
     )
 
 

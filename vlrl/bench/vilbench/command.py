@@ -24,6 +24,8 @@ from vlrl.schema import SampleError
 N_FIXTURE_ASKED = 20
 """Items of the built-in set that a language model rates unless --limit is given: each takes 35 prompts."""
 JUDGE_TOKENS, TINY_JUDGE_TOKENS = 256, 32
+VOTE_TEMPERATURE = 1.0
+"""Of a judge whose votes are averaged, unless --temperature is given: greedy votes are all the same."""
 
 
 def best_of_n_suite(args: argparse.Namespace, max_tokens: int | None) -> Suite:
@@ -31,6 +33,10 @@ def best_of_n_suite(args: argparse.Namespace, max_tokens: int | None) -> Suite:
     if args.task == CANDIDATES:
         return solutions_suite(args, max_tokens, read_fields(args.fields))
     rm, trained = _reward_model(args)
+    if trained and (getattr(args, "votes", 1) or 1) > 1:
+        raise ValueError(f"--votes {args.votes}: {rm} gives the same values every time; votes are for a judge that is asked")
+    if (getattr(args, "votes", 1) or 1) > 1 and getattr(args, "predictions", None) is None and not args.temperature:
+        args.temperature = VOTE_TEMPERATURE
     asked = getattr(args, "predictions", None) is None and not trained
     run = load_best_of_n(args, rm, trained, N_FIXTURE_ASKED if asked else fixture.N_ITEMS)
     tiny = rm.startswith("tiny")
@@ -47,6 +53,7 @@ def _reward_model(args: argparse.Namespace) -> tuple[str, bool]:
         return f"prm:{name}" if trained else str(name), trained
     path = predictions.parent / SETTINGS_FILE
     settings = read_json_object(path) if path.is_file() else {}
+    args.votes = settings.get("votes", getattr(args, "votes", 1))
     with predictions.open(encoding="utf-8") as file:
         trained = f', \\"{STEPS}\\"]' in file.readline()
     name = str(settings.get("model") or predictions)
@@ -71,7 +78,9 @@ def load_best_of_n(args: argparse.Namespace, rm: str, trained: bool, n_fixture: 
         label = f"{benchmark}; candidates of {candidates_at}" + (f". {SELECTION_BIAS}" if benchmark == NAME_OF_RELEASE else "")
     hashes = {"items_sha256": digests[0], "candidates_sha256": digests[1]}
     others = read_scores(args.other_scores) if args.other_scores else []
-    return BestOfN(items, candidates, rm, trained, args.context, benchmark, label, hashes, others)
+    votes = 1 if trained else getattr(args, "votes", 1) or 1
+    named = f"{rm} x{votes}" if votes > 1 else rm
+    return BestOfN(items, candidates, named, trained, args.context, benchmark, label, hashes, others, votes)
 
 
 def _digest(records: Sequence[object]) -> str:
@@ -104,6 +113,7 @@ def _suite(run: BestOfN, args: argparse.Namespace, max_tokens: int) -> Suite:
         score=run.score,
         boxes=False,
         publish=run.publish,
+        meta_of=run.meta_of,
         engine=_prm_engine if run.trained else None,
     )
 

@@ -13,6 +13,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from vlrl.answers.literals import strict_json
 from vlrl.answers.steps import statistics
 from vlrl.bench.suite import Predictions
 from vlrl.bench.vilbench import CHOICES, SELECTION_BIAS, UNKNOWN, VILBENCH_VERSION
+from vlrl.bench.vilbench.growth import growth, growth_table
 from vlrl.bench.vilbench.judging import RUBRIC_VERSION, outcome_prompt, read_score, step_prompt
 from vlrl.bench.vilbench.summary import (
     BASELINE_RULES,
@@ -47,6 +49,7 @@ from vlrl.tasks.evaluate import Row, Scored, write_json
 NAME = "vilbench"
 NAME_OF_RELEASE = "ViLBench"
 STEP_SCORES_FILE = "step_scores.jsonl"
+GROWTH_FILE = "best_of_n.png"
 STEPS = "steps"
 
 
@@ -76,12 +79,20 @@ def sample_id(candidate: Candidate, what: str) -> str:
     return json.dumps([candidate.id, candidate.generator, candidate.index, what])
 
 
-def judge_samples(item: Item, candidate: Candidate, context: str) -> list[Sample]:
-    """One sample for each step of a candidate and one for the whole solution. `context`: see `step_prompt`."""
+def judge_samples(item: Item, candidate: Candidate, context: str, votes: int = 1) -> list[Sample]:
+    """One sample for each step of a candidate and one for the whole solution, each `votes` times. `context`: see
+    `step_prompt`."""
     steps = candidate.steps.steps
     prompts = [(f"prm/{i}", step_prompt(item.question_with_choices, steps, i, context)) for i in range(len(steps))]
     prompts.append((OUTCOME, outcome_prompt(item.question_with_choices, candidate.response)))
-    return [_sample(item, sample_id(candidate, what), prompt) for what, prompt in prompts]
+    return [
+        _sample(item, sample_id(candidate, vote_of(what, vote)), prompt) for what, prompt in prompts for vote in range(votes)
+    ]
+
+
+def vote_of(what: str, vote: int) -> str:
+    """The name of one of several votes on a step or a whole solution; the first has the name of a single one."""
+    return what if vote == 0 else f"{what}~{vote}"
 
 
 def prm_sample(item: Item, candidate: Candidate) -> Sample:
@@ -97,7 +108,8 @@ def _sample(item: Item, key: str, prompt: str) -> Sample:
 @dataclass
 class BestOfN:
     """The items and candidates of a run. `rm`: the reward model's name; `trained`: whether it is a process reward model with a
-    value head; `others`: scores of further reward models, from a file."""
+    value head; `others`: scores of further reward models, from a file; `votes`: how often a judge is asked for each score,
+    which is then the mean of those that could be read."""
 
     items: Sequence[Item]
     candidates: Sequence[Candidate]
@@ -108,6 +120,7 @@ class BestOfN:
     label: str
     hashes: Mapping[str, str]
     others: Sequence[CandidateScore] = ()
+    votes: int = 1
     records: list[dict[str, Any]] = field(default_factory=list)
     found: dict[str, Any] = field(default_factory=dict)
 
@@ -116,7 +129,7 @@ class BestOfN:
         known = {item.id: item for item in self.items}
         if self.trained:
             return [prm_sample(known[one.id], one) for one in self.candidates]
-        return [sample for one in self.candidates for sample in judge_samples(known[one.id], one, self.context)]
+        return [sample for one in self.candidates for sample in judge_samples(known[one.id], one, self.context, self.votes)]
 
     def scores(self, answered: Predictions) -> list[CandidateScore]:
         """The scores in the log; None for a step without a reply."""
@@ -128,15 +141,31 @@ class BestOfN:
                 if prediction is not None:
                     made.append(CandidateScore(*key, "prm", tuple(_values(prediction.completion, n))))
                 continue
-            replies = [answered.get(sample_id(one, f"prm/{i}")) for i in range(n)]
-            whole = answered.get(sample_id(one, OUTCOME))
-            if any(reply is not None for reply in replies):
-                values = tuple(None if reply is None else _score(reply) for reply in replies)
-                raw = tuple("" if reply is None else reply.completion for reply in replies)
-                made.append(CandidateScore(*key, "prm", values, self.context, raw))
-            if whole is not None:
-                made.append(CandidateScore(*key, OUTCOME, (_score(whole),), None, (whole.completion,)))
+            replies = [self._votes(one, f"prm/{i}", answered) for i in range(n)]
+            whole = self._votes(one, OUTCOME, answered)
+            if any(replies):
+                raw = tuple("\n\n".join(reply.completion for reply in some) for some in replies)
+                made.append(CandidateScore(*key, "prm", tuple(map(_score, replies)), self.context, raw))
+            if whole:
+                raw = ("\n\n".join(reply.completion for reply in whole),)
+                made.append(CandidateScore(*key, OUTCOME, (_score(whole),), None, raw))
         return made
+
+    def _votes(self, candidate: Candidate, what: str, answered: Predictions) -> list[Prediction]:
+        """The replies to one question, as far as they came."""
+        found = (answered.get(sample_id(candidate, vote_of(what, vote))) for vote in range(self.votes))
+        return [reply for reply in found if reply is not None]
+
+    def cost(self, one: PickColumn, candidate: Candidate, answered: Predictions) -> tuple[int, int | None]:
+        """Requests and tokens written for the scores of a candidate in one mode; tokens of this run's own model alone."""
+        n = len(candidate.steps.steps)
+        if one.rm.name != self.rm:
+            return (1 if one.rm.mode == OUTCOME else n), None
+        if self.trained:
+            return 1, 0
+        whats = [OUTCOME] if one.rm.mode == OUTCOME else [f"prm/{i}" for i in range(n)]
+        replies = [reply for what in whats for reply in self._votes(candidate, what, answered)]
+        return len(whats) * self.votes, sum(reply.n_tokens for reply in replies) if replies else None
 
     def score(self, asked: Sequence[Sample], answered: Predictions) -> list[Scored]:
         """Metrics and rows of the run's reward model and of the others. Raises SampleError without any score."""
@@ -158,6 +187,7 @@ class BestOfN:
                 for name in sorted({one.generator for one in self.candidates})
             },
             "n": sizes[-1],
+            "growth": growth(columns, pools, sizes, lambda one, candidate: self.cost(one, candidate, answered)),
         }
         metrics, headline = self._metrics(columns, pools, sizes[-1])
         extra = {"benchmark": self.benchmark, "n_items": len(self.items), "n_candidates": len(self.candidates)}
@@ -194,6 +224,15 @@ class BestOfN:
                 metrics[rule] = mean_over({key: rules[key][rule] for key in some}, some)
         return metrics, next(iter(metrics))
 
+    def meta_of(self, row_id: str) -> dict[str, Any]:
+        """What the item of a row or of a sample states."""
+        item = self._item_of.get(json.loads(row_id)[0])
+        return {} if item is None else item.facts
+
+    @cached_property
+    def _item_of(self) -> dict[str, Item]:
+        return {item.id: item for item in self.items}
+
     def publish(self, answered: Predictions, folder: Path, result: Mapping[str, Any], missing: Sequence[str]) -> list[Path]:
         """`report.json`, `picks.jsonl`, `step_scores.jsonl` and `tables.md`."""
         report = {
@@ -210,18 +249,24 @@ class BestOfN:
             "steps": self.found["steps"],
             "results": self.found["records"],
             "differences": self.found["differences"],
+            "best_of_n": self.found["growth"],
+            "votes": self.votes,
             "n_missing_image": len(missing),
         }
         write_json(folder / "report.json", report)
         write_json_lines(folder / "picks.jsonl", self.found["picks"])
         write_json_lines(folder / STEP_SCORES_FILE, [one.to_json() for one in self.found["scores"]])
         text = f"# {self.label}\n\nN = {self.found['n']}, 95 % bootstrap intervals over items\n\n"
-        text += results_table(self.found["records"], self.found["n"]) + "\n"
+        text += results_table(self.found["records"], self.found["n"]) + "\n\n" + growth_table(self.found["growth"]) + "\n"
         if self.benchmark == NAME_OF_RELEASE:
             text += f"\n{SELECTION_BIAS}\n"
         write_whole(folder / "tables.md", text)
         print(results_table(self.found["records"], self.found["n"]))
-        return [folder / name for name in ("report.json", "picks.jsonl", STEP_SCORES_FILE, "tables.md")]
+        print(growth_table(self.found["growth"]))
+        from vlrl.bench.vilbench.growth_picture import write_growth  # matplotlib, which scoring alone need not wait for
+
+        write_growth(folder / GROWTH_FILE, self.found["growth"], self.label)
+        return [folder / name for name in ("report.json", "picks.jsonl", STEP_SCORES_FILE, "tables.md", GROWTH_FILE)]
 
     def _checklist(self) -> dict[str, Any]:
         """The conditions for calling a result ViLBench's, and whether this run meets them."""
@@ -237,9 +282,10 @@ class BestOfN:
         }
 
 
-def _score(reply: Prediction) -> float | None:
-    value = read_score(reply.completion)
-    return None if value is None else float(value)
+def _score(replies: Sequence[Prediction]) -> float | None:
+    """The mean of the scores that can be read, None where none can."""
+    values = [float(value) for reply in replies if (value := read_score(reply.completion)) is not None]
+    return sum(values) / len(values) if values else None
 
 
 def _values(completion: str, n: int) -> list[float | None]:
@@ -271,7 +317,8 @@ def _rows(columns: Sequence[PickColumn], pools: Sequence[Pool], n: int) -> list[
         if key not in head.accuracy:
             continue
         value, chosen = head.accuracy[key], pool.grades[head.chosen[key][0]]
-        parts = {f"best_of_{n}": (value, 1.0), **{f"best_of_{n}/{one.how}": (one.accuracy[key], 1.0) for one in others}}
+        name = f"best_of_{n}" + ("" if head.how == HEADLINE else f"/{head.how}")
+        parts = {name: (value, 1.0), **{f"best_of_{n}/{one.how}": (one.accuracy[key], 1.0) for one in others}}
         outcome = "right" if value >= 1 else "partly" if value > 0 else "unparsed" if chosen.answer is None else "wrong"
         image = pool.item.image or pool.item.id
         text = pool.candidates[head.chosen[key][0]].response
