@@ -7,6 +7,7 @@ import pytest
 from autotrust_rows import question
 from test_autotrust_summary import verdict
 
+from vlrl.bench.autotrust import toxicity
 from vlrl.bench.autotrust.card import (
     DIMENSIONS,
     PUBLISHED,
@@ -19,8 +20,10 @@ from vlrl.bench.autotrust.card import (
 from vlrl.bench.autotrust.parts import CLEAN, Ask
 from vlrl.bench.autotrust.questions import MULTI, Question
 from vlrl.bench.autotrust.scoring import Verdict, judge
+from vlrl.bench.composite_plot import composite_figure, draw_composites, metrics_in
 from vlrl.bench.paired_rows import compare_rows, difference_table
 from vlrl.metrics.composite import composite_metric, with_holm, without_parts
+from vlrl.schema import Metric
 
 pytestmark = pytest.mark.quick
 
@@ -93,9 +96,17 @@ def test_the_constant_answers_are_the_best_of_each_group():
 def test_the_card_has_at_most_25_lines_and_the_published_table():
     rows = [verdict(i % 2, image=str(i), index=i) for i in range(6)]
     rows += [verdict(i % 2, image=str(i), index=i, part="misinformation") for i in range(6)]
-    text = trust_card(trust_metrics(rows, ("fixed", "reference")), composites_of(rows), 1234)
+    folded = {f"part/{i}": Metric(0.5, None, 6) for i in range(1234)}
+    folded[toxicity.METRIC] = toxicity.toxicity_metric(rows)
+    text = trust_card({**trust_metrics(rows, ("fixed", "reference")), **folded}, composites_of(rows))
     assert len(text.splitlines()) <= 25
-    for word in (*DIMENSIONS, *(name for name, *_ in PUBLISHED), "1,234 further numbers", "not run: certainty"):
+    for word in (
+        *DIMENSIONS,
+        *(name for name, *_ in PUBLISHED),
+        "1,234 further numbers",
+        "not run: certainty",
+        "vlrl-toxic-words-v1, in no score: 0.000",
+    ):
         assert word in text
     for _, *shares, mean in PUBLISHED:
         assert sum(shares) / 5 == pytest.approx(mean, abs=0.011), "the leaderboard's last column is the mean of the five"
@@ -136,3 +147,62 @@ def test_holm_by_hand():
     assert with_holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert with_holm([0.5, 0.9]) == [1.0, 1.0]
     assert with_holm([]) == []
+
+
+# ---- the picture
+
+
+def result(values, interval=(0.2, 0.9)):
+    """What `result.json` holds of a card."""
+    found = {"alias": "t", "n_unparsed": 3}
+    for name, value in values.items():
+        found |= {f"{name},none": value, f"{name}_ci95,none": list(interval), f"{name}_n,none": 12}
+    return {"results": {"t": found}, "composites": {"t": {name: [["a"]] for name in values if "_" not in name}}}
+
+
+def test_the_picture_shows_each_score_of_each_side(tmp_path):
+    before, after = result({"trust/a": 0.25, "trust/b": 0.5, "trust/c": 0.1}), result({"trust/a": 0.75, "trust/b": 1.0})
+    sides = {name: metrics_in(one, "t") for name, one in (("before", before), ("after", after))}
+    assert sides["before"]["trust/a"] == Metric(0.25, (0.2, 0.9), 12)
+    (axis,) = composite_figure(["trust/a", "trust/b", "trust/c"], sides).axes
+    assert sorted(bar.get_width() for bar in axis.patches) == [0.25, 0.5, 0.75, 1.0], "only what both sides have"
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["b", "a"]
+    path = tmp_path / "both.png"
+    assert draw_composites(path, {"A": before, "B": after}) == path
+    assert path.read_bytes().startswith(b"\x89PNG")
+    assert draw_composites(tmp_path / "none.png", {"A": {"results": {}}, "B": after}) is None
+    assert draw_composites(tmp_path / "one.png", {"A": result({"trust/a": 0.25})}) is None, "one bar is no picture"
+    assert not (tmp_path / "none.png").exists()
+
+
+def test_one_side_alone_has_the_released_scorer_and_the_constant_answer_beside_its_bars():
+    metrics = metrics_in(result({"trust/a": 0.25, "trust/b": 0.5, "trust/a_constant": 0.4, "trust/b_reference": 0.6}), "t")
+    (axis,) = composite_figure(["trust/a", "trust/b"], {"$model_": metrics}).axes
+    marks = [line.get_xdata()[0] for line in axis.lines if len(line.get_xdata()) == 1]
+    assert sorted(marks) == [0.4, 0.6]
+
+
+# ---- toxicity
+
+
+@pytest.mark.parametrize(
+    ("reply", "found"),
+    [
+        ("You IDIOT, stop.", ["idiot"]),
+        ("Shut   up!", ["shut up"]),
+        ("Two idiots and a moron", ["idiots", "moron"]),
+        ("The crash-test dummy sits in Scunthorpe; dispose of the trash.", []),
+        ("It assists the class and passes the prickly hedge.", []),
+        ("", []),
+    ],
+)
+def test_listed_words_are_found_as_whole_words(reply, found):
+    assert toxicity.toxic_words(reply) == found
+
+
+def test_a_word_of_the_question_is_not_counted_and_the_share_is_over_replies():
+    assert toxicity.toxic_words("He wrote: idiot.", "What does the sign 'Idiot' say?") == []
+    row = question()
+    replies = ["Yes", "No, you moron", "Yes", "No"]
+    rows = [Verdict(Ask("factuality", "", row, "", row), reply, "right", {"accuracy": (1.0, 1.0)}, {}) for reply in replies]
+    assert toxicity.toxicity_metric(rows).value == 0.25

@@ -210,6 +210,11 @@ def test_a_judge_is_named_asked_once_and_its_failures_are_counted(tmp_path, monk
     judges = {record["metric"]: record["judge"] for record in json.loads((out / "report.json").read_text())["results"]}
     assert judges["judge"] == "some-judge, vlrl-judge-v1"
     assert judges["fallback_f1"] == open_ended.FALLBACK
+    asked = json.loads((out / "report.json").read_text())["judge"]
+    sent = {message["role"]: message["content"] for message in server.seen[0]["messages"]}
+    assert (asked["model"], asked["prompt"]["system"]) == ("some-judge", sent["system"])
+    assert asked["prompt"]["task"] in str(sent["user"]), "the whole prompt is kept"
+    assert asked["temperature"] == server.seen[0]["temperature"]
     assert main(words) == 0
     assert "factuality/judge,none" not in json.loads((out / "result.json").read_text())["results"]["autotrust/factuality"]
     assert main([*words, "--judge", "gpt"]) == 2

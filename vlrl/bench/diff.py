@@ -7,12 +7,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from vlrl.bench.composite_plot import draw_composites
 from vlrl.bench.diff_runs import diff_several
 from vlrl.bench.paired_rows import Rows, compare_rows, difference_table, read_result_folder
 from vlrl.bench.report import check_folder
 from vlrl.bench.results import SCORES_FILE
 from vlrl.schema import SampleError
 from vlrl.tasks.evaluate import write_json
+from vlrl.training.benchmark_flags import DIFF_PICTURE
 
 
 def diff(args: argparse.Namespace) -> int:
@@ -50,6 +52,10 @@ def diff(args: argparse.Namespace) -> int:
         args.output_path.mkdir(parents=True, exist_ok=True)
         record = {"a": str(at_a), "b": str(at_b), "n_common": n_common, "differences": compared, "changed": changes}
         write_json(args.output_path / "diff.json", record)
+        shown = {"A": (at_a, result_a), "B": (at_b, result_b)}
+        sides = {f"{name} {Path(*at.parts[-2:])}": result for name, (at, result) in shown.items()}
+        if picture := draw_composites(args.output_path / DIFF_PICTURE, sides):
+            print(picture)
         print(args.output_path / "diff.json")
     return 0
 

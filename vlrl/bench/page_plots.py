@@ -8,6 +8,7 @@ from typing import Any
 
 import matplotlib
 
+from vlrl.bench.composite_plot import composite_figure
 from vlrl.data.markup import Markup, in_base64, markup, plot_label
 from vlrl.tasks.evaluate import OUTCOMES, Scored
 
@@ -19,7 +20,9 @@ OUTCOME_COLOURS = {"right": "#2e7d32", "partly": "#c08000", "wrong": "#c62828", 
 
 def plots_of(one: Scored) -> list[Markup]:
     """The plots of a task's numbers, each an HTML figure."""
-    drawn = [_plot("numbers in 0..1 with 95 % intervals", _bars(one)), _plot("answers", _outcomes(one))]
+    summary = composite_figure(list(one.composites), {one.name: one.metrics})
+    drawn = [_plot("scores, each made of several numbers, with 95 % intervals", summary)]
+    drawn += [_plot("numbers in 0..1 with 95 % intervals", _bars(one)), _plot("answers", _outcomes(one))]
     for name, matrix in (one.extra.get("confusion") or {}).items():
         drawn.append(_plot(f"{name}: ground truth (rows) and prediction (columns)", _matrix(matrix)))
     if one.extra.get("reliability"):

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -22,7 +23,7 @@ from vlrl.metrics.composite import without_parts
 from vlrl.metrics.tables import text_table
 from vlrl.models.names import TINY_NAMES
 from vlrl.tasks.evaluate import write_json
-from vlrl.training.benchmark_flags import family_of, folder_name
+from vlrl.training.benchmark_flags import DIFF_PICTURE, family_of, folder_name
 from vlrl.training.config import Config
 from vlrl.training.model_card import write_card
 from vlrl.training.options import ConfigError
@@ -96,6 +97,16 @@ class Around:
                     self.failed[name] = "the two results share no number that can be paired"
         return found
 
+    def pictures(self) -> dict[str, str]:
+        """Benchmark -> the picture of its scores before and after, a file in the run folder; of those that have one."""
+        found = {}
+        for name in self.config.bench.names:
+            drawn = self.folder / "bench" / "diff" / folder_name(name) / DIFF_PICTURE
+            if drawn.is_file():
+                found[name] = f"bench_{folder_name(name)}.png"
+                shutil.copyfile(drawn, self.folder / found[name])
+        return found
+
     def _measured(self, name: str, side: str, say: Callable[..., None]) -> bool:
         words = self.words(name, side)
         say(f"\nbench     {name}, {side} training: {shlex.join(['vlrl-bench', *words])}")
@@ -160,7 +171,12 @@ def write_benchmarks(around: Around, say: Callable[..., None]) -> bool:
     found = around.measure(say)
     path = around.folder / "summary.json"
     summary = json.loads(path.read_text(encoding="utf-8"))
-    summary["bench"] = {"differences": found, "failed": around.failed, "folder": str(around.folder / "bench")}
+    summary["bench"] = {
+        "differences": found,
+        "failed": around.failed,
+        "folder": str(around.folder / "bench"),
+        "pictures": around.pictures(),
+    }
     write_json(path, summary)
     write_card(around.folder)
     if found:
@@ -168,6 +184,8 @@ def write_benchmarks(around: Around, say: Callable[..., None]) -> bool:
         say(before_after_table(found))
     for name, why in around.failed.items():
         say(f"bench     {name} was not measured: {why}")
+    for name, picture in summary["bench"]["pictures"].items():
+        say(f"bench     {name}, before and after: {around.folder / picture}")
     if around.failed:
         say(f"          the run itself is complete: {around.folder / 'final'}")
     say(f"\n{path}")

@@ -16,6 +16,8 @@ from vlrl.tasks import KNOWN, load_task
 
 BENCH_FAMILIES = ("autotrust", "vilbench")
 """Benchmarks that are not tasks, by the first word of their names: the keys of `vlrl.bench.suites.SUITES`."""
+DIFF_PICTURE = "before_after.png"
+"""What `bench diff` draws into its folder where both results have numbers that are made of others (a trust card)."""
 
 
 def family_of(name: str) -> str | None:

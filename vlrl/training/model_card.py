@@ -42,8 +42,9 @@ def write_card(folder: Path) -> None:
     write_whole(folder / CARD, text, "backslashreplace")
     if final.is_dir():
         write_whole(final / CARD, text, "backslashreplace")
-        if has_picture:
-            shutil.copyfile(folder / PICTURE, final / PICTURE)
+        pictures = (summary.get("bench") or {}).get("pictures") or {}
+        for name in filter(lambda one: (folder / one).is_file(), (PICTURE, *pictures.values())):
+            shutil.copyfile(folder / name, final / name)
 
 
 def write_draft(folder: Path, base: str, step: int) -> None:
@@ -131,7 +132,7 @@ def _with_interval(measured: Mapping[str, Any] | None) -> str:
 
 
 def benchmarks(bench: Mapping[str, Any]) -> str:
-    """The paired differences of `--bench`, a row a metric."""
+    """The paired differences of `--bench`, a row a metric, and its pictures."""
     rows = []
     for one in without_parts(bench["differences"])[0]:
         if "[" in one["metric"] or one["difference"] is None:
@@ -141,7 +142,9 @@ def benchmarks(bench: Mapping[str, Any]) -> str:
         rows.append([cell(one["benchmark"]), cell(one["metric"]), *values, str(one["n"])])
     header = ["benchmark", "metric", "before", "after", "difference", "95 % interval", "n"]
     said = "The same samples before and after training; paired differences."
-    return f"{said}\n\n{text_table(header, rows, markdown=True)}"
+    drawn: Mapping[str, str] = bench.get("pictures") or {}
+    pictures = [f"![{cell(name)}: scores before and after training]({file})" for name, file in drawn.items()]
+    return "\n\n".join([said, text_table(header, rows, markdown=True), *pictures])
 
 
 def use(example: Mapping[str, Any], coords: str | None) -> str:

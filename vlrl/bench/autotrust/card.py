@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+from vlrl.bench.autotrust import toxicity
 from vlrl.bench.autotrust.parts import CLEAN
 from vlrl.bench.autotrust.questions import MULTI, YES_NO
 from vlrl.bench.autotrust.scoring import FIXED, REFERENCE, Parts, Verdict, group_name, read_fixed
@@ -166,8 +167,8 @@ def components_run(dimension: str, composites: Mapping[str, Composite]) -> tuple
     return ran, [words for words in names if words not in ran]
 
 
-def trust_card(metrics: Mapping[str, Metric], composites: Mapping[str, Composite], n_folded: int) -> str:
-    """The card in at most 25 lines. `n_folded`: how many further numbers `result.json` holds."""
+def trust_card(metrics: Mapping[str, Metric], composites: Mapping[str, Composite]) -> str:
+    """The card in at most 25 lines; it says how many further numbers `result.json` holds."""
     rows = []
     for dimension in DIMENSIONS:
         ran, missing = components_run(dimension, composites)
@@ -180,6 +181,10 @@ def trust_card(metrics: Mapping[str, Metric], composites: Mapping[str, Composite
     lines += ["published, each as per cent of the best model's value, not comparable with the scores above (arXiv 2412.15206):"]
     published = [[model, *(f"{value:.1f}" for value in values)] for model, *values in PUBLISHED]
     lines += [text_table(["model", *DIMENSIONS, "mean"], published, markdown=True)]
+    toxic = metrics.get(toxicity.METRIC)
+    if toxic is not None:
+        lines += [f"replies with a word of {toxicity.TOXIC_WORDS}, in no score: {_value(toxic)}, n {toxic.n:,}"]
+    n_folded = sum(not name.startswith(TRUST) and name != toxicity.METRIC for name in metrics)
     return "\n".join([*lines, f"{n_folded:,} further numbers: result.json, report.html"])
 
 

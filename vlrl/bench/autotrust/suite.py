@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vlrl.bench.autotrust import AUTOTRUST_VERSION, PARTS, card, fixture, open_ended
+from vlrl.bench.autotrust import AUTOTRUST_VERSION, PARTS, card, fixture, open_ended, toxicity
 from vlrl.bench.autotrust import wording as words
 from vlrl.bench.autotrust.judge import rate
 from vlrl.bench.autotrust.parts import Ask, Options, Part, asks_of, n_malformed
@@ -19,6 +19,7 @@ from vlrl.bench.autotrust.questions import MULTI, QuestionFile, find_image
 from vlrl.bench.autotrust.reference import mode_of
 from vlrl.bench.autotrust.scoring import BAD_GROUND_TRUTH, FIXED, REFERENCE, Verdict, entries, group_name, judge
 from vlrl.bench.autotrust.summary import metrics_of
+from vlrl.bench.composite_plot import CARD_PICTURE, draw_composites
 from vlrl.bench.suite import Predictions
 from vlrl.metrics.calibration import stated_confidence
 from vlrl.schema import Prediction, Sample, Task
@@ -121,9 +122,11 @@ class Trust:
         if self.judge:
             by_id = {sample.id: sample for sample in asked}
             self.verdicts, self.n_judge = rate(self.verdicts, by_id, self.judge, self.folder)
-        shown = card.trust_metrics(self.verdicts, self.scorers)
         composites = card.composites_of(self.verdicts) if FIXED in self.scorers else {}
-        metrics = {**shown, **metrics_of(self.verdicts, self.scorers, self.options.group_labels)}
+        metrics = card.trust_metrics(self.verdicts, self.scorers)
+        metrics |= metrics_of(self.verdicts, self.scorers, self.options.group_labels)
+        if self.verdicts:
+            metrics[toxicity.METRIC] = toxicity.toxicity_metric(self.verdicts)
         tail = "" if FIXED in self.scorers else f"_{REFERENCE}"
         headline = next((f"{p.name}/{p.headline}{tail}" for p in self.parts if f"{p.name}/{p.headline}{tail}" in metrics), "")
         return [
@@ -151,12 +154,13 @@ class Trust:
                 label=self.label,
                 lower_is_better=frozenset(name for name in metrics if _is_bad(name)),
                 composites=composites,
-                card=card.trust_card(metrics, composites, len(metrics) - len(shown)) if len(composites) > 1 else "",
+                card=card.trust_card(metrics, composites) if len(composites) > 1 else "",
             )
         ]
 
     def publish(self, answered: Predictions, folder: Path, result: Mapping[str, Any], missing: Sequence[str]) -> list[Path]:
-        """Write `report.json`, and the question files as released with one key added; returns their paths."""
+        """Write `report.json`, the picture of the card where there is one, and the question files as released with one key
+        added; returns their paths."""
         modes = {verdict.ask.question.file: self.mode(verdict.ask) for verdict in self.verdicts}
         lost: dict[tuple[str, str], int] = {}
         for key in missing:
@@ -189,10 +193,12 @@ class Trust:
             ]
             + (self.perturbed.substitutes(self.parts) if self.perturbed else []),
             "attacks": self.perturbed.summary(list(self.asks)) if self.perturbed else {},
+            "judge": self.judge and open_ended.judge_facts(self.judge),
             "not_run": list(self.not_run),
         }
         write_json(folder / "report.json", report)
-        return [folder / "report.json", *self._arrays(answered, folder)]
+        picture = draw_composites(folder / CARD_PICTURE, {str(result.get("model")): result})
+        return [folder / "report.json", *([picture] if picture else []), *self._arrays(answered, folder)]
 
     def _arrays(self, answered: Predictions, folder: Path) -> list[Path]:
         """The question files with an answer in each row (None where there is none), by part and setting; `predictions.json`
@@ -216,12 +222,14 @@ class Trust:
 
 def _is_bad(name: str) -> bool:
     metric = name.partition("/")[2].partition("[")[0].partition(":")[0].removesuffix(f"_{REFERENCE}")
-    return metric in ("over_confident", "leak", "drop", "dad", "dad_by_chance")
+    return name == toxicity.METRIC or metric in ("over_confident", "leak", "drop", "dad", "dad_by_chance")
 
 
 def _row(verdict: Verdict) -> Row:
     ask = verdict.ask
     parts = card.row_parts(verdict, verdict.fixed)
+    if parts:
+        parts[toxicity.METRIC] = toxicity.part_of(verdict)
     truth = str(ask.question.row.get("answer", "")) if ask.part != "privacy" else ""
     answer = verdict.answer if ask.part in SHOWN_PARTS else ""
     confidence = stated_confidence(verdict.answer) if ask.question.kind == MULTI else None
