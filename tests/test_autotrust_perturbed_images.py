@@ -275,7 +275,7 @@ def test_pgd_lowers_the_accuracy_of_a_model_trained_on_the_scenes_and_noise_does
     yes_no = [i for i in range(600) if i % road_questions.N_KINDS]  # each third question asks for a letter
     samples = Samples(len(yes_no), lambda i: prepare_sample(task.synthetic(0, "train", yes_no[i]), loaded))
     like = GRPOConfig(output_dir=str(tmp_path), use_cpu=True, bf16=False, report_to="none", gradient_checkpointing=False)
-    supervise(loaded, {"qa": task}, samples, tmp_path / "sft", like, steps=100, batch_size=4, learning_rate=2e-3)
+    supervise(loaded, {"road_questions": task}, samples, tmp_path / "sft", like, steps=100, batch_size=4, learning_rate=2e-3)
     data, out = roads(tmp_path, 20), tmp_path / "out"
     data.write_text(json.dumps([row for row in json.loads(data.read_text()) if row["question_type"] == "yes-or-no"]))
     flags = ["--data", data, "--model_name_or_path", tmp_path / "sft" / "final", "--max_new_tokens", 4]
