@@ -55,8 +55,8 @@ class Panel:
 
 
 def draw_panels(panels: Sequence[Panel], out: Path) -> None:
-    """Plots as one image, up to three beside each other, four as two rows of two. Raises OSError."""
-    columns = len(panels) if len(panels) < 4 else 2
+    """Plots as one image, up to three beside each other; four are two rows of two. Raises OSError."""
+    columns = 2 if len(panels) == 4 else min(3, len(panels))
     n_rows = -(-len(panels) // columns)
     figure, axes = plt.subplots(n_rows, columns, figsize=(4.4 * columns, 3.6 * n_rows), constrained_layout=True, squeeze=False)
     for panel, axis in zip(panels, axes.flat, strict=False):
@@ -82,7 +82,9 @@ def _draw_panel(panel: Panel, axis: Any) -> None:
         low, high = metric.ci95 or (metric.value, metric.value)
         value = float(metric.value or 0.0)
         spread = [[max(0.0, value - float(low or 0.0))], [max(0.0, float(high or 0.0) - value)]]
-        axis.errorbar([x], [value], yerr=spread, fmt="o", capsize=4, label=plot_label(name))
+        axis.errorbar(
+            [x], [value], yerr=spread, fmt="o", capsize=4, color="C3" if name == "before" else "C2", label=plot_label(name)
+        )
     axis.set_title(panel.title)
     axis.set_xlabel(panel.x_label)
     axis.grid(alpha=0.3)
@@ -128,7 +130,8 @@ def draw_curves(metrics: Path, out: Path, headline: Headline | None = None) -> N
     ]
     thoughts = [name for name in THOUGHT_CURVES if any(THOUGHTS + name in row for row in rows)]
     if "self_bleu2" in thoughts:
-        panels.append(Panel("thoughts", {name.replace("_", " "): line(THOUGHTS + name) for name in thoughts}))
+        curves = {name.replace("_", " "): line(THOUGHTS + name) for name in thoughts}
+        panels.append(Panel("thoughts", {name: one for name, one in curves.items() if not is_flat(one)}))
     draw_panels([panel for panel in panels if panel.points or not is_constant(panel)] or panels[:1], out)
 
 
@@ -151,4 +154,9 @@ def _measured(every: Sequence[Mapping[str, Any]], line: Any, headline: Headline 
 
 def is_constant(panel: Panel) -> bool:
     """Whether no line of a plot ever changes, or there is none."""
-    return all(len({y for y in ys if y is not None}) < 2 for _, ys in panel.lines.values())
+    return all(map(is_flat, panel.lines.values()))
+
+
+def is_flat(line: Line) -> bool:
+    """Whether a line has at most one value."""
+    return len({y for y in line[1] if y is not None}) < 2

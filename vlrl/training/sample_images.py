@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 import io
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 from PIL import Image, ImageDraw, ImageFont
 
 from vlrl.answers.geometry import best_matching
@@ -106,8 +108,10 @@ def chosen_samples(changes: Sequence[float | None], n: int) -> list[tuple[int, s
     ]
 
 
+@cache
 def _font(size: int) -> Any:
-    return ImageFont.load_default(size)
+    """DejaVu Sans, which matplotlib brings: Pillow's own font has Latin letters alone."""
+    return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"), size - 2)
 
 
 def _tile(
