@@ -167,15 +167,17 @@ class Models:
         return dataclasses.replace(sample, meta=meta, view=ModelView(loaded.coords, size))
 
     def _inputs(self, loaded: Any, sample: Sample, image: Image.Image | None) -> Any:
-        from vlrl.models.inputs import messages, open_images
+        from vlrl.models.inputs import messages, open_shown
+        from vlrl.models.videos import vision_arguments
 
-        images = [image] if image is not None else open_images(sample)
+        shown: list[Any] = [image] if image is not None else open_shown(sample)
         try:
-            words = messages(sample, self._tasks, len(images))
+            words = messages(sample, self._tasks, len(shown))
         except Exception as error:  # a user's prompt may need more than a visitor's question has
             raise Refused(f"task {sample.task}: its prompt failed on sample {sample.id!r}: {described(error)}") from error
         text = loaded.processor.apply_chat_template(words, add_generation_prompt=True, tokenize=False)
-        return loaded.processor(text=[text], images=images or None, return_tensors="pt").to(loaded.model.device)
+        pixels = vision_arguments(loaded.processor, [shown])
+        return loaded.processor(text=[text], return_tensors="pt", **pixels).to(loaded.model.device)
 
     @contextlib.contextmanager
     def _generating(

@@ -19,19 +19,23 @@ PAIR = {"hidden_size": WIDTH, "intermediate_size": INNER, "num_attention_heads":
 PINPOINTS = [[SIDE, 2 * SIDE], [2 * SIDE, SIDE], [2 * SIDE, 2 * SIDE]]
 TEMPLATE = (
     "{{% for message in messages %}}<|im_start|>{{{{ message['role'] }}}}\n{{% for part in message['content'] %}}"
-    "{{% if part['type'] == 'image' %}}{image}{{% else %}}{{{{ part['text'] }}}}{{% endif %}}{{% endfor %}}<|im_end|>\n{{% endfor %}}"
+    "{{% if part['type'] == 'image' %}}{image}{{% elif part['type'] == 'video' %}}{video}"
+    "{{% else %}}{{{{ part['text'] }}}}{{% endif %}}{{% endfor %}}<|im_end|>\n{{% endfor %}}"
     "{{% if add_generation_prompt %}}<|im_start|>assistant\n{{% endif %}}"
 )
 QWEN_IMAGE = "<|vision_start|><|image_pad|><|vision_end|>"
+QWEN_VIDEO = "<|vision_start|><|video_pad|><|vision_end|>"
 
 
 @dataclass(frozen=True)
 class Family:
-    """`tokens`: what its tokenizer has beside those of `tiny`, by their names there. `image`: what its template writes for one."""
+    """`tokens`: what its tokenizer has beside those of `tiny`, by their names there. `image`, `video`: what its template writes
+    for one."""
 
     image: str
     tokens: dict
     parts: object
+    video: str = ""
 
 
 def text(size, **more):
@@ -264,11 +268,11 @@ GLM_TOKENS = ["<|image|>", "<|video|>", "<|begin_of_image|>", "<|end_of_image|>"
 TILES = [f"<row_{row}_col_{column}>" for row in (1, 2) for column in (1, 2)]
 IDEFICS_TOKENS = ["<fake_token_around_image>", "<end_of_utterance>", "<global-img>", *TILES]
 FAMILIES = {
-    "qwen2_vl": Family(QWEN_IMAGE, {}, qwen2_vl),
-    "qwen2_5_vl": Family(QWEN_IMAGE, {}, qwen2_5_vl),
-    "qwen3_vl": Family(QWEN_IMAGE, {}, qwen3_vl),
-    "qwen3_vl_moe": Family(QWEN_IMAGE, {}, qwen3_vl_moe),
-    "qwen3_5": Family(QWEN_IMAGE, {}, qwen3_5),
+    "qwen2_vl": Family(QWEN_IMAGE, {}, qwen2_vl, QWEN_VIDEO),
+    "qwen2_5_vl": Family(QWEN_IMAGE, {}, qwen2_5_vl, QWEN_VIDEO),
+    "qwen3_vl": Family(QWEN_IMAGE, {}, qwen3_vl, QWEN_VIDEO),
+    "qwen3_vl_moe": Family(QWEN_IMAGE, {}, qwen3_vl_moe, QWEN_VIDEO),
+    "qwen3_5": Family(QWEN_IMAGE, {}, qwen3_5, QWEN_VIDEO),
     "glm4v": Family("<|begin_of_image|><|image|><|end_of_image|>", {"": GLM_TOKENS}, glm4v),
     "internvl": Family(
         "<IMG_CONTEXT>\n",
@@ -317,7 +321,7 @@ def build(name, seed=0, std=0.15, tokenizer=None):
     for config in (model.config, model.config.get_text_config()):
         config.eos_token_id, config.pad_token_id = ends.values()
     model.generation_config = GenerationConfig(do_sample=False, **ends)
-    return model, make_processor(tokenizer, TEMPLATE.format(image=family.image))
+    return model, make_processor(tokenizer, TEMPLATE.format(image=family.image, video=family.video))
 
 
 def saved(name, folder, **options):

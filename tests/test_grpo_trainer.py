@@ -11,6 +11,7 @@ from peft import LoraConfig
 from PIL import Image
 from trl import GRPOConfig, GRPOTrainer
 
+from vlrl.data.images import Video
 from vlrl.models.inputs import Samples, prepare_sample
 from vlrl.models.load import load_model, save_model, vision_token_ids
 from vlrl.models.vision_encoder import freeze_vision, is_vision_weight
@@ -194,20 +195,23 @@ class Dictated(Trainer):
         ], None
 
 
-@pytest.mark.parametrize("rounds", [0, 2])
-def test_text_images_and_video_in_one_batch_score_as_they_do_alone(tmp_path, start, rounds):
+@pytest.mark.parametrize(("rounds", "shared"), [(0, "auto"), (2, "auto"), (0, "off")])
+def test_text_images_and_video_in_one_batch_score_as_they_do_alone(tmp_path, start, rounds, shared):
     loaded = load_model(start)
     rows = [prepare_sample(sample, loaded) for sample in kinds(tmp_path)]
     data = Samples(len(rows), rows.__getitem__)
     args = arguments(tmp_path / "run", steps_per_generation=2, per_device_train_batch_size=8, gradient_accumulation_steps=1)
-    trainer = Dictated(loaded, TASKS, [PAYING], data, args, dynamic_sampling=rounds)
+    trainer = Dictated(loaded, TASKS, [PAYING], data, args, dynamic_sampling=rounds, group_shared=shared)
     opened = [trainer.train_dataset[i] for i in range(len(rows))]
-    assert [len(row["images"]) for row in opened] == [0, 1, 2, 3]
+    assert [len(row["images"]) for row in opened] == [0, 1, 2, 1]
+    assert isinstance(opened[3]["images"][0], Video)
     alone = [logps for row in opened for logps in scored(trainer, [row], 4)[0]]
     for order in ([0, 1, 2, 3], [3, 0, 2, 1]):
         for batch_size in (16, 3, 1):
             together, batch = scored(trainer, [opened[i] for i in order], batch_size)
-            assert [len(group.images) for group in batch.plan.groups] == order
+            assert batch.plan.shares == (shared == "auto")
+            each = 1 if batch.plan.shares else 4
+            assert [len(group.images) for group in batch.plan.groups] == [int(i > 0) for i in order for _ in range(each)]
             expected = [alone[4 * i + k] for i in order for k in range(4)]
             for one, other in zip(together, expected, strict=True):
                 torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
@@ -251,7 +255,10 @@ def test_mixed_batches_are_refused_where_weights_are_sharded(tmp_path, start):
     rows = [prepare_sample(sample, loaded) for sample in kinds(tmp_path)]
     trainer = Trainer(loaded, TASKS, [PAYING], Samples(4, rows.__getitem__), arguments(tmp_path / "run"))
     opened = [trainer.train_dataset[i] for i in range(4)]
-    assert all_see_images(opened[1:], is_sharded=True)
+    assert all_see_images(opened[1:3], is_sharded=True)
+    assert all_see_images(opened[3:], is_sharded=True)
+    with pytest.raises(RunStopped, match="show images and others videos"):
+        all_see_images(opened[1:], is_sharded=True)
     assert not all_see_images(opened[:1], is_sharded=True)
     assert all_see_images(opened, is_sharded=False)
     trainer.is_fsdp_enabled = True

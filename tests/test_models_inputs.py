@@ -20,6 +20,7 @@ from vlrl.models.inputs import (
     video_frames,
 )
 from vlrl.models.pixel_limits import input_size_px, limit_pixels
+from vlrl.models.videos import VideoReading
 from vlrl.schema import Sample, SampleError
 from vlrl.tasks import TASKS
 from vlrl.tasks.detection import TASK
@@ -269,7 +270,8 @@ def test_a_corrupt_video_is_named(tmp_path, tiny, content):
 
 
 @pytest.mark.parametrize("kind", ["file", "folder"])
-def test_a_video_is_asked_about_with_one_placeholder_a_frame(tmp_path, tiny, kind):
+def test_a_video_as_frames_is_asked_about_with_one_placeholder_a_frame(tmp_path, tiny, kind):
+    tiny = dataclasses.replace(tiny, videos=VideoReading(as_frames="--video_as frames"))
     made = film(tmp_path / "a.mp4", 16, fps=4) if kind == "file" else folder_of_frames(tmp_path / "frames", 8)
     asked = prepare_sample(Sample("v", "qa", "What is 1 + 1?", 2, video=made), tiny)
     width, height = (96, 64) if kind == "file" else (60, 40)

@@ -73,7 +73,10 @@ class Meta(TypedDict, total=False):
     """Which of several images boxes refer to, from 0."""
     image_size: list[int]
     video_frames: int
-    """The most frames of a video that are shown."""
+    """The most frames of a video that are taken, and how many a second."""
+    video_fps: float
+    folder_fps: float
+    """Frames a second that a folder of frames holds, where its times are to be known."""
     # what its answer is made of
     thinking: str
     """A thought for the supervised stage."""
@@ -117,11 +120,13 @@ class ModelView:
 
     `coords`: the convention of boxes in completions, one of `COORDS`; None: none is stated, and they are read as px;
     `UNKNOWN_COORDS`: the model has one that nobody stated, so that no box may be written or read.
-    `input_size`: width and height in pixels of the image after the processor's resize, which resized_px needs.
+    `input_size`: width and height in pixels of the image, or of a frame, after the processor's resize, which resized_px needs.
+    `takes_video`: the video of the sample goes to the model as a video; else its frames do, as so many images.
     """
 
     coords: str | None = None
     input_size: tuple[int, int] | None = None
+    takes_video: bool = False
 
 
 @dataclass(frozen=True)

@@ -74,6 +74,7 @@ from vlrl.training.sharding import check_equal_passes, join_engine, shards_weigh
 from vlrl.training.stop_callback import StopAtStepEnd
 from vlrl.training.trackers import guarded_trackers
 from vlrl.training.training_run import TrainingRun
+from vlrl.training.video_options import video_reading
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -237,7 +238,8 @@ def inputs_of(config: Config, name: str | None = None) -> ModelInputs:
     """Config and processor of the run's model, or of another folder of it."""
     template: Any = config.grpo.chat_template_kwargs  # a dictionary once it is parsed
     trusted = config.grpo.trust_remote_code
-    return weights.start_inputs(config.model, config.run, trust_remote_code=trusted, name=name, template=template)
+    asked: dict[str, Any] = {"name": name, "template": template, "videos": video_reading(config)}
+    return weights.start_inputs(config.model, config.run, trust_remote_code=trusted, **asked)
 
 
 def load(config: Config, inputs: ModelInputs) -> LoadedModel:

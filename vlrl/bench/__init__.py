@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from vlrl.bench.video_flags import video_flags
 from vlrl.bench.vilbench.judging import CONTEXTS
 from vlrl.data.files import disk_is_full, free_mib
 from vlrl.data.masking import address_problem, guard_console, masked
@@ -103,6 +104,7 @@ def parse_command(words: Sequence[str]) -> argparse.Namespace:
     check.add_argument("--max_prompt_length", type=_positive, help="most tokens of a prompt (default: its context less 256)")
     check.add_argument("--min_pixels", type=_positive, help="smallest image the model sees, in pixels")
     check.add_argument("--max_pixels", type=_positive, help="largest image the model sees, in pixels")
+    video_flags(check)
     _hack_flags(command("hack", _hack, "what degenerate answers earn from a task's rewards; exit code 1 if that is much"))
     commands.add_parser(
         "speed",
@@ -310,6 +312,7 @@ def _run_flags(parser: argparse.ArgumentParser) -> None:
     add("--trust_remote_code", action="store_true", help="run model code from the hub")
     add("--min_pixels", type=int, help="smallest image, in pixels, after resizing")
     add("--max_pixels", type=int, help="largest image, in pixels, after resizing")
+    video_flags(parser)
     add("--box_format", choices=BOX_FORMATS, help="box format of samples that do not state one")
     add("--system_prompt", help="a system message before every question: a text, or a file that holds one")
     add("--prompt_template", help="the prompt, a text or a file: {question} and its choices, or {prompt} of the task")

@@ -7,6 +7,7 @@ import argparse
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from vlrl.bench.video_flags import reading_of
 from vlrl.models.inputs import check_samples, messages, n_shown
 from vlrl.models.load import ModelInputs, load_inputs
 from vlrl.models.prompt_lengths import PromptLengths, context_length
@@ -48,7 +49,8 @@ class ModelCheck:
 
 def model_check(args: argparse.Namespace, tasks: Mapping[str, Task]) -> ModelCheck:
     """The check by the model that flags name. Raises ModelError."""
-    inputs = load_inputs(args.model_name_or_path, min_pixels=args.min_pixels, max_pixels=args.max_pixels)
+    limits = {"min_pixels": args.min_pixels, "max_pixels": args.max_pixels}
+    inputs = load_inputs(args.model_name_or_path, videos=reading_of(args), **limits)
     context = context_length(inputs.config)
     limit = args.max_prompt_length or (None if context is None else context - MAX_COMPLETION_LENGTH)
     return ModelCheck(inputs, tasks, str(args.data), limit, PromptLengths(inputs.processor))

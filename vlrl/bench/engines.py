@@ -20,9 +20,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
+from vlrl.bench.video_flags import reading_of
 from vlrl.data.deep_images import is_deep
-from vlrl.data.image_checks import shown_sizes
-from vlrl.data.images import image_bytes, image_size, open_images, opened_image
+from vlrl.data.images import FrameChoice, image_bytes, image_size, open_images, opened_image
 from vlrl.data.masking import without_secrets
 from vlrl.data.special_tokens import USUAL, as_plain_text, with_written_tokens
 from vlrl.envs.cards.playing import play_episodes
@@ -118,6 +118,7 @@ class Local(InProcesses):
             min_pixels=args.min_pixels,
             max_pixels=args.max_pixels,
             seed=args.seed,
+            videos=reading_of(args),
         )
         self.loaded.model.to(self.state.device)
         if self.rank == 0:
@@ -134,7 +135,10 @@ class Local(InProcesses):
     def answers(self, tasks: Mapping[str, Task], samples: Sequence[Sample], limit: Limit) -> Answers:
         """Batches of equal limits and similar lengths, the longest first, so that too little memory shows at once."""
         from vlrl.models.generate import complete
+        from vlrl.models.videos import video_notes
 
+        for line in video_notes(samples, self.loaded) if self.rank == 0 else ():
+            print(f"note      {line}", flush=True)
         self._check_lengths(tasks, samples, limit)
         ordered = sorted(samples, key=lambda sample: (limit(sample), prompt_length(sample, tasks)), reverse=True)
         while ordered:
@@ -144,7 +148,7 @@ class Local(InProcesses):
 
     def _check_lengths(self, tasks: Mapping[str, Task], samples: Sequence[Sample], limit: Limit) -> None:
         """Raises SampleError where a prompt and its answer exceed the model's context."""
-        from vlrl.models.inputs import messages, n_shown
+        from vlrl.models.inputs import measured, messages, n_shown
         from vlrl.models.prompt_lengths import PromptLengths, context_length
 
         context = context_length(self.loaded.model.config)
@@ -152,7 +156,7 @@ class Local(InProcesses):
             return
         lengths = PromptLengths(self.loaded.processor, self.loaded.template)
         for sample in samples:
-            lengths.add(messages(sample, tasks, n_shown(sample)), shown_sizes(sample))
+            lengths.add(messages(sample, tasks, n_shown(sample)), measured(sample))
         most = context - max(map(limit, samples))
         found = lengths.longer_than(most, lambda i: messages(samples[i], tasks, n_shown(samples[i])))
         if found:
@@ -166,7 +170,8 @@ class Local(InProcesses):
 def prompt_length(sample: Sample, tasks: Mapping[str, Task]) -> float:
     """Roughly the length of a prompt in tokens: one for each 28 x 28 px of image, one for four letters of text."""
     width, height = sample.facts.get("image_size") or (0, 0)
-    return len(sample.images) * width * height / 784 + len(tasks[sample.task].prompt(sample)) / 4
+    n = len(sample.images) if sample.video is None else FrameChoice.of(sample).at_most
+    return n * width * height / 784 + len(tasks[sample.task].prompt(sample)) / 4
 
 
 class _SingleProcess:
@@ -183,18 +188,25 @@ class _SingleProcess:
         self.model: str = args.model_name_or_path
         self.coords: str | None = args.coords
         self.temperature, self.seed = args.temperature or 0.0, args.seed
-        self.forms = {"answer_format": args.answer_format, "box_format": args.box_format}
+        self.forms: dict[str, Any] = {"answer_format": args.answer_format, "box_format": args.box_format}
+        self.asked = {"video_fps": args.video_fps, "video_frames": args.video_max_frames}
+        self.flag = flag
 
     def prepare_sample(self, sample: Sample) -> Sample:
         sample = with_written_tokens(sample, USUAL)
         meta = {**sample.meta}
-        for name, form in self.forms.items():
+        for name, form in (self.forms if sample.video is None else self.forms | self.asked).items():
             if form is not None:
                 meta.setdefault(name, form)
         if sample.images:
             meta["image_size"] = list(image_size(sample.images[int(meta.get("image_index", 0))]))
         view = sample.view if self.coords is None else ModelView(self.coords)
         return dataclasses.replace(sample, meta=meta, view=view)
+
+    def say_videos(self, samples: Sequence[Sample]) -> None:
+        """A line about how videos are shown, where there are some."""
+        if any(sample.video is not None for sample in samples):
+            print(f"note      videos are shown as frames, one image each ({self.flag}: it is handed images alone)", flush=True)
 
     def wait_for_everyone(self) -> None:
         """There is no other process."""
@@ -225,6 +237,7 @@ class Server(_SingleProcess):
         self.endpoint = Endpoint(self.name, args.base_url, "base_url", limits, report=say)
 
     def answers(self, tasks: Mapping[str, Task], samples: Sequence[Sample], limit: Limit) -> Answers:
+        self.say_videos(samples)
         waiting = iter(samples)
 
         def ask(sample: Sample) -> Prediction | Failure:
@@ -280,7 +293,7 @@ class Vllm(_SingleProcess):
             revision=args.revision,
             trust_remote_code=args.trust_remote_code,
             seed=args.seed,
-            limit_mm_per_prompt={"image": 16},
+            limit_mm_per_prompt={"image": max(16, args.video_max_frames or 0)},
         )
         vocabulary = AutoTokenizer.from_pretrained(self.model, trust_remote_code=args.trust_remote_code).get_vocab()
         self.never = {vocabulary[token]: -100.0 for token in VISION_TOKENS if token in vocabulary}
@@ -288,6 +301,7 @@ class Vllm(_SingleProcess):
 
     def answers(self, tasks: Mapping[str, Task], samples: Sequence[Sample], limit: Limit) -> Answers:
         """256 prompts at a time, which vLLM batches by itself."""
+        self.say_videos(samples)
         for start in range(0, len(samples), 256):
             batch = samples[start : start + 256]
             games = [sample for sample in batch if tasks[sample.task].is_episode(sample)]

@@ -15,6 +15,7 @@ from vlrl.bench.check_rows import row_fault
 from vlrl.bench.look_copies import alike, look_at
 from vlrl.bench.look_numbers import answer_text, numbers_of, repeated_prompts
 from vlrl.bench.look_page import AskedSample, Copies, Look, SampleCard, write_look
+from vlrl.bench.video_flags import video_flags
 from vlrl.data.decontaminate import can_compare
 from vlrl.data.identity import Pictures
 from vlrl.data.image_checks import image_index, size_problem
@@ -64,6 +65,7 @@ def parse_look(words: Sequence[str]) -> argparse.Namespace:
     add("--model_name_or_path", help="show the prompt as this model gets it, with its tokens; no weights are read")
     add("--min_pixels", type=_whole, help="smallest image the model sees, in pixels")
     add("--max_pixels", type=_whole, help="largest image the model sees, in pixels")
+    video_flags(look)
     look.set_defaults(run=look_at_data)
     return parser.parse_args(list(words))
 

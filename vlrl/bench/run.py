@@ -217,7 +217,9 @@ def refuse_missing(missing: Mapping[str, tuple[str, str]], n: int, allowed: int)
 def settings_of(args: argparse.Namespace, suite: Suite) -> dict[str, Any]:
     """What the answers depend on. `--limit` is not among them: more samples of the same data may follow."""
     data = suite.source.sha256 if suite.source.path else suite.source.description
-    own: dict[str, Any] = {name: text for name in ("system_prompt", "prompt_template") if (text := getattr(args, name, None))}
+    stated = ("system_prompt", "prompt_template", "video_fps", "video_max_frames")
+    own: dict[str, Any] = {name: value for name in stated if (value := getattr(args, name, None))}
+    own |= {"video_as": "frames"} if getattr(args, "video_as", "video") == "frames" else {}
     own |= present_key(getattr(args, "present", None))
     own |= {"votes": args.votes} if getattr(args, "votes", 1) > 1 else {}
     return own | {

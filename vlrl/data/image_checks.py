@@ -6,10 +6,9 @@ Training, evaluation and `vlrl bench check` ask here, so what one of them refuse
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from vlrl.data.images import ImageError, frame_files, image_size, open_images, video_frames
+from vlrl.data.images import ImageError, frames_taken, image_size, open_images
 from vlrl.data.row_source import FEW
 from vlrl.data.synthetic import item_rng
 from vlrl.schema import Sample, box_problem
@@ -21,12 +20,11 @@ N_DECODED = 256
 
 
 def shown_sizes(sample: Sample) -> list[tuple[int, int]]:
-    """Width and height in pixels of the sample's images, or of one frame of its video; headers alone are read. Raises
-    ImageError."""
+    """Width and height in pixels of the sample's images, or of one frame of its video; headers alone are read, and of a video
+    file two frames. Raises ImageError."""
     if sample.video is None:
         return [image_size(path) for path in sample.images]
-    is_folder = Path(sample.video).is_dir()
-    return [image_size(frame_files(sample.video)[0]) if is_folder else video_frames(sample.video, 2)[0].size]
+    return [frames_taken(sample.video).size]
 
 
 def size_problem(sample: Sample, sizes: Sequence[tuple[int, int]]) -> str | None:

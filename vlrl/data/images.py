@@ -1,19 +1,22 @@
-"""Opens what a sample shows: an image file, a synthetic image, frames of a video. No torch, except for decoding a video file.
+"""Opens what a sample shows: an image file, a synthetic image, a video. No torch, except for decoding a video file.
 
-A video becomes a list of images, some of its frames in order. Not here: resizing for a model (`vlrl.models.inputs`).
+Of a video some frames are taken, in order. Not here: resizing for a model, and which models take a video as one
+(`vlrl.models.videos`).
 """
 
 from __future__ import annotations
 
 import io
+import math
 import os
 import struct
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
+from dataclasses import dataclass, replace
+from functools import cache, lru_cache
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError, features
 
@@ -22,12 +25,12 @@ from vlrl.data.deep_images import in_8_bits, is_deep
 from vlrl.data.packed_images import read_packed
 from vlrl.data.png_chunks import says_more_after_pixels
 from vlrl.data.sample_json import PACKED
-from vlrl.schema import Sample
+from vlrl.schema import Sample, SampleError
 
 VIDEO_FRAMES = 16
-"""The most frames shown of a video, unless `meta.video_frames` states another number (even, at least 2)."""
+"""The most frames taken of a video, unless `--video_max_frames` or `meta.video_frames` states another number."""
 VIDEO_FPS = 2.0
-"""Frames per second taken from a short video, as in Qwen's own recipes."""
+"""Frames per second taken of a video, as in Qwen's own recipes, unless `--video_fps` or `meta.video_fps` states another."""
 FRAME_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
 
 
@@ -199,32 +202,159 @@ def orientation(image: Image.Image) -> int:
     return stated if stated in range(1, 9) else 1
 
 
-def video_frames(path: str, at_most: int = VIDEO_FRAMES) -> list[Image.Image]:
-    """Frames of a video in order, evenly spaced from first to last, in their original size.
+# -- videos ---------------------------------------------------------------------------------------------------------------
 
-    A file is decoded by `qwen_vl_utils` (decord): `VIDEO_FPS` frames per second, an even number of them, 2 to `at_most`. From a
-    folder of frames (ordered by name) all are taken, or `at_most` of them. Raises ImageError.
+
+@dataclass(frozen=True)
+class FrameChoice:
+    """Which frames of a video are wanted: `fps` a second, at most `at_most`. `folder_fps`: how many a second a folder of
+    frames holds; None: as many as are wanted, so that all of them are taken, up to the most."""
+
+    fps: float = VIDEO_FPS
+    at_most: int = VIDEO_FRAMES
+    folder_fps: float | None = None
+
+    @classmethod
+    def of(cls, sample: Sample) -> FrameChoice:
+        """As the row states in `meta`. Raises SampleError for what is no such number."""
+        fps, at_most = _stated(sample, "video_fps", 0), _stated(sample, "video_frames", 1)
+        if at_most is not None and at_most != int(at_most):
+            raise SampleError(f"id {sample.id!r}: meta.video_frames is {at_most}; give a whole number")
+        return cls(
+            VIDEO_FPS if fps is None else fps,
+            VIDEO_FRAMES if at_most is None else int(at_most),
+            _stated(sample, "folder_fps", 0),
+        )
+
+
+def _stated(sample: Sample, name: str, least: float) -> float | None:
+    value = sample.meta.get(name)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not (0 < value < math.inf and value >= least):
+        bound = f"of at least {least:g}" if least else "above 0"
+        raise SampleError(f"id {sample.id!r}: meta.{name} is {value!r}; give a number {bound}")
+    return float(value)
+
+
+@dataclass(frozen=True)
+class FramesTaken:
+    """Which frames of a video are shown: their places in the file or folder, from 0, which holds `n_frames` at `fps` a second.
+    `size`: width and height in pixels of the first of them."""
+
+    places: tuple[int, ...]
+    n_frames: int
+    fps: float
+    size: tuple[int, int]
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """As video processors of transformers take it, made anew each time: they write into it."""
+        width, height = self.size
+        return {
+            "total_num_frames": self.n_frames,
+            "fps": self.fps,
+            "frames_indices": list(self.places),
+            "duration": self.n_frames / self.fps,
+            "width": width,
+            "height": height,
+        }
+
+
+@dataclass(frozen=True)
+class Video:
+    """An opened video: some of its frames, in order, and which they are."""
+
+    taken: FramesTaken
+    frames: tuple[Image.Image, ...]
+
+    def __deepcopy__(self, memo: Any) -> Video:
+        return self  # nobody changes it, and TRL copies the prompts of a batch
+
+
+def open_video(path: str, choice: FrameChoice = FrameChoice()) -> Video:
+    """Frames of a video, evenly spaced from first to last, in their original size.
+
+    A file is decoded by `qwen_vl_utils` (decord, or torchcodec where that is not installed): an even number of frames, at least
+    2. From a folder (ordered by name) see `FrameChoice`. Raises ImageError.
     """
     if Path(path).is_dir():
+        files, fps = frame_files(path), choice.folder_fps or choice.fps
+        places = _places_in_folder(len(files), choice)
+        frames = tuple(open_image(files[place]) for place in places)
+        return Video(FramesTaken(places, len(files), fps, frames[0].size), frames)
+    return _decoded(path, choice.fps, choice.at_most)
+
+
+def frames_taken(path: str, choice: FrameChoice = FrameChoice()) -> FramesTaken:
+    """Which frames `open_video` takes; of a file that has not changed its first and last frame are decoded once. Raises
+    ImageError."""
+    if Path(path).is_dir():
         files = frame_files(path)
-        n = min(len(files), at_most)
-        return [open_image(files[round(i * (len(files) - 1) / max(n - 1, 1))]) for i in range(n)]
+        return FramesTaken(
+            _places_in_folder(len(files), choice), len(files), choice.folder_fps or choice.fps, image_size(files[0])
+        )
+    try:
+        about = os.stat(path)
+    except (OSError, ValueError) as error:
+        raise ImageError(f"cannot read video {path}: {error}") from error
+    probed = _probed(path, about.st_mtime_ns, about.st_size)
+    return replace(probed, places=_spread(probed.n_frames, _n_taken(probed.n_frames, probed.fps, choice)))
+
+
+@lru_cache(maxsize=4096)
+def _probed(path: str, changed_ns: int, n_bytes: int) -> FramesTaken:
+    return _decoded(path, VIDEO_FPS, 2).taken
+
+
+def _n_taken(n_frames: int, fps: float, choice: FrameChoice) -> int:
+    """How many frames of a video of `n_frames` at `fps` are taken, by the rule of `qwen_vl_utils`: an even number."""
+    most = max(2, choice.at_most) // 2 * 2
+    return int(min(max(n_frames / fps * choice.fps, 2), most, n_frames) // 2 * 2)
+
+
+def _places_in_folder(n_files: int, choice: FrameChoice) -> tuple[int, ...]:
+    if choice.folder_fps is None:
+        return _spread(n_files, min(n_files, choice.at_most))
+    return _spread(n_files, max(1, _n_taken(n_files, choice.folder_fps, choice)))
+
+
+def _spread(n_frames: int, n: int) -> tuple[int, ...]:
+    """`n` places from the first to the last of `n_frames`, evenly spaced."""
+    return tuple(round(i * (n_frames - 1) / max(n - 1, 1)) for i in range(n))
+
+
+def _decoded(path: str, fps: float, at_most: int) -> Video:
+    """Frames of a video file. Raises ImageError."""
     # Imports torchvision and takes seconds; few runs have videos.
     from qwen_vl_utils import vision_process
 
-    errors: tuple[type[Exception], ...] = (OSError, RuntimeError, ValueError)
+    errors: tuple[type[Exception], ...] = (OSError, RuntimeError, ValueError, ImportError)
     if vision_process.is_decord_available():
         from decord import DECORDError
 
-        backend, errors = "decord", (*errors, DECORDError)
+        reader, errors = "decord", (*errors, DECORDError)
+    elif vision_process.is_torchcodec_available():
+        reader = "torchcodec"
     else:
-        backend = vision_process.get_video_reader_backend()
-    wanted = {"video": path, "fps": VIDEO_FPS, "min_frames": 2, "max_frames": max(2, at_most)}
+        raise ImageError(
+            f"cannot read video {path}: neither decord nor torchcodec is installed; pip install torchcodec, or give a folder of"
+            " its frames"
+        )
+    vision_process.logger.setLevel("ERROR")  # it warns of each file that holds fewer frames a second than are wanted
+    wanted = {"video": path, "fps": fps, "min_frames": 2, "max_frames": max(2, at_most)}
     try:
-        frames_TCHW, *_ = vision_process.VIDEO_READER_BACKENDS[backend](wanted)
+        frames_TCHW, about, _ = vision_process.VIDEO_READER_BACKENDS[reader](wanted)
     except errors as error:
         raise ImageError(f"cannot read video {path}: {error}") from error
-    return [Image.fromarray(frame_HWC) for frame_HWC in frames_TCHW.permute(0, 2, 3, 1).numpy()]
+    frames = tuple(Image.fromarray(frame_HWC) for frame_HWC in frames_TCHW.permute(0, 2, 3, 1).numpy())
+    places = tuple(int(place) for place in about["frames_indices"])
+    return Video(FramesTaken(places, int(about["total_num_frames"]), float(about["fps"]), frames[0].size), frames)
+
+
+def video_frames(path: str, at_most: int = VIDEO_FRAMES) -> list[Image.Image]:
+    """The frames of `open_video`. Raises ImageError."""
+    return list(open_video(path, FrameChoice(at_most=at_most)).frames)
 
 
 def frame_files(folder: str) -> list[str]:
@@ -236,8 +366,8 @@ def frame_files(folder: str) -> list[str]:
 
 
 def open_images(sample: Sample) -> list[Image.Image]:
-    """The images that a model sees with the sample's prompt: its images, the frames of its video, or none. Raises
-    ImageError."""
+    """The images of a sample, the frames of its video as so many images, or none. Raises ImageError, and SampleError for what
+    the row asks of its video."""
     if sample.video is None:
         return [open_image(path) for path in sample.images]
-    return video_frames(sample.video, int(sample.facts.get("video_frames", VIDEO_FRAMES)))
+    return list(open_video(sample.video, FrameChoice.of(sample)).frames)

@@ -14,8 +14,9 @@ from tqdm.auto import tqdm
 from transformers import GenerationConfig, PreTrainedModel
 
 from vlrl.envs.cards.playing import play_episodes
-from vlrl.models.inputs import messages, open_images
+from vlrl.models.inputs import messages, open_shown
 from vlrl.models.load import LoadedModel, vision_token_ids
+from vlrl.models.videos import vision_arguments
 from vlrl.schema import Prediction, Sample, Task
 
 
@@ -130,13 +131,13 @@ def _complete(
     loaded: LoadedModel, tasks: Mapping[str, Task], batch: Sequence[Sample], model: PreTrainedModel, config: GenerationConfig
 ) -> torch.Tensor:
     """Completion ids `[batch, tokens]` on the CPU."""
-    images = [open_images(sample) for sample in batch]
-    prompts = [messages(sample, tasks, len(seen)) for sample, seen in zip(batch, images, strict=True)]
+    shown = [open_shown(sample) for sample in batch]
+    prompts = [messages(sample, tasks, len(seen)) for sample, seen in zip(batch, shown, strict=True)]
     given: dict[str, Any] = {**loaded.template, "add_generation_prompt": True, "tokenize": False}
     texts = [loaded.processor.apply_chat_template(prompt, **given) for prompt in prompts]
     inputs = loaded.processor(
         text=texts,
-        images=images if any(images) else None,
+        **vision_arguments(loaded.processor, shown),
         padding=True,
         padding_side="left",
         return_tensors="pt",

@@ -1,7 +1,7 @@
 """From a `Sample` to what the trainer and the generator take: images opened, coordinate convention set, messages built.
 
-Training, the supervised stage and evaluation all come through here, so all three see the same prompt and pixels. A video is
-shown as some of its frames, in order, as so many images: TRL's GRPO has no way for video tensors.
+Training, the supervised stage and evaluation all come through here, so all three see the same prompt and pixels. A video goes
+to the model as a video where it takes them (`vlrl.models.videos`), else as some of its frames, in order, as so many images.
 """
 
 from __future__ import annotations
@@ -12,15 +12,26 @@ from typing import Any
 
 import numpy as np
 from datasets import Dataset
-from PIL import Image
 from tqdm.auto import tqdm
 
 from vlrl.data.image_checks import MAX_ASPECT, image_index, shown_sizes, size_problem
-from vlrl.data.images import VIDEO_FPS, VIDEO_FRAMES, ImageError, image_size, open_image, open_images, video_frames
+from vlrl.data.images import (
+    VIDEO_FPS,
+    VIDEO_FRAMES,
+    FrameChoice,
+    FramesTaken,
+    ImageError,
+    frames_taken,
+    image_size,
+    open_image,
+    open_images,
+    video_frames,
+)
 from vlrl.data.special_tokens import as_plain_text, with_written_tokens
 from vlrl.models.load import LoadedModel, ModelInputs, placeholders, special_token_pattern
 from vlrl.models.pixel_limits import input_size_px
 from vlrl.models.prompt_lengths import PromptLengths
+from vlrl.models.videos import ImageOrVideo, open_shown, video_input_size_px
 from vlrl.schema import ModelView, Sample, SampleError, Task
 
 __all__ = [
@@ -33,9 +44,11 @@ __all__ = [
     "check_samples",
     "dataset",
     "image_size",
+    "measured",
     "messages",
     "open_image",
     "open_images",
+    "open_shown",
     "prepare_sample",
     "target",
     "video_frames",
@@ -54,7 +67,8 @@ def prepare_sample(
 ) -> Sample:
     """The sample for this model: `view` says how it writes boxes and how large it sees the image; `meta` gets `image_size`
     ([width, height] in pixels of the file), `answer_format` and `box_format` where it has none, and the special tokens that its
-    row spells out (`vlrl.data.special_tokens`). `sizes`: of its images, where they are known.
+    row spells out (`vlrl.data.special_tokens`). `sizes`: of its images, where they are known. Of a video `meta` gets what the
+    run asks (`--video_fps`, `--video_max_frames`) where it has none.
 
     Raises ImageError, or SampleError if `meta.image_size` contradicts the file or an image is too thin.
     """
@@ -64,6 +78,9 @@ def prepare_sample(
     for name, form in (("answer_format", answer_format), ("box_format", box_format)):
         if form is not None:
             meta.setdefault(name, form)
+    takes_video = sample.video is not None and not loaded.why_frames
+    if sample.video is not None:
+        meta = {**loaded.videos.asked(), **meta}
     sizes = shown_sizes(sample) if sizes is None else sizes
     if problem := size_problem(sample, sizes):
         raise SampleError(f"id {sample.id!r}: {problem}")
@@ -72,7 +89,10 @@ def prepare_sample(
         meta["image_size"] = [width, height]
         if loaded.coords == "resized_px":
             input_size = input_size_px(loaded.processor, width, height)
-    return dataclasses.replace(sample, meta=meta, view=ModelView(loaded.coords, input_size))
+    sample = dataclasses.replace(sample, meta=meta)
+    if takes_video and input_size is not None:
+        input_size = video_input_size_px(loaded.processor, taken_of(sample))
+    return dataclasses.replace(sample, view=ModelView(loaded.coords, input_size, takes_video))
 
 
 def check_samples(
@@ -105,7 +125,7 @@ def check_samples(
                 sample = prepare_sample(sample, loaded, answer_format=answer_format, box_format=box_format, sizes=sizes)
                 problem = task.check(sample) or prompt_problem(sample, task, loaded)
             if problem is None and lengths is not None:
-                lengths.add(messages(sample, tasks, n_shown(sample)), sizes)
+                lengths.add(messages(sample, tasks, n_shown(sample)), measured(sample, sizes))
         except ValueError as error:
             raise SampleError(f"{where} (id {sample.id!r}): {error}") from error
         if problem:
@@ -124,18 +144,36 @@ def prompt_problem(sample: Sample, task: Task, loaded: LoadedModel | ModelInputs
     return f"the prompt of task {task.name} holds {found}, which stands for an image; leave it out, images are added"
 
 
+def taken_of(sample: Sample) -> FramesTaken:
+    """Which frames of its video a sample shows. Raises ImageError, SampleError."""
+    assert sample.video is not None
+    return frames_taken(sample.video, FrameChoice.of(sample))
+
+
 def n_shown(sample: Sample) -> int:
-    """How many images the model is shown of a sample; of a video file the most frames that may be taken."""
-    return len(sample.images) if sample.video is None else int(sample.facts.get("video_frames", VIDEO_FRAMES))
+    """How many images the model is shown of a sample, whose video may be shown as images. Raises ImageError, SampleError."""
+    return len(sample.images) if sample.video is None else len(taken_of(sample).places)
+
+
+def measured(
+    sample: Sample, sizes: Sequence[tuple[int, int]] | None = None
+) -> Sequence[tuple[int, int]] | Sequence[FramesTaken]:
+    """What `PromptLengths` takes of a prepared sample: sizes in pixels of its images (`sizes`, where they are known), or which
+    frames of a video that goes to the model as one. Raises ImageError, SampleError."""
+    if sample.video is not None and sample.view.takes_video:
+        return [taken_of(sample)]
+    return shown_sizes(sample) if sizes is None else sizes
 
 
 def messages(sample: Sample, tasks: Mapping[str, Task], n_images: int | None = None) -> list[dict[str, Any]]:
     """The system message of the sample's task, if it has one, and the user turn, images first, as structured content with one
-    placeholder an image.
+    placeholder an image, or one for a video that goes to the model as one.
 
     `n_images`: how many were opened, where the sample does not tell (frames of a video).
     """
-    content: list[dict[str, Any]] = [{"type": "image"} for _ in range(len(sample.images) if n_images is None else n_images)]
+    kind = "video" if sample.view.takes_video else "image"
+    n = 1 if sample.view.takes_video else len(sample.images) if n_images is None else n_images
+    content: list[dict[str, Any]] = [{"type": kind} for _ in range(n)]
     task = tasks[sample.task]
     content.append({"type": "text", "text": as_plain_text(sample, task.prompt(sample))})
     system = [{"role": "system", "content": [{"type": "text", "text": task.system}]}] if task.system else []
@@ -151,14 +189,14 @@ class Samples:
         self.n, self.get, self.report = n, get, report
         self.unreadable: dict[str, str] = {}
 
-    def open(self, index: int) -> tuple[Sample, list[Image.Image]]:
+    def open(self, index: int) -> tuple[Sample, list[ImageOrVideo]]:
         last = ""
         for step in range(min(self.n, 100)):
             place, key = (index + step) % self.n, ""
             try:
                 sample = self.get(place)
                 key = sample.id
-                return sample, open_images(sample)
+                return sample, open_shown(sample)
             except (ImageError, SampleError) as error:
                 key, last = key or f"number {place + 1}", str(error)
                 if key not in self.unreadable:
@@ -172,7 +210,7 @@ class _Rows:
 
     def __init__(self, samples: Samples, tasks: Mapping[str, Task], sft: str | None) -> None:
         self.samples, self.tasks, self.sft = samples, tasks, sft
-        self.opened: dict[int, tuple[Sample, list[Image.Image]]] = {}
+        self.opened: dict[int, tuple[Sample, list[ImageOrVideo]]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         # `datasets` names a transform by a hash of all that it reaches, which may be a model: minutes for its weights.
@@ -208,6 +246,6 @@ def target(sample: Sample, task: Task, kind: str = SFT_TARGETS[0]) -> str:
 
 
 def dataset(samples: Samples, tasks: Mapping[str, Task], sft: str | None = None) -> Dataset:
-    """A lazily opened data set of TRL's rows: `prompt`, `images` (empty for text alone), `sample` and `index`, or, with
-    `sft` (one of `SFT_TARGETS`), a `completion` instead of these two."""
+    """A lazily opened data set of TRL's rows: `prompt`, `images` (empty for text alone; a `Video` among them goes to the model
+    as one), `sample` and `index`, or, with `sft` (one of `SFT_TARGETS`), a `completion` instead of these two."""
     return Dataset.from_dict({"index": np.arange(samples.n)}).with_transform(_Rows(samples, tasks, sft))

@@ -33,6 +33,7 @@ from vlrl.models.prefix_sharing.attention import use_attention
 from vlrl.models.prefix_sharing.facts import COMPARED
 from vlrl.models.sharded import save_as_loaded
 from vlrl.models.tiny import build_config, embedded_processor, load_embedded
+from vlrl.models.videos import VideoReading, why_frames
 from vlrl.models.whole_files import check_files, check_inputs, check_vocabulary, load_weights, one_line
 from vlrl.schema import UNKNOWN_COORDS
 
@@ -78,6 +79,12 @@ class ModelInputs:
     coords_reason: str
     template: Mapping[str, Any] = field(default_factory=dict)
     """What the chat template is given beside the messages (`--chat_template_kwargs`)."""
+    videos: VideoReading = field(default_factory=VideoReading)
+
+    @property
+    def why_frames(self) -> str:
+        """Why videos are shown to this model as images, one a frame; "" where they go as videos."""
+        return why_frames(self.processor, self.config, self.videos)
 
     @property
     def tokenizer(self) -> Any:
@@ -102,6 +109,12 @@ class LoadedModel:
     """Attention implementation of language model and vision encoder, in words."""
     template: Mapping[str, Any] = field(default_factory=dict)
     """What the chat template is given beside the messages."""
+    videos: VideoReading = field(default_factory=VideoReading)
+
+    @property
+    def why_frames(self) -> str:
+        """Why videos are shown to this model as images, one a frame; "" where they go as videos."""
+        return why_frames(self.processor, self.model.config, self.videos)
 
     @property
     def device(self) -> torch.device:
@@ -157,9 +170,11 @@ def load_inputs(
     max_pixels: int | None = None,
     template: Mapping[str, Any] | None = None,
     weights: bool = True,
+    videos: VideoReading = VideoReading(),  # noqa: B008 (frozen)
 ) -> ModelInputs:
     """Config and processor of a model, seconds before its weights; see `load_model`. `template`: what the chat template is
-    given beside the messages. `weights`: whether the folder must hold weights that are whole. Raises ModelError."""
+    given beside the messages. `weights`: whether the folder must hold weights that are whole. `videos`: how they are
+    shown. Raises ModelError."""
     hub = {"revision": revision or "main", "trust_remote_code": trust_remote_code}
     check_files(name, weights=weights)
     model_type = check_is_vlm(name, **hub)
@@ -189,7 +204,7 @@ def load_inputs(
         check_inputs(name, processor, config)
     if processor.tokenizer.pad_token_id is None:
         processor.tokenizer.pad_token = processor.tokenizer.eos_token  # as TRL does
-    return ModelInputs(processor, config, name, coords, reason, dict(template or {}))
+    return ModelInputs(processor, config, name, coords, reason, dict(template or {}), videos)
 
 
 def load_model(
@@ -204,6 +219,7 @@ def load_model(
     max_pixels: int | None = None,
     seed: int = 0,
     inputs: ModelInputs | None = None,
+    videos: VideoReading = VideoReading(),  # noqa: B008 (frozen)
     **model_kwargs: Any,
 ) -> LoadedModel:
     """Load weights and processor. `min_pixels` and `max_pixels` bound the image the model sees and hold for training,
@@ -214,7 +230,8 @@ def load_model(
         transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     hub = {"revision": revision or "main", "trust_remote_code": trust_remote_code}
     if inputs is None:
-        inputs = load_inputs(name, coords=coords, min_pixels=min_pixels, max_pixels=max_pixels, **hub)  # type: ignore[arg-type]
+        limits = {"min_pixels": min_pixels, "max_pixels": max_pixels}
+        inputs = load_inputs(name, coords=coords, videos=videos, **limits, **hub)  # type: ignore[arg-type]
     named = None if attn_implementation in (None, "auto") else attn_implementation
     model: Any
     base = adapter_base(name) if is_adapter_folder(name) else name
@@ -240,7 +257,8 @@ def load_model(
     save_as_loaded(model)
     model.config.use_cache = True
     attention = choose_attention(model, named)
-    return LoadedModel(model, inputs.processor, name, inputs.coords, inputs.coords_reason, attention, inputs.template)
+    about = (inputs.coords, inputs.coords_reason, attention, inputs.template, inputs.videos)
+    return LoadedModel(model, inputs.processor, name, *about)
 
 
 def choose_attention(model: Any, named: str | None) -> str:

@@ -7,7 +7,8 @@
 | picks one of several grids of tiles (LLaVA-NeXT, LLaVA-OneVision) | which grids it may pick, in the model's config too |
 | resizes the longest side, then cuts (Idefics3, SmolVLM) | that side, for `--max_pixels`; all images are made as large |
 
-Others show every image at one size and are refused. Not here: loading (`vlrl.models.load`).
+Others show every image at one size and are refused. The frames of a video have the same bounds, each
+frame (`_limit_videos`). Not here: loading (`vlrl.models.load`).
 """
 
 from __future__ import annotations
@@ -17,7 +18,12 @@ import math
 import sys
 from typing import Any
 
-from transformers import Qwen2VLImageProcessor, Qwen2VLImageProcessorPil
+from transformers import (
+    Qwen2VLImageProcessor,
+    Qwen2VLImageProcessorPil,
+    Qwen2VLVideoProcessor,
+    Qwen3VLVideoProcessor,
+)
 from transformers.models.qwen2_vl.image_processing_qwen2_vl import smart_resize
 
 from vlrl.models.names import ModelError
@@ -30,6 +36,8 @@ def limit_pixels(processor: Any, min_pixels: int | None, max_pixels: int | None,
     model's, which states the grids of tiles once more. Raises ModelError for a bound that cannot be kept."""
     if min_pixels is None and max_pixels is None:
         return
+    if getattr(processor, "video_processor", None) is not None:
+        _limit_videos(processor.video_processor, min_pixels, max_pixels)
     images = processor.image_processor
     size = images.size
     if "longest_edge" in size and "shortest_edge" in size and hasattr(images, "merge_size"):
@@ -64,6 +72,29 @@ def _limit_area(images: Any, min_pixels: int | None, max_pixels: int | None) -> 
     if low > high:
         raise ModelError(f"smallest image ({low} pixels) exceeds the largest ({high}); set both --min_pixels, --max_pixels")
     images.size = type(size)(shortest_edge=low * n, longest_edge=high * n)
+
+
+def _limit_videos(videos: Any, low: int | None, high: int | None) -> None:
+    """Bound the area of each frame, where the processor has such limits (Qwen-VL).
+
+    Qwen3-VL counts the pixels of all frames together: `high` becomes the most tokens of a frame, beside its own bound of a
+    whole video, and `low` the fewest pixels of a whole video.
+    """
+    if not isinstance(videos, Qwen2VLVideoProcessor | Qwen3VLVideoProcessor):
+        return
+    own: Any = videos
+    size = own.size
+    least = low or size["shortest_edge"]
+    if high is not None:
+        least = max(1, min(least, int(high / 1.05)))  # they let a frame have 1.05 times the least, whatever the most is
+    if isinstance(videos, Qwen3VLVideoProcessor):
+        most = size["longest_edge"]
+        if high is not None and hasattr(videos, "cap_pixels_per_frame"):
+            own.cap_pixels_per_frame = True
+            own.max_video_tokens = max(1, high // (own.patch_size * own.merge_size) ** 2)
+    else:
+        most = high or size["longest_edge"]
+    own.size = type(size)(shortest_edge=least, longest_edge=max(least, most))
 
 
 def _times_counted(images: Any) -> int:

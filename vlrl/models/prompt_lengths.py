@@ -1,7 +1,8 @@
 """How many tokens prompts take with their images, measured without opening an image.
 
-The tokens of an image follow from its size by the processor's own arithmetic. A text takes at most a token a byte, so a prompt
-whose bytes fit need not be tokenised; the others are, in batches. So a million rows cost little more than reading them.
+The tokens of an image or a video follow from its size by the processor's own arithmetic. A text takes at most a token a byte,
+so a prompt whose bytes fit need not be tokenised; the others are, in batches. So a million rows cost little more than reading
+them.
 """
 
 from __future__ import annotations
@@ -13,6 +14,9 @@ from typing import Any
 from PIL import Image
 from tqdm.auto import tqdm
 
+from vlrl.data.images import FramesTaken
+from vlrl.models.videos import video_tokens
+
 N_BATCH = 512
 SLACK = 8
 """Tokens that a tokenizer may add to a text by itself."""
@@ -23,7 +27,9 @@ SMALL_PX = 32
 TokenCounts = tuple["array[int]", "array[int]"]
 """Of each prompt the tokens of its images, and a bound of all its tokens."""
 Words = Sequence[Mapping[str, Any]]
-"""A prompt as messages: a system message maybe, and one user turn of images and a text."""
+"""A prompt as messages: a system message maybe, and one user turn of images, or a video, and a text."""
+ShownSizes = Sequence[tuple[int, int]] | Sequence[FramesTaken]
+"""Width and height in pixels of each image of a prompt, or of all of them alike; or which frames its video shows."""
 
 
 class PromptLengths:
@@ -34,25 +40,38 @@ class PromptLengths:
         self.processor, self.template = processor, dict(template or {})
         self._images, self._bounds = counts or (array("q"), array("q"))
         self._per_size: dict[tuple[int, int, bool], int] = {}
-        self._around: dict[int, int] = {}
+        self._around: dict[tuple[int, str], int] = {}
 
     @property
     def counts(self) -> TokenCounts:
         """What is known of the prompts so far, to be handed to another process."""
         return self._images, self._bounds
 
-    def add(self, words: Words, sizes: Sequence[tuple[int, int]]) -> None:
-        """Take one more prompt. `sizes`: width and height in pixels of each of its images, or of all of them alike."""
-        content = words[-1]["content"]
-        n = len(content) - 1
-        seen = sizes if len(sizes) == n else [sizes[0]] * n
-        images = sum(self.image_tokens(size, alone=n == 1) for size in seen)
+    def add(self, words: Words, sizes: ShownSizes) -> None:
+        """Take one more prompt."""
+        images = self.shown_tokens(words, sizes)
+        n, kind = self._shown_kind(words)
         text = "".join(turn["content"][-1]["text"] for turn in words)
         n_bytes = len(text) if text.isascii() else len(text.encode("utf-8", "replace")) * (GROWTH + 1)
         self._images.append(images)
-        self._bounds.append(images + self._tokens_around(n) + n_bytes + SLACK * len(words))
+        self._bounds.append(images + self._tokens_around(n, kind) + n_bytes + SLACK * len(words))
 
-    def tokens_over(self, limit: int, words: Words, sizes: Sequence[tuple[int, int]]) -> int | None:
+    def shown_tokens(self, words: Words, sizes: ShownSizes) -> int:
+        """Tokens of the images of a prompt, or of its video."""
+        n, _ = self._shown_kind(words)
+        seen: Sequence[tuple[int, int] | FramesTaken] = sizes if len(sizes) == n else [sizes[0]] * n
+        return sum(
+            video_tokens(self.processor, one) if isinstance(one, FramesTaken) else self.image_tokens(one, alone=n == 1)
+            for one in seen
+        )
+
+    @staticmethod
+    def _shown_kind(words: Words) -> tuple[int, str]:
+        """How many placeholders a prompt has, and of what: "image" or "video"."""
+        content = words[-1]["content"]
+        return len(content) - 1, str(content[0]["type"]) if len(content) > 1 else "image"
+
+    def tokens_over(self, limit: int, words: Words, sizes: ShownSizes) -> int | None:
         """The tokens of one prompt more where they exceed `limit`, else None. It is not added."""
         place = len(self._bounds)
         self.add(words, sizes)
@@ -116,13 +135,13 @@ class PromptLengths:
         render = self.processor.apply_chat_template
         return str(render(list(words), add_generation_prompt=True, tokenize=False, **self.template))
 
-    def _tokens_around(self, n_images: int) -> int:
-        """What the chat template adds to a text and the tokens of its images."""
-        if n_images not in self._around:
-            content = [*({"type": "image"} for _ in range(n_images)), {"type": "text", "text": "a"}]
+    def _tokens_around(self, n: int, kind: str) -> int:
+        """What the chat template adds to a text and the tokens of its `n` images or videos."""
+        if (n, kind) not in self._around:
+            content = [*({"type": kind} for _ in range(n)), {"type": "text", "text": "a"}]
             text = self._rendered([{"role": "user", "content": content}])
-            self._around[n_images] = len(self.processor.tokenizer(text, add_special_tokens=False).input_ids)
-        return self._around[n_images]
+            self._around[n, kind] = len(self.processor.tokenizer(text, add_special_tokens=False).input_ids)
+        return self._around[n, kind]
 
 
 def context_length(config: Any) -> int | None:

@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import base64
 import io
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
 from PIL import Image
 
-from vlrl.data.images import ImageError, open_image, open_images
+from vlrl.data.images import FrameChoice, ImageError, open_image, open_video
 from vlrl.data.sample_json import file_of
 from vlrl.schema import Sample
 
 MAX_IMAGES = 16
-"""As many frames as are shown of a video."""
+"""As many frames as are shown of a video, unless a run asks for more: then these are spread over it."""
 MAX_SIDE_PX = 1024
 MAX_IMAGE_BYTES = 500_000
 """Of one encoded image, before base64 makes four bytes of three: a request holds 11 MB of images at most."""
@@ -33,7 +34,9 @@ def image_uris(sample: Sample) -> list[str]:
     `MAX_IMAGE_BYTES` each. Raises ImageError for an image that cannot be read, and for more than `MAX_IMAGES`.
     """
     if sample.video is not None:
-        return [_encoded(frame) for frame in open_images(sample)[:MAX_IMAGES]]
+        choice = FrameChoice.of(sample)
+        fewer = replace(choice, at_most=min(choice.at_most, MAX_IMAGES))
+        return [_encoded(frame) for frame in open_video(sample.video, fewer).frames]
     if len(sample.images) > MAX_IMAGES:
         raise ImageError(f"{len(sample.images)} images, at most {MAX_IMAGES} are shown")
     return [_uri(path, _version(path)) for path in sample.images]

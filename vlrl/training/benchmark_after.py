@@ -28,6 +28,7 @@ from vlrl.training.config import Config
 from vlrl.training.model_card import write_card
 from vlrl.training.options import ConfigError
 from vlrl.training.stopping import GRACE_S
+from vlrl.training.video_options import video_reading
 
 SIDES = ("before", "after")
 EMBEDDED_TOKENS, EMBEDDED_TASK_TOKENS = 32, 96
@@ -65,6 +66,9 @@ class Around:
             "coords": self.coords,
             "min_pixels": options.min_pixels,
             "max_pixels": options.max_pixels,
+            "video_fps": config.prompts.video_fps,
+            "video_max_frames": config.prompts.video_max_frames,
+            "video_as": "frames" if video_reading(config).as_frames else None,
             "max_new_tokens": _max_tokens(config, name, embedded),
             "device": "cpu" if grpo.use_cpu else None,
             **(_prompts(config) if name in options.task.split(",") else {}),

@@ -12,8 +12,8 @@ from typing import Any
 
 from accelerate import PartialState
 
-from vlrl.data.image_checks import shown_sizes
-from vlrl.models.inputs import messages, n_shown
+from vlrl.data.images import FramesTaken
+from vlrl.models.inputs import measured, messages, n_shown
 from vlrl.models.load import ModelInputs
 from vlrl.models.memory import Job, Memory, ModelSizes, estimate
 from vlrl.models.names import ModelError
@@ -35,6 +35,7 @@ from vlrl.training.memory_plan import (
     sizes_of_run,
     this_device,
 )
+from vlrl.training.video_options import video_reading
 from vlrl.training.weights import start_inputs
 
 N_PROMPTS = 200
@@ -49,9 +50,8 @@ def show_dry_run(config: Config, say: Callable[..., None], n_processes: int) -> 
     rows = run_data.read_data(config)
     rubric = run_data.choose_rubric(config, rows)
     template: Any = config.grpo.chat_template_kwargs  # a dictionary once it is parsed
-    inputs = start_inputs(
-        config.model, asked, trust_remote_code=config.grpo.trust_remote_code, template=template, weights=False
-    )
+    about: dict[str, Any] = {"template": template, "weights": False, "videos": video_reading(config)}
+    inputs = start_inputs(config.model, asked, trust_remote_code=config.grpo.trust_remote_code, **about)
     config, data, notes = run_data.prepare_data(config, rows, inputs, rubric)
     sizes = sizes_of_run(config, inputs)
     say(banner.banner_line("model", model_words(inputs, sizes)))
@@ -92,17 +92,21 @@ def model_words(inputs: ModelInputs, sizes: ModelSizes) -> str:
 def prompt_size(sample: Sample, config: Config, lengths: PromptLengths) -> PromptSize:
     """Tokens of one sample's prompt."""
     words = messages(sample, config.tasks, n_shown(sample))
-    sizes = shown_sizes(sample)
-    n_images = len(words[-1]["content"]) - 1
-    images = sum(map(lengths.image_tokens, sizes if len(sizes) == n_images else [sizes[0]] * n_images))
+    sizes = measured(sample)
+    images = lengths.shown_tokens(words, sizes)
     total = lengths.tokens_over(0, words, sizes) or 0
     return PromptSize(images, max(0, total - images))
 
 
 def tokens_words(sample: Sample, size: PromptSize, lengths: PromptLengths) -> str:
     """What the shown prompt takes."""
-    seen = ", ".join(f"{w}x{h} px = {lengths.image_tokens((w, h)):,} tokens" for w, h in shown_sizes(sample)[:4])
-    return f"{size.image_tokens + size.text_tokens:,} of this prompt" + (f"; its images: {seen}" if seen else "")
+    total, sizes = f"{size.image_tokens + size.text_tokens:,} of this prompt", measured(sample)
+    if sizes and isinstance(sizes[0], FramesTaken):
+        (width, height), n = sizes[0].size, len(sizes[0].places)
+        return f"{total}; its video: {n} frames of {width}x{height} px = {size.image_tokens:,} tokens"
+    images = [one for one in sizes if not isinstance(one, FramesTaken)]
+    seen = ", ".join(f"{w}x{h} px = {lengths.image_tokens((w, h)):,} tokens" for w, h in images[:4])
+    return total + (f"; its images: {seen}" if seen else "")
 
 
 def steps_words(config: Config, n_samples: int) -> str:

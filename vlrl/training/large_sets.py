@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from vlrl.data.image_checks import shown_sizes
 from vlrl.data.sample_sets import SampleSet
-from vlrl.models.inputs import check_samples, messages, n_shown
+from vlrl.models.inputs import check_samples, measured, messages, n_shown
 from vlrl.models.load import ModelInputs
 from vlrl.models.prompt_lengths import PromptLengths
 from vlrl.schema import Sample, SampleError
@@ -37,7 +36,7 @@ def checked_when_used(
         if rubric is not None and not any(rubric.applies(reward, sample) for reward in rubric.rewards):
             raise SampleError(f"{where} (id {sample.id!r}): no reward of this run applies to it")
         if limit is not None:
-            n = lengths.tokens_over(limit, messages(sample, config.tasks, n_shown(sample)), shown_sizes(sample))
+            n = lengths.tokens_over(limit, messages(sample, config.tasks, n_shown(sample)), measured(sample))
             if n is not None:
                 raise SampleError(f"{where} (id {sample.id!r}): its prompt has {n:,} tokens, more than {limit:,} ({why})")
         return sample

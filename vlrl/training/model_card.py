@@ -176,7 +176,10 @@ def use(example: Mapping[str, Any], coords: str | None) -> str:
     lines = "\n".join(program)
     fence = "`" * max(3, *(len(run) + 1 for run in re.findall("`+", lines)), 3)
     boxes = f"\n\nNumbers of boxes are {BOXES_ARE[coords]}." if coords in BOXES_ARE and example.get("has_boxes") else ""
-    return f"One of the held-out prompts, as it was asked in training:\n\n{fence}python\n{lines}\n{fence}{boxes}"
+    asked = "as it was asked in training"
+    if example.get("as_video"):
+        asked = "its frames as images (in training they were shown as a video)"
+    return f"One of the held-out prompts, {asked}:\n\n{fence}python\n{lines}\n{fence}{boxes}"
 
 
 def training(summary: Mapping[str, Any]) -> str:

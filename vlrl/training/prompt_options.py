@@ -1,7 +1,9 @@
-"""The options about prompts: a system message and words of the user's own, and what of those that are too long. No torch."""
+"""The options about prompts: a system message and words of the user's own, how videos are shown, and what of prompts that are
+too long. No torch."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -39,6 +41,21 @@ class PromptConfig:
         default="refuse", metadata={"help": "Longer prompts: refuse names the first of them and stops, skip leaves them out."}
     )
 
+    video_fps: float | None = field(
+        default=None,
+        metadata={"help": "Frames a second that are taken of a video (default: 2); meta.video_fps of a row goes first."},
+    )
+    video_max_frames: int | None = field(
+        default=None,
+        metadata={"help": "The most frames that are taken of a video (default: 16); meta.video_frames of a row goes first."},
+    )
+    video_as: Literal["video", "frames"] = field(
+        default="video",
+        metadata={
+            "help": "How models that take videos are shown them: video, or frames, one image each, as all other models are."
+        },
+    )
+
 
 def read_prompts(options: PromptConfig) -> PromptConfig:
     """The options with the texts of files that they name. Raises ConfigError."""
@@ -67,5 +84,11 @@ def check_prompts(options: PromptConfig) -> None:
     read_prompts(options)
     if options.max_prompt_length is not None and options.max_prompt_length < 1:
         raise ConfigError(f"--max_prompt_length {options.max_prompt_length}: must be at least 1")
+    if options.video_max_frames is not None and options.video_max_frames < 2:
+        raise ConfigError(f"--video_max_frames {options.video_max_frames}: must be at least 2")
+    if options.video_fps is not None and not 0 < options.video_fps < math.inf:
+        raise ConfigError(f"--video_fps {options.video_fps}: must be above 0")
+    if options.video_as not in ("video", "frames"):
+        raise ConfigError(f"--video_as {options.video_as}: must be one of video, frames")
     if options.overlong_prompts not in ("refuse", "skip"):
         raise ConfigError(f"--overlong_prompts {options.overlong_prompts}: must be one of refuse, skip")

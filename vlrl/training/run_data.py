@@ -14,7 +14,7 @@ from typing import Any
 
 from accelerate import PartialState
 
-from vlrl.data.image_checks import boxes_in_shares, decode_problem, drawn_to_decode, shown_sizes
+from vlrl.data.image_checks import boxes_in_shares, decode_problem, drawn_to_decode
 from vlrl.data.image_notes import form_notes, refuse_unreadable_formats
 from vlrl.data.overlap import shared_ids
 from vlrl.data.sample_files import missing_in
@@ -22,10 +22,11 @@ from vlrl.data.sample_sets import SampleSet, read_set
 from vlrl.data.special_tokens import KEY
 from vlrl.data.synthetic import item_rng
 from vlrl.envs.cards.transcripts import read_transcript
-from vlrl.models.inputs import Samples, check_samples, messages, n_shown, prepare_sample
+from vlrl.models.inputs import Samples, check_samples, measured, messages, n_shown, prepare_sample
 from vlrl.models.load import LoadedModel, ModelInputs
 from vlrl.models.names import EMBEDDED, TINY_NAMES
 from vlrl.models.prompt_lengths import PromptLengths, TokenCounts
+from vlrl.models.videos import video_notes
 from vlrl.schema import Sample, SampleError, Task
 from vlrl.tasks.rubric import Rubric, answer_problem_of, try_once, with_planned_steps
 from vlrl.tasks.rubric import choose as rubric_for
@@ -164,7 +165,7 @@ def prepare_data(
         known = data.known(config)[: len(config.turns) * N_MEASURED]
         for part, rows in zip(lengths, (known, data.held_out), strict=True):
             for sample in rows:
-                part.add(messages(sample, config.tasks), shown_sizes(sample))
+                part.add(messages(sample, config.tasks, n_shown(sample)), measured(sample))
     else:
         known, held_out, lengths = _checked(config, data, loaded, forms)
         train = Samples(len(known), known.__getitem__) if data.large is None else data.train
@@ -174,7 +175,8 @@ def prepare_data(
         when_used = checked_when_used(config, data.large, loaded, rubric, prompt_limit(config, loaded))
         data = dataclasses.replace(data, train=Samples(data.train.n, when_used))
     data, skipped = without_overlong(config, data, known, lengths, loaded)
-    return config, dataclasses.replace(data, length=said), [*data.notes, *skipped, *_notes(config, data)]
+    shown = video_notes([*known, *data.held_out], loaded)
+    return config, dataclasses.replace(data, length=said), [*data.notes, *skipped, *shown, *_notes(config, data)]
 
 
 def _checked(

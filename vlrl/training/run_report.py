@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -92,12 +93,15 @@ def digests(*paths: str | None) -> dict[str, str]:
 
 def example_of(run: TrainingRun) -> dict[str, Any]:
     """A held-out prompt as the model was asked, for the code of the model card."""
-    config, sample = run.config, run.data.held_out[0]
+    config, held_out = run.config, run.data.held_out
+    sample = next((one for one in held_out if not one.view.takes_video), held_out[0])
+    as_video, sample = sample.view.takes_video, replace(sample, view=replace(sample.view, takes_video=False))
     *system, user = messages(sample, config.tasks, n_shown(sample))
     return {
         "system": system[0]["content"][0]["text"] if system else None,
         "prompt": user["content"][-1]["text"],
         "n_images": len(user["content"]) - 1,
+        **({"as_video": True} if as_video else {}),
         "has_boxes": bool(answer_kinds(sample) & {BOX, BOXES}),
         "max_new_tokens": config.max_tokens,
         "trust_remote_code": bool(config.grpo.trust_remote_code),

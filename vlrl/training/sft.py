@@ -35,6 +35,7 @@ from vlrl.training.progress import SFT_COLUMNS, StepLog
 from vlrl.training.stop_callback import StopAtStepEnd
 from vlrl.training.trackers import guarded_trackers
 from vlrl.training.unused_weights import finds_unused, has_pixels, leaves_weights_unused, with_vision_zeros
+from vlrl.training.video_collator import VideoCollator
 from vlrl.training.whole_checkpoints import newest_whole
 
 
@@ -157,6 +158,7 @@ def supervise(
         peft_config=with_targets(peft_config, freeze_vision),
         optimizers=(optimizer, None),
     )
+    trainer.data_collator = VideoCollator(trainer.data_collator)
     trainer.base_name = loaded.name
     trainer.name_of_row = lambda row: samples.get(row).id
     for callback in (PrinterCallback, ProgressCallback):

@@ -86,11 +86,11 @@ def check_equal_passes(arguments: TrainingArguments, *, corrects: bool, samples:
             "--corrector where weights are sharded (FSDP, ZeRO-3): processes imitate unequal numbers of thoughts, which would"
             " hang; use DDP or ZeRO-2, or --corrector none"
         )
-    seeing = [bool(sample.images) for sample in samples]
+    seeing = [bool(sample.images or sample.video) for sample in samples]
     if any(seeing) and not all(seeing):
         raise ConfigError(
-            f"{sum(seeing):,} of {len(seeing):,} samples have images and the others have none, which hangs where weights are"
-            " sharded (FSDP, ZeRO-3); use DDP or ZeRO-2, or train on them apart"
+            f"{sum(seeing):,} of {len(seeing):,} samples have images or a video and the others have none, which hangs where"
+            " weights are sharded (FSDP, ZeRO-3); use DDP or ZeRO-2, or train on them apart"
         )
 
 

@@ -52,9 +52,9 @@ def with_vision_zeros(loss: torch.Tensor, model: Any, args: TrainingArguments, b
 
 
 def has_pixels(inputs: Mapping[str, Any]) -> bool:
-    """Whether any row of a batch, as a model takes it, has an image."""
-    pixels = inputs.get("pixel_values")
-    return pixels is not None and pixels.numel() > 0
+    """Whether any row of a batch, as a model takes it, has an image or a video."""
+    found = (inputs.get(name) for name in ("pixel_values", "pixel_values_videos"))
+    return any(pixels is not None and pixels.numel() > 0 for pixels in found)
 
 
 def _trained_vision(model: Any) -> list[torch.nn.Parameter]:

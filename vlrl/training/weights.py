@@ -20,6 +20,7 @@ from trl import ModelConfig, get_quantization_config  # type: ignore[attr-define
 from vlrl.models.load import LoadedModel, ModelInputs, load_inputs, load_model
 from vlrl.models.names import TINY_NAMES, ModelError, is_adapter_folder
 from vlrl.models.sharded import n_numbers, whole_weights
+from vlrl.models.videos import VideoReading
 from vlrl.training.checkpoints import write_together
 from vlrl.training.finite import are_sound, check_weights, remedies, unsound_weights, weights_line
 from vlrl.training.options import RunConfig
@@ -35,9 +36,10 @@ def start_inputs(
     coords: str | None = None,
     template: Mapping[str, Any] | None = None,
     weights: bool = True,
+    videos: VideoReading = VideoReading(),  # noqa: B008 (frozen)
 ) -> ModelInputs:
     """Config and processor of `--model_name_or_path` (or `name`: another folder of it), before its weights. `template`:
-    `--chat_template_kwargs`. `weights`: whether these must be there. Raises ModelError."""
+    `--chat_template_kwargs`. `weights`: whether these must be there. `videos`: how they are shown. Raises ModelError."""
     name = name or str(model.model_name_or_path)
     return load_inputs(
         name,
@@ -48,6 +50,7 @@ def start_inputs(
         max_pixels=run.max_pixels,
         template=template,
         weights=weights,
+        videos=videos,
     )
 
 

@@ -23,6 +23,14 @@ from torch import Tensor
 from vlrl.models.prefix_sharing.facts import base_of, facts_of
 from vlrl.models.prefix_sharing.image_rows import rows_joined
 
+ABOUT_IMAGES_AND_VIDEOS = (
+    *("pixel_values", "image_grid_thw"),
+    *("pixel_values_videos", "video_grid_thw", "second_per_grid_ts"),
+)
+"""The arguments of models that take videos, as far as they are about pixels; all have their entries in the order of rows."""
+COUNTED = {"num_images": "image_grid_thw", "num_videos": "video_grid_thw"}
+"""What is stated of each row of a batch with videos, and the argument that has an entry for each."""
+
 
 class NotShared(ValueError):
     """This batch or model cannot use the shared path; the message says why and what would work."""
@@ -99,14 +107,68 @@ class ImageBatch:
         return picked
 
 
+@dataclass(frozen=True)
+class PromptBatch(ImageBatch):
+    """Of a batch with videos: an item is all that one prompt shows. `prompts`: the model's arguments about each, as
+    `ABOUT_IMAGES_AND_VIDEOS` names them; `features`: of each, by "image" and "video"."""
+
+    prompts: tuple[Mapping[str, Tensor], ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+    def inputs(self, items: Sequence[int]) -> dict[str, Any]:
+        if not items or self.features is None:
+            return dict(self.fields(items))
+        kinds = dict.fromkeys(kind for item in items for kind in self.features[item])
+        own = {kind: [self.features[item][kind] for item in items if kind in self.features[item]] for kind in kinds}
+        return {"mm_encoder_outputs": {kind: _joined(parts) for kind, parts in own.items()}}
+
+    def fields(self, items: Sequence[int]) -> dict[str, Tensor]:
+        own = [self.prompts[item] for item in items]
+        names = [name for name in ABOUT_IMAGES_AND_VIDEOS if any(name in one for one in own)]
+        return {name: torch.cat([one[name] for one in own if name in one]) for name in names}
+
+    def counts(self, rows: Sequence[Sequence[int]]) -> dict[str, list[int]]:
+        """How many images and videos rows have that show these items."""
+        return {
+            name: [sum(len(self.prompts[item].get(grid, ())) for item in items) for items in rows]
+            for name, grid in COUNTED.items()
+        }
+
+
+def _joined(parts: Sequence[Any]) -> Any:
+    """The features of several prompts, after each other."""
+    whole = copy.copy(parts[0])
+    whole.last_hidden_state = None
+    whole.pooler_output = [one for part in parts for one in part.pooler_output]
+    if getattr(whole, "deepstack_features", None) is not None:
+        levels = zip(*(part.deepstack_features for part in parts), strict=True)
+        whole.deepstack_features = [[one for part in level for one in part] for level in levels]
+    return whole
+
+
 def encode(model: Any, image_batch: ImageBatch) -> ImageBatch:
     """The images with their features, encoded once (for a frozen vision encoder, or where no gradient is needed)."""
     if not len(image_batch):
         return image_batch
+    if isinstance(image_batch, PromptBatch):
+        with torch.no_grad():
+            return replace(image_batch, features=tuple(_features_of(base_of(model), one) for one in image_batch.prompts))
     fields = image_batch.fields(range(len(image_batch)))
     with torch.no_grad():
         features = base_of(model).get_image_features(**fields, return_dict=True)
     return replace(image_batch, features=features)
+
+
+def _features_of(base: Any, fields: Mapping[str, Tensor]) -> dict[str, Any]:
+    own = {name: fields.get(name) for name in ABOUT_IMAGES_AND_VIDEOS}
+    found = {}
+    if own["pixel_values"] is not None:
+        found["image"] = base.get_image_features(own["pixel_values"], own["image_grid_thw"], return_dict=True)
+    if own["pixel_values_videos"] is not None:
+        found["video"] = base.get_video_features(own["pixel_values_videos"], own["video_grid_thw"], return_dict=True)
+    return found
 
 
 @dataclass(frozen=True)
@@ -124,8 +186,9 @@ class Group:
 
     @property
     def position_delta(self) -> int:
-        """What the model calls rope_deltas: the next position less the number of tokens so far."""
-        return int(self.positions_AP.max()) + 1 - self.n_prompt
+        """What the model calls rope_deltas: the position after the last one less the number of tokens so far. The last is the
+        largest, but where a long video of Qwen2-VL or Qwen2.5-VL, which counts time, reaches past the text behind it."""
+        return int(self.positions_AP[:, -1].max()) + 1 - self.n_prompt
 
 
 def sharing_problem(per_device: int, steps_per_generation: int, n_generations: int) -> str | None:
@@ -143,9 +206,15 @@ def sharing_problem(per_device: int, steps_per_generation: int, n_generations: i
 
 
 def plan_groups(
-    model: Any, prompt_ids: Sequence[Sequence[int]], n_items: Sequence[int], grid_thw: Tensor | None, n_generations: int
+    model: Any,
+    prompt_ids: Sequence[Sequence[int]],
+    n_items: Sequence[int],
+    grid_thw: Tensor | None,
+    n_generations: int,
+    shown: Sequence[Mapping[str, Tensor]] = (),
 ) -> list[Group]:
-    """The groups of a batch of U prompts with G rows each: prompt u holds the next `n_items[u]` items of the `ImageBatch`."""
+    """The groups of a batch of U prompts with G rows each: prompt u holds the next `n_items[u]` items of the `ImageBatch`.
+    `shown`: the items of a `PromptBatch`."""
     inner, groups, item = base_of(model).model, [], 0
     facts = facts_of(model)
     counted: dict[Any, Tensor] = {}
@@ -155,7 +224,9 @@ def plan_groups(
         if len(ids) < 2 or ids[-1] in (image_id, video_id):
             raise NotShared(f"prompt {u} ends in an image or is shorter than two tokens")
         positions = torch.arange(len(ids)).expand(facts.axes, -1)
-        if facts.axes == 3 and n_items[u] and grids is not None:
+        if shown and n_items[u]:
+            positions = positions_with_videos(inner, ids, shown[item])
+        elif facts.axes == 3 and n_items[u] and grids is not None:
             token_ids, grid = torch.tensor(ids)[None], grids[item : item + n_items[u]]
             types = torch.eq(token_ids, image_id).int()
             shape = (tuple(types[0].tolist()), tuple(grid.flatten().tolist()))  # positions follow from where images lie
@@ -166,6 +237,21 @@ def plan_groups(
         groups.append(Group(rows, tuple(range(item, item + n_items[u])), positions))
         item += n_items[u]
     return groups
+
+
+def token_types(ids: Tensor, image_token_id: int, video_token_id: int | None) -> Tensor:
+    """1 at tokens of images, 2 at those of videos, else 0, as processors and models have it."""
+    types = torch.eq(ids, image_token_id).int()
+    return types if video_token_id is None else types + 2 * torch.eq(ids, video_token_id).int()
+
+
+def positions_with_videos(inner: Any, ids: Sequence[int], fields: Mapping[str, Tensor]) -> Tensor:
+    """Rotary positions (3, P) of a prompt with videos, on the CPU; of Qwen2.5-VL in steps of their time."""
+    token_ids = torch.tensor(ids)[None]
+    types = token_types(token_ids, int(inner.config.image_token_id), int(inner.config.video_token_id))
+    own = {name: fields[name].cpu() for name in ("image_grid_thw", "video_grid_thw", "second_per_grid_ts") if name in fields}
+    found: Tensor = inner.get_rope_index(token_ids, mm_token_type_ids=types, **own)[0][:, 0]
+    return found
 
 
 def micro_batches(groups: Sequence[Group], order: Sequence[int], per_batch: int) -> list[tuple[list[int], list[Group]]]:

@@ -20,8 +20,8 @@ from vlrl.models.prefix_sharing.facts import base_of, forward_arguments, unwrapp
 PER_TOKEN = ("token_type_ids", "mm_token_type_ids")
 """What a processor returns per token; everything else that it adds to ids and mask is about images."""
 ABOUT_IMAGES = ("pixel_values", "pixel_attention_mask", "image_sizes", "batch_num_images")
-ROW_COUNTS = ("num_images", "num_tiles")
-"""What TRL adds: images and tiles of each row."""
+ROW_COUNTS = ("num_images", "num_tiles", "num_videos")
+"""What TRL adds, images and tiles of each row, and we: its videos."""
 
 
 def knows(fields: Mapping[str, Any]) -> bool:
@@ -103,6 +103,23 @@ def told_image_counts(model: Any, num_images: Sequence[int] | None) -> Iterator[
         return args, {**kwargs, "batch_num_images": torch.tensor(counts)}
 
     handle = base.base_model.register_forward_pre_hook(told, with_kwargs=True)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def told_videos(model: Any, about_videos: Mapping[str, Tensor]) -> Iterator[None]:
+    """Within, the one pass of a model sees these videos: TRL has no arguments for them. `about_videos`: of all its rows."""
+    if not about_videos:
+        yield
+        return
+
+    def told(_module: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        return args, {**kwargs, **about_videos}
+
+    handle = base_of(unwrapped(model)).base_model.register_forward_pre_hook(told, with_kwargs=True)
     try:
         yield
     finally:

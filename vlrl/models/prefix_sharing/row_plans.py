@@ -54,6 +54,8 @@ def plan_rows(model: Any, ids_BT: Tensor, mask_BT: Tensor, n_keep: int, fields: 
 
 def _items_of_rows(model: Any, ids_BT: Tensor, fields: Mapping[str, Any]) -> tuple[list[Mapping[str, Tensor]], list[int]]:
     """The items of an `ImageBatch` that rows in TRL's layout hold, and how many each row has. Raises NotShared."""
+    if fields.get("pixel_values_videos") is not None:
+        raise NotShared("rows with videos that come without a plan")
     grid_thw, pixels = fields.get("image_grid_thw"), fields.get("pixel_values")
     n_images = [int(n) for n in fields.get("num_images") or [0] * len(ids_BT)]
     if pixels is None:

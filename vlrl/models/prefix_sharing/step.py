@@ -24,10 +24,12 @@ from vlrl.models.prefix_sharing.groups import (
     Group,
     ImageBatch,
     NotShared,
+    PromptBatch,
     encode,
     micro_batches,
     plan_groups,
     sharing_problem,
+    token_types,
 )
 from vlrl.models.prefix_sharing.image_rows import PER_TOKEN, n_tiles
 from vlrl.models.prefix_sharing.logprobs import group_logps
@@ -38,6 +40,7 @@ DROP_EVERY = 16
 """Decoded rows that have ended leave the batch every so many tokens, where no graph is replayed."""
 NOISE = {torch.float32: 1e-5, torch.bfloat16: 1e-2, torch.float16: 1e-2}
 """What log-probabilities may differ by in the self-check, beside four times TRL's own differences."""
+VIDEO_PIXELS = "pixel_values_videos"
 AUX_LOSS = "; update TRL's way: the loss that balances experts is of whole rows (--router_aux_loss_coef 0 shares it too)"
 GRADIENT_BOUND = 1e-3
 """What gradients may differ by there, relative to their length (L2)."""
@@ -46,7 +49,7 @@ GRADIENT_BOUND = 1e-3
 @dataclass(frozen=True)
 class Prompt:
     """One distinct prompt, processed once. `pixel_values` (patches, values) and `grid_thw` (images, 3) of all its images, or
-    None without any; `fields`: of models without grids, their arguments about its images."""
+    None without any; `fields`: the arguments about its images of a model without grids, or about its images and videos."""
 
     ids: list[int]
     images: Any
@@ -59,13 +62,24 @@ class Prompt:
         """Items of an `ImageBatch`."""
         return int(self.fields is not None) if self.grid_thw is None else len(self.grid_thw)
 
+    @property
+    def shows_video(self) -> bool:
+        return VIDEO_PIXELS in (self.fields or {})
+
+    @property
+    def about(self) -> Mapping[str, Tensor]:
+        """The model's arguments about what it shows, {} where it shows nothing."""
+        if self.pixel_values is None or self.grid_thw is None:
+            return self.fields or {}
+        return {"pixel_values": self.pixel_values, "image_grid_thw": self.grid_thw}
+
 
 def split_prompts(ids: Sequence[Sequence[int]], images: Sequence[Any] | None, fields: Mapping[str, Any]) -> list[Prompt]:
     """What TRL's tokenization returned for distinct prompts, prompt by prompt. Without grids, images of several prompts cannot
-    be told apart, so that these come one by one. Raises NotShared."""
+    be told apart, so that these come one by one, as those with videos do. Raises NotShared."""
     shown = [None] * len(ids) if images is None else list(images)
     grid_thw = fields.get("image_grid_thw")
-    if grid_thw is None and fields.get("pixel_values") is not None:
+    if VIDEO_PIXELS in fields or (grid_thw is None and fields.get("pixel_values") is not None):
         (own_ids,), (own_images,) = ids, shown
         about = {name: _tensor(name, value) for name, value in fields.items() if name not in PER_TOKEN}
         return [Prompt(list(own_ids), own_images, fields=about)]
@@ -101,16 +115,31 @@ class BatchPlan:
     def n_rows(self) -> int:
         return sum(len(group.rows) for group in self.groups)
 
+    @property
+    def shares(self) -> bool:
+        """Whether some rows have a prompt in common. A plan of single rows says what each shows."""
+        return any(len(group.rows) > 1 for group in self.groups)
+
+    def of_single_rows(self, groups: Sequence[int]) -> BatchPlan:
+        """A plan in which row i is alone and has the prompt of the group `groups[i]` of this one."""
+        return replace(self, groups=tuple(replace(self.groups[g], rows=(row,)) for row, g in enumerate(groups)))
+
     def parts(self, order: Sequence[int], per_batch: int) -> list[tuple[list[int], BatchPlan]]:
         """Micro-batches of `per_batch` rows, groups in this order: the rows of this plan that each holds, and its own plan."""
         cut = micro_batches(self.groups, order, per_batch)
         return [(rows, BatchPlan(tuple(groups), self.image_batch)) for rows, groups in cut]
 
-    def plain_fields(self, ids_BT: Tensor, image_token_id: int) -> dict[str, Any]:
-        """TRL's arguments about images for these rows, with every image once a row, as TRL's own layout has it."""
+    def plain_fields(self, ids_BT: Tensor, image_token_id: int, video_token_id: int | None = None) -> dict[str, Any]:
+        """TRL's arguments about images for these rows, with every image once a row, as TRL's own layout has it; and what it has
+        no arguments for, about videos."""
         batch = self.image_batch
         items: dict[int, tuple[int, ...]] = {row: group.images for group in self.groups for row in group.rows}
         wanted = [item for row in range(self.n_rows) for item in items[row]]
+        if isinstance(batch, PromptBatch):
+            if not wanted:
+                return {}
+            types = {batch.token_types: token_types(ids_BT, image_token_id, video_token_id)}
+            return {**batch.fields(wanted), **types, **batch.counts([items[row] for row in range(self.n_rows)])}
         if not wanted or batch.pixel_values is None:
             return {}
         found: dict[str, Any] = dict(batch.fields(wanted))
@@ -162,7 +191,12 @@ class Sharing:
         """The plan of a generation batch. Raises NotShared."""
         image_batch = ImageBatch()
         seen = [prompt for prompt in prompts if prompt.n_items]
-        if seen and seen[0].fields is not None:
+        shown: tuple[Mapping[str, Tensor], ...] = ()
+        n_items = [prompt.n_items for prompt in prompts]
+        if any(prompt.shows_video for prompt in seen):
+            shown = tuple({name: value.to(device) for name, value in prompt.about.items()} for prompt in seen)
+            image_batch, n_items = PromptBatch(prompts=shown), [int(n > 0) for n in n_items]
+        elif seen and seen[0].fields is not None:
             own = [{name: value.to(device) for name, value in (prompt.fields or {}).items()} for prompt in seen]
             n_images = [len(prompt.images or ()) for prompt in seen]
             image_batch = ImageBatch.of_prompts(own, n_images, facts_of(model).token_types)
@@ -170,8 +204,8 @@ class Sharing:
             pixels = torch.cat([prompt.pixel_values for prompt in seen if prompt.pixel_values is not None])
             grid = torch.cat([prompt.grid_thw for prompt in seen if prompt.grid_thw is not None])
             image_batch = ImageBatch(pixels.to(device), grid.to(device))
-        n_items = [prompt.n_items for prompt in prompts]
-        groups = plan_groups(model, [prompt.ids for prompt in prompts], n_items, image_batch.grid_thw, n_generations)
+        ids = [prompt.ids for prompt in prompts]
+        groups = plan_groups(model, ids, n_items, image_batch.grid_thw, n_generations, shown)
         return BatchPlan(tuple(groups), self.encoded(model, image_batch))
 
     def encoded(self, model: Any, image_batch: ImageBatch) -> ImageBatch:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from accelerate.utils import gather_object
 
+from vlrl.models.videos import contents, pictures, tokenized
 from vlrl.training.grpo.advantages import with_credits, with_thoughts_weighed
 from vlrl.training.grpo.batch import Batch, BatchPart, LogpsAndMore, MicroBatch, Tensors
 from vlrl.training.grpo.losses import loss_of_part, loss_of_parts
@@ -193,6 +194,9 @@ class Adapter(TRLTrainer):
             self.log_completions = shown
 
     def tokenize(self, prompts: list[Any]) -> tuple[list[list[int]], Any, dict[str, Any]]:
+        template: Any = self.args.chat_template_kwargs or {}
+        if any(contents(prompt, "video") for prompt in prompts):
+            return tokenized(self.processing_class, prompts, template)
         return self._tokenize_prompts(prompts)
 
     def sample(self, ids: list[list[int]], images: Any, fields: dict[str, Any], n: int) -> tuple[list[list[int]], Any]:
@@ -212,7 +216,7 @@ class Adapter(TRLTrainer):
         return super()._get_per_token_logps_and_entropies(model, ids_BT, mask_BT, n_keep, batch_size, **fields)
 
     def score(self, batch: Batch) -> torch.Tensor:
-        prompts = [with_images(row) for row in batch.rows]
+        prompts = [with_images(row, videos=False) for row in batch.rows]
         n_tokens, metrics = self.state.num_input_tokens_seen, self._metrics
         self._metrics = {"train": defaultdict(list), "eval": defaultdict(list)}
         try:
@@ -231,7 +235,9 @@ class Adapter(TRLTrainer):
         batch = Batch(tuple(inputs))
         if not self.is_training:
             self._look_at_images(batch)
-            return self._through_trl(self.rollout(batch, self.num_generations_eval))
+            batch = self.rollout(batch, self.num_generations_eval)
+            self.rollout.forget(keep=() if self.ahead is None else self.ahead.indices)
+            return self._through_trl(batch)
         if self.episodes is not None:
             played = self.episodes.play(batch)
             self._look_at_images(played.batch)
@@ -247,7 +253,7 @@ class Adapter(TRLTrainer):
         finally:
             self.rollout.forget(keep=() if self.ahead is None else self.ahead.indices)
         if self.sharing.plans_groups:
-            self.note("shared", float(batch.plan is not None))
+            self.note("shared", float(batch.plan is not None and batch.plan.shares))
         return self._with_thoughts(self._through_trl(batch))
 
     def write(self, batch: Batch) -> Batch:
@@ -278,12 +284,12 @@ class Adapter(TRLTrainer):
     def _through_trl(self, batch: Batch) -> Batch:
         """TRL's part: completions are scored, their advantages and log-probabilities computed, all of it padded and logged.
 
-        Of a batch whose prompts are shared TRL sees no images beside the prompts, since it would run them all through the
-        processor once more; what is logged of them is added here.
+        Of a batch with a plan TRL sees no images beside the prompts, which it would run through the processor once more, and no
+        videos at all, of which it knows nothing; what is logged of them is added here.
         """
         rows: list[Any] = [{**row} for row in batch.rows]
         if batch.plan is not None:
-            rows = [{"prompt": with_images(row), "sample": row["sample"], "index": row["index"]} for row in batch.rows]
+            rows = [{"prompt": with_images(r, videos=False), "sample": r["sample"], "index": r["index"]} for r in batch.rows]
         self._plan = batch.plan
         try:
             with self._handing_over(batch):
@@ -291,7 +297,7 @@ class Adapter(TRLTrainer):
         finally:
             self._plan = None
         if batch.plan is not None and self.log_multimodal:
-            self._logs["images"].extend(gather_object([row["images"] for row in batch.rows]))
+            self._logs["images"].extend(gather_object([pictures(row["images"]) for row in batch.rows]))
         texts, scores_BR = self.scores.take()
         self.failures.show()
         batch = replace(batch, texts=texts, scores_BR=scores_BR, tensors=Tensors.of(made))

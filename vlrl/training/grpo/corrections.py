@@ -21,6 +21,7 @@ from vlrl.gtr.options import NOT_GUIDED, GuideOptions
 from vlrl.schema import Reward
 from vlrl.training.checkpoints import RunStopped
 from vlrl.training.grpo.batch import Batch, TrainerCalls, TrainingRow
+from vlrl.training.grpo.mixed_modality import row_kind
 from vlrl.training.grpo.thoughts import Thoughts
 
 CORRECTIONS = "corrections"
@@ -74,6 +75,10 @@ class Corrections:
     def of_samples(self, batch: Batch) -> dict[int, Correction]:
         """Verdicts by row on `per_group` completions of each group, wrong answers first; all are stored."""
         assert batch.scores_BR is not None
+        if any(row_kind(row) == "videos" for row in batch.rows):
+            raise RunStopped(
+                "a row shows a video, but --corrector keeps images alone; show videos as images: --video_as frames"
+            )
         engine, per_group = self.engine, self.guide.options.per_group
         wanted, group, n = 1 if per_group is None else per_group, engine.num_generations, len(batch.rows)
         right = [value >= RIGHT_SHARE * self.rewards[0].high for value in batch.scores_BR[:, 0].tolist()]

@@ -44,7 +44,7 @@ class Logprobs:
             return self.plain(model, ids_BT, mask_BT, n_keep, batch_size, **fields)
         whole_rows = bool(fields.get("compute_aux_loss"))
         trains = (id(model), torch.is_grad_enabled())
-        if not whole_rows and trains not in self._compared:
+        if how.off is None and not whole_rows and trains not in self._compared:
             self._compared.add(trains)
             self._compare(model, ids_BT, mask_BT, n_keep, plan)
         if whole_rows or how.off is not None or "packed" in how.without:

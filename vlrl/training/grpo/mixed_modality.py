@@ -1,4 +1,4 @@
-"""Batches in which some rows have images and others do not, which TRL's trainer does not expect."""
+"""Batches in which some rows have images, some videos and others neither, which TRL's trainer does not expect."""
 
 from __future__ import annotations
 
@@ -8,8 +8,19 @@ from typing import Any
 import torch
 from accelerate.utils import gather_object
 
+from vlrl.data.images import Video
 from vlrl.models.prefix_sharing.facts import base_of, unwrapped
-from vlrl.models.prefix_sharing.image_rows import PER_TOKEN, by_row, knows, n_tiles, rows_joined, told_image_counts
+from vlrl.models.prefix_sharing.groups import ABOUT_IMAGES_AND_VIDEOS, COUNTED
+from vlrl.models.prefix_sharing.image_rows import (
+    PER_TOKEN,
+    by_row,
+    knows,
+    n_tiles,
+    rows_joined,
+    told_image_counts,
+    told_videos,
+)
+from vlrl.models.prefix_sharing.step import VIDEO_PIXELS
 from vlrl.training.checkpoints import RunStopped
 from vlrl.training.grpo.batch import LogpsAndMore, TrainingRow
 
@@ -20,14 +31,28 @@ def all_see_images(rows: Sequence[TrainingRow], is_sharded: bool) -> bool:
     TRL gathers images for its log only where there are some: a process without would never answer. Where weights are
     sharded, the vision encoder itself is such a question, so that such batches are refused, raising RunStopped.
     """
-    seeing = gather_object([[bool(row["images"]) for row in rows]])
+    kinds = gather_object([[row_kind(row) for row in rows]])
+    seeing = [[bool(kind) for kind in rank] for rank in kinds]
     every = [row for rank in seeing for row in rank]
+    if is_sharded and len(found := {kind for rank in kinds for kind in rank if kind}) > 1:
+        raise RunStopped(
+            f"some completions of a batch show {' and others '.join(sorted(found))}, which the vision encoder sees in passes of"
+            " their own; that hangs where weights are sharded (FSDP, ZeRO-3). Use DDP or ZeRO-2, train on them apart, or show"
+            " videos as images: --video_as frames"
+        )
     if is_sharded and any(every) and not all(every):
         raise RunStopped(
             f"{sum(every)} of {len(every)} completions of a batch have images and the others have none, which hangs where"
             " weights are sharded (FSDP, ZeRO-3); use DDP or ZeRO-2, or train on them apart"
         )
     return all(map(any, seeing))
+
+
+def row_kind(row: TrainingRow) -> str:
+    """What a row shows: "images", "videos", or "" for text alone."""
+    if any(isinstance(one, Video) for one in row["images"]):
+        return "videos"
+    return "images" if row["images"] else ""
 
 
 def logps_of_mixed_rows(
@@ -40,7 +65,9 @@ def logps_of_mixed_rows(
     **fields: Any,
 ) -> LogpsAndMore:
     """`plain`, TRL's own, which hands the model an empty tensor where a part of a batch has no image: such rows go apart.
-    Images without grids are split here, since TRL guesses whose they are."""
+    Images without grids are split here, since TRL guesses whose they are; and rows with videos, of which it knows nothing."""
+    if fields.get("num_videos") is not None:
+        return _logps_with_videos(plain, model, ids_BT, mask_BT, n_keep, batch_size or len(ids_BT), fields)
     if knows(fields):
         return _logps_in_parts(plain, model, ids_BT, mask_BT, n_keep, batch_size or len(ids_BT), fields)
     n, num_images = len(ids_BT), list[int](fields.get("num_images") or ())
@@ -79,6 +106,49 @@ def _logps_in_parts(
             own.pop("batch_num_images", None)
             parts.append((rows, plain(model, ids_BT[rows], mask_BT[rows], n_keep, None, **own)))
     return in_row_order(parts)
+
+
+def _logps_with_videos(
+    plain: Callable[..., LogpsAndMore],
+    model: Any,
+    ids_BT: torch.Tensor,
+    mask_BT: torch.Tensor,
+    n_keep: int,
+    batch_size: int,
+    fields: Mapping[str, Any],
+) -> LogpsAndMore:
+    """So many rows at a time, each part whole; the model is told of its videos past TRL."""
+    shown, parts = fields_of_rows(fields), []
+    for start in range(0, len(ids_BT), batch_size):
+        rows = list(range(start, min(start + batch_size, len(ids_BT))))
+        own = asked_for(fields) | {name: fields[name][rows] for name in PER_TOKEN if fields.get(name) is not None}
+        about = {name: [shown[row][name] for row in rows if name in shown[row]] for name in ABOUT_IMAGES_AND_VIDEOS}
+        joined = {name: torch.cat(values) for name, values in about.items() if values}
+        if "pixel_values" in joined:
+            own |= {name: joined.pop(name) for name in ("pixel_values", "image_grid_thw")}
+            own["num_images"] = [int(fields["num_images"][row]) for row in rows]
+        with told_videos(model, joined):
+            parts.append((rows, plain(model, ids_BT[rows], mask_BT[rows], n_keep, None, **own)))
+    return in_row_order(parts)
+
+
+def fields_of_rows(fields: Mapping[str, Any]) -> list[dict[str, torch.Tensor]]:
+    """The fields about images and videos of each row of a batch with videos."""
+    n = len(fields["num_videos"])
+    rows: list[dict[str, torch.Tensor]] = [{} for _ in range(n)]
+    for count, grid in COUNTED.items():
+        if (grids := fields.get(grid)) is None:
+            continue
+        counts = [int(one) for one in fields[count]]
+        pixels, more = ("pixel_values", ()) if count == "num_images" else (VIDEO_PIXELS, ("second_per_grid_ts",))
+        patches = torch.split(grids.prod(dim=-1), counts)
+        split = {grid: torch.split(grids, counts), pixels: torch.split(fields[pixels], [int(one.sum()) for one in patches])}
+        split |= {name: torch.split(fields[name], counts) for name in more if fields.get(name) is not None}
+        for name, values in split.items():
+            for row, value in zip(rows, values, strict=True):
+                if len(value):
+                    row[name] = value
+    return rows
 
 
 def images_of_rows(model: Any, ids_BT: torch.Tensor, fields: Mapping[str, Any], rows: Sequence[int]) -> dict[str, Any]:

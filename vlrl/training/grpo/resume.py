@@ -14,14 +14,14 @@ from typing import Any, Protocol
 import torch
 from accelerate.utils import gather_object
 
-from vlrl.models.prefix_sharing.groups import Group, ImageBatch
+from vlrl.models.prefix_sharing.groups import Group, ImageBatch, PromptBatch
 from vlrl.models.prefix_sharing.step import BatchPlan
 from vlrl.training.grpo.batch import BatchPart, MicroBatch, Tensors, TrainerCalls
 from vlrl.training.grpo.rollout import GroupSharing
 
 GENERATION = "generation"
 """The folder, in a checkpoint, of what is left of a generation."""
-_HELD: list[Any] = [MicroBatch, BatchPart, Tensors, BatchPlan, Group, ImageBatch]
+_HELD: list[Any] = [MicroBatch, BatchPart, Tensors, BatchPlan, Group, ImageBatch, PromptBatch]
 """Classes beside tensors and plain values that rows may hold; features of a frozen vision encoder are made again."""
 
 

@@ -15,12 +15,14 @@ from accelerate.utils import gather_object
 from trl.data_utils import prepare_multimodal_messages
 
 from vlrl.models.prefix_sharing.facts import facts_of
-from vlrl.models.prefix_sharing.groups import NotShared
+from vlrl.models.prefix_sharing.groups import NotShared, PromptBatch, token_types
 from vlrl.models.prefix_sharing.image_rows import ROW_COUNTS
 from vlrl.models.prefix_sharing.rollout import rollout_problem
 from vlrl.models.prefix_sharing.step import BatchPlan, Prompt, Sharing, prefilled_once, split_prompts
+from vlrl.models.videos import contents, with_contents
 from vlrl.training.checkpoints import RunStopped
 from vlrl.training.grpo.batch import Batch, Completion, TrainerCalls, TrainingRow
+from vlrl.training.grpo.mixed_modality import row_kind
 
 Sampled = tuple[list[list[int]], Any]
 """Completions of rows, and what the sampler says of their log-probabilities."""
@@ -45,6 +47,11 @@ class GroupSharing:
     def image_token_id(self) -> int:
         return int(self.engine.policy.config.image_token_id)
 
+    @property
+    def video_token_id(self) -> int | None:
+        found = getattr(self.engine.policy.config, "video_token_id", None)
+        return None if found is None else int(found)
+
     def fall_back(self, why: str, what: str = SLOWER) -> None:
         """Said once for each reason; an error where sharing was demanded."""
         if self.must:
@@ -54,13 +61,15 @@ class GroupSharing:
             self.engine.say(f"warning: {what}: {why}")
 
     def plain_fields(self, plan: BatchPlan, ids_BT: torch.Tensor) -> dict[str, Any]:
-        """TRL's arguments about the images of these rows."""
-        return plan.plain_fields(ids_BT, self.image_token_id)
+        """TRL's arguments about the images of these rows, and what it has none for, about their videos."""
+        return plan.plain_fields(ids_BT, self.image_token_id, self.video_token_id)
 
 
-def with_images(row: TrainingRow) -> Any:
-    """The prompt of a row, its images in it."""
-    return prepare_multimodal_messages(row["prompt"], images=row["images"])
+def with_images(row: TrainingRow, *, videos: bool = True) -> Any:
+    """The prompt of a row, its images and (unless they are left out) videos in it."""
+    if row_kind(row) != "videos":
+        return prepare_multimodal_messages(row["prompt"], images=row["images"])
+    return with_contents(row["prompt"], row["images"]) if videos else row["prompt"]
 
 
 class Rollout:
@@ -73,17 +82,17 @@ class Rollout:
         self._prepared: dict[int, Prompt] = {}
 
     def __call__(self, batch: Batch, n_generations: int, written: Sampled | None = None) -> Batch:
-        """The batch with completions, and its plan where prompts are shared. `written`: completions that are there already."""
+        """The batch with completions, and its plan where prompts are shared. `written`: completions that are there already.
+        Raises RunStopped for rows that an engine of its own would not see."""
+        self._refuse_unseen(batch.rows)
         prompts = [with_images(row) for row in batch.rows]
         batch = self.planned(batch, prompts)
         if batch.plan is None:
             prompt_ids, images, fields = self.engine.tokenize(prompts)
             ids, logprobs = written or self.engine.sample(prompt_ids, images, fields, n_generations)
         else:
-            group = self.engine.num_generations
-            unique = [self._prepared[row["index"]] for row in batch.rows[::group]]
-            prompt_ids = [one.ids for one in unique for _ in range(group)]
-            shown = [one.images for one in unique for _ in range(group)]
+            own = [self._prepared[row["index"]] for row in batch.rows]
+            prompt_ids, shown = [one.ids for one in own], [one.images for one in own]
             ids, logprobs = written or self._sample_groups(batch.plan, prompt_ids, shown if any(shown) else None, n_generations)
         rows = zip(prompt_ids, ids, logprobs or [None] * len(ids), strict=True)
         return replace(batch, completions=tuple(Completion(*row) for row in rows))
@@ -91,7 +100,9 @@ class Rollout:
     def _sample_groups(self, plan: BatchPlan, prompt_ids: list[list[int]], images: Any, n: int) -> tuple[list[list[int]], Any]:
         """Completions of prompts that run once a group, unless the settings of a run need TRL's own way."""
         how = self.sharing.how
-        whole = not self.own_engine and (rollout_problem(self.generation_config) or "prefill_once" in how.without)
+        whole = not self.own_engine and (
+            not plan.shares or rollout_problem(self.generation_config) or "prefill_once" in how.without
+        )
         fields = self._fields(plan, prompt_ids) if whole else {}
         once = prefilled_once(self.engine.generator, how, plan, self.engine.num_generations)
         with nullcontext() if whole or self.own_engine else once:
@@ -101,15 +112,24 @@ class Rollout:
         """The fields about images that TRL's tokenization of all rows would have returned."""
         fields = self.sharing.plain_fields(plan, torch.empty(0))
         if fields:
-            image = self.sharing.image_token_id
+            image, video = self.sharing.image_token_id, self.sharing.video_token_id
+            video = video if isinstance(plan.image_batch, PromptBatch) else None
             if types := plan.image_batch.token_types:
-                fields[types] = [[int(token == image) for token in ids] for ids in prompt_ids]
+                fields[types] = [token_types(torch.tensor(ids), image, video).tolist() for ids in prompt_ids]
         return {name: value for name, value in fields.items() if name not in ROW_COUNTS}
 
+    def _refuse_unseen(self, rows: Sequence[TrainingRow]) -> None:
+        if self.own_engine and any(row_kind(row) == "videos" for row in rows):
+            raise RunStopped(
+                "a row shows a video, but completions come from an engine that is handed images alone, so that they would be"
+                " written blind; show videos as images: --video_as frames"
+            )
+
     def planned(self, batch: Batch, prompts: Sequence[Any] | None = None) -> Batch:
-        """The batch with the plan of its rows, if every process has one for its own."""
+        """The batch with the plan of its rows, if every process has one for its own. Rows with videos have a plan also where
+        none share a prompt, since TRL has no way for videos."""
         if not self.sharing.plans_groups:
-            return replace(batch, plan=None)
+            return replace(batch, plan=self._of_single_rows(batch))
         group, rows = self.engine.num_generations, batch.rows
         firsts = rows[::group]
         shown = [with_images(row) for row in firsts] if prompts is None else list(prompts[::group])
@@ -125,12 +145,25 @@ class Rollout:
         reasons = [reason for reason in gather_object([why]) if reason]
         if reasons:
             self.sharing.fall_back(reasons[0])
-        return replace(batch, plan=None if reasons else plan)
+        return replace(batch, plan=self._of_single_rows(batch) if reasons else plan)
+
+    def _of_single_rows(self, batch: Batch) -> BatchPlan | None:
+        """A plan that says of each row by itself what it shows, where a process has a row with a video. Raises RunStopped."""
+        if self.own_engine or not any(gather_object([any(row_kind(row) == "videos" for row in batch.rows)])):
+            return None
+        distinct = {row["index"]: row for row in batch.rows}
+        places = {index: place for place, index in enumerate(distinct)}
+        try:
+            unique = self._processed(list(distinct), [with_images(row) for row in distinct.values()])
+            plan = self.sharing.how.plan(self.engine.policy, unique, 1, self.engine.accelerator.device)
+        except NotShared as error:
+            raise RunStopped(f"a batch with videos cannot be laid out: {error}") from error
+        return plan.of_single_rows([places[row["index"]] for row in batch.rows])
 
     def _processed(self, indices: Sequence[int], prompts: Sequence[Any]) -> list[Prompt]:
         """These samples' prompts, each through the processor once a generation."""
         new = {index: prompt for index, prompt in zip(indices, prompts, strict=True) if index not in self._prepared}
-        if new and facts_of(self.engine.policy).grids:
+        if new and facts_of(self.engine.policy).grids and not any(contents(prompt, "video") for prompt in new.values()):
             self._prepared |= zip(new, split_prompts(*self.engine.tokenize(list(new.values()))), strict=True)
         elif new:
             self._prepared |= {index: split_prompts(*self.engine.tokenize([prompt]))[0] for index, prompt in new.items()}
@@ -138,6 +171,7 @@ class Rollout:
 
     def read(self, rows: Sequence[TrainingRow]) -> tuple[list[list[int]], Any]:
         """Prompts of a later batch, and their images, a row each; where prompts are shared they are prepared for its turn."""
+        self._refuse_unseen(rows)
         indices = [row["index"] for row in rows]
         firsts: dict[int, Any] = {}
         for row in rows:

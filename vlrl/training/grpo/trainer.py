@@ -105,14 +105,7 @@ class Trainer(GuardedTrainer, Adapter):
         rollout_lag: int = 0,
     ) -> None:
         banned = vision_token_ids(loaded)
-        args = _without_tokens(args, banned)
-        if freeze_vision:
-            frozen = freeze(loaded.model)
-            if PartialState().is_main_process:
-                print(frozen, flush=True)
-        colocates = args.use_vllm and args.vllm_mode == "colocate"
-        self.colocated = ColocatedPrompts(loaded.processor) if colocates else None
-        args.ddp_find_unused_parameters = finds_unused(args, lambda: leaves_weights_unused(loaded.model, samples))
+        args = self._ready(loaded, _without_tokens(args, banned), samples, freeze_vision)
         verdicts: Verdicts | None = {} if dynamic_sampling > 0 and any("network" in one.needs for one in rewards) else None
         self.scores = RewardFunctions(
             rewards, loaded, banned, ends=lambda: self.ends, base=base, applies=applies, verdicts=verdicts
@@ -129,11 +122,7 @@ class Trainer(GuardedTrainer, Adapter):
                 eval_dataset=None if held_out is None else dataset(held_out.samples, tasks),
             )
         self.held_out = held_out
-        ranges = tuple(RewardFacts(reward.name, reward.low, reward.high) for reward in rewards)
-        moves = curriculum is not None or any("step" in reward.needs for reward in rewards)
-        self.record_to(events, RunFacts("grpo", ranges, args.max_completion_length, moves))
-        self._started: tuple[float, int] | None = None
-        self._next_probe = 0
+        self._begin_records(rewards, events, curriculum)
         self.failures = EndpointFailures(self, on_endpoint_failure, rewards, guide.corrector, events, self.safe)
         self._compose_batches((group_shared, group_shared_kernel), dynamic_sampling, verdicts, by_row=episodes)
         self._compose_engine(engine_logp_bound, rollout_lag, ahead=not episodes and dynamic_sampling == 0)
@@ -143,6 +132,25 @@ class Trainer(GuardedTrainer, Adapter):
         self.checkpoint_parts = [KeptGeneration(self, self.sharing), self.corrections]
         for callback in (PrinterCallback, ProgressCallback):
             self.remove_callback(callback)
+
+    def _ready(self, loaded: LoadedModel, args: GRPOConfig, samples: Samples, freeze_vision: bool) -> GRPOConfig:
+        """What must be so before TRL sees the model: what of it is frozen, what DDP expects of it, what vLLM is handed."""
+        if freeze_vision:
+            frozen = freeze(loaded.model)
+            if PartialState().is_main_process:
+                print(frozen, flush=True)
+        colocates = args.use_vllm and args.vllm_mode == "colocate"
+        self.colocated = ColocatedPrompts(loaded.processor) if colocates else None
+        args.ddp_find_unused_parameters = finds_unused(args, lambda: leaves_weights_unused(loaded.model, samples))
+        return args
+
+    def _begin_records(self, rewards: Sequence[Reward], events: EventLog | None, curriculum: Curriculum | None) -> None:
+        """What the run notes of itself from its first step on."""
+        ranges = tuple(RewardFacts(reward.name, reward.low, reward.high) for reward in rewards)
+        moves = curriculum is not None or any("step" in reward.needs for reward in rewards)
+        self.record_to(events, RunFacts("grpo", ranges, self.args.max_completion_length, moves))
+        self._started: tuple[float, int] | None = None
+        self._next_probe = 0
 
     def _compose_batches(self, share: tuple[str, str], max_rounds: int, verdicts: Verdicts | None, *, by_row: bool) -> None:
         """The stations from prompts to log-probabilities. `share`: `group_shared` and its kernel. `by_row`: rows need not be
