@@ -84,7 +84,7 @@ def test_groups_and_their_mean_from_the_command_line(tmp_path, capsys):
     assert result["groups"]["source"] == {"source=ADE20K": 2, "source=COCO": 2, "source=Omni3D": 4}
     assert result["cvbench,none"] == 0.5
     assert "protocol cvbench: CV-Bench's mean of 2D and 3D" in shown
-    assert "| qa by type+task | n | cvbench" in " ".join(shown.split())
+    assert "| qa by type+task | n | accuracy |" in " ".join(shown.split()), "no group has the mean of both"
     assert "mean of 3 groups" in shown
     rows = [json.loads(line) for line in (tmp_path / "out" / "scores.jsonl").read_text().splitlines()]
     assert rows[0]["parts"]["accuracy"] == [1.0, 1.0]
@@ -162,6 +162,8 @@ def test_groupings_are_read_or_refused():
     for wrong in ("", "a,", "a+", "a,meta.a"):
         with pytest.raises(ValueError, match="--group_by"):
             read_groupings(wrong)
+    hostile = rows_by_group([{"a": "x\n| y\x1b[31m"}, {"a": "z" * 500}], Grouping(("a",)))[0]
+    assert all(label.isprintable() and len(label) < 110 for label in hostile)
     nested = rows_by_group([{"a": {"b": 1}}, {"a.b": "x"}, {"a": {"b": {"c": 1}}}, {"a": None}], Grouping(("a.b",)))
     assert nested == ({"a.b=1": [0], "a.b=x": [1]}, 2)
 
@@ -206,3 +208,9 @@ def test_a_count_has_its_distance_beside_accuracy():
     assert "mae" not in plain
     huge = measure(TASKS["qa"], samples[:1], [said(samples[0], "9" * 390)])
     assert numbers(TASKS["qa"], huge)["mae"].value is None
+
+
+def test_too_many_groups_are_refused_before_anything_is_asked():
+    samples = [question(f"q{i}", "A", number=i) for i in range(1001)]
+    with pytest.raises(ValueError, match="1001 groups, 1000 at most"):
+        with_groups(_suite(samples), "meta.number")

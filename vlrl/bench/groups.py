@@ -26,6 +26,7 @@ from vlrl.tasks.evaluate import Scored
 
 META_PREFIX = "meta."
 MAX_GROUPS = 1000
+MAX_VALUE_CHARS = 100
 N_GROUPS_SHOWN = 40
 """Groups of a grouping that the console shows; `result.json` holds all."""
 
@@ -65,9 +66,11 @@ def with_groups(suite: Suite, text: str | None) -> Suite:
     if not groupings:
         return suite
     if suite.stages and (samples := list(suite.stages[0]({}))):
+        metas = [_meta(suite, sample.id, {sample.id: sample}) for sample in samples]
         for grouping in groupings:
             for key in grouping.keys:
-                _refuse_unknown(key, [_meta(suite, sample.id, {sample.id: sample}) for sample in samples])
+                _refuse_unknown(key, metas)
+            _refuse_many(grouping, rows_by_group(metas, grouping)[0])
 
     def score(samples: Sequence[Sample], predictions: Predictions) -> list[Scored]:
         by_id = {sample.id: sample for sample in samples}
@@ -97,14 +100,27 @@ def _refuse_unknown(key: str, metas: Sequence[Mapping[str, Any]]) -> None:
     raise ValueError(f"--group_by: no sample states {META_PREFIX}{key}{nearest(key, known)}{listed}")
 
 
+def _refuse_many(grouping: Grouping, groups: Groups) -> None:
+    if len(groups) > MAX_GROUPS:
+        raise ValueError(
+            f"--group_by {grouping.name}: {len(groups)} groups, {MAX_GROUPS} at most; name a key with fewer values"
+        )
+
+
 def _values(meta: Mapping[str, Any], path: str) -> list[str]:
     """The groups that a key's value names: none where it is absent, several of a list."""
     value: Any = meta
     for part in [path] if path in meta else path.split("."):
         value = value.get(part) if isinstance(value, Mapping) else None
     values = value if isinstance(value, list | tuple) else [value]
-    texts = [str(one) for one in values if one is not None and not isinstance(one, Mapping | list)]
+    texts = [_shown(str(one)) for one in values if one is not None and not isinstance(one, Mapping | list)]
     return list(dict.fromkeys(text for text in texts if text))
+
+
+def _shown(text: str) -> str:
+    """A value as it stands in names and tables: on one line, cut."""
+    text = text if text.isprintable() else ascii(text)[1:-1]
+    return text if len(text) <= MAX_VALUE_CHARS else f"{text[:MAX_VALUE_CHARS]}..."
 
 
 def rows_by_group(metas: Iterable[Mapping[str, Any]], grouping: Grouping) -> tuple[Groups, int]:
@@ -124,10 +140,7 @@ def grouped(one: Scored, grouping: Grouping, metas: Sequence[Mapping[str, Any]],
     """`one` with the numbers of each group, their means over groups, and a table of the headline. Its rows have a part for the
     group's headline, so that `bench diff` compares groups. Raises ValueError for more groups than anyone reads."""
     groups, n_outside = rows_by_group(metas, grouping)
-    if len(groups) > MAX_GROUPS:
-        raise ValueError(
-            f"--group_by {grouping.name}: {len(groups)} groups, {MAX_GROUPS} at most; name a key with fewer values"
-        )
+    _refuse_many(grouping, groups)
     if n_outside:
         note = f"{n_outside} of {len(metas)} answers of {one.name} state no {META_PREFIX}{grouping.name}: they are in no group"
         print(f"note: {note}", file=sys.stderr)
@@ -196,15 +209,22 @@ def _with_parts(one: Scored, groups: Groups) -> Sequence[Row]:
 
 
 def _table(one: Scored, grouping: Grouping, groups: Groups, metrics: Mapping[str, Metric]) -> str:
-    """The headline of each group, as the console shows it."""
+    """The headline of each group, as the console shows it; where groups lack it (a mean over groups), the first number that
+    most of them have."""
+    found = {name: sum(_is_known(metrics.get(f"{name}[{label}]")) for label in groups) for name in (one.headline, *one.metrics)}
+    head = max(found, key=lambda name: found[name])  # the first of those that most groups have
     lines = []
     for label, places in list(groups.items())[:N_GROUPS_SHOWN]:
-        lines.append([label, str(len(places)), *_cells(metrics.get(f"{one.headline}[{label}]"))])
-    mean = metrics.get(f"{one.headline}{MEAN_OVER}{grouping.name}")
+        lines.append([label, str(len(places)), *_cells(metrics.get(f"{head}[{label}]"))])
+    mean = metrics.get(f"{head}{MEAN_OVER}{grouping.name}")
     lines.append([f"mean of {len(groups)} groups", "", *_cells(mean)])
     more = len(groups) - N_GROUPS_SHOWN
-    table = text_table([f"{one.name} by {grouping.name}", "n", one.headline, "95 % interval"], lines, markdown=True)
+    table = text_table([f"{one.name} by {grouping.name}", "n", head, "95 % interval"], lines, markdown=True)
     return f"{table}\n{more} more groups are in result.json" if more > 0 else table
+
+
+def _is_known(metric: Metric | None) -> bool:
+    return metric is not None and metric.value is not None
 
 
 def _cells(metric: Metric | None) -> list[str]:
