@@ -15,7 +15,7 @@ from demos import components, curves, page, runs, runs_tab, scoring
 from demos.asking import Asking
 from demos.components import Choice, Html, Json, Name, Number, Text
 from demos.page_tasks import PageTasks
-from vlrl.bench.page import POLICY, SCRIPT, write_page
+from vlrl.bench.page import POLICY, SCRIPT, STYLE, write_page
 from vlrl.bench.suite import Suite
 from vlrl.data.markup import MAX_SHOWN, Markup, escaped, markup, plot_label, readable
 from vlrl.schema import Metric, Prediction, Sample, Task
@@ -74,7 +74,7 @@ def check(text, *, own_tags):
 PAGE_TAGS = {"div", "span", "b", "table", "thead", "tbody", "tr", "th", "td", "wbr", "p", "h1"}
 REPORT_TAGS = PAGE_TAGS | {
     "html", "head", "meta", "title", "style", "body", "h2", "h3", "dl", "dt", "dd", "pre", "button", "details", "summary",
-    "figure", "figcaption", "img", "script", "i",
+    "figure", "figcaption", "script", "svg", "rect", "ul", "li", "main", "header", "section", "noscript",
 }  # fmt: skip
 
 
@@ -152,24 +152,34 @@ def test_every_text_of_the_other_tabs_is_text(text):
 
 def test_every_field_of_a_result_and_a_data_row_is_text_in_the_report(tmp_path):
     text = "".join(HOSTILE)
-    task = Task(name=text, prompt=lambda sample: sample.question, rewards=["exact_match"], metric=lambda s, p: 1)
+    task = Task(name=text, prompt=lambda sample: sample.question, rewards=["exact_match"], metric=lambda s, p: 1, system=text)
     samples = [Sample(one, text, one, one, images=(f"{tmp_path}/{one[:20]}",)) for one in HOSTILE]
     Image.new("RGB", (30, 20)).save(tmp_path / "a.png")
     samples.append(Sample("there", text, text, text, images=(str(tmp_path / "a.png"),)))
     predictions = {sample.id: Prediction(sample.id, sample.question, 5, i == 1) for i, sample in enumerate(samples)}
-    rows = [Row(one.id, "", OUTCOMES[i % 4], one.id, one.id) for i, one in enumerate(samples)]
-    extra = {"confusion": {text: {one: {f"{one}{one}": 3 for one in HOSTILE} for one in HOSTILE}}}
-    metrics = {one: Metric(0.5, (0.4, 0.6), 4) for one in (*HOSTILE, "_hidden")}
+    rows = [Row(one.id, "", {text: (1, 1), "b": (0, 0)}, OUTCOMES[i % 4], one.id, one.id) for i, one in enumerate(samples)]
+    rows.append(Row("there", "", {}, "wrong"))
+    extra = {"confusion": {text: {one: {f"{one}{one}": 3 for one in HOSTILE} for one in HOSTILE}, "odd": text}}
+    metrics = {one: Metric(0.5, (0.4, 0.6), 4) for one in (*HOSTILE, "_hidden", f"a[{text}]")}
     suite = Suite(text, {text: task}, None, (), None, None, boxes=True)
     scored = Scored(text, text, HOSTILE[0], metrics, rows, 4, 0, 0, label=text, extra=extra)
     result = dict.fromkeys(("model", "engine", "seed", "date", "git_hash", "n_failed"), text)
     result["data"] = {"description": text, "n": text, "sha256": text}
     write_page(tmp_path / "report.html", suite, samples, predictions, [scored], result)
     written = (tmp_path / "report.html").read_text(encoding="utf-8")
-    shown = check(written.replace(SCRIPT, ""), own_tags=REPORT_TAGS)
+    shown = check(written.replace(SCRIPT, "").replace(STYLE, ""), own_tags=REPORT_TAGS)
     assert all(readable(one)[:20].strip() in shown for one in HOSTILE)
-    assert written.count("<script>") == written.count("</script>") == 1
     assert escaped(POLICY) in written
+    assert written.count("<script") == written.count("</script>") == 3, "no text ends or opens a script"
+    assert written.count("<!--") == 0, "nor changes how one is read"
+    data = json.loads(re.search(r'id="answers-data">(.*?)</script>', written)[1])
+    for row, one in zip(data["rows"], samples, strict=False):
+        for key in ("i", "q", "g", "a", "c"):
+            assert row[key][:100] == readable(one.id if key in "iga" else one.question)[:100], key
+        assert row["o"] in range(4)
+    assert data["tasks"][0]["system"][:50] == readable(text)[:50]
+    assert len(data["rows"]) == len(samples) + 1
+    assert max(len(row["c"]) for row in data["rows"]) < 5000
 
 
 def test_labels_of_plots_are_text(tmp_path):

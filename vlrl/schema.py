@@ -184,12 +184,12 @@ class Score:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """One completion of one sample, as logged in `predictions.jsonl`. `truncated`: it ended at the token limit, without
-    an end-of-sequence token."""
+    """One completion of one sample, as logged in `predictions.jsonl`. `n_tokens`: None where nobody counted them. `truncated`:
+    it ended at the token limit, without an end-of-sequence token."""
 
     id: str
     completion: str
-    n_tokens: int
+    n_tokens: int | None
     truncated: bool
     meta: Mapping[str, Any] = field(default_factory=dict)
 

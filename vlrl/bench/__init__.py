@@ -1,7 +1,7 @@
 """`vlrl bench`: evaluate a model or a file of answers, compare two runs, score text, check data, measure speed.
 
-Sub-commands: `list`, `run`, `score`, `diff`, `grade`, `check`, `hack`, `speed`. Only `run` and `speed --what trainer` need a
-model, and `run` needs torch only if the model runs in this process. Each sub-command is imported when it is called. Also
+Sub-commands: `list`, `run`, `score`, `diff`, `grade`, `check`, `hack`, `export`, `speed`. Only `run` and `speed --what trainer`
+need a model, and `run` needs torch only if the model runs in this process. Each sub-command is imported when it is called. Also
 `python -m vlrl.bench` and `vlrl-bench`.
 """
 
@@ -82,7 +82,8 @@ def parse_command(words: Sequence[str]) -> argparse.Namespace:
     command("list", _list, "tasks, benchmarks with the data they need, rewards with ranges and options")
     _run_flags(command("run", _run, "generate answers and score them"))
     score = command("score", _score, "score answers made before, without a model")
-    score.add_argument("--predictions", required=True, type=Path, help="predictions.jsonl, or AutoTrust's JSON array")
+    where = "predictions.jsonl, a log of lmms-eval or VLMEvalKit, or AutoTrust's JSON array"
+    score.add_argument("--predictions", required=True, type=Path, help=where)
     score.add_argument("--ans_key", help="key of the answers in an AutoTrust array, e.g. llava_answer")
     _data_flags(score, seed=None)
     diff = command("diff", _diff, "compare two result folders, or several runs a side, by a paired bootstrap")
@@ -106,6 +107,7 @@ def parse_command(words: Sequence[str]) -> argparse.Namespace:
     check.add_argument("--max_pixels", type=_positive, help="largest image the model sees, in pixels")
     video_flags(check)
     _hack_flags(command("hack", _hack, "what degenerate answers earn from a task's rewards; exit code 1 if that is much"))
+    _export_flags(command("export", _export, "write a task's data and scoring as a task of lmms-eval"))
     commands.add_parser(
         "speed",
         help="training steps against stock TRL; --what rewards | games: calls a second; --what memory | fits; --simulate",
@@ -156,6 +158,12 @@ def _hack(args: argparse.Namespace) -> int:
     from vlrl.bench.hack import hack
 
     return hack(args)
+
+
+def _export(args: argparse.Namespace) -> int:
+    from vlrl.bench.export import export
+
+    return export(args)
 
 
 def _speed_of_rewards(args: argparse.Namespace) -> int:
@@ -252,6 +260,8 @@ def _data_flags(parser: argparse.ArgumentParser, seed: int | None) -> None:
     add("--coords", choices=COORDS, help="coordinate convention of boxes (default: the model's, or the one in the log)")
     add("--answer_format", choices=ANSWER_FORMATS, help="answer format of samples that do not state one")
     add("--output_path", required=True, type=Path, metavar="DIR", help="folder of the results")
+    add("--report_images", type=_not_negative, metavar="N", help="images inside report.html, of the worst answers (1000)")
+    add("--log_format", choices=["inspect"], help="also write logs for `inspect view` (needs the extra [inspect])")
     add("--group_by", metavar="META.KEY", help="numbers by what samples state: meta.source,meta.platform+meta.kind")
     add = parser.add_argument_group("published protocols").add_argument
     add("--protocol", metavar="NAME", help="a benchmark's own numbers: coco, ovdeval, lvis (detection), cvbench (qa)")
@@ -298,6 +308,22 @@ def _hack_flags(parser: argparse.ArgumentParser) -> None:
     add("--output_path", type=Path, metavar="DIR", help="also write hack.json into this folder (or into a file, *.json)")
 
 
+def _export_flags(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--to", choices=["lmms_eval"], required=True, help="the program that will run it")
+    add("--task", required=True, help="detection, qa, ... (several: a,b), or path/to/my_task.py")
+    add("--data", type=Path, help="samples.jsonl (default: synthetic samples)")
+    add("--image_root", type=Path, help="folder that image paths are relative to")
+    add("--limit", type=_positive, help="at most this many samples, drawn by --seed")
+    add("--seed", type=int, default=0, help="seed of synthetic samples and of the draw from --data")
+    add("--coords", choices=COORDS, help="how the model that will answer writes boxes")
+    add("--answer_format", choices=ANSWER_FORMATS, help="answer format of samples that do not state one")
+    add("--box_format", choices=BOX_FORMATS, help="box format of samples that do not state one")
+    add("--prompt_template", help="the prompt, a text or a file: {question} and its choices, or {prompt} of the task")
+    add("--max_new_tokens", type=_positive, help="most tokens of an answer (512)")
+    add("--output_path", required=True, type=Path, metavar="DIR", help="folder for --include_path of lmms-eval")
+
+
 def _run_flags(parser: argparse.ArgumentParser) -> None:
     _data_flags(parser, seed=0)
     add = parser.add_argument
@@ -333,4 +359,11 @@ def _positive(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{value} is not 1 or more")
+    return value
+
+
+def _not_negative(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{value} is not 0 or more")
     return value

@@ -53,6 +53,8 @@ class Engine(Protocol):
     name: str
     rank: int
     world: int
+    unit: str
+    """What is counted on the way: "requests", "prompts"."""
 
     def prepare_sample(self, sample: Sample) -> Sample: ...
 
@@ -78,6 +80,8 @@ def load_engine(args: argparse.Namespace, boxes: bool) -> Engine:
 
 class InProcesses:
     """A model in this process; under torchrun each process holds one and answers its share."""
+
+    unit = "prompts"
 
     def __init__(self, args: argparse.Namespace) -> None:
         import torch
@@ -174,10 +178,23 @@ def prompt_length(sample: Sample, tasks: Mapping[str, Task]) -> float:
     return n * width * height / 784 + len(tasks[sample.task].prompt(sample)) / 4
 
 
+def prepare_elsewhere(sample: Sample, coords: str | None, forms: Mapping[str, Any]) -> Sample:
+    """The sample for a model that another program holds: its image's size, how that model writes boxes (`coords`, None: as the
+    sample says), and the forms of answers that the sample leaves open. Raises ImageError."""
+    sample = with_written_tokens(sample, USUAL)
+    meta = {**sample.meta}
+    for name, form in forms.items():
+        if form is not None:
+            meta.setdefault(name, form)
+    if sample.images:
+        meta["image_size"] = list(image_size(sample.images[int(meta.get("image_index", 0))]))
+    return dataclasses.replace(sample, meta=meta, view=sample.view if coords is None else ModelView(coords))
+
+
 class _SingleProcess:
     """What the server and vLLM share: one process, and no image processor of the model at hand."""
 
-    rank, world = 0, 1
+    rank, world, unit = 0, 1, "prompts"
 
     def __init__(self, args: argparse.Namespace, boxes: bool, flag: str) -> None:
         if boxes and args.coords in (None, "resized_px"):
@@ -193,15 +210,7 @@ class _SingleProcess:
         self.flag = flag
 
     def prepare_sample(self, sample: Sample) -> Sample:
-        sample = with_written_tokens(sample, USUAL)
-        meta = {**sample.meta}
-        for name, form in (self.forms if sample.video is None else self.forms | self.asked).items():
-            if form is not None:
-                meta.setdefault(name, form)
-        if sample.images:
-            meta["image_size"] = list(image_size(sample.images[int(meta.get("image_index", 0))]))
-        view = sample.view if self.coords is None else ModelView(self.coords)
-        return dataclasses.replace(sample, meta=meta, view=view)
+        return prepare_elsewhere(sample, self.coords, self.forms if sample.video is None else self.forms | self.asked)
 
     def say_videos(self, samples: Sequence[Sample]) -> None:
         """A line about how videos are shown, where there are some."""
@@ -217,6 +226,8 @@ class _SingleProcess:
 
 class Server(_SingleProcess):
     """Any OpenAI-compatible server: `api_nproc` requests at a time, each tried `retry` times."""
+
+    unit = "requests"
 
     def __init__(self, args: argparse.Namespace, boxes: bool) -> None:
         super().__init__(args, boxes, "--base_url")
@@ -266,7 +277,7 @@ class Server(_SingleProcess):
         body |= {"temperature": self.temperature} | ({"seed": seed_of(self.seed, sample)} if self.temperature else {})
         reply, text = self.endpoint.ask(lambda: _with_text(self.endpoint.call(body)))[0]
         n_tokens = reply.usage.get("completion_tokens")
-        return Prediction(sample.id, text, n_tokens if isinstance(n_tokens, int) else 0, reply.finish_reason == "length")
+        return Prediction(sample.id, text, n_tokens if isinstance(n_tokens, int) else None, reply.finish_reason == "length")
 
 
 def _with_text(reply: ChatReply) -> tuple[ChatReply, str]:

@@ -30,8 +30,8 @@ def prediction_from_json(row: Any, where: str) -> Prediction:
     truncated, meta = row.get("truncated", False), row.get("meta") or {}
     if not isinstance(meta, dict) or not isinstance(truncated, bool):
         raise SampleError(f"{where}: 'meta' must be an object and 'truncated' true or false")
-    n_tokens = n_tokens if isinstance(n_tokens, int) and not isinstance(n_tokens, bool) else 0
-    return Prediction(row["id"], row["completion"], n_tokens, truncated, meta)
+    is_count = isinstance(n_tokens, int) and not isinstance(n_tokens, bool) and (n_tokens > 0 or not row["completion"])
+    return Prediction(row["id"], row["completion"], n_tokens if is_count else None, truncated, meta)
 
 
 def read_log(path: Path) -> list[Prediction]:

@@ -1,51 +1,40 @@
-"""`report.html`: one file with the table of numbers, plots, and a choice of answers with their images and boxes.
+"""`report.html`: one file with a scorecard, and folded below it all numbers and every answer with its images and boxes.
 
-Everything is inside (images as base64, a few lines of style and script), so it opens without a network. What is not `Markup` is
-escaped (`vlrl.data.markup`), and the page tells the browser to run its own script only.
+Everything is inside (images as base64, style, script, answers as JSON), so it opens without a network, and the browser is
+told to run the page's own script only. What is not `Markup` is escaped (`vlrl.data.markup`); the script writes text as text
+alone. The answers are drawn when they are unfolded, some at a time.
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageDraw
-
-from vlrl.bench.page_plots import OUTCOME_COLOURS, picture, plots_of
-from vlrl.bench.results import shown
-from vlrl.bench.suite import Suite, as_logged
+from vlrl.bench.page_answers import Answer, answers_json, answers_of
+from vlrl.bench.page_card import all_numbers, scorecard
+from vlrl.bench.page_images import N_IMAGES, PageImages
+from vlrl.bench.suite import Suite
 from vlrl.data.files import write_whole
-from vlrl.data.images import ImageError, open_images
-from vlrl.data.markup import Markup, joined, markup
-from vlrl.data.sample_files import is_there
-from vlrl.schema import Metric, Prediction, Sample, Task
-from vlrl.tasks.evaluate import OUTCOMES, Row, Scored, boxes_of
+from vlrl.data.markup import Markup, in_json, joined, markup
+from vlrl.schema import Prediction, Sample
+from vlrl.tasks.evaluate import Scored
 
-N_CARDS = 24
-"""Answers shown of each outcome and task."""
-THUMBNAIL_PX = 320
-"""The longer side of an image on the page."""
-TRUE_BOX_COLOUR, PREDICTED_BOX_COLOUR = (20, 160, 60), (214, 39, 40)
-STYLE = """body{font:15px/1.45 system-ui,sans-serif;margin:2em auto;max-width:1200px;padding:0 1em;color:#222}
-table{border-collapse:collapse;margin:1em 0}td,th{padding:.25em .8em;border-bottom:1px solid #ddd;text-align:left}
-td.n{font-variant-numeric:tabular-nums}.note{background:#fff3cd;padding:.5em 1em;border-radius:6px}
-.cards{display:grid;grid-template-columns:repeat(auto-fill,minmax(260px,1fr));gap:12px}
-.card{border:1px solid #ccc;border-top:6px solid;border-radius:6px;padding:8px;overflow-wrap:anywhere;font-size:13px}
-.card img{max-width:100%;display:block;margin:0 auto 6px}
-.card pre{white-space:pre-wrap;margin:.3em 0;max-height:12em;overflow:auto}
-button{margin-right:.5em;padding:.3em .9em;border:1px solid #999;border-radius:6px;background:#fff;cursor:pointer}
-button.on{background:#222;color:#fff}dt{font-weight:600}dd{margin:0 0 .3em 0}figure{margin:1em 0}figure img{max-width:100%}"""
-SCRIPT = """document.querySelectorAll('.filter').forEach(function(bar){bar.addEventListener('click',function(e){
-if(!e.target.dataset.show)return;bar.querySelectorAll('button').forEach(function(b){b.classList.toggle('on',b===e.target)});
-var show=e.target.dataset.show;bar.nextElementSibling.querySelectorAll('.card').forEach(function(c){
-c.style.display=(show==='all'||c.dataset.outcome===show)?'':'none'})})})"""
+_ASSETS = Path(__file__).parent / "page_assets"
+STYLE = (_ASSETS / "report.css").read_text(encoding="utf-8")
+SCRIPT = (_ASSETS / "report.js").read_text(encoding="utf-8")
 
-_SCRIPT_HASH = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
-POLICY = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{_SCRIPT_HASH}'; base-uri 'none'"
+
+def _hash(text: str) -> str:
+    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+POLICY = (
+    f"default-src 'none'; img-src data:; style-src 'sha256-{_hash(STYLE)}'; script-src 'sha256-{_hash(SCRIPT)}';"
+    " base-uri 'none'; form-action 'none'"
+)
 
 
 def write_page(
@@ -55,21 +44,70 @@ def write_page(
     predictions: Mapping[str, Prediction],
     scored: Sequence[Scored],
     result: Mapping[str, Any],
-) -> None:
-    """Write the page of a scored run; images that do not exist are marked as missing."""
-    by_id = {sample.id: sample for sample in samples}
-    parts = [markup("<h1>{}</h1>", suite.name), _facts(result)]
-    for one in scored:
-        parts += [markup("<h2>{}</h2>", one.name)]
-        parts += [markup('<p class="note">{}</p>', one.label)] if one.label else []
-        parts += [_table(one), *plots_of(one), _cards(suite, one, by_id, predictions)]
+    n_images: int = N_IMAGES,
+) -> tuple[list[Answer], PageImages]:
+    """Write the page of a scored run; images that do not exist are marked as missing. `n_images`: those of the worst answers
+    are inside, at most so many. Returns the answers and images that it shows."""
+    answers, n_hidden = answers_of(suite, scored, {sample.id: sample for sample in samples}, predictions)
+    data, images = answers_json(suite, scored, answers, n_images)
+    body = [
+        _top(suite, result),
+        joined(scorecard(one, number) for number, one in enumerate(scored)),
+        _folded("All numbers", joined(map(all_numbers, scored))),
+        _answers(len(answers), n_hidden, images.n_left_out, len(images.thumbnails)),
+        _folded("About this run", _facts(result)),
+    ]
     text = markup(
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta http-equiv="Content-Security-Policy" content="{}"><title>{}</title><style>{}</style></head>\n<body>{}\n'
+        '<meta http-equiv="Content-Security-Policy" content="{}"><meta name="viewport" content="width=device-width">'
+        "<title>{}</title><style>{}</style></head>\n<body><main>{}</main>\n"
+        '<script type="application/json" id="answers-data">{}</script>\n'
+        '<script type="application/json" id="images-data">{}</script>\n'
         "<script>{}</script></body></html>\n",
-        POLICY, f"{suite.name}, {result.get('model')}", Markup(STYLE), joined(parts), Markup(SCRIPT),
+        POLICY, f"{suite.name}, {result.get('model')}", Markup(STYLE), joined(body), in_json(data), in_json(images.to_json()),
+        Markup(SCRIPT),
     )  # fmt: skip
     write_whole(path, text)
+    return answers, images
+
+
+def _top(suite: Suite, result: Mapping[str, Any]) -> Markup:
+    data = result.get("data") or {}
+    about = [str(value) for value in (data.get("description"), result.get("engine"), result.get("date")) if value is not None]
+    n_failed = int(result.get("n_failed") or 0) if str(result.get("n_failed") or 0).isdigit() else 0
+    failed = f"{n_failed:,} requests failed; their samples are in no number. The same command repeats them."
+    return markup(
+        '<header><h1>{}</h1><button type="button" id="theme" aria-pressed="false" hidden>dark</button>'
+        '<p class="small">{}</p></header>{}',
+        f"{suite.name}, {result.get('model')}", " · ".join(about),
+        markup('<p class="note">{}</p>', failed) if n_failed else markup(""),
+    )  # fmt: skip
+
+
+def _folded(title: str, content: Markup) -> Markup:
+    return markup("<details><summary>{}</summary>{}</details>", title, content)
+
+
+def _answers(n: int, n_hidden: int, n_without_image: int, n_images: int) -> Markup:
+    """The fold that the script fills."""
+    if not n and not n_hidden:
+        return markup("")
+    notes = []
+    if n_hidden:
+        notes.append(f"{n_hidden:,} answers are not shown on this page: they may describe people or places.")
+    if n_without_image:
+        notes.append(
+            f"{n_images:,} images are in this file, those of the worst answers; {n_without_image:,} are not"
+            " (--report_images sets how many)."
+        )
+    if not n:
+        return markup('<p class="small">{}</p>', " ".join(notes))
+    return markup(
+        '<details id="answers"><summary>Answers ({}), the worst first</summary>{}'
+        '<noscript><p class="note">A script in this file draws the answers, and this browser does not run it.</p></noscript>'
+        '<div id="answers-here"></div></details>',
+        f"{n:,}", joined(markup('<p class="small">{}</p>', note) for note in notes),
+    )  # fmt: skip
 
 
 def _facts(result: Mapping[str, Any]) -> Markup:
@@ -87,107 +125,3 @@ def _facts(result: Mapping[str, Any]) -> Markup:
     }
     rows = (markup("<dt>{}</dt><dd>{}</dd>", key, value) for key, value in facts.items() if value is not None)
     return markup("<dl>{}</dl>", joined(rows))
-
-
-def _table(one: Scored) -> Markup:
-    """The numbers; where some are made of the others, those first and the others folded."""
-    first = {name: metric for name, metric in one.metrics.items() if _is_summary(name, one)}
-    others = {name: metric for name, metric in one.metrics.items() if name not in first}
-    if first:
-        return joined(
-            [
-                _rows(one, first),
-                markup("<details><summary>{} further numbers</summary>{}</details>", len(others), _rows(one, others)),
-            ]
-        )
-    if len(others) <= 30:
-        return _rows(one, others)
-    return markup("<details open><summary>{} numbers</summary>{}</details>", len(others), _rows(one, others))
-
-
-def _is_summary(name: str, one: Scored) -> bool:
-    return any(name == made or name.startswith(f"{made}_") for made in one.composites)
-
-
-def _rows(one: Scored, metrics: Mapping[str, Metric]) -> Markup:
-    head = Markup("<tr><th>metric</th><th></th><th>value</th><th>standard error</th><th>95 % interval</th><th>n</th></tr>")
-    rows = []
-    for name, metric in metrics.items():
-        arrow = "↓" if name in one.lower_is_better else "↑"
-        cells = joined(markup('<td class="n">{}</td>', cell) for cell in (*shown(metric), str(metric.n)))
-        title = markup("<b>{}</b>", name) if name == one.headline else name
-        rows.append(markup("<tr><td>{}</td><td>{}</td>{}</tr>", title, arrow, cells))
-    return markup("<table>{}{}</table>", head, joined(rows))
-
-
-# ---- answers
-
-
-def _cards(suite: Suite, one: Scored, by_id: Mapping[str, Sample], predictions: Mapping[str, Prediction]) -> Markup:
-    shown_rows = [row for row in one.rows if row.id in by_id and suite.shows_answers(by_id[row.id])]
-    chosen: list[Row] = []
-    for outcome in OUTCOMES:
-        chosen += [row for row in shown_rows if row.outcome == outcome][:N_CARDS]
-    if not chosen:
-        return markup("")
-    buttons = joined(
-        markup('<button data-show="{}" class="{}">{}</button>', outcome, "on" if outcome == "all" else "", outcome)
-        for outcome in ("all", *(name for name in OUTCOMES if any(row.outcome == name for row in chosen)))
-    )
-    cards = joined(_card(row, by_id[row.id], predictions[row.id], suite) for row in chosen)
-    n_hidden = len(one.rows) - len(shown_rows)
-    hidden = f"{n_hidden} answers are not shown on this page: they may describe people or places."
-    return markup(
-        '<h3>Answers ({} of {})</h3>{}{}<div class="filter">{}</div><div class="cards">{}</div>',
-        len(chosen), len(one.rows),
-        markup("<p>Boxes: green is the ground truth, red the prediction.</p>") if suite.boxes else "",
-        markup("<p>{}</p>", hidden) if n_hidden else "", buttons, cards,
-    )  # fmt: skip
-
-
-def _card(row: Row, sample: Sample, prediction: Prediction, suite: Suite) -> Markup:
-    images = _images(suite.tasks[sample.task], as_logged(sample, prediction), prediction)
-    prompt = suite.tasks[sample.task].prompt(sample)
-    return markup(
-        '<div class="card" data-outcome="{}" style="border-top-color:{}">{}<b>{}</b> · {}<pre>{}</pre>'
-        "<div>ground truth: {}</div><div>answer: {}</div>"
-        "<details><summary>completion{}</summary><pre>{}</pre></details></div>",
-        row.outcome, OUTCOME_COLOURS[row.outcome], images, row.outcome, row.id, prompt[:1500],
-        row.ground_truth[:600], row.answer[:600] or "(none)",
-        ", truncated" if prediction.truncated else "", prediction.completion[:4000],
-    )  # fmt: skip
-
-
-def _images(task: Task, sample: Sample, prediction: Prediction) -> Markup:
-    """The sample's images side by side, true boxes in green, predicted ones in red."""
-    paths = [*sample.images, *([sample.video] if sample.video else [])]
-    if not paths:
-        return markup("")
-    if not all(map(is_there, paths)):
-        return markup("<i>the image does not exist</i>")
-    try:
-        images = open_images(sample)[:4]
-    except ImageError as error:
-        return markup("<i>{}</i>", error)
-    found = []
-    for number, image in enumerate(images):
-        scale = THUMBNAIL_PX / max(image.size)
-        small = image.resize(
-            (max(1, round(image.width * scale)), max(1, round(image.height * scale))), Image.Resampling.BILINEAR
-        )
-        if number == int(sample.facts.get("image_index", 0)):
-            _draw_boxes(small, task, sample, prediction, scale)
-        buffer = io.BytesIO()
-        small.save(buffer, format="JPEG", quality=85)
-        found.append(picture("", "jpeg", buffer.getvalue()))
-    return joined(found)
-
-
-def _draw_boxes(image: Image.Image, task: Task, sample: Sample, prediction: Prediction, scale: float) -> None:
-    found = boxes_of(task, sample, prediction)
-    if found is None:
-        return
-    draw = ImageDraw.Draw(image)
-    for boxes, colour in ((found[0], TRUE_BOX_COLOUR), (found[1] or (), PREDICTED_BOX_COLOUR)):
-        for box in boxes:
-            draw.rectangle([scale * v for v in box.xyxy], outline=colour, width=2)

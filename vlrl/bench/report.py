@@ -1,18 +1,38 @@
-"""What every scored run leaves in its folder: `result.json`, `scores.jsonl`, `report.html`, and the table on the console."""
+"""What every scored run leaves in its folder: `result.json`, `scores.jsonl`, `report.html`, logs of other tools, and the table
+on the console."""
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import os
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vlrl.bench.page_images import N_IMAGES
 from vlrl.bench.results import RESULT_FILE, counts_line, result_table, write_results
 from vlrl.bench.suite import Predictions, Suite
 from vlrl.schema import Sample, SampleError
+
+
+@dataclass(frozen=True)
+class ReportOptions:
+    """`n_images`: images inside the page, at most. `log_format`: "inspect" writes logs for `inspect view` too."""
+
+    n_images: int = N_IMAGES
+    log_format: str | None = None
+
+
+_USUAL = ReportOptions()
+
+
+def report_options(args: argparse.Namespace) -> ReportOptions:
+    """What the flags say of the files."""
+    return ReportOptions(N_IMAGES if args.report_images is None else args.report_images, args.log_format)
 
 
 def check_folder(folder: Path) -> None:
@@ -33,6 +53,7 @@ def report_results(
     folder: Path,
     about: Mapping[str, Any],
     missing: Mapping[str, tuple[str, str]],
+    options: ReportOptions = _USUAL,
 ) -> None:
     """Score the predictions, write the files and print the table. `missing`: sample id -> (task, path of the image that is
     not there)."""
@@ -49,7 +70,11 @@ def report_results(
         header |= {"n_missing_image": len(missing), "missing_images": paths[:10]}
     result = write_results(folder, scored, header)
     files = suite.publish(predictions, folder, result, list(missing)) if suite.publish else []
-    write_page(folder / "report.html", suite, samples, predictions, scored, result)
+    shown = write_page(folder / "report.html", suite, samples, predictions, scored, result, options.n_images)
+    if options.log_format == "inspect":
+        from vlrl.bench.inspect_log import write_inspect_logs
+
+        files = [*files, *write_inspect_logs(folder, *shown, scored, result)]
     for one in scored:
         if one.label:
             print(f"{one.name}: {one.label}")

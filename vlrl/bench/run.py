@@ -14,13 +14,13 @@ from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from tqdm.auto import tqdm
-
 from vlrl.bench.before_run import check_before_run
 from vlrl.bench.engines import Engine, Failure, check_world, load_engine
+from vlrl.bench.inspect_log import check_log_format
 from vlrl.bench.log import Log
 from vlrl.bench.present import present_key
-from vlrl.bench.report import check_folder, report_results
+from vlrl.bench.progress import Progress
+from vlrl.bench.report import check_folder, report_options, report_results
 from vlrl.bench.results import about_settings
 from vlrl.bench.suite import PROMPT_META, Stage, Suite
 from vlrl.bench.suites import entry_of, load_suite
@@ -39,6 +39,7 @@ def run(args: argparse.Namespace) -> int:
     started = time.time()
     args.model_name_or_path = args.model_name_or_path or _embedded_model(args.task)
     check_folder(args.output_path)
+    check_log_format(args.log_format)
     suite = load_suite(args)
     first_stage = suite.stages[0]({})
     lost = {sample.id: (sample.task, gone) for sample in first_stage if (gone := missing_file(sample)) is not None}
@@ -94,7 +95,7 @@ def _score_run(bench_run: BenchRun, started: float) -> None:
     for key, why in list(bench_run.failed.items())[:10]:
         print(f"failed: {key!r}: {why}", file=sys.stderr)
     samples = [sample for sample in bench_run.samples if sample.id in predictions]
-    report_results(suite, samples, predictions, args.output_path, about, bench_run.missing)
+    report_results(suite, samples, predictions, args.output_path, about, bench_run.missing, report_options(args))
 
 
 @dataclass
@@ -132,11 +133,12 @@ class BenchRun:
             counts = f"{len(samples) - len(left)} of {len(samples)} answers found, {len(left)} to make"
             print(f"{suite.name}: {counts}, {engine.name}", flush=True)
         by_id = {sample.id: sample for sample in mine}
-        hidden = True if engine.rank > 0 or not mine else None  # None: shown on a terminal alone
+        unit = "games" if all(suite.tasks[one.task].is_episode(one) for one in mine) else engine.unit
+        unit += f" of this process, one of {engine.world}" if engine.world > 1 else ""
         answers = engine.answers(suite.tasks, mine, suite.limit)
         with contextlib.ExitStack() as stack:
             stack.enter_context(log)
-            bar = stack.enter_context(tqdm(total=len(mine), desc=suite.name, unit="sample", disable=hidden))
+            progress = stack.enter_context(Progress(suite.name, len(mine), unit, shown=engine.rank == 0))
             if isinstance(answers, Generator):
                 stack.callback(answers.close)  # however it ends, nobody goes on asking a server
             for batch in answers:
@@ -144,7 +146,7 @@ class BenchRun:
                 log.add(self._with_meta(by_id[one.id], one) for one in made)
                 self.failed |= {one.id: one.why for one in batch if isinstance(one, Failure)}
                 self.n_made += len(made)
-                bar.update(len(batch))
+                progress.add(len(batch))
         engine.wait_for_everyone()
         if engine.rank == 0:
             log.gather()

@@ -10,9 +10,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from vlrl.bench.foreign_answers import foreign_answers
+from vlrl.bench.foreign_logs import read_foreign_log
 from vlrl.bench.groups import with_groups
+from vlrl.bench.inspect_log import check_log_format
 from vlrl.bench.log import SETTINGS_FILE, read_log
-from vlrl.bench.report import check_folder, report_results
+from vlrl.bench.report import check_folder, report_options, report_results
 from vlrl.bench.results import about_settings
 from vlrl.bench.suite import StoredAnswers, Suite
 from vlrl.bench.suites import entry_of, load_suite, refuse_other_flags
@@ -24,13 +27,15 @@ def score_file(args: argparse.Namespace) -> int:
     """Score `--predictions`. Raises ValueError for a file or flags that cannot be used."""
     entry = entry_of(args.task)
     check_folder(args.output_path)
+    check_log_format(args.log_format)
     refuse_other_flags(args, entry)
     stored = entry.stored_answers(args) if entry is not None else None
-    if stored is None:
-        stored = _logged_answers(args)
-    else:
+    if stored is None and entry is None and (log := read_foreign_log(args.predictions)) is not None:
+        stored = foreign_answers(args, log)
+    elif stored is not None:
         stored = dataclasses.replace(stored, suite=with_groups(stored.suite, getattr(args, "group_by", None)))
-    report_results(stored.suite, stored.samples, stored.predictions, args.output_path, stored.about, {})
+    stored = stored or _logged_answers(args)
+    report_results(stored.suite, stored.samples, stored.predictions, args.output_path, stored.about, {}, report_options(args))
     return 0
 
 

@@ -90,14 +90,7 @@ class StoredAnswers:
 
 def task_suite(args: argparse.Namespace, max_tokens: int | None, need_images: bool = False) -> Suite:
     """The suite of one or several tasks (`detection`, `detection,qa`, `path/to/my_task.py`). Raises ValueError."""
-    texts = [text_or_file(name, getattr(args, name, None)) for name in ("system_prompt", "prompt_template")]
-    if problem := template_problem(texts[1]):
-        raise ValueError(problem)
-    protocol, max_dets = getattr(args, "protocol", None), getattr(args, "max_dets", None)
-    tasks = {task.name: with_prompt(task, *texts) for task in load_tasks(args.task)}
-    tasks = with_protocol(tasks, protocol, max_dets)
-    tiny = getattr(args, "model_name_or_path", "") in ("tiny", "tiny-random")
-    most_tokens = max_tokens or (TINY_MAX_TOKENS if tiny else MAX_TOKENS)
+    tasks = asked_tasks(args)
     if args.data is None:
         samples, source = _synthetic(tasks, args.limit, args.seed)
     else:
@@ -105,15 +98,42 @@ def task_suite(args: argparse.Namespace, max_tokens: int | None, need_images: bo
         samples, source = list(read), Source(str(args.data), digest_of(args.data), len(read), str(args.data))
         for note in read.notes:
             print(f"note: {note}", file=sys.stderr)
+    return suite_of_samples(args, samples, source, max_tokens, source.description if args.data is None else "", tasks)
+
+
+def asked_tasks(args: argparse.Namespace) -> dict[str, Task]:
+    """The tasks of `--task`, in the words of `--system_prompt` and `--prompt_template`, with the numbers of `--protocol`.
+    Raises ValueError."""
+    texts = [text_or_file(name, getattr(args, name, None)) for name in ("system_prompt", "prompt_template")]
+    if problem := template_problem(texts[1]):
+        raise ValueError(problem)
+    tasks = {task.name: with_prompt(task, *texts) for task in load_tasks(args.task)}
+    return with_protocol(tasks, getattr(args, "protocol", None), getattr(args, "max_dets", None))
+
+
+def suite_of_samples(
+    args: argparse.Namespace,
+    samples: Sequence[Sample],
+    source: Source,
+    max_tokens: int | None = None,
+    label: str = "",
+    named: Mapping[str, Task] | None = None,
+) -> Suite:
+    """The suite of these samples by their tasks. `named`: the tasks of `--task`, if they are loaded. Raises ValueError for a
+    sample that its task cannot ask or measure."""
+    tasks = asked_tasks(args) if named is None else named
+    if protocol := getattr(args, "protocol", None):
+        label = "; ".join(filter(None, [label, f"protocol {protocol}: {PROTOCOLS[protocol].about}"]))
+    tiny = getattr(args, "model_name_or_path", "") in ("tiny", "tiny-random")
+    most_tokens = max_tokens or (TINY_MAX_TOKENS if tiny else MAX_TOKENS)
     for sample in samples:
         if sample.task not in tasks:
-            raise SampleError(f"{args.data} (id {sample.id!r}): its task is {sample.task!r}, this run's are {', '.join(tasks)}")
+            raise SampleError(
+                f"{source.description} (id {sample.id!r}): its task is {sample.task!r}, this run's are {', '.join(tasks)}"
+            )
         problem = answer_problem_of(tasks[sample.task], sample)
         if problem:
-            raise SampleError(f"{args.data} (id {sample.id!r}): {problem}")
-    labels = [source.description] if args.data is None else []
-    labels += [f"protocol {protocol}: {PROTOCOLS[protocol].about}"] if protocol else []
-    label = "; ".join(labels)
+            raise SampleError(f"{source.description} (id {sample.id!r}): {problem}")
     return Suite(
         name=",".join(tasks),
         tasks=tasks,
@@ -168,10 +188,8 @@ def score_tasks(tasks: Mapping[str, Task], samples: Sequence[Sample], prediction
         made = [predictions[sample.id] for sample in own]
         own = [as_logged(sample, prediction) for sample, prediction in zip(own, made, strict=True)]
         rows = measure(task, own, made)
-        metrics = {
-            **numbers(task, rows),
-            "n_tokens": bootstrap_mean([float(p.n_tokens) for p in made if not p.meta.get("not_asked")]),
-        }
+        lengths = [float(p.n_tokens) for p in made if p.n_tokens is not None and not p.meta.get("not_asked")]
+        metrics = {**numbers(task, rows), "n_tokens": bootstrap_mean(lengths)}
         extra = extra_of(task, rows)
         stated = [row for row in rows if row.confidence is not None]
         if stated:

@@ -6,12 +6,13 @@
 from __future__ import annotations
 
 import base64
+import json
 import re
 from collections.abc import Iterable
 
 from markupsafe import Markup, escape
 
-__all__ = ["Markup", "escaped", "in_base64", "joined", "markup", "plot_label", "readable"]
+__all__ = ["Markup", "escaped", "in_base64", "in_json", "joined", "markup", "plot_label", "readable"]
 
 MAX_SHOWN = 20_000
 """Characters that are shown of one text; how many follow is said."""
@@ -54,3 +55,12 @@ def plot_label(text: object, most: int = 60) -> str:
     line = " ".join(readable(str(text)[: 4 * most]).split())
     line = line if len(line) <= most else line[: most - 1] + "…"
     return (" " if line.startswith("_") else "") + line.replace("$", r"\$")
+
+
+def in_json(value: object) -> Markup:
+    """A value as JSON for `<script type="application/json">`: every character that HTML knows is written as in `\\u003c`, so
+    that no text in it can end the element. Raises ValueError for a number that JSON does not have."""
+    text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    for letter in "<>&":
+        text = text.replace(letter, f"\\u{ord(letter):04x}")
+    return Markup(text)

@@ -206,7 +206,7 @@ def evaluate(tasks: Mapping[str, Task], samples: Sequence[Sample], predictions: 
         metrics |= {metric if len(tasks) == 1 else f"{name}/{metric}": value for metric, value in found.items()}
     n_unparsed = sum(row.outcome == "unparsed" for some in rows.values() for row in some)
     n_truncated = sum(p.truncated for p in predictions)
-    metrics["n_tokens"] = bootstrap_mean([float(p.n_tokens) for p in predictions])
+    metrics["n_tokens"] = bootstrap_mean([float(p.n_tokens) for p in predictions if p.n_tokens is not None])
     return Evaluation(metrics, len(samples), n_unparsed, n_truncated, rows)
 
 

@@ -98,7 +98,8 @@ def reward_of(sample: Sample) -> Reward:
 def metric(sample: Sample, prediction: Prediction) -> Result | None:
     """The value of the sample's own reward; None where it does not apply, or its judge did not reply."""
     reward, text = reward_of(sample), prediction.completion
-    score = score_rows(reward, [text], [sample], None, [prediction.n_tokens])[0]
+    n_tokens = None if prediction.n_tokens is None else [prediction.n_tokens]
+    score = score_rows(reward, [text], [sample], None, n_tokens)[0]
     if score.value is None:
         return None
     shown = read_span(text, sample).text

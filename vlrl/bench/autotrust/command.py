@@ -180,4 +180,4 @@ def _prediction(key: str, question: Question, ans_key: str) -> Prediction:
     from vlrl.bench.autotrust.reference import text_of
 
     before = question.row.get(ans_key.removesuffix("_uncertainty") + "_answer") if ans_key.endswith("_uncertainty") else None
-    return Prediction(key, text_of(question.row[ans_key]), 0, False, {} if before is None else {"before": text_of(before)})
+    return Prediction(key, text_of(question.row[ans_key]), None, False, {} if before is None else {"before": text_of(before)})

@@ -13,6 +13,8 @@ from vlrl.schema import Prediction, Sample, Task
 class PrmEngine(InProcesses):
     """A model that scores solutions."""
 
+    unit = "solutions"
+
     def __init__(self, args: argparse.Namespace) -> None:
         super().__init__(args)
         from vlrl.models.value_head import Encoder, load_prm
@@ -45,6 +47,6 @@ class PrmEngine(InProcesses):
             solutions = [(next(iter(one.images), None), one.question, one.meta["steps"]) for one in batch]
             values = score_solutions(self.model, self.encoder, solutions, self.batch_size)
             yield [
-                Prediction(one.id, json.dumps([round(value, 9) for value in found]), 0, False)
+                Prediction(one.id, json.dumps([round(value, 9) for value in found]), None, False)
                 for one, found in zip(batch, values, strict=True)
             ]
