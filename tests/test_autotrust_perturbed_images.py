@@ -23,7 +23,7 @@ from vlrl.training.sft import supervise
 class Stub:
     """A server-like engine without a model: answers by what the image looks like."""
 
-    name, rank, world = "stub", 0, 1
+    name, rank, world, unit = "stub", 0, 1, "prompts"
 
     def __init__(self):
         self.asked = []

@@ -20,7 +20,7 @@ from vlrl.schema import Prediction, SampleError
 class Stub:
     """Stands in for a model: answers by the prompt, and remembers what it was asked."""
 
-    name, rank, world = "stub", 0, 1
+    name, rank, world, unit = "stub", 0, 1, "prompts"
 
     def __init__(self, reply=lambda text: "Yes"):
         self.reply, self.asked = reply, []

@@ -165,7 +165,9 @@ class BestOfN:
             return 1, 0
         whats = [OUTCOME] if one.rm.mode == OUTCOME else [f"prm/{i}" for i in range(n)]
         replies = [reply for what in whats for reply in self._votes(candidate, what, answered)]
-        return len(whats) * self.votes, sum(reply.n_tokens for reply in replies) if replies else None
+        tokens = [reply.n_tokens for reply in replies if reply.n_tokens is not None]
+        known = bool(tokens) and len(tokens) == len(replies)
+        return len(whats) * self.votes, sum(tokens) if known else None
 
     def score(self, asked: Sequence[Sample], answered: Predictions) -> list[Scored]:
         """Metrics and rows of the run's reward model and of the others. Raises SampleError without any score."""
