@@ -146,7 +146,7 @@ def _row_json(suite: Suite, one: Answer, shared: Prompts, images: PageImages, mo
 def _size_of(sample: Sample, row: Mapping[str, Any], images: PageImages) -> tuple[float, float] | None:
     """Width and height in pixels of the image that the boxes are on, where they are known."""
     places: Sequence[int | None] = row.get("p", ())
-    place = places[row["w"]] if row.get("w", 0) < len(places) else None
+    place: int | None = places[row["w"]] if row.get("w", 0) < len(places) else None
     if place is not None:
         return images.thumbnails[place].size_px
     size = sample.facts.get("image_size")
