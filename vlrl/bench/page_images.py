@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from PIL import Image
 
-from vlrl.data.images import ImageError, as_rgb, displayed_size, open_image, opened_image, video_frames
+from vlrl.data.images import ImageError, as_rgb, displayed_size, open_image, open_images, opened_image
 from vlrl.data.markup import in_base64
 from vlrl.data.sample_files import is_there
 from vlrl.schema import Sample
@@ -129,7 +129,7 @@ def _small(image: Image.Image, size_px: tuple[int, int], side_px: int) -> Thumbn
 
 
 def _add_videos(samples: Sequence[Sample], found: PageImages, most: int) -> None:
-    """The first frames of the first videos."""
+    """Some frames, evenly spaced, of the first videos."""
     n_opened = 0
     for sample in samples:
         video = str(sample.video)
@@ -140,11 +140,13 @@ def _add_videos(samples: Sequence[Sample], found: PageImages, most: int) -> None
             found.n_left_out += 1
         else:
             try:
-                frames = video_frames(video)[:MAX_A_SAMPLE]
-            except ImageError as error:
+                frames = open_images(sample)
+            except ValueError as error:
                 found.problems[sample.id] = str(error)
                 continue
             n_opened += 1
             first = len(found.thumbnails)
-            found.thumbnails += [_small(frame, frame.size, SIDES_PX[1][1]) for frame in frames]
+            n = min(len(frames), MAX_A_SAMPLE)
+            some = [frames[round(i * (len(frames) - 1) / max(1, n - 1))] for i in range(n)]
+            found.thumbnails += [_small(frame, frame.size, SIDES_PX[1][1]) for frame in some]
             found.of_sample[sample.id] = list(range(first, len(found.thumbnails)))
