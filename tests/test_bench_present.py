@@ -113,6 +113,9 @@ def test_the_model_makes_its_own_list(data):
     assert "made by the model itself; 1 pairs" in scored[0].label
     files = suite.publish(answers, data, {}, [])
     assert json.loads(files[-1].read_text()) == {"a.png": ["dog"], "b.png": []}
+    # a list that was asked for in vain leaves its image out until it comes
+    late = suite_of(data, "ask")
+    assert [s.id for s in late.stages[1]({asked[1].id: replies[asked[1].id]})] == ["b-cat"]
     again = suite_of(data, json.loads(files[-1].read_text()))
     assert [s.id for s in again.stages[0]({})] == [s.id for s in samples]
 

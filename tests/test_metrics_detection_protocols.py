@@ -78,7 +78,7 @@ def as_xywh(box):
 COCO_NAMES = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large", "ar@1", "ar@10", "ar@100")
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(6))
 def test_ap_by_size_and_ar_equal_pycocotools(seed):
     rows = with_areas(random_rows(seed, n_samples=12, scores=seed % 2 == 0), seed)
     if seed % 3 == 0:  # small ones too
@@ -96,7 +96,7 @@ def shrunk(r, by):
     return replace(r, true=smaller(r.true), predicted=predicted, areas=tuple(area * by * by for area in r.areas))
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(4))
 def test_a_resample_with_ignored_boxes_equals_pycocotools_on_the_resampled_set(seed):
     rows = with_areas(random_rows(seed, n_samples=10), seed)
     index = np.sort(np.random.default_rng(seed).integers(len(rows), size=len(rows)))
@@ -148,7 +148,7 @@ def published_nms(rows):
     return made
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", range(8))
 def test_nms_ap_equals_pycocotools_after_the_published_rule(seed):
     rows = [replace(r, image=r.id) for r in random_rows(seed, n_samples=10)]
     generator = np.random.default_rng(seed + 100)
@@ -283,7 +283,7 @@ def lvis_rows(seed):
 
 
 @pytest.mark.parametrize("max_dets", [300, 3])
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(4))
 def test_lvis_ap_equals_the_published_rules(seed, max_dets):
     rows = lvis_rows(seed)
     found = measured(rows, "lvis", max_dets)

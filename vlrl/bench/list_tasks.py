@@ -8,10 +8,11 @@ from vlrl.bench.suites import SUITES
 from vlrl.metrics.tables import text_table
 from vlrl.rewards import REWARDS, options_of
 from vlrl.tasks import KNOWN
+from vlrl.tasks.protocols import PROTOCOLS
 
 
 def show(args: argparse.Namespace) -> int:
-    """Print a table of the tasks, one of the benchmarks with their parts, and one of the rewards."""
+    """Print a table of the tasks, one of the benchmarks with their parts, the protocols and the rewards."""
     samples = "--data samples.jsonl, or nothing for synthetic samples"
     tasks = [["task", task.name, task.headline, samples] for task in KNOWN.values()]
     tasks.append(["training", "prm", "a reward model for vilbench: vlrl train --task prm", samples])
@@ -21,6 +22,8 @@ def show(args: argparse.Namespace) -> int:
         benchmarks.append(["benchmark", name, entry.about, entry.needs])
         benchmarks += [["benchmark", f"{name}/{part}", about, needs] for part, (about, needs) in entry.parts().items()]
     print(text_table(["Kind", "Name", "What it measures", "Needs"], benchmarks))
+    protocols = [["protocol", name, f"--task {one.task}", one.about, one.headline] for name, one in PROTOCOLS.items()]
+    print(text_table(["Kind", "Name", "Of", "What it measures", "Headline"], protocols))
     rewards = []
     for reward in REWARDS.values():
         first = (reward.function.__doc__ or "").strip().splitlines()[0]

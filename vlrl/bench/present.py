@@ -186,16 +186,19 @@ class _Listing:
         return samples
 
     def questions(self, answered: Predictions) -> list[Sample]:
-        """One question for each name on the list, and one, which is not asked, for each other category that is there."""
+        """One question for each name on the list, and one, which is not asked, for each other category that is there. An image
+        whose list the model was asked for in vain waits for it: its questions come when the same command goes on."""
         if self.origin == ASK:
             for image, asked in zip(self.images, self.asking({}), strict=True):
-                prediction = answered.get(asked.id)
-                self.names[image.key] = [] if prediction is None else names_in_reply(prediction.completion, asked) or []
+                if asked.id in answered:
+                    self.names[image.key] = names_in_reply(answered[asked.id].completion, asked) or []
         samples: list[Sample] = []
         self.n_asked = 0
         self.not_asked = {}
         for image in self.images:
-            listed = self.names.get(image.key, [])
+            if image.key not in self.names:
+                continue
+            listed = self.names[image.key]
             samples += [image.question(name) for name in listed]
             self.n_asked += len(listed)
             known = {canon(name) for name in listed}
@@ -224,6 +227,8 @@ class _Listing:
             label = f"list of present categories: {own}; {self.n_asked} pairs of image and category asked,"
             label += f" {len(self.not_asked)} true pairs not on it, counted as missed"
             label += f"; of {n_unread} images no list could be read, so nothing was asked" if n_unread else ""
+            n_without = len(self.images) - len(self.names)
+            label += f"; {n_without} images without a list are left out" if n_without else ""
             made = suite.score([sample for sample in samples if sample.task != PRESENT_TASK], predictions)
             return [replace(one, label="; ".join(filter(None, (one.label, label)))) for one in made]
 
