@@ -85,7 +85,7 @@ def coco_parts(rows: Sequence[DetectionRow], max_dets: int) -> Iterator[MetricPa
     """COCO's other numbers: "ap_small", "ap_medium", "ap_large", and "ar@1", "ar@10", "ar@100", the mean share of true boxes
     found among so many boxes of a label in an image, over labels and IoU .50:.05:.95."""
     yield from size_parts(rows, max_dets)
-    for n in (1, 10, max_dets):
+    for n in sorted({min(n, max_dets) for n in (1, 10, max_dets)}):
         yield (f"ar@{n}",), _recall(ApTable(official_evaluation(rows, n)))
 
 
