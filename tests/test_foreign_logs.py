@@ -47,13 +47,16 @@ POPE = [
 
 def test_questions_and_answers_of_a_log_of_lmms_eval(tmp_path, capsys):
     path = lines(tmp_path / "20261130_samples_pope.jsonl", POPE)
+    (tmp_path / "20261130_results.json").write_text(
+        json.dumps({"model_name": "org/a-model", "config": {"model": "qwen2_5_vl"}})
+    )
     assert score(path, tmp_path / "out") == 0
     told = capsys.readouterr()
     assert "4 questions and answers of the log itself" in told.err
     assert results(tmp_path / "out")["accuracy,none"] == 0.5
     assert [row["outcome"] for row in rows_of(tmp_path / "out")] == ["right", "wrong", "right", "unparsed"]
     found = json.loads((tmp_path / "out" / "result.json").read_text())
-    assert found["engine"] == "answers logged by lmms-eval"
+    assert (found["engine"], found["model"]) == ("answers logged by lmms-eval", "org/a-model")
     assert found["results"]["qa"]["n_tokens,none"] is None, "nobody counted them"
     assert "Is there a dog?" in (tmp_path / "out" / "report.html").read_text()
 
@@ -74,6 +77,12 @@ def test_questions_and_answers_of_a_log_of_lmms_eval(tmp_path, capsys):
 def test_rows_of_lmms_eval(row, answer, choices, completion, tmp_path):
     (found,) = read_foreign_log(lines(tmp_path / "a.jsonl", [{"doc_id": 0, **row}])).rows
     assert (found.target, found.choices, found.completion) == (answer, choices, completion)
+
+
+def test_tokens_that_lmms_eval_counted_are_kept(tmp_path):
+    counts = [[{"input_tokens": 9, "output_tokens": 4}], [None], [{}], None]
+    rows = [{**row, "token_counts": one} for row, one in zip(POPE, counts, strict=True)]
+    assert [row.n_tokens for row in read_foreign_log(lines(tmp_path / "a.jsonl", rows)).rows] == [4, None, None, None]
 
 
 def test_the_older_form_of_lmms_eval(tmp_path):

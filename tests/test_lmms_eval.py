@@ -43,9 +43,10 @@ def settings_of(folder):
 
 
 def answer_of(task, sample, i):
-    """Right, an answer to another sample, unreadable, in turns."""
+    """Right, an answer to another sample, unreadable, a thought before an answer without tags, in turns."""
     other = task.synthetic(9, "heldout", i)
-    return [task.oracle(sample), task.oracle(json_round_trip(other)), "I do not know"][i % 3]
+    bare = task.oracle(sample).replace("<answer>", "").replace("</answer>", "")
+    return [task.oracle(sample), task.oracle(json_round_trip(other)), "I do not know", bare][i % 4]
 
 
 @pytest.mark.quick
@@ -59,6 +60,7 @@ def test_an_exported_task_asks_and_scores_as_ours(name, tmp_path, capsys):
     docs = [json.loads(line) for line in (folder / "docs.jsonl").read_text().splitlines()]
     assert settings["dataset_kwargs"]["data_files"]["test"] == str(folder / "docs.jsonl")
     assert settings["task"] == f"vlrl_{name}"
+    assert settings["reasoning_tags"] == "none", "thoughts are not cut off before our metric reads the answer"
     assert settings["generation_kwargs"]["until"] == [], "an answer goes on after an empty line"
     samples = read_samples(folder / "samples.jsonl", need_images=False)
     task = TASKS[name]
@@ -214,7 +216,7 @@ def test_lmms_eval_runs_an_exported_task_and_has_our_numbers(tmp_path):
         tasks=["vlrl_detection"],
         task_manager=TaskManager(include_path=str(tmp_path / "tasks")),
         bootstrap_iters=0,
-        cli_args=SimpleNamespace(process_with_media=False, output_path=str(tmp_path)),
+        cli_args=SimpleNamespace(process_with_media=False, reasoning_tags='[["<think>", "</think>"]]'),
     )
     assert sorted(prompts) == sorted(task.prompt(sample) for sample in samples)
     made = [Prediction(sample.id, text, None, False) for sample, text in zip(samples, texts, strict=True)]

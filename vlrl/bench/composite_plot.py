@@ -37,7 +37,7 @@ def metrics_in(result: Mapping[str, Any], task: str) -> dict[str, Metric]:
 def composite_figure(names: Sequence[str], sides: Mapping[str, Metrics]) -> Any:
     """A matplotlib figure: a bar for each name and side, beside one side alone also `CARD_MARKS`. None where fewer than two
     names have a value on every side. Values are shares in 0..1."""
-    values = {name: [getattr(side.get(name), "value", None) for side in sides.values()] for name in names}
+    values: dict[str, list[Any]] = {name: [getattr(side.get(name), "value", None) for side in sides.values()] for name in names}
     shown = [name for name in names if None not in values[name]]
     if len(shown) < 2:
         return None

@@ -45,6 +45,7 @@ generation_kwargs:
   max_new_tokens: {max_tokens}
   temperature: 0
   do_sample: false
+reasoning_tags: none  # a thought is read by the task itself
 process_results: !function utils.process_results
 metric_list:
 {metrics}metadata:

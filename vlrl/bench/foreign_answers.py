@@ -17,7 +17,7 @@ from vlrl.bench.foreign_logs import LMMS_EVAL, OWN_KEY, ForeignLog, LoggedRow
 from vlrl.bench.groups import with_groups
 from vlrl.bench.suite import Source, StoredAnswers, Suite, suite_of_samples
 from vlrl.bench.suites import load_suite
-from vlrl.data.files import sha256_of
+from vlrl.data.files import read_json_object, sha256_of
 from vlrl.schema import Prediction, Sample, SampleError
 from vlrl.tasks import load_tasks
 from vlrl.tasks.evaluate import as_text
@@ -38,7 +38,7 @@ def foreign_answers(args: argparse.Namespace, log: ForeignLog) -> StoredAnswers:
         raise SampleError(f"{args.predictions}: {log.project} logged no answers in it")
     suite, samples, rows = _with_data(args, log, answered) if args.data is not None else _of_the_log(args, log, answered)
     predictions = {
-        sample.id: Prediction(sample.id, _answer_text(row), None, row.truncated, _stated(args))
+        sample.id: Prediction(sample.id, _answer_text(row), row.n_tokens, row.truncated, _stated(args))
         for sample, row in zip(samples, rows, strict=True)
     }
     about: dict[str, Any] = {
@@ -65,8 +65,14 @@ def _answer_text(row: LoggedRow) -> str:
 
 
 def _model_of(path: Path, log: ForeignLog) -> str | None:
-    """lmms-eval writes a model's logs into a folder of its name."""
-    return path.resolve().parent.name.replace("__", "/") if log.project == LMMS_EVAL else None
+    """The model, as the results beside a log of lmms-eval name it."""
+    results = path.with_name(f"{path.name.partition('_samples_')[0]}_results.json")
+    if log.project != LMMS_EVAL or "_samples_" not in path.name or not results.is_file():
+        return None
+    found = read_json_object(results)
+    config = found.get("config")
+    kind = config.get("model") if isinstance(config, dict) else None
+    return str(found.get("model_name") or kind) if found.get("model_name") or kind else None
 
 
 # ---- with --data

@@ -49,6 +49,7 @@ class LoggedRow:
     choices: tuple[str, ...] | None = None
     groups: Mapping[str, str] = field(default_factory=dict)
     truncated: bool = False
+    n_tokens: int | None = None
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,15 @@ def _lmms_eval(path: Path, rows: Sequence[tuple[Any, dict[str, Any]]]) -> Foreig
         doc: dict[str, Any] = stated if isinstance(stated, dict) else {}
         question = _text(row.get("input")) or _text(doc.get("question"))
         found.append(
-            LoggedRow(where, _ids(row, doc), question, _target(row.get("target")), texts[0], _listed_choices(question))
+            LoggedRow(
+                where,
+                ids=_ids(row, doc),
+                question=question,
+                target=_target(row.get("target")),
+                completion=texts[0],
+                choices=_listed_choices(question),
+                n_tokens=_output_tokens(row.get("token_counts")),
+            )
         )
     notes = (f"{n_several:,} rows hold several answers; the first of each is scored",) if n_several else ()
     return ForeignLog(LMMS_EVAL, found, notes)
@@ -132,6 +141,13 @@ def _texts(value: Any) -> list[str]:
     if not isinstance(value, list):
         return []
     return [text for one in value for text in _texts(one)]
+
+
+def _output_tokens(counts: Any) -> int | None:
+    """The tokens of the first answer, where the model counted them."""
+    first = counts[0] if isinstance(counts, list) and counts else None
+    n = first.get("output_tokens") if isinstance(first, dict) else None
+    return n if isinstance(n, int) and not isinstance(n, bool) else None
 
 
 def _ids(row: Mapping[str, Any], doc: Mapping[str, Any]) -> dict[str, str]:
