@@ -25,7 +25,7 @@ from transformers.video_utils import VideoMetadata
 from vlrl.data.images import VIDEO_FPS, VIDEO_FRAMES, FrameChoice, FramesTaken, ImageError, Video, open_images, open_video
 from vlrl.schema import Sample
 
-VIDEO_MODELS = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe")
+VIDEO_MODELS = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "qwen3_5")
 """Model types whose processor and model take videos, and of which `tests/test_models_videos.py` says that all our passes
 compute what transformers does."""
 SPENT_ON_VIDEO = 0.9
