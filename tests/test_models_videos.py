@@ -263,7 +263,8 @@ def test_frames_are_as_large_as_counted(family, min_pixels, max_pixels):
         assert video_grid(processor, video.taken) == (in_time, high, wide)
         patch = processor.video_processor.patch_size
         assert video_input_size_px(processor, taken) == (wide * patch, high * patch)
-        if max_pixels is not None and max(size) < 5 * min(size):  # a thin frame keeps its shortest side
+        # the processors round sizes up to the least, odd numbers of frames down, and keep the short side of thin ones
+        if max_pixels and not min_pixels and n % 2 == 0 and max(size) < 5 * min(size):
             assert high * wide * patch**2 <= max_pixels, "of each frame"
 
 

@@ -223,7 +223,7 @@ class FrameChoice:
         return cls(
             VIDEO_FPS if fps is None else fps,
             VIDEO_FRAMES if at_most is None else int(at_most),
-            _stated(sample, "folder_fps", 0),
+            _stated(sample, "folder_fps", 1e-4),
         )
 
 
@@ -329,7 +329,7 @@ def _decoded(path: str, fps: float, at_most: int) -> Video:
     # Imports torchvision and takes seconds; few runs have videos.
     from qwen_vl_utils import vision_process
 
-    errors: tuple[type[Exception], ...] = (OSError, RuntimeError, ValueError, ImportError)
+    errors: tuple[type[Exception], ...] = (OSError, RuntimeError, ValueError, TypeError, ImportError)
     if vision_process.is_decord_available():
         from decord import DECORDError
 
