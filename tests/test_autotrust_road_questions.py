@@ -1,4 +1,4 @@
-"""The road questions that the bundled start was taught: in the benchmark's forms, read by its scorers, and none of its rows."""
+"""The road questions that a start can be taught: in the benchmark's forms, read by its scorers, and none of its rows."""
 
 import hashlib
 

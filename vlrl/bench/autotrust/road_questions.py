@@ -1,5 +1,5 @@
-"""Questions on drawn roads in AutoTrust's forms: what the bundled start was taught, a task to train on, and a larger question
-file to measure on.
+"""Questions on drawn roads in AutoTrust's forms: what a start can be taught, a task to train on, and a larger question file to
+measure on.
 
     python vlrl/train.py --task vlrl/bench/autotrust/road_questions.py --stage sft --sft_steps 300 --output_dir runs/roads
     python -m vlrl.bench.autotrust.road_questions --n_roads 100 --out roads.json
