@@ -2,7 +2,7 @@
 
     python tests/family_speed.py OUT [FAMILY ...]
 
-Makes models of two layers, 512 wide, that see images of 224 pixels, runs `vlrl bench speed` on each (TRL and vlrl by turns in one
+Makes models of two layers, 256 wide, that see images of 224 pixels, runs `vlrl bench speed` on each (TRL and vlrl by turns in one
 run), and prints the table of docs/speed.md.
 """
 
@@ -12,7 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-os.environ["VLRL_FAMILY_WIDTH"], os.environ["VLRL_FAMILY_SIDE"] = "512", "224"
+os.environ["VLRL_FAMILY_WIDTH"], os.environ["VLRL_FAMILY_SIDE"] = "256", "224"
 from family_models import FAMILIES, saved  # noqa: E402 (it reads these when it is imported)
 
 PHASES = ("rollout", "ref", "update", "step")
