@@ -63,7 +63,7 @@ def test_a_recipe_runs(name, tmp_path, run_train, small):
 def test_the_published_recipes_are_all_here():
     published = {
         "visual_rft_detection", "visual_rft_classification", "visual_rft_lisa", "vlm_r1_rec", "vlm_r1_ovd", "cls_rl",
-        "cls_rl_no_think", "alphadrive", "vision_r1",
+        "cls_rl_no_think", "cls_rl_adaptive", "sat", "counting", "visual_arft_search", "alphadrive", "vision_r1",
     }  # fmt: skip
     tasks = {"detection", "grounding", "classification", "planning", "qa", "mixed"}
     assert set(RECIPES) == published | tasks
