@@ -16,7 +16,7 @@ def scored(folder, right, seed=0, n=12):
     task = TASKS["planning"]
     samples = [json_round_trip(task.synthetic(seed, "heldout", i)) for i in range(n)]
     folder.mkdir()
-    rows = [{"id": s.id, "completion": task.oracle(s) if i in right else WRONG} for i, s in enumerate(samples)]
+    rows = [{"id": s.id, "completion": task.oracle(s) if i in right else WRONG, "n_tokens": 9} for i, s in enumerate(samples)]
     (folder / "said.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     words = ["score", "--predictions", folder / "said.jsonl", "--task", "planning", "--limit", n, "--seed", seed]
     assert main([str(word) for word in [*words, "--output_path", folder]]) == 0

@@ -216,7 +216,7 @@ def test_a_run_that_is_still_written_is_followed(browser, url, root):
     for name in ("first", "second"):
         log = root / "runs" / name / "metrics.jsonl"
         log.write_text(log.read_text() + 'ard": 1}\n' + json.dumps({"step": 7, "reward": 0.9}) + "\n")
-    until(lambda: "99 steps" in text(browser, "#runs-status") and text(browser, "#runs-status") != shown)
+    until(lambda: "step 99" in text(browser, "#runs-status") and text(browser, "#runs-status") != shown)
 
 
 @needs_browser
