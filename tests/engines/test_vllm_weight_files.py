@@ -116,7 +116,7 @@ def test_weights_go_over_and_a_prompt_is_prefilled_once(run_train, server, tmp_p
     assert code == 0, err
     found = logged(tmp_path / "run")
     assert len(found) == 4
-    assert sum(row["grad_norm"] > 0 for row in found) > 1
+    assert any(row["grad_norm"] > 0 for row in found[:-1]), "a later batch is written by other weights than the first"
     # All of them are there: 0.02 with an output layer of older weights.
     assert max(row["sampling/sampling_logp_difference/mean"] for row in found) < 4e-3
     assert all(abs(row["sampling/importance_sampling_ratio/mean"] - 1) < 0.05 for row in found)
