@@ -18,8 +18,15 @@ from small_run import SMALL
 
 sys.dont_write_bytecode = False
 settings.register_profile("usual", max_examples=200, deadline=None)
+settings.register_profile("quick", max_examples=50, deadline=None)
 settings.register_profile("thorough", max_examples=3000, deadline=None)
-settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "usual"))
+
+
+def pytest_configure(config):
+    """`pytest -m quick` draws fewer examples; plain `pytest` runs the same tests with all of them."""
+    usual = "quick" if config.option.markexpr == "quick" else "usual"
+    settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", usual))
+
 
 SLOWEST = ["end_to_end", "demo_browser", "families", "recipes", "distributed", "episode_runs", "models_tiny", "prefix_step"]
 """Files that take longest start first, so that no process is left alone with one at the end (`-n`, `--dist loadfile`)."""

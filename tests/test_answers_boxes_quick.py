@@ -74,6 +74,16 @@ def test_the_quick_reading_equals_the_slow_one():
     assert quick > 40
 
 
+@pytest.mark.parametrize("label", ["NIL", "none", "No", "N/A", "absent", "Nothing", "not found"])
+@pytest.mark.parametrize("frame", [Frame(), Frame(0.64, 0.48, "cat"), Frame(categories=("cat", "none"))])
+def test_a_label_that_says_none_is_read_alike(label, frame):
+    text = json.dumps([{"bbox_2d": [1, 2, 3, 4], "label": label}])
+    found = parse_boxes(text, frame)
+    with mock.patch.object(parsing, "_parse_plain_json", return_value=None):
+        assert comparable(parse_boxes(text, frame)) == comparable(found)
+    assert isinstance(found, str) == (not frame.categories)
+
+
 ITEM = {"bbox_2d": [1, 2, 3, 4], "label": "cat"}
 PYTHON = "[{'Position': [1, 2, 3, 4], 'Confidence': 0.95}, {'Position': [5, 6, 7, 8], 'Confidence': 0.5}]"
 

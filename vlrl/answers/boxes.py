@@ -26,7 +26,7 @@ from vlrl.answers.box_items import (
 from vlrl.answers.box_markup import boxes_as_json
 from vlrl.answers.box_scan import scan
 from vlrl.answers.corners import MAX_COORDINATE, confidence_of, names_corners
-from vlrl.answers.doubts import denies_label, doubt, is_flag
+from vlrl.answers.doubts import denies_label, doubt, doubt_inside, is_flag
 from vlrl.answers.literals import MAX_NUMBER_CHARS, Unreadable, decimal
 from vlrl.answers.nones import says_none
 from vlrl.answers.normalise import normalised
@@ -152,6 +152,8 @@ def _parse_plain_json(text: str, frame: Frame) -> ParsedBoxes | None:
     sound = [box for box in boxes if box is not None]
     if len(sound) != len(items) or (frame.expression and any(box.label and denies_label(box.label, frame) for box in sound)):
         return None
+    if not frame.categories and doubt_inside(items, frame, {box.label for box in sound}) is not None:
+        return None  # without categories a label may say that nothing is there ("none")
     return ParsedBoxes(tuple(sound), len(items), False, (), True)
 
 
