@@ -18,7 +18,7 @@ from small_run import SMALL
 
 sys.dont_write_bytecode = False
 settings.register_profile("usual", max_examples=200, deadline=None)
-settings.register_profile("quick", max_examples=50, deadline=None)
+settings.register_profile("quick", max_examples=25, deadline=None)
 settings.register_profile("thorough", max_examples=3000, deadline=None)
 
 
