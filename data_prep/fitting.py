@@ -8,7 +8,8 @@ from typing import Any
 
 from data_prep.box_values import MAX_PX, corners, number
 from data_prep.writing import Report, image_size_px
-from vlrl.schema import Box, box_problem
+from vlrl.answers.geometry import box_problem
+from vlrl.schema import Box
 
 
 def usable_size_px(path: Path, stated_wh: tuple[int, int] | None, where: str, report: Report) -> tuple[int, int] | None:

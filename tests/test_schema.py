@@ -1,7 +1,8 @@
 import pytest
 
+from vlrl.answers.geometry import box_problem
 from vlrl.data.sample_json import sample_from_json, sample_to_json
-from vlrl.schema import ModelView, Sample, SampleError, box_problem
+from vlrl.schema import ModelView, Sample, SampleError
 
 pytestmark = pytest.mark.quick
 

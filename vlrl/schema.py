@@ -6,7 +6,6 @@ such a file (`vlrl.data.sample_files`), opening its images (`vlrl.data.images`).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypedDict, cast
@@ -386,26 +385,3 @@ class TaskError(ValueError):
 
 class SampleError(ValueError):
     """A sample file that cannot be used; the message names file, line, id, value and what to do."""
-
-
-def box_problem(xyxy: Any, size_wh: Sequence[float] | None) -> str | None:
-    """What is wrong with a ground-truth box in original pixels (`size_wh` = image width, height; 1 px of slack)."""
-    if not isinstance(xyxy, list | tuple) or len(xyxy) != 4:
-        return f"a box is [x1, y1, x2, y2], got {xyxy!r}"
-    if any(isinstance(v, bool) or not isinstance(v, int | float) or not math.isfinite(v) for v in xyxy):
-        return f"box {list(xyxy)} has a value that is not a finite number"
-    x1, y1, x2, y2 = xyxy
-    if x2 <= x1 or y2 <= y1:
-        return f"box {list(xyxy)} has no area (x2 must exceed x1 and y2 must exceed y1)"
-    if size_wh is not None:
-        width, height = size_wh
-        if min(width, height) > 8 and x1 >= 0 and y1 >= 0 and x2 <= 1 and y2 <= 1:
-            return (
-                f"box {list(xyxy)} lies within 0..1, so its values are shares of the {width}x{height} image; boxes are original"
-                " pixels"
-            )
-        if x1 < -1 or y1 < -1 or x2 > width + 1 or y2 > height + 1:
-            return (
-                f"box {list(xyxy)} lies outside the {width}x{height} image; boxes are original pixels, not resized or 0..1000"
-            )
-    return None

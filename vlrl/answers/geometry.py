@@ -6,8 +6,10 @@ not depend on the unit as long as both boxes share it. Not here: reading boxes f
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -16,6 +18,29 @@ from vlrl.schema import Box
 XYXY = tuple[float, float, float, float]
 Pair = tuple[int, int, float]
 """Index of a predicted box, index of a true box, and their overlap (or another measure of agreement)."""
+
+
+def box_problem(xyxy: Any, size_wh: Sequence[float] | None) -> str | None:
+    """What is wrong with a ground-truth box in original pixels (`size_wh` = image width, height; 1 px of slack)."""
+    if not isinstance(xyxy, list | tuple) or len(xyxy) != 4:
+        return f"a box is [x1, y1, x2, y2], got {xyxy!r}"
+    if any(isinstance(v, bool) or not isinstance(v, int | float) or not math.isfinite(v) for v in xyxy):
+        return f"box {list(xyxy)} has a value that is not a finite number"
+    x1, y1, x2, y2 = xyxy
+    if x2 <= x1 or y2 <= y1:
+        return f"box {list(xyxy)} has no area (x2 must exceed x1 and y2 must exceed y1)"
+    if size_wh is not None:
+        width, height = size_wh
+        if min(width, height) > 8 and x1 >= 0 and y1 >= 0 and x2 <= 1 and y2 <= 1:
+            return (
+                f"box {list(xyxy)} lies within 0..1, so its values are shares of the {width}x{height} image; boxes are original"
+                " pixels"
+            )
+        if x1 < -1 or y1 < -1 or x2 > width + 1 or y2 > height + 1:
+            return (
+                f"box {list(xyxy)} lies outside the {width}x{height} image; boxes are original pixels, not resized or 0..1000"
+            )
+    return None
 
 
 def iou(a: Sequence[float], b: Sequence[float]) -> float:

@@ -19,7 +19,7 @@ from vlrl.answers.geometry import px_per_unit
 from vlrl.answers.literals import MAX_NUMBER_CHARS, NUMBER
 from vlrl.answers.normalise import normalised
 from vlrl.answers.phrases import MAX_READ_CHARS, OVER_LENGTH
-from vlrl.answers.read import read_span
+from vlrl.answers.read import whole_answer
 from vlrl.schema import Sample
 
 Point = tuple[float, float]
@@ -35,17 +35,13 @@ def read_point(text: str, sample: Sample, *, tags: bool = False) -> tuple[Point 
 
     Raises ValueError only where the sample lacks the sizes that its convention of coordinates needs.
     """
-    span = read_span(text, sample)
-    if span.text is None:
-        return None, span.why
-    if tags and not span.tagged:
-        return None, "no answer tags"
-    if span.truncated:
-        return None, "the answer is cut short"
-    if len(span.text) > MAX_READ_CHARS:
+    written, why = whole_answer(text, sample, tags=tags)
+    if written is None:
+        return None, why
+    if len(written) > MAX_READ_CHARS:
         return None, OVER_LENGTH
     x_px, y_px = px_per_unit(sample.coords, sample.facts.get("image_size"), sample.view.input_size)
-    point, why = _point_in(normalised(span.text).strip(), sample.question)
+    point, why = _point_in(normalised(written).strip(), sample.question)
     return (None, why) if point is None else ((point[0] * x_px, point[1] * y_px), "")
 
 

@@ -20,6 +20,17 @@ def read_span(text: str, sample: Sample) -> Span:
     return answer_first_span(text) if sample.facts.get("answer_format") == "answer_think" else answer_span(text)
 
 
+def whole_answer(text: str, sample: Sample, *, tags: bool = False) -> tuple[str | None, str]:
+    """A completion's answer as it is written, or None and why: there is none, or it was cut. `tags`: answer tags are
+    required."""
+    span = read_span(text, sample)
+    if span.text is None:
+        return None, span.why
+    if tags and not span.tagged:
+        return None, "no answer tags"
+    return (None, "the answer is cut short") if span.truncated else (span.text, "")
+
+
 def requested_categories(sample: Sample) -> list[str]:
     """The categories whose boxes a sample requests, in order: `meta.categories`, else the labels of its answer."""
     categories = sample.facts.get("categories")

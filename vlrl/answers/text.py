@@ -18,7 +18,7 @@ from vlrl.answers.literals import MAX_NUMBER_CHARS
 from vlrl.answers.markup import without_markup
 from vlrl.answers.mathematics import is_formula
 from vlrl.answers.normalise import normalised
-from vlrl.answers.read import read_span
+from vlrl.answers.read import whole_answer
 from vlrl.answers.span import canon
 from vlrl.schema import Sample
 
@@ -32,18 +32,12 @@ def read_text(text: str, sample: Sample, *, tags: bool = False) -> tuple[str | N
 
     `tags`: answer tags are required. A text is never read from an answer tag that was not closed.
     """
-    span = read_span(text, sample)
-    if span.text is None:
-        return None, span.why
-    if tags and not span.tagged:
-        return None, "no answer tags"
-    if span.truncated:
-        return None, "the answer is cut short"
-    if not span.text:
-        return None, "empty answer"
-    if len(span.text) > MAX_CHARS:
+    written, why = whole_answer(text, sample, tags=tags)
+    if written is None:
+        return None, why
+    if len(written) > MAX_CHARS:
         return None, f"longer than {MAX_CHARS} characters"
-    answer = normalised(span.text).strip()
+    answer = normalised(written).strip()
     return (answer, "") if answer else (None, "empty answer")
 
 

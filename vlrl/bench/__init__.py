@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from vlrl.bench.flag_types import whole_from
 from vlrl.bench.video_flags import video_flags
 from vlrl.bench.vilbench.judging import CONTEXTS
 from vlrl.data.files import disk_is_full, free_mib
@@ -102,9 +103,11 @@ def parse_command(words: Sequence[str]) -> argparse.Namespace:
     check.add_argument("--image_root", type=Path, help="folder that image paths are relative to")
     check.add_argument("--coords", choices=["norm1", "norm1000", "px"], default="px", help="how reference answers write boxes")
     check.add_argument("--model_name_or_path", help="also check that this model takes prompts and images; no weights are read")
-    check.add_argument("--max_prompt_length", type=_positive, help="most tokens of a prompt (default: its context less 256)")
-    check.add_argument("--min_pixels", type=_positive, help="smallest image the model sees, in pixels")
-    check.add_argument("--max_pixels", type=_positive, help="largest image the model sees, in pixels")
+    check.add_argument(
+        "--max_prompt_length", type=whole_from(1), help="most tokens of a prompt (default: its context less 256)"
+    )
+    check.add_argument("--min_pixels", type=whole_from(1), help="smallest image the model sees, in pixels")
+    check.add_argument("--max_pixels", type=whole_from(1), help="largest image the model sees, in pixels")
     video_flags(check)
     _hack_flags(command("hack", _hack, "what degenerate answers earn from a task's rewards; exit code 1 if that is much"))
     _export_flags(command("export", _export, "write a task's data and scoring as a task of lmms-eval"))
@@ -255,18 +258,20 @@ def _data_flags(parser: argparse.ArgumentParser, seed: int | None) -> None:
         help="samples, ours or other projects' (a,b: several); for AutoTrust qa-pairs (default: drawn ones)",
     )
     add("--image_root", type=Path, help="folder that image paths are relative to")
-    add("--limit", type=_positive, help="at most this many samples, drawn by --seed (AutoTrust: of each file)")
+    add("--limit", type=whole_from(1), help="at most this many samples, drawn by --seed (AutoTrust: of each file)")
     add("--seed", type=int, default=seed, help="seed of synthetic samples and of tiny-random")
     add("--coords", choices=COORDS, help="coordinate convention of boxes (default: the model's, or the one in the log)")
     add("--answer_format", choices=ANSWER_FORMATS, help="answer format of samples that do not state one")
     add("--output_path", required=True, type=Path, metavar="DIR", help="folder of the results")
-    add("--report_images", type=_not_negative, metavar="N", help="images inside report.html, of the worst answers (1000)")
+    add("--report_images", type=whole_from(0), metavar="N", help="images inside report.html, of the worst answers (1000)")
     add("--log_format", choices=["inspect"], help="also write logs for `inspect view` (needs the extra [inspect])")
     add("--group_by", metavar="META.KEY", help="numbers by what samples state: meta.source,meta.platform+meta.kind")
     add = parser.add_argument_group("published protocols").add_argument
     add("--protocol", metavar="NAME", help="a benchmark's own numbers: coco, ovdeval, lvis (detection), cvbench (qa)")
     add(
-        "--max_dets", type=_positive, help="boxes that count in AP (default: 100 of a label in an image; lvis: 300 of an image)"
+        "--max_dets",
+        type=whole_from(1),
+        help="boxes that count in AP (default: 100 of a label in an image; lvis: 300 of an image)",
     )
     add(
         "--present",
@@ -282,7 +287,7 @@ def _data_flags(parser: argparse.ArgumentParser, seed: int | None) -> None:
     add("--released_items", action="store_true", help="the items are the 600 released ones, unchanged")
     add("--context", choices=CONTEXTS, default="prefix", help="a judge of a step sees all steps so far, or it alone")
     add("--other_scores", type=Path, help="JSONL of other reward models' scores, to compare with")
-    add("--votes", type=_positive, default=1, help="ask a judge so often for each score and take the mean (temperature 1)")
+    add("--votes", type=whole_from(1), default=1, help="ask a judge so often for each score and take the mean (temperature 1)")
     add = parser.add_argument_group("AutoTrust").add_argument
     add("--scorer", choices=["fixed", "reference", "both"], default="both", help="our scorer, the released one, or both")
     add("--judge", metavar="openai:MODEL", help="rate open-ended answers with a model at OPENAI_API_BASE")
@@ -302,7 +307,7 @@ def _hack_flags(parser: argparse.ArgumentParser) -> None:
     add("--reward_weights", nargs="+", type=float, metavar="W", help="weights in the order of the rewards (default: 1)")
     add("--data", type=Path, help="samples.jsonl (default: synthetic samples)")
     add("--image_root", type=Path, help="folder that image paths are relative to")
-    add("--limit", type=_positive, help="at most this many samples, drawn from --data (default: 40)")
+    add("--limit", type=whole_from(1), help="at most this many samples, drawn from --data (default: 40)")
     add("--seed", type=int, default=0, help="seed of synthetic samples and of the draw from --data")
     add("--coords", choices=["norm1", "norm1000", "px"], default="px", help="how answers write boxes")
     add("--output_path", type=Path, metavar="DIR", help="also write hack.json into this folder (or into a file, *.json)")
@@ -314,13 +319,13 @@ def _export_flags(parser: argparse.ArgumentParser) -> None:
     add("--task", required=True, help="detection, qa, ... (several: a,b), or path/to/my_task.py")
     add("--data", type=Path, help="samples.jsonl (default: synthetic samples)")
     add("--image_root", type=Path, help="folder that image paths are relative to")
-    add("--limit", type=_positive, help="at most this many samples, drawn by --seed")
+    add("--limit", type=whole_from(1), help="at most this many samples, drawn by --seed")
     add("--seed", type=int, default=0, help="seed of synthetic samples and of the draw from --data")
     add("--coords", choices=COORDS, help="how the model that will answer writes boxes")
     add("--answer_format", choices=ANSWER_FORMATS, help="answer format of samples that do not state one")
     add("--box_format", choices=BOX_FORMATS, help="box format of samples that do not state one")
     add("--prompt_template", help="the prompt, a text or a file: {question} and its choices, or {prompt} of the task")
-    add("--max_new_tokens", type=_positive, help="most tokens of an answer (512)")
+    add("--max_new_tokens", type=whole_from(1), help="most tokens of an answer (512)")
     add("--output_path", required=True, type=Path, metavar="DIR", help="folder for --include_path of lmms-eval")
 
 
@@ -342,28 +347,14 @@ def _run_flags(parser: argparse.ArgumentParser) -> None:
     add("--box_format", choices=BOX_FORMATS, help="box format of samples that do not state one")
     add("--system_prompt", help="a system message before every question: a text, or a file that holds one")
     add("--prompt_template", help="the prompt, a text or a file: {question} and its choices, or {prompt} of the task")
-    add("--batch_size", type=_positive, default=16, help="prompts per batch in each process")
-    add("--max_new_tokens", type=_positive, help="most tokens of an answer")
-    add("--n_candidates", type=_positive, default=16, help="vilbench/candidates: solutions of each item")
+    add("--batch_size", type=whole_from(1), default=16, help="prompts per batch in each process")
+    add("--max_new_tokens", type=whole_from(1), help="most tokens of an answer")
+    add("--n_candidates", type=whole_from(1), default=16, help="vilbench/candidates: solutions of each item")
     add("--temperature", type=float, help="sampling temperature (default: 0, greedy; vilbench/candidates: 1)")
     add("--allow_missing", type=int, default=0, metavar="N", help="leave out up to N samples whose files are missing")
     add("--dry_run", action="store_true", help="check flags and data, generate nothing")
     add("--use_vllm", action="store_true", help="generate with vLLM in this process")
     add("--base_url", help="generate with an OpenAI-compatible server, e.g. http://localhost:8000/v1")
-    add("--api_nproc", type=_positive, default=8, help="concurrent requests")
-    add("--retry", type=_positive, default=3, help="tries of a request")
+    add("--api_nproc", type=whole_from(1), default=8, help="concurrent requests")
+    add("--retry", type=whole_from(1), default=3, help="tries of a request")
     add("--timeout", type=float, default=120.0, help="seconds a request may take")
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{value} is not 1 or more")
-    return value
-
-
-def _not_negative(text: str) -> int:
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"{value} is not 0 or more")
-    return value

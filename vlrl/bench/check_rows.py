@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from vlrl.answers.choices import choice_letter
 from vlrl.answers.final_answer import final_answer
+from vlrl.answers.geometry import box_problem
 from vlrl.answers.kind import BOX, BOXES, TEXT, answer_kinds
 from vlrl.answers.mathematics import read_mathematics
 from vlrl.answers.nones import says_none
@@ -20,7 +21,7 @@ from vlrl.answers.read import frame_of
 from vlrl.answers.span import canon
 from vlrl.answers.text import LETTERS, bare_text, is_mathematical, reference_texts
 from vlrl.rewards import reward_name
-from vlrl.schema import Sample, box_problem
+from vlrl.schema import Sample
 
 _MARKS = " .,;:!?\"'`*$“”‘’「」《》：，。"
 _LATEX_LIKE = re.compile(r"\\[A-Za-z]+\s*[{\[]|[\^_]\s*\{|(?<![\w:\\.])\\[A-Za-z]{2,}")

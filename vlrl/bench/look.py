@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from vlrl.bench.check_rows import row_fault
+from vlrl.bench.flag_types import whole_from
 from vlrl.bench.look_copies import alike, look_at
 from vlrl.bench.look_numbers import answer_text, numbers_of, repeated_prompts
 from vlrl.bench.look_page import AskedSample, Copies, Look, SampleCard, write_look
@@ -48,10 +49,10 @@ def parse_look(words: Sequence[str]) -> argparse.Namespace:
     add("--out", type=Path, metavar="PAGE.html", help="the page (default: NAME_look.html in this folder)")
     add("--task", help="path/to/my_task.py that defines tasks of your own in --data, or the task of rows that name none")
     add("--image_root", type=Path, help="folder that image paths are relative to")
-    add("--n_samples", type=_whole, default=_N_CARDS, metavar="N", help=f"samples on the page, drawn ({_N_CARDS})")
+    add("--n_samples", type=whole_from(1), default=_N_CARDS, metavar="N", help=f"samples on the page, drawn ({_N_CARDS})")
     add(
         "--n_images",
-        type=_whole,
+        type=whole_from(1),
         default=_N_IMAGES,
         metavar="N",
         help=f"images that are opened and compared, drawn ({_N_IMAGES})",
@@ -63,18 +64,11 @@ def parse_look(words: Sequence[str]) -> argparse.Namespace:
     add("--system_prompt", help="a system message before every question: a text, or a file that holds one")
     add("--prompt_template", help="the prompt, a text or a file: {question} and its choices, or {prompt} of the task")
     add("--model_name_or_path", help="show the prompt as this model gets it, with its tokens; no weights are read")
-    add("--min_pixels", type=_whole, help="smallest image the model sees, in pixels")
-    add("--max_pixels", type=_whole, help="largest image the model sees, in pixels")
+    add("--min_pixels", type=whole_from(1), help="smallest image the model sees, in pixels")
+    add("--max_pixels", type=whole_from(1), help="largest image the model sees, in pixels")
     video_flags(look)
     look.set_defaults(run=look_at_data)
     return parser.parse_args(list(words))
-
-
-def _whole(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{value} is not 1 or more")
-    return value
 
 
 def look_at_data(args: argparse.Namespace) -> int:

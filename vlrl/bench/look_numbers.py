@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from vlrl.schema import Sample, box_problem
+from vlrl.answers.geometry import box_problem
+from vlrl.schema import Sample
 
 _Size: TypeAlias = tuple[int, int]
 _MIN_ROWS = 10

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import math
 from typing import TYPE_CHECKING
+
+from vlrl.bench.flag_types import above_0, whole_from
 
 if TYPE_CHECKING:
     from vlrl.models.videos import VideoReading
@@ -15,8 +16,8 @@ AS_FRAMES = "--video_as frames"
 def video_flags(parser: argparse.ArgumentParser) -> None:
     """Add them."""
     add = parser.add_argument
-    add("--video_fps", type=_above_0, help="frames a second that are taken of a video (default: 2; a row's meta goes first)")
-    add("--video_max_frames", type=_two_or_more, help="most frames taken of a video (default: 16; a row's meta goes first)")
+    add("--video_fps", type=above_0, help="frames a second that are taken of a video (default: 2; a row's meta goes first)")
+    add("--video_max_frames", type=whole_from(2), help="most frames taken of a video (default: 16; a row's meta goes first)")
     add("--video_as", choices=("video", "frames"), default="video", help="how models that take videos are shown them")
 
 
@@ -25,17 +26,3 @@ def reading_of(args: argparse.Namespace) -> VideoReading:
     from vlrl.models.videos import VideoReading  # imports torch
 
     return VideoReading(args.video_fps, args.video_max_frames, AS_FRAMES if args.video_as == "frames" else "")
-
-
-def _above_0(text: str) -> float:
-    value = float(text)
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text} is not above 0")
-    return value
-
-
-def _two_or_more(text: str) -> int:
-    value = int(text)
-    if value < 2:
-        raise argparse.ArgumentTypeError(f"{value} is not 2 or more")
-    return value

@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from vlrl.answers.geometry import box_problem
 from vlrl.data.images import ImageError, frames_taken, image_size, open_images
 from vlrl.data.row_source import FEW
 from vlrl.data.synthetic import item_rng
-from vlrl.schema import Sample, box_problem
+from vlrl.schema import Sample
 
 MAX_ASPECT = 200
 """Qwen's image processors refuse thinner images than this."""

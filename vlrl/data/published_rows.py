@@ -14,12 +14,12 @@ from typing import Any
 
 from vlrl.answers.boxes import ParsedBoxes, parse_boxes
 from vlrl.answers.choices import choice_letter
-from vlrl.answers.geometry import tidy, to_original_px
+from vlrl.answers.geometry import box_problem, tidy, to_original_px
 from vlrl.answers.span import ANSWER, END_ANSWER, END_THINK, THINK, answer_span, canon
 from vlrl.answers.text import number
 from vlrl.answers.yes_no import yes_or_no
 from vlrl.data.row_source import BadRow, SourceRow
-from vlrl.schema import Box, Sample, box_problem
+from vlrl.schema import Box, Sample
 
 DETECTION_METHODS = {
     "map": "vlm_r1_map",

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from vlrl.answers.geometry import box_problem
 from vlrl.answers.span import canon
 from vlrl.answers.text import LETTERS
 from vlrl.data.row_options import options_of_text
@@ -20,7 +21,7 @@ from vlrl.data.row_questions import LONG_ANSWER_CHARS, Asked, read_answer
 from vlrl.data.row_source import BadRow, LeftOut
 from vlrl.data.row_wording import IMAGE
 from vlrl.data.tables import FILE_COLUMNS, IMAGE_COLUMNS, IMAGE_FILES, numbered_images
-from vlrl.schema import Box, box_problem
+from vlrl.schema import Box
 
 Cells = Mapping[str, Any]
 _USUAL_ANSWERS = ("answer", "solution", "ground_truth", "gt_answer", "reference", "label", "response", "output")

@@ -10,10 +10,11 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from vlrl.answers.geometry import box_problem
 from vlrl.data.row_families import Cells, decoded, images_of
 from vlrl.data.row_questions import Asked
 from vlrl.data.row_source import BadRow, LeftOut, UnitError
-from vlrl.schema import Box, box_problem
+from vlrl.schema import Box
 
 BOX_ORDERS = ("xywh", "xyxy")
 LABEL_COLUMNS = ("label", "labels", "class", "class_name", "category", "fine_label", "class_label", "species")

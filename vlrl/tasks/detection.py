@@ -9,12 +9,13 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from vlrl.answers.geometry import box_problem
 from vlrl.answers.read import read_boxes, read_span, requested_categories, true_boxes
 from vlrl.answers.span import canon
 from vlrl.answers.text import is_number
 from vlrl.data.synthetic.shapes import detection_sample
 from vlrl.metrics.coco import DetectionRow, detection_metrics, f1_parts
-from vlrl.schema import Box, Prediction, Result, Sample, Task, box_problem
+from vlrl.schema import Box, Prediction, Result, Sample, Task
 from vlrl.tasks.answer_format import box_instruction, drawn_boxes, lay_out, no_object, write_boxes
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from vlrl.answers.geometry import iou
+from vlrl.answers.geometry import box_problem, iou
 from vlrl.answers.read import read_box, read_span, true_boxes
 from vlrl.data.synthetic.shapes import grounding_sample
 from vlrl.metrics.grounding import Overlap, grounding_metrics, mask_counts
-from vlrl.schema import Box, Prediction, Result, Sample, Task, box_problem
+from vlrl.schema import Box, Prediction, Result, Sample, Task
 from vlrl.tasks.answer_format import box_instruction, drawn_boxes, lay_out, write_boxes
 
 
