@@ -355,6 +355,11 @@ def test_missing_pictures_stop_the_run_unless_they_are_allowed(tmp_path, capsys)
     found = result(tmp_path / "out")
     assert (found["n_missing_image"], found["missing_images"]) == (1, [str(tmp_path / "1.png")])
     assert found["n-samples"]["planning"] == {"original": 4, "effective": 3}
+    for i in range(4):
+        (tmp_path / f"{i}.png").write_bytes(b"not a picture")
+    assert main([*words[:-1], str(tmp_path / "none")]) == 2
+    assert "none of the 4 samples has an image that can be read" in capsys.readouterr().err
+    assert not (tmp_path / "none" / "result.json").exists()
 
 
 # ---- the log

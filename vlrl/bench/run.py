@@ -167,7 +167,8 @@ class BenchRun:
     def _present(self, samples: list[Sample]) -> list[Sample]:
         """The samples whose images can be opened, checked once more now that the image sizes are known.
 
-        A sample whose image cannot be read is counted and left out. Raises SampleError for more missing files than allowed.
+        A sample whose image cannot be read is counted and left out. Raises SampleError for more missing files than allowed, and
+        where no sample is left.
         """
         present: list[Sample] = []
         lost = {sample.id: (sample.task, gone) for sample in samples if (gone := missing_file(sample)) is not None}
@@ -186,6 +187,9 @@ class BenchRun:
             if problem:
                 raise SampleError(f"{self.suite.source.description} (id {sample.id!r}): {problem}")
         self.missing |= lost
+        if samples and not present:
+            _, path = next(iter(lost.values()))
+            raise SampleError(f"none of the {len(samples)} samples has an image that can be read; the first: {path}")
         return present
 
     def _sha(self, sample: Sample) -> str:
