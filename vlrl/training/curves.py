@@ -105,7 +105,8 @@ def smoothed(values: Sequence[float]) -> list[float]:
 
 def draw_curves(metrics: Path, out: Path, headline: Headline | None = None) -> None:
     """Reward and its components, the headline before, during and after training, the spread of rewards within groups, the
-    length of completions and, where there are any, how alike thoughts are. A panel whose lines never change is left out."""
+    length of completions and, where a corrector guides them, how alike thoughts are. A panel whose lines never change is left
+    out."""
     every = read_metrics(metrics)
     rows = [row for row in every if "reward" in row]
     if not rows:
@@ -129,7 +130,7 @@ def draw_curves(metrics: Path, out: Path, headline: Headline | None = None) -> N
         Panel("completion length (tokens)", lengths, is_smoothed=True),
     ]
     thoughts = [name for name in THOUGHT_CURVES if any(THOUGHTS + name in row for row in rows)]
-    if "self_bleu2" in thoughts:
+    if "self_bleu2" in thoughts and any(row.get(f"{THOUGHTS}corrected") for row in rows):
         curves = {name.replace("_", " "): line(THOUGHTS + name) for name in thoughts}
         panels.append(Panel("thoughts", {name: one for name, one in curves.items() if not is_flat(one)}))
     draw_panels([panel for panel in panels if panel.points or not is_constant(panel)] or panels[:1], out)
