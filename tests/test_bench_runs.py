@@ -151,6 +151,16 @@ def test_an_ending_is_written_of_a_run_that_has_begun_and_forgotten_when_it_goes
     assert read_status(folder, []).state == "killed"
 
 
+def test_a_finished_run_stays_one(tmp_path, capsys):
+    folder = write_run(tmp_path / "run", after=0.7)
+    write_ending(folder, "error: --max_steps x: no number", 2)
+    assert (read_status(folder, []).state, read_status(folder, []).why) == ("finished", "")
+    write_ending(folder, "stopped by Ctrl-C", 130)
+    assert (read_status(folder, []).state, read_status(folder, []).why) == ("finished", "stopped by Ctrl-C")
+    assert main(["runs", str(tmp_path)]) == 0
+    assert "run: stopped by Ctrl-C" in capsys.readouterr().out
+
+
 def test_steps_that_epochs_say(tmp_path):
     folder = write_run(tmp_path / "run", max_steps=-1, num_train_epochs=2)
     found = read_status(folder, [{"step": 3, "epoch": 0.3}])

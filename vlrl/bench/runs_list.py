@@ -33,7 +33,7 @@ def list_runs(args: argparse.Namespace) -> int:
     rows = [run_row(name_in(root, folder), status) for folder, status in found.items()]
     print(text_table(["run", "status", "step", "before → after", "time", "task", "model"], rows))
     for folder, status in found.items():
-        if status.state in ("stopped", "failed"):
+        if status.why and status.state not in ("running", "killed"):
             print(f"{name_in(root, folder)}: {text_on_one_line(status.why)}")
     return 0
 

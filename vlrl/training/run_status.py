@@ -24,6 +24,7 @@ ENDING_FILE = "ending.json"
 MAX_FILE_BYTES = 64_000_000
 """Of a file of a run; a larger one is not read."""
 RunState = Literal["running", "finished", "stopped", "failed", "killed"]
+COULD_NOT_START = 2
 ON_REQUEST = (75, 130, 138, 143)
 """Exit codes of runs that were asked to end: `--max_hours`, Ctrl-C, SIGUSR1, SIGTERM."""
 
@@ -47,8 +48,9 @@ class RunStatus:
 
 
 def write_ending(folder: Path | None, message: str, code: int) -> None:
-    """Leave word of why a run ended early, where it has begun. A full disk is no second error."""
-    if folder is not None and (folder / "config.yaml").is_file():
+    """Leave word of why a run ended early, where it has begun; a command that could not start (code 2) says nothing of the run
+    that the folder holds. A full disk is no second error."""
+    if folder is not None and code != COULD_NOT_START and (folder / "config.yaml").is_file():
         state: RunState = "stopped" if code in ON_REQUEST else "failed"
         with contextlib.suppress(OSError):
             write_whole(
@@ -72,10 +74,10 @@ def read_status(folder: Path, rows: Sequence[Mapping[str, Any]]) -> RunStatus:
     state: RunState
     if who:
         state, why = "running", who
+    elif summary is not None:  # what ended early after it, such as a benchmark, is said beside
+        state, why = "finished", str(ending.get("message", ""))
     elif ending.get("state") in ("stopped", "failed"):
         state, why = ending["state"], str(ending.get("message", ""))
-    elif summary is not None:
-        state, why = "finished", ""
     else:
         state, why = "killed", "its process is gone without a word"
     seconds = finite((summary or {}).get("train_seconds"))
