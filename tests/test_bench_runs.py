@@ -2,10 +2,12 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import yaml
@@ -88,6 +90,51 @@ def test_a_run_goes_on_for_as_long_as_its_process(tmp_path):
         process.kill()
     assert read_status(folder, rows_of(folder)).state == "killed", "the lock file is still there"
     assert (folder / "run.lock").is_file()
+
+
+def test_a_run_whose_end_nobody_has_asked_about_is_over(tmp_path):
+    """A killed child stays in the list of processes until its parent waits for it."""
+    folder = write_run(tmp_path / "run")
+    code = (
+        "import sys, time; from pathlib import Path; from vlrl.training.run_lock import RunLock;"
+        f" RunLock(Path({str(folder)!r}) / 'run.lock', '--output_dir').take(); print('held', flush=True); time.sleep(60)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "held\n"
+    os.kill(process.pid, signal.SIGKILL)
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    assert state_of(process.pid) == "Z"
+    assert read_status(folder, rows_of(folder)).state == "killed"
+    process.communicate()
+
+
+def state_of(pid):
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+def test_a_run_is_asked_to_stop_by_its_lock_and_nothing_else_is(tmp_path):
+    folder = write_run(tmp_path / "run")
+    lock = folder / "run.lock"
+    assert "nobody runs" in run_lock.stop_holder(folder)
+    code = (
+        "import sys, time; from pathlib import Path; from vlrl.training.run_lock import RunLock;"
+        " RunLock(Path(sys.argv[1]) / 'run.lock', '--output_dir').take(); print('held', flush=True); time.sleep(60)"
+    )
+    command = [sys.executable, "-c", code, str(folder)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "held\n"
+        other = write_run(tmp_path / "other")
+        (other / "run.lock").write_bytes(lock.read_bytes())  # names a process that does not hold it
+        assert f"process {process.pid}, which its lock names, is no run" in run_lock.stop_holder(other)
+        about = json.loads(lock.read_text())
+        (other / "run.lock").write_text(json.dumps({**about, "ticks": about["ticks"] - 1}))
+        assert "has ended already" in run_lock.stop_holder(other)
+        (other / "run.lock").write_text(json.dumps({**about, "host": "elsewhere"}))
+        assert f"process {process.pid} on elsewhere" in run_lock.stop_holder(other)
+        assert process.poll() is None
+        assert run_lock.stop_holder(folder) == ""
+        assert process.wait(20) == -signal.SIGTERM
+    assert "has ended already" in run_lock.stop_holder(folder)
 
 
 def test_looking_at_a_run_does_not_stand_in_its_way(tmp_path):

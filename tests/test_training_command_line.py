@@ -7,9 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from vlrl.bench.console import main as vlrl_main
-from vlrl.training import console
+from vlrl.training import console, flag_checks
 from vlrl.training.command_line import read_grpo_words
 from vlrl.training.options import ConfigError
 
@@ -138,3 +139,30 @@ def test_words_are_read_as_the_libraries_read_them():
                 option = known[name]
                 takes = "+" if option.is_list else "?" if option.is_switch or (option.is_bool and action.nargs) else None
                 assert takes == action.nargs, (name, option.kind)
+
+
+def resolved_trackers(*words):
+    from vlrl.training.config import parse
+
+    return list(parse(list(words)).grpo.report_to)
+
+
+def test_every_run_writes_tensorboard_events_unless_it_is_told_not_to(tmp_path):
+    data = ["--data", str(ROOT / "examples" / "own_task.jsonl"), "--task", str(ROOT / "examples" / "own_task.py")]
+    assert resolved_trackers() == ["tensorboard"]
+    assert resolved_trackers(*data, "--model_name_or_path", "Qwen/Qwen2.5-VL-3B-Instruct") == ["tensorboard"], "no file"
+    assert resolved_trackers("--report_to", "none") == []
+    own = tmp_path / "own.yaml"
+    own.write_text("task: detection\nreport_to: none\n")
+    assert resolved_trackers("--config", str(own)) == []
+    for path in sorted((ROOT / "configs").glob("*.yaml")):
+        assert yaml.safe_load(path.read_text()).get("report_to", "tensorboard") == "tensorboard", path.name
+
+
+@pytest.mark.parametrize("tracker", ["wandb", "swanlab", "mlflow", "trackio"])
+@pytest.mark.parametrize("task", ["detection", "prm"])
+def test_a_tracker_that_is_not_installed_is_one_line_at_parse_time(tracker, task, monkeypatch, capsys):
+    monkeypatch.setattr(flag_checks, "is_installed", lambda package: package != tracker)
+    assert console.check_flags(["--task", task, "--report_to", f"tensorboard,{tracker}"]) == 2
+    err = capsys.readouterr().err
+    assert err == f"error: --report_to {tracker} needs {tracker}, which is not installed: pip install it, or --report_to none\n"

@@ -188,7 +188,7 @@ def as_trl(
         for row, score in zip(rows, score_rows(reward, texts, samples, step, n_tokens, built_on), strict=True):
             scores[row] = score
         if log_extra is not None:
-            log_extra(f"{reward.name}/answer", [_logged(score.answer) for score in scores])
+            log_extra(f"{reward.name}/answer", [logged_answer(score.answer) for score in scores])
             log_extra(f"{reward.name}/why", [without_remembered(score.why) for score in scores])
         if log_metric is not None and scores:
             applied = [score for score in scores if score.value is not None]
@@ -205,7 +205,7 @@ def as_trl(
     return function
 
 
-def _logged(answer: Any) -> str:
+def logged_answer(answer: Any) -> str:
     """An answer as JSON for the completions log; what JSON cannot hold, as a user's reward may return it, as its text."""
     try:
         return json.dumps(answer, ensure_ascii=True, default=str)

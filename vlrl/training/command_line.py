@@ -50,10 +50,13 @@ OFTEN = {
     "use_vllm": "Generate with vLLM.",
     "save_steps": "Steps between checkpoints.",
     "resume_from_checkpoint": "true (with --output_dir), or the folder of a checkpoint.",
-    "report_to": "tensorboard, wandb, none, ...",
+    "report_to": "tensorboard, wandb, none, ... Default: tensorboard.",
     "seed": "Of data order, sampling and new weights.",
 }
 """The libraries' options that `--help` explains, in our words."""
+
+TRACKER = "tensorboard"
+"""What logs a run where `report_to` is not set."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,7 @@ def read_grpo_words(words: Sequence[str]) -> GrpoWords:
     given = read_words(words, known)
     files = options.read_files(words)
     check_keys(files, known)
-    values = {**files.values, **given}
+    values = {"report_to": TRACKER, **files.values, **given}
     check_model(values)
     check_option_numbers(values, known)
     check_values(values, environ={**os.environ, **files.environment})
@@ -119,7 +122,7 @@ def read_grpo_words(words: Sequence[str]) -> GrpoWords:
         benches = read_benches(bench)
     except ValueError as error:
         raise ConfigError(str(error)) from error
-    defaults = evaluation_defaults(values, turns)
+    defaults = {"report_to": TRACKER, **evaluation_defaults(values, turns)}
     if int(values.get("dataloader_num_workers") or 0):
         defaults["dataloader_multiprocessing_context"] = "fork"  # newer Pythons start workers otherwise
     return GrpoWords(files, defaults, turns, guided, curriculum, benches)

@@ -44,7 +44,16 @@ OF_ONE_START = ("output_dir", "resume_from_checkpoint", "dry_run", "save_minutes
 REPORT = ("summary.json", "held_out.jsonl", "samples.png")
 SEEN_WITHIN_S = 30.0
 """How long a file of the first process may take to be seen by another node: shared disks remember what was not there."""
-AFTER_TRAINING = ("final", "adapter", "predictions_after.jsonl", "scores_after.jsonl", *REPORT, "bench/after", "bench/diff")
+AFTER_TRAINING = (
+    "final",
+    "adapter",
+    "predictions_after.jsonl",
+    "scores_after.jsonl",
+    "held_out_images",
+    *REPORT,
+    "bench/after",
+    "bench/diff",
+)
 """What is made of the trained weights, and no longer true once they are trained on."""
 
 

@@ -12,6 +12,7 @@ import errno
 import fcntl
 import json
 import os
+import signal
 import socket
 import sys
 import threading
@@ -55,13 +56,49 @@ def holder(folder: Path) -> str:
             found, age_s = _read(file.fileno()), time.time() - os.fstat(file.fileno()).st_mtime
     except OSError:
         return ""
-    mine = _about()
-    if (found.get("boot"), found.get("host")) == (mine["boot"], mine["host"]):
-        pid = found.get("pid")
-        goes_on = isinstance(pid, int) and found.get("ticks") is not None and _start_ticks(pid) == found["ticks"]
-    else:
-        goes_on = age_s < WATCH_S
+    goes_on = _lives(found) if _is_here(found) else age_s < WATCH_S
     return _who(found) if goes_on else ""
+
+
+def stop_holder(folder: Path) -> str:
+    """Ask the run in a folder to end, as `kill` does (SIGTERM: it writes a checkpoint after the step under way). Returns why
+    that cannot be done, in words, or "" where it was asked. Only a process of this machine whose lock is its own is asked."""
+    try:
+        found = _read_file(folder / LOCK_FILE)
+    except OSError:
+        return "nobody runs in this folder any more"
+    pid = found.get("pid")
+    if not _is_here(found) or not isinstance(pid, int):
+        return f"it is run by {_who(found)}, which can be stopped there alone"
+    try:
+        process = os.pidfd_open(pid)
+    except OSError:
+        return "its process has ended already"
+    try:  # the number may be another process' by now: it is looked up again once it is held
+        if not _lives(found):
+            return "its process has ended already"
+        if not _has_open(pid, folder / LOCK_FILE):
+            return f"process {pid}, which its lock names, is no run in this folder"
+        signal.pidfd_send_signal(process, signal.SIGTERM)
+    except (ProcessLookupError, FileNotFoundError):
+        return "its process has ended already"
+    except PermissionError:
+        return f"{_who(found)} belongs to another user; ask them, or stop it as they would"
+    finally:
+        os.close(process)
+    return ""
+
+
+def _is_here(found: dict[str, Any]) -> bool:
+    """Whether a lock was taken on this machine, in this container, since it was started."""
+    mine = _about()
+    return (found.get("boot"), found.get("host")) == (mine["boot"], mine["host"])
+
+
+def _lives(found: dict[str, Any]) -> bool:
+    """Whether the process of a lock that was taken here still runs."""
+    pid = found.get("pid")
+    return isinstance(pid, int) and found.get("ticks") is not None and _start_ticks(pid) == found["ticks"]
 
 
 class RunLock:
@@ -161,11 +198,24 @@ def _about() -> dict[str, Any]:
 
 
 def _start_ticks(pid: int) -> int | None:
-    """When a process of this machine was started, in ticks of its clock; None if there is no such process."""
+    """When a process of this machine was started, in ticks of its clock; None if there is no such process, or if it has ended
+    and its parent has not asked how (a "zombie")."""
     try:
-        return int(Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[19])
+        state, *rest = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+        return None if state in "ZX" else int(rest[18])
     except (OSError, ValueError, IndexError):
         return None
+
+
+def _has_open(pid: int, path: Path) -> bool:
+    """Whether a process has this file open, as the holder of a lock has: a lock file that somebody else wrote could name any
+    process. Raises PermissionError for one of another user."""
+    wanted = path.stat()
+    for entry in os.scandir(f"/proc/{pid}/fd"):
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.stat(entry.path), wanted):
+                return True
+    return False
 
 
 def _write(fd: int, path: Path) -> None:
@@ -175,6 +225,12 @@ def _write(fd: int, path: Path) -> None:
     except OSError:
         path.unlink()
         raise
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    """What the lock file at `path` says. Raises OSError."""
+    with path.open("rb") as file:
+        return _read(file.fileno())
 
 
 def _read(fd: int) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from vlrl.schema import SampleError
 from vlrl.tasks.evaluate import before_and_after, evaluate, headline, write_json
 from vlrl.training import curves, report, run_folder, sample_images
 from vlrl.training.events import EVENTS_FILE, read_events
+from vlrl.training.held_out_images import write_held_out_images
 from vlrl.training.metrics_log import read_metrics
 from vlrl.training.model_card import write_card
 from vlrl.training.training_run import TrainingRun
@@ -68,6 +69,7 @@ def write_report(run: TrainingRun) -> str:
         ends = (evaluation.metrics.get(name) for evaluation in measured)
         curves.draw_curves(folder / "metrics.jsonl", folder / "curves.png", curves.Headline(name, *ends))
         sample_images.draw_samples(config.tasks, data.held_out, made, measured, folder / "samples.png")
+        write_held_out_images(run.rubric, data.held_out, made, measured, folder, summary["steps"])
         write_json(folder / "summary.json", summary)
     write_card(folder)
     title = f"{len(data.held_out)} held-out samples, greedy decoding, 95 % bootstrap intervals; trained for {seconds:.0f} s"
