@@ -193,7 +193,7 @@ def timed(call: Callable[[], object]) -> tuple[object, float]:
 def calls_of(text: str, sample: Sample) -> Iterator[tuple[str, Reward | None, Callable[[], object]]]:
     """Every reward that applies to the sample, and for a game's sample the readers of replies."""
     for name, reward in REWARDS.items():
-        if "network" in reward.needs or (reward.answers and not reward.answers & answer_kinds(sample)):
+        if reward.needs & {"network", "model"} or (reward.answers and not reward.answers & answer_kinds(sample)):
             continue
         n = 2 if "group" in reward.needs else 1
         yield name, reward, lambda reward=reward, n=n: score_rows(reward, [text] * n, [sample] * n, 7, [40] * n, [0.5] * n)  # type: ignore[misc]

@@ -5,6 +5,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+from value_head_folders import head_folder
 
 from vlrl import bench
 from vlrl.rewards import REWARDS
@@ -82,6 +83,9 @@ def test_every_training_command_parses(words, tmp_path, monkeypatch):
             words[i] = f"{ROOT / own}.py:{function}"
         elif word.endswith((".jsonl", ".json")):
             Path(word).write_text("")
+        elif word.startswith("rm:"):
+            for folder in word.removeprefix("rm:").partition(",")[0].split("+"):
+                head_folder(Path(folder))
         elif words[i - 1] == "--image_root":
             Path(word).mkdir()
     words += ["--use_cpu", "--bf16", "false"]

@@ -9,7 +9,7 @@ from fuzz_rewards import HOSTILE, MAX_CHARS, completion, fuzz, readers, samples
 from vlrl.answers.kind import answer_kinds
 from vlrl.rewards import REWARDS, score_rows
 
-LOCAL = [name for name, reward in REWARDS.items() if "network" not in reward.needs]
+LOCAL = [name for name, reward in REWARDS.items() if not reward.needs & {"network", "model"}]
 
 
 @pytest.mark.quick

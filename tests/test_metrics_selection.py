@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vlrl.metrics.selection import baselines, best, headroom, majority, subsets
-from vlrl.metrics.step_aggregation import aggregate
+from vlrl.rewards.step_aggregation import aggregate
 
 pytestmark = pytest.mark.quick
 

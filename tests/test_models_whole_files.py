@@ -4,10 +4,10 @@ import pytest
 import torch
 from damaged_folders import MODEL_DAMAGES, copied
 
+from vlrl.data.value_head_files import HEAD_WEIGHTS
 from vlrl.models.load import load_model, save_model
 from vlrl.models.names import ModelError
 from vlrl.models.value_head import StepValueModel, load_prm, save_head
-from vlrl.models.value_head_files import HEAD_WEIGHTS
 from vlrl.models.whole_files import file_problem, one_line
 
 

@@ -11,11 +11,11 @@ from torch import nn
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from vlrl.data.step_values import merge_partial_solutions, read_rewards, split, synthetic_record, weights
+from vlrl.data.value_head_files import HEAD_CONFIG, has_head
 from vlrl.metrics.step_values import calibration_table, pairs_in_order, step_value_metrics
 from vlrl.models.load import load_model
 from vlrl.models.names import ModelError
 from vlrl.models.value_head import Encoder, StepValueModel, hidden_size, load_prm, save_head, score_solutions
-from vlrl.models.value_head_files import HEAD_CONFIG, has_head
 from vlrl.schema import SampleError
 from vlrl.training.options import CONFIGS, ConfigError
 from vlrl.training.prm.config import parse_prm

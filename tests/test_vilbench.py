@@ -17,7 +17,7 @@ from vlrl.data.best_of_n import CandidateScore, read_candidates, read_items, rea
 from vlrl.data.decontaminate import KnownItems, question_form
 from vlrl.data.synthetic import best_of_n as fixture
 from vlrl.metrics.best_of_n import pools_of
-from vlrl.metrics.step_aggregation import AGGREGATIONS
+from vlrl.rewards.step_aggregation import AGGREGATIONS
 from vlrl.schema import SampleError
 
 pytestmark = pytest.mark.quick

@@ -174,11 +174,13 @@ class Sample:
 @dataclass(frozen=True, slots=True)
 class Score:
     """What a reward says of one completion. `value=None`: the reward does not apply. `answer=None`: nothing could be
-    read (the value is then 0, never a guess). `why` is one short human sentence."""
+    read (the value is then 0, never a guess). `why` is one short human sentence. `credits`: of a reward that pays steps one by
+    one, for each step in order the character of the completion it ends before and what its tokens are credited with."""
 
     value: float | None
     answer: Any = None
     why: str = ""
+    credits: tuple[tuple[int, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,7 +261,9 @@ class Reward:
     `(texts, samples) -> [Score]` over the completions of one group. Other needs are passed as keywords of that name
     (`step`: optimizer steps done; `n_tokens`: length in tokens; `base`: the value of another reward, see
     `vlrl.rewards.score_rows`). `"tags"` marks rewards that require answer tags; `"network"` and `"processes"` those
-    that wait for something, side by side. Keyword-only parameters of `function` beyond these are the reward's options.
+    that wait for something, side by side. `"model"` marks those that hold a model, which programs load and hand over
+    (`vlrl.rewards.model_reward`): `(texts, samples) -> [Score]` over all rows of a batch. Keyword-only parameters of `function`
+    beyond these are the reward's options.
 
     `answers`: the kinds of answers that it can score (`vlrl.answers.kind`; empty: any); it does not apply to other samples.
     `problem`: why it cannot score a sample of such a kind, or None.

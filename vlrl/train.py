@@ -67,6 +67,8 @@ from vlrl.training.prm.config import parse_prm
 from vlrl.training.prm.options import is_requested as is_prm
 from vlrl.training.prm.recipe import train_value_model
 from vlrl.training.restarts import GroupOptions, is_restart, join_again
+from vlrl.training.reward_models.door import lines as reward_model_lines
+from vlrl.training.reward_models.door import with_models
 from vlrl.training.run_report import write_report
 from vlrl.training.run_status import write_ending
 from vlrl.training.sft import supervise
@@ -221,6 +223,10 @@ def prepare(config: Config, say: Callable[..., None], words: Sequence[str]) -> T
         if text:
             say(banner.banner_line(name, text))
     say(banner.banner_line("rewards", ", ".join(reward.name for reward in rubric.rewards)))
+    if "grpo" in config.stages:
+        rubric = with_models(rubric, loaded.model.device, config.grpo)
+        for line in reward_model_lines(rubric.rewards):
+            say(banner.banner_line("models", line))
     say(banner.example_lines(first, config.tasks[first.task]))
     say(banner.steps_line(config, n_processes(), data.length))
     say(banner.memory_line(loaded, config.model.use_peft))

@@ -54,6 +54,20 @@ def _join_short(parts: Sequence[str]) -> list[str]:
     return joined
 
 
+def step_ends(text: str) -> tuple[int, ...]:
+    """Where each step of `split_steps(text)` ends in the text, in characters; the last at the end of the text. Only white space
+    lies between an end and what follows it."""
+    ends: list[int] = []
+    at = 0
+    for step in split_steps(text).steps:
+        left = sum(not character.isspace() for character in step)
+        while left:
+            left -= not text[at].isspace()
+            at += 1
+        ends.append(at)
+    return (*ends[:-1], len(text))
+
+
 def statistics(splits: Sequence[SplitSolution]) -> dict[str, Any]:
     """Number of steps (mean, 10th, 90th percentile), the methods used, the share of solutions left whole."""
     counts = [len(one.steps) for one in splits]

@@ -129,7 +129,7 @@ def _oracle_problem(sample: Sample, task: Task) -> str | None:
     if compares:  # what a completion earns depends on the others of its group
         return _metric_problem(sample, task, text) if is_built_in(task) and by_metric else None
     for reward in rewards:
-        if reward.needs & {"network", "base", "n_tokens"} or reward.high <= 0:
+        if reward.needs & {"network", "base", "n_tokens", "model"} or reward.high <= 0:
             continue
         score = score_rows(reward, [text], [sample], 0, None)[0]
         least = _least(reward, sample)

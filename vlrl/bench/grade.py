@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from vlrl.bench.held_models import with_models_here
 from vlrl.data.files import read_json_lines, write_whole
 from vlrl.data.name_values import nearest
 from vlrl.rewards import load_reward, reward_name
@@ -26,6 +27,7 @@ def grade_file(args: argparse.Namespace) -> int:
             raise ValueError(f"--out {args.out} would replace the cases of --cases {args.cases}; name another file")
     reward = load_reward(args.reward)
     lines = []
+    chosen_by: dict[str, Reward] = {}
     for where, case in read_json_lines(args.cases, unique_keys=True):
         _check(case, where, reward, args.reward)
         extra = options_in(case)
@@ -33,10 +35,11 @@ def grade_file(args: argparse.Namespace) -> int:
         if extra:
             spec += ("," if spec.count(":") > spec.count(".py:") else ":") + extra
         try:
-            chosen = load_reward(spec)
+            if spec not in chosen_by:
+                (chosen_by[spec],) = with_models_here([load_reward(spec)])
         except ValueError as error:
             raise SampleError(f"{where}: {error}") from error
-        scores = grade_case(chosen, case, where, args.cases.parent)
+        scores = grade_case(chosen_by[spec], case, where, args.cases.parent)
         lines.append(json.dumps(_as_json(scores, "completions" in case), ensure_ascii=True, default=str))
     if not lines:
         raise SampleError(f"{args.cases}: holds no cases")

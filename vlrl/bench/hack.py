@@ -29,6 +29,7 @@ from vlrl.bench.hack_answers import (
 from vlrl.bench.hack_boxes import are_right_boxes, box_attacks
 from vlrl.bench.hack_games import game_attacks, is_won
 from vlrl.bench.hack_report import BY_CHANCE, NO_VALUE, NOTHING, SUM, Finding, HackReport, report
+from vlrl.bench.held_models import with_models_here
 from vlrl.bench.suite import task_suite
 from vlrl.data.images import ImageError, image_size
 from vlrl.data.subsets import drawn
@@ -53,6 +54,7 @@ def hack(args: argparse.Namespace) -> int:
     rubric = choose(args.rewards, samples, tasks)
     weights = _weights(args.reward_weights, rubric)
     try_once(rubric, samples)
+    rubric = dataclasses.replace(rubric, rewards=with_models_here(rubric.rewards))
     cases = [ReferencedSample(sample, tasks[sample.task], tasks[sample.task].reference(sample)) for sample in samples]
     attacks = {case.sample.id: _attacks(case, cases, rubric) for case in cases}
     values = _Values(rubric)

@@ -9,7 +9,7 @@ from functools import cached_property
 from vlrl.data.best_of_n import Candidate, Item
 from vlrl.metrics.answer_grading import Grade, grade
 from vlrl.metrics.selection import Pick, best
-from vlrl.metrics.step_aggregation import aggregate
+from vlrl.rewards.step_aggregation import aggregate
 
 Key = tuple[str, str, int]
 StepScores = Mapping[Key, Sequence[float | None]]

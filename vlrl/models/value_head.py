@@ -21,9 +21,9 @@ from transformers import AutoModelForImageTextToText
 from vlrl.data.images import open_image
 from vlrl.data.special_tokens import without_special_tokens
 from vlrl.data.step_values import prompt_text
+from vlrl.data.value_head_files import HEAD_CONFIG, HEAD_WEIGHTS, has_head
 from vlrl.models.load import LoadedModel, load_model, special_token_pattern
 from vlrl.models.names import ModelError
-from vlrl.models.value_head_files import HEAD_CONFIG, HEAD_WEIGHTS, has_head
 from vlrl.models.whole_files import load_weights, safetensors_problem
 
 STEP_END = "\n"
@@ -132,30 +132,34 @@ class Encoder:
     def __init__(self, loaded: LoadedModel, n_kept: int = 64) -> None:
         self.loaded, self.n_kept = loaded, n_kept
         self.special = special_token_pattern(loaded.processor)
-        self._kept: dict[tuple[str | None, str], dict[str, torch.Tensor]] = {}
+        self._kept: dict[tuple[tuple[str, ...], str], dict[str, torch.Tensor]] = {}
         pad = loaded.tokenizer.pad_token_id
         self.pad_id: int = loaded.tokenizer.eos_token_id if pad is None else pad
 
-    def _prompt(self, image: str | None, question: str) -> dict[str, torch.Tensor]:
-        key = (image, question)
+    def _prompt(self, images: tuple[str, ...], question: str) -> dict[str, torch.Tensor]:
+        key = (images, question)
         if key not in self._kept:
             while len(self._kept) >= self.n_kept:
                 self._kept.pop(next(iter(self._kept)))
-            content: list[dict[str, Any]] = [{"type": "image"}] if image else []
+            content: list[dict[str, Any]] = [{"type": "image"} for _ in images]
             content.append({"type": "text", "text": without_special_tokens(prompt_text(question), self.special)})
             processor: Any = self.loaded.processor
             text = processor.apply_chat_template(
                 [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
             )
             made = processor(
-                text=[text], images=[[open_image(image)]] if image else None, return_tensors="pt", add_special_tokens=False
+                text=[text],
+                images=[[open_image(image) for image in images]] if images else None,
+                return_tensors="pt",
+                add_special_tokens=False,
             )
             self._kept[key] = dict(made)
         return self._kept[key]
 
-    def encode(self, image: str | None, question: str, steps: Sequence[str]) -> Encoded:
+    def encode(self, images: str | Sequence[str] | None, question: str, steps: Sequence[str]) -> Encoded:
         """Raises ImageError."""
-        prompt = self._prompt(image, question)
+        shown = (images,) if isinstance(images, str) else tuple(images or ())
+        prompt = self._prompt(shown, question)
         ids, ends = [prompt["input_ids"][0]], []
         n = len(ids[0])
         for step in steps:
@@ -189,10 +193,11 @@ class Encoder:
 def score_solutions(
     model: StepValueModel,
     encoder: Encoder,
-    solutions: Sequence[tuple[str | None, str, Sequence[str]]],
+    solutions: Sequence[tuple[str | Sequence[str] | None, str, Sequence[str]]],
     batch_size: int = 32,
 ) -> list[list[float]]:
-    """The value of every step of (image, question, steps), in order; one pass a batch of solutions. Raises ImageError."""
+    """The value of every step of (image or images, question, steps), in order; one pass a batch of solutions. Raises
+    ImageError."""
     was_training = model.training
     model.eval()
     device = model.value_head.weight.device

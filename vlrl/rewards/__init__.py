@@ -6,10 +6,12 @@ A reward is a pure function of text and sample; what it needs besides is named i
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 from vlrl.answers import kind
 from vlrl.data.name_values import nearest
+from vlrl.rewards import model_reward
 from vlrl.rewards.cards import card_move, card_recognition, card_success
 from vlrl.rewards.classification import cls_rl_accuracy, cls_rl_no_think, visual_rft_classification
 from vlrl.rewards.detection import iou_f1
@@ -81,6 +83,7 @@ REWARDS: dict[str, Reward] = {
     "alphadrive_path": Reward("alphadrive_path", alphadrive_path, -0.4, 1.4, _GROUP, _PLANS),
     "plan_diversity": Reward("plan_diversity", plan_diversity, 0.0, 1.0, _GROUP, _PLANS),
     "alphadrive_format": Reward("alphadrive_format", alphadrive_format, 0.0, 1.0, _NOTHING, _PLANS),
+    "rm": Reward("rm", model_reward.rm, -math.inf, math.inf, frozenset({"model"}), problem=model_reward.problem_of),
     "card_success": Reward("card_success", card_success, 0.0, 1.0, _NOTHING, _CARDS),
     "card_move": Reward("card_move", card_move, 0.0, 1.0, _NOTHING, _CARDS),
     "card_recognition": Reward("card_recognition", card_recognition, 0.0, 1.0, _NOTHING, _CARDS),
@@ -99,13 +102,18 @@ def load_reward(spec: RewardLike) -> Reward:
     """A reward by name, or a user's function `(text, sample) -> float | bool | Score | None`: itself, or as
     `path/to/file.py:function`.
 
-    Options follow a colon: `vision_r1_recall:adaptive=true,stage_step=300`, `my.py:mine:power=2`. Raises ValueError naming
+    Options follow a colon: `vision_r1_recall:adaptive=true,stage_step=300`, `my.py:mine:power=2`; for a reward model after its
+    folder: `rm:runs/prm/final,outcome=mean`. Raises ValueError naming
     the nearest known reward or option, or what is wrong with the file or the function.
     """
     name = reward_name(spec)
     if not isinstance(spec, str):
         return reward_of_function(spec, name, f"reward {name}")
     first, _, options = spec.partition(":")
+    if first == model_reward.RM:
+        reward = with_options(REWARDS[first], model_reward.as_pairs(options))
+        model_reward.check(reward)
+        return reward
     if first in REWARDS:
         return with_options(REWARDS[first], options)
     path, colon, rest = spec.partition(".py:")

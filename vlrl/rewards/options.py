@@ -14,8 +14,8 @@ from vlrl.data.masking import address_problem, remember_secret
 from vlrl.data.name_values import split_pairs
 from vlrl.schema import Reward
 
-PASSED = frozenset({"step", "n_tokens", "base"})
-"""Keyword-only parameters that the scoring passes (`Reward.needs`), so no options."""
+PASSED = frozenset({"step", "n_tokens", "base", "models"})
+"""Keyword-only parameters that the scoring or a program passes (`Reward.needs`), so no options."""
 
 
 def options_of(reward: Reward) -> dict[str, inspect.Parameter]:

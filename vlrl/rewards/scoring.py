@@ -64,7 +64,10 @@ def score_rows(
     scores: list[Score] = [DOES_NOT_APPLY] * len(samples)
     if reward.answers:
         groups = [group for group in groups if reward.answers & answer_kinds(samples[group[0]])]
-    units = groups if "group" in reward.needs else [[row] for group in groups for row in group]
+    together = reward.needs & {"group", "model"}
+    units = groups if together else [[row] for group in groups for row in group]
+    if "model" in reward.needs:
+        units = [[row for group in groups for row in group]] if groups else []
 
     def score(rows: list[int]) -> list[Score]:
         passed: dict[str, Any] = {}
@@ -73,9 +76,9 @@ def score_rows(
         for name, column in (("n_tokens", n_tokens), ("base", base)):
             if name in reward.needs:
                 values = None if column is None else [column[i] for i in rows]
-                passed[name] = values if values is None or "group" in reward.needs else values[0]
+                passed[name] = values if values is None or together else values[0]
         try:
-            if "group" in reward.needs:
+            if together:
                 found = reward.function([texts[i] for i in rows], [samples[i] for i in rows], **passed)
             else:
                 found = [reward.function(texts[rows[0]], samples[rows[0]], **passed)]
@@ -156,15 +159,18 @@ def described(error: BaseException) -> str:
 
 
 def as_trl(
-    reward: Reward, base: Reward | None = None, applies: Callable[[Sample], bool] | None = None
+    reward: Reward,
+    base: Reward | None = None,
+    applies: Callable[[Sample], bool] | None = None,
+    kept: Callable[[list[Score]], object] | None = None,
 ) -> Callable[..., list[float | None]]:
     """A reward function as TRL's `GRPOTrainer` calls it. The rows' `sample` column holds `Sample`s.
 
     `base`: the reward whose value this one needs (`"base" in reward.needs`). `applies`: which samples it scores; the others
-    get None, which TRL leaves out of the sum. Each score's parsed answer and reason go to the completions log; the share of
-    completions that could not be read is the metric `rewards/<name>/unparsed` (of those given up at a time limit, which are
-    among them, `rewards/<name>/too_long` where there are any), of those it did not apply to `rewards/<name>/none_ratio`.
-    """
+    get None, which TRL leaves out of the sum. `kept`: takes the scores of each batch. Each score's parsed answer and reason go
+    to the completions log; the share of completions that could not be read is the metric `rewards/<name>/unparsed` (of those
+    given up at a time limit, which are among them, `rewards/<name>/too_long` where there are any), of those it did not apply to
+    `rewards/<name>/none_ratio`."""
 
     def function(
         prompts: Sequence[Any],
@@ -187,6 +193,8 @@ def as_trl(
         scores = [DOES_NOT_APPLY] * len(sample)
         for row, score in zip(rows, score_rows(reward, texts, samples, step, n_tokens, built_on), strict=True):
             scores[row] = score
+        if kept is not None:
+            kept(scores)
         if log_extra is not None:
             log_extra(f"{reward.name}/answer", [logged_answer(score.answer) for score in scores])
             log_extra(f"{reward.name}/why", [without_remembered(score.why) for score in scores])

@@ -103,8 +103,8 @@ def choose(named: Sequence[str] | None, samples: Iterable[Sample], tasks: Mappin
 def try_once(rubric: Rubric, samples: Iterable[Sample]) -> None:
     """Ask each task of these samples once for a prompt, a reference answer and a measured result, and each reward for a score,
     so that what a user's code does wrong is known before a model is loaded; of a user's task, all prompts and answers.
-    Rewards and metrics that ask a network are left out. Raises TaskError in one line, naming the task or the reward and the
-    sample."""
+    Rewards and metrics that ask a network or a model are left out. Raises TaskError in one line, naming the task or the reward
+    and the sample."""
     tried: set[str] = set()
     for sample in samples:
         task = rubric.tasks[sample.task]
@@ -123,7 +123,7 @@ def try_once(rubric: Rubric, samples: Iterable[Sample]) -> None:
             boxes_of(task, sample, prediction)
         tried |= {task.name, *(reward.name for reward in waiting)}
         for reward in waiting:
-            if "network" in reward.needs:
+            if reward.needs & {"network", "model"}:
                 continue
             base = [0.0] if "base" in reward.needs else None
             # A user's function that reads tags fails on a completion without any, which every run has.

@@ -32,6 +32,7 @@ from vlrl.training.options import ConfigError, FileValues, RunConfig
 from vlrl.training.prm import options as prm_options
 from vlrl.training.prm.options import PrmOptions
 from vlrl.training.prompt_options import PromptConfig, check_prompts
+from vlrl.training.reward_models.run_checks import check_model_rewards
 
 Filled = TypeVar("Filled", RunConfig, GuideConfig, BenchConfig, PromptConfig, PrmOptions)
 CONFIG = Option("config", "str | None", help="YAML file of options; the command line is stronger.")
@@ -114,6 +115,7 @@ def read_grpo_words(words: Sequence[str]) -> GrpoWords:
     check_prompts(_filled(PromptConfig, values))
     options.check_tasks(run, turns)
     options.check_rewards(run, {task.name: task for task in turns}, values.get("reward_weights"))
+    check_model_rewards(run.rewards, values)
     options.check_groups(values)
     check_engines(values)
     try:

@@ -35,6 +35,7 @@ from vlrl.training.memory_plan import (
     sizes_of_run,
     this_device,
 )
+from vlrl.training.reward_models.door import lines as reward_model_lines
 from vlrl.training.video_options import video_reading
 from vlrl.training.weights import start_inputs
 
@@ -59,6 +60,8 @@ def show_dry_run(config: Config, say: Callable[..., None], n_processes: int) -> 
     for note in [*banner.drawn_data_note(config, inputs), *notes]:
         say(banner.banner_line("note", note))
     say(banner.banner_line("rewards", ", ".join(reward.name for reward in rubric.rewards)))
+    for line in reward_model_lines(rubric.rewards):
+        say(banner.banner_line("models", line))
     first = data.held_out[0]
     say(banner.example_lines(first, config.tasks[first.task]))
     lengths = PromptLengths(inputs.processor, inputs.template)

@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from vlrl.models.value_head_files import HEAD_WEIGHTS
+from vlrl.data.value_head_files import HEAD_WEIGHTS
 from vlrl.models.whole_files import ADAPTER_FILES, file_problem, json_problem, weights_problem
 
 STATE = "trainer_state.json"

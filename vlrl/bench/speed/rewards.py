@@ -88,7 +88,7 @@ def _speed_cases() -> list[tuple[str, Any, Sample, list[str]]]:
         found.append((f"iou_f1, {form}, {coords}", load_reward("iou_f1"), sample, texts))
     sample, texts = _boxes_case("px")
     for name, reward in REWARDS.items():
-        if name == "iou_f1" or "network" in reward.needs:
+        if name == "iou_f1" or reward.needs & {"network", "model"}:
             continue
         if not reward.answers or BOXES in reward.answers:
             found.append((f"{name}, 5 boxes against 5", reward, sample, texts))

@@ -18,7 +18,7 @@ from vlrl.bench.vilbench.suite import NAME, NAME_OF_RELEASE, STEPS, TASK, BestOf
 from vlrl.data.best_of_n import read_candidates, read_items, read_scores
 from vlrl.data.files import read_json_object, sha256_of
 from vlrl.data.synthetic import best_of_n as fixture
-from vlrl.models.value_head_files import has_head
+from vlrl.data.value_head_files import has_head
 from vlrl.schema import SampleError
 
 N_FIXTURE_ASKED = 20

@@ -14,8 +14,8 @@ from typing import Any
 from vlrl.bench.vilbench.summary import OUTCOME, PickColumn, mean_over, name_of, pool_key, rule_values
 from vlrl.data.best_of_n import Candidate
 from vlrl.metrics.best_of_n import Pool
-from vlrl.metrics.step_aggregation import HEADLINE
 from vlrl.metrics.tables import text_table
+from vlrl.rewards.step_aggregation import HEADLINE
 from vlrl.schema import Metric
 
 RULES = ("random", "majority", "oracle")

@@ -42,7 +42,7 @@ from vlrl.data.best_of_n import Candidate, CandidateScore, Item
 from vlrl.data.files import write_json_lines, write_whole
 from vlrl.data.synthetic import best_of_n as fixture
 from vlrl.metrics.best_of_n import Pool, pools_of
-from vlrl.metrics.step_aggregation import HEADLINE
+from vlrl.rewards.step_aggregation import HEADLINE
 from vlrl.schema import Metric, Prediction, Sample, SampleError, Task
 from vlrl.tasks.evaluate import Row, Scored, write_json
 

@@ -14,8 +14,8 @@ from vlrl.data.best_of_n import CandidateScore
 from vlrl.metrics.best_of_n import Key, Pool
 from vlrl.metrics.bootstrap import bootstrap_mean, paired_test
 from vlrl.metrics.selection import SIZES, baselines, headroom, subsets
-from vlrl.metrics.step_aggregation import AGGREGATIONS, HEADLINE
 from vlrl.metrics.tables import text_table
+from vlrl.rewards.step_aggregation import AGGREGATIONS, HEADLINE
 from vlrl.schema import Metric
 
 ALL_GROUPS = "all"

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from vlrl.training.grpo.rollout_lag import RolloutsAhead, SentWeights
     from vlrl.training.grpo.sampler_check import SamplerCheck
     from vlrl.training.grpo.scores import RewardFunctions
+    from vlrl.training.grpo.step_credits import StepCredits
     from vlrl.training.grpo.vllm_prompts import ColocatedPrompts
 
     class Arguments(GRPOConfig):
@@ -132,6 +133,7 @@ class Adapter(TRLTrainer):
     extra_losses: Sequence[Loss] = ()
     colocated: ColocatedPrompts | None = None
     sampler_check: SamplerCheck | None = None
+    step_credits: StepCredits | None = None
     sent: SentWeights | None = None
     ahead: RolloutsAhead | None = None
     _plan: BatchPlan | None = None
@@ -301,6 +303,8 @@ class Adapter(TRLTrainer):
         texts, scores_BR = self.scores.take()
         self.failures.show()
         batch = replace(batch, texts=texts, scores_BR=scores_BR, tensors=Tensors.of(made))
+        if self.step_credits is not None and self.is_training:
+            batch = self.step_credits(batch, self.scores.take_scores())
         if self.sampler_check is not None:
             self.sampler_check(batch)
         return batch

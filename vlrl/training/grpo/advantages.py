@@ -34,4 +34,5 @@ def with_thoughts_weighed(batch: Batch, thoughts: Thoughts, masks: Sequence[Sequ
         torch.tensor(token_weights(mask, weight), device=advantages_B.device)
         for mask, weight in zip(masks, weights, strict=True)
     ]
-    return batch.with_advantages(advantages_B[:, None] * pad_sequence(rows, batch_first=True, padding_value=1.0))
+    each = advantages_B if advantages_B.ndim == 2 else advantages_B[:, None]
+    return batch.with_advantages(each * pad_sequence(rows, batch_first=True, padding_value=1.0))

@@ -18,6 +18,7 @@ from vlrl.training.checkpoints import RunStopped
 from vlrl.training.finite import LARGEST
 from vlrl.training.grpo.dynamic_sampling_rules import remembering
 from vlrl.training.progress import shown_text
+from vlrl.training.reward_models.door import model_seconds
 
 Verdicts = dict[str, Score | list[Score]]
 
@@ -44,6 +45,7 @@ class RewardFunctions:
         self.tokenizer, self.banned, self._ends = loaded.tokenizer, frozenset(banned), ends
         self._texts: tuple[str, ...] = ()
         self._columns: list[list[float | None]] = []
+        self._scores: list[list[Score]] = []
         self.functions = [self._column(i, reward, base, applies) for i, reward in enumerate(self.rewards)]
 
     def _column(
@@ -51,12 +53,16 @@ class RewardFunctions:
     ) -> Callable[..., list[float | None]]:
         remembers = self.verdicts is not None and "network" in reward.needs
         scoring = remembering(reward, self.verdicts) if remembers and self.verdicts is not None else reward
-        own = as_trl(scoring, base if "base" in reward.needs else None, None if applies is None else partial(applies, reward))
+        on, where = base if "base" in reward.needs else None, None if applies is None else partial(applies, reward)
+        own = as_trl(scoring, on, where, lambda scores: self._scores.append(scores))
 
         def function(*, scores: Sequence[Sequence[float]] | None = None, **columns: Any) -> list[float | None]:
             if index == 0:
                 self._begin(columns)
+            started = model_seconds(reward)
             found: list[float | None] = own(**columns) if scores is None else [row[index] for row in scores]
+            if "model" in reward.needs:
+                columns["log_metric"](f"rewards/{reward.name}/seconds", model_seconds(reward) - started)
             self._columns.append(found)
             return found
 
@@ -74,10 +80,16 @@ class RewardFunctions:
                     " sampling, so the generation backend ignored the ban"
                 )
         self._texts, self._columns = tuple(shown_text(one) for one in columns["completions"]), []
+        self._scores = []
         log, ends = columns["log_extra"], self._ends()
         log("id", [sample.id for sample in samples])
         log("truncated", [not own or own[-1] not in ends for own in ids])
         log("n_tokens", [len(own) for own in ids])
+
+    def take_scores(self) -> list[list[Score | None]]:
+        """What `take` gives as numbers, with reasons and credits: row by row, one a reward; [] where rows brought theirs."""
+        found, self._scores = self._scores, []
+        return [list(row) for row in zip(*found, strict=True)]
 
     def take(self) -> tuple[tuple[str, ...], torch.Tensor]:
         """The texts that were scored last, and their rewards (B, R), NaN where one does not apply."""

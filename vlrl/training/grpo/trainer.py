@@ -13,6 +13,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -29,6 +30,7 @@ from vlrl.models.load import LoadedModel, vision_token_ids
 from vlrl.models.prefix_sharing.step import start_sharing
 from vlrl.models.vision_encoder import freeze_vision as freeze
 from vlrl.models.vision_encoder import with_targets
+from vlrl.rewards.model_reward import pays_steps
 from vlrl.schema import Reward, Sample, Task
 from vlrl.training.checkpoints import RunStopped, write_together
 from vlrl.training.evaluation import HeldOut, best_metric, evaluation_line
@@ -50,6 +52,7 @@ from vlrl.training.grpo.rollout_lag import LookAhead, RolloutsAhead, SentWeights
 from vlrl.training.grpo.sampler_check import LOGP_BOUND, SamplerCheck
 from vlrl.training.grpo.scores import RewardFunctions, Verdicts, too_large
 from vlrl.training.grpo.served_generation import ServedGeneration, generation_by_files
+from vlrl.training.grpo.step_credits import StepCredits
 from vlrl.training.grpo.thoughts import Thoughts
 from vlrl.training.grpo.vllm_prompts import ColocatedPrompts
 from vlrl.training.guarded_trainer import GuardedTrainer
@@ -123,6 +126,9 @@ class Trainer(GuardedTrainer, Adapter):
             )
         self.held_out = held_out
         self._begin_records(rewards, events, curriculum)
+        if any(map(pays_steps, rewards)):
+            weights, waits = self.reward_weights.tolist(), ["network" in reward.needs for reward in rewards]
+            self.step_credits = StepCredits(self, weights, waits, partial(loaded.tokenizer.decode, skip_special_tokens=True))
         self.failures = EndpointFailures(self, on_endpoint_failure, rewards, guide.corrector, events, self.safe)
         self._compose_batches((group_shared, group_shared_kernel), dynamic_sampling, verdicts, by_row=episodes)
         self._compose_engine(engine_logp_bound, rollout_lag, ahead=not episodes and dynamic_sampling == 0)
@@ -335,10 +341,18 @@ class Trainer(GuardedTrainer, Adapter):
         if self._started is None:
             self._started = (time.monotonic(), max(self.state.global_step - 1, 0))
         if "loss" in logs and self.is_training:
-            logs |= self.failures.judge_counts() | self._thought_numbers() | self.failures.corrector_counts()
+            logs |= (
+                self._model_shares() | self.failures.judge_counts() | self._thought_numbers() | self.failures.corrector_counts()
+            )
         super().log(logs, start_time)
         write_together(str(self.args.output_dir), "the log of a step", lambda: self._write_step(logs))
         self.end_if_asked()
+
+    def _model_shares(self) -> dict[str, float]:
+        """The share of the steps' time that each reward's models took."""
+        seconds = {name: self.metrics.get(f"rewards/{name}/seconds") for name in self.reward_func_names}
+        total = sum(self.metrics.get("step_time") or [])
+        return {f"rewards/{name}/time_share": sum(one) / total for name, one in seconds.items() if one and total}
 
     def _thought_numbers(self) -> dict[str, float]:
         """How alike thoughts are, and now and then how much they follow the image."""
