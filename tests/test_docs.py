@@ -82,6 +82,7 @@ def test_every_training_command_parses(words, tmp_path, monkeypatch):
         elif colon and (ROOT / f"{own}.py").is_file():
             words[i] = f"{ROOT / own}.py:{function}"
         elif word.endswith((".jsonl", ".json")):
+            Path(word).parent.mkdir(parents=True, exist_ok=True)
             Path(word).write_text("")
         elif word.startswith("rm:"):
             for folder in word.removeprefix("rm:").partition(",")[0].split("+"):

@@ -76,9 +76,14 @@ class Meta(TypedDict, total=False):
     video_fps: float
     folder_fps: float
     """Frames a second that a folder of frames holds, where its times are to be known."""
+    begun: str
+    """How the completion begins: a model goes on from there, and the completion is the whole text."""
     # what its answer is made of
     thinking: str
     """A thought for the supervised stage."""
+    imitate: dict[str, Any]
+    """A completion that the supervised stage imitates as it stands: `completion`, `weight` in the loss (default 1; below 0 it
+    is made less likely), `coords` of its boxes (`vlrl.data.imitated`)."""
     loose_answer: Any
     """An answer near the right one, for the supervised stage of the demo model."""
     loose_reply: str

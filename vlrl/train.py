@@ -60,6 +60,7 @@ from vlrl.training.events import EventLog, read_stop_on
 from vlrl.training.first_process import of_first_process
 from vlrl.training.flags import with_underscores
 from vlrl.training.grpo import Curriculum, Guide, Trainer
+from vlrl.training.imitated import check_targets
 from vlrl.training.metrics_log import read_metrics
 from vlrl.training.options import ConfigError
 from vlrl.training.out_of_memory import asked_by
@@ -202,6 +203,8 @@ def prepare(config: Config, say: Callable[..., None], words: Sequence[str]) -> T
     finished_sft = opened.path / "sft" / "final"
     inputs = inputs_of(config, str(finished_sft) if opened.resuming and finished_sft.is_dir() else None)
     config, data, notes = run_data.prepare_data(config, rows, inputs, rubric)
+    if "sft" in config.stages and config.run.data:
+        check_targets(data.known(config), config.tasks, config.run.sft_target, config.run.data)
     if config.evaluates:
         check_best_metric(config.grpo.metric_for_best_model, config.tasks, data.held_out)
     if "grpo" in config.stages:

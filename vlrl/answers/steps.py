@@ -44,6 +44,20 @@ def split_steps(text: str) -> SplitSolution:
     return SplitSolution(tuple(joined), method)
 
 
+def step_starts(text: str, steps: Sequence[str]) -> tuple[int, ...]:
+    """Where each step of a split text begins in it, in characters, and where the last one ends (one number more than steps).
+
+    Splitting loses white space alone, so the characters that are none are counted. Text before the first step (white space)
+    belongs to it: the first number is 0.
+    """
+    places = [i for i, character in enumerate(text) if not character.isspace()]
+    starts, n = [0], 0
+    for step in steps:
+        n += sum(not character.isspace() for character in step)
+        starts.append(places[n] if n < len(places) else len(text))
+    return tuple(starts)
+
+
 def _join_short(parts: Sequence[str]) -> list[str]:
     joined: list[str] = []
     for part in parts:

@@ -1,8 +1,8 @@
-"""`vlrl bench`: evaluate a model or a file of answers, compare two runs, score text, check data, measure speed.
+"""`vlrl bench`: evaluate a model or a file of answers, compare two runs, score text, check data, sample, measure speed.
 
-Sub-commands: `list`, `run`, `score`, `diff`, `grade`, `check`, `hack`, `export`, `speed`. Only `run` and `speed --what trainer`
-need a model, and `run` needs torch only if the model runs in this process. Each sub-command is imported when it is called. Also
-`python -m vlrl.bench` and `vlrl-bench`.
+Sub-commands: `list`, `run`, `score`, `diff`, `grade`, `check`, `hack`, `export`, `sample`, `speed`. Only `run`, `sample` and
+`speed --what trainer` need a model, and the first two need torch only if the model runs in this process. Each sub-command is
+imported when it is called. Also `python -m vlrl.bench` and `vlrl-bench`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from vlrl.bench.flag_types import whole_from
+from vlrl.bench.sample_flags import add_sample_flags
 from vlrl.bench.video_flags import video_flags
 from vlrl.bench.vilbench.judging import CONTEXTS
 from vlrl.data.files import disk_is_full, free_mib
@@ -111,6 +112,9 @@ def parse_command(words: Sequence[str]) -> argparse.Namespace:
     video_flags(check)
     _hack_flags(command("hack", _hack, "what degenerate answers earn from a task's rewards; exit code 1 if that is much"))
     _export_flags(command("export", _export, "write a task's data and scoring as a task of lmms-eval"))
+    sample = command("sample", _sample, "N completions of each row, scored; rows for SFT, preference pairs, step values")
+    add_sample_flags(sample)
+    _model_flags(sample, "sampling temperature (default: 1)")
     commands.add_parser(
         "speed",
         help="training steps against stock TRL; --what rewards | games: calls a second; --what memory | fits; --simulate",
@@ -167,6 +171,12 @@ def _export(args: argparse.Namespace) -> int:
     from vlrl.bench.export import export
 
     return export(args)
+
+
+def _sample(args: argparse.Namespace) -> int:
+    from vlrl.bench.sample import sample
+
+    return sample(args)
 
 
 def _speed_of_rewards(args: argparse.Namespace) -> int:
@@ -331,6 +341,12 @@ def _export_flags(parser: argparse.ArgumentParser) -> None:
 
 def _run_flags(parser: argparse.ArgumentParser) -> None:
     _data_flags(parser, seed=0)
+    _model_flags(parser, "sampling temperature (default: 0, greedy; vilbench/candidates: 1)")
+    parser.add_argument("--n_candidates", type=whole_from(1), default=16, help="vilbench/candidates: solutions of each item")
+
+
+def _model_flags(parser: argparse.ArgumentParser, temperature: str) -> None:
+    """Flags of what answers. `temperature`: what is said of --temperature."""
     add = parser.add_argument
     add(
         "--model_name_or_path",
@@ -349,8 +365,7 @@ def _run_flags(parser: argparse.ArgumentParser) -> None:
     add("--prompt_template", help="the prompt, a text or a file: {question} and its choices, or {prompt} of the task")
     add("--batch_size", type=whole_from(1), default=16, help="prompts per batch in each process")
     add("--max_new_tokens", type=whole_from(1), help="most tokens of an answer")
-    add("--n_candidates", type=whole_from(1), default=16, help="vilbench/candidates: solutions of each item")
-    add("--temperature", type=float, help="sampling temperature (default: 0, greedy; vilbench/candidates: 1)")
+    add("--temperature", type=float, help=temperature)
     add("--allow_missing", type=int, default=0, metavar="N", help="leave out up to N samples whose files are missing")
     add("--dry_run", action="store_true", help="check flags and data, generate nothing")
     add("--use_vllm", action="store_true", help="generate with vLLM in this process")

@@ -138,17 +138,29 @@ class Local(InProcesses):
 
     def answers(self, tasks: Mapping[str, Task], samples: Sequence[Sample], limit: Limit) -> Answers:
         """Batches of equal limits and similar lengths, the longest first, so that too little memory shows at once."""
+        return self.answers_to(tasks, self.batches(tasks, samples, limit), limit)
+
+    def answers_to(self, tasks: Mapping[str, Task], batches: Sequence[Sequence[Sample]], limit: Limit) -> Answers:
+        """The answers to batches as they are given."""
         from vlrl.models.generate import complete
         from vlrl.models.videos import video_notes
 
+        samples = [sample for batch in batches for sample in batch]
         for line in video_notes(samples, self.loaded) if self.rank == 0 else ():
             print(f"note      {line}", flush=True)
         self._check_lengths(tasks, samples, limit)
-        ordered = sorted(samples, key=lambda sample: (limit(sample), prompt_length(sample, tasks)), reverse=True)
-        while ordered:
-            n = next((i for i, sample in enumerate(ordered) if limit(sample) != limit(ordered[0])), len(ordered))
-            batch, ordered = ordered[: min(n, self.batch_size)], ordered[min(n, self.batch_size) :]
+        for batch in batches:
             yield complete(self.loaded, tasks, batch, limit(batch[0]), **self.sampling)
+
+    def batches(self, tasks: Mapping[str, Task], samples: Sequence[Sample], limit: Limit) -> list[list[Sample]]:
+        """What is answered together. Sampling draws from the ids of a batch, so equal batches give equal completions."""
+        ordered = sorted(samples, key=lambda sample: (limit(sample), prompt_length(sample, tasks)), reverse=True)
+        found: list[list[Sample]] = []
+        for sample in ordered:
+            if not found or len(found[-1]) == self.batch_size or limit(found[-1][0]) != limit(sample):
+                found.append([])
+            found[-1].append(sample)
+        return found
 
     def _check_lengths(self, tasks: Mapping[str, Task], samples: Sequence[Sample], limit: Limit) -> None:
         """Raises SampleError where a prompt and its answer exceed the model's context."""
@@ -275,9 +287,12 @@ class Server(_SingleProcess):
         """The reply to one prompt. Raises EndpointError."""
         body = {"model": self.model, "messages": chat_messages(sample, tasks), "max_tokens": limit}
         body |= {"temperature": self.temperature} | ({"seed": seed_of(self.seed, sample)} if self.temperature else {})
+        begun = sample.facts.get("begun", "")
+        body |= GO_ON if begun else {}
         reply, text = self.endpoint.ask(lambda: _with_text(self.endpoint.call(body)))[0]
-        n_tokens = reply.usage.get("completion_tokens")
-        return Prediction(sample.id, text, n_tokens if isinstance(n_tokens, int) else None, reply.finish_reason == "length")
+        counted = reply.usage.get("completion_tokens")
+        n_tokens = counted if isinstance(counted, int) else None
+        return Prediction(sample.id, f"{begun}{text}", n_tokens, reply.finish_reason == "length")
 
 
 def _with_text(reply: ChatReply) -> tuple[ChatReply, str]:
@@ -329,11 +344,21 @@ class Vllm(_SingleProcess):
             )
             for sample in batch
         ]
-        made = self.engine.chat([chat_messages(sample, tasks) for sample in batch], options, use_tqdm=False) if batch else []
-        outputs = [one.outputs[0] for one in made]
+        made: dict[int, Any] = {}
+        for going_on in (False, True):
+            places = [i for i, sample in enumerate(batch) if bool(sample.facts.get("begun")) is going_on]
+            asked = [chat_messages(batch[i], tasks) for i in places]
+            how = GO_ON if going_on else {}
+            replies = self.engine.chat(asked, [options[i] for i in places], use_tqdm=False, **how) if asked else []
+            made |= {i: one.outputs[0] for i, one in zip(places, replies, strict=True)}
         return [
-            Prediction(sample.id, out.text, len(out.token_ids), out.finish_reason == "length")
-            for sample, out in zip(batch, outputs, strict=True)
+            Prediction(
+                sample.id,
+                f"{sample.facts.get('begun', '')}{made[i].text}",
+                len(made[i].token_ids),
+                made[i].finish_reason == "length",
+            )
+            for i, sample in enumerate(batch)
         ]
 
 
@@ -348,7 +373,13 @@ def chat_messages(sample: Sample, tasks: Mapping[str, Task]) -> list[dict[str, A
     task = tasks[sample.task]
     content.append({"type": "text", "text": as_plain_text(sample, task.prompt(sample))})
     system = [{"role": "system", "content": task.system}] if task.system else []
-    return [*system, {"role": "user", "content": content}]
+    begun = sample.facts.get("begun")
+    going_on = [{"role": "assistant", "content": as_plain_text(sample, begun)}] if begun else []
+    return [*system, {"role": "user", "content": content}, *going_on]
+
+
+GO_ON = {"continue_final_message": True, "add_generation_prompt": False}
+"""What makes vLLM's and SGLang's chat go on with the last message, which is the assistant's."""
 
 
 def data_urls(sample: Sample) -> list[str]:

@@ -10,12 +10,12 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from vlrl.bench.before_run import check_before_run
-from vlrl.bench.engines import Engine, Failure, check_world, load_engine
+from vlrl.bench.engines import Answers, Engine, Failure, Local, check_world, load_engine
 from vlrl.bench.inspect_log import check_log_format
 from vlrl.bench.log import Log
 from vlrl.bench.present import present_key
@@ -37,19 +37,34 @@ from vlrl.training.run_lock import lock_folder
 def run(args: argparse.Namespace) -> int:
     """Generate, log and score. Returns 0, or 1 where requests failed (the same command repeats them). Raises ValueError."""
     started = time.time()
-    args.model_name_or_path = args.model_name_or_path or _embedded_model(args.task)
+    args.model_name_or_path = args.model_name_or_path or answering_model(args.task)
     check_folder(args.output_path)
     check_log_format(args.log_format)
     suite = load_suite(args)
     first_stage = suite.stages[0]({})
+    bench_run = begin(args, suite, first_stage, settings_of(args, suite), of_tasks=entry_of(args.task) is None)
+    if bench_run is None:
+        return 0
+    for stage in (lambda predictions: first_stage, *suite.stages[1:]):
+        bench_run.answer(stage)
+    if bench_run.engine.rank == 0:
+        _score_run(bench_run, started)
+    bench_run.engine.finish()
+    return 1 if bench_run.failed else 0
+
+
+def begin(
+    args: argparse.Namespace, suite: Suite, first_stage: Sequence[Sample], settings: Mapping[str, Any], *, of_tasks: bool
+) -> BenchRun | None:
+    """Check data, folder and settings, then load what answers. None where the flags ask for a dry run. Raises ValueError."""
     lost = {sample.id: (sample.task, gone) for sample in first_stage if (gone := missing_file(sample)) is not None}
     refuse_missing(lost, len(first_stage), args.allow_missing)
-    notes = check_before_run(suite, first_stage, lost, of_tasks=entry_of(args.task) is None)
+    notes = check_before_run(suite, first_stage, lost, of_tasks=of_tasks)
     for line in notes if os.environ.get("RANK", "0") == "0" else ():
         print(f"note: {line}", file=sys.stderr)
     if args.dry_run:
         print(f"{suite.name}: {len(first_stage)} samples of {suite.source.description} to ask first; flags and data are fine")
-        return 0
+        return None
     args.output_path.mkdir(parents=True, exist_ok=True)  # fails before a model is loaded
     if os.environ.get("RANK", "0") == "0":
         lock_folder(args.output_path, "--output_path", lambda line: print(f"note: {line}", file=sys.stderr))
@@ -60,19 +75,13 @@ def run(args: argparse.Namespace) -> int:
     log = Log(args.output_path, engine.rank, engine.world)
     first = engine.rank == 0
     if first:
-        log.settle(settings_of(args, suite))
+        log.settle(settings)
         log.gather()
     engine.wait_for_everyone()
-    bench_run = BenchRun(args, suite, engine, log)
-    for stage in (lambda predictions: first_stage, *suite.stages[1:]):
-        bench_run.answer(stage)
-    if first:
-        _score_run(bench_run, started)
-    engine.finish()
-    return 1 if bench_run.failed else 0
+    return BenchRun(args, suite, engine, log)
 
 
-def _embedded_model(names: str) -> str:
+def answering_model(names: str) -> str:
     """The model that answers where none is named, as in training."""
     return "tiny" if entry_of(names) is not None else default_model(load_tasks(names))
 
@@ -128,21 +137,21 @@ class BenchRun:
         left = [sample for sample in samples if sample.id not in found]
         self.n_found += len(samples) - len(left)
         left = self._without_given(left)
-        mine = left[engine.rank :: engine.world]
+        mine, answers = self._asked(samples, left)
         if engine.rank == 0 and samples:
             counts = f"{len(samples) - len(left)} of {len(samples)} answers found, {len(left)} to make"
             print(f"{suite.name}: {counts}, {engine.name}", flush=True)
         by_id = {sample.id: sample for sample in mine}
+        waiting = {sample.id for sample in left}
         unit = "games" if all(suite.tasks[one.task].is_episode(one) for one in mine) else engine.unit
         unit += f" of this process, one of {engine.world}" if engine.world > 1 else ""
-        answers = engine.answers(suite.tasks, mine, suite.limit)
         with contextlib.ExitStack() as stack:
             stack.enter_context(log)
             progress = stack.enter_context(Progress(suite.name, len(mine), unit, shown=engine.rank == 0))
             if isinstance(answers, Generator):
                 stack.callback(answers.close)  # however it ends, nobody goes on asking a server
             for batch in answers:
-                made = [one for one in batch if isinstance(one, Prediction)]
+                made = [one for one in batch if isinstance(one, Prediction) and one.id in waiting]
                 log.add(self._with_meta(by_id[one.id], one) for one in made)
                 self.failed |= {one.id: one.why for one in batch if isinstance(one, Failure)}
                 self.n_made += len(made)
@@ -151,6 +160,18 @@ class BenchRun:
         if engine.rank == 0:
             log.gather()
         engine.wait_for_everyone()
+
+    def _asked(self, samples: Sequence[Sample], left: Sequence[Sample]) -> tuple[list[Sample], Answers]:
+        """What this process asks, and the answers. A model in this process that samples draws a batch together, so every batch
+        that lacks an answer is answered whole, as in a run that was never stopped."""
+        engine, suite = self.engine, self.suite
+        if not isinstance(engine, Local) or not engine.sampling["temperature"] or suite.given is not None:
+            mine = list(left[engine.rank :: engine.world])
+            return mine, engine.answers(suite.tasks, mine, suite.limit)
+        waiting = {sample.id for sample in left}
+        batches = engine.batches(suite.tasks, samples, suite.limit)
+        own = [batch for batch in batches if any(one.id in waiting for one in batch)][engine.rank :: engine.world]
+        return [one for batch in own for one in batch], engine.answers_to(suite.tasks, own, suite.limit)
 
     def _without_given(self, samples: list[Sample]) -> list[Sample]:
         """Log the answers that the benchmark itself gives; returns the samples that a model is to answer."""

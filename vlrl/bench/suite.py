@@ -88,11 +88,12 @@ class StoredAnswers:
     about: Mapping[str, Any]
 
 
-def task_suite(args: argparse.Namespace, max_tokens: int | None, need_images: bool = False) -> Suite:
-    """The suite of one or several tasks (`detection`, `detection,qa`, `path/to/my_task.py`). Raises ValueError."""
+def task_suite(args: argparse.Namespace, max_tokens: int | None, need_images: bool = False, split: str = "heldout") -> Suite:
+    """The suite of one or several tasks (`detection`, `detection,qa`, `path/to/my_task.py`). `split`: of drawn samples. Raises
+    ValueError."""
     tasks = asked_tasks(args)
     if args.data is None:
-        samples, source = _synthetic(tasks, args.limit, args.seed)
+        samples, source = _synthetic(tasks, args.limit, args.seed, split)
     else:
         read = read_set(args.data, args.image_root, args.limit, args.seed or 0, need_images=need_images, tasks=list(tasks))
         samples, source = list(read), Source(str(args.data), digest_of(args.data), len(read), str(args.data))
@@ -145,11 +146,11 @@ def suite_of_samples(
     )
 
 
-def _synthetic(tasks: Mapping[str, Task], limit: int | None, seed: int) -> tuple[list[Sample], Source]:
-    """Held-out samples that the tasks generate, in turns."""
+def _synthetic(tasks: Mapping[str, Task], limit: int | None, seed: int, split: str) -> tuple[list[Sample], Source]:
+    """Samples of a split that the tasks generate, in turns."""
     loaded = list(tasks.values())
     n = limit or N_SYNTHETIC * len(tasks)
-    samples = [loaded[i % len(loaded)].draw(seed, "heldout", i // len(loaded)) for i in range(n)]
+    samples = [loaded[i % len(loaded)].draw(seed, split, i // len(loaded)) for i in range(n)]
     samples = [json_round_trip(sample) for sample in samples]
     text = "\n".join(json.dumps(sample_to_json(sample), sort_keys=True) for sample in samples)
     digest = hashlib.sha256(text.encode()).hexdigest()

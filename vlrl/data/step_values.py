@@ -1,8 +1,9 @@
 """Training data of a process reward model: solutions in steps, with a value in 0..1 for some of the steps. No torch.
 
 Rows of ViLReward-73K (https://huggingface.co/datasets/UCSC-VLAA/ViLReward-73K): `image` or `image_path`, `question`, `process`
-(the reasoning up to and including the scored step), `value`. The row format is not documented; it is taken from a public loader
-of the set. A value is not a success rate: in the published tree wrong leaves have 0.5.
+(the reasoning up to and including the scored step), `value`; `vlrl bench sample` adds `steps`, those of `process`. The row
+format is not documented; it is taken from a public loader of the set. A value is not a success rate: in the published tree
+wrong leaves have 0.5.
 """
 
 from __future__ import annotations
@@ -126,10 +127,23 @@ def _record(row: dict[str, Any], where: str, number: int, root: Path) -> StepRec
         raise SampleError(f"{where}: 'value' must be a number in 0..1, got {value!r}")
     if (file := file_of(image)) is not None:
         image = in_file(image, str((root / file).resolve()))
-    steps = split_steps(row["process"]).steps
+    steps = _steps(row, where)
     values = (*(None for _ in steps[1:]), float(value))
     key = question_key(image, row["question"])
     return StepRecord(str(row.get("id", number - 1)), key, image, row["question"], steps, values)
+
+
+def _steps(row: dict[str, Any], where: str) -> tuple[str, ...]:
+    """The steps of a row's `process`: those that it states (`steps`, of the solution that it is the beginning of), else split
+    here."""
+    stated = row.get("steps")
+    if stated is None:
+        return split_steps(row["process"]).steps
+    if not isinstance(stated, list) or not stated or not all(isinstance(one, str) and one.strip() for one in stated):
+        raise SampleError(f"{where}: 'steps' must be a list of texts, got {stated!r:.60}")
+    if "".join("".join(stated).split()) != "".join(row["process"].split()):
+        raise SampleError(f"{where}: 'steps' and 'process' are different texts; leave 'steps' out, or write the same")
+    return tuple(stated)
 
 
 def question_key(image: str | None, question: str) -> str:

@@ -13,11 +13,17 @@ from accelerate.utils import gather_object
 from tqdm.auto import tqdm
 from transformers import GenerationConfig, PreTrainedModel
 
+from vlrl.data.special_tokens import as_plain_text
 from vlrl.envs.cards.playing import play_episodes
 from vlrl.models.inputs import messages, open_shown
 from vlrl.models.load import LoadedModel, vision_token_ids
 from vlrl.models.videos import vision_arguments
 from vlrl.schema import Prediction, Sample, Task
+
+
+def begun_text(sample: Sample) -> str:
+    """How the completion of a sample begins (`meta.begun`); mostly it begins with nothing."""
+    return str(sample.facts.get("begun", ""))
 
 
 def eos_ids(loaded: LoadedModel) -> list[int]:
@@ -74,7 +80,8 @@ def complete(
 ) -> list[Prediction]:
     """Greedy completions of one batch, on this process alone; see `generate`. With a temperature they are sampled (top-p 1, no
     top-k), from `seed` and the batch's ids. Episodes are played side by side, and their
-    completion is the transcript (`max_new_tokens` holds for each reply)."""
+    completion is the transcript (`max_new_tokens` holds for each reply). A completion that is begun (`meta.begun`) goes on from
+    there: its text is whole, `n_tokens` counts the new tokens."""
     games = [i for i, sample in enumerate(batch) if tasks[sample.task].is_episode(sample)]
     single = [i for i in range(len(batch)) if i not in set(games)]
     made: dict[int, Prediction] = {}
@@ -122,7 +129,7 @@ def _answers(
         ended = torch.isin(ids, ends).nonzero()
         n_tokens = int(ended[0]) + 1 if len(ended) else len(ids)
         text = loaded.tokenizer.decode(ids[:n_tokens], skip_special_tokens=True)
-        made.append(Prediction(sample.id, text, n_tokens, truncated=not len(ended)))
+        made.append(Prediction(sample.id, f"{begun_text(sample)}{text}", n_tokens, truncated=not len(ended)))
     model.train(was_training)
     return made
 
@@ -134,7 +141,10 @@ def _complete(
     shown = [open_shown(sample) for sample in batch]
     prompts = [messages(sample, tasks, len(seen)) for sample, seen in zip(batch, shown, strict=True)]
     given: dict[str, Any] = {**loaded.template, "add_generation_prompt": True, "tokenize": False}
-    texts = [loaded.processor.apply_chat_template(prompt, **given) for prompt in prompts]
+    texts = [
+        loaded.processor.apply_chat_template(prompt, **given) + as_plain_text(sample, begun_text(sample))
+        for prompt, sample in zip(prompts, batch, strict=True)
+    ]
     inputs = loaded.processor(
         text=texts,
         **vision_arguments(loaded.processor, shown),

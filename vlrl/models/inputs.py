@@ -27,6 +27,7 @@ from vlrl.data.images import (
     open_images,
     video_frames,
 )
+from vlrl.data.imitated import imitated_text, imitated_weight
 from vlrl.data.special_tokens import as_plain_text, with_written_tokens
 from vlrl.models.load import LoadedModel, ModelInputs, placeholders, special_token_pattern
 from vlrl.models.pixel_limits import input_size_px
@@ -230,6 +231,7 @@ class _Rows:
             columns["completion"] = [
                 [{"role": "assistant", "content": [{"type": "text", "text": target}]}] for target in targets
             ]
+            columns["weight"] = [imitated_weight(sample) for sample, _ in opened]
         else:
             columns["sample"] = [sample for sample, _ in opened]
             columns["index"] = batch["index"]
@@ -237,7 +239,10 @@ class _Rows:
 
 
 def target(sample: Sample, task: Task, kind: str = SFT_TARGETS[0]) -> str:
-    """What the supervised stage imitates: the whole completion, or ("answer") without its thought, whatever the prompt asks."""
+    """What the supervised stage imitates: the completion that a row states (`meta.imitate`), else the whole completion, or
+    ("answer") without its thought, whatever the prompt asks. Raises SampleError."""
+    if (stated := imitated_text(sample, kind)) is not None:
+        return as_plain_text(sample, stated)
     if kind == "answer" and sample.facts.get("answer_format", "think_answer") != "none":
         sample = dataclasses.replace(sample, meta={**sample.meta, "answer_format": "answer"})
     if task.sft_target is None:
@@ -247,5 +252,6 @@ def target(sample: Sample, task: Task, kind: str = SFT_TARGETS[0]) -> str:
 
 def dataset(samples: Samples, tasks: Mapping[str, Task], sft: str | None = None) -> Dataset:
     """A lazily opened data set of TRL's rows: `prompt`, `images` (empty for text alone; a `Video` among them goes to the model
-    as one), `sample` and `index`, or, with `sft` (one of `SFT_TARGETS`), a `completion` instead of these two."""
+    as one), `sample` and `index`, or, with `sft` (one of `SFT_TARGETS`), a `completion` and its `weight` instead of
+    these two."""
     return Dataset.from_dict({"index": np.arange(samples.n)}).with_transform(_Rows(samples, tasks, sft))

@@ -317,7 +317,7 @@ def check_tasks(run: RunConfig, tasks: Iterable[Task]) -> None:
     for task in tasks:
         if task.synthetic is None and run.data is None:
             raise ConfigError(f"task {task.name} draws no samples of its own; give a file of samples: --data samples.jsonl")
-        if task.sft_target is None and "sft" in (run.stage or ""):
+        if task.sft_target is None and "sft" in (run.stage or "") and run.data is None:
             raise ConfigError(f"--stage {run.stage}: task {task.name} has no oracle and no sft_target to imitate; use grpo")
 
 

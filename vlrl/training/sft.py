@@ -30,12 +30,14 @@ from vlrl.training.events import EventLog
 from vlrl.training.finite import check_weights, remedies
 from vlrl.training.flight_recorder import RunFacts
 from vlrl.training.guarded_trainer import GuardedTrainer
+from vlrl.training.imitated import WeightedCollator
 from vlrl.training.metrics_log import append_row, drop_after, read_metrics
 from vlrl.training.progress import SFT_COLUMNS, StepLog
 from vlrl.training.stop_callback import StopAtStepEnd
 from vlrl.training.trackers import guarded_trackers
 from vlrl.training.unused_weights import finds_unused, has_pixels, leaves_weights_unused, with_vision_zeros
 from vlrl.training.video_collator import VideoCollator
+from vlrl.training.weighted_logps import WeightedLogps
 from vlrl.training.whole_checkpoints import newest_whole
 
 
@@ -92,10 +94,14 @@ class _Trainer(GuardedTrainer, SFTTrainer):
         # given. Without one each process would average over its own tokens, and the gradient depend on who got which rows.
         self.model_accepts_loss_kwargs = True
         self.steps = StepLog("sft", SFT_COLUMNS)
+        self.weighted = WeightedLogps(self.model)
 
     def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-        """TRL's own. Where DDP expects a gradient of every weight, a batch without images gives the vision encoder zeros."""
-        found = super().compute_loss(model, inputs, *args, **kwargs)
+        """TRL's own, of rows with weights on weighted log-probabilities. Where DDP expects a gradient of every weight, a batch
+        without images gives the vision encoder zeros."""
+        weights_B = inputs.pop("row_weights", None)
+        with self.weighted.by(None if weights_B is None else weights_B[:, None]):
+            found = super().compute_loss(model, inputs, *args, **kwargs)
         return found if isinstance(found, tuple) else with_vision_zeros(found, model, self.args, has_pixels(inputs))
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -158,7 +164,7 @@ def supervise(
         peft_config=with_targets(peft_config, freeze_vision),
         optimizers=(optimizer, None),
     )
-    trainer.data_collator = VideoCollator(trainer.data_collator)
+    trainer.data_collator = WeightedCollator(VideoCollator(trainer.data_collator))
     trainer.base_name = loaded.name
     trainer.name_of_row = lambda row: samples.get(row).id
     for callback in (PrinterCallback, ProgressCallback):
