@@ -13,6 +13,7 @@ from vlrl.train import finish, inputs_of, leave, load
 from vlrl.training import run_data
 from vlrl.training.config import parse
 from vlrl.training.grpo import Trainer
+from vlrl.training.grpo.costs import held_back_of
 
 
 class Scripted(Trainer):
@@ -44,12 +45,17 @@ trainer = Scripted(
     base=rubric.base,
     applies=rubric.applies,
     dynamic_sampling=config.run.dynamic_sampling,
+    held_back=held_back_of(config.regularisers, rubric.rewards, data.held_out),
 )
 trainer.train()
 states = gather_object([trainer.state.num_input_tokens_seen])
 if trainer.accelerator.is_main_process:
     row = next(row for row in reversed(trainer.state.log_history) if "grad_norm" in row)
-    told = {name: row[name] for name in row if name in ("loss", "grad_norm", "reward") or name.startswith("dynamic_sampling/")}
+    told = {
+        name: row[name]
+        for name in row
+        if name in ("loss", "grad_norm", "reward", "chi2") or name.startswith(("dynamic_sampling/", "cost/"))
+    }
     weights = {name: p.double().abs().sum().item() for name, p in loaded.model.named_parameters()}
     ids = list(trainer.completions_log["extra"]["id"])
     print("RESULT " + json.dumps({**told, "weights": weights, "ids": ids, "n_tokens": states}))

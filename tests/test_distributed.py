@@ -21,7 +21,7 @@ def reward(tmp_path_factory):
     return f"{path}:letters"
 
 
-def one_step(n, reward, folder):
+def one_step(n, reward, folder, *more):
     per_device = 16 // n
     words = ["--output_dir", folder, "--max_steps", 1, "--per_device_train_batch_size", per_device, "--num_generations", 4]
     words += [
@@ -38,7 +38,7 @@ def one_step(n, reward, folder):
         "--report_to",
         "none",
     ]
-    out = run(n, "tests/one_grpo_step.py", *words, "--save_strategy", "no").stdout
+    out = run(n, "tests/one_grpo_step.py", *words, "--save_strategy", "no", *more).stdout
     return json.loads(next(line for line in out.splitlines() if line.startswith("RESULT "))[7:])
 
 
@@ -144,3 +144,16 @@ def test_a_loss_that_is_nan_on_one_process_stops_both_in_one_step(tmp_path):
     assert done.returncode == 3, done.stderr
     first, second = (line for line in done.stderr.splitlines() if "the loss is nan" in line)
     assert first.partition(". ")[0] == second.partition(". ")[0] == "1 the loss is nan in step 2 (samples row 6, row 7)"
+
+
+@pytest.mark.long
+def test_what_holds_a_policy_back_is_the_same_on_one_and_two_processes(tmp_path, reward):
+    """Groups of eight are split between the processes; the second step is the first that χ² acts on."""
+    held_back = ["--chi2_coef", "5", "--cost", "repetition:-0.5", "vlm_r1_odlength:0.2", "--pairwise"]
+    held_back += ["--max_steps", "3", "--num_generations", "16", "--learning_rate", "1e-3"]
+    one, two = (one_step(n, reward, tmp_path / str(n), *held_back) for n in (1, 2))
+    assert one["chi2"] > 1e-4
+    for name in ("chi2", "reward", "grad_norm", "cost/repetition/multiplier", "cost/vlm_r1_odlength/multiplier"):
+        assert one[name] == pytest.approx(two[name], rel=2e-2), name
+    assert one["cost/repetition/multiplier"] > 1
+    assert one["weights"] == pytest.approx(two["weights"], rel=1e-3)

@@ -117,15 +117,15 @@ def test_words_are_read_as_the_libraries_read_them():
     from vlrl.training.command_line import our_options
     from vlrl.training.engine_options import EngineConfig
     from vlrl.training.library_options import library_options
+    from vlrl.training.monitor_options import MonitorConfig
     from vlrl.training.options import RunConfig
     from vlrl.training.prm import options as prm_options
     from vlrl.training.prompt_options import PromptConfig
+    from vlrl.training.regulariser_options import RegulariserConfig
 
+    ours = (RunConfig, PromptConfig, EngineConfig, MonitorConfig, RegulariserConfig, GuideConfig, BenchConfig)
     kinds = {
-        (RunConfig, PromptConfig, EngineConfig, GuideConfig, BenchConfig, GRPOConfig, ModelConfig): library_options(
-            "grpo", "model"
-        )
-        | our_options(),
+        (*ours, GRPOConfig, ModelConfig): library_options("grpo", "model") | our_options(),
         (RunConfig, prm_options.PrmOptions, TrainingArguments, ModelConfig): library_options("training", "model")
         | prm_options.prm_flags(),
     }

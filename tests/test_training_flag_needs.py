@@ -10,7 +10,9 @@ from vlrl.training import flag_checks
 from vlrl.training.config import parse
 from vlrl.training.engine_options import EngineConfig
 from vlrl.training.flag_needs import NEEDS, NOT_READ, NOT_READ_VALUES
+from vlrl.training.monitor_options import MonitorConfig
 from vlrl.training.options import ConfigError, RunConfig
+from vlrl.training.regulariser_options import RegulariserConfig
 
 KEPT = {
     # how long, and the optimizer
@@ -90,7 +92,7 @@ VALUES = {
     "vllm_server_port": "80", "vllm_server_timeout": "5", "vllm_group_port": "80", "vllm_gpu_memory_utilization": "0.2",
     "vllm_max_model_length": "100", "vllm_tensor_parallel_size": "2", "vllm_importance_sampling_mode": "token_mask",
     "vllm_importance_sampling_clip_max": "2", "vllm_importance_sampling_clip_min": "0.1", "vllm_importance_sampling_cap": "2",
-    "vllm_weight_transport": "files", "rollout_weights": "w", "rollout_lag": "1",
+    "vllm_weight_transport": "files", "rollout_weights": "w", "rollout_lag": "1", "cost_lr": "0.2", "cost_init": "2", "cost_max": "5",
     "engine_logp_bound": "0.5", "hub_model_id": "a/b", "hub_strategy": "end", "hub_revision": "r", "ref_model_mixup_alpha": "0.5",
     "ref_model_sync_steps": "1", "entropy_coef_min": "0.01", "entropy_coef_max": "0.2", "entropy_coef_delta": "0.01",
     "entropy_target": "0.3", "num_completions_to_print": "1", "log_completions_hub_repo": "a/b",
@@ -122,7 +124,9 @@ def test_every_option_of_trl_is_thought_about():
     """A new release may bring one: decide whether it is kept, needs another one, or is refused."""
     fields = {field.name for kind in (GRPOConfig, ModelConfig) for field in dataclasses.fields(kind)}
     groups = [set(KEPT), set(DICTIONARIES), set(REFUSED), set(OF_EVALUATION), ELSEWHERE, set(NEEDING), set(NOT_READ)]
-    known = set().union(*groups) - {field.name for kind in (RunConfig, EngineConfig) for field in dataclasses.fields(kind)}
+    known = set().union(*groups) - {
+        field.name for kind in (RunConfig, EngineConfig, MonitorConfig, RegulariserConfig) for field in dataclasses.fields(kind)
+    }
     assert fields - known == set(), "of TRL, and in none of the tables"
     assert known - fields == set(), "in a table, and no option of TRL"
     assert set(NOT_READ_VALUES) <= known

@@ -60,8 +60,11 @@ from vlrl.training.events import EventLog, read_stop_on
 from vlrl.training.first_process import of_first_process
 from vlrl.training.flags import with_underscores
 from vlrl.training.grpo import Curriculum, Guide, Trainer
+from vlrl.training.grpo.costs import held_back_of
 from vlrl.training.imitated import check_targets
 from vlrl.training.metrics_log import read_metrics
+from vlrl.training.monitor import make_monitor, start_is_best
+from vlrl.training.monitor_options import check_gold_of_run
 from vlrl.training.options import ConfigError
 from vlrl.training.out_of_memory import asked_by
 from vlrl.training.prm.config import parse_prm
@@ -198,6 +201,8 @@ def prepare(config: Config, say: Callable[..., None], words: Sequence[str]) -> T
     if "grpo" in config.stages and shards_weights(config.grpo):
         check_equal_passes(config.grpo, corrects=config.guide.corrects, samples=rows.known(config))
     rubric = run_data.choose_rubric(config, rows)
+    check_gold_of_run(config.monitor.gold, rubric.rewards, config.tasks, rows.held_out, str(config.run.data or "drawn samples"))
+    held_back = held_back_of(config.regularisers, rubric.rewards, rows.known(config))
     if PartialState().is_main_process:
         preflight.check_endpoints(rubric.rewards, config.guide)
     finished_sft = opened.path / "sft" / "final"
@@ -206,7 +211,7 @@ def prepare(config: Config, say: Callable[..., None], words: Sequence[str]) -> T
     if "sft" in config.stages and config.run.data:
         check_targets(data.known(config), config.tasks, config.run.sft_target, config.run.data)
     if config.evaluates:
-        check_best_metric(config.grpo.metric_for_best_model, config.tasks, data.held_out)
+        check_best_metric(config.grpo.metric_for_best_model, config.tasks, data.held_out, config.monitor.measured)
     if "grpo" in config.stages:
         preflight.check_enough(data.train.n, config.grpo, str(config.run.data or "the synthetic set"))
     around = _around(config, opened.path, inputs)
@@ -230,6 +235,9 @@ def prepare(config: Config, say: Callable[..., None], words: Sequence[str]) -> T
         rubric = with_models(rubric, loaded.model.device, config.grpo)
         for line in reward_model_lines(rubric.rewards):
             say(banner.banner_line("models", line))
+    for name, text in (("held back", held_back.words()), ("gold", config.monitor.words)):
+        if text:
+            say(banner.banner_line(name, text))
     say(banner.example_lines(first, config.tasks[first.task]))
     say(banner.steps_line(config, n_processes(), data.length))
     say(banner.memory_line(loaded, config.model.use_peft))
@@ -240,7 +248,8 @@ def prepare(config: Config, say: Callable[..., None], words: Sequence[str]) -> T
         say(banner.banner_line("note", line))
     say(banner.banner_line("config", str(opened.path / "config.yaml")))
     events = EventLog(opened.path if PartialState().is_main_process else None, read_stop_on(config.run.stop_on))
-    return TrainingRun(config, say, opened, loaded, data, rubric, around, corrector, events)
+    monitor = make_monitor(config, rubric, data.held_out, loaded.model.device)
+    return TrainingRun(config, say, opened, loaded, data, rubric, around, corrector, events, monitor)
 
 
 def inputs_of(config: Config, name: str | None = None) -> ModelInputs:
@@ -298,7 +307,7 @@ def grpo_stage(run: TrainingRun) -> None:
     config, opened, say = run.config, run.opened, run.say
     run.measure("before")
     reference = weights.start_folder(run.loaded, run.folder)
-    if config.grpo.beta:
+    if config.grpo.beta or config.regularisers.chi2_coef:
         say(banner.banner_line("reference", reference))
     run.begin_events()
     trainer = Trainer(
@@ -323,6 +332,9 @@ def grpo_stage(run: TrainingRun) -> None:
         engine_logp_bound=config.engine.engine_logp_bound,
         weights_folder=weights_folder(config.engine, run.folder),
         rollout_lag=config.engine.rollout_lag,
+        monitor=run.monitor,
+        held_back=held_back_of(config.regularisers, run.rubric.rewards, run.data.held_out, run.loaded.model.device),
+        stop_on_hacking=config.monitor.stop_on_hacking,
     )
     trainer.base_name = str(config.model.model_name_or_path)
     best_at_end = bool(config.grpo.load_best_model_at_end)
@@ -335,7 +347,7 @@ def grpo_stage(run: TrainingRun) -> None:
     else:
         train_steps(run, trainer, reference)
         with unwrap_model_for_generation(trainer.model_wrapped, trainer.accelerator) as model:
-            run.measure("after", model, step=trainer.step_of_weights)
+            run.measure("after", model, step=0 if trainer.hacking.keeps_start else trainer.step_of_weights)
     unreadable = run.data.train.unreadable
     if unreadable:
         say(f"{len(unreadable)} samples had unreadable images: {', '.join(unreadable)}")
@@ -359,8 +371,11 @@ def train_steps(run: TrainingRun, trainer: Trainer, reference: str) -> None:
         if trainer.state.global_step < trainer.state.max_steps:
             stop.check()
             trainer.note_early_end()
-        trainer.say_weights()
         run.seconds["grpo"] = time.monotonic() - started
+        if trainer.hacking.keeps_start:
+            run.keep_start(trainer, reference)
+            return
+        trainer.say_weights()
         weights.save_final(trainer, run.loaded, run.folder, reference)
 
 
@@ -370,7 +385,11 @@ def finish_trained(run: TrainingRun, trainer: Trainer, reference: str, trained: 
     final = run.folder / "final"
     has_final = of_first_process(final.is_dir)
     has_answers = run.answers("after") is not None
-    if has_final and has_answers:
+    metrics = run.folder / "metrics.jsonl"
+    if run.config.monitor.stop_on_hacking and of_first_process(lambda: start_is_best(read_metrics(metrics))):
+        run.keep_start(trainer, reference)
+        run.measure("after", step=0)
+    elif has_final and has_answers:
         run.measure("after")
     elif trained == final:
         run.loaded = load(run.config, inputs_of(run.config, str(final)))

@@ -19,7 +19,7 @@ from vlrl.gtr import options as gtr_options
 from vlrl.gtr.options import GuideConfig, GuideOptions, read_curriculum, read_guide
 from vlrl.models.names import model_name_problem
 from vlrl.schema import Task
-from vlrl.training import benchmark_flags, engine_options, options, prompt_options
+from vlrl.training import benchmark_flags, engine_options, monitor_options, options, prompt_options, regulariser_options
 from vlrl.training.benchmark_flags import BenchConfig, Benches, read_benches
 from vlrl.training.engine_options import check_engines
 from vlrl.training.evaluation_flags import evaluation_defaults
@@ -27,11 +27,13 @@ from vlrl.training.flag_checks import check_values
 from vlrl.training.flag_needs import check_effect
 from vlrl.training.flags import with_underscores
 from vlrl.training.library_options import Option, library_options, read_options
+from vlrl.training.monitor_options import check_monitor
 from vlrl.training.number_ranges import check_option_numbers
 from vlrl.training.options import ConfigError, FileValues, RunConfig
 from vlrl.training.prm import options as prm_options
 from vlrl.training.prm.options import PrmOptions
 from vlrl.training.prompt_options import PromptConfig, check_prompts
+from vlrl.training.regulariser_options import check_regularisers
 from vlrl.training.reward_models.run_checks import check_model_rewards
 
 Filled = TypeVar("Filled", RunConfig, GuideConfig, BenchConfig, PromptConfig, PrmOptions)
@@ -116,6 +118,8 @@ def read_grpo_words(words: Sequence[str]) -> GrpoWords:
     options.check_tasks(run, turns)
     options.check_rewards(run, {task.name: task for task in turns}, values.get("reward_weights"))
     check_model_rewards(run.rewards, values)
+    check_monitor(values, turns, run.rewards or ())
+    check_regularisers(values, turns, run.rewards or ())
     options.check_groups(values)
     check_engines(values)
     try:
@@ -148,6 +152,7 @@ def read_prm_words(words: Sequence[str]) -> FileValues:
 def our_options() -> dict[str, Option]:
     """The options that TRL does not have."""
     sources = [(options, "RunConfig"), (prompt_options, "PromptConfig"), (engine_options, "EngineConfig")]
+    sources += [(monitor_options, "MonitorConfig"), (regulariser_options, "RegulariserConfig")]
     sources += [(gtr_options, "GuideConfig"), (benchmark_flags, "BenchConfig")]
     found: dict[str, Option] = {}
     for module, name in sources:

@@ -25,8 +25,10 @@ from vlrl.training.benchmark_flags import NO_BENCH, BenchConfig, Benches
 from vlrl.training.command_line import read_grpo_words
 from vlrl.training.engine_options import EngineConfig
 from vlrl.training.flags import with_underscores
+from vlrl.training.monitor_options import MonitorConfig
 from vlrl.training.options import ConfigError, FileValues, RunConfig, read_answer_format, without
 from vlrl.training.prompt_options import PromptConfig, prompted, read_prompts
+from vlrl.training.regulariser_options import RegulariserConfig
 
 REFUSALS = (ValueError, TypeError, KeyError, ImportError, OSError, RuntimeError)
 """What the libraries' option classes raise for values, packages and files that they cannot use."""
@@ -56,6 +58,8 @@ class Config:
     bench: Benches = NO_BENCH
     prompts: PromptConfig = field(default_factory=PromptConfig)
     engine: EngineConfig = field(default_factory=EngineConfig)
+    monitor: MonitorConfig = field(default_factory=MonitorConfig)
+    regularisers: RegulariserConfig = field(default_factory=RegulariserConfig)
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
     """What the run sets in the environment of its process; it may hold a token."""
 
@@ -99,10 +103,9 @@ def parse(argv: Sequence[str]) -> Config:
     words = with_underscores(argv)
     named = read_grpo_words(words)
     files = replace(named.files, defaults={**named.defaults, **named.files.defaults})
-    parsed = parse_words(
-        words, files, (RunConfig, PromptConfig, EngineConfig, GuideConfig, BenchConfig, GRPOConfig, ModelConfig)
-    )
-    run, prompts, engine, _, _, grpo, model = parsed.parts
+    ours = (RunConfig, PromptConfig, EngineConfig, MonitorConfig, RegulariserConfig, GuideConfig, BenchConfig)
+    parsed = parse_words(words, files, (*ours, GRPOConfig, ModelConfig))
+    run, prompts, engine, monitor, regularisers, _, _, grpo, model = parsed.parts
     prompts = read_prompts(prompts)
     texts: dict[str, Any] = {
         name: getattr(prompts, name) for name in ("system_prompt", "prompt_template") if name in parsed.values
@@ -129,6 +132,8 @@ def parse(argv: Sequence[str]) -> Config:
         bench=named.benches,
         prompts=prompts,
         engine=engine,
+        monitor=monitor,
+        regularisers=regularisers,
         environment={**files.environment, **token},
     )
 

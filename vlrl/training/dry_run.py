@@ -21,6 +21,7 @@ from vlrl.models.prompt_lengths import PromptLengths
 from vlrl.schema import Sample
 from vlrl.training import banner, run_data, run_folder
 from vlrl.training.config import Config
+from vlrl.training.grpo.costs import held_back_of
 from vlrl.training.held_out import overlap_line
 from vlrl.training.memory_plan import (
     Device,
@@ -35,6 +36,7 @@ from vlrl.training.memory_plan import (
     sizes_of_run,
     this_device,
 )
+from vlrl.training.monitor_options import check_gold_of_run
 from vlrl.training.reward_models.door import lines as reward_model_lines
 from vlrl.training.video_options import video_reading
 from vlrl.training.weights import start_inputs
@@ -50,6 +52,9 @@ def show_dry_run(config: Config, say: Callable[..., None], n_processes: int) -> 
         say(banner.banner_line("data", overlap_line(asked.data, asked.eval_data, asked.image_root, list(config.tasks))))
     rows = run_data.read_data(config)
     rubric = run_data.choose_rubric(config, rows)
+    held_back = held_back_of(config.regularisers, rubric.rewards, rows.known(config))
+    source = str(asked.data or "drawn samples")
+    check_gold_of_run(config.monitor.gold, rubric.rewards, config.tasks, rows.held_out, source)
     template: Any = config.grpo.chat_template_kwargs  # a dictionary once it is parsed
     about: dict[str, Any] = {"template": template, "weights": False, "videos": video_reading(config)}
     inputs = start_inputs(config.model, asked, trust_remote_code=config.grpo.trust_remote_code, **about)
@@ -62,6 +67,8 @@ def show_dry_run(config: Config, say: Callable[..., None], n_processes: int) -> 
     say(banner.banner_line("rewards", ", ".join(reward.name for reward in rubric.rewards)))
     for line in reward_model_lines(rubric.rewards):
         say(banner.banner_line("models", line))
+    if held_back.words():
+        say(banner.banner_line("held back", held_back.words()))
     first = data.held_out[0]
     say(banner.example_lines(first, config.tasks[first.task]))
     lengths = PromptLengths(inputs.processor, inputs.template)

@@ -44,9 +44,14 @@ class EarlyStopping(EarlyStoppingCallback):
         """Nothing: what it asserts there has been checked with the flags."""
 
 
-def check_best_metric(metric: str | None, tasks: Mapping[str, Task], held_out: Sequence[Sample]) -> None:
-    """`--metric_for_best_model` is a metric of these samples. Raises ConfigError, before anything is trained."""
-    if metric is None or any(tasks[sample.task].parallel(sample) for sample in held_out):
+def check_best_metric(
+    metric: str | None, tasks: Mapping[str, Task], held_out: Sequence[Sample], others: Sequence[str] = ()
+) -> None:
+    """`--metric_for_best_model` is a metric of these samples, or one of the `others` that are measured. Raises ConfigError,
+    before anything is trained."""
+    if metric is None or metric.removeprefix(PREFIX) in others:
+        return
+    if any(tasks[sample.task].parallel(sample) for sample in held_out):
         return  # metrics that ask an endpoint are not tried out
     blank = [Prediction(sample.id, "", 0, truncated=False) for sample in held_out]
     known = [*evaluate(tasks, held_out, blank).metrics, *_COUNTS]

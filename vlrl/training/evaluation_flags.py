@@ -13,7 +13,7 @@ PREFIX = "eval_"
 """What transformers puts before the names of metrics on held-out samples."""
 OF_EVALUATION = (
     *("eval_steps", "eval_delay", "eval_on_start", "metric_for_best_model", "greater_is_better", "load_best_model_at_end"),
-    *("early_stopping_patience", "early_stopping_threshold"),
+    *("early_stopping_patience", "early_stopping_threshold", "gold"),
 )
 """Options that say something of measurements on the way."""
 OF_THEIR_EVALUATION = (
@@ -59,9 +59,14 @@ def evaluation_defaults(values: Mapping[str, Any], tasks: Sequence[Task]) -> dic
     checkpoints are written. `values`: what files and command line set."""
     if not evaluates(values):
         return {}
-    best = str(values.get("metric_for_best_model") or headline({task.name: task for task in tasks}))
+    stops_on_hacking = str(values.get("stop_on_hacking")).lower() == "true"
+    chosen = "gold" if stops_on_hacking else values.get("metric_for_best_model")
+    best = str(chosen or headline({task.name: task for task in tasks}))
+    judged_by = str(values.get("gold")) if best.removeprefix(PREFIX) == "gold" else best
     # Each sample is answered once; TRL would ask for batches of whole groups.
-    found = {"num_generations_eval": 1, "metric_for_best_model": best, "greater_is_better": is_better_high(best)}
+    found = {"num_generations_eval": 1, "metric_for_best_model": best, "greater_is_better": is_better_high(judged_by)}
+    if stops_on_hacking:
+        found["load_best_model_at_end"] = True
     if str(values["eval_strategy"]) == "steps" and "save_steps" in values:
         found["eval_steps"] = values["save_steps"]
     return found

@@ -68,6 +68,10 @@ EVENT_KINDS: dict[str, EventKind] = {
     "reward_always_max": EventKind(
         "take harder questions, or check the reward (vlrl bench hack)", "the-reward-rises-the-answers-do-not-get-better"
     ),
+    "reward_hacking": EventKind(
+        "go on from the checkpoint with the best gold (--stop_on_hacking keeps it), set --beta, or mend the reward",
+        "the-reward-rises-the-answers-do-not-get-better",
+    ),
     "endpoint_failures": EventKind("check the endpoint, its key and its limits", "an-endpoint-fails"),
 }
 """Every event by name."""

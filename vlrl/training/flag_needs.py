@@ -41,6 +41,8 @@ NEEDS: dict[str, tuple[str, ...]] = {
     ),
     "fsdp": ("fsdp_config",),
     "deepspeed": ("ds3_gather_for_generation",),
+    "gold": ("stop_on_hacking",),
+    "cost": ("cost_lr", "cost_init", "cost_max"),
     "loss_type sapo": ("sapo_temperature_neg", "sapo_temperature_pos"),
     "loss_type vespo": ("vespo_k_pos", "vespo_lambda_pos", "vespo_k_neg", "vespo_lambda_neg"),
 }

@@ -54,10 +54,13 @@ NUMBER_RANGES: dict[str, NumberRange] = {
         "early_stopping_patience",
     ),
     "early_stopping_threshold": NumberRange(0),
-    **_ranges(NumberRange(0), "rollout_lag", "dynamic_sampling", "gtr_coef", "correct_per_group", "pairwise_weight"),
+    **_ranges(
+        NumberRange(0), "rollout_lag", "dynamic_sampling", "gtr_coef", "correct_per_group", "pairwise_weight", "chi2_coef"
+    ),
     "video_max_frames": NumberRange(2),
     "thought_weight": NumberRange(0, 1),
     **_ranges(_POSITIVE, "max_hours", "save_minutes", "val_split", "engine_logp_bound", "video_fps"),
+    **_ranges(_POSITIVE, "cost_lr", "cost_init", "cost_max"),
     # the optimizer
     **_ranges(NumberRange(0, 1, hint="a minus sign may be missing, as in 1e-5"), "learning_rate"),
     **_ranges(NumberRange(0, 1, open_low=True, hint="a minus sign may be missing, as in 1e-5"), "sft_learning_rate"),

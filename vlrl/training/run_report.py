@@ -20,6 +20,7 @@ from vlrl.training.events import EVENTS_FILE, read_events
 from vlrl.training.held_out_images import write_held_out_images
 from vlrl.training.metrics_log import read_metrics
 from vlrl.training.model_card import write_card
+from vlrl.training.monitor import summary_of
 from vlrl.training.training_run import TrainingRun
 
 
@@ -58,6 +59,8 @@ def write_report(run: TrainingRun) -> str:
         "digests": digests(config.run.data, config.run.eval_data),
         "example": example_of(run),
     }
+    if gold := config.monitor.gold:
+        summary["gold"] = summary_of(rows, gold, keeps_best=config.monitor.stop_on_hacking)
     found = read_events(folder / EVENTS_FILE)
     summary["events"] = [{key: row[key] for key in ("stage", "step", "event")} for row in found]
     notes += report.events_noted(found, folder)

@@ -15,16 +15,18 @@ from vlrl.models.generate import generate
 from vlrl.models.inputs import Samples
 from vlrl.models.load import LoadedModel
 from vlrl.models.sharded import whole_weights
-from vlrl.schema import Prediction
+from vlrl.schema import Prediction, TaskError
 from vlrl.tasks.evaluate import Evaluation, evaluate
 from vlrl.tasks.rubric import Rubric
 from vlrl.training import benchmark_after as before_after
-from vlrl.training import report, run_data, run_folder
+from vlrl.training import report, run_data, run_folder, weights
 from vlrl.training.checkpoints import write_together
 from vlrl.training.config import Config
 from vlrl.training.evaluation import HeldOut, step_metrics
 from vlrl.training.events import EventLog
 from vlrl.training.first_process import of_first_process
+from vlrl.training.monitor import Monitor
+from vlrl.training.monitor_options import HACKING
 from vlrl.training.tracker_samples import ShownSamples, shown_samples
 
 
@@ -41,6 +43,7 @@ class TrainingRun:
     around: before_after.Around | None = None
     corrector: Corrector | None = None
     events: EventLog | None = None
+    monitor: Monitor | None = None
     predictions: dict[str, list[Prediction]] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=lambda: {"sft": 0.0, "grpo": 0.0})
     latest: tuple[int, list[Prediction]] | None = None
@@ -112,18 +115,48 @@ class TrainingRun:
 
         def measured() -> dict[str, float]:
             self.evaluated["latest"] = evaluate(self.config.tasks, self.data.held_out, predictions)
-            return step_metrics(self.evaluated["latest"])
+            found = step_metrics(self.evaluated["latest"])
+            return found if self.monitor is None else self._watched(self.monitor, step, found)
 
-        return of_first_process(measured)
+        found = of_first_process(measured)
+        if self.monitor is not None and found.get(HACKING):
+            write_together(self.folder, "events.jsonl", self._say_hacking)
+        return found
+
+    def _say_hacking(self) -> None:
+        """On the first process, which alone knows the event."""
+        event = None if self.monitor is None else self.monitor.event
+        if event is not None and self.events is not None:
+            self.events.add_once(event)
+
+    def _watched(self, monitor: Monitor, step: int, metrics: dict[str, float]) -> dict[str, float]:
+        """The numbers of an evaluation with those of its monitor. Raises TaskError where a task has named one of its own so."""
+        if monitor.watched is None:
+            monitor.begin(self.predictions["before"], self._before())
+        assert self.latest is not None, "the evaluation has just been made"
+        found = monitor.see(step, self.latest[1], self.evaluated["latest"])
+        if both := metrics.keys() & found.keys():
+            raise TaskError(f"--gold logs a number {min(both)!r}, which is a metric of this task too; rename that one")
+        return metrics | found
+
+    def _before(self) -> Evaluation:
+        if "before" not in self.evaluated:
+            self.evaluated["before"] = evaluate(self.config.tasks, self.data.held_out, self.predictions["before"])
+        return self.evaluated["before"]
+
+    def keep_start(self, trainer: Any, reference: str) -> None:
+        """`final/` with the weights before training, which `--stop_on_hacking` found to be the best by the gold. What they
+        answer is known."""
+        self.say("the weights before training are kept: no later ones had a better gold")
+        weights.save_start_as_final(trainer, self.loaded, self.folder, reference)
+        self.latest = (0, self.predictions["before"])
 
     def shown_samples(self) -> ShownSamples | None:
         """The held-out samples of the last evaluation beside those before training, for trackers; None before the first."""
         if self.latest is None or "before" not in self.predictions:
             return None
         made = (self.predictions["before"], self.latest[1])
-        if "before" not in self.evaluated:
-            self.evaluated["before"] = evaluate(self.config.tasks, self.data.held_out, made[0])
-        measured = (self.evaluated["before"], self.evaluated["latest"])
+        measured = (self._before(), self.evaluated["latest"])
         return shown_samples(self.config.tasks, self.data.held_out, made, measured)
 
     def begin_events(self) -> None:

@@ -139,6 +139,22 @@ def promote(trained: Path, final: Path) -> None:
     write_together(final.parent, "final/", copy)
 
 
+def save_start_as_final(trainer: Any, loaded: LoadedModel, folder: Path, base: str) -> Path:
+    """`final/` with the weights that GRPO began with (`base`: where these lie); complete or absent. Raises RunStopped where the
+    disk is full."""
+    final, partial = folder / "final", folder / "final.partial"
+
+    def save() -> None:
+        with loading_alone(trainer.args):
+            whole = AutoModelForImageTextToText.from_pretrained(base, dtype=loaded.model.dtype)
+        whole.save_pretrained(partial)
+        loaded.processor.save_pretrained(partial)
+        put_in_place(partial, final)
+
+    write_together(folder, "final/", save)
+    return final
+
+
 def save_final(trainer: Any, loaded: LoadedModel, folder: Path, base: str) -> Path:
     """`final/`: weights and processor that load with `from_pretrained`, adapters merged; complete or absent. Raises RunStopped
     where the disk is full."""

@@ -17,11 +17,12 @@ import torch
 from accelerate.utils import gather_object
 
 from vlrl.models.videos import contents, pictures, tokenized
-from vlrl.training.grpo.advantages import with_credits, with_thoughts_weighed
+from vlrl.training.grpo.advantages import held_back, with_credits, with_thoughts_weighed
 from vlrl.training.grpo.batch import Batch, BatchPart, LogpsAndMore, MicroBatch, Tensors
 from vlrl.training.grpo.losses import loss_of_part, loss_of_parts
 from vlrl.training.grpo.micro_batches import cut
 from vlrl.training.grpo.mixed_modality import all_see_images
+from vlrl.training.grpo.regularisers import with_terms
 from vlrl.training.grpo.resume import Generation
 from vlrl.training.grpo.rollout import with_images
 from vlrl.training.unused_weights import with_vision_zeros
@@ -32,11 +33,13 @@ if TYPE_CHECKING:
 
     from vlrl.models.prefix_sharing.step import BatchPlan
     from vlrl.training.grpo.corrections import Corrections
+    from vlrl.training.grpo.costs import Costs
     from vlrl.training.grpo.endpoint_failures import EndpointFailures
     from vlrl.training.grpo.episodes import Episodes
     from vlrl.training.grpo.logprobs import Logprobs
     from vlrl.training.grpo.losses import Loss
     from vlrl.training.grpo.micro_batches import StepParts
+    from vlrl.training.grpo.regularisers import LogprobLoss
     from vlrl.training.grpo.resample import Resample
     from vlrl.training.grpo.rollout import GroupSharing, Rollout
     from vlrl.training.grpo.rollout_lag import RolloutsAhead, SentWeights
@@ -131,6 +134,10 @@ class Adapter(TRLTrainer):
     step_parts: StepParts
     logprobs: Logprobs
     extra_losses: Sequence[Loss] = ()
+    logprob_losses: tuple[LogprobLoss, ...] = ()
+    costs: Costs | None = None
+    needs_reference: bool = False
+    """Whether something beside TRL's KL asks for the reference's log-probabilities."""
     colocated: ColocatedPrompts | None = None
     sampler_check: SamplerCheck | None = None
     step_credits: StepCredits | None = None
@@ -138,6 +145,8 @@ class Adapter(TRLTrainer):
     ahead: RolloutsAhead | None = None
     _plan: BatchPlan | None = None
     """Of the rows that TRL is computing on: it hands its own fields over alone."""
+    _logps: torch.Tensor | None = None
+    """Of the loss that TRL is computing, where a term of ours needs them."""
 
     # -- the engine that stations ask ----------------------------------------------------------------------------------
 
@@ -175,7 +184,8 @@ class Adapter(TRLTrainer):
     @property
     def teaches_without_advantage(self) -> bool:
         """Whether completions of advantage 0 have a gradient."""
-        return bool(self.beta or self._entropy_bonus_enabled or self.aux_loss_enabled or self.top_entropy_quantile < 1)
+        others = self.needs_reference or self._entropy_bonus_enabled or self.aux_loss_enabled
+        return bool(self.beta or others or self.top_entropy_quantile < 1)
 
     def note(self, name: str, value: float) -> None:
         self.metrics[name].append(value)
@@ -256,7 +266,7 @@ class Adapter(TRLTrainer):
             self.rollout.forget(keep=() if self.ahead is None else self.ahead.indices)
         if self.sharing.plans_groups:
             self.note("shared", float(batch.plan is not None and batch.plan.shares))
-        return self._with_thoughts(self._through_trl(batch))
+        return self._with_thoughts(held_back(self._through_trl(batch), self, self.costs, self.logprob_losses))
 
     def write(self, batch: Batch) -> Batch:
         """Completions of these rows. Whether some processes see no images must be known before."""
@@ -292,12 +302,13 @@ class Adapter(TRLTrainer):
         rows: list[Any] = [{**row} for row in batch.rows]
         if batch.plan is not None:
             rows = [{"prompt": with_images(r, videos=False), "sample": r["sample"], "index": r["index"]} for r in batch.rows]
-        self._plan = batch.plan
+        self._plan, beta = batch.plan, self.beta
+        self.beta = beta or float(self.needs_reference)  # TRL asks the reference where it has a weight
         try:
             with self._handing_over(batch):
                 made = super()._generate_and_score_completions(rows)
         finally:
-            self._plan = None
+            self._plan, self.beta = None, beta
         if batch.plan is not None and self.log_multimodal:
             self._logs["images"].extend(gather_object([pictures(row["images"]) for row in batch.rows]))
         texts, scores_BR = self.scores.take()
@@ -379,7 +390,9 @@ class Adapter(TRLTrainer):
         self._step, self._buffered_inputs = generation.done, list(generation.micro_batches)
 
     def _get_per_token_logps_and_entropies(self, *args: Any, **fields: Any) -> LogpsAndMore:
-        return self.logprobs(self._plan, *args, **fields)
+        found = self.logprobs(self._plan, *args, **fields)
+        self._logps = found[0] if self.logprob_losses else None
+        return found
 
     def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
         """TRL's policy term and the extra losses, over the parts of a `MicroBatch`."""
@@ -389,9 +402,9 @@ class Adapter(TRLTrainer):
             assert part.tensors is not None
             self._plan = part.plan
             try:
-                loss: torch.Tensor = trls(model, part.tensors.as_trl(), *args, **kwargs)
+                loss = with_terms(part, self.logprob_losses, lambda rows: (trls(model, rows, *args, **kwargs), self._logps))
             finally:
-                self._plan = None
+                self._plan = self._logps = None
             # Where DDP expects a gradient of every weight, a batch without images gives the vision encoder zeros.
             return with_vision_zeros(loss, model, self.args, part.has_images)
 

@@ -40,8 +40,8 @@ class Completion:
 @dataclass(frozen=True)
 class Tensors:
     """What TRL makes of a generation: ids padded, masks, log-probabilities, advantages. `advantages_B`: one a completion, or
-    (B, T) where tokens weigh differently. `n_tokens`: of the completions of all processes. `images`: the model's fields about
-    images, by their names there."""
+    (B, T) where tokens weigh differently. `n_tokens`: of the completions of all processes. `pair_sums_B2`: see
+    `regularisers.py`. `images`: the model's fields about images, by their names there."""
 
     prompt_ids_BP: Tensor
     prompt_mask_BP: Tensor
@@ -53,6 +53,7 @@ class Tensors:
     ref_logps_BT: Tensor | None = None
     sampler_logps_BT: Tensor | None = None
     sampler_ratios_BT: Tensor | None = None
+    pair_sums_B2: Tensor | None = None
     images: Mapping[str, Any] | None = None
 
     def __len__(self) -> int:
@@ -103,6 +104,7 @@ TRL_NAMES = {
     "ref_logps_BT": "ref_per_token_logps",
     "sampler_logps_BT": "sampling_per_token_logps",
     "sampler_ratios_BT": "importance_sampling_ratio",
+    "pair_sums_B2": "pair_sums",  # ours alone: it goes with the others when rows are shuffled, and TRL does not look at it
 }
 
 

@@ -40,6 +40,7 @@ from vlrl.training.flight_recorder import LastBatch, RewardFacts, RunFacts
 from vlrl.training.grpo.adapter import Adapter
 from vlrl.training.grpo.batch import Batch, MicroBatch
 from vlrl.training.grpo.corrections import Corrections, Guide
+from vlrl.training.grpo.costs import HeldBack
 from vlrl.training.grpo.endpoint_failures import EndpointFailures
 from vlrl.training.grpo.episodes import Curriculum, Episodes
 from vlrl.training.grpo.imitation import Imitation
@@ -57,6 +58,7 @@ from vlrl.training.grpo.thoughts import Thoughts
 from vlrl.training.grpo.vllm_prompts import ColocatedPrompts
 from vlrl.training.guarded_trainer import GuardedTrainer
 from vlrl.training.metrics_log import EARLY_STOPPED, append_row
+from vlrl.training.monitor import Monitor, StopOnHacking
 from vlrl.training.progress import StepLog, grpo_columns, write_completions
 from vlrl.training.unused_weights import finds_unused, leaves_weights_unused
 
@@ -79,7 +81,8 @@ class Trainer(GuardedTrainer, Adapter):
     first. `events`: where the run's events go. `on_endpoint_failure`: "skip" or "stop", see
     `vlrl.training.grpo.endpoint_failures`. `held_out`: what `--eval_strategy` measures. `engine_logp_bound`: see
     `vlrl.training.grpo.sampler_check`. `weights_folder`: where a vLLM server reads the weights, None for TRL's ways.
-    `rollout_lag`: see `vlrl.training.grpo.rollout_lag`.
+    `rollout_lag`: see `vlrl.training.grpo.rollout_lag`. `monitor`: watches what the reward means; with `stop_on_hacking`
+    it ends the run. `held_back`: what holds the policy back beside TRL's KL.
     """
 
     def __init__(
@@ -106,9 +109,14 @@ class Trainer(GuardedTrainer, Adapter):
         engine_logp_bound: float = LOGP_BOUND,
         weights_folder: Path | None = None,
         rollout_lag: int = 0,
+        monitor: Monitor | None = None,
+        stop_on_hacking: bool = False,
+        held_back: HeldBack = HeldBack(),  # noqa: B008 (frozen)
     ) -> None:
         banned = vision_token_ids(loaded)
         args = self._ready(loaded, _without_tokens(args, banned), samples, freeze_vision)
+        beta, own_rewards, rewards = args.beta, rewards, [*rewards, *(cost.reward for cost in held_back.costs)]
+        args = held_back.as_arguments(args, len(own_rewards))
         verdicts: Verdicts | None = {} if dynamic_sampling > 0 and any("network" in one.needs for one in rewards) else None
         self.scores = RewardFunctions(
             rewards, loaded, banned, ends=lambda: self.ends, base=base, applies=applies, verdicts=verdicts
@@ -124,8 +132,9 @@ class Trainer(GuardedTrainer, Adapter):
                 peft_config=with_targets(peft_config, freeze_vision),
                 eval_dataset=None if held_out is None else dataset(held_out.samples, tasks),
             )
+        self.beta = self.args.beta = beta
         self.held_out = held_out
-        self._begin_records(rewards, events, curriculum)
+        self._begin_records(own_rewards, events, curriculum)
         if any(map(pays_steps, rewards)):
             weights, waits = self.reward_weights.tolist(), ["network" in reward.needs for reward in rewards]
             self.step_credits = StepCredits(self, weights, waits, partial(loaded.tokenizer.decode, skip_special_tokens=True))
@@ -135,7 +144,13 @@ class Trainer(GuardedTrainer, Adapter):
         known = {**tasks, **({} if curriculum is None else {curriculum.task.name: curriculum.task})}
         self._compose_thoughts(loaded, guide, Thoughts(known, guide.options, loaded.tokenizer, lambda: self.ends), rewards)
         self.episodes = Episodes(self, self.corrections, rewards, loaded, curriculum) if episodes else None
+        self._hold_back(held_back)
+        self.monitor = monitor
         self.checkpoint_parts = [KeptGeneration(self, self.sharing), self.corrections]
+        self.checkpoint_parts += [part for part in (monitor, self.costs) if part is not None]
+        self.hacking = StopOnHacking()
+        if stop_on_hacking:
+            self.add_callback(self.hacking)
         for callback in (PrinterCallback, ProgressCallback):
             self.remove_callback(callback)
 
@@ -226,6 +241,11 @@ class Trainer(GuardedTrainer, Adapter):
             whole=self.is_deepspeed_enabled,
         )
 
+    def _hold_back(self, held_back: HeldBack) -> None:
+        """What holds the policy back beside TRL's KL."""
+        self.logprob_losses, self.needs_reference = held_back.terms(self), bool(held_back.chi2_coef)
+        self.costs = held_back.multiplied()
+
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """The trainer's own; past it, however it ends, a server is asked for nothing more."""
         try:
@@ -248,6 +268,8 @@ class Trainer(GuardedTrainer, Adapter):
         if self.is_training:
             self.failures.check()
             self._watch_rewards()
+            if self.monitor is not None:
+                self.monitor.watch(self, batch, self.reward_weights)
         return batch
 
     def check_rewards(self, rewards_BR: torch.Tensor, own_ids: list[str]) -> None:
@@ -319,7 +341,8 @@ class Trainer(GuardedTrainer, Adapter):
         row = {"step": self.state.global_step, EARLY_STOPPED: self.state.max_steps}
         path = Path(self.args.output_dir) / "metrics.jsonl"
         write_together(path.parent, path.name, lambda: append_row(path, row))
-        self.say_line(f"early stopping after step {self.state.global_step} of {self.state.max_steps}: {self._best()}")
+        why = "--stop_on_hacking: training ends" if self.hacking.called else "early stopping"
+        self.say_line(f"{why} after step {self.state.global_step} of {self.state.max_steps}: {self._best()}")
 
     def say_weights(self) -> None:
         """Which weights are kept, where these are not the last ones."""
