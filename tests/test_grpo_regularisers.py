@@ -18,7 +18,7 @@ from vlrl.tasks import load_task
 from vlrl.training.checkpoints import RunStopped
 from vlrl.training.command_line import check_command_line
 from vlrl.training.grpo import Trainer
-from vlrl.training.grpo.costs import MULTIPLIERS, Costs, HeldBack, HeldCost, combined, group_advantages, held_back_of, updated
+from vlrl.training.grpo.costs import MULTIPLIERS, Costs, HeldBack, HeldCost, group_advantages, held_back_of, less_costs, updated
 from vlrl.training.grpo.regularisers import chi2_terms, expm1_clipped, p3o_loss, pair_sums, sqrt_chi2
 from vlrl.training.options import ConfigError
 from vlrl.training.regulariser_options import CostLimit, RegulariserConfig, read_costs
@@ -127,8 +127,8 @@ def test_a_multiplier_takes_the_papers_step():
 def test_advantages_with_costs():
     """(A_r - Σ λ A_c) / (1 + Σ λ), by hand."""
     advantages, costs = torch.tensor([1.0, -1.0]), torch.tensor([[1.0, 0.0], [-1.0, 2.0]])
-    assert combined(advantages, costs, [1.0, 0.5]).tolist() == pytest.approx([(1 - 1) / 2.5, (-1 + 1 - 1) / 2.5])
-    assert combined(advantages, costs[:, :1], [3.0]).tolist() == pytest.approx([(1 - 3) / 4, (-1 + 3) / 4])
+    assert less_costs(advantages, costs, [1.0, 0.5]).tolist() == pytest.approx([(1 - 1) / 2.5, (-1 + 1 - 1) / 2.5])
+    assert less_costs(advantages, costs[:, :1], [3.0]).tolist() == pytest.approx([(1 - 3) / 4, (-1 + 3) / 4])
 
 
 def test_costs_are_scaled_as_rewards_are():
@@ -274,7 +274,7 @@ def test_each_of_them_changes_the_steps_and_is_logged(tmp_path):
     assert cost[0]["cost/costly/multiplier"] == pytest.approx(updated(1.0, mean, 0.3, 0.1, 10.0))
     logged = [json.loads(line) for line in (tmp_path / "cost" / "completions" / "step_000001.jsonl").read_text().splitlines()]
     rewards, costs = (torch.tensor([row["rewards"][name]["value"] for row in logged]) for name in ("paying", "costly"))
-    wanted = combined(
+    wanted = less_costs(
         group_advantages(rewards, 4, "group"), group_advantages(costs, 4, "group")[:, None], [cost[0]["cost/costly/multiplier"]]
     )
     assert [row["advantage"] for row in logged] == pytest.approx(wanted.tolist(), abs=1e-4), "as they were learnt from"

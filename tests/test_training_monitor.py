@@ -12,7 +12,7 @@ from vlrl.tasks.evaluate import evaluate
 from vlrl.tasks.rubric import Rubric
 from vlrl.training.config import parse
 from vlrl.training.events import EVENT_KINDS
-from vlrl.training.monitor import Monitor, start_is_best, summary_of
+from vlrl.training.monitor import Monitor, gold_summary, start_is_best
 from vlrl.training.monitor_options import HACKING_EVENT, check_gold_of_run, read_gold
 from vlrl.training.options import ConfigError
 
@@ -191,7 +191,7 @@ def test_the_summary_reads_the_log():
         return {"step": step, **{f"eval_{name}": value for name, value in values.items()}}
 
     rows = [{"step": 1, "loss": 0.0}, row(2, 0.5, best=2.0), row(4, 0.4, 1.0, 2.0)]
-    found = summary_of(rows, "iou_f1", keeps_best=True)
+    found = gold_summary(rows, "iou_f1", keeps_best=True)
     assert found["name"] == "iou_f1"
     assert found["hacked_at_step"] == 4
     assert found["weights_of_step"] == 2
@@ -199,8 +199,8 @@ def test_the_summary_reads_the_log():
     assert not start_is_best(rows)
     rows = [row(2, 0.5), row(4, 0.4, 1.0)]
     assert start_is_best(rows)
-    assert summary_of(rows, "iou_f1", keeps_best=True)["weights_of_step"] == 0
-    honest = summary_of(rows[:1], "iou_f1", keeps_best=False)
+    assert gold_summary(rows, "iou_f1", keeps_best=True)["weights_of_step"] == 0
+    honest = gold_summary(rows[:1], "iou_f1", keeps_best=False)
     assert honest["hacked_at_step"] is None
     assert "weights_of_step" not in honest
 

@@ -31,7 +31,6 @@ from vlrl.training.config import Config
 from vlrl.training.evaluation_flags import PREFIX
 from vlrl.training.events import Event
 from vlrl.training.flight_recorder import RewardFacts
-from vlrl.training.grpo.batch import Batch, TrainerCalls
 from vlrl.training.monitor_options import BEST_STEP, GOLD, HACKING, HACKING_EVENT, REWARD, Gold, read_gold
 from vlrl.training.reward_models.door import holding
 
@@ -198,8 +197,9 @@ class Monitor:
         """Whether the gold is measured on the completions of training too: not where that would ask a network each step."""
         return self.gold.reward is None or "network" not in self.gold.reward.needs
 
-    def watch(self, engine: TrainerCalls, batch: Batch, weights_R: torch.Tensor) -> None:
-        """Note what `of_groups` says of a generation. Every process calls this."""
+    def watch(self, engine: Any, batch: Any, weights_R: torch.Tensor) -> None:
+        """Note what `of_groups` says of a generation (`TrainerCalls`, `Batch` of `vlrl.training.grpo.batch`, which imports this
+        file). Every process calls this."""
         if not self.sees_groups or batch.scores_BR is None:
             return
         rewards_B = (batch.scores_BR * weights_R.to(batch.scores_BR.device)).nansum(1)
@@ -293,7 +293,7 @@ def make_monitor(config: Config, rubric: Rubric, held_out: Sequence[Sample], dev
     return Monitor(gold, rubric, config.grpo.reward_weights, config.tasks, held_out)
 
 
-def summary_of(rows: Sequence[Mapping[str, Any]], gold: str, *, keeps_best: bool) -> dict[str, Any]:
+def gold_summary(rows: Sequence[Mapping[str, Any]], gold: str, *, keeps_best: bool) -> dict[str, Any]:
     """What `summary.json` says: the rule, every evaluation's reward and gold, the first step at which the reward was raised at
     the gold's cost (null: never), and, where `--stop_on_hacking` keeps the best, whose weights `final/` holds. `rows`: of
     `metrics.jsonl`."""

@@ -20,7 +20,7 @@ from vlrl.training.events import EVENTS_FILE, read_events
 from vlrl.training.held_out_images import write_held_out_images
 from vlrl.training.metrics_log import read_metrics
 from vlrl.training.model_card import write_card
-from vlrl.training.monitor import summary_of
+from vlrl.training.monitor import gold_summary
 from vlrl.training.training_run import TrainingRun
 
 
@@ -60,7 +60,7 @@ def write_report(run: TrainingRun) -> str:
         "example": example_of(run),
     }
     if gold := config.monitor.gold:
-        summary["gold"] = summary_of(rows, gold, keeps_best=config.monitor.stop_on_hacking)
+        summary["gold"] = gold_summary(rows, gold, keeps_best=config.monitor.stop_on_hacking)
     found = read_events(folder / EVENTS_FILE)
     summary["events"] = [{key: row[key] for key in ("stage", "step", "event")} for row in found]
     notes += report.events_noted(found, folder)

@@ -87,7 +87,7 @@ def held_back_of(
     options: RegulariserConfig, rewards: Sequence[Reward], samples: Sequence[Sample], device: torch.device | None = None
 ) -> HeldBack:
     """What a run asks for. `rewards`: its own; `samples`: training samples; `device`: where the models of costs are
-    loaded (None: they are not). Raises ConfigError for a cost that is among its rewards, or that can score none of these samples."""
+    loaded (None: they are not). Raises ConfigError for a cost that is among its rewards, or that can score no sample."""
     costs = []
     for one in read_costs(options.cost):
         reward = load_reward(one.spec)
@@ -130,7 +130,7 @@ def group_advantages(values_B: torch.Tensor, group: int, scale: str) -> torch.Te
     return (gaps_NG / (spread + 1e-4)).flatten()
 
 
-def combined(advantages_B: torch.Tensor, costs_BK: torch.Tensor, multipliers: Sequence[float]) -> torch.Tensor:
+def less_costs(advantages_B: torch.Tensor, costs_BK: torch.Tensor, multipliers: Sequence[float]) -> torch.Tensor:
     """(A_r - Σ λ_k A_k) / (1 + Σ λ_k). `costs_BK`: the advantages of the costs."""
     weights_K = torch.tensor(list(multipliers), dtype=advantages_B.dtype, device=advantages_B.device)
     return (advantages_B - costs_BK.to(advantages_B) @ weights_K) / (1 + weights_K.sum())
@@ -156,7 +156,7 @@ class Costs:
                 mean = float(known.double().mean())
                 self.multipliers[k] = updated(self.multipliers[k], mean, cost.limit, self.rate, self.largest)
         columns = [group_advantages(values_BK[:, k].float(), group, scale) for k in range(len(self.costs))]
-        return combined(advantages_B, torch.stack(columns, 1), self.multipliers)
+        return less_costs(advantages_B, torch.stack(columns, 1), self.multipliers)
 
     def numbers(self) -> dict[str, float]:
         """The multipliers, for the log."""
