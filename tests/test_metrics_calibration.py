@@ -4,7 +4,8 @@ import random
 
 import pytest
 
-from vlrl.metrics.calibration import bin_number, calibration_error, reliability, stated_confidence
+from vlrl.answers.stated_confidence import stated_confidence
+from vlrl.metrics.calibration import bin_number, calibration_error, reliability
 
 pytestmark = pytest.mark.quick
 

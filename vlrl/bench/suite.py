@@ -19,7 +19,7 @@ from typing import Any
 from vlrl.data.sample_json import sample_to_json
 from vlrl.data.sample_sets import digest_of, read_set
 from vlrl.metrics.bootstrap import bootstrap_mean
-from vlrl.metrics.calibration import calibration_error, reliability
+from vlrl.metrics.calibration import row_calibration
 from vlrl.schema import Metric, ModelView, Prediction, Sample, SampleError, Task
 from vlrl.tasks import load_tasks
 from vlrl.tasks.evaluate import LOWER_IS_BETTER, Scored, extra_of, measure, numbers
@@ -192,12 +192,8 @@ def score_tasks(tasks: Mapping[str, Task], samples: Sequence[Sample], prediction
         lengths = [float(p.n_tokens) for p in made if p.n_tokens is not None and not p.meta.get("not_asked")]
         metrics = {**numbers(task, rows), "n_tokens": bootstrap_mean(lengths)}
         extra = extra_of(task, rows)
-        stated = [row for row in rows if row.confidence is not None]
-        if stated:
-            confidences = [row.confidence for row in stated if row.confidence is not None]
-            rights = [float(row.outcome == "right") for row in stated]
-            metrics["calibration_error"] = calibration_error(confidences, rights, [row.image for row in stated])
-            extra["reliability"] = reliability(confidences, rights)
+        if calibration := row_calibration(rows):
+            metrics["calibration_error"], extra["reliability"] = calibration
         found.append(
             Scored(
                 name=name,

@@ -1,38 +1,20 @@
 """How well stated confidence agrees with accuracy: expected calibration error with its interval, and the reliability table.
 
-A confidence is stated in words of the completion, `<confidence>0.8</confidence>` or "Confidence: 80 %", outside the answer tags
-or in them; of several statements the last counts. Confidences of single boxes (`position_confidence`) are not looked at.
+Which confidence a completion states is read by `vlrl.answers.stated_confidence`.
 
 Source: Guo et al., On Calibration of Modern Neural Networks, ICML 2017 (ten bins of equal width).
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Hashable, Sequence
 
 import numpy as np
 
 from vlrl.metrics.bootstrap import FloatArray, bootstrap_sums
-from vlrl.schema import Metric
+from vlrl.schema import Metric, Row
 
 N_BINS = 10
-_NUMBER = r"(?P<{0}>\d{{1,3}}(?:\.\d{{1,6}})?|\.\d{{1,6}})\s*(?P<{0}_percent>%)?"
-_STATED = re.compile(
-    rf"<confidence>\s*{_NUMBER.format('tagged')}\s*</confidence>"
-    rf"|\bconfidence\b\s*(?:is|of|[:=])?\s*{_NUMBER.format('plain')}(?![\d.]*\d)",
-    re.IGNORECASE,
-)
-
-
-def stated_confidence(text: str) -> float | None:
-    """The confidence a completion states, in 0..1, or None: none, or a number beyond 1 without a per cent sign."""
-    value: float | None = None
-    for match in _STATED.finditer(text):
-        name = "tagged" if match["tagged"] is not None else "plain"
-        number = float(match[name]) / (100 if match[f"{name}_percent"] else 1)
-        value = number if 0 <= number <= 1 else None
-    return value
 
 
 def calibration_error(
@@ -75,3 +57,12 @@ def reliability(confidences: Sequence[float], rights: Sequence[float]) -> list[d
             {"low": number / N_BINS, "high": (number + 1) / N_BINS, "n": len(rows), "confidence": mean, "accuracy": share}
         )
     return table
+
+
+def row_calibration(rows: Sequence[Row]) -> tuple[Metric, list[dict[str, float | int | None]]] | None:
+    """Expected calibration error and reliability of the rows that state a confidence; None where none does."""
+    stated = [(row.confidence, float(row.outcome == "right"), row.image) for row in rows if row.confidence is not None]
+    if not stated:
+        return None
+    confidences, rights, images = (list(column) for column in zip(*stated, strict=True))
+    return calibration_error(confidences, rights, images), reliability(confidences, rights)

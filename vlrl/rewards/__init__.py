@@ -14,6 +14,7 @@ from vlrl.data.name_values import nearest
 from vlrl.rewards import model_reward
 from vlrl.rewards.cards import card_move, card_recognition, card_success
 from vlrl.rewards.classification import cls_rl_accuracy, cls_rl_no_think, visual_rft_classification
+from vlrl.rewards.confidence import calibrated_confidence
 from vlrl.rewards.detection import iou_f1
 from vlrl.rewards.formats import adaptive_think_format, json_format, rec_format, think_answer_format
 from vlrl.rewards.judge import llm_judge
@@ -74,6 +75,9 @@ REWARDS: dict[str, Reward] = {
     "fuzzy_match": Reward("fuzzy_match", fuzzy_match, 0.0, 1.0, _NOTHING, _TEXTS),
     "math_equal": Reward("math_equal", math_equal, 0.0, 1.0, _NOTHING, _TEXTS, math_problem),
     "llm_judge": Reward("llm_judge", llm_judge, 0.0, 1.0, frozenset({"network"}), _TEXTS),
+    "calibrated_confidence": Reward(
+        "calibrated_confidence", calibrated_confidence, -1.0, 1.0, _NOTHING, _TEXTS | _BOXES | _ONE_BOX
+    ),
     "cosine_length": Reward("cosine_length", cosine_length, -0.5, 1.0, frozenset({"n_tokens", "base"})),
     "repetition": Reward("repetition", repetition, -1.0, 0.0),
     "token_f1": Reward("token_f1", answer_word_f1, 0.0, 1.0, _NOTHING, _TEXTS),

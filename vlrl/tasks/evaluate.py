@@ -19,11 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from vlrl.answers.read import read_span
+from vlrl.answers.stated_confidence import stated_confidence
 from vlrl.answers.whole_text import whole_text
 from vlrl.data.files import write_whole
 from vlrl.metrics.accuracy import image_key, means
 from vlrl.metrics.bootstrap import bootstrap_mean
-from vlrl.metrics.calibration import stated_confidence
+from vlrl.metrics.calibration import row_calibration
 from vlrl.metrics.composite import Composite
 from vlrl.metrics.tables import text_table
 from vlrl.rewards.scoring import N_REQUESTS, described, number_of
@@ -203,6 +204,8 @@ def evaluate(tasks: Mapping[str, Task], samples: Sequence[Sample], predictions: 
             continue
         rows[name] = measure(task, [samples[i] for i in chosen], [predictions[i] for i in chosen])
         found = numbers(task, rows[name])
+        if calibration := row_calibration(rows[name]):
+            found = {**found, "calibration_error": calibration[0]}
         metrics |= {metric if len(tasks) == 1 else f"{name}/{metric}": value for metric, value in found.items()}
     n_unparsed = sum(row.outcome == "unparsed" for some in rows.values() for row in some)
     n_truncated = sum(p.truncated for p in predictions)

@@ -6,14 +6,14 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from vlrl.answers.mathematics import is_formula
 from vlrl.answers.read import read_span
 from vlrl.answers.span import ANSWER, END_ANSWER, canon
-from vlrl.answers.text import is_latex, is_number, number, read_text, reference_answers, reference_texts, without_full_stop
+from vlrl.answers.text import is_number, read_text, reference_answers, reference_texts
 from vlrl.data.synthetic.shapes import qa_sample
 from vlrl.metrics.accuracy import QuestionRow, qa_metrics
 from vlrl.metrics.answer_grading import read_number, stated_answer
 from vlrl.rewards import REWARDS, load_reward, reward_name
+from vlrl.rewards.confidence import text_grader
 from vlrl.rewards.scoring import score_rows
 from vlrl.rewards.visual_arft import END_SEARCH, SEARCH
 from vlrl.schema import Prediction, Result, Reward, Sample, Score, Task
@@ -54,19 +54,8 @@ def sft_target(sample: Sample) -> str:
 
 
 def qa_reward(sample: Sample) -> str:
-    """The reward that a question's answer asks for: `mcq` with choices, `yes_no`, `math_equal` for a number or a formula, else
-    `exact_match`. Of several right answers all must be of that kind."""
-    if sample.choices:
-        return "mcq"
-    texts = reference_texts(sample)
-    if texts and all(without_full_stop(text) in ("yes", "no") for text in texts):
-        return "yes_no"
-    given = reference_answers(sample)
-    if given and all(
-        is_number(one) or number(str(one)) is not None or is_latex(str(one)) or is_formula(str(one)) for one in given
-    ):
-        return "math_equal"
-    return "exact_match"
+    """The reward that a question's answer asks for, see `vlrl.rewards.confidence.text_grader`."""
+    return text_grader(sample)
 
 
 def check(sample: Sample) -> str | None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from vlrl.answers.stated_confidence import stated_confidence
 from vlrl.bench.autotrust import AUTOTRUST_VERSION, PARTS, card, fixture, open_ended, toxicity
 from vlrl.bench.autotrust import wording as words
 from vlrl.bench.autotrust.judge import rate
@@ -21,7 +22,6 @@ from vlrl.bench.autotrust.scoring import BAD_GROUND_TRUTH, FIXED, REFERENCE, Ver
 from vlrl.bench.autotrust.summary import metrics_of
 from vlrl.bench.composite_plot import CARD_PICTURE, draw_composites
 from vlrl.bench.suite import Predictions
-from vlrl.metrics.calibration import stated_confidence
 from vlrl.schema import Prediction, Sample, Task
 from vlrl.tasks.evaluate import Row, Scored, write_json
 
