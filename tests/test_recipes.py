@@ -11,7 +11,7 @@ from vlrl.training.options import CONFIGS
 GAMES = ("numberline", "ezpoints", "points24", "blackjack")
 REAL = ("qwen2.5_vl_3b_lora_1gpu", "qwen2.5_vl_7b_lora_1gpu", "qwen3_vl_4b_lora_1gpu", "qwen2.5_vl_7b_full_8gpu")
 """Those of real models, which the embedded one cannot stand for."""
-OTHERS = {"cards", "own_task", "prm", "vilreward_prm", *GAMES, *REAL}
+OTHERS = {"cards", "own_task", "prm", "rm", "vilreward_prm", *GAMES, *REAL}
 RECIPES = sorted({path.stem for path in CONFIGS.glob("*.yaml")} - OTHERS)
 
 

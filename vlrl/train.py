@@ -73,6 +73,8 @@ from vlrl.training.prm.recipe import train_value_model
 from vlrl.training.restarts import GroupOptions, is_restart, join_again
 from vlrl.training.reward_models.door import lines as reward_model_lines
 from vlrl.training.reward_models.door import with_models
+from vlrl.training.reward_models.options import TASK as RM_TASK
+from vlrl.training.reward_models.recipe import train_preference_model
 from vlrl.training.run_report import write_report
 from vlrl.training.run_status import write_ending
 from vlrl.training.sft import supervise
@@ -113,7 +115,7 @@ def run_words(words: list[str]) -> int:
         if is_prm(with_underscores(words)):
             prm = parse_prm(words)
             os.environ.update(prm.environment)
-            train_value_model(prm, say_first(), words)
+            (train_preference_model if prm.run.task == RM_TASK else train_value_model)(prm, say_first(), words)
             around = None  # it measures itself
         else:
             config = parse(words)

@@ -16,6 +16,7 @@ def show(args: argparse.Namespace) -> int:
     samples = "--data samples.jsonl, or nothing for synthetic samples"
     tasks = [["task", task.name, task.headline, samples] for task in KNOWN.values()]
     tasks.append(["training", "prm", "a reward model for vilbench: vlrl train --task prm", samples])
+    tasks.append(["training", "rm", "a reward model of preferences: vlrl train --task rm", samples])
     print(text_table(["Kind", "Name", "Headline", "Needs"], tasks))
     benchmarks = []
     for name, entry in SUITES.items():

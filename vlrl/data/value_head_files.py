@@ -21,10 +21,13 @@ def has_head(folder: str | Path) -> bool:
 
 @dataclass(frozen=True)
 class HeadFacts:
-    """`kind`: `STEPS` or `PREFERENCES`. `mean`, `std`: of its values on held-out rows, None where nobody measured them."""
+    """`kind`: `STEPS` or `PREFERENCES`. `n_outputs`: qualities that it rates, `gated`: in shares of its own. `mean`, `std`: of
+    its values on held-out rows, None where nobody measured them."""
 
     kind: str
     width: int
+    n_outputs: int = 1
+    gated: bool = False
     mean: float | None = None
     std: float | None = None
 
@@ -56,7 +59,8 @@ def read_head(folder: Path) -> HeadFacts:
         )
     mean, std = (facts.get(name) for name in ("mean", "std"))
     known = all(isinstance(one, int | float) for one in (mean, std))
-    return HeadFacts(kind, shape[1], float(mean) if known else None, float(std) if known else None)  # type: ignore[arg-type]
+    scale = (float(mean), float(std)) if known else (None, None)  # type: ignore[arg-type]
+    return HeadFacts(kind, shape[1], shape[0], "gate.weight" in shapes, *scale)
 
 
 def _shapes(path: Path) -> dict[str, list[int]]:

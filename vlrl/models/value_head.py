@@ -7,7 +7,7 @@ pass gives the values of all steps of a solution, since a token sees only what s
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from transformers import AutoModelForImageTextToText
 from vlrl.data.images import open_image
 from vlrl.data.special_tokens import without_special_tokens
 from vlrl.data.step_values import prompt_text
-from vlrl.data.value_head_files import HEAD_CONFIG, HEAD_WEIGHTS, has_head
+from vlrl.data.value_head_files import HEAD_CONFIG, HEAD_WEIGHTS, STEPS, has_head, read_head
 from vlrl.models.load import LoadedModel, load_model, special_token_pattern
 from vlrl.models.names import ModelError
 from vlrl.models.whole_files import load_weights, safetensors_problem
@@ -33,28 +33,47 @@ TOKEN_FIELDS = ("token_type_ids", "mm_token_type_ids")
 
 
 class StepValueModel(nn.Module):
-    """Backbone and head. `forward` returns logits; a value is their sigmoid, in 0..1."""
+    """Backbone and head. `forward` returns logits; a value of a step is their sigmoid, in 0..1; of a head of preferences the
+    logit itself.
 
-    def __init__(self, backbone: Any, hidden_size: int) -> None:
+    `n_attributes`: how many qualities (helpful, correct, ...) a head of preferences rates, each by an output; a logit is their
+    mean, or with `gated` their sum in the shares that a softmax over the prompt's last state gives (ArmoRM, arXiv 2406.12845;
+    differs: one linear layer, and shares are trained with the rest).
+    """
+
+    def __init__(self, backbone: Any, hidden_size: int, kind: str = STEPS, n_attributes: int = 1, gated: bool = False) -> None:
         super().__init__()
-        self.backbone = backbone
-        self.value_head = nn.Linear(hidden_size, 1, dtype=torch.float32)
-        nn.init.zeros_(self.value_head.weight)
-        nn.init.zeros_(self.value_head.bias)
+        self.backbone, self.kind = backbone, kind
+        self.value_head = nn.Linear(hidden_size, n_attributes, dtype=torch.float32)
+        self.gate = nn.Linear(hidden_size, n_attributes, dtype=torch.float32) if gated else None
+        for layer in filter(None, (self.value_head, self.gate)):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
 
     @property
     def config(self) -> Any:
         return self.backbone.config
 
-    def forward(self, ends_BS: torch.Tensor, **inputs: Any) -> torch.Tensor:
-        """Logits [B, S] at the step ends `ends_BS` (token positions; -1 where a solution has fewer steps, its logits mean
-        nothing). `inputs`: what the backbone takes."""
+    def ratings(self, ends_BS: torch.Tensor, starts_B: torch.Tensor, **inputs: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        """What each output says at the step ends, [B, S, K], and the share of each, [B, K]. `starts_B`: positions of the
+        prompts' last tokens."""
         whole = self.backbone.get_base_model() if hasattr(self.backbone, "get_base_model") else self.backbone
         hidden_BTD = whole.base_model(**inputs, use_cache=False).last_hidden_state
-        rows_B1 = torch.arange(len(ends_BS), device=ends_BS.device)[:, None]
-        chosen_BSD = hidden_BTD[rows_B1, ends_BS.clamp(min=0)]
-        logits_BS: torch.Tensor = self.value_head(chosen_BSD.float()).squeeze(-1)
-        return logits_BS
+        rows_B = torch.arange(len(ends_BS), device=ends_BS.device)
+        ratings_BSK: torch.Tensor = self.value_head(hidden_BTD[rows_B[:, None], ends_BS.clamp(min=0)].float())
+        n = self.value_head.out_features
+        shares_BK = torch.full((len(ends_BS), n), 1 / n, device=ends_BS.device)
+        if self.gate is not None:
+            shares_BK = torch.softmax(self.gate(hidden_BTD[rows_B, starts_B].float()), dim=-1)
+        return ratings_BSK, shares_BK
+
+    def forward(self, ends_BS: torch.Tensor, starts_B: torch.Tensor, with_ratings: bool = False, **inputs: Any) -> Any:
+        """Logits [B, S] at the step ends `ends_BS` (token positions; -1 where a solution has fewer steps, its logits mean
+        nothing). `inputs`: what the backbone takes. `with_ratings`: of the first end alone, every output [B, K] and the logits
+        [B]."""
+        ratings_BSK, shares_BK = self.ratings(ends_BS, starts_B, **inputs)
+        logits_BS = (ratings_BSK * shares_BK[:, None]).sum(-1)
+        return (ratings_BSK[:, 0], logits_BS[:, 0]) if with_ratings else logits_BS
 
     def activation_checkpointing_enable(self, activation_checkpointing_kwargs: dict[str, Any] | None = None) -> None:
         """Called by the `Trainer` of transformers; before 5.24 under the name below."""
@@ -80,10 +99,22 @@ def hidden_size(model: Any) -> int:
 def save_head(model: StepValueModel, folder: Path, about: Mapping[str, Any]) -> None:
     """Write the head beside a saved backbone; `about`: how it was trained, added to its JSON file."""
     folder.mkdir(parents=True, exist_ok=True)
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.value_head.state_dict().items()}
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in _head_state(model).items()}
     save_file(state, folder / HEAD_WEIGHTS)
-    facts = {"format": 1, "hidden_size": model.value_head.in_features, "step_end": STEP_END, "output": "sigmoid", **about}
-    (folder / HEAD_CONFIG).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    output = "sigmoid" if model.kind == STEPS else "logit"
+    facts = {
+        "format": 1,
+        "hidden_size": model.value_head.in_features,
+        "step_end": STEP_END,
+        "output": output,
+        "kind": model.kind,
+    }
+    (folder / HEAD_CONFIG).write_text(json.dumps({**facts, **about}, indent=2) + "\n", encoding="utf-8")
+
+
+def _head_state(model: StepValueModel) -> dict[str, torch.Tensor]:
+    gate = {} if model.gate is None else {f"gate.{name}": one for name, one in model.gate.state_dict().items()}
+    return {**model.value_head.state_dict(), **gate}
 
 
 def load_head(model: StepValueModel, folder: Path) -> None:
@@ -91,24 +122,36 @@ def load_head(model: StepValueModel, folder: Path) -> None:
     if problem := safetensors_problem(folder / HEAD_WEIGHTS):
         raise ModelError(problem)
     state = load_file(folder / HEAD_WEIGHTS)
-    if sorted(state) != ["bias", "weight"] or state["weight"].ndim != 2:
+    if sorted(state) != sorted(_head_state(model)) or state["weight"].ndim != 2:
         raise ModelError(f"{folder / HEAD_WEIGHTS} holds {', '.join(sorted(state))}, not the weight and bias of a value head")
     width = state["weight"].shape[1]
     if width != model.value_head.in_features:
         raise ModelError(f"{folder}: the value head takes {width} numbers, the model gives {model.value_head.in_features}")
-    model.value_head.load_state_dict(state)
+    if len(state["weight"]) != model.value_head.out_features:
+        raise ModelError(
+            f"{folder}: the value head has {len(state['weight'])} outputs, this model's has {model.value_head.out_features}"
+        )
+    model.value_head.load_state_dict({name: state[name] for name in ("weight", "bias")})
+    if model.gate is not None:
+        model.gate.load_state_dict({name: state[f"gate.{name}"] for name in ("weight", "bias")})
 
 
 def load_backbone(folder: Path, dtype: torch.dtype) -> Any:
     return load_weights(AutoModelForImageTextToText, str(folder), dtype=dtype)
 
 
-def load_prm(name: str, **options: Any) -> tuple[StepValueModel, LoadedModel]:
-    """A trained process reward model from its folder; `options` are those of `load_model`. Raises ModelError."""
+def load_prm(name: str, kinds: Collection[str] = (STEPS,), **options: Any) -> tuple[StepValueModel, LoadedModel]:
+    """A trained reward model of one of `kinds` from its folder; `options` are those of `load_model`. Raises ModelError."""
     if not has_head(name):
         raise ModelError(f"{name}: holds no {HEAD_WEIGHTS}; give the final/ folder of a run of --task prm")
     loaded = load_model(name, coords="px", **options)
-    model = StepValueModel(loaded.model, hidden_size(loaded.model))
+    try:
+        head = read_head(Path(name))
+    except ValueError as error:
+        raise ModelError(str(error)) from error
+    if head.kind not in kinds:
+        raise ModelError(f"{name}: its head was trained on {head.kind}, not on {' or '.join(kinds)}")
+    model = StepValueModel(loaded.model, hidden_size(loaded.model), head.kind, head.n_outputs, head.gated)
     load_head(model, Path(name))
     model.eval()
     return model, loaded
@@ -117,12 +160,13 @@ def load_prm(name: str, **options: Any) -> tuple[StepValueModel, LoadedModel]:
 @dataclass(frozen=True)
 class Encoded:
     """One solution as tensors. `types`: further values per token [T]; `vision`: inputs of the vision encoder; `ends`: position
-    of each step's last token."""
+    of each step's last token; `start`: of the prompt's."""
 
     ids_T: torch.Tensor
     types: dict[str, torch.Tensor]
     vision: dict[str, torch.Tensor]
     ends: tuple[int, ...]
+    start: int
 
 
 class Encoder:
@@ -170,7 +214,7 @@ class Encoder:
             ends.append(n - 1)
         types = {key: nn.functional.pad(prompt[key][0], (0, n - len(ids[0]))) for key in TOKEN_FIELDS if key in prompt}
         vision = {key: value for key, value in prompt.items() if key not in ("input_ids", "attention_mask", *TOKEN_FIELDS)}
-        return Encoded(torch.cat(ids), types, vision, tuple(ends))
+        return Encoded(torch.cat(ids), types, vision, tuple(ends), len(ids[0]) - 1)
 
     def collate(self, rows: Sequence[Encoded]) -> dict[str, torch.Tensor]:
         """A batch padded on the right, as `StepValueModel.forward` takes it."""
@@ -179,6 +223,7 @@ class Encoder:
             "input_ids": pad_sequence([row.ids_T for row in rows], batch_first=True, padding_value=self.pad_id),
             "attention_mask": (torch.arange(int(lengths.max()))[None] < lengths[:, None]).long(),
             "ends_BS": pad_sequence([torch.tensor(row.ends) for row in rows], batch_first=True, padding_value=-1),
+            "starts_B": torch.tensor([row.start for row in rows]),
         }
         for key in TOKEN_FIELDS:
             if any(key in row.types for row in rows):
@@ -196,8 +241,8 @@ def score_solutions(
     solutions: Sequence[tuple[str | Sequence[str] | None, str, Sequence[str]]],
     batch_size: int = 32,
 ) -> list[list[float]]:
-    """The value of every step of (image or images, question, steps), in order; one pass a batch of solutions. Raises
-    ImageError."""
+    """The value of every step of (image or images, question, steps), in order; one pass a batch of solutions. Of a head
+    of preferences, logits. Raises ImageError."""
     was_training = model.training
     model.eval()
     device = model.value_head.weight.device
@@ -205,7 +250,8 @@ def score_solutions(
     for start in range(0, len(solutions), batch_size):
         rows = [encoder.encode(*one) for one in solutions[start : start + batch_size]]
         batch = {key: value.to(device) for key, value in encoder.collate(rows).items()}
-        values_BS = torch.sigmoid(model(**batch)).cpu()
+        logits_BS = model(**batch).cpu()
+        values_BS = torch.sigmoid(logits_BS) if model.kind == STEPS else logits_BS
         found += [values_BS[i, : len(row.ends)].tolist() for i, row in enumerate(rows)]
     model.train(was_training)
     return found

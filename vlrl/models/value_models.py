@@ -8,12 +8,10 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 
-from vlrl.data.value_head_files import read_head
-from vlrl.models.names import ModelError
+from vlrl.data.value_head_files import PREFERENCES, STEPS
 from vlrl.models.value_head import Encoder, StepValueModel, load_prm, score_solutions
 
 _Solution = tuple[tuple[str, ...], str, tuple[str, ...]]
@@ -36,11 +34,7 @@ class ValueModels:
         self._kept: OrderedDict[tuple[str, _Solution], list[float]] = OrderedDict()
 
     def _loaded(self, folder: str) -> tuple[StepValueModel, Encoder]:
-        try:
-            read_head(Path(folder))
-        except ValueError as error:
-            raise ModelError(str(error)) from error
-        model, loaded = load_prm(folder)
+        model, loaded = load_prm(folder, (STEPS, PREFERENCES))
         model.to(self.device).requires_grad_(False)
         return model, Encoder(loaded)
 

@@ -63,7 +63,7 @@ def rm(
     """
     if models is None:
         raise ValueError("its models are not loaded here; this command cannot score with rm")
-    options = RmOptions(outcome, credit, refine, eta, progress_weight, combine, coefficient, normalise)
+    options = PaidBy(outcome, credit, refine, eta, progress_weight, combine, coefficient, normalise)
     heads = [read_head(Path(one)) for one in folders_of(folder)]
     solutions = [solution_of(text, sample, heads[0].kind) for text, sample in zip(texts, samples, strict=True)]
     full = [i for i, (_, _, steps) in enumerate(solutions) if steps]
@@ -77,7 +77,7 @@ def rm(
 
 
 @dataclasses.dataclass(frozen=True)
-class RmOptions:
+class PaidBy:
     """The options of `rm` that make a score of values."""
 
     outcome: str | None
@@ -134,7 +134,7 @@ def _scaled(values: Sequence[float], head: HeadFacts) -> list[float]:
     return [(value - head.mean) / head.std for value in values]
 
 
-def _score(text: str, members: Sequence[Sequence[float]], options: RmOptions) -> Score:
+def _score(text: str, members: Sequence[Sequence[float]], options: PaidBy) -> Score:
     """The score of one completion from each model's values of its steps."""
     n = len(members[0])
     how = options.combine
@@ -205,8 +205,7 @@ def pays_steps(reward: Reward) -> bool:
     fresh = {"outcome": None, "credit": None, "refine": "none", "eta": 0.5, "progress_weight": 0.0}
     rest = {"combine": "mean", "coefficient": 0.5, "normalise": "none"}
     return (
-        reward.name == RM
-        and RmOptions(**{name: options.get(name, value) for name, value in {**fresh, **rest}.items()}).by_steps
+        reward.name == RM and PaidBy(**{name: options.get(name, value) for name, value in {**fresh, **rest}.items()}).by_steps
     )
 
 

@@ -34,9 +34,10 @@ from vlrl.training.prm import options as prm_options
 from vlrl.training.prm.options import PrmOptions
 from vlrl.training.prompt_options import PromptConfig, check_prompts
 from vlrl.training.regulariser_options import check_regularisers
+from vlrl.training.reward_models.options import RmOptions
 from vlrl.training.reward_models.run_checks import check_model_rewards
 
-Filled = TypeVar("Filled", RunConfig, GuideConfig, BenchConfig, PromptConfig, PrmOptions)
+Filled = TypeVar("Filled", RunConfig, GuideConfig, BenchConfig, PromptConfig, PrmOptions, RmOptions)
 CONFIG = Option("config", "str | None", help="YAML file of options; the command line is stronger.")
 OFTEN = {
     "model_name_or_path": "tiny, tiny-cards (embedded), a folder, or a hub id such as Qwen/Qwen2.5-VL-3B-Instruct.",
@@ -135,9 +136,9 @@ def read_grpo_words(words: Sequence[str]) -> GrpoWords:
 
 
 def read_prm_words(words: Sequence[str]) -> FileValues:
-    """A run of `--task prm`: the same. Returns what files set."""
+    """A run of `--task prm` or `--task rm`: the same. Returns what files set."""
     known = Known(prm_options.prm_flags(), _of_libraries("training", "model"))
-    given = read_words(words, known, f"--task {prm_options.TASK} has no option", prm_options.hint)
+    given = read_words(words, known, f"--task {prm_options.task_of(words)} has no option", prm_options.hint)
     files = prm_options.read_prm_files(words)
     check_keys(files, known)
     values = {**files.values, **given}
@@ -145,7 +146,7 @@ def read_prm_words(words: Sequence[str]) -> FileValues:
     check_option_numbers(values, known)
     own = {name: value for name, value in values.items() if name != "loss_type"}  # which is a name of ours here
     check_values(own, measures=False, environ={**os.environ, **files.environment})
-    prm_options.check(_filled(RunConfig, values), _filled(PrmOptions, values))
+    prm_options.check(_filled(RunConfig, values), _filled(PrmOptions, values), _filled(RmOptions, values))
     return files
 
 

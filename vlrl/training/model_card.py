@@ -77,7 +77,7 @@ def metadata(base: str, name: str, summary: Mapping[str, Any] | None = None) -> 
     """The YAML header, written by huggingface_hub. A local folder is no base model of the hub and is left out. So is a licence:
     that of the base model holds."""
     task = None if summary is None else on_one_line(summary["task"])
-    pipeline = None if summary is not None and summary["stage"] == "prm" else PIPELINE
+    pipeline = None if summary is not None and summary["stage"] in ("prm", "rm") else PIPELINE
     results = []
     for metric, measured in ({} if summary is None else summary["after"]).items():
         if measured["value"] is not None and "[" not in metric:
@@ -101,6 +101,8 @@ def introduction(summary: Mapping[str, Any]) -> str:
     base, task, version = code(summary["model"]), code(summary["task"]), summary["versions"]["vlrl"]
     if summary["stage"] == "prm":
         return f"{base} with a head that scores the steps of a solution, trained with vlrl {version}."
+    if summary["stage"] == "rm":
+        return f"{base} with a head that scores answers, trained on which of two is preferred, with vlrl {version}."
     how = {"grpo": "by GRPO", "sft": "by imitation", "sft+grpo": "by imitation and then by GRPO"}
     return (
         f"{base}, trained {how.get(summary['stage'], summary['stage'])} on the task {task} with vlrl {version}. Its rewards"

@@ -1,4 +1,4 @@
-"""A resolved run of `--task prm`: our options beside transformers' `TrainingArguments` and TRL's `ModelConfig`."""
+"""A resolved run of `--task prm` or `--task rm`: our options, transformers' `TrainingArguments` and TRL's `ModelConfig`."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from vlrl.training.config import parse_words, refuse_unsupported, with_values, w
 from vlrl.training.flags import with_underscores
 from vlrl.training.options import RunConfig
 from vlrl.training.prm.options import PrmOptions
+from vlrl.training.reward_models.options import RmOptions
 
 FULL_LEARNING_RATE, ADAPTER_LEARNING_RATE = 1e-5, 1e-4
 
@@ -24,6 +25,7 @@ class PrmRun:
 
     run: RunConfig
     prm: PrmOptions
+    rm: RmOptions
     training: TrainingArguments
     model: ModelConfig
     sources: tuple[str, ...]
@@ -40,11 +42,11 @@ class PrmRun:
 def parse_prm(argv: Sequence[str]) -> PrmRun:
     """Resolve a command line. Raises ConfigError."""
     words = with_underscores(argv)
-    parsed = parse_words(words, read_prm_words(words), (RunConfig, PrmOptions, TrainingArguments, ModelConfig))
-    run, prm, training, model = parsed.parts
+    parsed = parse_words(words, read_prm_words(words), (RunConfig, PrmOptions, RmOptions, TrainingArguments, ModelConfig))
+    run, prm, rm, training, model = parsed.parts
     refuse_unsupported(training)
     training, token = without_token(training)
     if "learning_rate" not in parsed.values:
         training = with_values(training, learning_rate=ADAPTER_LEARNING_RATE if model.use_peft else FULL_LEARNING_RATE)
     environment = {**parsed.files.environment, **token}
-    return PrmRun(run, prm, training, model, parsed.files.sources, parsed.values, environment)
+    return PrmRun(run, prm, rm, training, model, parsed.files.sources, parsed.values, environment)

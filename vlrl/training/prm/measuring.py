@@ -18,7 +18,7 @@ from vlrl.models.value_head import Encoder, StepValueModel, score_solutions
 from vlrl.schema import Metric
 from vlrl.tasks.evaluate import Evaluation
 
-Solution = tuple[str | None, str, Sequence[str]]
+Solution = tuple[str | Sequence[str] | None, str, Sequence[str]]
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ Folder, model, banner, summary and plots are those of every run; the rest is her
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -146,8 +146,8 @@ def take_steps(
         write_together(opened.path, "metrics.jsonl", lambda: run_folder.forget_later(opened, say))
         say(banner.banner_line("resuming", f"from {opened.checkpoint or 'the start: no checkpoint was complete'}"))
     events = EventLog(opened.path if PartialState().is_main_process else None, read_stop_on(config.run.stop_on))
-    write_together(opened.path, "events.jsonl", lambda: events.begin("prm", after=opened.step), everyone=True)
-    trainer.record_to(events, RunFacts("prm"))
+    write_together(opened.path, "events.jsonl", lambda: events.begin(trainer.stage, after=opened.step), everyone=True)
+    trainer.record_to(events, RunFacts(trainer.stage))
     if PartialState().is_main_process:
         trainer.take_up_history(read_metrics(opened.path / "metrics.jsonl"))
     trainer.add_callback(StopAtStepEnd(stop, config.run.save_minutes))
@@ -231,8 +231,9 @@ def _mean(rows: Sequence[StepRecord]) -> float:
     return sum(values) / len(values)
 
 
-def with_head(config: PrmRun, loaded: LoadedModel, say: Say) -> StepValueModel:
-    """The model, with adapters or a frozen vision encoder where flags say so, and a head that predicts 0.5 for every step."""
+def with_head(config: PrmRun, loaded: LoadedModel, say: Say, **head: Any) -> StepValueModel:
+    """The model, with adapters or a frozen vision encoder where flags say so, and a head that says the same of everything (0.5
+    for every step). `head`: options of `StepValueModel`."""
     if config.run.freeze_vision:
         say(banner.banner_line("frozen", freeze_vision(loaded.model)))
     backbone: Any = loaded.model
@@ -243,40 +244,44 @@ def with_head(config: PrmRun, loaded: LoadedModel, say: Say) -> StepValueModel:
     peft_config = with_targets(get_peft_config(config.model), config.run.freeze_vision)
     if peft_config is not None:
         backbone = get_peft_model(backbone, peft_config)
-    return StepValueModel(backbone, size)
+    return StepValueModel(backbone, size, **head)
 
 
 def make_trainer(
     config: PrmRun, model: StepValueModel, loaded: LoadedModel, encoder: Encoder, rows: Sequence[StepRecord]
 ) -> PrmTrainer:
+    facts = {"loss": config.prm.loss_type, **head_facts(config, loaded)}
+    dataset = Records(rows, encoder)
+    shared = trainer_options(config, model, loaded, (row.image is not None for row in rows))
+    return PrmTrainer(
+        train_dataset=dataset,
+        data_collator=dataset.collate,
+        loss_kind=config.prm.loss_type,
+        pairwise_weight=config.prm.pairwise_weight,
+        head_facts=facts,
+        **shared,
+    )
+
+
+def head_facts(config: PrmRun, loaded: LoadedModel) -> dict[str, Any]:
+    """What a saved head says of its training."""
+    return {"base": loaded.name, "data": config.run.data or "synthetic", "seed": config.training.seed}
+
+
+def trainer_options(config: PrmRun, model: StepValueModel, loaded: LoadedModel, images: Iterable[bool]) -> dict[str, Any]:
+    """What every trainer of a value head is made with. `images`: whether each row has one."""
     is_tiny = config.model.model_name_or_path in TINY_NAMES and not config.model.use_peft
-    searches = finds_unused(config.training, lambda: may_leave_unused(model, (row.image is not None for row in rows)))
+    searches = finds_unused(config.training, lambda: may_leave_unused(model, images))
     training = config.with_arguments(
         remove_unused_columns=False,
         disable_tqdm=True,
         train_sampling_strategy="sequential",
         ddp_find_unused_parameters=searches,
     ).training
-    dataset = Records(rows, encoder)
     optimizer = None
     if is_tiny:
         optimizer = MuonWithAdamW(model, training.learning_rate, (training.adam_beta1, training.adam_beta2))
-    return PrmTrainer(
-        model=model,
-        args=training,
-        train_dataset=dataset,
-        data_collator=dataset.collate,
-        processing_class=loaded.processor,
-        optimizers=(optimizer, None),
-        loss_kind=config.prm.loss_type,
-        pairwise_weight=config.prm.pairwise_weight,
-        head_facts={
-            "base": loaded.name,
-            "loss": config.prm.loss_type,
-            "data": config.run.data or "synthetic",
-            "seed": training.seed,
-        },
-    )
+    return {"model": model, "args": training, "processing_class": loaded.processor, "optimizers": (optimizer, None)}
 
 
 def save_value_model(trainer: PrmTrainer, loaded: LoadedModel, folder: Path) -> None:

@@ -15,19 +15,27 @@ from vlrl.models.load import ModelInputs, special_token_pattern
 from vlrl.models.prompt_lengths import PromptLengths, context_length
 from vlrl.schema import Sample, SampleError
 
+ValuedText = tuple[str, tuple[str, ...], str, Sequence[str]]
+"""Id, images, question and steps."""
+
 
 def check_solutions(rows: Sequence[StepRecord], inputs: ModelInputs, where: str, seed: int) -> None:
+    """As `check_texts`, of solutions."""
+    texts = [(row.id, (row.image,) if row.image else (), row.question, row.steps) for row in rows]
+    check_texts(texts, inputs, where, seed)
+
+
+def check_texts(rows: Sequence[ValuedText], inputs: ModelInputs, where: str, seed: int) -> None:
     """Image headers of all rows, a drawn part decoded, and question with steps within the model's context. Raises SampleError
     that names the rows."""
     lengths, special = PromptLengths(inputs.processor), special_token_pattern(inputs.processor)
 
     def words(i: int) -> list[dict[str, Any]]:
-        row = rows[i]
-        text = without_special_tokens("\n".join([prompt_text(row.question), *row.steps]), special)
-        image = [{"type": "image"}] if row.image else []
-        return [{"role": "user", "content": [*image, {"type": "text", "text": text}]}]
+        _, images, question, steps = rows[i]
+        text = without_special_tokens("\n".join([prompt_text(question), *steps]), special)
+        return [{"role": "user", "content": [*({"type": "image"} for _ in images), {"type": "text", "text": text}]}]
 
-    shown = [Sample(row.id, "prm", row.question, None, (row.image,) if row.image else ()) for row in rows]
+    shown = [Sample(name, "prm", question, None, images) for name, images, question, _ in rows]
     for i, sample in enumerate(tqdm(shown, desc=f"checking {where}", disable=True if len(rows) < 2000 else None, leave=False)):
         try:
             sizes = shown_sizes(sample)
@@ -44,7 +52,7 @@ def check_solutions(rows: Sequence[StepRecord], inputs: ModelInputs, where: str,
     limit = context_length(inputs.config)
     found = {} if limit is None else lengths.longer_than(limit, words)
     if found:
-        first = ", ".join(f"{rows[i].id!r} ({n:,} tokens)" for i, n in list(found.items())[:3])
+        first = ", ".join(f"{rows[i][0]!r} ({n:,} tokens)" for i, n in list(found.items())[:3])
         raise SampleError(
             f"{len(found):,} of {len(rows):,} solutions of {where} are longer than the model's context of {limit:,} tokens; the"
             f" first: {first}. Leave them out, or make images smaller by --max_pixels"

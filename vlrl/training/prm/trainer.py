@@ -80,6 +80,8 @@ class Records(Dataset[dict[str, Any]]):
 class PrmTrainer(GuardedTrainer):
     """`Trainer` of a `StepValueModel`. The loss is the mean over solutions of their weighted steps' losses."""
 
+    stage = "prm"
+
     def __init__(
         self, *args: Any, loss_kind: str, pairwise_weight: float, head_facts: Mapping[str, Any], **options: Any
     ) -> None:
@@ -88,7 +90,7 @@ class PrmTrainer(GuardedTrainer):
         self.name_of_row = None if records is None else lambda row: str(records[row].id)
         self.loss_kind, self.pairwise_weight, self.head_facts = loss_kind, pairwise_weight, dict(head_facts)
         self.model_accepts_loss_kwargs = False
-        self.steps = StepLog("prm", VALUE_COLUMNS)
+        self.steps = StepLog(self.stage, VALUE_COLUMNS)
         for callback in (PrinterCallback, ProgressCallback):
             self.remove_callback(callback)
 
@@ -114,7 +116,7 @@ class PrmTrainer(GuardedTrainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         super().log(logs, start_time)
         if "loss" in logs:
-            row = {"stage": "prm", "step": self.state.global_step, **logs}
+            row = {"stage": self.stage, "step": self.state.global_step, **logs}
             folder = Path(str(self.args.output_dir))
             write_together(folder, "metrics.jsonl", lambda: self._write_step(folder, row))
         self.end_if_asked()
