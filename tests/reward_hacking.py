@@ -85,7 +85,7 @@ def main() -> None:
 def report(rows: Sequence[tuple[str, list[list[Candidate]], list[list[float]]]], ways: Sequence[str], most: int) -> None:
     sizes = [n for n in (1, 2, 4, 8, 16, 32) if n <= most]
     print("best of n: n (KL)  " + "  ".join(f"{n} ({math.log(n) - (n - 1) / n:.2f})" for n in sizes))
-    at_most: dict[str, list[float]] = {}
+    at_most: dict[str, dict[str, float]] = {}
     for way in ways:
         gold, again, paid = [], [], []
         for n in sizes:
@@ -99,7 +99,7 @@ def report(rows: Sequence[tuple[str, list[list[Candidate]], list[list[float]]]],
             gold.append(bootstrap_mean([right for right, _, _ in picks]))
             again.append(fmean(repeats for _, repeats, _ in picks))
             paid.append(fmean(value for _, _, value in picks))
-            at_most[way] = [right for right, _, _ in picks]
+            at_most[way] = {str(i): right for i, (right, _, _) in enumerate(picks)}
         shown = "  ".join(f"{one.value:.3f} [{one.ci95[0]:.3f}, {one.ci95[1]:.3f}]" for one in gold if one.ci95)
         print(f"{way:13} gold {shown}\n{'':13} paid {'  '.join(f'{one:.3f}' for one in paid)}; repeated steps {again}")
     for way in ways[1:]:

@@ -142,7 +142,20 @@ def test_what_a_run_cannot_do_with_step_pay_is_refused(tmp_path):
             check_command_line(["--task", "qa", "--rewards", "exact_match", spec, *words])
 
 
-QUICK = ["--limit", "24", "--eval_limit", "4", "--max_steps", "2", "--per_device_train_batch_size", "4", "--report_to", "none"]
+QUICK = [
+    "--logging_steps",
+    "1",
+    "--limit",
+    "24",
+    "--eval_limit",
+    "4",
+    "--max_steps",
+    "2",
+    "--per_device_train_batch_size",
+    "4",
+    "--report_to",
+    "none",
+]
 PAID = ["--task", "qa", "--stage", "grpo", "--max_steps", "2", "--num_generations", "4", "--per_device_train_batch_size", "8",
         "--logging_steps", "1", "--eval_limit", "4", "--report_to", "none", "--save_steps", "1"]  # fmt: skip
 

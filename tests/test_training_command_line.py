@@ -126,7 +126,9 @@ def test_words_are_read_as_the_libraries_read_them():
     ours = (RunConfig, PromptConfig, EngineConfig, MonitorConfig, RegulariserConfig, GuideConfig, BenchConfig)
     kinds = {
         (*ours, GRPOConfig, ModelConfig): library_options("grpo", "model") | our_options(),
-        (RunConfig, prm_options.PrmOptions, TrainingArguments, ModelConfig): library_options("training", "model")
+        (RunConfig, prm_options.PrmOptions, prm_options.RmOptions, TrainingArguments, ModelConfig): library_options(
+            "training", "model"
+        )
         | prm_options.prm_flags(),
     }
     for classes, known in kinds.items():

@@ -71,8 +71,7 @@ from vlrl.training.prm.config import parse_prm
 from vlrl.training.prm.options import is_requested as is_prm
 from vlrl.training.prm.recipe import train_value_model
 from vlrl.training.restarts import GroupOptions, is_restart, join_again
-from vlrl.training.reward_models.door import lines as reward_model_lines
-from vlrl.training.reward_models.door import with_models
+from vlrl.training.reward_models.door import say_reward_models, with_models
 from vlrl.training.reward_models.options import TASK as RM_TASK
 from vlrl.training.reward_models.recipe import train_preference_model
 from vlrl.training.run_report import write_report
@@ -235,8 +234,7 @@ def prepare(config: Config, say: Callable[..., None], words: Sequence[str]) -> T
     say(banner.banner_line("rewards", ", ".join(reward.name for reward in rubric.rewards)))
     if "grpo" in config.stages:
         rubric = with_models(rubric, loaded.model.device, config.grpo)
-        for line in reward_model_lines(rubric.rewards):
-            say(banner.banner_line("models", line))
+        say_reward_models(rubric.rewards, say)
     for name, text in (("held back", held_back.words()), ("gold", config.monitor.words)):
         if text:
             say(banner.banner_line(name, text))

@@ -37,7 +37,7 @@ from vlrl.training.memory_plan import (
     this_device,
 )
 from vlrl.training.monitor_options import check_gold_of_run
-from vlrl.training.reward_models.door import lines as reward_model_lines
+from vlrl.training.reward_models.door import say_reward_models
 from vlrl.training.video_options import video_reading
 from vlrl.training.weights import start_inputs
 
@@ -65,8 +65,7 @@ def show_dry_run(config: Config, say: Callable[..., None], n_processes: int) -> 
     for note in [*banner.drawn_data_note(config, inputs), *notes]:
         say(banner.banner_line("note", note))
     say(banner.banner_line("rewards", ", ".join(reward.name for reward in rubric.rewards)))
-    for line in reward_model_lines(rubric.rewards):
-        say(banner.banner_line("models", line))
+    say_reward_models(rubric.rewards, say)
     if held_back.words():
         say(banner.banner_line("held back", held_back.words()))
     first = data.held_out[0]

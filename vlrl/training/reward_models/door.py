@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from vlrl.models.value_models import ValueModels
 from vlrl.rewards.model_reward import combination_words, folders_of, options_given
 from vlrl.schema import Reward
 from vlrl.tasks.rubric import Rubric
+from vlrl.training.banner import banner_line
 from vlrl.training.options import ConfigError
 from vlrl.training.sharding import shards_weights
 
@@ -94,10 +95,9 @@ def model_seconds(reward: Reward) -> float:
     return models.seconds if isinstance(models, ValueModels) else 0.0
 
 
-def lines(rewards: Sequence[Reward]) -> list[str]:
-    """For a run's banner: of each reward that holds models what is combined, and what its weights take."""
-    return [
-        f"{combination_words(reward)}; {weight_bytes(reward) / 2**20:,.1f} MiB of weights, frozen"
-        for reward in rewards
-        if "model" in reward.needs
-    ]
+def say_reward_models(rewards: Sequence[Reward], say: Callable[..., None]) -> None:
+    """In a run's banner: of each reward that holds models what is combined, and what its weights take."""
+    for reward in rewards:
+        if "model" in reward.needs:
+            size = f"{weight_bytes(reward) / 2**20:,.1f} MiB of weights, frozen"
+            say(banner_line("models", f"{combination_words(reward)}; {size}"))
