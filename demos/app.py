@@ -36,8 +36,10 @@ from demos.doors import MAX_UPLOAD_BYTES, Doors, Storage
 from demos.model_list import ModelList
 from demos.page_tasks import PageTasks, load_page_tasks
 from demos.runs import Runs
+from demos.runs_style import RUNS_CSS
 from vlrl.models.names import model_name_problem
 from vlrl.tasks import KNOWN
+from vlrl.training.prm.options import TASK as PRM
 
 AUTH_VARIABLE = "VLRL_DEMO_AUTH"
 SESSIONS = 500
@@ -59,6 +61,10 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--data", action="append", default=[], type=Path, metavar="SAMPLES.JSONL",
         help="samples to show, images included, as examples of their tasks; may be repeated",
+    )  # fmt: skip
+    parser.add_argument(
+        "--read_only", action="store_true",
+        help="no run is started, stopped or resumed from the page; without it a browser on this machine may, and no other",
     )  # fmt: skip
     parser.add_argument("--port", type=int, default=7860)
     parser.add_argument(
@@ -99,8 +105,17 @@ def _is_this_machine(host: str) -> bool:
         return False
 
 
-def build(run_root: Path, model: str, tasks: PageTasks, allow_hub: bool = False) -> gr.Blocks:
-    """The page. Its model is loaded beside, so that the first question need not wait for it."""
+def build(
+    run_root: Path,
+    model: str,
+    tasks: PageTasks,
+    allow_hub: bool = False,
+    trainable: Sequence[str] = (),
+    *,
+    may_control: bool = False,
+) -> gr.Blocks:
+    """The page. Its model is loaded beside, so that the first question need not wait for it. `may_control`: whether a browser
+    on this machine may start and stop runs, of the tasks `trainable`."""
     shelf = Runs(run_root)
     models = Models(ModelList(shelf, model, allow_hub), {**KNOWN, **tasks.tasks})
     threading.Thread(target=models.warm, args=(model,), daemon=True).start()
@@ -112,7 +127,7 @@ def build(run_root: Path, model: str, tasks: PageTasks, allow_hub: bool = False)
         with gr.Tab("Grade", id="grade"):
             tabs.grade_tab(tasks)
         with gr.Tab("Runs", id="runs"):
-            runs_tab.runs_tab(shelf)
+            runs_tab.runs_tab(shelf, trainable, may_control=may_control)
         with gr.Tab("Play", id="play"):
             tabs.play_tab(models)
     # Functions are called through the queue alone, which bounds how many run at a time.
@@ -135,7 +150,10 @@ def launch(args: argparse.Namespace, tasks: PageTasks, auth: tuple[str, str] | N
     """Serve the page; returns at once with `block=False`."""
     storage = Storage(Path(os.environ["GRADIO_TEMP_DIR"]))
     storage.sweep_for_ever()
-    blocks = build(args.run_root, args.model_name_or_path, tasks, args.allow_hub)
+    # Behind Gradio's servers everybody seems to be on this machine.
+    trainable = [*args.task, *KNOWN, PRM]
+    may_control = not (args.read_only or args.share)
+    blocks = build(args.run_root, args.model_name_or_path, tasks, args.allow_hub, trainable, may_control=may_control)
     blocks.launch(
         server_name=args.host,
         server_port=args.port,
@@ -145,7 +163,7 @@ def launch(args: argparse.Namespace, tasks: PageTasks, auth: tuple[str, str] | N
         max_file_size=MAX_UPLOAD_BYTES,
         state_session_capacity=SESSIONS,
         theme=page.theme(),
-        css=page.CSS,
+        css=page.CSS + RUNS_CSS,
         footer_links=[],
         ssr_mode=False,
         enable_monitoring=False,

@@ -1,116 +1,279 @@
-"""The tab "Runs": curves, numbers, images and completions of one run, or of two."""
+"""The tab "Runs": a list that renews itself, and of one run, or of two, state, curves, numbers, warnings and answers.
+
+Not here: the form that starts a run and the buttons that stop and resume one (`demos.control_panel`).
+"""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
-from gradio.components.plot import PlotData
+import pandas as pd
 from gradio.utils import get_upload_folder
 
-from demos import curves, page, runs
+from demos import page, run_answers, run_list, runs
+from demos.clickable import Clickable, picked
 from demos.components import Choice, Html, Name
-from demos.runs import FILTERS, Runs
+from demos.control_panel import ControlPanel
+from demos.run_answers import FILTERS
+from demos.run_control import CONSOLE_FILE, Control, tail
+from demos.run_numbers import numbers
+from demos.run_plots import MAX_PLOTS, RunPlot, run_plots
+from demos.run_sample import opened
+from demos.run_state import STATE_FILES, state_of
+from demos.runs import Runs
 from vlrl.data.images import ImageError, open_image
 from vlrl.data.markup import Markup, joined, markup
 
 NONE = "–"
+EVERY_S = 2.0
+"""How often an open page looks for what has changed."""
 Folders = dict[str, Path]
 _saving = threading.Lock()
+HOW_TO_READ = (
+    "Strong lines are smoothed (exponential moving average, 0.9), faint ones as logged. Drag over a plot to zoom all,"
+    " double-click to see all again. What never changes has no plot."
+)
+TO_SAMPLE = "() => setTimeout(() => document.querySelector('#runs-sample .vl-opened')?.focus(), 60)"
+"""Moves to the sample that was opened; it is below its table."""
 
 
-def runs_tab(shelf: Runs) -> None:
-    """Curves, numbers, images and completions of one run, or of two."""
+def runs_tab(shelf: Runs, tasks: Sequence[str], *, may_control: bool) -> None:
+    """Everything of the tab. `tasks`: those that a run may be started with."""
+    view = View(shelf, Control(shelf))
     names = shelf.names()
-    with gr.Row():
-        first = Name(names, value=names[0] if names else None, label="Run", elem_id="runs-first")
-        second = Name([NONE, *names], value=NONE, label="Compare with (dashed)", elem_id="runs-second")
-        again = gr.Button("Refresh", elem_id="runs-again", min_width=100, scale=0)
-    status = Html(elem_id="runs-status")
-    plot = gr.Plot(show_label=False, elem_id="runs-plot", visible=False)
-    numbers = Html(elem_id="runs-numbers")
-    samples = gr.Image(
-        show_label=False, format="png", interactive=False, visible=False, elem_id="runs-samples", height=None,
-        buttons=["fullscreen", "download"],
-    )  # fmt: skip
-    with gr.Row():
-        step = Name([], label="Completions of", elem_id="runs-step")
-        chosen = Choice(list(FILTERS), value="all", label="Show", elem_id="runs-filter")
-    rows = Html(elem_id="runs-rows")
-    seen = gr.State("")
-    timer = gr.Timer(5)
+    panel = ControlPanel(view.control, tasks) if may_control else None
+    view.show_list(names)
+    if panel is not None:
+        panel.buttons(view.first)
+    view.show_run()
+    view.show_answers()
+    view.connect()
+    if panel is not None:
+        panel.connect(view.first, view.listed, view.list_now)
 
-    def look(first: str | None, second: str | None) -> Any:
-        folders = _folders(shelf, first, second)
-        return (*show(folders), seen_now(folders))
 
-    def look_again(first: str | None, second: str | None, seen: str) -> Any:
-        folders = _folders(shelf, first, second)
-        now = seen_now(folders)
-        return (gr.skip(),) * 5 if now == seen else (*show(folders), now)
+class View:
+    """The parts of the tab, and what fills them."""
 
-    def steps(first: str | None) -> Any:
-        known = [step for folder in _folders(shelf, first, None).values() for step in runs.logged(folder)]
+    def __init__(self, shelf: Runs, control: Control) -> None:
+        self.shelf, self.control = shelf, control
+
+    # -- parts
+
+    def show_list(self, names: list[str]) -> None:
+        self.listed = Clickable(elem_id="runs-list")
+        with gr.Row():
+            self.first = Name(names, value=names[0] if names else None, label="Run", elem_id="runs-first")
+            self.second = Name([NONE, *names], value=NONE, label="Compare with", elem_id="runs-second")
+        self.status = Html(elem_id="runs-status")
+
+    def show_run(self) -> None:
+        self.warnings = Html(elem_id="runs-events")
+        self.reading = Html(elem_id="runs-reading")
+        with gr.Row(elem_id="runs-plots"):
+            self.plots = [
+                gr.LinePlot(
+                    x="step", y="value", color="line", x_title="step", y_title=" ", color_title=" ", height=240,
+                    y_axis_format=".3~g", visible=False,
+                    colors_in_legend=[], elem_id=f"runs-plot-{i}", min_width=280, buttons=["fullscreen", "export"],
+                )
+                for i in range(MAX_PLOTS)
+            ]  # fmt: skip
+        self.numbers = Html(elem_id="runs-numbers")
+        self.samples = gr.Image(
+            show_label=False, format="png", interactive=False, visible=False, elem_id="runs-samples", height=None,
+            buttons=["fullscreen", "download"],
+        )  # fmt: skip
+
+    def show_answers(self) -> None:
+        with gr.Row():
+            self.step = Name([], label="Answers of", elem_id="runs-step")
+            self.chosen = Choice(list(FILTERS), value="all", label="Show", elem_id="runs-filter")
+        self.rows = Clickable(elem_id="runs-rows")
+        self.sample = Html(elem_id="runs-sample")
+        self.console = Html(elem_id="runs-console")
+
+    # -- events
+
+    def connect(self) -> None:
+        seen, timer = gr.State(""), gr.Timer(EVERY_S)
+        quiet: dict[str, Any] = {"show_progress": "hidden"}
+        blocks = gr.context.Context.root_block
+        assert blocks is not None
+        both = [self.first, self.second]
+        outputs = [self.status, self.warnings, self.reading, *self.plots, self.numbers, self.samples, self.console, seen]
+        gr.on([self.first.change, self.second.change], self.look, both, outputs, **quiet)
+        self.listed.click(self.pick, None, self.first, **quiet)
+        self.first.change(self.list_now, self.first, self.listed, **quiet)
+        timer.tick(self.look_again, [*both, seen], outputs, **quiet)
+        timer.tick(self.renew, [*both, self.step, self.listed], [*both, self.step, self.listed], **quiet)
+        asked = [self.first, self.step, self.chosen]
+        # Another run may have rows under the same step, whose list then does not change.
+        renewed = self.first.change(self.steps, self.first, self.step, **quiet)
+        renewed.then(self.show_rows, asked, [self.rows, self.sample], **quiet)
+        gr.on([self.step.change, self.chosen.change], self.show_rows, asked, [self.rows, self.sample], **quiet)
+        self.rows.click(self.open_row, [self.first, self.step], self.sample, **quiet).then(None, None, None, js=TO_SAMPLE)
+        for plot in self.plots:
+            plot.select(zoom, None, self.plots, **quiet)
+            plot.double_click(lambda: [gr.LinePlot(x_lim=None)] * MAX_PLOTS, None, self.plots, **quiet)
+        blocks.load(self.look, both, outputs, **quiet)
+        blocks.load(self.renew, [*both, self.step, self.listed], [*both, self.step, self.listed], **quiet)
+        loaded = blocks.load(self.steps, self.first, self.step, **quiet)
+        loaded.then(self.show_rows, asked, [self.rows, self.sample], **quiet)
+
+    # -- what is shown
+
+    def look(self, first: str | None, second: str | None) -> Any:
+        folders = folders_of(self.shelf, first, second)
+        return (*self.show(folders), self.seen_now(folders))
+
+    def look_again(self, first: str | None, second: str | None, seen: str) -> Any:
+        """What has changed of the chosen runs; nothing otherwise."""
+        folders = folders_of(self.shelf, first, second, missing=False)
+        now = self.seen_now(folders)
+        return (gr.skip(),) * (7 + MAX_PLOTS) if now == seen else (*self.show(folders), now)
+
+    def show(self, folders: Folders) -> tuple[Any, ...]:
+        """State, warnings, how to read the plots, the plots, numbers, image and console."""
+        if not folders:
+            blank = markup("")
+            return (blank, blank, blank, *_line_plots([]), blank, gr.Image(None, visible=False), blank)
+        first = next(iter(folders.values()))
+        stopping = [name for name, folder in folders.items() if self.control.is_stopping(name, folder)]
+        about = joined(run_list.about(name, folder, stopping=name in stopping) for name, folder in folders.items())
+        image, drawn = samples_image(first), run_plots(folders)
+        return (
+            about,
+            warnings(folders),
+            markup("<p class='vl-soft'>{}</p>", HOW_TO_READ) if drawn else markup(""),
+            *_line_plots(drawn),
+            numbers(folders),
+            gr.Image(image, visible=image is not None),
+            console(first),
+        )
+
+    def seen_now(self, folders: Folders) -> str:
+        """What changes whenever `show` would show something else."""
+        shown = [
+            (
+                name,
+                run_list.about(name, folder, stopping=self.control.is_stopping(name, folder)),
+                [runs.stamp(runs.file_of(folder, file)) for file in (*runs.SHOWN_FILES, *STATE_FILES, CONSOLE_FILE)],
+                runs.stamp(runs.file_of(folder, "sft", "metrics.jsonl")),
+            )
+            for name, folder in folders.items()
+        ]
+        return hashlib.sha256(repr(shown).encode("utf-8", "backslashreplace")).hexdigest()
+
+    def list_now(self, first: str | None) -> Markup:
+        return run_list.listed(self.shelf, first, self.control.beginning())
+
+    def renew(self, first: str | None, second: str | None, step: str | None, listed: str | None) -> Any:
+        """The lists of runs and steps, each only where it has changed; what is chosen stays chosen, and where nothing is, the
+        newest run is."""
+        names = self.shelf.names()
+        if first not in names:
+            first = names[0] if names else None
+        now = self.list_now(first)
+        known = [
+            one for folder in folders_of(self.shelf, first, None, missing=False).values() for one in run_answers.logged(folder)
+        ]
+        kept = step if step in known else known[0] if known else None
+        return (
+            Name(choices=names, value=first),
+            Name(choices=[NONE, *names], value=second if second in names else NONE),
+            Name(choices=known, value=kept),
+            gr.skip() if str(now) == (listed or "") else now,
+        )
+
+    def pick(self, event: gr.EventData) -> Any:
+        name = picked(event)
+        folders_of(self.shelf, name, None)
+        return name
+
+    def steps(self, first: str | None) -> Any:
+        known = [step for folder in folders_of(self.shelf, first, None).values() for step in run_answers.logged(folder)]
         return Name(choices=known, value=known[0] if known else None)
 
-    def names_now() -> Any:
-        known = shelf.names()
-        return Name(choices=known), Name(choices=[NONE, *known])
+    def show_rows(self, first: str | None, step: str | None, chosen: str) -> Any:
+        found = folders_of(self.shelf, first, None).values()
+        return joined(answers_of(folder, step or "", chosen) for folder in found), markup("")
 
-    def show_rows(first: str | None, step: str | None, chosen: str) -> Any:
-        return joined(_answers_of(folder, step or "", chosen) for folder in _folders(shelf, first, None).values())
-
-    outputs = [status, plot, numbers, samples, seen]
-    gr.on([first.change, second.change, again.click], look, [first, second], outputs, show_progress="hidden")
-    timer.tick(look_again, [first, second, seen], outputs, show_progress="hidden")
-    again.click(names_now, None, [first, second], show_progress="hidden")
-    asked = [first, step, chosen]
-    # Another run may have rows under the same step, whose list then does not change.
-    renewed = gr.on([first.change, again.click], steps, first, step, show_progress="hidden")
-    renewed.then(show_rows, asked, rows, show_progress="hidden")
-    gr.on([step.change, chosen.change], show_rows, asked, rows, show_progress="hidden")
-    loaded = gr.context.Context.root_block
-    assert loaded is not None
-    loaded.load(look, [first, second], outputs, show_progress="hidden")
-    loaded.load(steps, first, step, show_progress="hidden")
+    def open_row(self, first: str | None, step: str | None, event: gr.EventData) -> Markup:
+        place = picked(event)
+        found = folders_of(self.shelf, first, None).values()
+        if not place.isdecimal() or len(place) > 9:
+            raise page.error("choose a row of the table")
+        return joined(opened(folder, step or "", int(place)) for folder in found)
 
 
-def _folders(shelf: Runs, first: str | None, second: str | None) -> Folders:
-    """The chosen runs. Raises what gradio shows as a message for a name that is not one of them."""
+def zoom(event: gr.SelectData) -> Any:
+    """All plots over the chosen steps."""
+    ends = event.index
+    if not isinstance(ends, list | tuple) or len(ends) != 2 or not all(isinstance(end, int | float) for end in ends):
+        raise page.error("drag over a plot to choose its steps")
+    return [gr.LinePlot(x_lim=[float(min(ends)), float(max(ends))])] * MAX_PLOTS
+
+
+def _line_plots(drawn: list[RunPlot]) -> list[Any]:
+    """A gradio plot for each of `MAX_PLOTS` places; places without a plot are hidden."""
+    made: list[Any] = []
+    for plot in drawn:
+        frame = pd.DataFrame(plot.rows, columns=["step", "value", "line"])
+        made.append(
+            gr.LinePlot(
+                frame, label=plot.title, show_label=True, color_map=dict(plot.colours), colors_in_legend=list(plot.legend),
+                visible=True,
+            )
+        )  # fmt: skip
+    return [*made, *(gr.LinePlot(visible=False) for _ in range(MAX_PLOTS - len(made)))]
+
+
+def folders_of(shelf: Runs, first: str | None, second: str | None, *, missing: bool = True) -> Folders:
+    """The chosen runs. Raises what gradio shows as a message for a name that is not one of them; with `missing=False` such a
+    name is left out."""
     chosen = [name for name in dict.fromkeys((first, second)) if name and name != NONE]
-    try:
-        return {name: shelf.folder(name) for name in chosen}
-    except ValueError as error:
-        raise page.error(error) from error
+    found = {}
+    for name in chosen:
+        try:
+            found[name] = shelf.folder(name)
+        except ValueError as error:
+            if missing:
+                raise page.error(error) from error
+    return found
 
 
-def show(folders: Folders) -> tuple[Any, Any, Markup, Any]:
-    """Status with events, curves, numbers and images."""
-    if not folders:
-        nothing = page.box("no runs", "", "the folder of runs holds none; train one, or give another folder with --run_root")
-        return nothing, gr.Plot(None, visible=False), markup(""), gr.Image(None, visible=False)
-    boxes = [page.box(name, runs.status(folder)) for name, folder in folders.items()]
-    about = joined([*boxes, page.table(*runs.events(folders))])
-    drawn, image = curves.drawn(folders), _samples_image(next(iter(folders.values())))
-    plot = None if drawn is None else PlotData(type="matplotlib", plot=drawn)
-    numbers = page.table(*runs.comparison(folders), "no numbers yet")
-    return about, gr.Plot(plot, visible=plot is not None), numbers, gr.Image(image, visible=image is not None)
+def warnings(folders: Folders) -> Markup:
+    """What a run has said of itself: what was seen, and what to try."""
+    head, rows = run_answers.events(folders)
+    if not rows:
+        is_over = any(state_of(folder).status.step for folder in folders.values())
+        return (
+            page.note("No warnings: the run has seen nothing odd in its rewards, data or numbers.") if is_over else markup("")
+        )
+    return markup("<div class='vl-said'><strong>Warnings</strong>{}</div>", page.table(head, rows))
 
 
-def seen_now(folders: Folders) -> str:
-    """What changes whenever `show` would show something else."""
-    shown = [
-        (name, runs.status(folder), [runs.stamp(runs.file_of(folder, file)) for file in runs.SHOWN_FILES])
-        for name, folder in folders.items()
-    ]
-    return hashlib.sha256(repr(shown).encode("utf-8", "backslashreplace")).hexdigest()
+def console(folder: Path) -> Markup:
+    """The last lines that a run which was started here has printed."""
+    path = runs.file_of(folder, CONSOLE_FILE)
+    lines = tail(path) if path else []
+    if not lines:
+        return markup("")
+    return markup(
+        "<details class='vl-line'><summary>What the run has printed ({})</summary>"
+        "<div class='vl-text vl-console' tabindex='0'>{}</div></details>",
+        CONSOLE_FILE, "\n".join(lines),
+    )  # fmt: skip
 
 
-def _samples_image(folder: Path) -> str | None:
+def samples_image(folder: Path) -> str | None:
     """The run's image of samples as a file that gradio serves; made once for all who look, again when it has changed."""
     source = runs.file_of(folder, "samples.png")
     if source is None:
@@ -130,8 +293,27 @@ def _samples_image(folder: Path) -> str | None:
     return str(shown)
 
 
-def _answers_of(folder: Path, step: str, chosen: str) -> Markup:
+def answers_of(folder: Path, step: str, chosen: str) -> Markup:
+    """The answers of a step as a table whose rows can be opened."""
     try:
-        return page.table(*runs.answers(folder, step, chosen), "none")
-    except runs.OtherVersion as error:
+        rows = run_answers.chosen_rows(folder, step, chosen)
+    except run_answers.OtherVersion as error:
         return page.box("cannot be shown", str(error))
+    made = [row for _, row in rows]
+    head, cells = run_answers.held_out_table(made) if step == run_answers.HELD_OUT else run_answers.completions_table(made)
+    if not cells:
+        return page.note("none")
+    titles = joined(markup("<th scope='col'>{}</th>", one) for one in head)
+    body = joined(_answer_row(place, texts) for (place, _), texts in zip(rows, cells, strict=True))
+    return markup(
+        "<p class='vl-soft'>Choose a row to open its sample below the table.</p>"
+        "<div class='vl-scroll' tabindex='0' role='region' aria-label='answers'><table class='vl-table vl-answers'>"
+        "<thead><tr>{}</tr></thead><tbody>{}</tbody></table></div>",
+        titles, body,
+    )  # fmt: skip
+
+
+def _answer_row(place: int, texts: list[str]) -> Markup:
+    name = markup("<td><button type='button' class='vl-link' data-pick='{}'>{}</button></td>", place, texts[0])
+    rest = joined(markup("<td class='{}'>{}</td>", "vl-long" if len(one) > page.LONG else "", one) for one in texts[1:])
+    return markup("<tr data-pick='{}'>{}{}</tr>", place, name, rest)

@@ -8,7 +8,7 @@ import gradio
 import pytest
 from PIL import Image
 
-from demos import app, curves, page, runs, runs_tab, scoring
+from demos import app, page, runs, scoring
 from demos.answering import KEPT_PX, Models, open_drawing, open_upload
 from demos.asking import Asking
 from demos.games import Game
@@ -17,7 +17,6 @@ from demos.page_tasks import PageTasks, load_page_tasks
 from vlrl.data.images import MAX_IMAGE_PIXELS
 from vlrl.schema import Sample, SampleError
 from vlrl.tasks import TASKS
-from vlrl.training.run_status import write_ending
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 PAGE = PageTasks()
@@ -117,86 +116,6 @@ def test_a_sample_that_cannot_be_graded_is_refused_in_words(change, words):
         PAGE.read_sample(json.dumps({**row, **change}))
     with pytest.raises(SampleError, match="not JSON"):
         PAGE.read_sample("{")
-
-
-def test_runs_are_read_while_they_are_written(tmp_path):
-    folder = write_run(tmp_path / "a")
-    shelf = runs.Runs(tmp_path)
-    assert shelf.names() == ["a"]
-    assert "detection" in runs.status(shelf.folder("a"))
-    (folder / "summary.json").unlink()
-    assert runs.status(folder) == "killed at step 3: its process is gone without a word"
-    write_ending(folder, "stopped by Ctrl-C; nothing is lost", 130)
-    assert runs.status(folder) == "stopped at step 3: stopped by Ctrl-C; nothing is lost"
-    figure = curves.curves({"a": folder})
-    assert [axis.get_title() for axis in figure.axes] == ["reward", "spread within groups", "thoughts"]
-    assert list(figure.axes[0].lines[0].get_xdata()) == [1, 2, 3], "the half-written line is left out"
-    assert curves.curves({"b": tmp_path / "none"}) is None
-
-
-def test_two_runs_side_by_side(tmp_path):
-    folders = {name: write_run(tmp_path / name) for name in ("a", "b")}
-    head, rows = runs.comparison(folders)
-    assert head == ["metric", "before · a", "after · a", "before · b", "after · b"]
-    assert rows == [["f1@0.5", *["0.400 [0.300, 0.500]"] * 4]], "single classes are left out"
-    assert {line.get_linestyle() for line in curves.curves(folders).axes[0].lines} == {"-", "--"}
-
-
-def test_completions_are_filtered_and_ordered(tmp_path):
-    folder = write_run(tmp_path / "a")
-    (folder / "completions" / "step_000012.jsonl").write_text("")
-    assert runs.logged(folder) == ["step 12", "step 1"]
-    ids = {chosen: [row[0] for row in runs.answers(folder, "step 1", chosen)[1]] for chosen in runs.FILTERS}
-    assert ids["all"] == ids["highest advantage"] == ["s0", "s1", "s2"]
-    assert ids["largest change"] == ["s0", "s2", "s1"]
-    assert ids["lowest reward"] == ["s2", "s1", "s0"]
-    assert ids["unparsed"] == ids["truncated"] == ["s2"]
-
-
-def test_held_out_answers_stand_before_and_after(tmp_path):
-    folder = write_run(tmp_path / "a")
-    values = {"s0": (0.5, 0.6), "s1": (1.0, 0.0), "s2": (None, 0.2)}
-    rows = [
-        {
-            "id": key, "question": "dog", "ground_truth": "a box", "change": None if before is None else after - before,
-            "before": {"value": before, "outcome": "unparsed" if before is None else "partly", "answer": "A"},
-            "after": {"value": after, "outcome": "partly", "answer": "B"},
-        }
-        for key, (before, after) in values.items()
-    ]  # fmt: skip
-    (folder / "held_out.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (folder / "predictions_after.jsonl").write_text('{"id": "s1", "truncated": true}\n{"id": "s0", "truncated": false}\n')
-    assert runs.logged(folder) == [runs.HELD_OUT, "step 1"]
-    ids = {chosen: [row[0] for row in runs.answers(folder, runs.HELD_OUT, chosen)[1]] for chosen in runs.FILTERS}
-    assert ids["largest change"] == ["s1", "s0", "s2"]
-    assert ids["lowest reward"] == ["s1", "s2", "s0"]
-    assert (ids["unparsed"], ids["truncated"]) == (["s2"], ["s1"])
-    _, table = runs.answers(folder, runs.HELD_OUT, "all")
-    assert table[1] == ["s1", "dog", "a box", "1.00  A", "0.00  B", "-1.00"]
-    assert table[2][5] == "–"
-
-
-def test_held_out_answers_of_another_version_are_one_clear_line(tmp_path):
-    folder = write_run(tmp_path / "old")
-    side = {"value": 1.0, "outcome": "right", "answer": "A"}
-    row = {"id": "s0", "question": "dog", "gold": "a box", "before": side, "after": side, "change": 0.0}
-    (folder / "held_out.jsonl").write_text(json.dumps(row) + "\n")
-    for chosen in runs.FILTERS:
-        with pytest.raises(runs.OtherVersion, match=r"another version of vlrl \(its rows have no ground_truth\)"):
-            runs.answers(folder, runs.HELD_OUT, chosen)
-    assert runs.answers(folder, "step 1", "all")[1]
-
-
-def test_nothing_outside_the_root_is_a_run(tmp_path):
-    root = tmp_path / "root"
-    write_run(root / "a")
-    outside = write_run(tmp_path / "outside")
-    (root / "link").symlink_to(outside)
-    shelf = runs.Runs(root)
-    assert shelf.names() == ["a"]
-    for name in ("../outside", "link", str(outside), "a/../../outside", ""):
-        with pytest.raises(ValueError, match="there is no such run"):
-            shelf.folder(name)
 
 
 def test_uploads_that_are_not_images_are_refused(tmp_path):
@@ -357,23 +276,3 @@ def test_tasks_and_files_that_cannot_be_shown_are_one_line(tmp_path):
     asking = Asking(models_of(tasks.tasks), tasks)
     with pytest.raises(gradio.Error, match="task hinted: its prompt failed on sample 'example'"):
         list(asking.answer_it("hinted", "tiny", None, None, "What?", 1, 1.0))
-
-
-def test_events_of_a_run_are_shown_as_text(tmp_path):
-    folder, other = write_run(tmp_path / "a"), write_run(tmp_path / "b")
-    event = {
-        "stage": "grpo",
-        "step": 20,
-        "event": "truncated",
-        "message": "<script>x</script>",
-        "samples": ["<b>1", "2"],
-        "what_to_try": "less",
-    }
-    (folder / "events.jsonl").write_text(json.dumps(event) + "\n" + "half a li")
-    head, rows = runs.events({"a": folder})
-    assert (head[0], rows[0][:3], rows[0][4]) == ("stage", ["grpo", "20", "truncated"], "<b>1, 2")
-    about, *_ = runs_tab.show({"a": folder, "b": other})
-    assert "&lt;script&gt;x" in about
-    assert "<script>" not in about
-    assert "<b>1" not in about
-    assert runs.events({"b": other})[1] == []

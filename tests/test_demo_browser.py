@@ -205,7 +205,7 @@ def test_editing_a_completion_updates_its_score(browser, url):
 @needs_browser
 def test_a_run_that_is_still_written_is_followed(browser, url, root):
     open_tab(browser, url, "Runs")
-    until(lambda: has_image(browser, "#runs-plot"))
+    until(lambda: find(browser, "#runs-plot-0 svg path"))
     until(lambda: "0.400 [0.300, 0.500]" in text(browser, "#runs-numbers"))
     until(lambda: "<b>text 0</b>" in text(browser, "#runs-rows")), "shown as text, not as HTML"
     keep(browser, "runs")
@@ -229,7 +229,7 @@ def test_text_of_a_hostile_run_runs_nothing(browser, url, root):
     write_run(root / "runs" / "<img src=x onerror=window.__pwned=1>")
     try:
         open_tab(browser, url, "Runs")
-        find(browser, "#runs-again").click()
+        until(lambda: all(name in text(browser, "#runs-list") for name in names)), "new runs appear by themselves"
         for name in ("<img src=x onerror=window.__pwned=1>", *names):
             choose(browser, "#runs-first", name)
             until(lambda name=name: name in text(browser, "#runs-status"))

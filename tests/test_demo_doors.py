@@ -11,11 +11,12 @@ import pytest
 from PIL import Image
 from test_demo import write_run
 
-from demos import app, runs, runs_tab
+from demos import app, run_answers, run_list, runs, runs_tab
 from demos.answering import Models
 from demos.components import NOT_LISTED, Sheet
 from demos.doors import MAX_BODY_BYTES, MAX_FAILED_LOGINS, MAX_STORED_BYTES, MAX_UPLOAD_BYTES, OPEN, Doors, Storage
 from demos.model_list import ModelList, Refused
+from demos.run_control import Control
 from vlrl.models.names import ASSETS
 
 pytestmark = pytest.mark.quick
@@ -98,24 +99,25 @@ def test_links_that_lead_out_of_a_run_are_not_followed_and_named(tmp_path):
     for name in names:
         (folder / name).unlink(missing_ok=True)
         (folder / name).symlink_to(tmp_path / "secret.png" if name.endswith("png") else secret)
-    about, _, numbers, image = runs_tab.show({"a": folder})
+    shelf = runs.Runs(tmp_path / "runs")
+    about, _, _, *_, numbers, image, _ = runs_tab.View(shelf, Control(shelf)).show({"a": folder})
     assert "secret" not in about + numbers
     assert "77" not in about
     assert not image.visible
     assert all(name in about for name in names if "/" not in name), "what is not shown is said"
-    assert runs.logged(folder) == ["step 1"]
-    for which in ("step 1", runs.HELD_OUT, "step ../../secret", "step -1", ""):
-        assert runs.answers(folder, which, "all")[1] == []
+    assert run_answers.logged(folder) == ["step 1"]
+    for which in ("step 1", run_answers.HELD_OUT, "step ../../secret", "step -1", ""):
+        assert run_answers.answers(folder, which, "all")[1] == []
     shutil.rmtree(folder / "completions")
     (tmp_path / "elsewhere").mkdir()
     shutil.copy(secret, tmp_path / "elsewhere" / "step_000002.jsonl")
     (folder / "completions").symlink_to(tmp_path / "elsewhere")
-    assert runs.answers(folder, "step 2", "all")[1] == []
+    assert run_answers.answers(folder, "step 2", "all")[1] == []
     inside = folder / "summary.json"
     inside.unlink()
     (folder / "other.json").write_text('{"task": "mine"}')
     inside.symlink_to(folder / "other.json")
-    assert "mine" in runs.status(folder), "links within the run are fine"
+    assert "mine" in run_list.about("a", folder), "links within the run are fine"
 
 
 def test_a_run_may_have_any_name(tmp_path):
@@ -126,7 +128,7 @@ def test_a_run_may_have_any_name(tmp_path):
     assert len(shelf.names()) == 3
     for name in shelf.names():
         name.encode("utf-8")
-        assert runs.status(shelf.folder(name))
+        assert run_list.about(name, shelf.folder(name))
 
 
 # ---- models that take long

@@ -11,10 +11,12 @@ import gradio as gr
 import pytest
 from PIL import Image
 
-from demos import components, curves, page, runs, runs_tab, scoring
+from demos import components, page, run_answers, run_plots, runs, runs_tab, scoring
 from demos.asking import Asking
 from demos.components import Choice, Html, Json, Name, Number, Text
 from demos.page_tasks import PageTasks
+from demos.run_control import Control
+from demos.run_sample import opened
 from vlrl.bench.page import POLICY, SCRIPT, STYLE, write_page
 from vlrl.bench.suite import Suite
 from vlrl.data.markup import MAX_SHOWN, Markup, escaped, markup, plot_label, readable
@@ -71,7 +73,8 @@ def check(text, *, own_tags):
     return seen.text
 
 
-PAGE_TAGS = {"div", "span", "b", "table", "thead", "tbody", "tr", "th", "td", "wbr", "p", "h1"}
+PAGE_TAGS = {"div", "span", "b", "table", "thead", "tbody", "tr", "th", "td", "wbr", "p", "h1", "h3", "i", "button", "strong"}
+PAGE_TAGS |= {"svg", "line", "circle", "details", "summary", "img"}
 REPORT_TAGS = PAGE_TAGS | {
     "html", "head", "meta", "title", "style", "body", "h2", "h3", "dl", "dt", "dd", "pre", "button", "details", "summary",
     "figure", "figcaption", "script", "svg", "rect", "ul", "li", "main", "header", "section", "noscript",
@@ -118,20 +121,24 @@ def write_hostile_run(folder, text):
 
 def test_every_field_of_a_run_is_text_on_the_page(tmp_path, monkeypatch):
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "cache"))
-    monkeypatch.setattr(curves, "drawn", lambda folders: "data:image/png;base64,")
     for number, text in enumerate(HOSTILE):
         folder = write_hostile_run(tmp_path / "runs" / str(number), text)
-        about, _, numbers, image = runs_tab.show({text: folder, "b": folder})
+        shelf = runs.Runs(tmp_path / "runs")
+        about, warnings, _, *_, numbers, image, _ = runs_tab.View(shelf, Control(shelf)).show({text: folder, "b": folder})
+        about += warnings
+        check(runs_tab.View(shelf, Control(shelf)).list_now(str(number)), own_tags=PAGE_TAGS)
         assert image.visible
         beginning = readable(text)[:20].strip()
-        for shown in (about, numbers, runs_tab._answers_of(folder, "step 1", "all")):
+        for shown in (about, numbers, runs_tab.answers_of(folder, "step 1", "all")):
             # Numbers of single classes, `name[class]`, are left out.
             assert beginning in check(shown, own_tags=PAGE_TAGS) or (shown is numbers and "[" in text)
-        for which in runs.logged(folder):
-            for chosen in runs.FILTERS:
-                table = runs_tab._answers_of(folder, which, chosen)
+        for which in run_answers.logged(folder):
+            for chosen in run_answers.FILTERS:
+                table = runs_tab.answers_of(folder, which, chosen)
                 assert isinstance(table, Markup)
                 check(table, own_tags=PAGE_TAGS)
+            for place in range(3):
+                check(opened(folder, which, place), own_tags=PAGE_TAGS)
 
 
 @pytest.mark.parametrize("text", HOSTILE)
@@ -189,7 +196,10 @@ def test_labels_of_plots_are_text(tmp_path):
     assert len(plot_label(HOSTILE[-1])) <= 60
     row = {"step": 1, "reward": 1e308, **{f"rewards/{text}/mean": 0.5 for text in HOSTILE[:-1]}}
     (tmp_path / "metrics.jsonl").write_text(json.dumps(row) + "\n" + json.dumps({**row, "step": 2, "reward": -1e308}))
-    assert curves.drawn({HOSTILE[0]: tmp_path}).startswith("data:image/png;base64,")
+    for plot in run_plots.run_plots({HOSTILE[0]: tmp_path}):
+        assert "\u202e" not in plot.title, "nothing that cannot be seen"
+        assert json.dumps(plot.rows, allow_nan=False)
+        assert len(plot.title) < 80
 
 
 def test_text_is_cut_and_spelled_out():

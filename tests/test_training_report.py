@@ -7,9 +7,10 @@ from vlrl.schema import Box, Metric, Prediction
 from vlrl.tasks import TASKS
 from vlrl.tasks.detection import TASK
 from vlrl.tasks.evaluate import Evaluation, evaluate, headline, table, write_json
-from vlrl.training.curves import Headline, draw_curves, smoothed
+from vlrl.training.curves import Headline, draw_curves
 from vlrl.training.metrics_log import drop_after, read_metrics
 from vlrl.training.sample_images import chosen_samples, draw_samples, mean_overlap, mean_overlap_words
+from vlrl.training.smoothing import smoothed
 
 DETECTION = {"detection": TASK}
 

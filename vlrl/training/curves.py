@@ -17,15 +17,12 @@ from vlrl.schema import Metric
 from vlrl.training.evaluation_flags import PREFIX
 from vlrl.training.metrics_log import read_metrics
 from vlrl.training.report import THOUGHTS
+from vlrl.training.smoothing import SMOOTHED_FROM, smoothed
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 THOUGHT_CURVES = ("self_bleu2", "unique_thoughts", "sensitivity", "valid", "legal", "recognised", "corrected")
-SMOOTHED_FROM = 20
-"""Lines of fewer points are drawn as they are."""
-SMOOTHING = 0.9
-"""Weight of the past in the smoothed line: the exponential moving average, corrected for its start, as TensorBoard draws it."""
 Line = tuple[Sequence[float], Sequence[float | None]]
 """x and y; y with None where there is no number."""
 
@@ -90,17 +87,6 @@ def _draw_panel(panel: Panel, axis: Any) -> None:
     axis.grid(alpha=0.3)
     if any(panel.lines) or panel.points:
         axis.legend(fontsize=8)
-
-
-def smoothed(values: Sequence[float]) -> list[float]:
-    """Exponential moving average, as long as `values`; a value that is NaN stays out of it. The average so far is divided by
-    1 - `SMOOTHING` ** n, so that the first values are not drawn towards 0 (Kingma & Ba, arXiv 1412.6980, section 3)."""
-    found, average, n = [], 0.0, 0
-    for value in values:
-        if not math.isnan(value):
-            average, n = SMOOTHING * average + (1 - SMOOTHING) * value, n + 1
-        found.append(average / (1 - SMOOTHING**n) if n else math.nan)
-    return found
 
 
 def draw_curves(metrics: Path, out: Path, headline: Headline | None = None) -> None:

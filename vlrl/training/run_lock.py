@@ -60,6 +60,15 @@ def holder(folder: Path) -> str:
     return _who(found) if goes_on else ""
 
 
+def holder_pid(folder: Path) -> int | None:
+    """The process of this machine that runs in a folder now; None where there is none, or it is another machine's."""
+    try:
+        found = _read_file(folder / LOCK_FILE)
+    except OSError:
+        return None
+    return int(found["pid"]) if _is_here(found) and _lives(found) else None
+
+
 def stop_holder(folder: Path) -> str:
     """Ask the run in a folder to end, as `kill` does (SIGTERM: it writes a checkpoint after the step under way). Returns why
     that cannot be done, in words, or "" where it was asked. Only a process of this machine whose lock is its own is asked."""
