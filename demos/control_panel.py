@@ -56,7 +56,7 @@ class ControlPanel:
             self.stop = gr.Button("Stop", visible=False, elem_id="runs-stop", min_width=110, scale=0)
             self.resume = gr.Button("Resume", visible=False, elem_id="runs-resume", min_width=110, scale=0)
 
-    def connect(self, first: Name, listed: Html, list_now: Callable[[str | None], Markup]) -> None:
+    def connect(self, first: Name, status: Html, listed: Html, list_now: Callable[[str | None], Markup]) -> None:
         blocks = gr.context.Context.root_block
         assert blocks is not None
         quiet: dict[str, Any] = {"show_progress": "hidden"}
@@ -69,7 +69,7 @@ class ControlPanel:
         for event in (started, stopped, resumed):
             event.then(list_now, first, listed, **quiet).then(self.offered, first, shown, **quiet)
         first.change(self.offered, first, shown, **quiet)
-        gr.Timer(2.0).tick(self.offered, first, shown, **quiet)
+        status.change(self.offered, first, shown, **quiet)
         blocks.load(self.offered, first, shown, **quiet)
         blocks.load(shown_here, None, self.form, **quiet)
 

@@ -6,7 +6,8 @@ RUNS_CSS = """
 .vl-runs tr[data-pick] {cursor: pointer} .vl-runs tr[data-pick]:hover {background: var(--background-fill-secondary)}
 .vl-runs tr.vl-chosen {background: var(--background-fill-secondary); box-shadow: inset 3px 0 0 var(--color-accent)}
 .vl-reward {border-top: 1px solid var(--border-color-primary); padding: .3rem 0}
-.vl-link {background: none !important; box-shadow: none !important; border: 0; padding: 0; color: inherit; font: inherit; font-weight: 600; text-align: left;
+.vl-link {background: none !important; box-shadow: none !important; border: 0;
+  padding: 0; color: inherit; font: inherit; font-weight: 600; text-align: left;
   text-decoration: underline; text-underline-offset: .2em; overflow-wrap: anywhere; cursor: pointer}
 .vl-link:focus-visible {outline: 2px solid var(--color-accent); outline-offset: 2px}
 .vl-under {display: block; font-size: .8rem; overflow-wrap: anywhere}
@@ -50,7 +51,7 @@ RUNS_CSS = """
 .vl-opened {margin: .6rem 0 .2rem !important} .vl-opened:focus {outline: none}
 @media (max-width: 800px) {.vl-sample {grid-template-columns: minmax(0, 1fr)}}
 .vl-answers td:first-child {min-width: 11rem}
-#runs-said:not(:has(p)), #runs-events:not(:has(p, div.vl-said)), #runs-console:not(:has(details)) {display: none}
+#runs-said:not(:has(p)), #runs-events:not(:has(p)):not(:has(.vl-said)), #runs-console:not(:has(details)) {display: none}
 @media (max-width: 600px) {
   .vl-runs thead {display: none}
   .vl-runs tr {display: grid; grid-template-columns: 1fr auto; padding: .4rem .5rem;

@@ -5,10 +5,12 @@ Not here: the form that starts a run and the buttons that stop and resume one (`
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
 import threading
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +57,20 @@ def runs_tab(shelf: Runs, tasks: Sequence[str], *, may_control: bool) -> None:
     view.show_answers()
     view.connect()
     if panel is not None:
-        panel.connect(view.first, view.listed, view.list_now)
+        panel.connect(view.first, view.status, view.listed, view.list_now)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What an open page shows: of the chosen runs, and which runs, steps and rows its lists hold."""
+
+    runs: str = ""
+    names: tuple[str, ...] = ()
+    steps: tuple[str, ...] = ()
+    listed: str = ""
+
+
+NOTHING = Seen()
 
 
 class View:
@@ -102,17 +117,17 @@ class View:
     # -- events
 
     def connect(self) -> None:
-        seen, timer = gr.State(""), gr.Timer(EVERY_S)
+        seen, timer = gr.State(NOTHING), gr.Timer(EVERY_S)
         quiet: dict[str, Any] = {"show_progress": "hidden"}
         blocks = gr.context.Context.root_block
         assert blocks is not None
         both = [self.first, self.second]
-        outputs = [self.status, self.warnings, self.reading, *self.plots, self.numbers, self.samples, self.console, seen]
-        gr.on([self.first.change, self.second.change], self.look, both, outputs, **quiet)
+        shown = [self.status, self.warnings, self.reading, *self.plots, self.numbers, self.samples, self.console]
+        gr.on([self.first.change, self.second.change], self.look, both, [*shown, seen], **quiet)
         self.listed.click(self.pick, None, self.first, **quiet)
         self.first.change(self.list_now, self.first, self.listed, **quiet)
-        timer.tick(self.look_again, [*both, seen], outputs, **quiet)
-        timer.tick(self.renew, [*both, self.step, self.listed], [*both, self.step, self.listed], **quiet)
+        lists = [*both, self.step, self.listed]
+        gr.on([timer.tick, blocks.load], self.renew, [*both, self.step, seen], [*shown, *lists, seen], **quiet)
         asked = [self.first, self.step, self.chosen]
         # Another run may have rows under the same step, whose list then does not change.
         renewed = self.first.change(self.steps, self.first, self.step, **quiet)
@@ -122,22 +137,35 @@ class View:
         for plot in self.plots:
             plot.select(zoom, None, self.plots, **quiet)
             plot.double_click(lambda: [gr.LinePlot(x_lim=None)] * MAX_PLOTS, None, self.plots, **quiet)
-        blocks.load(self.look, both, outputs, **quiet)
-        blocks.load(self.renew, [*both, self.step, self.listed], [*both, self.step, self.listed], **quiet)
-        loaded = blocks.load(self.steps, self.first, self.step, **quiet)
-        loaded.then(self.show_rows, asked, [self.rows, self.sample], **quiet)
 
     # -- what is shown
 
     def look(self, first: str | None, second: str | None) -> Any:
+        """The chosen runs, which were others before."""
         folders = folders_of(self.shelf, first, second)
-        return (*self.show(folders), self.seen_now(folders))
+        return (*self.show(folders), dataclasses.replace(NOTHING, runs=self.seen_now(folders)))
 
-    def look_again(self, first: str | None, second: str | None, seen: str) -> Any:
-        """What has changed of the chosen runs; nothing otherwise."""
-        folders = folders_of(self.shelf, first, second, missing=False)
-        now = self.seen_now(folders)
-        return (gr.skip(),) * (7 + MAX_PLOTS) if now == seen else (*self.show(folders), now)
+    def renew(self, first: str | None, second: str | None, step: str | None, seen: Seen) -> Any:
+        """What has changed since `seen`, and nothing else: what a person has just chosen is not set back. Where the chosen run
+        is gone, or none is chosen, the newest is."""
+        names = self.shelf.names()
+        is_gone = first not in names
+        now = names[0] if is_gone and names else None if is_gone else first
+        folders = folders_of(self.shelf, now, second, missing=False)
+        steps = [one for folder in list(folders.values())[:1] for one in run_answers.logged(folder)]
+        found = Seen(self.seen_now(folders), tuple(names), tuple(steps), str(self.list_now(now)))
+        shown = [gr.skip()] * (6 + MAX_PLOTS) if found.runs == seen.runs else self.show(folders)
+        first_list = {"choices": names, **({"value": now} if is_gone else {})}
+        second_list = {"choices": [NONE, *names], **({} if second in (NONE, *names) else {"value": NONE})}
+        step_list = {"choices": steps, **({} if step in steps else {"value": steps[0] if steps else None})}
+        return (
+            *shown,
+            gr.skip() if found.names == seen.names and not is_gone else Name(**first_list),
+            gr.skip() if found.names == seen.names and second in (NONE, *names) else Name(**second_list),
+            gr.skip() if found.steps == seen.steps and step in (*steps, None) else Name(**step_list),
+            gr.skip() if found.listed == seen.listed else markup("{}", self.list_now(now)),
+            found,
+        )
 
     def show(self, folders: Folders) -> tuple[Any, ...]:
         """State, warnings, how to read the plots, the plots, numbers, image and console."""
@@ -173,24 +201,6 @@ class View:
 
     def list_now(self, first: str | None) -> Markup:
         return run_list.listed(self.shelf, first, self.control.beginning())
-
-    def renew(self, first: str | None, second: str | None, step: str | None, listed: str | None) -> Any:
-        """The lists of runs and steps, each only where it has changed; what is chosen stays chosen, and where nothing is, the
-        newest run is."""
-        names = self.shelf.names()
-        if first not in names:
-            first = names[0] if names else None
-        now = self.list_now(first)
-        known = [
-            one for folder in folders_of(self.shelf, first, None, missing=False).values() for one in run_answers.logged(folder)
-        ]
-        kept = step if step in known else known[0] if known else None
-        return (
-            Name(choices=names, value=first),
-            Name(choices=[NONE, *names], value=second if second in names else NONE),
-            Name(choices=known, value=kept),
-            gr.skip() if str(now) == (listed or "") else now,
-        )
 
     def pick(self, event: gr.EventData) -> Any:
         name = picked(event)

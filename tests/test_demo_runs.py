@@ -180,16 +180,26 @@ def test_an_open_page_is_sent_what_has_changed_alone(tmp_path):
     folder = write_run(tmp_path / "a")
     shelf = runs.Runs(tmp_path)
     view = runs_tab.View(shelf, Control(shelf))
-    *_, seen = view.look("a", runs_tab.NONE)
-    assert not any(isinstance(one, str) for one in view.look_again("a", runs_tab.NONE, seen)), "nothing new, nothing sent"
+    *_, first, second, step, listed, seen = view.renew(None, None, None, runs_tab.NOTHING)
+    assert (first.value, second.value, step.value) == ("a", runs_tab.NONE, "step 1"), "where nothing is chosen, the newest is"
+    assert "data-pick='a'" in listed
+    *sent, again = view.renew("a", runs_tab.NONE, "step 1", seen)
+    assert again == seen
+    assert all(isinstance(one, dict) for one in sent), "nothing new, nothing sent"
     with (folder / "metrics.jsonl").open("a") as file:
         file.write("\n" + json.dumps({"step": 4, "reward": 0.9}) + "\n")
-    assert view.look_again("a", runs_tab.NONE, seen)[-1] != seen
-    first, second, step, listed = view.renew("a", "gone", "step 7", str(view.list_now("a")))
-    assert (first.value, second.value, step.value) == ("a", runs_tab.NONE, "step 1")
-    assert not isinstance(listed, str), "the same list is not sent again"
-    assert view.renew(None, None, None, "")[0].value == "a", "where nothing is chosen, the newest is"
-    assert view.look_again("gone", "gone too", "")[0] == "", "a run that was removed is no error"
+    about, *_, first, second, step, listed, later = view.renew("a", runs_tab.NONE, "step 1", seen)
+    assert "step 99" not in about
+    assert later.runs != seen.runs
+    assert isinstance(first, dict), "what a person has chosen is not set again, which could set it back"
+    write_run(tmp_path / "b")
+    shelf.renew()
+    *_, first, second, step, listed, _ = view.renew("a", "gone", "step 7", later)
+    assert [choice for _, choice in first.choices] == ["b", "a"]
+    assert "value" not in first.constructor_args, "the choice stays"
+    assert (second.value, step.value) == (runs_tab.NONE, "step 1")
+    *_, first, _, _, _, _ = view.renew("gone", runs_tab.NONE, None, later)
+    assert first.value == "b", "a run that was removed is no error"
 
 
 # ---- a sample, opened
