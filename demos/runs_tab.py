@@ -155,14 +155,11 @@ class View:
         steps = [one for folder in list(folders.values())[:1] for one in run_answers.logged(folder)]
         found = Seen(self.seen_now(folders), tuple(names), tuple(steps), str(self.list_now(now)))
         shown = [gr.skip()] * (6 + MAX_PLOTS) if found.runs == seen.runs else self.show(folders)
-        first_list = {"choices": names, **({"value": now} if is_gone else {})}
-        second_list = {"choices": [NONE, *names], **({} if second in (NONE, *names) else {"value": NONE})}
-        step_list = {"choices": steps, **({} if step in steps else {"value": steps[0] if steps else None})}
         return (
             *shown,
-            gr.skip() if found.names == seen.names and not is_gone else Name(**first_list),
-            gr.skip() if found.names == seen.names and second in (NONE, *names) else Name(**second_list),
-            gr.skip() if found.steps == seen.steps and step in (*steps, None) else Name(**step_list),
+            relisted(names, first, now, is_new=found.names != seen.names),
+            relisted([NONE, *names], second, NONE, is_new=found.names != seen.names),
+            relisted(steps, step, steps[0] if steps else None, is_new=found.steps != seen.steps),
             gr.skip() if found.listed == seen.listed else markup("{}", self.list_now(now)),
             found,
         )
@@ -221,6 +218,14 @@ class View:
         if not place.isdecimal() or len(place) > 9:
             raise page.error("choose a row of the table")
         return joined(opened(folder, step or "", int(place)) for folder in found)
+
+
+def relisted(choices: list[str], chosen: str | None, otherwise: str | None, *, is_new: bool) -> Any:
+    """A list with new choices. What is chosen is not sent again: a person may have chosen something else by now. Where it is
+    none of the choices, `otherwise` is chosen."""
+    if chosen not in choices and chosen != otherwise:
+        return Name(choices=choices, value=otherwise)
+    return Name(choices=choices) if is_new else gr.skip()
 
 
 def zoom(event: gr.SelectData) -> Any:
