@@ -20,43 +20,52 @@ SEEDS = (0, 1, 2)
 T_OF_THREE = 4.303
 """Student's t at 0.975 with two degrees of freedom."""
 
-SMALL = ["--task", "detection", "--per_device_train_batch_size", "64", "--num_generations", "8", "--max_steps", "24"]
-SMALL += ["--logging_steps", "1", "--save_strategy", "no", "--report_to", "none", "--eval_limit", "150"]
-SMALL += ["--eval_strategy", "steps", "--eval_steps", "12", "--rewards", f"{REWARDS}:corrupted", "--reward_weights", "1"]
-CONFIDENT = [
-    "--task",
-    str(ROOT / "confident_task.py"),
-    "--stage",
-    "sft+grpo",
-    "--model_name_or_path",
-    "tiny",
-    "--sft_steps",
-    "60",
+SMALL = ["--task", "detection", "--per_device_train_batch_size", "32", "--num_generations", "8", "--max_steps", "16"]
+SMALL += [
+    "--learning_rate",
+    "1e-3",
+    "--warmup_steps",
+    "0",
+    "--logging_steps",
+    "1",
+    "--save_strategy",
+    "no",
+    "--report_to",
+    "none",
 ]
-CONFIDENT += ["--per_device_train_batch_size", "64", "--num_generations", "8", "--max_steps", "40", "--eval_limit", "300"]
-CONFIDENT += ["--logging_steps", "1", "--save_strategy", "no", "--report_to", "none", "--reward_weights", "1", "0.25"]
+SMALL += ["--eval_limit", "80", "--eval_strategy", "steps", "--eval_steps", "8", "--gold", "iou_f1"]
+SMALL += ["--rewards", f"{REWARDS}:corrupted", "--reward_weights", "1"]
+TASK = str(ROOT / "confident_task.py")
+QUIET = ["--logging_steps", "1", "--save_strategy", "no", "--report_to", "none", "--eval_limit", "200"]
+STARTED = ["--task", TASK, "--stage", "sft", "--model_name_or_path", "tiny", "--sft_steps", "60", *QUIET]
+CONFIDENT = ["--task", TASK, "--stage", "grpo", "--use_cpu", "--bf16", "false", "--gradient_checkpointing", "false", *QUIET]
+CONFIDENT += ["--per_device_train_batch_size", "32", "--num_generations", "8", "--max_steps", "30", "--learning_rate", "5e-4"]
+CONFIDENT += ["--lr_scheduler_type", "constant", "--adam_beta2", "0.95", "--loss_type", "grpo", "--reward_weights", "1", "0.25"]
+NO_PENALTY = "no penalty, no multiplier"
 ARMS = {
-    "chi2": {
-        "no penalty": [*SMALL, "--gold", "iou_f1"],
-        "KL, 0.1": [*SMALL, "--gold", "iou_f1", "--beta", "0.1"],
-        "χ², 0.1": [*SMALL, "--gold", "iou_f1", "--chi2_coef", "0.1"],
-        "KL, 1": [*SMALL, "--gold", "iou_f1", "--beta", "1"],
-        "χ², 1": [*SMALL, "--gold", "iou_f1", "--chi2_coef", "1"],
-    },
-    "cost": {
-        "without": [*SMALL, "--gold", f"{REWARDS}:n_boxes"],
-        "with its multiplier": [*SMALL, "--gold", "iou_f1", "--cost", f"{REWARDS}:n_boxes:0.2"],
-    },
-    "confidence": {"calibrated_confidence": CONFIDENT},
+    NO_PENALTY: SMALL,
+    "KL, 0.1": [*SMALL, "--beta", "0.1"],
+    "χ², 0.1": [*SMALL, "--chi2_coef", "0.1"],
+    "KL, 1": [*SMALL, "--beta", "1"],
+    "χ², 1": [*SMALL, "--chi2_coef", "1"],
+    "cost at most 0.15": [*SMALL, "--cost", f"{REWARDS}:n_boxes:0.15"],
+    "confidence": CONFIDENT,
 }
+"""What each arm adds to the command of its row."""
+ROWS = {
+    "chi2": (NO_PENALTY, "KL, 0.1", "χ², 0.1", "KL, 1", "χ², 1"),
+    "cost": (NO_PENALTY, "cost at most 0.15"),
+    "confidence": ("confidence",),
+}
+START = "start"
+"""The folder of the supervised run that all runs on confidence begin from."""
 
 
 def run(folder, words, seed):
-    """One run in this process; its numbers are read from its folder."""
+    """One run in this process, unless its folder holds a finished one."""
     from vlrl.train import main
 
-    done = folder / "summary.json"
-    if not done.is_file():
+    if not (folder / "summary.json").is_file():
         code = main([*words, "--seed", str(seed), "--output_dir", str(folder)])
         assert code == 0, f"{folder}: exit code {code}"
     return str(folder)
@@ -66,29 +75,28 @@ def logged(folder):
     return [json.loads(line) for line in (Path(folder) / "metrics.jsonl").read_text().splitlines()]
 
 
-def mean_of_last(folder, name, n=6):
-    values = [row[name] for row in logged(folder) if row.get(name) is not None][-n:]
-    return sum(values) / len(values)
+def mean_cost(folder, n=4):
+    """The mean of the cost over the completions of the last `n` steps, in 0..1: boxes over six."""
+    files = sorted((Path(folder) / "completions").glob("step_*.jsonl"))[-n:]
+    texts = [json.loads(line)["completion"] for file in files for line in file.read_text().splitlines()]
+    return sum(min(1.0, text.count("bbox_2d") / 6) for text in texts) / len(texts)
 
 
-def numbers(row, arm, folder):
+def numbers(row, folder):
     """What a row shows of one run."""
     summary = json.loads((Path(folder) / "summary.json").read_text())
     if row == "confidence":
-        return {
-            f"{name} {side}": summary[side][name]["value"]
-            for name in ("calibration_error", "accuracy")
-            for side in ("before", "after")
-        }
+        sides = ("before", "after")
+        return {f"{name} {side}": summary[side][name]["value"] for name in ("calibration_error", "accuracy") for side in sides}
     last = [one for one in logged(folder) if "eval_gold" in one][-1]
-    found = {"reward, held out": last["eval_reward"]}
+    found = {"reward, held out": last["eval_reward"], "gold (iou_f1), held out": last["eval_gold"]}
     if row == "chi2":
-        rung = summary["gold"]["hacked_at_step"]
-        return found | {"gold (iou_f1), held out": last["eval_gold"], "over-optimised": float(rung is not None)}
-    mean, multiplier = "rewards/n_boxes/mean", "cost/n_boxes/multiplier"
-    has_cost = any(mean in one for one in logged(folder))
-    found["mean cost, last 6 steps"] = mean_of_last(folder, mean if has_cost else "gold/mean")
-    return found | ({"λ at the end": mean_of_last(folder, multiplier, 1)} if has_cost else {})
+        return found | {"over-optimised": float(summary["gold"]["hacked_at_step"] is not None)}
+    found["mean cost, last 4 steps"] = mean_cost(folder)
+    multiplier = next(
+        (one["cost/n_boxes/multiplier"] for one in reversed(logged(folder)) if "cost/n_boxes/multiplier" in one), None
+    )
+    return found | ({} if multiplier is None else {"λ at the end": multiplier})
 
 
 def cell(values):
@@ -100,7 +108,7 @@ def cell(values):
 
 
 def table(row, folders):
-    found = {arm: [numbers(row, arm, folder) for folder in some] for arm, some in folders.items()}
+    found = {arm: [numbers(row, folder) for folder in some] for arm, some in folders.items()}
     names = list(dict.fromkeys(name for some in found.values() for one in some for name in one))
     lines = ["| arm | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
     for arm, some in found.items():
@@ -111,20 +119,22 @@ def table(row, folders):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--row", choices=ARMS, required=True)
+    parser.add_argument("--row", choices=ROWS, required=True)
     parser.add_argument("--out", type=Path, required=True, help="Folder of the runs; those that are there are not repeated.")
-    parser.add_argument("--arms", nargs="*", help="Only these.")
+    parser.add_argument("--arms", nargs="*", help="Only these of the row.")
     parser.add_argument("--processes", type=int, default=2, help="Runs at a time.")
     asked = parser.parse_args()
     started = time.monotonic()
-    arms = {name: words for name, words in ARMS[asked.row].items() if not asked.arms or name in asked.arms}
-    folders = {
-        name: [asked.out / asked.row / f"{i}-{seed}" for seed in SEEDS]
-        for i, name in enumerate(ARMS[asked.row])
-        if name in arms
-    }
+    arms = [name for name in ROWS[asked.row] if not asked.arms or name in asked.arms]
+    folders = {name: [asked.out / f"arm{list(ARMS).index(name)}-seed{seed}" for seed in SEEDS] for name in arms}
     with ProcessPoolExecutor(asked.processes, multiprocessing.get_context("spawn")) as pool:
-        jobs = [pool.submit(run, folders[name][k], arms[name], seed) for k, seed in enumerate(SEEDS) for name in arms]
+        begins = []
+        if asked.row == "confidence":
+            start = pool.submit(run, asked.out / START, STARTED, 0).result()
+            begins = ["--model_name_or_path", f"{start}/final"]
+        jobs = [
+            pool.submit(run, folders[name][k], [*ARMS[name], *begins], seed) for k, seed in enumerate(SEEDS) for name in arms
+        ]
         for job in jobs:
             print("done", job.result(), flush=True)
     print(f"\n{table(asked.row, folders)}\n\n{time.monotonic() - started:.0f} s")

@@ -181,6 +181,10 @@ MEASURED = ["--per_device_train_batch_size", "8"]
         (["--cost", "cosine_length:0.5"], "builds on another reward"),
         (["--cost", "iou_f1:0.5", "--rewards", "iou_f1"], "it is among --rewards"),
         (["--cost", "repetition:-0.1", "--dynamic_sampling", "2"], "--cost with --dynamic_sampling was not tried"),
+        (
+            ["--cost", "repetition:-0.1", "--multi_objective_aggregation", "normalize_then_sum"],
+            "normalize_then_sum was not tried",
+        ),
         (["--cost_lr", "0.5"], "--cost_lr has no effect without --cost"),
         (["--cost", "repetition:-0.1", "--cost_max", "0"], "--cost_max 0.0: must be above 0"),
         (["--chi2_coef", "-1"], "--chi2_coef -1.0: must be at least 0"),

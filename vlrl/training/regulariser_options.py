@@ -72,10 +72,9 @@ def read_costs(words: Sequence[str] | None) -> tuple[CostLimit, ...]:
 
 
 _OFF: tuple[Any, ...] = (None, False, "", 0, 0.0, "0", "0.0", "no", "none", "None", "false", "False", [])
-UNTRIED = ("fsdp", "deepspeed", "use_liger_kernel", "rollout_lag", "corrector")
+UNTRIED = ("fsdp", "deepspeed", "use_liger_kernel", "use_vllm", "corrector")
 """Options with which none of this has been tried."""
 NOT_WITH_PAIRS = {
-    "use_vllm": "its importance correction is of TRL's policy term",
     "delta": "it bounds ratios of TRL's policy term",
     "off_policy_mask_threshold": "it masks TRL's policy term",
     "thought_weight": "pairs are whole completions",
@@ -110,6 +109,8 @@ def check_regularisers(values: Mapping[str, Any], tasks: Sequence[Task], rewards
         check_cost(
             _loaded(cost), {kind for sample in drawn for kind in answer_kinds(sample)} if len(drawn) == len(tasks) else set()
         )
+    if costs and values.get("multi_objective_aggregation") == "normalize_then_sum":
+        raise ConfigError("--cost with --multi_objective_aggregation normalize_then_sum was not tried; leave one out")
     if costs and values.get("dynamic_sampling") not in _OFF:
         raise ConfigError("--cost with --dynamic_sampling was not tried (equal rewards may differ in cost); leave one out")
 
