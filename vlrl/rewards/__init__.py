@@ -18,6 +18,7 @@ from vlrl.rewards.confidence import calibrated_confidence
 from vlrl.rewards.detection import iou_f1
 from vlrl.rewards.formats import adaptive_think_format, json_format, rec_format, think_answer_format
 from vlrl.rewards.judge import llm_judge
+from vlrl.rewards.judge_votes import checked_votes, judge_words
 from vlrl.rewards.length import cosine_length, repetition
 from vlrl.rewards.mathvista import mathvista_match, mathvista_problem
 from vlrl.rewards.options import options_of, with_options
@@ -99,7 +100,8 @@ def reward_name(spec: RewardLike) -> str:
     if not isinstance(spec, str):
         return str(getattr(spec, "__name__", type(spec).__name__))
     _, own, rest = spec.partition(".py:")
-    return (rest if own else spec).partition(":")[0]
+    name = (rest if own else spec).partition(":")[0]
+    return "llm_judge" if name == "judge" and not own else name
 
 
 def load_reward(spec: RewardLike) -> Reward:
@@ -107,9 +109,8 @@ def load_reward(spec: RewardLike) -> Reward:
     `path/to/file.py:function`.
 
     Options follow a colon: `vision_r1_recall:adaptive=true,stage_step=300`, `my.py:mine:power=2`; for a reward model after its
-    folder: `rm:runs/prm/final,outcome=mean`. Raises ValueError naming
-    the nearest known reward or option, or what is wrong with the file or the function.
-    """
+    folder: `rm:runs/prm/final,outcome=mean`; `judge:NAME@URL,votes=4` is `llm_judge` with that model and address. Raises
+    ValueError naming the nearest known reward or option, or what is wrong with the file or the function."""
     name = reward_name(spec)
     if not isinstance(spec, str):
         return reward_of_function(spec, name, f"reward {name}")
@@ -118,6 +119,10 @@ def load_reward(spec: RewardLike) -> Reward:
         reward = with_options(REWARDS[first], model_reward.as_pairs(options))
         model_reward.check(reward)
         return reward
+    if first == "judge":
+        first, options = "llm_judge", judge_words(options)
+    if first == "llm_judge":
+        return checked_votes(with_options(REWARDS[first], options))
     if first in REWARDS:
         return with_options(REWARDS[first], options)
     path, colon, rest = spec.partition(".py:")
