@@ -52,6 +52,8 @@ from vlrl.training.command_line import group_options
 from vlrl.training.config import Config, parse
 from vlrl.training.console import refuse
 from vlrl.training.correctors import make_corrector, make_probe, start_judges
+from vlrl.training.dpo.options import is_dpo
+from vlrl.training.dpo.recipe import run_pairs
 from vlrl.training.dry_run import show_dry_run
 from vlrl.training.endings import refuse_failed, refuse_stopped
 from vlrl.training.engine_options import weights_folder
@@ -111,11 +113,13 @@ def run_words(words: list[str]) -> int:
     if is_restart():
         join_again(GroupOptions.of(group_options(words)))
     try:
-        if is_prm(with_underscores(words)):
+        around = None
+        if is_dpo(with_underscores(words)):
+            run_pairs(words, say_first())
+        elif is_prm(with_underscores(words)):
             prm = parse_prm(words)
             os.environ.update(prm.environment)
             (train_preference_model if prm.run.task == RM_TASK else train_value_model)(prm, say_first(), words)
-            around = None  # it measures itself
         else:
             config = parse(words)
             os.environ.update(config.environment)
@@ -209,8 +213,8 @@ def prepare(config: Config, say: Callable[..., None], words: Sequence[str]) -> T
     finished_sft = opened.path / "sft" / "final"
     inputs = inputs_of(config, str(finished_sft) if opened.resuming and finished_sft.is_dir() else None)
     config, data, notes = run_data.prepare_data(config, rows, inputs, rubric)
-    if "sft" in config.stages and config.run.data:
-        check_targets(data.known(config), config.tasks, config.run.sft_target, config.run.data)
+    if "sft" in config.stages:
+        check_targets(data.known(config) if config.run.data else [], config.tasks, config.run.sft_target, config.run.data)
     if config.evaluates:
         check_best_metric(config.grpo.metric_for_best_model, config.tasks, data.held_out, config.monitor.measured)
     if "grpo" in config.stages:
@@ -408,11 +412,7 @@ def n_processes() -> int:
 
 def say_first() -> Callable[..., None]:
     """`print` on the first process, nothing on the others."""
-    return partial(print, flush=True) if PartialState().is_main_process else _silent
-
-
-def _silent(*_words: Any, **_options: Any) -> None:
-    """In place of `print`."""
+    return partial(print, flush=True) if PartialState().is_main_process else (lambda *_words, **_options: None)
 
 
 if __name__ == "__main__":

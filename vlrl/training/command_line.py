@@ -21,6 +21,8 @@ from vlrl.models.names import model_name_problem
 from vlrl.schema import Task
 from vlrl.training import benchmark_flags, engine_options, monitor_options, options, prompt_options, regulariser_options
 from vlrl.training.benchmark_flags import BenchConfig, Benches, read_benches
+from vlrl.training.dpo import options as dpo_options
+from vlrl.training.dpo.options import DpoOptions
 from vlrl.training.engine_options import check_engines
 from vlrl.training.evaluation_flags import evaluation_defaults
 from vlrl.training.flag_checks import check_values
@@ -37,7 +39,7 @@ from vlrl.training.regulariser_options import check_regularisers
 from vlrl.training.reward_models.options import RmOptions
 from vlrl.training.reward_models.run_checks import check_model_rewards
 
-Filled = TypeVar("Filled", RunConfig, GuideConfig, BenchConfig, PromptConfig, PrmOptions, RmOptions)
+Filled = TypeVar("Filled", RunConfig, GuideConfig, BenchConfig, PromptConfig, PrmOptions, RmOptions, DpoOptions)
 CONFIG = Option("config", "str | None", help="YAML file of options; the command line is stronger.")
 OFTEN = {
     "model_name_or_path": "tiny, tiny-cards (embedded), a folder, or a hub id such as Qwen/Qwen2.5-VL-3B-Instruct.",
@@ -80,6 +82,8 @@ def check_command_line(argv: Sequence[str]) -> Mapping[str, str]:
     """Refuse a command line of `vlrl/train.py` that cannot work. Returns what its files set in the environment. Raises
     ConfigError; SystemExit(0) after `--help`."""
     words = with_underscores(argv)
+    if dpo_options.is_dpo(words):
+        return read_dpo_words(words).environment
     if prm_options.is_requested(words):
         return read_prm_words(words).environment
     return read_grpo_words(words).files.environment
@@ -90,7 +94,9 @@ def group_options(argv: Sequence[str]) -> dict[str, Any]:
     when they are checked."""
     words = with_underscores(argv)
     try:
-        if prm_options.is_requested(words):
+        if dpo_options.is_dpo(words):
+            known, files = Known(dpo_options.dpo_flags(), _of_libraries("dpo", "model")), dpo_options.read_dpo_files(words)
+        elif prm_options.is_requested(words):
             known, files = Known(prm_options.prm_flags(), _of_libraries("training", "model")), prm_options.read_prm_files(words)
         else:
             known, files = Known(our_options(), _of_libraries("grpo", "model")), options.read_files(words)
@@ -147,6 +153,21 @@ def read_prm_words(words: Sequence[str]) -> FileValues:
     own = {name: value for name, value in values.items() if name != "loss_type"}  # which is a name of ours here
     check_values(own, measures=False, environ={**os.environ, **files.environment})
     prm_options.check(_filled(RunConfig, values), _filled(PrmOptions, values), _filled(RmOptions, values))
+    return files
+
+
+def read_dpo_words(words: Sequence[str]) -> FileValues:
+    """A run of `--stage dpo`: the same. Returns what files set."""
+    known = Known(dpo_options.dpo_flags(), _of_libraries("dpo", "model"))
+    given = read_words(words, known, "--stage dpo has no option", dpo_options.dpo_hint)
+    files = dpo_options.read_dpo_files(words)
+    check_keys(files, known)
+    values = {**files.values, **given}
+    check_model(values)
+    check_option_numbers(values, known)
+    own = {name: value for name, value in values.items() if name != "loss_type"}  # which has other words here
+    check_values(own, measures=False, environ={**os.environ, **files.environment})
+    dpo_options.check_dpo(_filled(RunConfig, values), _filled(DpoOptions, values), {**files.explicit, **given})
     return files
 
 

@@ -11,7 +11,7 @@ from vlrl.data.imitated import imitated_text
 from vlrl.schema import Sample, SampleError, Task
 
 
-def check_targets(samples: Iterable[Sample], tasks: Mapping[str, Task], target: str, where: str) -> None:
+def check_targets(samples: Iterable[Sample], tasks: Mapping[str, Task], target: str, where: str | None) -> None:
     """Every row has something to imitate: what it states, else what its task makes of its answer. Raises SampleError."""
     for sample in samples:
         try:

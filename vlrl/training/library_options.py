@@ -122,6 +122,11 @@ SOURCES = {
         ("trl", "trainer/base_config.py", "_BaseConfig"),
         ("transformers", "training_args.py", "TrainingArguments"),
     ],
+    "dpo": [
+        ("trl", "trainer/dpo_config.py", "DPOConfig"),
+        ("trl", "trainer/base_config.py", "_BaseConfig"),
+        ("transformers", "training_args.py", "TrainingArguments"),
+    ],
     "model": [("trl", "trainer/model_config.py", "ModelConfig")],
 }
 """Where the libraries define their options; a class before those it inherits from."""

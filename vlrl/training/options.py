@@ -63,8 +63,9 @@ class RunConfig:
             " position_confidence | corners), or both: none,fenced_json. Default: think_answer,json."
         },
     )
-    stage: Literal["grpo", "sft", "sft+grpo"] | None = field(
-        default=None, metadata={"help": "Default: sft+grpo for the embedded model, grpo for any other."}
+    stage: Literal["grpo", "sft", "sft+grpo", "dpo"] | None = field(
+        default=None,
+        metadata={"help": "Default: sft+grpo for the embedded model, grpo for any other. dpo: on preference pairs (--data)."},
     )
     sft_steps: int = field(default=400, metadata={"help": "Steps of the supervised stage."})
     sft_learning_rate: float = field(default=1e-5, metadata={"help": "Peak learning rate of the supervised stage."})
