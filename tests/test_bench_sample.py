@@ -313,3 +313,28 @@ def test_rows_state_steps_that_are_those_of_their_text(tmp_path):
     path.write_text(json.dumps([{**row, "steps": ["aaa", "ddd"]}]))
     with pytest.raises(ValueError, match="different texts"):
         read_rewards(path)
+
+
+def test_the_scripted_solver_goes_on_as_it_began():
+    import numpy as np
+    import solver_server
+
+    found = solver_server.solved(("red", "blue"), "<think>Step 1: One shape is orange, 6 points.\n", np.random.default_rng(0))
+    assert found.startswith("Step 2: One shape is ")
+    assert "Step 3: 6 + " in found
+    rights = 0
+    for seed in range(200):
+        rights += solver_server.solved(("red", "blue"), "", np.random.default_rng(seed)).endswith("<answer>4</answer>")
+    assert 30 < rights < 80, "0.55 x 0.55 x 0.8 of 200 is 48, and some are right by two errors"
+
+
+def test_boards_are_written_as_rows(tmp_path):
+    from data_prep.step_boards import main as write_boards
+
+    assert write_boards(["--n", "3", "--out", str(tmp_path / "q.jsonl")]) == 0
+    assert write_boards(["--n", "3", "--each", "2", "--values", "--out", str(tmp_path / "v.jsonl")]) == 0
+    rows = [json.loads(line) for line in (tmp_path / "q.jsonl").read_text().splitlines()]
+    assert [(row["task"], row["answer"]) for row in rows] == [("qa", row["answer"]) for row in rows]
+    records = read_rewards(tmp_path / "v.jsonl").records
+    assert {record.steps[0].startswith("<think>Step 1:") for record in records} == {True}
+    assert {value for record in records for value in record.values if value is not None} <= {0.0, 1.0}

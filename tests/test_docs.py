@@ -11,6 +11,8 @@ from vlrl import bench
 from vlrl.rewards import REWARDS
 from vlrl.tasks import KNOWN
 from vlrl.training.config import parse
+from vlrl.training.dpo.config import parse_dpo
+from vlrl.training.dpo.options import is_dpo
 from vlrl.training.prm.config import parse_prm
 from vlrl.training.prm.options import is_requested as is_prm
 
@@ -90,7 +92,7 @@ def test_every_training_command_parses(words, tmp_path, monkeypatch):
         elif words[i - 1] == "--image_root":
             Path(word).mkdir()
     words += ["--use_cpu", "--bf16", "false"]
-    assert (parse_prm if is_prm(words) else parse)(words)
+    assert (parse_dpo if is_dpo(words) else parse_prm if is_prm(words) else parse)(words)
 
 
 @pytest.mark.parametrize("words", BENCH)

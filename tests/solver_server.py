@@ -4,7 +4,7 @@ It solves the drawn boards of `data_prep/step_boards.py`, whose images it knows 
 `vlrl/data/synthetic/steps.py`: a colour is taken for a similar one in 45 % of steps, the sum is off by one in 20 %. A begun
 message is continued (`continue_final_message`), and a request with the same `seed` has the same reply.
 
-    python examples/solver_server.py --port 8300 --split label --seed 0 --n 200
+    python tests/solver_server.py --port 8300 --split label --seed 0 --n 200
     vlrl bench sample --task qa --data label.jsonl --base_url http://127.0.0.1:8300/v1 --model_name_or_path solver \\
       --coords px --write step_values --output_path labels
 """
