@@ -163,7 +163,8 @@ class PairTrainer(GuardedTrainer, DPOTrainer):
     def scores_of(self, rows: Sequence[Mapping[str, Any]], *, reference: bool) -> torch.Tensor:
         """log pi(y|x) [2, B] of the chosen and the rejected completions, by this stage's score; of the reference model or of
         the policy."""
-        batch = dict(self._prepare_inputs(self.data_collator(rows)))
+        collator: Any = self.data_collator
+        batch = dict(self._prepare_inputs(collator(rows)))
         weights_BT, mask_BT = batch.pop("token_weights", None), batch.pop("completion_mask")
         labels_BT = batch["input_ids"].masked_fill(mask_BT == 0, -100)
         policy = self.accelerator.unwrap_model(self.model)
@@ -179,7 +180,8 @@ class PairTrainer(GuardedTrainer, DPOTrainer):
                 with policy.disable_adapter():
                     found = policy(**asked).log_probs
         policy.train(was_training)
-        return found[:, -(mask_BT.shape[1] - 1) :].float().sum(dim=1).view(2, -1).cpu()
+        scores_2B: torch.Tensor = found[:, -(mask_BT.shape[1] - 1) :].float().sum(dim=1).view(2, -1).cpu()
+        return scores_2B
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         super().log(logs, start_time)
