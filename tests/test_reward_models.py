@@ -10,9 +10,11 @@ from value_head_folders import head_folder
 
 from vlrl.data.preferences import PreferenceRecord, read_preferences, synthetic_preference
 from vlrl.data.value_head_files import PREFERENCES, read_head
+from vlrl.rewards import load_reward
 from vlrl.schema import SampleError
 from vlrl.training.command_line import check_command_line
 from vlrl.training.options import ConfigError
+from vlrl.training.reward_models import door
 from vlrl.training.reward_models.measuring import preference_metrics
 from vlrl.training.reward_models.trainer import head_of, preference_loss, rating_loss
 
@@ -140,6 +142,20 @@ def test_what_a_run_cannot_do_with_step_pay_is_refused(tmp_path):
                         (["--multi_objective_aggregation", "normalize_then_sum"], "scales each reward's totals")):  # fmt: skip
         with pytest.raises(ConfigError, match=said):
             check_command_line(["--task", "qa", "--rewards", "exact_match", spec, *words])
+
+
+def test_models_that_do_not_fit_and_devices_that_are_not_there_are_one_line(tmp_path, monkeypatch):
+    folder = head_folder(tmp_path / "a")
+    reward = load_reward(f"rm:{folder}")
+    assert door.memory_problem(reward, torch.device("cpu")) is None
+    monkeypatch.setattr(door, "free_bytes", lambda device: 10.0)
+    with pytest.raises(ConfigError, match="its models take at least") as caught:
+        door.holding([reward], "cpu")
+    assert "\n" not in str(caught.value)
+    for device in ("cuda:99", "gpu"):
+        with pytest.raises(ConfigError, match=f"device={device}") as caught:
+            door.holding([load_reward(f"rm:{folder},device={device}")], "cpu")
+        assert "\n" not in str(caught.value)
 
 
 QUICK = [
