@@ -19,8 +19,8 @@ from vlrl.rewards.scoring import described
 from vlrl.schema import ModelView, Sample, Task
 from vlrl.tasks import KNOWN
 
-LOAD_WAIT_S = 30.0
-"""Seconds that a question waits for its model; loading goes on afterwards."""
+LOAD_WAIT_S, LOAD_BUNDLED_S = 30.0, 120.0
+"""Seconds that a question waits for its model, and for a bundled one; loading goes on afterwards."""
 LOAD_ALONE_S = 600.0
 """Seconds that a large model may load before another one may be started beside it."""
 LOAD_S = 3600.0
@@ -33,8 +33,10 @@ STEP_S = 0.5
 """Seconds between the signs of life of a question with several answers: at each of them a visitor who has left is noticed."""
 KEPT_PX = 2_000_000
 """Pixels of an uploaded image that stays in memory for its visitor; a larger one is scaled down."""
-UPLOAD_FORMATS = frozenset({"JPEG", "MPO", "PNG", "WEBP", "BMP", "GIF", "TIFF"})
-"""Plain image formats. Pillow also hands files to other programs (EPS)."""
+UPLOAD_FORMATS = frozenset({"JPEG", "MPO", "PNG", "WEBP", "BMP", "GIF", "TIFF", "HEIF", "AVIF"})
+"""Plain image formats, of which the last two need the extra `[images]`. Pillow also hands files to other programs (EPS)."""
+BUNDLED_PARAMETERS = 20_000_000
+"""A run's model with fewer is one of the embedded models, trained on."""
 
 
 def open_upload(path: str) -> Image.Image:
@@ -52,7 +54,9 @@ def open_upload(path: str) -> Image.Image:
     except ImageTooLarge as error:
         raise Refused(f"this image is too large; {max_image_pixels():,} pixels are the most") from error
     except ImageError as error:
-        raise Refused("this file is not an image that can be read; give a JPEG, PNG or WebP") from error
+        missing = "pip install" in str(error)
+        what = "HEIC and AVIF need `pip install 'vlrl[images]'` where the page runs" if missing else "give a JPEG, PNG or WebP"
+        raise Refused(f"this file is not an image that can be read; {what}") from error
     if thin:
         raise Refused(f"an image of {width}x{height} pixels is too thin")
     scale = (KEPT_PX / (rgb.width * rgb.height)) ** 0.5
@@ -104,11 +108,29 @@ class Models:
         """Load a model before anybody asks; if it cannot be loaded, that is said when somebody does."""
         with contextlib.suppress(Refused):
             self.load(name, LOAD_S)
+            if name in TINY_NAMES:  # the first token of a process takes as long as an answer after it
+                sample = self.prepare_sample(name, next(iter(KNOWN.values())).draw(0, "heldout", 0), None)
+                for _ in self.stream(name, sample, max_tokens=1):
+                    pass
+
+    def is_bundled(self, name: str | None) -> bool:
+        """Whether a model knows drawn images alone: an embedded one, or one that a run has trained on (seen once loaded)."""
+        if name in TINY_NAMES:
+            return True
+        try:
+            loaded = self._loaded.get(self.models.source(name or ""))
+        except Refused:
+            return False
+        return loaded is not None and sum(weight.numel() for weight in loaded.model.parameters()) < BUNDLED_PARAMETERS
 
     def load(self, name: str, wait_s: float | None = None) -> Any:
         """A model of the list, loaded. Raises Refused for another name, one that cannot be loaded, and where loading goes on
         for more than `wait_s` seconds."""
-        source, wait_s = self.models.source(name), LOAD_WAIT_S if wait_s is None else wait_s
+        source = self.models.source(name)
+        if wait_s is None:
+            wait_s = LOAD_BUNDLED_S if source in TINY_NAMES else LOAD_WAIT_S
+        if source not in self._loaded and source not in self._loading:
+            self.models.check_hub(source)
         with self._changing:
             if source in self._loaded:
                 return self._loaded[source]
@@ -154,6 +176,7 @@ class Models:
 
     def prepare_sample(self, name: str, sample: Sample, image: Image.Image | None) -> Sample:
         """The sample for this model: its coordinate convention and the image's sizes in `meta`."""
+        self.models.source(name)  # a wrong name is answered before libraries load
         from vlrl.models.inputs import prepare_sample
         from vlrl.models.load import special_token_pattern
         from vlrl.models.pixel_limits import input_size_px

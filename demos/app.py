@@ -29,19 +29,24 @@ os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", "2000")
 import gradio as gr
 from starlette.middleware import Middleware
 
-from demos import page, runs_tab, tabs
+from demos import figures, page, runs_tab
 from demos.answering import Models
 from demos.components import Html
 from demos.doors import MAX_UPLOAD_BYTES, Doors, Storage
+from demos.grade_tab import grade_tab
 from demos.model_list import ModelList
 from demos.page_tasks import PageTasks, load_page_tasks
+from demos.play_tab import play_tab
 from demos.runs import Runs
 from demos.runs_style import RUNS_CSS
-from vlrl.models.names import model_name_problem
+from demos.try_tab import try_tab
+from vlrl.models.names import TINY_NAMES, model_name_problem
 from vlrl.tasks import KNOWN
 from vlrl.training.prm.options import TASK as PRM
 
 AUTH_VARIABLE = "VLRL_DEMO_AUTH"
+WARM_S = 20.0
+"""Seconds that the page waits for a bundled model before it is served."""
 SESSIONS = 500
 """Visitors whose game or upload is kept; of more, those who have done nothing for longest start anew."""
 
@@ -56,6 +61,10 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "--allow_hub", action="store_true",
         help="visitors may type any id of the Hugging Face hub; without it they choose from the embedded models, those of the"
         " runs, and --model_name_or_path",
+    )  # fmt: skip
+    parser.add_argument(
+        "--allow_servers", action="store_true",
+        help="visitors from other machines, too, may have this one ask an OpenAI-compatible server that they name",
     )  # fmt: skip
     parser.add_argument("--task", action="append", default=[], metavar="MY_TASK.PY", help="a task of yours; may be repeated")
     parser.add_argument(
@@ -98,6 +107,11 @@ def login(args: argparse.Namespace, environment: Mapping[str, str] = os.environ)
     return None
 
 
+def may_name_servers(args: argparse.Namespace) -> bool:
+    """Whether who uses the page may have this machine ask a server: whoever sits at it, others where the operator allows it."""
+    return bool(args.allow_servers) or (not args.share and _is_this_machine(args.host))
+
+
 def _is_this_machine(host: str) -> bool:
     try:
         return host == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback
@@ -113,25 +127,31 @@ def build(
     trainable: Sequence[str] = (),
     *,
     may_control: bool = False,
+    servers: bool = False,
 ) -> gr.Blocks:
-    """The page. Its model is loaded beside, so that the first question need not wait for it. `may_control`: whether a browser
-    on this machine may start and stop runs, of the tasks `trainable`."""
+    """The page. Its model is loaded beside, so that the first question need not wait for it; a bundled one is waited for.
+    `may_control`: whether a browser on this machine may start and stop runs, of the tasks `trainable`; `servers`: whether
+    visitors may have this machine ask a server that they name."""
     shelf = Runs(run_root)
     models = Models(ModelList(shelf, model, allow_hub), {**KNOWN, **tasks.tasks})
-    threading.Thread(target=models.warm, args=(model,), daemon=True).start()
+    warming = threading.Thread(target=models.warm, args=(model,), daemon=True)
+    warming.start()
     blocks = gr.Blocks(title="vlrl", analytics_enabled=False)
     with blocks:
         Html(page.heading())
-        with gr.Tab("Try", id="try"):
-            tabs.try_tab(models, tasks)
-        with gr.Tab("Grade", id="grade"):
-            tabs.grade_tab(tasks)
-        with gr.Tab("Runs", id="runs"):
-            runs_tab.runs_tab(shelf, trainable, may_control=may_control)
-        with gr.Tab("Play", id="play"):
-            tabs.play_tab(models)
+        with gr.Tabs() as bar:
+            with gr.Tab("Try", id="try"):
+                try_tab(models, tasks, servers)
+            with gr.Tab("Grade", id="grade"):
+                grade_tab(tasks, bar)
+            with gr.Tab("Runs", id="runs"):
+                runs_tab.runs_tab(shelf, trainable, may_control=may_control)
+            with gr.Tab("Play", id="play"):
+                play_tab(models)
     # Functions are called through the queue alone, which bounds how many run at a time.
     blocks.queue(default_concurrency_limit=8, max_size=200, api_open=False)
+    if model in TINY_NAMES:
+        warming.join(WARM_S)
     return blocks
 
 
@@ -153,7 +173,10 @@ def launch(args: argparse.Namespace, tasks: PageTasks, auth: tuple[str, str] | N
     # Behind Gradio's servers everybody seems to be on this machine.
     trainable = [*args.task, *KNOWN, PRM]
     may_control = not (args.read_only or args.share)
-    blocks = build(args.run_root, args.model_name_or_path, tasks, args.allow_hub, trainable, may_control=may_control)
+    blocks = build(
+        args.run_root, args.model_name_or_path, tasks, args.allow_hub, trainable, may_control=may_control,
+        servers=may_name_servers(args),
+    )  # fmt: skip
     blocks.launch(
         server_name=args.host,
         server_port=args.port,
@@ -163,7 +186,7 @@ def launch(args: argparse.Namespace, tasks: PageTasks, auth: tuple[str, str] | N
         max_file_size=MAX_UPLOAD_BYTES,
         state_session_capacity=SESSIONS,
         theme=page.theme(),
-        css=page.CSS + RUNS_CSS,
+        css=page.CSS + figures.CSS + RUNS_CSS,
         footer_links=[],
         ssr_mode=False,
         enable_monitoring=False,

@@ -79,18 +79,6 @@ class Text(gr.Textbox, metaclass=OwnMeta):
         return None if value is None else readable(value)
 
 
-class Json(gr.Code, metaclass=OwnMeta):
-    """JSON of bounded length."""
-
-    is_template = True
-
-    def preprocess(self, payload: Any) -> str | None:
-        return _bounded(payload)
-
-    def postprocess(self, value: str | None) -> str | None:
-        return None if value is None else readable(value)
-
-
 def _bounded(payload: Any) -> str | None:
     if payload is not None and not isinstance(payload, str):
         raise page.error("a text is needed")

@@ -1,18 +1,61 @@
-"""A card game being played on the page: its image, its moves, and the corrector's verdict on each thought."""
+"""A card game being played on the page: its goal, its image, its moves, and the corrector's verdict on each thought."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from PIL import Image
 
-from demos.scoring import own_file
 from vlrl.envs import CardEnv
 from vlrl.envs.cards import GAMES, thought_fields, write_reply
-from vlrl.envs.cards.deals import episode_sample, state_sample
+from vlrl.envs.cards.deals import deal_of, episode_sample, state_sample
+from vlrl.envs.cards.deck import Card
+from vlrl.envs.cards.games import Game as Rules
 from vlrl.gtr import OracleCorrector
 from vlrl.gtr.episodes import Episode
 from vlrl.schema import Sample
+from vlrl.tasks.games import right_reply
+
+MEANINGS = {"hit": "hit (one more card)", "stand": "stand (the dealer plays)", "=": "= (ends the formula)"}
+"""Moves whose name does not say what they do."""
+
+
+def goal(rules: Rules, state: Any) -> str:
+    """What to reach from this state, in one sentence."""
+    if rules.name == "numberline":
+        return (
+            f"Goal: bring the current number from {state.current} to the target {state.target}; + adds one, - takes one away."
+        )
+    if rules.name == "blackjack":
+        return "Goal: get closer to 21 than the dealer without going over it. Jack, queen and king count 10, an ace 1 or 11."
+    target = 12 if rules.name == "ezpoints" else 24
+    numbers = ", ".join(map(str, state.numbers))
+    none = " No formula of these cards does; the best you can do is to end it." if rules.solvable(state) is False else ""
+    return f"Goal: write a formula that equals {target}, with each of the numbers {numbers} exactly once; = ends it.{none}"
+
+
+def described(rules: Rules, state: Any) -> str:
+    """What the player's image shows, in words."""
+    if rules.name == "numberline":
+        return f"A target number, {state.target}, and a current number, {state.current}."
+    if rules.name == "blackjack":
+        return f"The dealer's open card: {named([state.dealer[0]])}; your cards: {named(state.player)}."
+    so_far = " ".join(rules.formula(state) or ()) or "nothing yet"
+    return f"The cards {named(state.cards)}; the formula so far: {so_far}."
+
+
+SUITS = {"H": "hearts", "D": "diamonds", "C": "clubs", "S": "spades"}
+
+
+def named(cards: Sequence[Card]) -> str:
+    return ", ".join(f"{card.rank} of {SUITS.get(card.suit, card.suit)}" for card in cards)
+
+
+def meaning(token: str) -> str:
+    return MEANINGS.get(token, token)
 
 
 @dataclass
@@ -29,12 +72,32 @@ class Game:
 
     @property
     def image(self) -> Image.Image:
-        return own_file(self.episode.observation)
+        return self.episode.observation
 
     @property
     def tokens(self) -> list[str]:
         """The moves that can be played, in their order."""
         return [] if self.episode.done else list(self.episode.env.game.legal(self.episode.env.state))
+
+    @property
+    def rules(self) -> Rules:
+        return self.episode.env.game
+
+    @property
+    def goal(self) -> str:
+        return goal(self.rules, self.episode.env.state)
+
+    @property
+    def described(self) -> str:
+        return described(self.rules, self.episode.env.state)
+
+    def hint(self) -> str:
+        """The move of the reference player, whom training imitates, and its thought. Empty once the game is over."""
+        if self.episode.done:
+            return ""
+        reply = json.loads(right_reply(deal_of(self.state_sample())))
+        lost = " No move wins any more." if self.rules.lost(self.episode.env.state) else ""
+        return f"The reference player would play {reply['action']}: {reply['thoughts']}.{lost}"
 
     def state_sample(self) -> Sample:
         """The state as a sample, for a model to answer."""

@@ -8,6 +8,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from httpx import HTTPError
+
 from demos.components import NOT_LISTED
 from demos.runs import Runs
 from vlrl.models.names import EMBEDDED, TINY_NAMES
@@ -18,6 +20,8 @@ class Refused(ValueError):
 
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
+HUB_S = 5.0
+"""Seconds that the hub has to say whether it holds a model."""
 RUN = "run "
 """Begins the name of a run's model; no hub id and no embedded model has a space."""
 
@@ -33,6 +37,21 @@ class ModelList:
         """Those to choose from, `first` (else the operator's choice) before the others."""
         found = [first or self.first, self.first, *EMBEDDED, *(f"{RUN}{name}" for name in self.shelf.models())]
         return list(dict.fromkeys(found))
+
+    def check_hub(self, source: str) -> None:
+        """Raises Refused, after `HUB_S` seconds at most, for a hub id that a visitor typed and that cannot be had."""
+        if source == self.first or source in TINY_NAMES or Path(source).exists():
+            return
+        from huggingface_hub import HfApi, try_to_load_from_cache
+        from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+
+        try:
+            HfApi().model_info(source, timeout=HUB_S)
+        except HfHubHTTPError as error:
+            raise Refused(f"the hub has no model {source} that this page may load") from error
+        except (OfflineModeIsEnabled, OSError, HTTPError) as error:
+            if not isinstance(try_to_load_from_cache(source, "config.json"), str):
+                raise Refused(f"{source} is not on this machine, and the hub cannot be reached from it") from error
 
     def source(self, name: str) -> str:
         """What `load_model` takes. Raises Refused."""

@@ -1,27 +1,24 @@
-"""What the page shows of a completion: the parsed answer, every reward with its reason, the boxes on the image. No model, no
-torch."""
+"""What the page shows of a completion: the parsed answer and every reward with its reason. No model, no torch."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from vlrl.answers.kind import BOX, BOXES, answer_kinds
 from vlrl.answers.read import read_span
 from vlrl.data.images import open_image
 from vlrl.rewards import load_reward, score_rows
-from vlrl.schema import Box, Prediction, Sample, Task
-from vlrl.tasks.evaluate import boxes_of
+from vlrl.schema import Sample, Task
 from vlrl.tasks.rubric import own_specs
 
-TRUE_COLOUR, PREDICTED_COLOUR = (46, 160, 67), (219, 68, 55)
-SIDE_PX = 480
+MAX_IMAGES = 4
+"""Images of a sample that are shown."""
 
 
 @dataclass(frozen=True)
@@ -97,38 +94,12 @@ def parsed(scored: Sequence[Scored], text: str, sample: Sample) -> str:
     return json.dumps(first.answer, ensure_ascii=False, default=str)
 
 
-def own_file(image: Image.Image) -> Image.Image:
-    """The image, marked so that it gets a file of its own on the server: gradio names files by their content and writes them
-    again each time, so a visitor could be sent one that is being written."""
-    image.info["shown"] = secrets.token_hex(8)
-    return image
-
-
-def draw_image(task: Task, sample: Sample, text: str | None, image: Image.Image | None = None) -> Image.Image | None:
-    """The sample's image with its ground truth boxes (green) and those predicted in `text` (red), where its task has boxes.
-    None for a sample without an image. `image`: an uploaded one."""
-    if image is None:
-        if not sample.images:
-            return None
-        image = open_image(sample.images[int(sample.facts.get("image_index", 0))])
-    scale = SIDE_PX / max(image.size)
-    shown = own_file(image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale)))))
-    draw = ImageDraw.Draw(shown)
-    true, predicted = drawn_boxes(task, sample, text)
-    for boxes, colour, width in ((true, TRUE_COLOUR, 5), (predicted, PREDICTED_COLOUR, 3)):
-        for box in boxes:
-            x1, y1, x2, y2 = (scale * value for value in box.xyxy)
-            draw.rectangle((min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)), outline=colour, width=width)
-    return shown
-
-
-def drawn_boxes(task: Task, sample: Sample, text: str | None) -> tuple[Sequence[Box], Sequence[Box]]:
-    """Ground truth and predicted boxes in the image's pixels; none of a kind where they are not known or not there."""
-    known = sample.answer not in (None, "")
-    # A sample without an answer, as for an uploaded image, is read like one whose answer is no box.
-    with_answer = sample if known else dataclasses.replace(sample, answer=[])
-    found = boxes_of(task, with_answer, Prediction(sample.id, text or "", 0, truncated=False))
-    if found is None:
-        return (), ()
-    true, predicted = found
-    return (true if known else ()), (predicted or () if text else ())
+def shown_images(sample: Sample, image: Image.Image | None = None) -> tuple[list[Image.Image], int]:
+    """The sample's images, at most `MAX_IMAGES`, and which of them its boxes are on. `image`: an uploaded one, in their place.
+    Raises ImageError."""
+    if image is not None:
+        return [image], 0
+    on = int(sample.facts.get("image_index", 0))
+    if on >= MAX_IMAGES:
+        return [open_image(sample.images[on])], 0
+    return [open_image(path) for path in sample.images[:MAX_IMAGES]], on

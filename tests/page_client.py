@@ -38,7 +38,7 @@ def page(folder, *words, environment=()):
         yield address
     finally:
         server.terminate()
-        server.wait(20)
+        server.wait(60)
 
 
 def answers(address):

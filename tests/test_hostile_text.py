@@ -11,16 +11,17 @@ import gradio as gr
 import pytest
 from PIL import Image
 
-from demos import components, page, run_answers, run_plots, runs, runs_tab, scoring
-from demos.asking import Asking
-from demos.components import Choice, Html, Json, Name, Number, Text
+from demos import completions, components, figures, matching, page, run_answers, run_plots, runs, runs_tab, scoring
+from demos.components import Choice, Html, Name, Number, Text
+from demos.grading import Grading, link_to
 from demos.page_tasks import PageTasks
 from demos.run_control import Control
 from demos.run_sample import opened
 from vlrl.bench.page import POLICY, SCRIPT, STYLE, write_page
 from vlrl.bench.suite import Suite
 from vlrl.data.markup import MAX_SHOWN, Markup, escaped, markup, plot_label, readable
-from vlrl.schema import Metric, Prediction, Sample, Task
+from vlrl.schema import Box, Metric, Prediction, Sample, Task
+from vlrl.tasks import TASKS
 from vlrl.tasks.evaluate import OUTCOMES, Row, Scored
 from vlrl.training.curves import Panel, draw_panels
 
@@ -64,7 +65,9 @@ def check(text, *, own_tags):
     seen = Seen(text)
     assert seen.tags <= own_tags, seen.tags - own_tags
     links = [
-        (name, value) for name, value in seen.attributes if name in ("src", "href") and not value.startswith("data:image/")
+        (name, value)
+        for name, value in seen.attributes
+        if name in ("src", "href") and not value.startswith(("data:image/", OWN_LINK))
     ]
     bad = links + [(name, value) for name, value in seen.attributes if EVENTS.match(name)]
     assert not bad, bad
@@ -75,6 +78,8 @@ def check(text, *, own_tags):
 
 PAGE_TAGS = {"div", "span", "b", "table", "thead", "tbody", "tr", "th", "td", "wbr", "p", "h1", "h3", "i", "button", "strong"}
 PAGE_TAGS |= {"svg", "line", "circle", "details", "summary", "img"}
+PAGE_TAGS |= {"h2", "ul", "ol", "li", "figure", "figcaption", "rect", "text", "a"}
+OWN_LINK = "?tab=grade&"
 REPORT_TAGS = PAGE_TAGS | {
     "html", "head", "meta", "title", "style", "body", "h2", "h3", "dl", "dt", "dd", "pre", "button", "details", "summary",
     "figure", "figcaption", "script", "svg", "rect", "ul", "li", "main", "header", "section", "noscript",
@@ -146,13 +151,23 @@ def test_every_text_of_the_other_tabs_is_text(text):
     scored = [scoring.Scored(text, value, text, text, 0, high) for value in (0.5, None) for high in (1, float("inf"))]
     sample = Sample(text, "qa", text, text)
     shown = [page.rewards(scored), page.box(text, text, text), page.table([text], [[text], [page.name(text)]]), page.note(text)]
-    shown += [Asking(None, PageTasks())._group(sample, [text, "x"])]
+    shown += [
+        completions.group(TASKS["qa"], sample, [text, "x"], [scored, scored])[1],
+        page.problem(text, text),
+        page.verdict(text),
+    ]
+    boxes = [Box(1, 2, 30, 40, text), Box(1, 2, 30, 40, "x")]
+    compared = matching.Compared(boxes, boxes[:1], matching.pairs_of(boxes[:1], boxes))
+    image = Image.new("RGB", (60, 40))
+    shown += [figures.figure([image, image], text + matching.described(compared), matching.marks(compared), 1, text)]
+    shown += [figures.gallery([(image, text), (None, text)], 1), matching.table(compared), link_to(text, text, text)]
+    shown += [completions.explained(text, sample, scored, compared), completions.said(text, sample, compared)]
+    shown += [Grading(PageTasks()).grade(text, text, text)[1]]
     for one in shown:
         check(one, own_tags=PAGE_TAGS)
     check(page.error(text).message, own_tags=set())
     assert len(page.error(text).message) < 4000
-    for component in (Text, Json):
-        component(render=False).postprocess(text).encode("utf-8")
+    Text(render=False).postprocess(text).encode("utf-8")
     check(Html(render=False).postprocess(text), own_tags=set())
     assert Html(render=False).postprocess(markup("<b>{}</b>", "x")) == "<b>x</b>"
 

@@ -335,6 +335,6 @@ def test_a_proxy_of_the_environment_is_used(server, monkeypatch):
     heads = []
     monkeypatch.setenv("HTTP_PROXY", server(recording(reply(HELLO), heads)).removesuffix("/v1"))
     monkeypatch.setenv("NO_PROXY", "")
-    response, body = endpoint._Client().post("http://nowhere.invalid/v1", b"{}", {}, 5)
+    response, body = endpoint._Client().send("POST", "http://nowhere.invalid/v1", b"{}", {}, 5)
     assert (response.status_code, body) == (200, HELLO)
     assert heads[0][0][0] == "http://nowhere.invalid/v1"

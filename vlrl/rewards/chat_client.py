@@ -48,11 +48,13 @@ _FINAL_STATUS = frozenset({400, 401, 403, 404, 405, 413, 422})
 
 class EndpointError(Exception):
     """No usable reply; the message says why, in one line without keys and passwords. `again`: another try may help. `wait_s`:
-    the seconds the endpoint asks to wait. `is_silence`: nothing came back at all."""
+    the seconds the endpoint asks to wait. `is_silence`: nothing came back at all. `status`: of the reply, where one refused."""
 
-    def __init__(self, message: str, again: bool = True, wait_s: float = 0.0, is_silence: bool = False) -> None:
+    def __init__(
+        self, message: str, again: bool = True, wait_s: float = 0.0, is_silence: bool = False, status: int | None = None
+    ) -> None:
         super().__init__(" ".join(masked(message).split()))
-        self.again, self.wait_s, self.is_silence = again, wait_s, is_silence
+        self.again, self.wait_s, self.is_silence, self.status = again, wait_s, is_silence, status
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,13 +88,33 @@ def chat(base: str, body: Mapping[str, Any], *, timeout_s: float, api_key: str |
     EndpointError.
     """
     api_key = (os.environ.get("OPENAI_API_KEY", "") if api_key is None else api_key).strip()
+    content, shown = _answered(base, "chat/completions", "POST", json.dumps(body).encode(), api_key, timeout_s)
+    return _reply(content, shown)
+
+
+def listed_models(base: str, *, timeout_s: float, api_key: str) -> list[str] | None:
+    """The names that `base`/models lists; None where the endpoint has no such list (status 404, 405 or 501, or another form).
+    `api_key`: "" for none; the environment's is not sent. Raises EndpointError."""
+    try:
+        content, _ = _answered(base, "models", "GET", b"", api_key.strip(), timeout_s)
+        return [name for one in json.loads(content)["data"] if isinstance(name := one["id"], str)]
+    except EndpointError as error:
+        if error.status in (404, 405, 501):
+            return None
+        raise
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+
+
+def _answered(base: str, path: str, method: str, body: bytes, api_key: str, timeout_s: float) -> tuple[bytes, str]:
+    """The body of a successful reply, the key masked in it, and the address as messages show it. Raises EndpointError."""
     headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
     if api_key:
         if not (api_key.isascii() and api_key.isprintable()):
             raise EndpointError("the API key holds a line break or a character beyond ASCII", again=False)
         headers["Authorization"] = f"Bearer {api_key}"
-    url, shown = _address(base)
-    response, content = _post(url, json.dumps(body).encode(), headers, timeout_s, shown)
+    url, shown = _address(base, path)
+    response, content = _send(method, url, body, headers, timeout_s, shown)
     if len(api_key) >= MIN_KEY_CHARS:
         content = content.replace(api_key.encode(), MASK.encode())  # some servers and proxies repeat what they were sent
     if not response.is_success:
@@ -100,11 +122,11 @@ def chat(base: str, body: Mapping[str, Any], *, timeout_s: float, api_key: str |
     encoding = response.headers.get("Content-Encoding", "identity")
     if encoding != "identity":
         raise EndpointError(f"{shown} replied in the encoding {encoding:.40}, which was not requested", again=False)
-    return _reply(content, shown)
+    return content, shown
 
 
-def _address(base: str) -> tuple[str, str]:
-    """The URL to post to, and the address as error messages show it. Raises EndpointError."""
+def _address(base: str, path: str) -> tuple[str, str]:
+    """The URL of a path below `base`, and the address as error messages show it. Raises EndpointError."""
     try:
         parts = urllib.parse.urlsplit(base.strip())
         shown = without_secrets(base.strip())
@@ -113,15 +135,17 @@ def _address(base: str) -> tuple[str, str]:
         raise EndpointError(f"the address of the endpoint cannot be read: {error}", again=False) from error
     if parts.scheme not in ("http", "https") or not parts.hostname or not is_port:
         raise EndpointError(f"{shown} is not an address; write http://host:port/v1 or https://host/v1", again=False)
-    return parts._replace(path=f"{parts.path.rstrip('/')}/chat/completions", fragment="").geturl(), shown
+    return parts._replace(path=f"{parts.path.rstrip('/')}/{path}", fragment="").geturl(), shown
 
 
-def _post(url: str, content: bytes, headers: Mapping[str, str], timeout_s: float, shown: str) -> tuple[httpx.Response, bytes]:
+def _send(
+    method: str, url: str, content: bytes, headers: Mapping[str, str], timeout_s: float, shown: str
+) -> tuple[httpx.Response, bytes]:
     """The head and the body of the reply. Raises EndpointError."""
     import httpx
 
     try:
-        return _client(os.getpid()).post(url, content, headers, timeout_s)
+        return _client(os.getpid()).send(method, url, content, headers, timeout_s)
     except TimeoutError as error:
         raise EndpointError(f"{shown} cannot be reached: no complete reply within {timeout_s:g} s", is_silence=True) from error
     except (httpx.HTTPError, OSError) as error:
@@ -135,7 +159,9 @@ def _refusal(response: httpx.Response, content: bytes, shown: str, api_key: str)
     status, target = response.status_code, response.headers.get("Location")
     if response.is_redirect and target:
         goal = without_secrets(urllib.parse.urljoin(str(response.url), target))[:MAX_REFUSAL_CHARS]
-        return EndpointError(f"status {status} from {shown}: it redirects to {goal}, which is not followed", again=False)
+        return EndpointError(
+            f"status {status} from {shown}: it redirects to {goal}, which is not followed", again=False, status=status
+        )
     message = _line_of(content) if "Content-Encoding" not in response.headers else ""
     if api_key:
         message = message.replace(api_key, MASK)
@@ -143,7 +169,7 @@ def _refusal(response: httpx.Response, content: bytes, shown: str, api_key: str)
     again = asked_again == "true" or (status not in _FINAL_STATUS and not response.is_redirect and asked_again != "false")
     wait_s = _retry_after_s(response.headers)
     line = " ".join(masked(message[: 10 * MAX_REFUSAL_CHARS]).split())[:MAX_REFUSAL_CHARS]  # masked whole, then cut
-    return EndpointError(f"status {status} from {shown}{f': {line}' if line else ''}", again, wait_s)
+    return EndpointError(f"status {status} from {shown}{f': {line}' if line else ''}", again, wait_s, status=status)
 
 
 def _line_of(content: bytes) -> str:
@@ -215,12 +241,14 @@ class _Client:
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, name="chat client", daemon=True).start()
 
-    def post(self, url: str, content: bytes, headers: Mapping[str, str], timeout_s: float) -> tuple[httpx.Response, bytes]:
+    def send(
+        self, method: str, url: str, content: bytes, headers: Mapping[str, str], timeout_s: float
+    ) -> tuple[httpx.Response, bytes]:
         """Head and body of a reply, the body as it was sent, undecoded. A refusal whose body is too long or late has none.
 
         Raises TimeoutError, OSError for a reply over MAX_REPLY_BYTES, and httpx's errors.
         """
-        request = asyncio.run_coroutine_threadsafe(self._post(url, content, headers, timeout_s), self._loop)
+        request = asyncio.run_coroutine_threadsafe(self._send(method, url, content, headers, timeout_s), self._loop)
         self._running.add(request)
         try:
             return request.result()
@@ -235,8 +263,8 @@ class _Client:
         for request in tuple(self._running):
             request.cancel()
 
-    async def _post(
-        self, url: str, content: bytes, headers: Mapping[str, str], timeout_s: float
+    async def _send(
+        self, method: str, url: str, content: bytes, headers: Mapping[str, str], timeout_s: float
     ) -> tuple[httpx.Response, bytes]:
         import httpx
 
@@ -245,7 +273,7 @@ class _Client:
         try:
             async with (
                 asyncio.timeout(timeout_s),
-                self._http.stream("POST", url, content=content, headers=dict(headers)) as response,
+                self._http.stream(method, url, content=content, headers=dict(headers)) as response,
             ):
                 async for part in response.aiter_raw():
                     body += part
