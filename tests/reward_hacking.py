@@ -94,7 +94,7 @@ def report(rows: Sequence[tuple[str, list[list[Candidate]], list[list[float]]]],
                 if name != way:
                     continue
                 for pool, one in zip(pools, values, strict=True):
-                    best = max(range(n), key=lambda i, one=one: (one[i], -i))
+                    best = one[:n].index(max(one[:n]))
                     picks.append((pool[best][1], pool[best][2], one[best]))
             gold.append(bootstrap_mean([right for right, _, _ in picks]))
             again.append(fmean(repeats for _, repeats, _ in picks))
