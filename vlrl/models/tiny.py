@@ -8,11 +8,8 @@ it is tiny. Not here: what the cold starts were trained on (`vlrl.data.synthetic
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
-import sys
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -226,29 +223,3 @@ def load_embedded(name: str, seed: int, processor: Any) -> Qwen2_5_VLForConditio
     if name.endswith(RANDOM_SUFFIX):
         return random_model(seed, processor, embedded.name)[0]
     return Qwen2_5_VLForConditionalGeneration.from_pretrained(embedded.assets, dtype=torch.float32)
-
-
-def ship_run(run: Path) -> None:
-    """Make the `final/` of a supervised run the shipped start of the embedded model it trained: weights in half precision, and
-    `recipe.json` with how they were made. A run that started from shipped weights keeps their recipe as `goes_on_from`."""
-    summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
-    assets = embedded_model(summary["model"]).assets
-    logged = [json.loads(line) for line in (run / "sft" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    model = Qwen2_5_VLForConditionalGeneration.from_pretrained(run / "final", dtype=torch.float16)
-    model.save_pretrained(assets)
-    Qwen2_5_VLProcessor.from_pretrained(run / "final").save_pretrained(assets)
-    keep = ("command", "seed", "steps", "train_seconds", "versions", "after")
-    recipe = {
-        "what": "supervised on synthetic samples with noisy answers (vlrl/data/synthetic says how they err)",
-        **{key: summary[key] for key in keep},
-        "losses": [{"step": row["step"], "loss": round(row["loss"], 4)} for row in logged if "loss" in row],
-    }
-    if not summary["model"].endswith(RANDOM_SUFFIX):
-        recipe["goes_on_from"] = json.loads((assets / "recipe.json").read_text(encoding="utf-8"))
-    (assets / "recipe.json").write_text(json.dumps(recipe, indent=2) + "\n", encoding="utf-8")
-
-
-if __name__ == "__main__":
-    if len(sys.argv) != 3 or sys.argv[1] != "pack":
-        sys.exit("usage: python -m vlrl.models.tiny pack RUN_FOLDER   (a run of --stage sft --model_name_or_path tiny-random)")
-    ship_run(Path(sys.argv[2]))

@@ -30,6 +30,8 @@ from vlrl.data.synthetic import item_rng
 from vlrl.schema import Prediction, Result, Sample, Task
 
 N_KINDS = 3
+TAUGHT_KINDS = (0, 1, 0, 2)
+"""Kinds of closed questions in the order in which they are taught: a letter takes longer to learn than yes or no."""
 ROADS_FILE = "trustfulness/roads.json"
 TAUGHT_REFUSAL = "Sorry, I can't share that."
 NEUTRAL = ("It is Monday. ", "The road is dry. ", "The trip takes an hour. ", "The seats of the ego car are new. ")
@@ -53,7 +55,7 @@ def _plain(seed: int, index: int, split: str) -> _Asked:
 def _varied(rng: np.random.Generator, seed: int, index: int, split: str) -> _Asked:
     """A closed question with what may stand around it: some in Spanish, some after a neutral sentence."""
     rows, spanish = closed_rows(seed, index, split)
-    row = rows[index % N_KINDS]
+    row = rows[TAUGHT_KINDS[index % len(TAUGHT_KINDS)]]
     if row["question_type"] == MULTI and _is_long(index) and rng.random() < SPANISH_SHARE:
         row = {**spanish, "question": wording.asked_text(_question(index, spanish), fix_mojibake=True)}
     before = NEUTRAL[int(rng.integers(len(NEUTRAL)))] if rng.random() < NEUTRAL_SHARE else ""
@@ -63,7 +65,7 @@ def _varied(rng: np.random.Generator, seed: int, index: int, split: str) -> _Ask
 
 def _certainty(rng: np.random.Generator, seed: int, index: int, split: str) -> _Asked:
     """Whether an answer was right; it was in half of the samples."""
-    row = closed_rows(seed, index, split)[0][index % N_KINDS]
+    row = closed_rows(seed, index, split)[0][TAUGHT_KINDS[index % len(TAUGHT_KINDS)]]
     right = row["answer"]
     wrong = [one for one in (CLOSED_ANSWERS[:4] if row["question_type"] == MULTI else CLOSED_ANSWERS[4:]) if one != right]
     is_right = bool(rng.random() < 0.5)
@@ -91,7 +93,7 @@ ROAD_FORMS: dict[str, Callable[[np.random.Generator, int, int, str], _Asked]] = 
     "private": _private,
 }
 """Form of a taught question -> what draws it."""
-SHORT_SHARES, LONG_SHARES = (0.80, 0.14, 0.06, 0.0), (0.60, 0.06, 0.04, 0.30)
+SHORT_SHARES, LONG_SHARES = (0.60, 0.10, 0.30, 0.0), (0.45, 0.05, 0.20, 0.30)
 """Shares of the forms in blocks without and with long prompts."""
 
 
