@@ -83,12 +83,13 @@ def serve(root, folder, *flags):
     environment = {**os.environ, "GRADIO_TEMP_DIR": str(folder / "cache"), "PYTHONPATH": str(ROOT)}
     with (folder / "log.txt").open("w") as log:
         server = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log)
-    for _ in range(900):
+    for _ in range(2400):
         assert server.poll() is None, (folder / "log.txt").read_text()
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) == 0:
                 return f"http://127.0.0.1:{port}/", server
         time.sleep(0.1)
+    server.kill()
     raise AssertionError((folder / "log.txt").read_text())
 
 
