@@ -214,7 +214,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with own_folder():
             launch(args, page_tasks, auth)
-    except OSError as wrong:  # a port in use, an address of another machine, a full disk
+    # A port in use, an address of another machine, a full disk; a machine so busy that gradio does not reach its own page.
+    except (OSError, ValueError) as wrong:
         why = " ".join(str(wrong).split())
         print(f"error: the page cannot be served on {args.host} port {args.port}; try another --port: {why}", file=sys.stderr)
         return 2
