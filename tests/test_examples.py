@@ -102,7 +102,7 @@ def exact(sample, prediction):
     [
         (["--rewards", "bad.py:sooner"], 2, "error: reward sooner failed on sample '0-red', completion '<think>"),
         (["--task", "no_prompt.py"], 2, "error: task counting: its prompt must return text, got 3 for sample '0-red'"),
-        (["--task", "bare.py", "--stage", "sft+grpo"], 2, "error: --stage sft+grpo: task counting has no oracle"),
+        (["--task", "bare.py", "--stage", "sft+grpo"], 2, "(id '0-red'): task counting has no oracle and no sft_target"),
         (["--task", "bare.py", "--data", "detection.jsonl"], 2, "detection.jsonl (id 'd'): its task is 'detection'"),
         (["--rewards", "bad.py:later"], 2, "error: reward later returned the text ''"),
         (["--rewards", "bad.py:latest"], 1, "stopped: reward latest returned the text"),

@@ -13,6 +13,7 @@ from PIL import Image
 
 from vlrl.data.files import write_json_lines, write_whole
 from vlrl.data.images import ImageError, open_image
+from vlrl.data.masking import without_remembered
 from vlrl.rewards.scoring import logged_answer, score_rows
 from vlrl.schema import Box, Prediction, Reward, Sample, Score, Task, TaskError
 from vlrl.tasks.evaluate import Evaluation, boxes_of
@@ -82,7 +83,11 @@ def scores_of(rubric: Rubric, samples: Sequence[Sample], made: Sequence[Predicti
         part = None if values is None else [values[i] for i in places]
         scored = _scores(reward, [samples[i] for i in places], [made[i] for i in places], step, part)
         for i, one in zip(places, scored, strict=True):
-            found[i][reward.name] = {"value": one.value, "answer": logged_answer(one.answer), "why": one.why}
+            found[i][reward.name] = {
+                "value": one.value,
+                "answer": logged_answer(one.answer),
+                "why": without_remembered(one.why),
+            }
     return found
 
 

@@ -55,7 +55,14 @@ NUMBER_RANGES: dict[str, NumberRange] = {
     ),
     "early_stopping_threshold": NumberRange(0),
     **_ranges(
-        NumberRange(0), "rollout_lag", "dynamic_sampling", "gtr_coef", "correct_per_group", "pairwise_weight", "chi2_coef"
+        NumberRange(0),
+        "rollout_lag",
+        "dynamic_sampling",
+        "gtr_coef",
+        "correct_per_group",
+        "pairwise_weight",
+        "chi2_coef",
+        "attribute_weight",
     ),
     "video_max_frames": NumberRange(2),
     "thought_weight": NumberRange(0, 1),
