@@ -360,6 +360,18 @@ def test_datumaro_reads_the_rest_and_nothing_is_asked_as_absent(tmp_path):
         run(tmp_path / "set", tmp_path, "--format", "datumaro:nothing")
 
 
+def test_pandas_stays_what_it_was_beside_datumaro():
+    code = (
+        "import pandas\n"
+        "from data_prep.formats.datumaro_sets import available\n"
+        "available()\n"
+        "import pandas as later\n"
+        "assert later is pandas and later.DataFrame([1]).to_json()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_without_datumaro_its_formats_name_the_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "datumaro", None)
     (tmp_path / "set").mkdir()

@@ -32,12 +32,15 @@ def available() -> bool:
     # a script's folder comes first in the path, and files there hide libraries of their names (json_stream) that datumaro needs
     scripts = Path(__file__).resolve().parents[1]
     sys.path[:] = [place for place in sys.path if Path(place or ".").resolve() != scripts]
+    pandas = sys.modules.get("pandas")
     try:
         import datumaro  # noqa: F401
     except ImportError as error:
         if error.name == "datumaro":
             return False
         raise SystemExit(f"datumaro is installed and cannot be imported: {error}") from error
+    if pandas is not None:  # datumaro puts a second one in its place, which cannot write JSON beside the first
+        sys.modules["pandas"] = pandas
     return True
 
 
