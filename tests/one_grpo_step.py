@@ -5,12 +5,13 @@ metrics of dynamic sampling, the samples trained on and a digest of the weights 
 import json
 import sys
 import zlib
+from pathlib import Path
 
 import torch
 from accelerate.utils import gather_object
 
 from vlrl.train import finish, inputs_of, leave, load
-from vlrl.training import run_data
+from vlrl.training import run_data, weights
 from vlrl.training.config import parse
 from vlrl.training.grpo import Trainer
 from vlrl.training.grpo.costs import held_back_of
@@ -36,6 +37,8 @@ rubric = run_data.choose_rubric(config, rows)
 inputs = inputs_of(config, "tiny-random")
 config, data, _ = run_data.prepare_data(config, rows, inputs)
 loaded = load(config, inputs)
+Path(config.grpo.output_dir).mkdir(parents=True, exist_ok=True)
+weights.start_folder(loaded, Path(config.grpo.output_dir))  # what a reference model is loaded from
 trainer = Scripted(
     loaded,
     config.tasks,
