@@ -379,5 +379,5 @@ def test_16_892_rows_are_read_asked_and_scored_within_seconds(tmp_path, stub):
     started = time.process_time()
     words = ["run", "--task", "autotrust/factuality", "--data", str(path), "--image_root", str(tmp_path / "images")]
     assert main([*words, "--output_path", str(tmp_path / "out")]) == 0
-    assert time.process_time() - started < 20
+    assert time.process_time() - started < 40, "seconds; 25 beside other work, minutes if anything is quadratic"
     assert len(read_log(tmp_path / "out" / "predictions.jsonl")) == 16_892

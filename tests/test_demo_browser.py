@@ -347,7 +347,7 @@ def test_twenty_people_at_once_keep_their_own_games(url):
     from gradio_client import Client
 
     def play(seed):
-        mine, client = Game("points24", seed), Client(url, verbose=False)
+        mine, client = Game("points24", seed), Client(url, verbose=False, httpx_kwargs={"timeout": 60})
         client.predict(name="points24", seed=seed, api_name="/deal")
         status = ""
         for number in range(3):

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from browser import keep, needs_browser, opened_browser, seen_on
+from page_steps import SCREENS, faults
 from selenium.common.exceptions import WebDriverException
 from selenium.webdriver.common.by import By
 from small_run import SMALL
@@ -28,9 +29,10 @@ from vlrl.training.held_out_images import write_held_out_images
 from vlrl.training.run_status import read_status
 
 pytest.importorskip("gradio", reason="gradio is not installed; pip install -e '.[demo]'")
-pytestmark = pytest.mark.long  # a server, a browser and training of its own
+# Not in the gate yet: axe-core names faults of the plots and of the picture's buttons, and two runs over each other and a run
+# that is started, stopped and resumed on the page have not been seen to pass. `pytest -m slow tests/test_demo_runs_browser.py`
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parent.parent
-SCREENS = {"laptop": (1366, 768, False), "phone": (390, 844, True)}
 STEPS = [flag for flag in SMALL if flag not in ("--max_steps", "2")]
 """Flags of a run of small steps, but not how many of them."""
 
@@ -103,6 +105,7 @@ def url(root, tmp_path_factory):
 @pytest.fixture(scope="module")
 def browser():
     with opened_browser() as driver:
+        driver.set_script_timeout(60)
         yield driver
 
 
@@ -184,6 +187,11 @@ def test_a_run_is_looked_at_and_a_sample_is_opened(browser, url, screen, theme):
         assert browser.execute_script(STICKS_OUT) == []
         assert browser.execute_script("return document.documentElement.scrollWidth - window.innerWidth") <= 0
         assert browser.execute_script("return document.body.classList.contains('dark')") == (theme == "dark")
+        press(browser, "#runs-start-form button")
+        until(lambda: browser.find_element(By.CSS_SELECTOR, "#runs-start").is_displayed())
+        found = faults(browser)
+        assert not found, "\n".join(found)
+        assert all_of(browser, "img:not([alt])") == []
 
 
 @needs_browser
