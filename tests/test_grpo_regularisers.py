@@ -305,7 +305,7 @@ def test_a_run_that_goes_on_takes_the_same_steps(tmp_path, changes):
     whole = trained(tmp_path, ALL, max_steps=5, save_strategy="steps", save_steps=3, **changes)
     kept = json.loads((tmp_path / "checkpoint-3" / MULTIPLIERS).read_text())
     assert 0 < kept["costly"] != 1
-    again = shutil.copytree(tmp_path, tmp_path.parent / "again")
+    again = shutil.copytree(tmp_path, tmp_path.parent / f"{tmp_path.name}-again")
     resumed = trained(again, ALL, again / "checkpoint-3", max_steps=5, save_strategy="steps", save_steps=3, **changes)
     assert same(whole, resumed)
     assert resumed.costs.multipliers == whole.costs.multipliers
