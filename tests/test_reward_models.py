@@ -8,6 +8,7 @@ import pytest
 import torch
 from value_head_folders import head_folder
 
+from vlrl.data.preference_pairs import read_dpo_pairs
 from vlrl.data.preferences import PreferenceRecord, read_preferences, synthetic_preference
 from vlrl.data.value_head_files import PREFERENCES, read_head
 from vlrl.rewards import load_reward
@@ -92,6 +93,10 @@ def test_rows_of_either_form_are_read(tmp_path):
         ({"image": "none.png"}, "is missing"),
         ({"images": [3]}, "a list of paths"),
         ({"ratings": {"best": {}}}, "'ratings' must hold"),
+        ({"video": "a.mp4"}, "pairs about videos are not supported"),
+        ({"chosen": "\ud800"}, "surrogate"),
+        ({"chosen": [{"role": "assistant", "content": text} for text in "ab"]}, "holds 2 messages of the assistant"),
+        ({"chosen": [{"role": "user", "content": "2"}]}, "'chosen' must be text or messages"),
         ({"ratings": {"chosen": {"a": "b"}}}, "numbers by attribute"),
     ],
 )
@@ -101,6 +106,21 @@ def test_rows_that_cannot_be_used_are_named(change, said, tmp_path):
         read_preferences(write(tmp_path / "p.jsonl", [row]))
     assert "p.jsonl" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_system_prompt_is_not_left_out_in_silence(tmp_path):
+    asked = [{"role": "system", "content": "Be short."}, {"role": "user", "content": "How many?"}]
+    row = {"prompt": asked, "chosen": "2", "rejected": "3"}
+    path = write(tmp_path / "p.jsonl", [row])
+    with pytest.raises(SampleError, match="has a system prompt"):
+        read_preferences(path)
+    assert [(one.system, one.prompt) for one in read_dpo_pairs(path)] == [("Be short.", "How many?")]
+
+
+def test_ids_are_unique(tmp_path):
+    row = {"id": "a", "question": "How many?", "chosen": "2", "rejected": "3"}
+    with pytest.raises(SampleError, match="ids must be unique"):
+        read_preferences(write(tmp_path / "p.jsonl", [row, row]))
 
 
 def test_drawn_pairs_prefer_the_right_solution():

@@ -7,14 +7,12 @@ or a list of messages. Optional: `tie` (true: neither is better), `margin` (how 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vlrl.data.files import read_json_lines
-from vlrl.data.sample_files import is_there
-from vlrl.data.sample_json import file_of, in_file
+from vlrl.data.preference_rows import PreferenceRow, read_preference_rows
 from vlrl.data.step_values import question_key
 from vlrl.data.subsets import drawn_items
 from vlrl.data.synthetic.steps import solution, step_question
@@ -41,57 +39,26 @@ class PreferenceRecord:
 def read_preferences(path: Path, image_root: Path | None = None, limit: int | None = None) -> list[PreferenceRecord]:
     """The pairs of a file of JSON lines; relative image paths start at `image_root` (default: the file's folder). `limit`: so
     many of them, drawn. Raises SampleError naming file, line and value."""
-    records = [_pair(row, where, n, image_root or path.parent) for n, (where, row) in enumerate(read_json_lines(path))]
-    if not records:
-        raise SampleError(f"{path}: holds no rows; each is a JSON object with question, chosen and rejected")
+    records = [_pair(row) for row in read_preference_rows(path, image_root, ("question", "prompt"))]
     return drawn_items(records, [record.question_key for record in records], limit, 0)
 
 
-def _pair(row: dict[str, Any], where: str, number: int, root: Path) -> PreferenceRecord:
-    images = tuple(_image(one, where, root) for one in _image_list(row, where))
-    question = _text(row, "question" if "question" in row else "prompt", where)
-    chosen, rejected, is_tie = _text(row, "chosen", where), _text(row, "rejected", where), row.get("tie", False)
+def _pair(found: PreferenceRow) -> PreferenceRecord:
+    row, where = found.row, found.where
+    if found.system and "question" not in row:  # beside a question it is the policy's, as `bench sample` writes it
+        raise SampleError(f"{where}: has a system prompt, which a reward model is not shown; take it out")
+    is_tie = row.get("tie", False)
     if not isinstance(is_tie, bool):
         raise SampleError(f"{where}: 'tie' must be true or false, got {is_tie!r:.60}")
-    if chosen == rejected and not is_tie:
+    if found.chosen == found.rejected and not is_tie:
         raise SampleError(f"{where}: chosen and rejected are the same text; leave the row out, or say that it is a tie")
     margin = row.get("margin")
     if margin is not None and (not _is_number(margin) or margin < 0):
         raise SampleError(f"{where}: 'margin' must be a number, 0 or more, got {margin!r:.60}")
-    key = question_key("|".join(images), question)
-    name, subset = str(row.get("id", number)), str(row.get("subset", ""))
-    known = None if margin is None else float(margin)
-    return PreferenceRecord(name, key, images, question, chosen, rejected, is_tie, known, _ratings(row, where), subset)
-
-
-def _image_list(row: Mapping[str, Any], where: str) -> Sequence[Any]:
-    found = row.get("images", row.get("image"))
-    found = [] if found is None else [found] if isinstance(found, str) else found
-    if not isinstance(found, list) or not all(isinstance(one, str) and one for one in found):
-        raise SampleError(f"{where}: 'image' must be a path, or 'images' a list of paths, got {found!r:.80}")
-    return found
-
-
-def _image(path: str, where: str, root: Path) -> str:
-    if (file := file_of(path)) is not None:
-        path = in_file(path, str((root / file).resolve()))
-    if not is_there(path):
-        raise SampleError(f"{where}: its image {path} is missing; give the folder of the images with --image_root")
-    return path
-
-
-def _text(row: Mapping[str, Any], key: str, where: str) -> str:
-    """A text, or the text of the last message of a list of messages."""
-    value = row.get(key)
-    if isinstance(value, list) and value and isinstance(value[-1], dict):
-        content = value[-1].get("content")
-        parts = content if isinstance(content, list) else []
-        texts = [str(one.get("text") or "") for one in parts if isinstance(one, dict)]
-        value = content if isinstance(content, str) else "".join(texts)
-    if not isinstance(value, str) or not value.strip():
-        held = ", ".join(sorted(row))
-        raise SampleError(f"{where}: {key!r} must be text or messages, got {value!r:.60} (the row has {held})")
-    return value
+    return PreferenceRecord(
+        found.id, found.prompt_key, found.images, found.prompt, found.chosen, found.rejected, is_tie,
+        None if margin is None else float(margin), _ratings(row, where), str(row.get("subset", "")),
+    )  # fmt: skip
 
 
 def _ratings(row: Mapping[str, Any], where: str) -> tuple[Mapping[str, float], Mapping[str, float]]:

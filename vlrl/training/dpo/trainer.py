@@ -20,7 +20,8 @@ from trl import DPOTrainer, apply_chat_template  # type: ignore[attr-defined]
 
 from vlrl.data.changed_spans import TextSpan
 from vlrl.data.images import open_image
-from vlrl.data.preference_pairs import PAIR_SIDES, PreferencePair
+from vlrl.data.preference_pairs import PreferencePair
+from vlrl.data.preference_rows import PAIR_SIDES
 from vlrl.data.special_tokens import ZERO_WIDTH, without_special_tokens
 from vlrl.models.load import LoadedModel, special_token_pattern
 from vlrl.training.checkpoints import RunStopped, write_together
