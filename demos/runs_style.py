@@ -63,5 +63,6 @@ RUNS_CSS = """
 .vl-answers tr[data-pick] {cursor: pointer} .vl-answers tr[data-pick]:hover {background: var(--background-fill-secondary)}
 .vl-answers tr.vl-chosen {background: var(--background-fill-secondary); box-shadow: inset 3px 0 0 var(--color-accent)}
 .vl-said {border-left: 4px solid #8a5300; padding-left: .7rem; margin: .4rem 0} .dark .vl-said {border-color: #f0b45a}
+.vl-samples {max-width: 100%; border-radius: .3rem; margin: 0}
 .vl-console {max-height: 14rem; overflow: auto}
 """

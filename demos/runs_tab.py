@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import os
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +14,12 @@ from typing import Any
 
 import gradio as gr
 import pandas as pd
-from gradio.utils import get_upload_folder
 
 from demos import page, run_answers, run_list, runs
 from demos.clickable import Clickable, picked
 from demos.components import Choice, Html, Name
 from demos.control_panel import ControlPanel
+from demos.figures import data_url
 from demos.run_answers import FILTERS
 from demos.run_control import CONSOLE_FILE, Control, tail
 from demos.run_numbers import numbers
@@ -36,7 +34,6 @@ NONE = "–"
 EVERY_S = 2.0
 """How often an open page looks for what has changed."""
 Folders = dict[str, Path]
-_saving = threading.Lock()
 HOW_TO_READ = (
     "Strong lines are smoothed (exponential moving average, 0.9), faint ones as logged. Drag over a plot to zoom all,"
     " double-click to see all again. What never changes has no plot."
@@ -101,10 +98,7 @@ class View:
                 for i in range(MAX_PLOTS)
             ]  # fmt: skip
         self.numbers = Html(elem_id="runs-numbers")
-        self.samples = gr.Image(
-            show_label=False, format="png", interactive=False, visible=False, elem_id="runs-samples", height=None,
-            buttons=["fullscreen", "download"],
-        )  # fmt: skip
+        self.samples = Html(elem_id="runs-samples")
 
     def show_answers(self) -> None:
         with gr.Row():
@@ -168,18 +162,18 @@ class View:
         """State, warnings, how to read the plots, the plots, numbers, image and console."""
         if not folders:
             blank = markup("")
-            return (blank, blank, blank, *_line_plots([]), blank, gr.Image(None, visible=False), blank)
+            return (blank, blank, blank, *_line_plots([]), blank, blank, blank)
         first = next(iter(folders.values()))
         stopping = [name for name, folder in folders.items() if self.control.is_stopping(name, folder)]
         about = joined(run_list.about(name, folder, stopping=name in stopping) for name, folder in folders.items())
-        image, drawn = samples_image(first), run_plots(folders)
+        drawn = run_plots(folders)
         return (
             about,
             warnings(folders),
             markup("<p class='vl-soft'>{}</p>", HOW_TO_READ) if drawn else markup(""),
             *_line_plots(drawn),
             numbers(folders),
-            gr.Image(image, visible=image is not None),
+            samples_image(first),
             console(first),
         )
 
@@ -288,24 +282,17 @@ def console(folder: Path) -> Markup:
     )  # fmt: skip
 
 
-def samples_image(folder: Path) -> str | None:
-    """The run's image of samples as a file that gradio serves; made once for all who look, again when it has changed."""
+def samples_image(folder: Path) -> Markup:
+    """The run's image of samples; nothing where there is none that can be read."""
     source = runs.file_of(folder, "samples.png")
     if source is None:
-        return None
-    name = hashlib.sha256(repr(runs.stamp(source)).encode("utf-8", "backslashreplace")).hexdigest()
-    shown = Path(get_upload_folder()) / "samples" / name / "samples.png"
-    with _saving:
-        try:
-            if shown.exists():
-                os.utime(shown)
-            else:
-                shown.parent.mkdir(parents=True, exist_ok=True)
-                open_image(str(source)).save(shown.with_suffix(".partial"), "PNG")
-                shown.with_suffix(".partial").replace(shown)
-        except (ImageError, OSError):
-            return None
-    return str(shown)
+        return markup("")
+    try:
+        image = open_image(str(source))
+    except (ImageError, OSError):
+        return markup("")
+    words = "Held-out samples with true boxes and those before and after training; the answers below have each in words"
+    return markup("<img class='vl-samples' src='{}' alt='{}'>", data_url(image, max(image.size)), words)
 
 
 def answers_of(folder: Path, step: str, chosen: str) -> Markup:
