@@ -24,6 +24,14 @@ COLOURS = ("#2f6fde", "#d9730d")
 """Of the first run and of the one it is compared with; visible on light and on dark."""
 RAW_ALPHA = "59"
 """Appended to a colour: a third of its strength."""
+LINES = ("smoothed", "compared")
+RAW = "{} (as logged)"
+LINE_COLOURS = {
+    name: colour + alpha
+    for line, colour in zip(LINES, COLOURS, strict=True)
+    for name, alpha in ((line, ""), (RAW.format(line), RAW_ALPHA))
+}
+"""Every line that a plot may have, the same for all runs: gradio's plot keeps the lines that it was made with."""
 KNOWN = (
     ("reward", "reward (mean of a batch)"),
     ("rewards/*/mean", "reward: *"),
@@ -51,14 +59,10 @@ LONGEST_NAME = 40
 
 @dataclass(frozen=True)
 class RunPlot:
-    """One plot. `rows`: step, value and the name of the line each belongs to."""
+    """One plot. `rows`: step, value and which of `LINE_COLOURS` each belongs to."""
 
     title: str
     rows: Sequence[tuple[float, float, str]]
-    colours: Mapping[str, str]
-    """Name of a line -> its colour, raw lines too."""
-    legend: Sequence[str]
-    """The lines that a legend names; none for a single run."""
 
 
 def run_plots(folders: Mapping[str, Path]) -> list[RunPlot]:
@@ -111,30 +115,22 @@ def _plot(key: str, title: str, logs: Mapping[str, Sequence[Mapping[str, Any]]])
     if all(len({value for _, value in line}) < 2 for line in lines.values()):
         return None
     rows: list[tuple[float, float, str]] = []
-    colours: dict[str, str] = {}
-    legend: list[str] = []
-    names = _line_names(list(lines))
-    for (name, line), colour in zip(lines.items(), COLOURS, strict=False):
+    for line, name in zip(lines.values(), LINES, strict=False):
         values = [value for _, value in line]
         drawn = smoothed(values) if len(line) >= SMOOTHED_FROM else values
-        strong, faint = names[name], f"{names[name]} (as logged)"
-        colours |= {strong: colour, faint: colour + RAW_ALPHA}
-        legend += [strong] if len(logs) > 1 else []
         every = 1 + len(line) // MAX_POINTS
-        for label, series in ((faint, values), (strong, drawn)):
+        for label, series in ((RAW.format(name), values), (name, drawn)):
             points = list(zip((step for step, _ in line), series, strict=True))
             kept = points[::every]
             kept += [points[-1]] if points and kept[-1] != points[-1] else []
             rows += [(step, _rounded(value), label) for step, value in kept]
-    return RunPlot(title, rows, colours, legend)
+    return RunPlot(title, rows)
 
 
-def _line_names(runs: Sequence[str]) -> dict[str, str]:
-    """Run -> the name of its line: the run's where there are two, else what the line is."""
-    if len(runs) == 1:
-        return {runs[0]: "smoothed"}
-    cut = {name: _cut(name) for name in runs}
-    return cut if len(set(cut.values())) == len(runs) else {name: f"{i + 1}: {cut[name]}" for i, name in enumerate(runs)}
+def shown_names(runs: Sequence[str]) -> list[str]:
+    """The names of runs that lie over each other, cut where they are long and still different."""
+    cut = [_cut(name) for name in runs]
+    return cut if len(set(cut)) == len(runs) else [f"{i + 1}: {name}" for i, name in enumerate(cut)]
 
 
 def _line(rows: Sequence[Mapping[str, Any]], key: str) -> list[tuple[float, float]]:

@@ -23,7 +23,7 @@ from demos.figures import data_url
 from demos.run_answers import FILTERS
 from demos.run_control import CONSOLE_FILE, Control, tail
 from demos.run_numbers import numbers
-from demos.run_plots import MAX_PLOTS, RunPlot, run_plots
+from demos.run_plots import COLOURS, LINE_COLOURS, MAX_PLOTS, RunPlot, run_plots, shown_names
 from demos.run_sample import opened
 from demos.run_state import STATE_FILES, state_of
 from demos.runs import Runs
@@ -93,7 +93,8 @@ class View:
                 gr.LinePlot(
                     x="step", y="value", color="line", x_title="step", y_title=" ", color_title=" ", height=240,
                     y_axis_format=".3~g", visible=False,
-                    colors_in_legend=[], elem_id=f"runs-plot-{i}", min_width=280, buttons=["fullscreen", "export"],
+                    color_map=LINE_COLOURS, colors_in_legend=[],
+                    elem_id=f"runs-plot-{i}", min_width=280, buttons=["fullscreen", "export"],
                 )
                 for i in range(MAX_PLOTS)
             ]  # fmt: skip
@@ -170,7 +171,7 @@ class View:
         return (
             about,
             warnings(folders),
-            markup("<p class='vl-soft'>{}</p>", HOW_TO_READ) if drawn else markup(""),
+            how_to_read(list(folders)) if drawn else markup(""),
             *_line_plots(drawn),
             numbers(folders),
             samples_image(first),
@@ -230,17 +231,27 @@ def zoom(event: gr.SelectData) -> Any:
     return [gr.LinePlot(x_lim=[float(min(ends)), float(max(ends))])] * MAX_PLOTS
 
 
+def how_to_read(names: list[str]) -> Markup:
+    """How to read the plots; of two runs the colour of each."""
+    keys = [
+        markup("<span class='vl-key'><i style='border-color: {}'></i>{}</span>", colour, name)
+        for name, colour in zip(shown_names(names), COLOURS, strict=False)
+    ]
+    return markup("<p class='vl-soft'>{}{}</p>", joined(keys) if len(names) > 1 else markup(""), HOW_TO_READ)
+
+
+def unseen(plot: RunPlot) -> list[tuple[float, None, str]]:
+    """A point without a value for every line that the plot lacks: gradio's plot knows only the lines that it was made with, and
+    draws one that comes later without a colour."""
+    return [(plot.rows[0][0], None, name) for name in LINE_COLOURS if name not in {line for _, _, line in plot.rows}]
+
+
 def _line_plots(drawn: list[RunPlot]) -> list[Any]:
     """A gradio plot for each of `MAX_PLOTS` places; places without a plot are hidden."""
     made: list[Any] = []
     for plot in drawn:
-        frame = pd.DataFrame(plot.rows, columns=["step", "value", "line"])
-        made.append(
-            gr.LinePlot(
-                frame, label=plot.title, show_label=True, color_map=dict(plot.colours), colors_in_legend=list(plot.legend),
-                visible=True,
-            )
-        )  # fmt: skip
+        frame = pd.DataFrame([*plot.rows, *unseen(plot)], columns=["step", "value", "line"])
+        made.append(gr.LinePlot(frame, label=plot.title, show_label=True, visible=True))
     return [*made, *(gr.LinePlot(visible=False) for _ in range(MAX_PLOTS - len(made)))]
 
 

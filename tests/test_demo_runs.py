@@ -52,11 +52,10 @@ def test_a_plot_a_number_raw_and_smoothed_and_none_that_never_changes(tmp_path):
     rows.append({"step": 31, "reward": True, "rewards/iou_f1/mean": "0.7"})
     plots = run_plots.run_plots({"a": log(tmp_path / "a", rows)})
     assert [plot.title for plot in plots] == ["reward (mean of a batch)"], "what is constant or no number has no plot"
-    lines = {name: [(x, y) for x, y, line in plots[0].rows if line == name] for name in plots[0].colours}
-    assert list(lines) == ["smoothed", "smoothed (as logged)"]
+    lines = {name: [(x, y) for x, y, line in plots[0].rows if line == name] for name in run_plots.LINE_COLOURS}
+    assert [name for name, line in lines.items() if line] == ["smoothed", "smoothed (as logged)"]
     assert lines["smoothed (as logged)"] == [(i, round(i / 10, 6)) for i in range(1, 31)]
     assert [y for _, y in lines["smoothed"]] == pytest.approx(smoothed([i / 10 for i in range(1, 31)]), rel=1e-4)
-    assert plots[0].legend == []
     assert run_plots.run_plots({"b": tmp_path / "none"}) == []
 
 
@@ -72,11 +71,13 @@ def test_few_points_are_not_smoothed_and_many_are_thinned_out(tmp_path):
 def test_two_runs_lie_over_each_other(tmp_path):
     folders = {name: log(tmp_path / name, [{"step": i, "reward": i * k} for i in (1, 2)]) for k, name in ((1, "a"), (2, "b"))}
     plot = run_plots.run_plots(folders)[0]
-    assert plot.legend == ["a", "b"]
-    assert {line for _, _, line in plot.rows} == {"a", "b", "a (as logged)", "b (as logged)"}
-    assert plot.colours["a"] != plot.colours["b"]
-    long = {f"{'x' * 60}{k}": log(tmp_path / f"{'x' * 60}{k}", [{"step": i, "reward": i * k} for i in (1, 2)]) for k in (1, 2)}
-    assert len(set(run_plots.run_plots(long)[0].legend)) == 2, "names that are cut stay apart"
+    assert {line for _, _, line in plot.rows} == set(run_plots.LINE_COLOURS)
+    assert len(set(run_plots.LINE_COLOURS.values())) == 4
+    assert [y for _, y, line in plot.rows if line == "compared"] == [2, 4], "the second run's"
+    read = runs_tab.how_to_read(["a", "<b>"])
+    assert read.index(run_plots.COLOURS[0]) < read.index(">a<") < read.index(run_plots.COLOURS[1]) < read.index("&lt;b&gt;")
+    assert run_plots.COLOURS[0] not in runs_tab.how_to_read(["a"])
+    assert len(set(run_plots.shown_names([f"{'x' * 60}{k}" for k in (1, 2)]))) == 2, "names that are cut stay apart"
 
 
 def test_the_supervised_stage_is_plotted_until_grpo_begins(tmp_path):

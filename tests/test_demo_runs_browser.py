@@ -19,6 +19,7 @@ from selenium.webdriver.common.by import By
 from small_run import SMALL
 from test_demo import write_run
 
+from demos.run_plots import LINE_COLOURS
 from vlrl.data.files import write_json_lines
 from vlrl.schema import Prediction
 from vlrl.tasks import TASKS
@@ -201,7 +202,9 @@ def test_two_runs_lie_over_each_other_and_the_choice_stays(browser, url, root):
         pick(browser, "first")
         browser.find_element(By.CSS_SELECTOR, "#runs-second input").click()
         until(lambda: [one for one in all_of(browser, "ul[role=listbox] li") if "second" in one.text])[0].click()
-        until(lambda: {"first", "second"} <= set(text(browser, "#runs-plot-0").split()))
+        until(lambda: [one.text for one in all_of(browser, "#runs-reading .vl-key")] == ["first", "second"])
+        strokes = "return [...document.querySelectorAll('#runs-plot-0 path[stroke]')].map(one => one.getAttribute('stroke'))"
+        until(lambda: set(LINE_COLOURS.values()) <= set(browser.execute_script(strokes))), "both runs, raw and smoothed"
         until(lambda: "before · second" in text(browser, "#runs-numbers"))
         browser.execute_script("document.querySelector('#runs-plots').scrollIntoView()")
         keep(browser, "runs_two")
