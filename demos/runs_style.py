@@ -1,5 +1,5 @@
 """How the tab "Runs" looks, beside the style of the whole page (`demos.page`). Colours reach a contrast of 4.5 : 1 in light and
-dark."""
+dark. Each `.dark` selector has a rule of its own: of several with commas gradio applies the first one alone."""
 
 RUNS_CSS = """
 .vl-runs-scroll {max-height: 21rem; overflow: auto}
@@ -15,15 +15,15 @@ RUNS_CSS = """
   white-space: nowrap; border: 1px solid currentColor}
 .vl-is-running, .vl-is-starting {--vl-state: #1d4ed8} .vl-is-finished {--vl-state: #15703a}
 .vl-is-stopped {--vl-state: #8a5300} .vl-is-failed, .vl-is-killed, .vl-is-refused {--vl-state: #b42318}
-.dark .vl-is-running, .dark .vl-is-starting {--vl-state: #8fb6ff} .dark .vl-is-finished {--vl-state: #6fd694}
+.dark .vl-is-running {--vl-state: #8fb6ff} .dark .vl-is-starting {--vl-state: #8fb6ff} .dark .vl-is-finished {--vl-state: #6fd694}
 .dark .vl-is-stopped {--vl-state: #f0b45a}
-.dark .vl-is-failed, .dark .vl-is-killed, .dark .vl-is-refused {--vl-state: #ff9c92}
+.dark .vl-is-failed {--vl-state: #ff9c92} .dark .vl-is-killed {--vl-state: #ff9c92} .dark .vl-is-refused {--vl-state: #ff9c92}
 .vl-pill {color: var(--vl-state) !important}
 .vl-track {display: block; height: .45rem; border-radius: .3rem; background: var(--border-color-primary); overflow: hidden;
   margin: .25rem 0; min-width: 5rem}
 .vl-track > span {display: block; height: 100%; background: var(--vl-state); transition: width .4s}
 .vl-line {margin: .15rem 0; overflow-wrap: anywhere} .vl-soft {font-size: .9rem}
-.vl-soft, .vl-under {color: #475569} .dark .vl-soft, .dark .vl-under {color: #b8c4d4}
+.vl-soft, .vl-under {color: var(--body-text-color-subdued)}
 .vl-about .vl-track {height: .6rem}
 #runs-plots {display: grid; grid-template-columns: repeat(auto-fill, minmax(min(330px, 100%), 1fr)); gap: .75rem}
 #runs-plots > * {min-width: 0 !important}
