@@ -78,7 +78,7 @@ def group(task: Task, sample: Sample, texts: Sequence[str], scored: Sequence[Seq
         label = f"{number}" if advantage is None else f"{number} {advantage:+.2f}"
         kind: figures.Kind = "above" if advantage is not None and advantage > 0 else "predicted"
         marks += [Mark(box, label, kind) for box in (one.predicted if one else None) or ()]
-    described = "; ".join(f"{i} {matching.counted(one)}" for i, one in enumerate(compared, start=1) if one)
+    described = "; ".join(f"completion {i}: {matching.counted(one)}" for i, one in enumerate(compared, start=1) if one)
     alt = f"{asked(sample)} {len(texts)} completions. {described}"
     cards = [_card(*one) for one in zip(range(1, len(texts) + 1), texts, scored, totals, advantages, strict=True)]
     known = [total for total in totals if total is not None]

@@ -11,6 +11,9 @@ from demos.grading import LOCAL_REWARDS, OWN, Grading
 from demos.page_tasks import PageTasks
 from demos.try_tab import page_of, tasks_list
 
+COUNTED = "(sample, text, reward, number) => [sample, text, reward, window.vlGraded = (window.vlGraded || 0) + 1]"
+"""Run in the browser before each request: counts it."""
+
 
 def grade_tab(tasks: PageTasks, tabs: gr.Tabs) -> None:
     """`tabs`: those of the page, of which a link opens this one."""
@@ -35,14 +38,15 @@ def grade_tab(tasks: PageTasks, tabs: gr.Tabs) -> None:
         with gr.Column(scale=6, min_width=280):
             read = Html(elem_id="grade-read")
             scores = Html(elem_id="grade-scores")
+    asked = Number(0, precision=0, visible=False)
     shown = [image, read, scores, link]
     quiet: dict[str, Any] = {"show_progress": "hidden"}
     # What is typed or pasted is graded at once (`input` leaves out what is pasted). An example comes with its grades, and
-    # is graded once more as its texts change.
+    # is graded once more as its texts change, each by itself.
     gr.on([task.input, number.input], grading.fill, [task, number, reward], [sample, text, *shown], **quiet)
     gr.on(
-        [sample.change, text.change, reward.input], grading.grade, [sample, text, reward], shown, **quiet,
-        concurrency_limit=8, trigger_mode="always_last",
+        [sample.change, text.change, reward.input], grading.grade_latest, [sample, text, reward, asked], shown, **quiet,
+        js=COUNTED, api_name="grade", concurrency_limit=8, trigger_mode="always_last",
     )  # fmt: skip
 
     def opened(request: gr.Request) -> Any:

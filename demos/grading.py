@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import threading
 import urllib.parse
+from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
+
+import gradio as gr
 
 from demos import completions, matching, page, scoring
 from demos.components import MAX_TEXT
@@ -18,6 +22,8 @@ LOCAL_REWARDS = sorted(name for name, reward in REWARDS.items() if not reward.ne
 MAX_LINK = 8_000
 """Characters of a link; longer addresses are cut by some browsers, proxies and chats."""
 KEYS = ("reward", "sample", "text")
+MAX_VISITORS = 10_000
+"""Visitors whose latest request is remembered."""
 
 
 class Grading:
@@ -25,12 +31,36 @@ class Grading:
 
     def __init__(self, tasks: PageTasks) -> None:
         self.tasks = tasks
+        self._latest: OrderedDict[str | None, int] = OrderedDict()
+        self._lock = threading.Lock()
 
     def fill(self, task: str, number: float | None, reward: str) -> Any:
         """An example with a completion that is nearly right, graded."""
         chosen = self.tasks.example(task, max(0, int(number or 0)))
         written, completion = self.tasks.as_text(chosen), self.tasks.reference(scoring.nearly(chosen))
         return written, completion, *self.grade(written, completion, reward)
+
+    def grade_latest(
+        self, sample_text: str | None, text: str | None, reward: str, number: int | None, request: gr.Request
+    ) -> Any:
+        """What `grade` shows, unless the same visitor has asked for more since. `number` counts the requests of a page: two
+        that are sent together may arrive in either order. 0: not counted."""
+        visitor, own = request.session_hash, number or 0
+        if self._is_latest(visitor, own):
+            shown = self.grade(sample_text, text, reward)
+            if self._is_latest(visitor, own):
+                return shown
+        return tuple(gr.skip() for _ in range(4))
+
+    def _is_latest(self, visitor: str | None, number: int) -> bool:
+        if number <= 0:
+            return True
+        with self._lock:
+            newest = max(number, self._latest.pop(visitor, 0))
+            self._latest[visitor] = newest
+            if len(self._latest) > MAX_VISITORS:
+                self._latest.popitem(last=False)
+        return newest == number
 
     def grade(self, sample_text: str | None, text: str | None, reward: str) -> tuple[Any, Any, Any, Any]:
         """Image, what was read, rewards, link."""

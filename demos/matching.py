@@ -128,7 +128,8 @@ def counted(compared: Compared) -> str:
     if compared.predicted is None:
         return "could not be read"
     matched = "" if compared.true is None else f", {compared.n_matched} matched"
-    return f"{len(compared.predicted)} predicted{matched}"
+    n = len(compared.predicted)
+    return f"{n} {'box' if n == 1 else 'boxes'} predicted{matched}"
 
 
 def table(compared: Compared) -> Markup:

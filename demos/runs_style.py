@@ -15,7 +15,8 @@ RUNS_CSS = """
   white-space: nowrap; border: 1px solid currentColor}
 .vl-is-running, .vl-is-starting {--vl-state: #1d4ed8} .vl-is-finished {--vl-state: #15703a}
 .vl-is-stopped {--vl-state: #8a5300} .vl-is-failed, .vl-is-killed, .vl-is-refused {--vl-state: #b42318}
-.dark .vl-is-running {--vl-state: #8fb6ff} .dark .vl-is-starting {--vl-state: #8fb6ff} .dark .vl-is-finished {--vl-state: #6fd694}
+.dark .vl-is-running {--vl-state: #8fb6ff} .dark .vl-is-starting {--vl-state: #8fb6ff}
+.dark .vl-is-finished {--vl-state: #6fd694}
 .dark .vl-is-stopped {--vl-state: #f0b45a}
 .dark .vl-is-failed {--vl-state: #ff9c92} .dark .vl-is-killed {--vl-state: #ff9c92} .dark .vl-is-refused {--vl-state: #ff9c92}
 .vl-pill {color: var(--vl-state) !important}
