@@ -26,6 +26,8 @@ CONSOLE_FILE = "console.txt"
 """In the folder of a run that was started here: what it has printed."""
 SETTLES_S = 8.0
 """How long a start waits for a program that ends at once, as it does for a wrong flag."""
+ENDS_S = 60.0
+"""How long a resumption waits for the program before it: a run has ended a moment before its process has."""
 MAX_FLAGS = 4000
 """Characters of flags."""
 MAX_LINE = 600
@@ -58,6 +60,8 @@ class Begun:
     from_byte: int
     """Where what it prints begins in its console file."""
     line: str = "loading the model and the data"
+    has_held: bool = False
+    """Whether its program has held the folder: from then on, a folder that is free says that the run has ended."""
     is_over: threading.Event = field(default_factory=threading.Event)
 
 
@@ -110,7 +114,8 @@ class Control:
         with self._lock:
             begun = self._begun.get(name)
         will = "it writes a checkpoint after the step under way, then ends; Resume goes on from there"
-        if begun is not None and begun.process.poll() is None and not (begun.folder / LOCK_FILE).exists():
+        loads = begun is not None and not begun.has_held and not (begun.folder / LOCK_FILE).exists()
+        if begun is not None and loads and begun.process.poll() is None:
             begun.process.send_signal(signal.SIGTERM)
             return f"{name} is asked to stop while it loads; nothing was trained yet"
         folder = self._folder(name)
@@ -142,6 +147,9 @@ class Control:
 
     def _run(self, words: Sequence[str], name: str, folder: Path, *, is_new: bool) -> None:
         """Start the program and wait until it holds its folder, or has ended. Raises Refused with the last line it printed."""
+        before = self._begun.get(name)
+        if before is not None and before.has_held and holder_pid(folder) != before.process.pid:
+            before.is_over.wait(ENDS_S)
         with self._lock:
             before = self._begun.get(name)
             if before is not None and not before.is_over.is_set():
@@ -159,6 +167,7 @@ class Control:
         until = time.monotonic() + SETTLES_S
         while time.monotonic() < until and not begun.is_over.wait(0.05):
             if holder_pid(folder) == begun.process.pid:
+                begun.has_held = True
                 break
         self.shelf.renew()
         if begun.is_over.is_set() and begun.process.returncode != 0:
@@ -170,6 +179,7 @@ class Control:
         while begun.process.poll() is None:
             if not (begun.folder / "config.yaml").is_file():
                 begun.line = last_line(begun.folder / CONSOLE_FILE, begun.from_byte) or begun.line
+            begun.has_held = begun.has_held or holder_pid(begun.folder) == begun.process.pid
             with contextlib.suppress(subprocess.TimeoutExpired):
                 begun.process.wait(0.5)
         begun.line = last_line(begun.folder / CONSOLE_FILE, begun.from_byte)

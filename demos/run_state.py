@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from demos.runs import file_of, newest_step_file, read_lines, stamp
-from vlrl.training.run_lock import holder
+from vlrl.training.run_lock import LOCK_FILE, holder
 from vlrl.training.run_speed import RunSpeed, speed_of
 from vlrl.training.run_status import RunStatus, finite, read_status
 
-STATE_FILES = ("config.yaml", "metrics.jsonl", "ending.json", "summary.json")
+STATE_FILES = ("config.yaml", "metrics.jsonl", "ending.json", "summary.json", LOCK_FILE)
 KEPT = 500
 """Runs whose state is kept."""
 QUIET_S = 60.0

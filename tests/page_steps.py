@@ -50,13 +50,13 @@ def text(browser, selector):
     return find(browser, selector).text
 
 
-def until(condition, seconds=40):
+def until(condition, seconds=90):
     """Waits until `condition()` is true; what the page is still drawing may vanish in between."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         try:
             found = condition()
-        except WebDriverException:
+        except (WebDriverException, IndexError):
             found = None
         if found:
             return found

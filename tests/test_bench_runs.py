@@ -108,6 +108,19 @@ def test_a_run_whose_end_nobody_has_asked_about_is_over(tmp_path):
     process.communicate()
 
 
+def test_a_stopped_run_that_was_killed_while_it_went_on_was_killed(tmp_path):
+    folder = write_run(tmp_path / "run")
+    lock = folder / "run.lock"
+    lock.write_text(json.dumps({**run_lock._about(), "ticks": 0}))
+    write_ending(folder, "stopped by Ctrl-C", 130)
+    os.utime(lock, ns=(1, (folder / "ending.json").stat().st_mtime_ns - 1))
+    assert read_status(folder, []).state == "stopped", "it ended a moment before its lock was removed"
+    os.utime(lock, ns=(1, (folder / "ending.json").stat().st_mtime_ns + 1))
+    found = read_status(folder, [])
+    assert found.state == "killed"
+    assert "Ctrl-C" not in found.why
+
+
 def state_of(pid):
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 

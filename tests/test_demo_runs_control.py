@@ -28,7 +28,8 @@ PROGRAM = (
     "try:\n    with StopRequests():\n        lock_folder(folder, '--output_dir')\n"
     "        (folder / 'config.yaml').write_text('task: detection')\n        time.sleep(60)\n"
     "except FolderInUse as error:\n    print(f'error: {error}', file=sys.stderr)\n    sys.exit(2)\n"
-    "except Stopped:\n    print('a checkpoint is written', flush=True)\n    sys.exit(143)\n"
+    "except Stopped:\n    print('a checkpoint is written', flush=True)\n"
+    "    time.sleep(2 * ('--late' in sys.argv))\n    sys.exit(143)\n"
 )
 """What stands in for training: it takes the lock of its folder and ends on request."""
 
@@ -153,7 +154,7 @@ def test_a_run_gets_the_page_s_environment_without_its_password(monkeypatch):
 
 def test_a_run_is_started_seen_stopped_and_resumed(control, tmp_path):
     folder = tmp_path / "runs" / "one"
-    assert control.start(["--task", "detection"], "one") == "one"
+    assert control.start(["--task", "detection", "--late"], "one") == "one"
     until(lambda: "one" in control.shelf.names())
     assert f"--output_dir', '{folder}'" in (folder / CONSOLE_FILE).read_text()
     process = control._begun["one"].process
@@ -165,14 +166,14 @@ def test_a_run_is_started_seen_stopped_and_resumed(control, tmp_path):
         control.resume("one")
     assert "is asked to stop" in control.stop("one")
     until(lambda: not holder(folder))
-    until(control._begun["one"].is_over.is_set)
-    assert process.returncode == 143
+    assert process.poll() is None, "its run has ended, its process not yet"
     assert not control.is_stopping("one", folder)
     with pytest.raises(Refused, match="nobody runs in this folder any more"):
         control.stop("one")
     with pytest.raises(Refused, match="holds a run already: choose it below and press Resume"):
         control.start([], "one")
     control.resume("one")
+    assert process.returncode == 143
     until(lambda: holder(folder))
     words = tail(folder / CONSOLE_FILE)[-1]
     assert "'--resume_from_checkpoint', 'true'" in words

@@ -1,7 +1,8 @@
 """What a run folder says of its run: whether it goes on, how far it is, how it ended. Reads and writes small files; no torch.
 
 A run that ends early leaves `ending.json`; one that goes on holds its lock (`vlrl.training.run_lock`); one that is over has a
-`summary.json`. One that has none of these was killed. Not here: lists of runs (`vlrl.bench.runs_list`).
+`summary.json`. One that has none of these was killed; so was one whose lock was left behind after its `ending.json`: it went on
+from there. Not here: lists of runs (`vlrl.bench.runs_list`).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import yaml
 
 from vlrl.data.files import write_whole
 from vlrl.data.masking import masked
-from vlrl.training.run_lock import holder
+from vlrl.training.run_lock import LOCK_FILE, holder
 
 ENDING_FILE = "ending.json"
 MAX_FILE_BYTES = 64_000_000
@@ -76,7 +77,7 @@ def read_status(folder: Path, rows: Sequence[Mapping[str, Any]]) -> RunStatus:
         state, why = "running", who
     elif summary is not None:  # what ended early after it, such as a benchmark, is said beside
         state, why = "finished", str(ending.get("message", ""))
-    elif ending.get("state") in ("stopped", "failed"):
+    elif ending.get("state") in ("stopped", "failed") and not _went_on(folder):
         state, why = ending["state"], str(ending.get("message", ""))
     else:
         state, why = "killed", "its process is gone without a word"
@@ -121,6 +122,14 @@ def _age_s(folder: Path) -> float | None:
     except OSError:
         return None
     return max(0.0, last - first)
+
+
+def _went_on(folder: Path) -> bool:
+    """Whether a run was resumed after it had ended, and its process has gone: it removes its lock at its end."""
+    try:
+        return (folder / LOCK_FILE).stat().st_mtime_ns > (folder / ENDING_FILE).stat().st_mtime_ns
+    except OSError:
+        return False
 
 
 def _file_in(folder: Path, name: str) -> Path | None:
