@@ -20,26 +20,16 @@ SEEDS = (0, 1, 2)
 T_OF_THREE = 4.303
 """Student's t at 0.975 with two degrees of freedom."""
 
-SMALL = ["--task", "detection", "--per_device_train_batch_size", "32", "--num_generations", "8", "--max_steps", "16"]
-SMALL += [
-    "--learning_rate",
-    "1e-3",
-    "--warmup_steps",
-    "0",
-    "--logging_steps",
-    "1",
-    "--save_strategy",
-    "no",
-    "--report_to",
-    "none",
-]
-SMALL += ["--eval_limit", "80", "--eval_strategy", "steps", "--eval_steps", "8", "--gold", "iou_f1"]
+SMALL = ["--task", "detection", "--per_device_train_batch_size", "32", "--num_generations", "8", "--max_steps", "48"]
+SMALL += ["--learning_rate", "1e-3", "--warmup_steps", "0", "--logging_steps", "1", "--save_strategy", "no"]
+SMALL += ["--report_to", "none"]
+SMALL += ["--eval_limit", "200", "--eval_strategy", "steps", "--eval_steps", "12", "--gold", "iou_f1"]
 SMALL += ["--rewards", f"{REWARDS}:corrupted", "--reward_weights", "1"]
 TASK = str(ROOT / "confident_task.py")
 QUIET = ["--logging_steps", "1", "--save_strategy", "no", "--report_to", "none", "--eval_limit", "200"]
 STARTED = ["--task", TASK, "--stage", "sft", "--model_name_or_path", "tiny", "--sft_steps", "60", *QUIET]
 CONFIDENT = ["--task", TASK, "--stage", "grpo", "--use_cpu", "--bf16", "false", "--gradient_checkpointing", "false", *QUIET]
-CONFIDENT += ["--per_device_train_batch_size", "32", "--num_generations", "8", "--max_steps", "30", "--learning_rate", "5e-4"]
+CONFIDENT += ["--per_device_train_batch_size", "32", "--num_generations", "8", "--max_steps", "120", "--learning_rate", "5e-4"]
 CONFIDENT += ["--lr_scheduler_type", "constant", "--adam_beta2", "0.95", "--loss_type", "grpo", "--reward_weights", "1", "0.25"]
 NO_PENALTY = "no penalty, no multiplier"
 ARMS = {
@@ -89,7 +79,9 @@ def numbers(row, folder):
         sides = ("before", "after")
         return {f"{name} {side}": summary[side][name]["value"] for name in ("calibration_error", "accuracy") for side in sides}
     last = [one for one in logged(folder) if "eval_gold" in one][-1]
-    found = {"reward, held out": last["eval_reward"], "gold (iou_f1), held out": last["eval_gold"]}
+    before = summary["gold"]["before"]
+    found = {"reward before": before["reward"], "reward": last["eval_reward"]}
+    found |= {"gold (iou_f1) before": before["gold"], "gold": last["eval_gold"]}
     if row == "chi2":
         return found | {"over-optimised": float(summary["gold"]["hacked_at_step"] is not None)}
     found["mean cost, last 4 steps"] = mean_cost(folder)

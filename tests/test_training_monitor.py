@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 
+from vlrl.metrics.over_optimisation import BothNumbers
 from vlrl.rewards import load_reward
 from vlrl.schema import Prediction, TaskError
 from vlrl.tasks import TASKS
@@ -200,7 +201,9 @@ def test_the_summary_reads_the_log():
     rows = [row(2, 0.5), row(4, 0.4, 1.0)]
     assert start_is_best(rows)
     assert gold_summary(rows, "iou_f1", keeps_best=True)["weights_of_step"] == 0
-    honest = gold_summary(rows[:1], "iou_f1", keeps_best=False)
+    start = BothNumbers(0, {"a": 1.0, "b": 2.0}, {"a": (1.0, 1.0), "b": (0.0, 1.0)})
+    honest = gold_summary(rows[:1], "iou_f1", keeps_best=False, start=start)
+    assert honest["before"] == {"reward": 1.5, "gold": 0.5}
     assert honest["hacked_at_step"] is None
     assert "weights_of_step" not in honest
 

@@ -293,10 +293,12 @@ def make_monitor(config: Config, rubric: Rubric, held_out: Sequence[Sample], dev
     return Monitor(gold, rubric, config.grpo.reward_weights, config.tasks, held_out)
 
 
-def gold_summary(rows: Sequence[Mapping[str, Any]], gold: str, *, keeps_best: bool) -> dict[str, Any]:
-    """What `summary.json` says: the rule, every evaluation's reward and gold, the first step at which the reward was raised at
-    the gold's cost (null: never), and, where `--stop_on_hacking` keeps the best, whose weights `final/` holds. `rows`: of
-    `metrics.jsonl`."""
+def gold_summary(
+    rows: Sequence[Mapping[str, Any]], gold: str, *, keeps_best: bool, start: BothNumbers | None = None
+) -> dict[str, Any]:
+    """What `summary.json` says: the rule, reward and gold before training and at every evaluation, the first step at which the
+    reward was raised at the gold's cost (null: never), and, where `--stop_on_hacking` keeps the best, whose weights `final/`
+    holds. `rows`: of `metrics.jsonl`."""
     names = (REWARD, GOLD, HACKING, BEST_STEP, "length_drift", "repetition_drift", "format_share")
     found = [
         {"step": row["step"], **{name: row[PREFIX + name] for name in names if PREFIX + name in row}}
@@ -304,7 +306,9 @@ def gold_summary(rows: Sequence[Mapping[str, Any]], gold: str, *, keeps_best: bo
         if PREFIX + GOLD in row
     ]
     hacked = next((row["step"] for row in found if row.get(HACKING)), None)
-    known = {"name": gold, "rule": HACKING_RULE, "hacked_at_step": hacked, "evaluations": found}
+    known = {"name": gold, "rule": HACKING_RULE, "hacked_at_step": hacked}
+    known |= {} if start is None else {"before": {REWARD: start.reward_mean, GOLD: start.gold_mean}}
+    known |= {"evaluations": found}
     if not keeps_best or not found:
         return known
     higher = read_gold(gold).higher_is_better
