@@ -37,6 +37,8 @@ RUNS_CSS = """
 .vl-key i.vl-is-true, .vl-mark.vl-is-true {color: #15703a; border-color: #15803d}
 .vl-key i.vl-is-before, .vl-mark.vl-is-before {color: #b42318; border-color: #dc2626}
 .vl-key i.vl-is-after, .vl-mark.vl-is-after {color: #1d4ed8; border-color: #1d4ed8}
+.dark #runs-numbers .vl-key i.vl-is-before {border-color: #ff9c92}
+.dark #runs-numbers .vl-key i.vl-is-after {border-color: #8fb6ff}
 .vl-figure {position: relative; max-width: 440px; margin: .3rem 0; overflow: hidden; align-self: start}
 .vl-figure img {width: 100%; display: block}
 .vl-figure .vl-mark {position: absolute; border: 3px solid; pointer-events: none}
