@@ -50,11 +50,14 @@ def keep(browser, name):
         browser.save_screenshot(str(PICTURES / f"{name}.png"))
 
 
-def until(condition, seconds=20):
-    """Waits until `condition()` is true."""
+def until(condition, seconds=90):
+    """Waits until `condition()` is true, and returns it; what the page is still drawing may vanish in between."""
+    from selenium.common.exceptions import WebDriverException
+
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        if found := condition():
-            return found
+        with contextlib.suppress(WebDriverException, IndexError):
+            if found := condition():
+                return found
         time.sleep(0.05)
     raise AssertionError(f"not within {seconds} s")

@@ -1,11 +1,10 @@
 """What a visitor does on the page in a browser, and what axe-core finds there."""
 
 import importlib.util
-import time
 from pathlib import Path
 
 import pytest
-from selenium.common.exceptions import WebDriverException
+from browser import until
 from selenium.webdriver.common.by import By
 
 SCREENS = {"laptop": (1366, 768, False), "phone": (390, 844, True)}
@@ -48,20 +47,6 @@ def find_all(browser, selector):
 
 def text(browser, selector):
     return find(browser, selector).text
-
-
-def until(condition, seconds=90):
-    """Waits until `condition()` is true; what the page is still drawing may vanish in between."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        try:
-            found = condition()
-        except (WebDriverException, IndexError):
-            found = None
-        if found:
-            return found
-        time.sleep(0.05)
-    raise AssertionError(f"not within {seconds} s")
 
 
 def seen(browser, selector):

@@ -4,16 +4,13 @@ import json
 import os
 import re
 import shutil
-import socket
-import subprocess
-import sys
 import time
-import urllib.error
-import urllib.request
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
+import httpx
 import pytest
+from browser import keep, needs_browser, opened_browser, until
+from page_client import answers, page
 from PIL import Image
 from test_demo import write_run
 from test_hostile_text import HOSTILE, write_hostile_run
@@ -21,12 +18,10 @@ from test_hostile_text import HOSTILE, write_hostile_run
 from demos.games import Game
 
 pytest.importorskip("gradio", reason="gradio is not installed; pip install -e '.[demo]'")
+pytest.importorskip("selenium")
+from page_steps import find, find_all, has_image, text
+
 pytestmark = pytest.mark.long  # a server, a browser and a model of their own
-ROOT = Path(__file__).resolve().parent.parent
-BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-needs_browser = pytest.mark.skipif(not (BROWSER and DRIVER), reason="no browser; apt-get install chromium chromium-driver")
-PICTURES = Path(os.environ.get("VLRL_SCREENSHOTS") or "/nonexistent")
-"""Set to keep the screenshots, as the README's were."""
 
 
 @pytest.fixture(scope="module")
@@ -40,76 +35,19 @@ def root(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def url(root):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, str(ROOT / "demos" / "app.py"), "--run_root", str(root / "runs"), "--port", str(port)]
-    environment = {**os.environ, "GRADIO_TEMP_DIR": str(root / "cache"), "PYTHONPATH": str(ROOT)}
-    with (root / "log.txt").open("w") as log:
-        server = subprocess.Popen(command, cwd=root, env=environment, stdout=log, stderr=log)
-    address = f"http://127.0.0.1:{port}/"
-    try:
-        for _ in range(1800):
-            assert server.poll() is None, (root / "log.txt").read_text()
-            if status(address) == 200:
-                break
-            time.sleep(0.1)
-        yield address
-        assert status(address) == 200, "it is still there after all tests"
-    finally:
-        server.kill()
-
-
-def status(address):
-    try:
-        with urllib.request.urlopen(address, timeout=10) as reply:
-            return reply.status
-    except urllib.error.HTTPError as error:
-        return error.code
-    except OSError:
-        return 0
+    with page(root) as address:
+        yield f"{address}/"
+        assert answers(address), "it is still there after all tests"
 
 
 @pytest.fixture(scope="module")
 def browser():
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = BROWSER
-    for word in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--window-size=1280,1000"):
-        options.add_argument(word)
-    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
-    yield driver
-    driver.quit()
-
-
-def find(browser, selector):
-    from selenium.webdriver.common.by import By
-
-    return browser.find_element(By.CSS_SELECTOR, selector)
-
-
-def until(condition, seconds=30):
-    """Waits until `condition()` is true; what the page is still drawing may vanish in between."""
-    from selenium.common.exceptions import WebDriverException
-
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        try:
-            found = condition()
-        except WebDriverException:
-            found = None
-        if found:
-            return found
-        time.sleep(0.1)
-    raise AssertionError(f"not within {seconds} s")
+    with opened_browser() as found:
+        yield found
 
 
 def tab_of(browser, name):
-    from selenium.webdriver.common.by import By
-
-    return until(lambda: [b for b in browser.find_elements(By.CSS_SELECTOR, "button[role=tab]") if b.text.strip() == name])[0]
+    return until(lambda: [b for b in find_all(browser, "button[role=tab]") if b.text.strip() == name])[0]
 
 
 def open_tab(browser, url, name):
@@ -119,24 +57,9 @@ def open_tab(browser, url, name):
         tab_of(browser, name).click()
 
 
-def keep(browser, name):
-    if PICTURES.is_dir():
-        browser.save_screenshot(str(PICTURES / f"{name}.png"))
-
-
-def text(browser, selector):
-    return find(browser, selector).text
-
-
 def choose(browser, selector, name):
-    from selenium.webdriver.common.by import By
-
     find(browser, f"{selector} input").click()
-    until(lambda: [one for one in browser.find_elements(By.CSS_SELECTOR, "ul[role=listbox] li") if name in one.text])[0].click()
-
-
-def has_image(browser, selector):
-    return find(browser, f"{selector} img").get_property("naturalWidth") > 0
+    until(lambda: [one for one in find_all(browser, "ul[role=listbox] li") if name in one.text])[0].click()
 
 
 @needs_browser
@@ -268,18 +191,14 @@ def test_who_waits_sees_the_place_in_the_queue(browser, url):
 
 @needs_browser
 def test_a_game_is_played_move_by_move(browser, url):
-    from selenium.webdriver.common.by import By
-
     open_tab(browser, url, "Play")
     until(lambda: has_image(browser, "#play-image"))
-    until(lambda: browser.find_elements(By.CSS_SELECTOR, "#play-move label"))[0].click()
+    until(lambda: find_all(browser, "#play-move label"))[0].click()
     find(browser, "#play-play").click()
     until(lambda: "corrector" in text(browser, "#play-history").lower())
     keep(browser, "play")
     find(browser, "#play-step").click()
-    until(
-        lambda: len(browser.find_elements(By.CSS_SELECTOR, "#play-history tr")) == 3 or "over" in text(browser, "#play-status")
-    )
+    until(lambda: len(find_all(browser, "#play-history tr")) == 3 or "over" in text(browser, "#play-status"))
 
 
 SCREENS = {"laptop": (1366, 768, False), "phone": (390, 844, True)}
@@ -378,13 +297,13 @@ def test_bad_uploads_get_a_message_and_the_server_stays(url, root):
     large.write_bytes(b"0" * 21 * 2**20)
     with pytest.raises(Exception, match=r"(?i)413|size|large"):
         client.predict(path=handle_file(str(large)), **words)
-    assert status(url) == 200
+    assert answers(url)
 
 
 @pytest.mark.parametrize("path", ["/etc/passwd", "secret.txt", "runs/../secret.txt", "runs/first/summary.json"])
 def test_files_are_not_served(url, root, path):
     for shown in (path, str(root / path)):
-        assert status(f"{url}gradio_api/file={shown}") in (403, 404)
+        assert httpx.get(f"{url}gradio_api/file={shown}", timeout=10).status_code in (403, 404)
 
 
 def test_runs_outside_the_root_are_refused(url):

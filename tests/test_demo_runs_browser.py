@@ -12,8 +12,8 @@ import time
 from pathlib import Path
 
 import pytest
-from browser import keep, needs_browser, opened_browser, seen_on
-from page_steps import SCREENS, faults, until
+from browser import keep, needs_browser, opened_browser, seen_on, until
+from page_steps import SCREENS, faults
 from selenium.webdriver.common.by import By
 from small_run import SMALL
 from test_demo import write_run

@@ -9,7 +9,7 @@ import time
 
 import httpx
 import pytest
-from browser import needs_browser, opened_browser, seen_on
+from browser import needs_browser, opened_browser, seen_on, until
 from page_client import Visitor, functions_of, page
 from PIL import Image
 from test_demo import write_run
@@ -29,7 +29,6 @@ from page_steps import (
     open_page,
     seen,
     text,
-    until,
 )
 
 from demos.games import Game
