@@ -15,7 +15,7 @@ from vlrl.bench import main
 from vlrl.rewards import judge, load_reward, score_rows
 from vlrl.rewards.chat_client import EndpointError
 from vlrl.rewards.image_uris import MAX_IMAGE_BYTES, MAX_IMAGES, MAX_SIDE_PX, image_uris
-from vlrl.rewards.judge import judge_messages, verdict
+from vlrl.rewards.judge_prompt import MAX_SHOWN_CHARS, judge_messages, verdict
 from vlrl.schema import Sample
 
 pytestmark = pytest.mark.quick
@@ -233,7 +233,7 @@ def test_a_long_answer_is_cut_and_said_to_be(endpoint):
     server = endpoint("0")
     ask(tagged("word " * 5000))
     _, prompt, _ = parts_of(server.seen[0][1])
-    assert len(prompt) < judge.MAX_SHOWN_CHARS + 500
+    assert len(prompt) < MAX_SHOWN_CHARS + 500
     assert "[cut here: 24999 characters in all]" in candidate_of(prompt)[0]
 
 

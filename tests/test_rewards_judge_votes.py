@@ -5,7 +5,7 @@ from test_rewards_judge import ask, endpoint, parts_of, tagged
 
 from vlrl.rewards import load_reward
 from vlrl.rewards.chat_client import EndpointError
-from vlrl.rewards.judge import verdict
+from vlrl.rewards.judge_prompt import verdict
 from vlrl.rewards.judge_votes import voted
 
 __all__ = ["endpoint"]

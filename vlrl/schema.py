@@ -267,8 +267,8 @@ class Reward:
     (`step`: optimizer steps done; `n_tokens`: length in tokens; `base`: the value of another reward, see
     `vlrl.rewards.score_rows`). `"tags"` marks rewards that require answer tags; `"network"` and `"processes"` those
     that wait for something, side by side. `"model"` marks those that hold a model, which programs load and hand over
-    (`vlrl.rewards.model_reward`): `(texts, samples) -> [Score]` over all rows of a batch. Keyword-only parameters of `function`
-    beyond these are the reward's options.
+    (`vlrl.rewards.model_reward`, `vlrl.rewards.judge_model`): `(texts, samples) -> [Score]` over all rows of a batch.
+    Keyword-only parameters of `function` beyond these are the reward's options.
 
     `answers`: the kinds of answers that it can score (`vlrl.answers.kind`; empty: any); it does not apply to other samples.
     `problem`: why it cannot score a sample of such a kind, or None.

@@ -11,12 +11,13 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
 from tqdm.auto import tqdm
-from transformers import GenerationConfig, PreTrainedModel
+from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel
 
 from vlrl.data.special_tokens import as_plain_text
 from vlrl.envs.cards.playing import play_episodes
 from vlrl.models.inputs import messages, open_shown
 from vlrl.models.load import LoadedModel, vision_token_ids
+from vlrl.models.row_sampling import RowSampling
 from vlrl.models.videos import vision_arguments
 from vlrl.schema import Prediction, Sample, Task
 
@@ -77,9 +78,11 @@ def complete(
     *,
     temperature: float = 0.0,
     seed: int = 0,
+    row_keys: Sequence[str] | None = None,
 ) -> list[Prediction]:
     """Greedy completions of one batch, on this process alone; see `generate`. With a temperature they are sampled (top-p 1, no
-    top-k), from `seed` and the batch's ids. Episodes are played side by side, and their
+    top-k), from `seed` and the batch's ids; with `row_keys` each at temperature 1 from its own key, whatever else is in the
+    batch, which holds no episodes then. Episodes are played side by side, and their
     completion is the transcript (`max_new_tokens` holds for each reply). A completion that is begun (`meta.begun`) goes on from
     there: its text is whole, `n_tokens` counts the new tokens."""
     games = [i for i, sample in enumerate(batch) if tasks[sample.task].is_episode(sample)]
@@ -88,7 +91,7 @@ def complete(
 
     def ask(samples: Sequence[Sample]) -> list[Prediction]:
         if not temperature:
-            return _answers(loaded, tasks, samples, max_new_tokens, model)
+            return _answers(loaded, tasks, samples, max_new_tokens, model, row_keys=row_keys)
         with torch.random.fork_rng():
             key = hashlib.sha256(repr([seed, *(sample.id for sample in samples)]).encode()).digest()
             torch.manual_seed(int.from_bytes(key[:8], "big", signed=True))
@@ -108,6 +111,7 @@ def _answers(
     max_new_tokens: int,
     model: PreTrainedModel | None,
     temperature: float = 0.0,
+    row_keys: Sequence[str] | None = None,
 ) -> list[Prediction]:
     model = loaded.model if model is None else model
     ends = torch.tensor(eos_ids(loaded))
@@ -125,7 +129,7 @@ def _answers(
     was_training = model.training
     model.eval()  # type: ignore[no-untyped-call]
     made = []
-    for sample, ids in zip(batch, _complete(loaded, tasks, batch, model, config), strict=True):
+    for sample, ids in zip(batch, _complete(loaded, tasks, batch, model, config, row_keys), strict=True):
         ended = torch.isin(ids, ends).nonzero()
         n_tokens = int(ended[0]) + 1 if len(ended) else len(ids)
         text = loaded.tokenizer.decode(ids[:n_tokens], skip_special_tokens=True)
@@ -135,7 +139,12 @@ def _answers(
 
 
 def _complete(
-    loaded: LoadedModel, tasks: Mapping[str, Task], batch: Sequence[Sample], model: PreTrainedModel, config: GenerationConfig
+    loaded: LoadedModel,
+    tasks: Mapping[str, Task],
+    batch: Sequence[Sample],
+    model: PreTrainedModel,
+    config: GenerationConfig,
+    row_keys: Sequence[str] | None = None,
 ) -> torch.Tensor:
     """Completion ids `[batch, tokens]` on the CPU."""
     shown = [open_shown(sample) for sample in batch]
@@ -155,9 +164,10 @@ def _complete(
     ).to(model.device)
     # `generate` fills what `config` leaves open from the model's own defaults, so those are set aside.
     own, model.generation_config = model.generation_config, config
+    draws = None if row_keys is None else LogitsProcessorList([RowSampling(row_keys)])
     try:
         with torch.inference_mode():
-            ids: torch.Tensor = model.generate(**inputs, generation_config=config)  # type: ignore[operator]
+            ids: torch.Tensor = model.generate(**inputs, generation_config=config, logits_processor=draws)  # type: ignore[operator]
     finally:
         model.generation_config = own
     return ids[:, inputs["input_ids"].shape[1] :].cpu()

@@ -6,6 +6,8 @@ A reward is a pure function of text and sample; what it needs besides is named i
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import math
 from pathlib import Path
 
@@ -17,8 +19,9 @@ from vlrl.rewards.classification import cls_rl_accuracy, cls_rl_no_think, visual
 from vlrl.rewards.confidence import calibrated_confidence
 from vlrl.rewards.detection import iou_f1
 from vlrl.rewards.formats import adaptive_think_format, json_format, rec_format, think_answer_format
-from vlrl.rewards.judge import llm_judge
-from vlrl.rewards.judge_votes import checked_votes, judge_words
+from vlrl.rewards.judge import guided_judge, llm_judge
+from vlrl.rewards.judge_model import JUDGE, checked_judge, folder_judge, folder_words, video_problem
+from vlrl.rewards.judge_votes import asks_endpoint, checked_votes, judge_words
 from vlrl.rewards.length import cosine_length, repetition
 from vlrl.rewards.mathvista import mathvista_match, mathvista_problem
 from vlrl.rewards.options import options_of, with_options
@@ -76,6 +79,7 @@ REWARDS: dict[str, Reward] = {
     "fuzzy_match": Reward("fuzzy_match", fuzzy_match, 0.0, 1.0, _NOTHING, _TEXTS),
     "math_equal": Reward("math_equal", math_equal, 0.0, 1.0, _NOTHING, _TEXTS, math_problem),
     "llm_judge": Reward("llm_judge", llm_judge, 0.0, 1.0, frozenset({"network"}), _TEXTS),
+    JUDGE: Reward(JUDGE, folder_judge, 0.0, 1.0, frozenset({"model"}), _TEXTS, video_problem),
     "calibrated_confidence": Reward(
         "calibrated_confidence", calibrated_confidence, -1.0, 1.0, _NOTHING, _TEXTS | _BOXES | _ONE_BOX
     ),
@@ -100,8 +104,8 @@ def reward_name(spec: RewardLike) -> str:
     if not isinstance(spec, str):
         return str(getattr(spec, "__name__", type(spec).__name__))
     _, own, rest = spec.partition(".py:")
-    name = (rest if own else spec).partition(":")[0]
-    return "llm_judge" if name == "judge" and not own else name
+    name, _, words = (rest if own else spec).partition(":")
+    return "llm_judge" if name == JUDGE and not own and asks_endpoint(words) else name
 
 
 def load_reward(spec: RewardLike) -> Reward:
@@ -109,7 +113,8 @@ def load_reward(spec: RewardLike) -> Reward:
     `path/to/file.py:function`.
 
     Options follow a colon: `vision_r1_recall:adaptive=true,stage_step=300`, `my.py:mine:power=2`; for a reward model after its
-    folder: `rm:runs/prm/final,outcome=mean`; `judge:NAME@URL,votes=4` is `llm_judge` with that model and address. Raises
+    folder: `rm:runs/prm/final,outcome=mean`, as for a judge in the process, `judge:FOLDER,votes=4`; `judge:NAME@URL,votes=4`
+    is `llm_judge` with that model and address. Raises
     ValueError naming the nearest known reward or option, or what is wrong with the file or the function."""
     name = reward_name(spec)
     if not isinstance(spec, str):
@@ -119,10 +124,12 @@ def load_reward(spec: RewardLike) -> Reward:
         reward = with_options(REWARDS[first], model_reward.as_pairs(options))
         model_reward.check(reward)
         return reward
-    if first == "judge":
-        first, options = "llm_judge", judge_words(options)
+    if first == JUDGE and name == JUDGE:
+        return checked_judge(with_options(REWARDS[first], folder_words(options)))
+    if first == JUDGE:
+        first, options = name, judge_words(options)
     if first == "llm_judge":
-        return checked_votes(with_options(REWARDS[first], options))
+        return _guided(checked_votes(with_options(REWARDS[first], options)))
     if first in REWARDS:
         return with_options(REWARDS[first], options)
     path, colon, rest = spec.partition(".py:")
@@ -133,3 +140,12 @@ def load_reward(spec: RewardLike) -> Reward:
         known = ", ".join(REWARDS)
         raise ValueError(f"unknown reward {first!r}{nearest(first, REWARDS)} (known: {known}, or path/to/file.py:function)")
     return with_options(reward_from_file(Path(path + ".py"), name), rest.partition(":")[2])
+
+
+def _guided(reward: Reward) -> Reward:
+    """A judge behind an endpoint with what its meta model asks for, where it has one: it holds a model, and scores batches."""
+    options = model_reward.options_given(reward)
+    if not options.get("meta"):
+        return reward
+    function = functools.partial(guided_judge, **options)
+    return dataclasses.replace(reward, function=function, needs=reward.needs | {"model"}, problem=video_problem)

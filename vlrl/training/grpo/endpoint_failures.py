@@ -1,4 +1,4 @@
-"""Rows that an endpoint gave no score, and runs whose endpoint does not answer.
+"""Rows that a judge gave no score, and runs whose endpoint does not answer.
 
 A row without a score is neither wrong nor right: in its group it stands where the others' mean stands, so that it pulls
 nowhere; logs and files show it without a value. A run whose judge stays silent ends. What the endpoints do themselves (tries,
@@ -18,6 +18,7 @@ from vlrl.gtr.remote import RemoteCorrector
 from vlrl.rewards.budget import as_numbers, summed_counts
 from vlrl.rewards.endpoint import DEAD_BATCHES, Endpoint
 from vlrl.rewards.judge import judges
+from vlrl.rewards.judge_model import may_lack_scores
 from vlrl.schema import Reward
 from vlrl.training.checkpoints import RunStopped
 from vlrl.training.events import Event, EventLog
@@ -27,8 +28,8 @@ SKIP, STOP = "skip", "stop"
 
 
 def missing_scores(rewards_BR: torch.Tensor, asks_R: Sequence[bool], group_size: int) -> torch.Tensor:
-    """Which scores (B, R) failed to come: those of rewards that ask an endpoint, of rows whose group has others by it. A group
-    without any is as one to which the reward does not apply."""
+    """Which scores (B, R) failed to come: those of rewards that ask a judge (`asks_R`), of rows whose group has others by it. A
+    group without any is as one to which the reward does not apply."""
     absent_NGR = torch.isnan(rewards_BR).view(-1, group_size, rewards_BR.shape[1])
     some_NGR = absent_NGR & ~absent_NGR.all(dim=1, keepdim=True)
     asks = torch.tensor(list(asks_R), device=rewards_BR.device)
@@ -67,7 +68,8 @@ class EndpointFailures:
         safe: Callable[[], str],
     ) -> None:
         self.engine, self.policy, self.rewards, self.events, self.safe = engine, policy, list(rewards), events, safe
-        self.asks_R = tuple("network" in reward.needs for reward in rewards)
+        self.asks = any("network" in reward.needs for reward in rewards)
+        self.lacking_R = tuple(map(may_lack_scores, rewards))
         self.corrector = corrector if isinstance(corrector, RemoteCorrector) else None
         self._filled: tuple[torch.Tensor, torch.Tensor] | None = None
         """Of the latest batch, where scores are missing: which, and the rewards without them."""
@@ -76,9 +78,9 @@ class EndpointFailures:
         """The rewards of all processes' completions, those that failed to come at their group's mean. Rows that are no whole
         groups stay as they are."""
         are_groups = len(rewards_BR) % self.engine.num_generations == 0
-        if not any(self.asks_R) or not self.engine.is_training or not are_groups:
+        if not any(self.lacking_R) or not self.engine.is_training or not are_groups:
             return rewards_BR
-        missing_BR = missing_scores(rewards_BR, self.asks_R, self.engine.num_generations)
+        missing_BR = missing_scores(rewards_BR, self.lacking_R, self.engine.num_generations)
         self._filled = (missing_BR, rewards_BR) if bool(missing_BR.any()) else None
         return rewards_BR if self._filled is None else filled_in(rewards_BR, missing_BR, self.engine.num_generations)
 
@@ -99,10 +101,10 @@ class EndpointFailures:
 
     def check(self) -> None:
         """Says once that an endpoint fails, and ends the run where it must. Raises RunStopped, on every process alike."""
-        found = [trouble(one, self.policy, True) for one in judges()] if any(self.asks_R) else []
+        found = [trouble(one, self.policy, True) for one in judges()] if self.asks else []
         if self.corrector is not None:
             found.append(trouble(self.corrector.endpoint, self.policy, False))
-        elif not any(self.asks_R):
+        elif not self.asks:
             return
         told = [one for one in gather_object(found) if one[0]]
         if not told:
@@ -118,7 +120,7 @@ class EndpointFailures:
     def judge_counts(self) -> dict[str, float]:
         """What the rewards' endpoints were asked, over all processes, for the log; called on every process alike."""
         numbers = [as_numbers(one.counts) for one in judges()] or [[0.0] * 5]
-        return self._summed("judge", numbers) if any(self.asks_R) else {}
+        return self._summed("judge", numbers) if self.asks else {}
 
     def corrector_counts(self) -> dict[str, float]:
         """The same for the corrector's endpoint."""

@@ -85,7 +85,7 @@ def step_of_tokens(spans: Sequence[CharSpan], ends: Sequence[int]) -> list[int]:
 
 
 class StepCredits:
-    """Gives a batch advantages (B, T) where a reward pays steps. `asks_R`: which rewards may fail to come, from an endpoint.
+    """Gives a batch advantages (B, T) where a reward pays steps. `asks_R`: which rewards may fail to come, from a judge.
     `decode`: ids to the text that was scored, special tokens left out."""
 
     def __init__(

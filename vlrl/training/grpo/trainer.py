@@ -30,6 +30,7 @@ from vlrl.models.load import LoadedModel, vision_token_ids
 from vlrl.models.prefix_sharing.step import start_sharing
 from vlrl.models.vision_encoder import freeze_vision as freeze
 from vlrl.models.vision_encoder import with_targets
+from vlrl.rewards.judge_model import may_lack_scores
 from vlrl.rewards.model_reward import pays_steps
 from vlrl.schema import Reward, Sample, Task
 from vlrl.training.checkpoints import RunStopped, write_together
@@ -136,8 +137,8 @@ class Trainer(GuardedTrainer, Adapter):
         self.held_out = held_out
         self._begin_records(own_rewards, events, curriculum)
         if any(map(pays_steps, rewards)):
-            weights, waits = self.reward_weights.tolist(), ["network" in reward.needs for reward in rewards]
-            self.step_credits = StepCredits(self, weights, waits, partial(loaded.tokenizer.decode, skip_special_tokens=True))
+            weights, lacking = self.reward_weights.tolist(), list(map(may_lack_scores, rewards))
+            self.step_credits = StepCredits(self, weights, lacking, partial(loaded.tokenizer.decode, skip_special_tokens=True))
         self.failures = EndpointFailures(self, on_endpoint_failure, rewards, guide.corrector, events, self.safe)
         self._compose_batches((group_shared, group_shared_kernel), dynamic_sampling, verdicts, by_row=episodes)
         self._compose_engine(engine_logp_bound, rollout_lag, ahead=not episodes and dynamic_sampling == 0)

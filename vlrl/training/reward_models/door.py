@@ -1,6 +1,7 @@
 """Rewards that hold a model, ready for use: their models are loaded once, frozen, and handed to them.
 
-Not here: the options of such a reward (`vlrl.rewards.model_reward`), and the models at work (`vlrl.models.value_models`).
+Not here: the options of such a reward (`vlrl.rewards.model_reward`, `vlrl.rewards.judge_model`), and the models at work
+(`vlrl.models.value_models`, `vlrl.models.judge_models`).
 """
 
 from __future__ import annotations
@@ -14,8 +15,11 @@ from typing import Any
 
 import torch
 
+from vlrl.models.judge_models import JudgeModels
+from vlrl.models.names import adapter_base, is_adapter_folder
 from vlrl.models.value_models import ValueModels
-from vlrl.rewards.model_reward import combination_words, folders_of, options_given
+from vlrl.rewards.judge_model import JUDGE, judge_banner, trial_problem
+from vlrl.rewards.model_reward import RM, combination_words, folders_of, options_given
 from vlrl.schema import Reward
 from vlrl.tasks.rubric import Rubric
 from vlrl.training.banner import banner_line
@@ -45,8 +49,22 @@ def _with_models(reward: Reward, device: torch.device | str) -> Reward:
     place = device_of(reward, device)
     if problem := memory_problem(reward, place):
         raise ConfigError(problem)
-    models = ValueModels(folders_of(options["folder"]), place, options.get("batch_size", 32))
+    models: ValueModels | JudgeModels
+    if reward.name == JUDGE:
+        models = JudgeModels(options["folder"], options.get("meta", ""), place, options.get("batch_size", 16))
+        if problem := trial_problem(reward, models):
+            raise ConfigError(problem)
+    else:
+        models = ValueModels(held_folders(reward), place, options.get("batch_size", 32))
     return dataclasses.replace(reward, function=partial(reward.function, models=models))
+
+
+def held_folders(reward: Reward) -> list[str]:
+    """The folders of the models that a reward holds."""
+    options = options_given(reward)
+    if reward.name == RM:
+        return folders_of(options["folder"])
+    return [options[name] for name in ("folder", "meta") if options.get(name)]
 
 
 def device_of(reward: Reward, device: torch.device | str) -> torch.device:
@@ -65,7 +83,8 @@ def device_of(reward: Reward, device: torch.device | str) -> torch.device:
 
 def weight_bytes(reward: Reward) -> int:
     """Of the files of its models; a model is held in the precision of its files."""
-    folders = folders_of(options_given(reward)["folder"])
+    folders = held_folders(reward)
+    folders += [adapter_base(folder) for folder in folders if is_adapter_folder(folder)]
     return sum(file.stat().st_size for folder in folders for file in Path(folder).glob("*.safetensors"))
 
 
@@ -92,7 +111,7 @@ def free_bytes(device: torch.device) -> float:
 def model_seconds(reward: Reward) -> float:
     """What the models of a reward took so far; 0 for one without."""
     models = options_given(reward).get("models") if "model" in reward.needs else None
-    return models.seconds if isinstance(models, ValueModels) else 0.0
+    return models.seconds if isinstance(models, ValueModels | JudgeModels) else 0.0
 
 
 def say_reward_models(rewards: Sequence[Reward], say: Callable[..., None]) -> None:
@@ -100,4 +119,5 @@ def say_reward_models(rewards: Sequence[Reward], say: Callable[..., None]) -> No
     for reward in rewards:
         if "model" in reward.needs:
             size = f"{weight_bytes(reward) / 2**20:,.1f} MiB of weights, frozen"
-            say(banner_line("models", f"{combination_words(reward)}; {size}"))
+            words = combination_words(reward) if reward.name == RM else judge_banner(reward)
+            say(banner_line("models", f"{words}; {size}"))
