@@ -21,27 +21,27 @@ from over_optimisation_rows import SEEDS, cell, logged, run
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 QUIET = ["--logging_steps", "1", "--save_strategy", "no", "--report_to", "none"]
-PRM = ["--task", "prm", "--max_steps", "300", *QUIET]
+PRM = ["--task", "prm", "--eval_limit", "600", "--max_steps", "400", *QUIET]
 NOISY = [
     "--task",
     "prm",
     "--limit",
     "200",
     "--eval_limit",
-    "100",
+    "200",
     "--max_steps",
     "40",
     "--per_device_train_batch_size",
     "16",
     *QUIET,
 ]
-SFT = ["--task", "qa", "--stage", "sft", "--sft_steps", "400", "--max_completion_length", "120", *QUIET]
+SFT = ["--task", "qa", "--stage", "sft", "--sft_steps", "500", "--max_completion_length", "60", *QUIET]
 GRPO = ["--task", "qa", "--stage", "grpo", "--use_cpu", "--bf16", "false", "--gradient_checkpointing", "false", *QUIET]
-GRPO += ["--per_device_train_batch_size", "64", "--num_generations", "8", "--max_steps", "30", "--learning_rate", "3e-4"]
+GRPO += ["--per_device_train_batch_size", "64", "--num_generations", "8", "--max_steps", "40", "--learning_rate", "5e-4"]
 GRPO += ["--lr_scheduler_type", "constant", "--warmup_steps", "0", "--adam_beta2", "0.95", "--loss_type", "grpo"]
 GRPO += [
     "--max_completion_length",
-    "120",
+    "60",
     "--beta",
     "0.001",
     "--gold",
@@ -87,7 +87,7 @@ def repeated(folder, n=4):
     """Of the completions of the last `n` steps: the share that writes a line twice, and the mean number of lines."""
     files = sorted((Path(folder) / "completions").glob("step_*.jsonl"))[-n:]
     texts = [json.loads(line)["completion"] for file in files for line in file.read_text().splitlines()]
-    lines = [[line.partition(":")[2].strip() or line for line in text.splitlines()] for text in texts]
+    lines = [[line for line in text.replace("<think>", "").splitlines() if line.strip()] for text in texts]
     return fmean(len(set(some)) < len(some) for some in lines), fmean(map(len, lines))
 
 
@@ -144,12 +144,13 @@ def main():
     if not boards.exists():
         write(boards)
     data = ["--data", str(boards / "train.jsonl"), "--eval_data", str(boards / "held_out.jsonl")]
+    valued = ["--data", str(boards / "step_values.jsonl")]
     with ProcessPoolExecutor(asked.processes, multiprocessing.get_context("spawn")) as pool:
         policy = pool.submit(run, asked.out / "policy", [*SFT, *data], 0)
         if asked.row == "refine":
-            models = [pool.submit(run, asked.out / "prm", PRM, 0)]
+            models = [pool.submit(run, asked.out / "prm", [*PRM, *valued], 0)]
         else:
-            models = [pool.submit(run, asked.out / f"noisy{seed}", NOISY, seed) for seed in (1, 2, 3, 4)]
+            models = [pool.submit(run, asked.out / f"noisy{seed}", [*NOISY, *valued], seed) for seed in (1, 2, 3, 4)]
         finals = [f"{one.result()}/final" for one in models]
         begun = [*GRPO, *data, "--model_name_or_path", f"{policy.result()}/final"]
         print(f"policy and models: {time.monotonic() - started:.0f} s", flush=True)
