@@ -37,7 +37,7 @@ NOISY = [
 ]
 SFT = ["--task", "qa", "--stage", "sft", "--sft_steps", "500", "--max_completion_length", "60", *QUIET]
 GRPO = ["--task", "qa", "--stage", "grpo", "--use_cpu", "--bf16", "false", "--gradient_checkpointing", "false", *QUIET]
-GRPO += ["--per_device_train_batch_size", "64", "--num_generations", "8", "--max_steps", "40", "--learning_rate", "5e-4"]
+GRPO += ["--per_device_train_batch_size", "64", "--num_generations", "8", "--max_steps", "20", "--learning_rate", "5e-4"]
 GRPO += ["--lr_scheduler_type", "constant", "--warmup_steps", "0", "--adam_beta2", "0.95", "--loss_type", "grpo"]
 GRPO += [
     "--max_completion_length",

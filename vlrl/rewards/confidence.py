@@ -39,7 +39,8 @@ def calibrated_confidence(text: str, sample: Sample) -> Score:
 
     Right: of a short answer, what its kind's reward says (`text_grader`); of boxes, an F1 of 1 at IoU 0.5, which is what a
     calibration error counts as right. A model that is right with probability p earns most by stating c = p, and then p² on
-    average: being right more often and saying how often both raise it. Without a confidence 0, which is never more than that.
+    average: being right more often and saying how often both raise it. Without a confidence -1, as for a wrong answer that is
+    said to be certain, so that leaving it out never pays, however badly the model knows itself yet.
 
     Source: the Brier rule (Brier 1950) beside being right, as in Damani et al., Beyond Binary Rewards (arXiv 2507.16806), for
     the aim of Leng et al., Taming Overconfidence in LLMs (ICLR 2025, arXiv 2410.09724). differs from the latter, whose PPO-C
@@ -50,7 +51,7 @@ def calibrated_confidence(text: str, sample: Sample) -> Score:
     if right is None:
         return Score(None, None, why)
     if confidence is None:
-        return Score(0.0, None, "no confidence between 0 and 1 is stated")
+        return Score(-1.0, None, "no confidence between 0 and 1 is stated")
     y = float(right)
     value = y - (confidence - y) ** 2
     return Score(value, confidence, f"{'right' if right else 'not right'} with confidence {confidence:g}; {why}")
