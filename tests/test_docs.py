@@ -5,6 +5,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+from clip_folders import folder_of
 from value_head_folders import head_folder
 
 from vlrl import bench
@@ -91,6 +92,8 @@ def test_every_training_command_parses(words, tmp_path, monkeypatch):
         elif word.startswith("rm:"):
             for folder in word.removeprefix("rm:").partition(",")[0].split("+"):
                 head_folder(Path(folder))
+        elif word.startswith("clip:"):
+            folder_of(Path(word.removeprefix("clip:").partition(",")[0]))
         elif words[i - 1] == "--image_root":
             Path(word).mkdir()
     words += ["--use_cpu", "--bf16", "false"]

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from vlrl.bench.engines import GO_ON, Engine, Server, chat_messages
+from vlrl.bench.held_models import with_models_here
 from vlrl.bench.report import check_folder
 from vlrl.bench.run import BenchRun, answering_model, begin, settings_of
 from vlrl.bench.sample_flags import OF_WRITE, settle_sample_flags
@@ -61,6 +62,7 @@ def sample(args: argparse.Namespace) -> int:
         names = ", ".join(reward.name for reward in rubric.rewards)
         raise SampleError(f"{len(weights)} --reward_weights for {len(rubric.rewards)} rewards ({names})")
     try_once(rubric, samples)
+    rubric = dataclasses.replace(rubric, rewards=with_models_here(rubric.rewards))
     judged = RightAnswers(rubric, args.right_at) if needs_judge(args) else None
     check_rows(args, suite, samples, judged)
     bench_run = begin(args, suite, samples, sample_settings(args, suite, samples), of_tasks=True)

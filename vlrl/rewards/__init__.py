@@ -13,7 +13,7 @@ from pathlib import Path
 
 from vlrl.answers import kind
 from vlrl.data.name_values import nearest
-from vlrl.rewards import model_reward
+from vlrl.rewards import image_text, model_reward
 from vlrl.rewards.cards import card_move, card_recognition, card_success
 from vlrl.rewards.classification import cls_rl_accuracy, cls_rl_no_think, visual_rft_classification
 from vlrl.rewards.confidence import calibrated_confidence
@@ -93,6 +93,7 @@ REWARDS: dict[str, Reward] = {
     "plan_diversity": Reward("plan_diversity", plan_diversity, 0.0, 1.0, _GROUP, _PLANS),
     "alphadrive_format": Reward("alphadrive_format", alphadrive_format, 0.0, 1.0, _NOTHING, _PLANS),
     "rm": Reward("rm", model_reward.rm, -math.inf, math.inf, frozenset({"model"}), problem=model_reward.problem_of),
+    "clip": Reward("clip", image_text.clip, -1.0, 1.0, frozenset({"model"}), _ANY_BOXES | _CARDS),
     "card_success": Reward("card_success", card_success, 0.0, 1.0, _NOTHING, _CARDS),
     "card_move": Reward("card_move", card_move, 0.0, 1.0, _NOTHING, _CARDS),
     "card_recognition": Reward("card_recognition", card_recognition, 0.0, 1.0, _NOTHING, _CARDS),
@@ -112,10 +113,10 @@ def load_reward(spec: RewardLike) -> Reward:
     """A reward by name, or a user's function `(text, sample) -> float | bool | Score | None`: itself, or as
     `path/to/file.py:function`.
 
-    Options follow a colon: `vision_r1_recall:adaptive=true,stage_step=300`, `my.py:mine:power=2`; for a reward model after its
-    folder: `rm:runs/prm/final,outcome=mean`, as for a judge in the process, `judge:FOLDER,votes=4`; `judge:NAME@URL,votes=4`
-    is `llm_judge` with that model and address. Raises
-    ValueError naming the nearest known reward or option, or what is wrong with the file or the function."""
+    Options follow a colon: `vision_r1_recall:adaptive=true,stage_step=300`, `my.py:mine:power=2`; for a reward that holds a
+    model after its folder: `rm:runs/prm/final,outcome=mean`, `clip:FOLDER,baseline=an object`, `judge:FOLDER,votes=4`;
+    `judge:NAME@URL,votes=4` is `llm_judge` with that model and address. Raises ValueError naming the nearest known reward or
+    option, or what is wrong with the file or the function."""
     name = reward_name(spec)
     if not isinstance(spec, str):
         return reward_of_function(spec, name, f"reward {name}")
@@ -124,6 +125,8 @@ def load_reward(spec: RewardLike) -> Reward:
         reward = with_options(REWARDS[first], model_reward.as_pairs(options))
         model_reward.check(reward)
         return reward
+    if first == image_text.CLIP:
+        return image_text.checked(with_options(REWARDS[first], model_reward.as_pairs(options, first, "a CLIP model")))
     if first == JUDGE and name == JUDGE:
         return checked_judge(with_options(REWARDS[first], folder_words(options)))
     if first == JUDGE:

@@ -191,11 +191,11 @@ def options_given(reward: Reward) -> Mapping[str, Any]:
     return found
 
 
-def as_pairs(words: str) -> str:
-    """`FOLDER,name=value` as options: `folder=FOLDER,name=value`. Raises ValueError without a folder."""
+def as_pairs(words: str, name: str = RM, model: str = "a reward model") -> str:
+    """`FOLDER,name=value` as options: `folder=FOLDER,name=value`. Raises ValueError without a folder (of `model`)."""
     folder, _, rest = words.partition(",")
     if not folder.strip() or folder.startswith("folder="):
-        raise ValueError("reward rm: name the folder of a reward model: rm:FOLDER[,option=value]")
+        raise ValueError(f"reward {name}: name the folder of {model}: {name}:FOLDER[,option=value]")
     return ",".join([f"folder={folder}", *([rest] if rest else [])])
 
 

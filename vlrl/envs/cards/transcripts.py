@@ -106,13 +106,14 @@ def replay(game: Game, seed: int, turns: Sequence[Turn], number: int = 0, parser
     return under_way.played
 
 
-def state_after(game: Game, seed: int, tokens: Sequence[str]) -> Any:
-    """The state that the deal of `seed` is in after these tokens. Raises ValueError where the game ends before."""
+def state_after(game: Game, seed: int, tokens: Sequence[str], *, may_end: bool = False) -> Any:
+    """The state that the deal of `seed` is in after these tokens. Raises ValueError where the game ends before the last of
+    them, or with it unless it `may_end`."""
     rng = np.random.default_rng(seed)
     state = game.deal(rng)
     for t, token in enumerate(tokens):
         outcome = game.step(state, token, rng)
-        if outcome.done:
+        if outcome.done and not (may_end and t == len(tokens) - 1):
             raise ValueError(f"{game.name}, seed {seed}: over after {t + 1} of {len(tokens)} moves")
         state = outcome.state
     return state

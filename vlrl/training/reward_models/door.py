@@ -1,7 +1,7 @@
 """Rewards that hold a model, ready for use: their models are loaded once, frozen, and handed to them.
 
-Not here: the options of such a reward (`vlrl.rewards.model_reward`, `vlrl.rewards.judge_model`), and the models at work
-(`vlrl.models.value_models`, `vlrl.models.judge_models`).
+Not here: the options of such a reward (`vlrl.rewards.model_reward`, `judge_model`, `image_text`), and the models at work
+(`vlrl.models.value_models`, `judge_models`, `image_text_models`).
 """
 
 from __future__ import annotations
@@ -15,9 +15,11 @@ from typing import Any
 
 import torch
 
+from vlrl.models.image_text_models import ImageTextModel
 from vlrl.models.judge_models import JudgeModels
 from vlrl.models.names import adapter_base, is_adapter_folder
 from vlrl.models.value_models import ValueModels
+from vlrl.rewards.image_text import CLIP, agreement_words, weight_files
 from vlrl.rewards.judge_model import JUDGE, judge_banner, trial_problem
 from vlrl.rewards.model_reward import RM, combination_words, folders_of, options_given
 from vlrl.schema import Reward
@@ -28,6 +30,7 @@ from vlrl.training.sharding import shards_weights
 
 ROOM = 1.2
 """So many times its weights a frozen model takes while it scores, at the least."""
+_BANNER: dict[str, Callable[[Reward], str]] = {RM: combination_words, CLIP: agreement_words}
 
 
 def holding(rewards: Sequence[Reward], device: torch.device | str) -> tuple[Reward, ...]:
@@ -49,11 +52,13 @@ def _with_models(reward: Reward, device: torch.device | str) -> Reward:
     place = device_of(reward, device)
     if problem := memory_problem(reward, place):
         raise ConfigError(problem)
-    models: ValueModels | JudgeModels
+    models: ValueModels | JudgeModels | ImageTextModel
     if reward.name == JUDGE:
         models = JudgeModels(options["folder"], options.get("meta", ""), place, options.get("batch_size", 16))
         if problem := trial_problem(reward, models):
             raise ConfigError(problem)
+    elif reward.name == CLIP:
+        models = ImageTextModel(options["folder"], place, options.get("batch_size", 64))
     else:
         models = ValueModels(held_folders(reward), place, options.get("batch_size", 32))
     return dataclasses.replace(reward, function=partial(reward.function, models=models))
@@ -83,6 +88,8 @@ def device_of(reward: Reward, device: torch.device | str) -> torch.device:
 
 def weight_bytes(reward: Reward) -> int:
     """Of the files of its models; a model is held in the precision of its files."""
+    if reward.name == CLIP:
+        return sum(file.stat().st_size for file in weight_files(reward))
     folders = held_folders(reward)
     folders += [adapter_base(folder) for folder in folders if is_adapter_folder(folder)]
     return sum(file.stat().st_size for folder in folders for file in Path(folder).glob("*.safetensors"))
@@ -111,13 +118,13 @@ def free_bytes(device: torch.device) -> float:
 def model_seconds(reward: Reward) -> float:
     """What the models of a reward took so far; 0 for one without."""
     models = options_given(reward).get("models") if "model" in reward.needs else None
-    return models.seconds if isinstance(models, ValueModels | JudgeModels) else 0.0
+    return models.seconds if isinstance(models, ValueModels | JudgeModels | ImageTextModel) else 0.0
 
 
 def say_reward_models(rewards: Sequence[Reward], say: Callable[..., None]) -> None:
-    """In a run's banner: of each reward that holds models what is combined, and what its weights take."""
+    """In a run's banner: of each reward that holds models what it compares or combines, and what its weights take."""
     for reward in rewards:
         if "model" in reward.needs:
             size = f"{weight_bytes(reward) / 2**20:,.1f} MiB of weights, frozen"
-            words = combination_words(reward) if reward.name == RM else judge_banner(reward)
+            words = _BANNER.get(reward.name, judge_banner)(reward)
             say(banner_line("models", f"{words}; {size}"))
