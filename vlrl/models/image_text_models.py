@@ -23,7 +23,7 @@ from vlrl.models.whole_files import load_weights, one_line
 
 N_KEPT_EMBEDDINGS = 16_384
 """Of views and of texts each: completions repeat, and so do questions."""
-Key = TypeVar("Key", ImageView, str)
+_Key = TypeVar("_Key", ImageView, str)
 
 
 class ImageTextModel:
@@ -68,10 +68,10 @@ class ImageTextModel:
 
     def _found(
         self,
-        kept: OrderedDict[Key, NDArray[np.float64]],
-        keys: Sequence[Key],
-        embed: Callable[[Sequence[Key]], NDArray[np.float64]],
-        order: Callable[[Key], Any],
+        kept: OrderedDict[_Key, NDArray[np.float64]],
+        keys: Sequence[_Key],
+        embed: Callable[[Sequence[_Key]], NDArray[np.float64]],
+        order: Callable[[_Key], Any],
     ) -> NDArray[np.float64]:
         new = sorted({key for key in keys if key not in kept}, key=order)
         for start in range(0, len(new), self.batch_size):

@@ -36,7 +36,7 @@ LOWEST = -1.0
 MOST_BOXES = 32
 """Marks of one completion that are looked at."""
 DEFAULT_ALPHA = 0.5
-BLANK = "{}"
+ASKED_FOR = "{}"
 """Stands for what a row asks for in `goal` and `baseline`."""
 _DIGITS = 5
 """Values are rounded: their last digits depend on what else is in a batch, and a run that goes on has other batches."""
@@ -50,7 +50,7 @@ def clip(
     samples: Sequence[Sample],
     *,
     folder: str = "",
-    goal: str = BLANK,
+    goal: str = ASKED_FOR,
     baseline: str = "",
     alpha: float | None = None,
     mark: Literal["any", "box", "point"] = "any",
@@ -120,7 +120,7 @@ class _Asked:
 
     def texts(self, label: str) -> tuple[str, str]:
         """Goal and baseline of a row that asks for `label`; "" for no baseline."""
-        return self.goal.replace(BLANK, label), self.baseline.replace(BLANK, label)
+        return self.goal.replace(ASKED_FOR, label), self.baseline.replace(ASKED_FOR, label)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -242,8 +242,8 @@ def _problem(sample: Sample, asked: _Asked) -> str | None:
     kinds = answer_kinds(sample)
     labels = [sample.question] if BOX in kinds else requested_categories(sample) if BOXES in kinds else [""]
     if GAME in kinds:
-        if BLANK in asked.goal + asked.baseline:
-            return f"a card game asks for nothing that could stand for {BLANK}; give goal=TEXT (and a baseline) without it"
+        if ASKED_FOR in asked.goal + asked.baseline:
+            return f"a card game asks for nothing that could stand for {ASKED_FOR}; give goal=TEXT (and a baseline) without it"
     elif sample.video is not None:
         return "clip cuts marks out of images, and this sample has a video"
     elif not 0 <= _image_index(sample) < len(sample.images):
@@ -266,7 +266,7 @@ def _plain(text: str) -> str:
 def checked(reward: Reward) -> Reward:
     """The reward, which now also says what it cannot score. Raises ValueError, in one line, for a folder that holds no CLIP
     model, and for options that do not go together."""
-    given = {"goal": BLANK, "baseline": "", "mark": "any", "crop": 0.3, **options_given(reward)}
+    given = {"goal": ASKED_FOR, "baseline": "", "mark": "any", "crop": 0.3, **options_given(reward)}
     asked = _Asked(given["folder"], given["goal"], given["baseline"], given["mark"], given["crop"])
     try:
         read_clip(Path(asked.folder))
@@ -288,7 +288,7 @@ def checked(reward: Reward) -> Reward:
     elif asked.baseline and _plain(asked.goal) == _plain(asked.baseline):
         problem = f"goal and baseline are the same text {asked.goal!r:.120}; name another baseline="
     for name, text in (("goal", asked.goal), ("baseline", asked.baseline)):
-        if not problem and BLANK not in text and (name == "goal" or text):
+        if not problem and ASKED_FOR not in text and (name == "goal" or text):
             found = text_problem(Path(asked.folder), text)
             problem = found and f"{name}={text!r:.120} cannot be read whole: {found}"
     if problem:
@@ -304,11 +304,11 @@ def weight_files(reward: Reward) -> list[Path]:
 
 def agreement_words(reward: Reward) -> str:
     """What is compared with what, in one line for a run's banner."""
-    given = {"goal": BLANK, "baseline": "", "mark": "any", "crop": 0.3, **options_given(reward)}
+    given = {"goal": ASKED_FOR, "baseline": "", "mark": "any", "crop": 0.3, **options_given(reward)}
     places = [] if given["mark"] == "point" else ["a box as it is"]
     places += [] if given["mark"] == "box" else [f"of a point a square of {given['crop']:g} of the image's shorter side"]
     parts = [f"clip: {given['folder']}", f"cut out: {', '.join(places)}; of a game the frame after the move"]
-    asks = f" ({BLANK} is what the row asks for)" if BLANK in given["goal"] + given["baseline"] else ""
+    asks = f" ({ASKED_FOR} is what the row asks for)" if ASKED_FOR in given["goal"] + given["baseline"] else ""
     parts.append(f"compared with {given['goal']!r}{asks}")
     if given["baseline"]:
         share = DEFAULT_ALPHA if given.get("alpha") is None else given["alpha"]
