@@ -39,18 +39,8 @@ SFT = ["--task", "qa", "--stage", "sft", "--sft_steps", "500", "--max_completion
 GRPO = ["--task", "qa", "--stage", "grpo", "--use_cpu", "--bf16", "false", "--gradient_checkpointing", "false", *QUIET]
 GRPO += ["--per_device_train_batch_size", "64", "--num_generations", "8", "--max_steps", "20", "--learning_rate", "5e-4"]
 GRPO += ["--lr_scheduler_type", "constant", "--warmup_steps", "0", "--adam_beta2", "0.95", "--loss_type", "grpo"]
-GRPO += [
-    "--max_completion_length",
-    "60",
-    "--beta",
-    "0.001",
-    "--gold",
-    "math_equal",
-    "--eval_strategy",
-    "steps",
-    "--eval_steps",
-    "5",
-]
+GRPO += ["--max_completion_length", "60", "--beta", "0.001", "--gold", "accuracy"]
+GRPO += ["--eval_strategy", "steps", "--eval_steps", "5"]
 ROWS = {
     "refine": {
         "sum of steps": ["rm:{0},credit=steps"],
