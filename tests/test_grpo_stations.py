@@ -66,7 +66,8 @@ def test_trls_batch_is_the_same_there_and_back():
     }  # fmt: skip
     assert Tensors.of(made).as_trl() == made
     assert Tensors.of(made).ref_logps_BT == 7
-    assert Tensors.of(made).images == {"pixel_values": 9, "tool_mask": 10}
+    assert Tensors.of(made).kept_BT == 10
+    assert Tensors.of(made).images == {"pixel_values": 9}
 
 
 @pytest.mark.parametrize("n_images", [None, (1, 0, 2, 1)])

@@ -1,8 +1,8 @@
 """`vlrl bench`: evaluate a model or a file of answers, compare two runs, score text, check data, sample, measure speed.
 
-Sub-commands: `list`, `run`, `score`, `diff`, `grade`, `check`, `hack`, `export`, `sample`, `speed`. Only `run`, `sample` and
-`speed --what trainer` need a model, and the first two need torch only if the model runs in this process. Each sub-command is
-imported when it is called. Also `python -m vlrl.bench` and `vlrl-bench`.
+Sub-commands: `list`, `run`, `score`, `diff`, `grade`, `check`, `hack`, `export`, `sample`, `filter`, `speed`. Only `run`,
+`sample` and `speed --what trainer` need a model, and the first two need torch only if the model runs in this process. Each
+sub-command is imported when it is called. Also `python -m vlrl.bench` and `vlrl-bench`.
 """
 
 from __future__ import annotations
@@ -115,6 +115,11 @@ def parse_command(words: Sequence[str]) -> argparse.Namespace:
     sample = command("sample", _sample, "N completions of each row, scored; rows for SFT, preference pairs, step values")
     add_sample_flags(sample)
     _model_flags(sample, "sampling temperature (default: 1)")
+    kept = command("filter", _filter, "which --keep_completions fits a reward: R² with a gold on what each strategy keeps")
+    kept.add_argument("folder", type=Path, help="the folder of a run of GRPO, whose completions/ are read")
+    kept.add_argument("--gold", metavar="REWARD", help="a reward of weight 0 (default: the gold of the run's own --gold)")
+    kept.add_argument("--keep", nargs="+", metavar="STRATEGY:N", help="strategies to compare (default: half and a quarter)")
+    kept.add_argument("--seed", type=int, default=0, help="seed of what best_random draws")
     commands.add_parser(
         "speed",
         help="training steps against stock TRL; --what rewards | games: calls a second; --what memory | fits; --simulate",
@@ -177,6 +182,12 @@ def _sample(args: argparse.Namespace) -> int:
     from vlrl.bench.sample import sample
 
     return sample(args)
+
+
+def _filter(args: argparse.Namespace) -> int:
+    from vlrl.bench.filter_report import show_filters
+
+    return show_filters(args)
 
 
 def _speed_of_rewards(args: argparse.Namespace) -> int:

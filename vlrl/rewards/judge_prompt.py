@@ -70,9 +70,9 @@ def judge_texts(answer: str, sample: Sample, *, sees: bool, critique: bool = Fal
     mark = hashlib.sha256(f"{question}\n{answer}".encode(errors="surrogatepass")).hexdigest()[:12]
     opening, closing = f"<candidate-{mark}>", f"</candidate-{mark}>"
     last = CRITIQUE_LAST if critique else "That was the answer to grade. Reply with its score: one number between 0 and 1."
-    told = INSTRUCTION.removesuffix(NUMBER_ALONE) + CRITIQUE if critique else INSTRUCTION
+    instruction = INSTRUCTION.removesuffix(NUMBER_ALONE) + CRITIQUE if critique else INSTRUCTION
     # The instruction is the same for all answers, as servers keep what they have read.
-    return told + (IMAGES if sees else ""), f"{question}\n{opening}\n{shown}\n{closing}", last
+    return instruction + (IMAGES if sees else ""), f"{question}\n{opening}\n{shown}\n{closing}", last
 
 
 def judge_messages(answer: str, sample: Sample, *, see_image: bool = True, critique: bool = False) -> list[dict[str, Any]]:

@@ -206,6 +206,7 @@ class Monitor:
         samples, lengths = [row["sample"] for row in batch.rows], [len(one.ids) for one in batch.completions]
         step = int(engine.state.global_step)
         found = self.of_groups(samples, batch.texts, lengths, rewards_B.tolist(), engine.num_generations, step)
+        engine.completions_log["extra"]["gold"] = self.latest_golds
         for name, value in found.items():
             engine.note(name, value)
 
@@ -222,6 +223,7 @@ class Monitor:
         (`rank_agreement`). Every process calls this with its own rows."""
         golds = self._train_golds(samples, texts, n_tokens, step)
         pairs = gather_object([*zip(rewards, golds, strict=True)])
+        self.latest_golds = [gold if math.isfinite(gold) else None for _, gold in pairs]
         groups = [([r for r, _ in some], [g for _, g in some]) for some in _chunks(pairs, group)]
         tau, n = rank_agreement(groups)
         known = [gold for _, gold in pairs if math.isfinite(gold)]

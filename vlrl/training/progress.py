@@ -22,6 +22,11 @@ N_SHOWN = 12
 """Rows of the live table: the latest ones."""
 
 
+OF_COMPLETIONS = ("gold", "kept")
+"""What a run may note of each completion beside its rewards: its gold (`--gold`; null: none), and whether it is trained on
+(`--keep_completions`)."""
+
+
 def write_completions(path: Path, step: int, logs: Mapping[str, Any]) -> None:
     """The latest generation batch as TRL keeps it, one completion a line, groups adjacent."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -40,6 +45,9 @@ def write_completions(path: Path, step: int, logs: Mapping[str, Any]) -> None:
             for name, values in logs["rewards"].items()
         }
         row["advantage"] = logs["advantages"][i]
+        for name in OF_COMPLETIONS:
+            if name in extra and len(extra[name]) == len(logs["completion"]):
+                row[name] = extra[name][i]
         rows.append(row)
     write_json_lines(path, rows)
 

@@ -1,6 +1,7 @@
-"""The options that hold a policy back beside TRL's `--beta`: χ² to the reference, costs with limits, pairs. No torch.
+"""The options that hold a policy back beside TRL's `--beta`: χ² to the reference, costs with limits, pairs, completions that
+are left out. No torch.
 
-Not here: the mathematics (`vlrl.training.grpo.regularisers`, `vlrl.training.grpo.costs`).
+Not here: the mathematics (`vlrl.training.grpo.regularisers`, `vlrl.training.grpo.costs`, `vlrl.training.grpo.filtering`).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from vlrl.answers.kind import answer_kinds
+from vlrl.metrics.policy_filtering import read_filtering
 from vlrl.rewards import load_reward, reward_name
 from vlrl.rewards.model_reward import pays_steps
 from vlrl.schema import Reward, Task
@@ -38,6 +40,13 @@ class RegulariserConfig:
     pairwise: bool = field(
         default=False,
         metadata={"help": "In place of TRL's policy term, P3O's: differences within pairs of a group, whole completions."},
+    )
+    keep_completions: str | None = field(
+        default=None,
+        metadata={
+            "help": "Which completions of each group are trained on, by the rank of their reward: best:N, best_worst:N or"
+            " best_random:N (PF-PPO); the default: all."
+        },
     )
 
 
@@ -84,7 +93,7 @@ NOT_WITH_PAIRS = {
 def check_regularisers(values: Mapping[str, Any], tasks: Sequence[Task], rewards: Sequence[str]) -> None:
     """Raises ConfigError for what cannot be honoured, before a library is loaded."""
     costs = read_costs(values.get("cost"))
-    asked = [name for name in ("chi2_coef", "cost", "pairwise") if values.get(name) not in _OFF]
+    asked = [name for name in ("chi2_coef", "cost", "pairwise", "keep_completions") if values.get(name) not in _OFF]
     if not asked:
         return
     if "grpo" not in str(values.get("stage") or "grpo"):
@@ -103,6 +112,8 @@ def check_regularisers(values: Mapping[str, Any], tasks: Sequence[Task], rewards
         )
     if "pairwise" in asked:
         _check_pairs(values)
+    if "keep_completions" in asked:
+        _check_kept(values)
     for cost in costs:
         if cost.name in map(reward_name, rewards):
             raise ConfigError(f"--cost {cost.spec}: it is among --rewards; a cost is one that is only held down")
@@ -113,6 +124,35 @@ def check_regularisers(values: Mapping[str, Any], tasks: Sequence[Task], rewards
         raise ConfigError("--cost with --multi_objective_aggregation normalize_then_sum was not tried; leave one out")
     if costs and values.get("dynamic_sampling") not in _OFF:
         raise ConfigError("--cost with --dynamic_sampling was not tried (equal rewards may differ in cost); leave one out")
+
+
+KEPT_WITHOUT = (
+    *("chi2_coef", "cost", "pairwise", "dynamic_sampling", "entropy_coef", "use_adaptive_entropy", "router_aux_loss_coef"),
+    *("off_policy_mask_threshold", "thought_weight"),
+)
+"""Options with which leaving completions out has not been tried."""
+
+
+def _check_kept(values: Mapping[str, Any]) -> None:
+    flag = f"--keep_completions {values['keep_completions']}"
+    try:
+        filtering = read_filtering(str(values["keep_completions"]))
+    except ValueError as error:
+        raise ConfigError(f"--keep_completions {error}") from error
+    group = values.get("num_generations")
+    size = 8 if group in (None, "", "None") else int(float(str(group)))
+    if filtering.n >= size:
+        raise ConfigError(f"{flag}: groups have {size} completions (--num_generations), so that all would be kept; keep fewer")
+    other = next((name for name in KEPT_WITHOUT if values.get(name) not in _OFF and str(values.get(name)) != "1.0"), None)
+    if other is not None:
+        raise ConfigError(f"--keep_completions with --{other} was not tried; leave one out")
+    if float(values.get("top_entropy_quantile") or 1.0) != 1.0:
+        raise ConfigError("--keep_completions with --top_entropy_quantile was not tried; leave one out")
+    if values.get("multi_objective_aggregation") == "normalize_then_sum":
+        raise ConfigError(
+            "--keep_completions with --multi_objective_aggregation normalize_then_sum: completions are ranked by the sum of"
+            " their rewards; leave one out"
+        )
 
 
 def _loaded(cost: CostLimit) -> Reward:

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from vlrl.training.grpo.costs import Costs
     from vlrl.training.grpo.endpoint_failures import EndpointFailures
     from vlrl.training.grpo.episodes import Episodes
+    from vlrl.training.grpo.filtering import KeptCompletions
     from vlrl.training.grpo.logprobs import Logprobs
     from vlrl.training.grpo.losses import Loss
     from vlrl.training.grpo.micro_batches import StepParts
@@ -136,6 +137,7 @@ class Adapter(TRLTrainer):
     extra_losses: Sequence[Loss] = ()
     logprob_losses: tuple[LogprobLoss, ...] = ()
     costs: Costs | None = None
+    keeping: KeptCompletions | None = None
     needs_reference: bool = False
     """Whether something beside TRL's KL asks for the reference's log-probabilities."""
     colocated: ColocatedPrompts | None = None
@@ -266,7 +268,8 @@ class Adapter(TRLTrainer):
             self.rollout.forget(keep=() if self.ahead is None else self.ahead.indices)
         if self.sharing.plans_groups:
             self.note("shared", float(batch.plan is not None and batch.plan.shares))
-        return self._with_thoughts(held_back(self._through_trl(batch), self, self.costs, self.logprob_losses))
+        batch = held_back(self._through_trl(batch), self, self.costs, self.logprob_losses)
+        return self._with_thoughts(batch if self.keeping is None else self.keeping(batch))
 
     def write(self, batch: Batch) -> Batch:
         """Completions of these rows. Whether some processes see no images must be known before."""

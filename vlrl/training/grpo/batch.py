@@ -41,7 +41,8 @@ class Completion:
 class Tensors:
     """What TRL makes of a generation: ids padded, masks, log-probabilities, advantages. `advantages_B`: one a completion, or
     (B, T) where tokens weigh differently. `n_tokens`: of the completions of all processes. `pair_sums_B2`: see
-    `regularisers.py`. `images`: the model's fields about images, by their names there."""
+    `regularisers.py`. `kept_BT`: 0 on tokens that take no part in the loss (`filtering.py`). `images`: the model's
+    fields about images, by their names there."""
 
     prompt_ids_BP: Tensor
     prompt_mask_BP: Tensor
@@ -54,6 +55,7 @@ class Tensors:
     sampler_logps_BT: Tensor | None = None
     sampler_ratios_BT: Tensor | None = None
     pair_sums_B2: Tensor | None = None
+    kept_BT: Tensor | None = None
     images: Mapping[str, Any] | None = None
 
     def __len__(self) -> int:
@@ -105,6 +107,7 @@ TRL_NAMES = {
     "sampler_logps_BT": "sampling_per_token_logps",
     "sampler_ratios_BT": "importance_sampling_ratio",
     "pair_sums_B2": "pair_sums",  # ours alone: it goes with the others when rows are shuffled, and TRL does not look at it
+    "kept_BT": "tool_mask",  # TRL's mask of tokens that a tool wrote, which its loss leaves out; here there are none
 }
 
 
@@ -114,7 +117,8 @@ class Batch:
 
     `rows`, `completions`, `texts` and `scores_BR` (NaN: a reward does not apply) go row by row. `plan`: which rows share a
     prompt, None where nothing is shared. `credits_B`: advantages that are given, of steps of episodes; None where TRL computes
-    them. `filled`: rows of all processes for each that counts, where some only fill up. `tensors`: from `advantages` on.
+    them. `filled`: rows of all processes for each that counts, where some only fill up. `of_policy`: what the policy term is
+    multiplied by, where not all rows count. `tensors`: from `advantages` on.
     """
 
     rows: tuple[TrainingRow, ...]
@@ -124,6 +128,7 @@ class Batch:
     scores_BR: Tensor | None = None
     credits_B: tuple[float, ...] | None = None
     filled: float = 1.0
+    of_policy: float = 1.0
     tensors: Tensors | None = None
 
     @property

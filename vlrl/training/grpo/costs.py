@@ -21,10 +21,13 @@ from trl.trainer.grpo_config import GRPOConfig
 
 from vlrl.answers.kind import answer_kinds
 from vlrl.data.files import read_json_object, write_whole
+from vlrl.metrics.policy_filtering import Filtering, read_filtering
 from vlrl.rewards import load_reward
+from vlrl.rewards.judge_model import may_lack_scores
 from vlrl.schema import Reward, Sample
 from vlrl.training.checkpoints import RunStopped
 from vlrl.training.grpo.batch import TrainerCalls
+from vlrl.training.grpo.filtering import KeptCompletions
 from vlrl.training.grpo.regularisers import Chi2, LogprobLoss, Pairwise
 from vlrl.training.options import ConfigError
 from vlrl.training.regulariser_options import RegulariserConfig, read_costs
@@ -52,12 +55,14 @@ class HeldBack:
     cost_init: float = 1.0
     cost_max: float = 10.0
     pairwise: bool = False
+    keep: Filtering | None = None
 
     def words(self) -> str:
         """What is on, for people; "" where nothing is."""
         found = [f"χ² to the start, weight {self.chi2_coef:g}"] if self.chi2_coef else []
         found += [f"{cost.reward.name} at most {cost.limit:g}" for cost in self.costs]
-        return ", ".join([*found, *(["pairs in place of TRL's policy term (P3O)"] if self.pairwise else [])])
+        found += ["pairs in place of TRL's policy term (P3O)"] if self.pairwise else []
+        return ", ".join([*found, *([f"of each group {self.keep} is trained on"] if self.keep else [])])
 
     def terms(self, engine: TrainerCalls) -> tuple[LogprobLoss, ...]:
         """The terms of the loss."""
@@ -70,6 +75,14 @@ class HeldBack:
         if not self.costs:
             return None
         return Costs(self.costs, rate=self.cost_lr, start=self.cost_init, largest=self.cost_max)
+
+    def filtered(
+        self, engine: TrainerCalls, rewards: Sequence[Reward], weights_R: Sequence[float], loss_type: str
+    ) -> KeptCompletions | None:
+        """What marks the completions that are trained on, where not all are."""
+        if self.keep is None:
+            return None
+        return KeptCompletions(engine, self.keep, weights_R, list(map(may_lack_scores, rewards)), loss_type)
 
     def as_arguments(self, args: GRPOConfig, n_rewards: int) -> GRPOConfig:
         """TRL's arguments for a trainer that scores costs beside `n_rewards` rewards, with weight 0, and has a reference model
@@ -98,7 +111,8 @@ def held_back_of(
             raise ConfigError(f"--cost {one.spec} can score none of the training samples: {problems[0]}")
         costs.append(HeldCost(reward if device is None else holding([reward], device)[0], one.limit))
     chosen = {name: getattr(options, name) for name in ("chi2_coef", "cost_lr", "cost_init", "cost_max", "pairwise")}
-    return HeldBack(costs=tuple(costs), **chosen)
+    keep = None if options.keep_completions is None else read_filtering(options.keep_completions)
+    return HeldBack(costs=tuple(costs), keep=keep, **chosen)
 
 
 def _problem(reward: Reward, sample: Sample) -> str | None:

@@ -30,6 +30,13 @@ WHOLE_BATCH = ("dapo", "cispo", "vespo")
 def cut(batch: Batch, n_parts: int, model: Any = None) -> list[MicroBatch]:
     """Micro-batches of a generation in random order: of groups where these share prompts, else of rows, as TRL does it.
     `model`: whose images they are."""
+    found = _cut(batch, n_parts, model)
+    if batch.of_policy == 1.0:
+        return found
+    return [MicroBatch(tuple(replace(part, of_policy=batch.of_policy) for part in one.parts)) for one in found]
+
+
+def _cut(batch: Batch, n_parts: int, model: Any) -> list[MicroBatch]:
     plan, tensors = batch.plan, batch.made
     if plan is None and knows(tensors.images or {}):
         order = torch.randperm(len(tensors)).tolist()

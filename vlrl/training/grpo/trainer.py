@@ -243,9 +243,10 @@ class Trainer(GuardedTrainer, Adapter):
         )
 
     def _hold_back(self, held_back: HeldBack) -> None:
-        """What holds the policy back beside TRL's KL."""
+        """What holds the policy back beside TRL's KL, and which completions it learns from."""
         self.logprob_losses, self.needs_reference = held_back.terms(self), bool(held_back.chi2_coef)
         self.costs = held_back.multiplied()
+        self.keeping = held_back.filtered(self, self.scores.rewards, self.reward_weights.tolist(), self.loss_type)
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """The trainer's own; past it, however it ends, a server is asked for nothing more."""
