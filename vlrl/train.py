@@ -5,7 +5,6 @@ Reads from top to bottom like a recipe; every step is a chapter of its own elsew
 
 from __future__ import annotations
 
-import atexit
 import gc
 import os
 import sys
@@ -31,7 +30,7 @@ warnings.filterwarnings("ignore", message=".*gradient_checkpointing.* is depreca
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from accelerate import PartialState
@@ -55,7 +54,7 @@ from vlrl.training.correctors import make_corrector, make_probe, start_judges
 from vlrl.training.dpo.options import is_dpo
 from vlrl.training.dpo.recipe import run_pairs
 from vlrl.training.dry_run import show_dry_run
-from vlrl.training.endings import refuse_failed, refuse_stopped
+from vlrl.training.endings import leave, refuse_failed, refuse_stopped
 from vlrl.training.engine_options import weights_folder
 from vlrl.training.evaluation import EarlyStopping, check_best_metric
 from vlrl.training.events import EventLog, read_stop_on
@@ -75,6 +74,7 @@ from vlrl.training.prm.recipe import train_value_model
 from vlrl.training.restarts import GroupOptions, is_restart, join_again
 from vlrl.training.reward_models.door import say_reward_models, with_models
 from vlrl.training.reward_models.options import TASK as RM_TASK
+from vlrl.training.reward_models.prime_start import check_prime_folder
 from vlrl.training.reward_models.recipe import train_preference_model
 from vlrl.training.run_report import write_report
 from vlrl.training.run_status import write_ending
@@ -151,22 +151,6 @@ def benchmark(around: before_after.Around) -> int:
     return 0 if before_after.write_benchmarks(around, partial(print, flush=True)) else 1
 
 
-def leave(code: int) -> NoReturn:
-    """End this process; where there are several, without taking the interpreter apart first.
-
-    Gloo's threads release the tensors of a gather a moment after it has returned. Where the interpreter is ending by then, they
-    cannot have its lock and abort a process that had finished (seen in one run of six). So what is registered to run at exit is
-    run, what is printed is flushed, and the process ends. One that did not succeed may wait for the others there.
-    """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        if code == 0:
-            atexit._run_exitfuncs()
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-    sys.exit(code)
-
-
 def train(config: Config, words: Sequence[str] = ()) -> before_after.Around | None:
     """One run, from a resolved configuration to `summary.json`. Returns the benchmarks that `--bench` names, or None."""
     say = say_first()
@@ -224,8 +208,10 @@ def prepare(config: Config, say: Callable[..., None], words: Sequence[str]) -> T
     loaded = load(config, inputs)
     preflight.check_adapters(loaded.model, config.model)
     preflight.check_model_options(loaded.model, config.grpo)
+    check_prime_folder(config.prime, inputs)
     preflight.check_engine(loaded, config.grpo, weights_folder(config.engine, opened.path), opened.path)
-    run_folder.check_disk(weights.disk_bytes(loaded, config.grpo, config.model.use_peft), opened.path)
+    n_models = 1 + bool(config.prime)
+    run_folder.check_disk(n_models * weights.disk_bytes(loaded, config.grpo, config.model.use_peft), opened.path)
     first = data.held_out[0]
     say(banner.model_line(loaded))
     say(banner.banner_line("attention", loaded.attention))
@@ -238,7 +224,7 @@ def prepare(config: Config, say: Callable[..., None], words: Sequence[str]) -> T
     say(banner.banner_line("rewards", ", ".join(reward.name for reward in rubric.rewards)))
     if "grpo" in config.stages:
         rubric = with_models(rubric, loaded.model.device, config.grpo)
-        say_reward_models(rubric.rewards, say)
+        say_reward_models(rubric.rewards, say, config.prime)
     for name, text in (("held back", held_back.words()), ("gold", config.monitor.words)):
         if text:
             say(banner.banner_line(name, text))
@@ -311,7 +297,7 @@ def grpo_stage(run: TrainingRun) -> None:
     config, opened, say = run.config, run.opened, run.say
     run.measure("before")
     reference = weights.start_folder(run.loaded, run.folder)
-    if config.grpo.beta or config.regularisers.chi2_coef:
+    if config.grpo.beta or config.regularisers.chi2_coef or config.prime:
         say(banner.banner_line("reference", reference))
     run.begin_events()
     trainer = Trainer(
@@ -339,6 +325,7 @@ def grpo_stage(run: TrainingRun) -> None:
         monitor=run.monitor,
         held_back=held_back_of(config.regularisers, run.rubric.rewards, run.data.held_out, run.loaded.model.device),
         stop_on_hacking=config.monitor.stop_on_hacking,
+        prime=config.prime,
     )
     trainer.base_name = str(config.model.model_name_or_path)
     best_at_end = bool(config.grpo.load_best_model_at_end)
@@ -400,6 +387,8 @@ def finish_trained(run: TrainingRun, trainer: Trainer, reference: str, trained: 
         run.measure("after")
     else:
         trainer.load_weights(str(trained))
+        if trainer.implicit is not None:
+            trainer.implicit.restore(trained)
         if not has_final:
             weights.save_final(trainer, run.loaded, run.folder, reference)
         with unwrap_model_for_generation(trainer.model_wrapped, trainer.accelerator) as model:

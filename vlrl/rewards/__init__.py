@@ -19,6 +19,7 @@ from vlrl.rewards.classification import cls_rl_accuracy, cls_rl_no_think, visual
 from vlrl.rewards.confidence import calibrated_confidence
 from vlrl.rewards.detection import iou_f1
 from vlrl.rewards.formats import adaptive_think_format, json_format, rec_format, think_answer_format
+from vlrl.rewards.implicit_reward import PRIME, is_prime
 from vlrl.rewards.judge import guided_judge, llm_judge
 from vlrl.rewards.judge_model import JUDGE, checked_judge, folder_judge, folder_words, video_problem
 from vlrl.rewards.judge_votes import asks_endpoint, checked_votes, judge_words
@@ -121,6 +122,10 @@ def load_reward(spec: RewardLike) -> Reward:
     if not isinstance(spec, str):
         return reward_of_function(spec, name, f"reward {name}")
     first, _, options = spec.partition(":")
+    if is_prime(spec):
+        raise ValueError(
+            f"reward {PRIME} is learnt by a run of GRPO from the rewards beside it; name it in --rewards of vlrl train"
+        )
     if first == model_reward.RM:
         reward = with_options(REWARDS[first], model_reward.as_pairs(options))
         model_reward.check(reward)

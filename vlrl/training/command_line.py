@@ -37,7 +37,7 @@ from vlrl.training.prm.options import PrmOptions
 from vlrl.training.prompt_options import PromptConfig, check_prompts
 from vlrl.training.regulariser_options import check_regularisers
 from vlrl.training.reward_models.options import RmOptions
-from vlrl.training.reward_models.run_checks import check_model_rewards
+from vlrl.training.reward_models.run_checks import check_model_rewards, check_prime
 
 Filled = TypeVar("Filled", RunConfig, GuideConfig, BenchConfig, PromptConfig, PrmOptions, RmOptions, DpoOptions)
 CONFIG = Option("config", "str | None", help="YAML file of options; the command line is stronger.")
@@ -123,6 +123,7 @@ def read_grpo_words(words: Sequence[str]) -> GrpoWords:
     options.check_run(run)
     check_prompts(_filled(PromptConfig, values))
     options.check_tasks(run, turns)
+    run, values = check_prime(run, values, turns)
     options.check_rewards(run, {task.name: task for task in turns}, values.get("reward_weights"))
     check_model_rewards(run.rewards, values)
     check_monitor(values, turns, run.rewards or ())

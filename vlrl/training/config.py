@@ -19,6 +19,7 @@ from trl import GRPOConfig, ModelConfig, TrlParser  # type: ignore[attr-defined]
 from vlrl.data.name_values import nearest
 from vlrl.gtr.options import NOT_GUIDED, GuideConfig, GuideOptions
 from vlrl.models.names import TINY_NAMES
+from vlrl.rewards.implicit_reward import Prime, split_prime
 from vlrl.schema import Task
 from vlrl.tasks import is_built_in
 from vlrl.training.benchmark_flags import NO_BENCH, BenchConfig, Benches
@@ -46,7 +47,7 @@ class Config:
     turns: tuple[str, ...]
     """The tasks as named by `--task`, in the order in which synthetic samples take turns."""
     rewards: tuple[str, ...] | None
-    """What `--rewards` names, or None for each row's own."""
+    """What `--rewards` names beside `prime`, or None for each row's own; so are `grpo.reward_weights`."""
     sources: tuple[str, ...]
     """Files whose values were read, weakest first."""
     chosen: frozenset[str]
@@ -60,6 +61,7 @@ class Config:
     engine: EngineConfig = field(default_factory=EngineConfig)
     monitor: MonitorConfig = field(default_factory=MonitorConfig)
     regularisers: RegulariserConfig = field(default_factory=RegulariserConfig)
+    prime: Prime | None = None
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
     """What the run sets in the environment of its process; it may hold a token."""
 
@@ -117,13 +119,14 @@ def parse(argv: Sequence[str]) -> Config:
         raise ConfigError("--save_only_model leaves no optimizer state: such a run cannot --resume_from_checkpoint")
     refuse_unsupported(grpo)
     grpo, token = without_token(grpo)
+    split = split_prime(run.rewards, grpo.reward_weights)
     return Config(
         run=run,
-        grpo=grpo,
+        grpo=with_values(grpo, reward_weights=split.weights) if split.prime else grpo,
         model=model,
         tasks=prompted(named.turns, prompts),
         turns=tuple(task.name for task in named.turns),
-        rewards=tuple(run.rewards) if run.rewards else None,
+        rewards=tuple(split.rewards) if split.rewards else None,
         sources=parsed.files.sources,
         chosen=parsed.files.changed | parsed.flags,
         values={**parsed.values, **texts},
@@ -134,6 +137,7 @@ def parse(argv: Sequence[str]) -> Config:
         engine=engine,
         monitor=monitor,
         regularisers=regularisers,
+        prime=split.prime,
         environment={**files.environment, **token},
     )
 

@@ -38,6 +38,7 @@ from vlrl.training.memory_plan import (
 )
 from vlrl.training.monitor_options import check_gold_of_run
 from vlrl.training.reward_models.door import say_reward_models
+from vlrl.training.reward_models.prime_start import check_prime_folder
 from vlrl.training.video_options import video_reading
 from vlrl.training.weights import start_inputs
 
@@ -59,13 +60,14 @@ def show_dry_run(config: Config, say: Callable[..., None], n_processes: int) -> 
     about: dict[str, Any] = {"template": template, "weights": False, "videos": video_reading(config)}
     inputs = start_inputs(config.model, asked, trust_remote_code=config.grpo.trust_remote_code, **about)
     config, data, notes = run_data.prepare_data(config, rows, inputs, rubric)
+    check_prime_folder(config.prime, inputs)
     sizes = sizes_of_run(config, inputs)
     say(banner.banner_line("model", model_words(inputs, sizes)))
     say(banner.banner_line("data", data.description))
     for note in [*banner.drawn_data_note(config, inputs), *notes]:
         say(banner.banner_line("note", note))
     say(banner.banner_line("rewards", ", ".join(reward.name for reward in rubric.rewards)))
-    say_reward_models(rubric.rewards, say)
+    say_reward_models(rubric.rewards, say, config.prime)
     if held_back.words():
         say(banner.banner_line("held back", held_back.words()))
     first = data.held_out[0]

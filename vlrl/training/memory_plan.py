@@ -105,7 +105,7 @@ def job_of_run(config: Config, inputs: ModelInputs, prompt: PromptSize, device: 
         dense_mask=shares and dense,  # in 16 bits as on a GPU, wherever this is asked
         checkpointing=grpo.gradient_checkpointing,
         freeze_vision=config.run.freeze_vision,
-        reference=bool(grpo.beta or config.regularisers.chi2_coef) and not model.use_peft,
+        reference=bool(grpo.beta or config.regularisers.chi2_coef or config.prime) and not model.use_peft,
         dropout=model.use_peft and model.lora_dropout > 0,
         linear_bytes=linear,
         moment_bytes=_moment_bytes(str(getattr(grpo.optim, "value", grpo.optim))),
@@ -182,7 +182,7 @@ def other_ways(config: Config, inputs: ModelInputs, job: Job) -> str:
     n = job.processes if job.processes > 1 else SHARDED_OVER
     base = replace(job, engine="ddp", vllm_bytes=0.0)
     ways = {
-        "full": replace(base, tuning="full", reference=bool(config.grpo.beta or config.regularisers.chi2_coef)),
+        "full": replace(base, tuning="full", reference=bool(config.grpo.beta or config.regularisers.chi2_coef or config.prime)),
         "LoRA": replace(base, tuning="lora", weight_bytes=2, compute_bytes=2, reference=False),
         "QLoRA": replace(base, tuning="qlora", weight_bytes=2, compute_bytes=2, reference=False),
     }

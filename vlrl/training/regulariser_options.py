@@ -80,7 +80,8 @@ def read_costs(words: Sequence[str] | None) -> tuple[CostLimit, ...]:
     return tuple(found)
 
 
-_OFF: tuple[Any, ...] = (None, False, "", 0, 0.0, "0", "0.0", "no", "none", "None", "false", "False", [])
+VALUES_OFF: tuple[Any, ...] = (None, False, "", 0, 0.0, "0", "0.0", "no", "none", "None", "false", "False", [])
+"""Values of an option that mean that it is off."""
 UNTRIED = ("fsdp", "deepspeed", "use_liger_kernel", "use_vllm", "corrector")
 """Options with which none of this has been tried."""
 NOT_WITH_PAIRS = {
@@ -93,12 +94,12 @@ NOT_WITH_PAIRS = {
 def check_regularisers(values: Mapping[str, Any], tasks: Sequence[Task], rewards: Sequence[str]) -> None:
     """Raises ConfigError for what cannot be honoured, before a library is loaded."""
     costs = read_costs(values.get("cost"))
-    asked = [name for name in ("chi2_coef", "cost", "pairwise", "keep_completions") if values.get(name) not in _OFF]
+    asked = [name for name in ("chi2_coef", "cost", "pairwise", "keep_completions") if values.get(name) not in VALUES_OFF]
     if not asked:
         return
     if "grpo" not in str(values.get("stage") or "grpo"):
         raise ConfigError(f"--{asked[0]}: it is a part of GRPO; leave it out with --stage {values['stage']}")
-    other = next((name for name in UNTRIED if values.get(name) not in _OFF), None)
+    other = next((name for name in UNTRIED if values.get(name) not in VALUES_OFF), None)
     if other is not None:
         raise ConfigError(f"--{asked[0]} with --{other} was not tried; leave one out")
     drawn = [task.draw(0, "train", 0) for task in tasks if task.synthetic is not None]
@@ -122,7 +123,7 @@ def check_regularisers(values: Mapping[str, Any], tasks: Sequence[Task], rewards
         )
     if costs and values.get("multi_objective_aggregation") == "normalize_then_sum":
         raise ConfigError("--cost with --multi_objective_aggregation normalize_then_sum was not tried; leave one out")
-    if costs and values.get("dynamic_sampling") not in _OFF:
+    if costs and values.get("dynamic_sampling") not in VALUES_OFF:
         raise ConfigError("--cost with --dynamic_sampling was not tried (equal rewards may differ in cost); leave one out")
 
 
@@ -143,7 +144,7 @@ def _check_kept(values: Mapping[str, Any]) -> None:
     size = 8 if group in (None, "", "None") else int(float(str(group)))
     if filtering.n >= size:
         raise ConfigError(f"{flag}: groups have {size} completions (--num_generations), so that all would be kept; keep fewer")
-    other = next((name for name in KEPT_WITHOUT if values.get(name) not in _OFF and str(values.get(name)) != "1.0"), None)
+    other = next((name for name in KEPT_WITHOUT if values.get(name) not in VALUES_OFF and str(values.get(name)) != "1.0"), None)
     if other is not None:
         raise ConfigError(f"--keep_completions with --{other} was not tried; leave one out")
     if float(values.get("top_entropy_quantile") or 1.0) != 1.0:
@@ -175,7 +176,8 @@ def check_cost(reward: Reward, kinds: set[str]) -> None:
 
 def _check_pairs(values: Mapping[str, Any]) -> None:
     other = next(
-        (name for name in NOT_WITH_PAIRS if values.get(name) not in _OFF and str(values.get(name)) not in ("1", "1.0")), None
+        (name for name in NOT_WITH_PAIRS if values.get(name) not in VALUES_OFF and str(values.get(name)) not in ("1", "1.0")),
+        None,
     )
     if other is not None:
         raise ConfigError(f"--pairwise with --{other}: {NOT_WITH_PAIRS[other]}; leave one out")

@@ -47,6 +47,7 @@ SEEN_WITHIN_S = 30.0
 AFTER_TRAINING = (
     "final",
     "adapter",
+    "prime",
     "predictions_after.jsonl",
     "scores_after.jsonl",
     "held_out_images",

@@ -13,6 +13,7 @@ from vlrl.answers.kind import BOX, BOXES, answer_kinds
 from vlrl.data.files import write_json_lines
 from vlrl.data.sample_sets import digest_of
 from vlrl.models.inputs import messages, n_shown
+from vlrl.rewards.implicit_reward import PRIME
 from vlrl.schema import SampleError
 from vlrl.tasks.evaluate import before_and_after, evaluate, headline, write_json
 from vlrl.training import curves, report, run_folder, sample_images
@@ -47,7 +48,7 @@ def write_report(run: TrainingRun) -> str:
     )
     summary["stage_seconds"] = {name: round(value, 1) for name, value in run.seconds.items()}
     summary["n_unreadable_images"] = len(data.train.unreadable)
-    summary["rewards"] = [reward.name for reward in run.rubric.rewards]
+    summary["rewards"] = [*(reward.name for reward in run.rubric.rewards), *([PRIME] if config.prime else [])]
     summary["coords"] = run.loaded.stated_coords
     notes = []
     if (thoughts := report.thought_changes(rows)) is not None:

@@ -161,6 +161,8 @@ def save_final(trainer: Any, loaded: LoadedModel, folder: Path, base: str) -> Pa
     final, partial = folder / "final", folder / "final.partial"
     adapter, partial_adapter = folder / "adapter", folder / "adapter.partial"
     has_adapters = hasattr(trainer.accelerator.unwrap_model(trainer.model), "peft_config")
+    if getattr(trainer, "implicit", None) is not None:
+        trainer.implicit.save_final(folder, loaded.processor)
     saved = partial_adapter if has_adapters else partial
     write_together(folder, f"{saved.stem}/", lambda: trainer.save_model(str(saved)), everyone=True)
 

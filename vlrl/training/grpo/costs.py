@@ -84,13 +84,13 @@ class HeldBack:
             return None
         return KeptCompletions(engine, self.keep, weights_R, list(map(may_lack_scores, rewards)), loss_type)
 
-    def as_arguments(self, args: GRPOConfig, n_rewards: int) -> GRPOConfig:
+    def as_arguments(self, args: GRPOConfig, n_rewards: int, *, reference: bool = False) -> GRPOConfig:
         """TRL's arguments for a trainer that scores costs beside `n_rewards` rewards, with weight 0, and has a reference model
-        for χ²."""
-        if not self.costs and not self.chi2_coef:
+        for χ², or where something else asks for one."""
+        if not self.costs and not self.chi2_coef and not reference:
             return args
         args = copy.copy(args)
-        args.beta = args.beta or float(bool(self.chi2_coef))
+        args.beta = args.beta or float(bool(self.chi2_coef) or reference)
         if self.costs:
             args.reward_weights = [*(args.reward_weights or [1.0] * n_rewards), *([0.0] * len(self.costs))]
         return args

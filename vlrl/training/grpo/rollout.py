@@ -5,6 +5,7 @@ Not here: episodes, whose completions answer each other (`episodes.py`), and how
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Collection, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -13,6 +14,7 @@ from typing import Any
 import torch
 from accelerate.utils import gather_object
 from trl.data_utils import prepare_multimodal_messages
+from trl.trainer.grpo_config import GRPOConfig
 
 from vlrl.models.prefix_sharing.facts import facts_of
 from vlrl.models.prefix_sharing.groups import NotShared, PromptBatch, token_types
@@ -189,3 +191,15 @@ class Rollout:
     def forget(self, keep: Collection[int] = ()) -> None:
         """What was prepared for a generation, but for these samples."""
         self._prepared = {index: prompt for index, prompt in self._prepared.items() if index in keep}
+
+
+def without_tokens(args: GRPOConfig, banned: Sequence[int]) -> GRPOConfig:
+    """The arguments for a trainer that never samples these tokens; the run's own stay as they are."""
+    kwargs: dict[str, Any] = dict(args.generation_kwargs or {})  # type: ignore[arg-type]  # a str only before it is parsed
+    if args.use_vllm:
+        kwargs.setdefault("logit_bias", dict.fromkeys(banned, -100.0))
+    else:
+        kwargs.setdefault("suppress_tokens", banned)
+    args = copy.copy(args)
+    args.generation_kwargs = kwargs
+    return args

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from accelerate.utils import gather_object
@@ -17,6 +18,8 @@ from vlrl.schema import Score
 from vlrl.training.grpo.batch import Batch, TrainerCalls
 from vlrl.training.grpo.endpoint_failures import filled_in, missing_scores
 
+KnownOfRow = TypeVar("KnownOfRow")
+"""What a process knows of a completion."""
 _EPSILON = 1e-4
 """As TRL adds it to a standard deviation."""
 
@@ -96,15 +99,9 @@ class StepCredits:
     def __call__(self, batch: Batch, scores: Sequence[Sequence[Score | None]]) -> Batch:
         """The batch with advantages (B, T); what is logged of a completion is the mean over its steps. `scores`: row by row,
         one a reward. A completion that no step of is paid by itself has TRL's advantage."""
-        assert batch.scores_BR is not None
-        group, rank = self.engine.num_generations, int(self.engine.accelerator.process_index)
-        everyone = gather_object([(batch.scores_BR.tolist(), [list(row) for row in scores])])
-        rewards_BR = torch.tensor([row for rewards, _ in everyone for row in rewards])
-        rewards_BR = filled_in(rewards_BR, missing_scores(rewards_BR, self.asks_R, group), group)
-        rows = [row for _, rows in everyone for row in rows]
+        rewards_BR, rows, first = self.of_everyone(batch, [list(row) for row in scores])
         returns = [returns_of(r, self.weights_R, s) for r, s in zip(rewards_BR.tolist(), rows, strict=True)]
-        advantages = advantages_of(returns, group, str(self.engine.args.scale_rewards))
-        first = sum(len(rewards) for rewards, _ in everyone[:rank])
+        advantages = self.advantages(returns)
         made = batch.made
         advantages_BT = torch.zeros(made.completion_ids_BT.shape, device=made.advantages_B.device)
         for i, (completion, row) in enumerate(zip(batch.completions, scores, strict=True)):
@@ -115,7 +112,24 @@ class StepCredits:
                 continue
             steps = step_of_tokens(token_spans(completion.ids, self.decode), [end for end, _ in credited.credits])
             advantages_BT[i, : len(steps)] = torch.tensor([own[step] for step in steps])
+        return batch.with_advantages(advantages_BT)
+
+    def of_everyone(self, batch: Batch, own: Sequence[KnownOfRow]) -> tuple[torch.Tensor, list[KnownOfRow], int]:
+        """The rewards (B of all processes, R), those that failed to come at their group's mean; what is known of each of these
+        completions (`own`: row by row of this process); and how many stand before this process' own."""
+        assert batch.scores_BR is not None
+        rank = int(self.engine.accelerator.process_index)
+        everyone = gather_object([(batch.scores_BR.tolist(), list(own))])
+        rewards_BR = torch.tensor([row for rewards, _ in everyone for row in rewards])
+        group = self.engine.num_generations
+        rewards_BR = filled_in(rewards_BR, missing_scores(rewards_BR, self.asks_R, group), group)
+        first = sum(len(rewards) for rewards, _ in everyone[:rank])
+        return rewards_BR, [row for _, rows in everyone for row in rows], first
+
+    def advantages(self, returns: Sequence[Return]) -> list[tuple[float, ...]]:
+        """Of all processes' completions, as the run scales them; the completions log has the mean of each."""
+        advantages = advantages_of(returns, self.engine.num_generations, str(self.engine.args.scale_rewards))
         logged = self.engine.completions_log["advantages"]
         for i, one in enumerate(advantages):
             logged[len(logged) - len(advantages) + i] = math.fsum(one) / len(one)
-        return batch.with_advantages(advantages_BT)
+        return advantages

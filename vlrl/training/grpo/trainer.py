@@ -8,7 +8,6 @@ KL) is TRL's, untouched.
 
 from __future__ import annotations
 
-import copy
 import math
 import sys
 import time
@@ -30,6 +29,7 @@ from vlrl.models.load import LoadedModel, vision_token_ids
 from vlrl.models.prefix_sharing.step import start_sharing
 from vlrl.models.vision_encoder import freeze_vision as freeze
 from vlrl.models.vision_encoder import with_targets
+from vlrl.rewards.implicit_reward import PRIME, Prime
 from vlrl.rewards.judge_model import may_lack_scores
 from vlrl.rewards.model_reward import pays_steps
 from vlrl.schema import Reward, Sample, Task
@@ -45,11 +45,12 @@ from vlrl.training.grpo.costs import HeldBack
 from vlrl.training.grpo.endpoint_failures import EndpointFailures
 from vlrl.training.grpo.episodes import Curriculum, Episodes
 from vlrl.training.grpo.imitation import Imitation
+from vlrl.training.grpo.implicit_reward import ImplicitReward, check_features, learning_model
 from vlrl.training.grpo.logprobs import Logprobs
 from vlrl.training.grpo.micro_batches import StepParts
 from vlrl.training.grpo.resample import Resample
 from vlrl.training.grpo.resume import KeptGeneration
-from vlrl.training.grpo.rollout import GroupSharing, Rollout
+from vlrl.training.grpo.rollout import GroupSharing, Rollout, without_tokens
 from vlrl.training.grpo.rollout_lag import LookAhead, RolloutsAhead, SentWeights
 from vlrl.training.grpo.sampler_check import LOGP_BOUND, SamplerCheck
 from vlrl.training.grpo.scores import RewardFunctions, Verdicts, too_large
@@ -83,8 +84,10 @@ class Trainer(GuardedTrainer, Adapter):
     `vlrl.training.grpo.endpoint_failures`. `held_out`: what `--eval_strategy` measures. `engine_logp_bound`: see
     `vlrl.training.grpo.sampler_check`. `weights_folder`: where a vLLM server reads the weights, None for TRL's ways.
     `rollout_lag`: see `vlrl.training.grpo.rollout_lag`. `monitor`: watches what the reward means; with `stop_on_hacking`
-    it ends the run. `held_back`: what holds the policy back beside TRL's KL.
+    it ends the run. `held_back`: what holds the policy back beside TRL's KL. `prime`: the implicit reward.
     """
+
+    implicit: ImplicitReward | None = None
 
     def __init__(
         self,
@@ -113,11 +116,13 @@ class Trainer(GuardedTrainer, Adapter):
         monitor: Monitor | None = None,
         stop_on_hacking: bool = False,
         held_back: HeldBack = HeldBack(),  # noqa: B008 (frozen)
+        prime: Prime | None = None,
     ) -> None:
         banned = vision_token_ids(loaded)
-        args = self._ready(loaded, _without_tokens(args, banned), samples, freeze_vision)
+        args = self._ready(loaded, without_tokens(args, banned), samples, freeze_vision)
         beta, own_rewards, rewards = args.beta, rewards, [*rewards, *(cost.reward for cost in held_back.costs)]
-        args = held_back.as_arguments(args, len(own_rewards))
+        args = held_back.as_arguments(args, len(own_rewards), reference=prime is not None)
+        learning = prime and learning_model(loaded.model, prime, args, peft_config, freeze_vision=freeze_vision)
         verdicts: Verdicts | None = {} if dynamic_sampling > 0 and any("network" in one.needs for one in rewards) else None
         self.scores = RewardFunctions(
             rewards, loaded, banned, ends=lambda: self.ends, base=base, applies=applies, verdicts=verdicts
@@ -146,9 +151,13 @@ class Trainer(GuardedTrainer, Adapter):
         self._compose_thoughts(loaded, guide, Thoughts(known, guide.options, loaded.tokenizer, lambda: self.ends), rewards)
         self.episodes = Episodes(self, self.corrections, rewards, loaded, curriculum) if episodes else None
         self._hold_back(held_back)
+        if prime is not None:
+            check_features(self.sharing.how.frozen, self.policy, learning, prime)
+            self.implicit = ImplicitReward(self, self.logprobs, learning, prime, self.reward_weights.tolist(), rewards)
+            self.step_credits, self.needs_reference = self.implicit, True
         self.monitor = monitor
         self.checkpoint_parts = [KeptGeneration(self, self.sharing), self.corrections]
-        self.checkpoint_parts += [part for part in (monitor, self.costs) if part is not None]
+        self.checkpoint_parts += [part for part in (monitor, self.costs, self.implicit) if part is not None]
         self.hacking = StopOnHacking()
         if stop_on_hacking:
             self.add_callback(self.hacking)
@@ -375,7 +384,7 @@ class Trainer(GuardedTrainer, Adapter):
 
     def _model_shares(self) -> dict[str, float]:
         """The share of the steps' time that each reward's models took."""
-        seconds = {name: self.metrics.get(f"rewards/{name}/seconds") for name in self.reward_func_names}
+        seconds = {name: self.metrics.get(f"rewards/{name}/seconds") for name in (*self.reward_func_names, PRIME)}
         total = sum(self.metrics.get("step_time") or [])
         return {f"rewards/{name}/time_share": sum(one) / total for name, one in seconds.items() if one and total}
 
@@ -406,15 +415,3 @@ class Trainer(GuardedTrainer, Adapter):
         started, first = self._started or (time.monotonic(), 0)
         done, left = self.state.global_step - first, self.state.max_steps - self.state.global_step
         return (time.monotonic() - started) / max(done - 1, 1) * left if done > 1 else step_time_s * left
-
-
-def _without_tokens(args: GRPOConfig, banned: Sequence[int]) -> GRPOConfig:
-    """The arguments for a trainer that never samples these tokens; the run's own stay as they are."""
-    kwargs: dict[str, Any] = dict(args.generation_kwargs or {})  # type: ignore[arg-type]  # a str only before it is parsed
-    if args.use_vllm:
-        kwargs.setdefault("logit_bias", dict.fromkeys(banned, -100.0))
-    else:
-        kwargs.setdefault("suppress_tokens", banned)
-    args = copy.copy(args)
-    args.generation_kwargs = kwargs
-    return args

@@ -20,6 +20,7 @@ from vlrl.models.judge_models import JudgeModels
 from vlrl.models.names import adapter_base, is_adapter_folder
 from vlrl.models.value_models import ValueModels
 from vlrl.rewards.image_text import CLIP, agreement_words, weight_files
+from vlrl.rewards.implicit_reward import Prime, prime_words
 from vlrl.rewards.judge_model import JUDGE, judge_banner, trial_problem
 from vlrl.rewards.model_reward import RM, combination_words, folders_of, options_given
 from vlrl.schema import Reward
@@ -121,10 +122,14 @@ def model_seconds(reward: Reward) -> float:
     return models.seconds if isinstance(models, ValueModels | JudgeModels | ImageTextModel) else 0.0
 
 
-def say_reward_models(rewards: Sequence[Reward], say: Callable[..., None]) -> None:
-    """In a run's banner: of each reward that holds models what it compares or combines, and what its weights take."""
+def say_reward_models(rewards: Sequence[Reward], say: Callable[..., None], prime: Prime | None = None) -> None:
+    """In a run's banner: of each reward that holds models what it compares or combines, and what its weights take; what `prime`
+    learns."""
     for reward in rewards:
         if "model" in reward.needs:
             size = f"{weight_bytes(reward) / 2**20:,.1f} MiB of weights, frozen"
             words = _BANNER.get(reward.name, judge_banner)(reward)
             say(banner_line("models", f"{words}; {size}"))
+    if prime is not None:
+        more = "beside the run's own it has one more copy of the weights, and gradients and moments of those that are trained"
+        say(banner_line("models", f"{prime_words(prime, [reward.name for reward in rewards])}; {more}"))
