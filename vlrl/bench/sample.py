@@ -22,7 +22,7 @@ from vlrl.bench.engines import GO_ON, Engine, Server, chat_messages
 from vlrl.bench.held_models import with_models_here
 from vlrl.bench.report import check_folder
 from vlrl.bench.run import BenchRun, answering_model, begin, settings_of
-from vlrl.bench.sample_flags import OF_WRITE, settle_sample_flags
+from vlrl.bench.sample_flags import OF_METHOD, OF_WRITE, settle_sample_flags
 from vlrl.bench.sample_page import write_tree_page
 from vlrl.bench.sample_rows import (
     PairOptions,
@@ -33,7 +33,7 @@ from vlrl.bench.sample_rows import (
     preference_rows,
     sft_rows,
 )
-from vlrl.bench.sample_steps import StepOptions, copy_of, grow_trees, summary_of, tree_json, value_rows
+from vlrl.bench.sample_steps import StepOptions, copy_of, grow_trees, step_value_rows, summary_of, tree_json, with_step_values
 from vlrl.bench.sample_tree import SearchOptions, Tree
 from vlrl.bench.suite import Suite, as_logged, task_suite
 from vlrl.bench.suites import entry_of
@@ -191,13 +191,14 @@ def sample_settings(args: argparse.Namespace, suite: Suite, samples: Sequence[Sa
     if own["engine"] == "transformers":
         own |= {"batch_size": args.batch_size}
     if "step_values" in args.write:
-        own |= {name: getattr(args, name) for name in OF_WRITE["step_values"] if name != "estimate"}
+        unused = {"estimate", *(() if args.method == "rest_mcts" else OF_METHOD["rest_mcts"])}
+        own |= {name: getattr(args, name) for name in OF_WRITE["step_values"] if name not in unused}
         own |= {"rewards": args.rewards, "right_at": args.right_at}
     return own
 
 
 def step_options(args: argparse.Namespace) -> StepOptions:
-    of_selection = (args.alpha, args.beta, args.length_tokens, args.c_puct)
+    of_selection = (args.alpha, args.beta, args.length_tokens, args.c_puct, args.exploration)
     return StepOptions(args.method, args.estimate, SearchOptions(args.n, args.k, args.max_completions, *of_selection))
 
 
@@ -278,10 +279,14 @@ def write_files(what: Writing, bench_run: BenchRun, samples: Sequence[Sample], t
     lines = []
     sft = SftOptions(args.best, args.min_score, args.negatives, args.negative_weight)
     pairs = PairOptions(args.pairs, args.pair_choice, args.min_margin, bool(args.spans))
+
+    def with_values(row: SampledRow, made: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        return with_step_values(made, trees[row.sample.id], step_options(args)) if "step_values" in args.write else made
+
     makers: dict[str, Callable[[SampledRow], list[dict[str, Any]]]] = {
         "sft": lambda row: sft_rows(row, sft),
-        "preferences": lambda row: preference_rows(row, pairs),
-        "step_values": lambda row: value_rows(row.sample, trees[row.sample.id], args.estimate),
+        "preferences": lambda row: with_values(row, preference_rows(row, pairs)),
+        "step_values": lambda row: step_value_rows(row.sample, trees[row.sample.id], step_options(args)),
     }
     for name in args.write:
         made = [makers[name](row) for row in rows]
@@ -292,7 +297,8 @@ def write_files(what: Writing, bench_run: BenchRun, samples: Sequence[Sample], t
         without = f" ({n_without} of {len(rows)} rows give none)" if n_without else ""
         lines += [f"{name}: {len(written)} rows{without}", str(folder / WRITTEN_FILES[name])]
     if "step_values" in args.write:
-        shown = [tree_json(row.sample, trees[row.sample.id]) for row in rows]
+        by_distance = args.method == "rest_mcts"
+        shown = [tree_json(row.sample, trees[row.sample.id], qualities=by_distance) for row in rows]
         about["search"] = summary_of(trees)
         header = {"method": args.method, "n": args.n, "k": args.k, "max_completions": args.max_completions, **about["search"]}
         write_json(folder / TREE_FILE, {**header, "trees": shown})

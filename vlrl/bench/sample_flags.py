@@ -11,7 +11,7 @@ from vlrl.bench.flag_types import whole_from
 from vlrl.schema import ANSWER_FORMATS, COORDS
 
 WRITES = ("sft", "preferences", "step_values")
-SEARCH_METHODS = ("monte_carlo", "omegaprm")
+SEARCH_METHODS = ("monte_carlo", "omegaprm", "rest_mcts")
 ESTIMATES = ("soft", "hard")
 NEGATIVES = ("none", "oreal")
 PAIR_CHOICES = ("best_worst", "nearest")
@@ -27,10 +27,12 @@ OF_WRITE: dict[str, dict[str, Any]] = {
         "beta": 0.9,
         "length_tokens": 500,
         "c_puct": 0.125,
+        "exploration": 0.7,
     },
 }
 """What is written -> the flags that only it has, and their defaults."""
-OF_OMEGAPRM = ("alpha", "beta", "length_tokens", "c_puct")
+OF_METHOD = {"omegaprm": ("alpha", "beta", "length_tokens", "c_puct"), "rest_mcts": ("exploration",)}
+"""The flags that only one method has."""
 JUDGED = "right_at"
 """A flag of what must know which completions are right: step values, and negatives."""
 
@@ -63,7 +65,11 @@ def add_sample_flags(parser: argparse.ArgumentParser) -> None:
     add("--min_margin", type=float, metavar="X", help="scores of a pair differ by more than this (0)")
     add("--spans", action="store_true", default=None, help="also mark what differs in both texts (RLHF-V)")
     add = parser.add_argument_group("--write step_values").add_argument
-    add("--method", choices=SEARCH_METHODS, help="completions of every step, or tree search of the first error (monte_carlo)")
+    add(
+        "--method",
+        choices=SEARCH_METHODS,
+        help="completions of every step, tree search of first errors, or of values by distance",
+    )
     add("--k", type=whole_from(1), help="completions of a step (8)")
     add("--max_completions", type=whole_from(1), help="of a row in all, those of --n included (64)")
     add("--estimate", choices=ESTIMATES, help="soft: the share of right completions; hard: 1 if any is right (soft)")
@@ -71,6 +77,7 @@ def add_sample_flags(parser: argparse.ArgumentParser) -> None:
     add("--beta", type=float, help="omegaprm: see --alpha (0.9)")
     add("--length_tokens", type=whole_from(1), help="omegaprm: L, see --alpha (500)")
     add("--c_puct", type=float, help="omegaprm: weight of rarely selected states (0.125)")
+    add("--exploration", type=float, help="rest_mcts: weight of rarely completed steps (0.7)")
 
 
 def settle_sample_flags(args: argparse.Namespace) -> None:
@@ -83,10 +90,12 @@ def settle_sample_flags(args: argparse.Namespace) -> None:
                 raise ValueError(f"--{name} is for --write {what}, which is not asked for; add it, or leave --{name} out")
     if len(set(args.write)) != len(args.write):
         raise ValueError(f"--write {' '.join(args.write)} names one twice")
-    if args.method != "omegaprm":
-        changed = next((name for name in OF_OMEGAPRM if getattr(args, name) != OF_WRITE["step_values"][name]), None)
-        if changed is not None:
-            raise ValueError(f"--{changed} is for --method omegaprm; add it, or leave --{changed} out")
+    for method, names in OF_METHOD.items():
+        changed = next((name for name in names if getattr(args, name) != OF_WRITE["step_values"][name]), None)
+        if changed is not None and args.method != method:
+            raise ValueError(f"--{changed} is for --method {method}; add it, or leave --{changed} out")
+    if args.method == "rest_mcts" and args.estimate != "soft":
+        raise ValueError(f"--estimate {args.estimate}: --method rest_mcts has values of its own; leave --estimate out")
     if args.right_at is not None and "step_values" not in args.write and args.negatives == "none":
         raise ValueError("--right_at is for --write step_values and for --negatives oreal; leave it out")
     if args.negatives == "none" and args.negative_weight != 1.0:
@@ -98,14 +107,14 @@ def settle_sample_flags(args: argparse.Namespace) -> None:
 
 
 def _check_numbers(args: argparse.Namespace) -> None:
-    for name in ("right_at", "min_score", "min_margin", "negative_weight", "alpha", "beta", "c_puct"):
+    for name in ("right_at", "min_score", "min_margin", "negative_weight", "alpha", "beta", "c_puct", "exploration"):
         value = getattr(args, name)
         if value is not None and not math.isfinite(value):
             raise ValueError(f"--{name} {value}: must be a finite number")
     for name, low, high in (("alpha", 0, 1), ("beta", 0, 1)):
         if not low < getattr(args, name) <= high:
             raise ValueError(f"--{name} {getattr(args, name):g}: must be above {low} and at most {high}")
-    for name in ("c_puct", "negative_weight", "min_margin"):
+    for name in ("c_puct", "exploration", "negative_weight", "min_margin"):
         if getattr(args, name) < 0:
             raise ValueError(f"--{name} {getattr(args, name):g}: must be 0 or more")
     if any(not math.isfinite(weight) for weight in args.reward_weights or ()):

@@ -76,6 +76,14 @@ def _states(children: Mapping[int | None, Sequence[Mapping[str, Any]]]) -> Marku
     return joined(made.values())
 
 
+def _quality(found: Mapping[str, Any] | None) -> str:
+    """What ReST-MCTS* infers of a state, in words; "" where it infers nothing."""
+    if not found or found["distance"] is None:
+        return ""
+    left = f"{found['distance']} steps from a right answer" if found["leads"] else "leads to no right answer"
+    return f"; quality {found['value']:.2f}, {left}"
+
+
 def _state(state: Mapping[str, Any], below: Markup) -> Markup:
     value = state["value"]
     shown = "no value" if value is None else f"{value:.2f}"
@@ -86,14 +94,15 @@ def _state(state: Mapping[str, Any], below: Markup) -> Markup:
     )
     adds = state["adds"].strip() or ("the question" if state["parent"] is None else "(white space)")
     return markup(
-        '<details open><summary><span class="value {}">{}</span>{} <span class="soft">{} of {} right, selected {} times</span>'
-        '</summary><details><summary class="soft">completions</summary><ul>{}</ul></details>{}</details>',
+        '<details open><summary><span class="value {}">{}</span>{} <span class="soft">{} of {} right, selected {} times{}'
+        '</span></summary><details><summary class="soft">completions</summary><ul>{}</ul></details>{}</details>',
         kind,
         shown,
         adds,
         state["n_right"],
         state["n_completions"],
         state["visits"],
+        _quality(state.get("quality")),
         texts,
         below,
     )

@@ -11,10 +11,13 @@ from typing import Any
 
 from vlrl.answers.whole_text import is_whole
 from vlrl.bench.run import BenchRun
+from vlrl.bench.sample_mcts import StepNode, infer, rest_mcts, step_tree, walk
 from vlrl.bench.sample_rows import absolute, lettered_question
-from vlrl.bench.sample_tree import SEARCHES, Attempt, Begun, SearchOptions, Tree, solution_steps
+from vlrl.bench.sample_tree import Attempt, Begun, SearchOptions, Tree, monte_carlo, omegaprm, solution_steps
 from vlrl.schema import Prediction, Sample
 
+SEARCHES = {"monte_carlo": monte_carlo, "omegaprm": omegaprm, "rest_mcts": rest_mcts}
+"""A search by the name of `--method`."""
 Judge = Callable[[Sequence[Sample], Sequence[Prediction]], list[bool]]
 """Which completions are right."""
 
@@ -66,6 +69,11 @@ def grow_trees(bench_run: BenchRun, samples: Sequence[Sample], judge: Judge, opt
     return trees
 
 
+def step_value_rows(sample: Sample, tree: Tree, options: StepOptions) -> list[dict[str, Any]]:
+    """The rows of a tree by the search that grew it."""
+    return quality_rows(sample, tree) if options.method == "rest_mcts" else value_rows(sample, tree, options.estimate)
+
+
 def value_rows(sample: Sample, tree: Tree, estimate: str) -> list[dict[str, Any]]:
     """Rows of ViLReward-73K's format, as `vlrl train --task prm` reads them: every completed state with its estimate ("hard": 1
     if any completion is right), and every whole completion of the question with its outcome. Completions that are empty or cut
@@ -90,8 +98,46 @@ def value_rows(sample: Sample, tree: Tree, estimate: str) -> list[dict[str, Any]
     return rows
 
 
-def tree_json(sample: Sample, tree: Tree) -> dict[str, Any]:
-    """A tree as `tree.json` holds it: every state with its parent, what it adds to it, its completions; what searches found."""
+def quality_rows(sample: Sample, tree: Tree) -> list[dict[str, Any]]:
+    """The same rows with the values that ReST-MCTS* infers: of every beginning in the tree, whole solutions among them. A
+    question that no completion answers gives none."""
+    shown = absolute(sample)
+    root = step_tree(tree)
+    infer(root)
+    rows = []
+    for number, node in enumerate(walk(root)):
+        if node is root or node.distance is None or not node.text.strip() or not is_whole(node.text):
+            continue
+        row: dict[str, Any] = {"id": f"{sample.id}/{number}", "image": shown.images[0], "question": lettered_question(sample)}
+        row |= {"process": node.text.strip(), "steps": list(node.steps), "value": round(node.value, 9)}
+        rows.append({**row, "n_completions": node.n})
+    return rows
+
+
+def with_step_values(rows: Sequence[Mapping[str, Any]], tree: Tree, options: StepOptions) -> list[dict[str, Any]]:
+    """Rows of preference pairs with `chosen_values` and `rejected_values`: of each step of a completion the value of the
+    beginning that ends with it, null where the tree has none. The last step has the outcome."""
+    by_text: dict[str, float | None]
+    if options.method == "rest_mcts":
+        root = step_tree(tree)
+        infer(root)
+        by_text = {node.text: round(node.value, 9) for node in walk(root) if node.distance is not None}
+    else:
+        by_text = {text: state.value for text, state in tree.states.items() if state is not tree.root}
+        if options.estimate == "hard":
+            by_text = {text: None if value is None else float(value > 0) for text, value in by_text.items()}
+        by_text |= {one.text: float(one.right) for one in tree.root.rollouts if not one.truncated}
+
+    def of_text(text: str) -> list[float | None]:
+        _, starts = solution_steps(text)
+        return [by_text.get(text[:end]) for end in starts[1:]]
+
+    return [{**row, "chosen_values": of_text(row["chosen"]), "rejected_values": of_text(row["rejected"])} for row in rows]
+
+
+def tree_json(sample: Sample, tree: Tree, *, qualities: bool = False) -> dict[str, Any]:
+    """A tree as `tree.json` holds it: every state with its parent, what it adds to it, its completions; what searches found.
+    `qualities`: the values that ReST-MCTS* infers of each state, and those of all beginnings as `nodes`."""
     states = []
     for state in tree.states.values():
         parent = tree.parent_of(state)
@@ -107,7 +153,19 @@ def tree_json(sample: Sample, tree: Tree) -> dict[str, Any]:
         "answer": sample.answer,
     }
     found = [dataclasses.asdict(one) for one in tree.found]
+    if qualities:
+        root = step_tree(tree)
+        infer(root)
+        nodes = {node.text: _quality_json(node) for node in walk(root)}
+        for state, row in zip(tree.states.values(), states, strict=True):
+            row["quality"] = nodes.get(state.text, {})
+        about["nodes"] = [{"text": text, **row} for text, row in nodes.items()]
     return {**about, "n_completions": tree.n_completions, "states": states, "first_errors": found}
+
+
+def _quality_json(node: StepNode) -> dict[str, Any]:
+    about = {"value": round(node.value, 9), "weighted_reward": round(node.weighted_reward, 9), "distance": node.distance}
+    return {**about, "leads": node.leads, "n_completions": node.n}
 
 
 def summary_of(trees: Mapping[str, Tree]) -> dict[str, int]:

@@ -71,6 +71,8 @@ class SearchOptions:
     beta: float = 0.9
     length_tokens: int = 500
     c_puct: float = 0.125
+    exploration: float = 0.7
+    """Of ReST-MCTS*'s selection."""
 
 
 Search = Generator[list[Begun], None, None]
@@ -191,7 +193,3 @@ def omegaprm(tree: Tree) -> Search:
         if error is None:
             return
         tree.found.append(FirstError(state.id, rollout.number, error, solution_steps(rollout.text)[0][error - 1]))
-
-
-SEARCHES = {"monte_carlo": monte_carlo, "omegaprm": omegaprm}
-"""A search by the name of `--method`."""

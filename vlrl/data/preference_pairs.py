@@ -2,20 +2,26 @@
 
 Rows: those of a reward model (`image` or `images`, `question`, `chosen`, `rejected`; also RLHF-V's), and what `vlrl bench
 sample --write preferences` adds: `prompt` (whole, in place of the question), `system`, `chosen_changed` and `rejected_changed`
-(spans of characters). Without spans they are found word by word.
+(spans of characters), `chosen_values` and `rejected_values` (of each step of the text, as `vlrl.answers.steps` splits it, a
+value in 0..1 or null). Without spans they are found word by word.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from vlrl.answers.steps import split_steps, step_starts
 from vlrl.data.changed_spans import TextSpan, changed_spans, spans_problem
 from vlrl.data.preference_rows import PAIR_SIDES, PreferenceRow, read_preference_rows
 from vlrl.data.step_values import question_key
 from vlrl.data.subsets import drawn_items
 from vlrl.schema import SampleError
+
+StepEnds = tuple[tuple[int, float | None], ...]
+"""Of each step of a completion the character it ends before and its value in 0..1, None where it is not known."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +37,8 @@ class PreferencePair:
     chosen: str
     rejected: str
     spans: tuple[tuple[TextSpan, ...], tuple[TextSpan, ...]]
+    values: tuple[StepEnds, StepEnds] = ((), ())
+    """Of each step of both completions the character it ends before and its value; () where the row states none."""
 
 
 def read_dpo_pairs(path: Path, image_root: Path | None = None, limit: int | None = None) -> list[PreferencePair]:
@@ -71,5 +79,30 @@ def _pair_of(found: PreferenceRow) -> PreferencePair:
     if stated[0] is not None and stated[1] is not None:
         marked = (tuple((a, b) for a, b in stated[0]), tuple((a, b) for a, b in stated[1]))
     return PreferencePair(
-        found.id, found.prompt_key, found.images, found.system, found.prompt, found.chosen, found.rejected, marked
+        found.id,
+        found.prompt_key,
+        found.images,
+        found.system,
+        found.prompt,
+        found.chosen,
+        found.rejected,
+        marked,
+        (_values(row, "chosen", found.chosen, where), _values(row, "rejected", found.rejected, where)),
     )
+
+
+def _values(row: Mapping[str, Any], side: str, text: str, where: str) -> StepEnds:
+    """The values that a row states of the steps of a completion. Raises SampleError."""
+    stated = row.get(f"{side}_values")
+    if stated is None:
+        return ()
+    steps = split_steps(text).steps
+    is_number = isinstance(stated, list) and all(
+        one is None or (isinstance(one, int | float) and not isinstance(one, bool) and 0 <= one <= 1) for one in stated
+    )
+    if not is_number:
+        raise SampleError(f"{where}: '{side}_values' must be a list of numbers in 0..1 and nulls, got {stated!r:.60}")
+    if len(stated) != len(steps):
+        raise SampleError(f"{where}: '{side}_values' has {len(stated)} values, but {side!r} has {len(steps)} steps")
+    ends = step_starts(text, steps)[1:]
+    return tuple((end, None if one is None else float(one)) for end, one in zip(ends, stated, strict=True))

@@ -52,6 +52,10 @@ class DpoOptions:
     average_logps: bool = field(
         default=False, metadata={"help": "Mean instead of sum over a completion's (weighted) tokens, as in RLHF-V's score."}
     )
+    treg_alpha: float = field(
+        default=0.0,
+        metadata={"help": "Weight of rewards of tokens, by the values of steps in the rows (T-REG takes 0.1 to 0.5). 0: off."},
+    )
 
 
 DPO_DEFAULTS: dict[str, Any] = {
@@ -125,12 +129,17 @@ def check_dpo(run: RunConfig, dpo: DpoOptions, values: Mapping[str, Any]) -> Non
         raise ConfigError("--stage dpo trains on preference pairs: --data pairs.jsonl (vlrl bench sample --write preferences)")
     if not 0 < dpo.span_weight < math.inf:
         raise ConfigError(f"--span_weight {dpo.span_weight}: must be a finite number above 0")
+    if not 0 <= dpo.treg_alpha < math.inf:
+        raise ConfigError(f"--treg_alpha {dpo.treg_alpha}: must be a finite number, 0 or more")
     for name, why in NOT_IN_DPO.items():
         if values.get(name) not in (None, False, "", "None", "False"):
             raise ConfigError(f"--{name} cannot be honoured by --stage {DPO_STAGE}: {why}; leave it out")
     if values.get("truncation_mode") not in (None, "keep_start"):
         raise ConfigError(f"--truncation_mode {values['truncation_mode']}: the end of a pair cannot be kept without its image")
-    _check_losses(values, is_weighted=dpo.span_weight != 1 or dpo.average_logps)
+    is_weighted = dpo.span_weight != 1 or dpo.average_logps
+    _check_losses(values, is_weighted=is_weighted)
+    if dpo.treg_alpha:
+        _check_token_rewards(values, is_weighted=is_weighted)
     options.check_run(run)
 
 
@@ -172,3 +181,16 @@ def _check_losses(values: Mapping[str, Any], *, is_weighted: bool) -> None:
     for name in ("ld_alpha", "use_weighting"):
         if values.get(name):
             raise ConfigError(f"--{name} weighs tokens its own way, so --span_weight and --average_logps do not fit it")
+
+
+def _check_token_rewards(values: Mapping[str, Any], *, is_weighted: bool) -> None:
+    """T-REG's term is of the sigmoid loss on whole sums. Raises ConfigError."""
+    stated = values.get("loss_type") or ["sigmoid"]
+    losses = [stated] if isinstance(stated, str) else list(stated)
+    if losses != ["sigmoid"]:
+        raise ConfigError(f"--treg_alpha is a part of the sigmoid loss; leave it out, or --loss_type {' '.join(losses)}")
+    if is_weighted:
+        raise ConfigError("--treg_alpha with --span_weight or --average_logps was not tried; leave one out")
+    for name in ("ld_alpha", "use_weighting", "sync_ref_model", "use_liger_kernel", "deepspeed", "f_divergence_type"):
+        if values.get(name) not in (None, False, "", "None", "False", "reverse_kl"):
+            raise ConfigError(f"--treg_alpha with --{name} was not tried; leave one out")

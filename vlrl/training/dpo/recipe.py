@@ -114,7 +114,9 @@ def score_line(config: DpoRun) -> str:
     )
     losses = config.training.loss_type
     named = losses if isinstance(losses, str) else ", ".join(losses)
-    return banner.banner_line("loss", f"DPO ({named}), beta {config.training.beta:g}, {dense}")
+    alpha = config.dpo.treg_alpha
+    more = f"; rewards of tokens by values of steps (T-REG), weight {alpha:g}" if alpha else ""
+    return banner.banner_line("loss", f"DPO ({named}), beta {config.training.beta:g}, {dense}{more}")
 
 
 def read_pair_data(config: DpoRun) -> DpoData:
@@ -133,6 +135,13 @@ def read_pair_data(config: DpoRun) -> DpoData:
         held_out, lost = held_out[: run.eval_limit], ""
     if not pairs:
         raise SampleError(f"{path}: every pair is held out; give other --eval_data")
+    n_valued = sum(any(pair.values) for pair in pairs)
+    if config.dpo.treg_alpha and not n_valued:
+        raise ConfigError(
+            f"--treg_alpha {config.dpo.treg_alpha:g}: no row of {path} states values of steps (chosen_values, rejected_values);"
+            " vlrl bench sample --write preferences step_values writes them"
+        )
+    lost += f", {n_valued} with values of steps" if config.dpo.treg_alpha else ""
     order = item_rng("pair order", config.training.seed).permutation(len(pairs))
     description = f"{len(pairs)} pairs of {run.data}, {len(held_out)} held out (no image in both){lost}"
     return DpoData([pairs[int(i)] for i in order], held_out, description)
@@ -152,6 +161,7 @@ def make_pair_trainer(config: DpoRun, loaded: LoadedModel, pairs: Sequence[Prefe
         peft_config=with_targets(get_peft_config(config.model), config.run.freeze_vision),
         gamma=config.dpo.span_weight,
         average=config.dpo.average_logps,
+        treg_alpha=config.dpo.treg_alpha,
     )
     trainer.base_name = str(config.model.model_name_or_path)
     trainer.name_of_row = lambda row: pairs[row].id
@@ -258,6 +268,7 @@ def write_pair_report(
     found = read_events(folder / EVENTS_FILE)
     summary["events"] = [{key: row[key] for key in ("stage", "step", "event")} for row in found]
     summary |= {"span_weight": config.dpo.span_weight, "average_logps": config.dpo.average_logps, "beta": beta}
+    summary |= {"treg_alpha": config.dpo.treg_alpha} if config.dpo.treg_alpha else {}
     write_json_lines(folder / "held_out.jsonl", rows)
     write_json(folder / "summary.json", summary)
     write_card(folder)
