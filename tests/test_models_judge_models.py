@@ -102,9 +102,9 @@ def test_what_cannot_judge_is_refused_in_one_line_before_training(folder, tmp_pa
 @pytest.mark.long
 def test_a_judge_that_is_not_paid_changes_no_weight_and_one_that_is_goes_on_alike(folder, tmp_path, run_train):
     steps = [*PAID, "--max_steps", "3"]
-    trained(run_train, *steps, "--rewards", "exact_match", "--reward_weights", "1", "--output_dir", tmp_path / "plain")
+    trained(run_train, *steps, "--rewards", "think_answer_format", "--reward_weights", "1", "--output_dir", tmp_path / "plain")
     spec = f"judge:{folder},votes=2"
-    both = [*steps, "--rewards", "exact_match", spec, "--reward_weights"]
+    both = [*steps, "--rewards", "think_answer_format", spec, "--reward_weights"]
     trained(run_train, *both, "1", "0", "--output_dir", tmp_path / "watched")
     trained(run_train, *both, "1", "1", "--output_dir", tmp_path / "whole")
     shutil.copytree(tmp_path / "whole", tmp_path / "cut")
