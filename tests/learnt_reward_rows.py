@@ -22,19 +22,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 QUIET = ["--logging_steps", "1", "--save_strategy", "no", "--report_to", "none"]
 PRM = ["--task", "prm", "--eval_limit", "600", "--max_steps", "400", *QUIET]
-NOISY = [
-    "--task",
-    "prm",
-    "--limit",
-    "200",
-    "--eval_limit",
-    "200",
-    "--max_steps",
-    "40",
-    "--per_device_train_batch_size",
-    "16",
-    *QUIET,
-]
+NOISY = ["--task", "prm", "--limit", "200", "--eval_limit", "200", "--max_steps", "40", *QUIET]
+NOISY += ["--per_device_train_batch_size", "16"]
 SFT = ["--task", "qa", "--stage", "sft", "--sft_steps", "500", "--max_completion_length", "60", *QUIET]
 GRPO = ["--task", "qa", "--stage", "grpo", "--use_cpu", "--bf16", "false", "--gradient_checkpointing", "false", *QUIET]
 GRPO += ["--per_device_train_batch_size", "64", "--num_generations", "8", "--max_steps", "20", "--learning_rate", "5e-4"]
