@@ -38,9 +38,11 @@ ROWS = {
         "right answer + clip+delta": ["math_equal", "rm:{0},refine=clip+delta"],
     },
     "ensemble": {
+        "one model": ["rm:{0},outcome=mean"],
         "mean of 4": ["rm:{all},outcome=mean,combine=mean"],
         "min": ["rm:{all},outcome=mean,combine=min"],
         "wco": ["rm:{all},outcome=mean,combine=wco"],
+        "uwo, 1": ["rm:{all},outcome=mean,combine=uwo,coefficient=1"],
         "uwo, 10": ["rm:{all},outcome=mean,combine=uwo,coefficient=10"],
     },
 }
