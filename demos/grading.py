@@ -18,7 +18,7 @@ from vlrl.data.markup import Markup, markup
 from vlrl.rewards import REWARDS
 
 OWN = "the task's own"
-LOCAL_REWARDS = sorted(name for name, reward in REWARDS.items() if not reward.needs & {"network", "base"})
+LOCAL_REWARDS = sorted(name for name, reward in REWARDS.items() if not reward.needs & {"network", "base", "model"})
 MAX_LINK = 8_000
 """Characters of a link; longer addresses are cut by some browsers, proxies and chats."""
 KEYS = ("reward", "sample", "text")

@@ -10,9 +10,10 @@ from pathlib import Path
 import torch
 from accelerate.utils import gather_object
 
-from vlrl.train import finish, inputs_of, leave, load
+from vlrl.train import finish, inputs_of, load
 from vlrl.training import run_data, weights
 from vlrl.training.config import parse
+from vlrl.training.endings import leave
 from vlrl.training.grpo import Trainer
 from vlrl.training.grpo.costs import held_back_of
 

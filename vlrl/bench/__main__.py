@@ -7,7 +7,7 @@ from vlrl.bench import main
 
 done = main()
 if "WORLD_SIZE" in os.environ:
-    from vlrl.train import leave
+    from vlrl.training.endings import leave
 
     leave(done)
 sys.exit(done)

@@ -197,7 +197,7 @@ class PairTrainer(GuardedTrainer, DPOTrainer):
             found = super().compute_loss(model, inputs, *args, **kwargs)
         if regular is not None:
             policy_BT, reference_BT = (one[:, -rewards_BT.shape[1] :].float() for one in regular.take())
-            term = treg_terms(policy_BT, reference_BT, rewards_BT.to(policy_BT), float(self.args.beta)).mean()
+            term = treg_terms(policy_BT, reference_BT, rewards_BT.to(policy_BT), float(self.beta)).mean()
             self.treg_terms.append(float(term.detach()))
             found = (
                 (found[0] + self.treg_alpha * term, *found[1:]) if isinstance(found, tuple) else found + self.treg_alpha * term
