@@ -24,20 +24,8 @@ def reward(tmp_path_factory):
 def one_step(n, reward, folder, *more):
     per_device = 16 // n
     words = ["--output_dir", folder, "--max_steps", 1, "--per_device_train_batch_size", per_device, "--num_generations", 4]
-    words += [
-        "--rewards",
-        reward,
-        "--reward_weights",
-        "1",
-        "--warmup_steps",
-        0,
-        "--loss_type",
-        "dapo",
-        "--logging_steps",
-        1,
-        "--report_to",
-        "none",
-    ]
+    words += ["--rewards", reward, "--reward_weights", "1", "--warmup_steps", 0, "--loss_type", "dapo"]
+    words += ["--logging_steps", 1, "--report_to", "none"]
     out = run(n, "tests/one_grpo_step.py", *words, "--save_strategy", "no", *more).stdout
     return json.loads(next(line for line in out.splitlines() if line.startswith("RESULT "))[7:])
 
@@ -49,6 +37,19 @@ def test_grpo_step_is_the_same_on_one_and_two_processes(tmp_path, reward):
     assert one["reward"] != 0
     assert one["loss"] == pytest.approx(two["loss"], rel=1e-4, abs=1e-6)
     assert one["grad_norm"] > 1e-3
+    assert one["grad_norm"] == pytest.approx(two["grad_norm"], rel=1e-4)
+    assert one["weights"] == pytest.approx(two["weights"], rel=1e-5)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("loss", ["dapo", "grpo"])
+def test_the_same_completions_are_kept_on_two_processes(tmp_path, reward, loss):
+    """Half of each group; a loss that divides by tokens, and one that divides by rows."""
+    kept = ["--keep_completions", "best_random:2", "--loss_type", loss]
+    one, two = (one_step(n, reward, tmp_path / str(n), *kept) for n in (1, 2))
+    whole = one_step(1, reward, tmp_path / "whole", "--loss_type", loss)
+    assert one["grad_norm"] != pytest.approx(whole["grad_norm"], rel=1e-2)
+    assert one["loss"] == pytest.approx(two["loss"], rel=1e-4, abs=1e-6)
     assert one["grad_norm"] == pytest.approx(two["grad_norm"], rel=1e-4)
     assert one["weights"] == pytest.approx(two["weights"], rel=1e-5)
 
