@@ -31,7 +31,8 @@ pytest.importorskip("gradio", reason="gradio is not installed; pip install -e '.
 pytestmark = pytest.mark.long  # a page, a browser and trainings of their own
 ROOT = Path(__file__).resolve().parent.parent
 STEPS = [flag for flag in SMALL if flag not in ("--max_steps", "2")]
-"""Flags of a run of small steps, but not how many of them."""
+STEPS += ["--rewards", f"{ROOT / 'tests' / 'slow_reward.py'}:slowly", "--reward_weights", "1"]
+"""Flags of a run of small, slow steps, but not how many of them."""
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +67,7 @@ def serve(root, folder, *flags):
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [sys.executable, str(ROOT / "demos" / "app.py"), "--run_root", str(root), "--port", str(port), *flags]
-    environment = {**os.environ, "GRADIO_TEMP_DIR": str(folder / "cache"), "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "GRADIO_TEMP_DIR": str(folder / "cache"), "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     with (folder / "log.txt").open("w") as log:
         server = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log)
     for _ in range(2400):
@@ -289,7 +290,7 @@ def test_training_that_is_interrupted_or_killed_is_called_so(tmp_path):
 
     folder = tmp_path / "run"
     command = [sys.executable, "-m", "vlrl.train", "--max_steps", "3000", *STEPS, "--output_dir", str(folder)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     for number, state, why, n_steps in (
         (signal.SIGINT, "stopped", "stopped by Ctrl-C", 1),
         (signal.SIGKILL, "killed", "its process is gone", 0),  # it was resumed, and loads
