@@ -61,10 +61,11 @@ def write_report(run: TrainingRun) -> str:
         "example": example_of(run),
     }
     if gold := config.monitor.gold:
-        watched = None if run.monitor is None else run.monitor.watched
-        summary["gold"] = gold_summary(
-            rows, gold, keeps_best=config.monitor.stop_on_hacking, start=None if watched is None else watched.start
-        )
+        start = None
+        if run.monitor is not None:
+            run.monitor.begin(predictions["before"], evaluations["before"])
+            start = None if run.monitor.watched is None else run.monitor.watched.start
+        summary["gold"] = gold_summary(rows, gold, keeps_best=config.monitor.stop_on_hacking, start=start)
     found = read_events(folder / EVENTS_FILE)
     summary["events"] = [{key: row[key] for key in ("stage", "step", "event")} for row in found]
     notes += report.events_noted(found, folder)
