@@ -11,8 +11,14 @@ from demos.grading import LOCAL_REWARDS, OWN, Grading
 from demos.page_tasks import PageTasks
 from demos.try_tab import page_of, tasks_list
 
-COUNTED = "(sample, text, reward, number) => [sample, text, reward, window.vlGraded = (window.vlGraded || 0) + 1]"
-"""Run in the browser before each request: counts it."""
+COUNTED = """async (sample, text, reward, number) => {
+  await new Promise(done => setTimeout(done, 80));
+  const now = (name, given) => document.querySelector(`#${name} textarea`)?.value ?? given;
+  window.vlGraded = (window.vlGraded || 0) + 1;
+  return [now("grade-sample", sample), now("grade-text", text), reward, window.vlGraded];
+}"""
+"""Run in the browser before each request: waits until fields that change together have changed, takes what stands in them, and
+counts the request."""
 
 
 def grade_tab(tasks: PageTasks, tabs: gr.Tabs) -> None:
