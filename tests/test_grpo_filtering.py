@@ -5,14 +5,9 @@ import shutil
 
 import pytest
 import torch
-from test_grpo_regularisers import PAYING, rows, same
-from trl import GRPOConfig
+from bundled_steps import bundled_trainer, rows, same, train
 
 from vlrl.metrics.policy_filtering import Filtering
-from vlrl.models.inputs import Samples, prepare_sample
-from vlrl.models.load import load_model
-from vlrl.tasks import load_task
-from vlrl.training.grpo import Trainer
 from vlrl.training.grpo.costs import HeldBack
 
 BOTH_ENDS = Filtering("best_worst", 2)
@@ -20,13 +15,7 @@ BOTH_ENDS = Filtering("best_worst", 2)
 
 def trained(folder, keep=None, by_hand=False, resume=None, **changes):
     """Steps on the bundled model. `by_hand`: completions count by their advantages, set to 0, in place of a mask."""
-    loaded, task = load_model("tiny"), load_task("detection")
-    args = {"max_steps": 2, "num_generations": 4, "per_device_train_batch_size": 8, "max_completion_length": 16, "seed": 3}
-    args |= {"learning_rate": 1e-3, "logging_steps": 1, "use_cpu": True, "bf16": False, "gradient_checkpointing": False}
-    args |= {"disable_tqdm": True, "report_to": "none", "remove_unused_columns": False, "top_k": 0, "save_strategy": "no"}
-    samples = Samples(40, lambda i: prepare_sample(task.synthetic(0, "train", i), loaded))
-    config = GRPOConfig(output_dir=str(folder), **(args | changes))
-    trainer = Trainer(loaded, {"detection": task}, [PAYING], samples, config, held_back=HeldBack(keep=keep))
+    trainer = bundled_trainer(folder, None, changes, held_back=HeldBack(keep=keep))
     if by_hand:
         masked = trainer.keeping
 
@@ -34,12 +23,11 @@ def trained(folder, keep=None, by_hand=False, resume=None, **changes):
             made = masked(batch).made
             kept_B = made.kept_BT[:, 0].float()
             tokens_B = batch.made.completion_mask_BT.sum(1).float()
-            share = kept_B.mean() if config.loss_type == "grpo" else (tokens_B * kept_B).sum() / tokens_B.sum()
+            share = kept_B.mean() if trainer.args.loss_type == "grpo" else (tokens_B * kept_B).sum() / tokens_B.sum()
             return batch.with_advantages(batch.made.advantages_B * kept_B / share)
 
         trainer.keeping = keeping
-    trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
-    return trainer
+    return train(trainer, resume)
 
 
 def close(one, other):
@@ -75,5 +63,5 @@ def test_a_run_that_goes_on_keeps_the_same_completions(tmp_path):
     whole = trained(tmp_path / "whole", keep, **changes)
     again = shutil.copytree(tmp_path / "whole", tmp_path / "again")
     resumed = trained(again, keep, resume=again / "checkpoint-3", **changes)
-    assert same(whole, resumed)
+    assert same(whole.model, resumed.model)
     assert all(torch.isfinite(value).all() for value in whole.model.parameters())

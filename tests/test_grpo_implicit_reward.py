@@ -7,19 +7,16 @@ import zlib
 
 import pytest
 import torch
+from bundled_steps import bundled_trainer, rows, same, train
 from hypothesis import given
 from hypothesis import strategies as st
-from trl import GRPOConfig
 
-from vlrl.models.inputs import Samples, prepare_sample
 from vlrl.models.load import load_model
 from vlrl.rewards import load_reward
 from vlrl.rewards.implicit_reward import Prime, PrimeOptions, read_prime, split_prime
 from vlrl.schema import Reward, Score
-from vlrl.tasks import load_task
 from vlrl.training.checkpoints import RunStopped
 from vlrl.training.command_line import check_command_line
-from vlrl.training.grpo import Trainer
 from vlrl.training.grpo.implicit_reward import PRIME_STATE, Predicted, outcome_loss, process_returns, token_rewards
 from vlrl.training.grpo.step_credits import Return, advantages_of
 from vlrl.training.options import ConfigError
@@ -124,36 +121,19 @@ def test_several_processes_are_refused(monkeypatch):
 
 # ---- real steps
 
-PAYING = Reward("paying", lambda text, sample: Score(float(zlib.crc32(text.encode()) % 2), text), 0.0, 1.0)
+OUTCOME = Reward("paying", lambda text, sample: Score(float(zlib.crc32(text.encode()) % 2), text), 0.0, 1.0)
 FAST = PrimeOptions(beta=0.5, lr=1e-3)
 
 
 def trained(folder, prime=None, resume=None, peft=None, **changes):
     """Steps on the bundled model; returns the trainer."""
-    loaded, task = load_model("tiny"), load_task("detection")
-    args = {"max_steps": 2, "num_generations": 4, "per_device_train_batch_size": 8, "max_completion_length": 12, "seed": 3}
-    args |= {"learning_rate": 1e-3, "logging_steps": 1, "use_cpu": True, "bf16": False, "gradient_checkpointing": False}
-    args |= {"disable_tqdm": True, "report_to": "none", "remove_unused_columns": False, "top_k": 0, "save_strategy": "no"}
-    samples = Samples(40, lambda i: prepare_sample(task.synthetic(0, "train", i), loaded))
     more = {} if prime is None else {"prime": Prime(prime)}
-    config = GRPOConfig(output_dir=str(folder), **(args | changes))
-    trainer = Trainer(loaded, {"detection": task}, [PAYING], samples, config, peft, **more)
-    trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
-    return trainer
-
-
-def rows(folder):
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return train(bundled_trainer(folder, peft, {"max_completion_length": 12, **changes}, OUTCOME, **more), resume)
 
 
 def advantages(folder, step):
     lines = (folder / "completions" / f"step_{step:06d}.jsonl").read_text().splitlines()
     return [json.loads(line)["advantage"] for line in lines]
-
-
-def same(one, other):
-    theirs = dict(other.named_parameters())
-    return all(torch.equal(value, theirs[name]) for name, value in one.named_parameters())
 
 
 def test_it_starts_as_grpo_and_then_differs(tmp_path):
