@@ -16,7 +16,7 @@ from typing import Any
 from PIL import Image
 
 from demos.model_list import Refused
-from vlrl.bench.engines import chat_messages
+from vlrl.bench.chat_messages import chat_messages
 from vlrl.data.images import open_images
 from vlrl.data.masking import secret_in_address, without_secrets
 from vlrl.data.special_tokens import USUAL, with_written_tokens

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vlrl.bench.engines import data_urls
+from vlrl.bench.chat_messages import data_urls
 from vlrl.data.image_notes import form_notes, refuse_unreadable_formats
 from vlrl.data.images import ImageError, image_size, open_image
 from vlrl.rewards.image_uris import image_uris

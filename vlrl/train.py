@@ -58,7 +58,7 @@ from vlrl.training.endings import leave, refuse_failed, refuse_stopped
 from vlrl.training.engine_options import weights_folder
 from vlrl.training.evaluation import EarlyStopping, check_best_metric
 from vlrl.training.events import EventLog, read_stop_on
-from vlrl.training.first_process import of_first_process
+from vlrl.training.first_process import n_processes, of_first_process, say_first
 from vlrl.training.flags import with_underscores
 from vlrl.training.grpo import Curriculum, Guide, Trainer
 from vlrl.training.grpo.costs import held_back_of
@@ -393,15 +393,6 @@ def finish_trained(run: TrainingRun, trainer: Trainer, reference: str, trained: 
             weights.save_final(trainer, run.loaded, run.folder, reference)
         with unwrap_model_for_generation(trainer.model_wrapped, trainer.accelerator) as model:
             run.measure("after", model)
-
-
-def n_processes() -> int:
-    return int(PartialState().num_processes)
-
-
-def say_first() -> Callable[..., None]:
-    """`print` on the first process, nothing on the others."""
-    return partial(print, flush=True) if PartialState().is_main_process else (lambda *_words, **_options: None)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vlrl.bench.engines import GO_ON, Engine, Server, chat_messages
+from vlrl.bench.chat_messages import GO_ON, chat_messages
+from vlrl.bench.engines import Engine, Server
 from vlrl.bench.held_models import with_models_here
 from vlrl.bench.report import check_folder
 from vlrl.bench.run import BenchRun, answering_model, begin, settings_of

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
 from accelerate import PartialState
@@ -15,6 +16,15 @@ from vlrl.training.options import ConfigError
 Computed = TypeVar("Computed")
 EXPLAINED = (TaskError, SampleError, ConfigError)
 """Errors that say all there is to say: every process raises them."""
+
+
+def n_processes() -> int:
+    return int(PartialState().num_processes)
+
+
+def say_first() -> Callable[..., None]:
+    """`print` on the first process, nothing on the others."""
+    return partial(print, flush=True) if PartialState().is_main_process else (lambda *_words, **_options: None)
 
 
 def of_first_process(compute: Callable[[], Computed]) -> Computed:

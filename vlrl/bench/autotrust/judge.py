@@ -14,7 +14,7 @@ from pathlib import Path
 
 from vlrl.bench.autotrust import open_ended
 from vlrl.bench.autotrust.scoring import Verdict, with_rating
-from vlrl.bench.engines import data_urls
+from vlrl.bench.chat_messages import data_urls
 from vlrl.data.sample_files import is_there
 from vlrl.rewards.chat_client import base_url
 from vlrl.rewards.endpoint import Endpoint, Limits, asking

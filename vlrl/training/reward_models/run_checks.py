@@ -15,26 +15,12 @@ from vlrl.schema import Task
 from vlrl.training.options import ConfigError, RunConfig
 from vlrl.training.regulariser_options import VALUES_OFF
 
-NOT_WITH_PRIME = {
-    **dict.fromkeys(
-        ("fsdp", "deepspeed", "use_vllm", "use_transformers_continuous_batching", "use_liger_kernel", "fp16", "corrector"),
-        "was not tried",
-    ),
-    **dict.fromkeys(
-        (
-            "load_in_4bit",
-            "load_in_8bit",
-            "mask_truncated_completions",
-            "cost",
-            "pairwise",
-            "keep_completions",
-            "cast_lm_head_to_fp32",
-        ),
-        "was not tried",
-    ),
-    "sync_ref_model": "moves the reference that log-ratios are counted from",
-}
-"""Options that a run with the implicit reward cannot have, and why."""
+NOT_WITH_PRIME = (
+    *("fsdp", "deepspeed", "use_vllm", "use_transformers_continuous_batching", "use_liger_kernel", "fp16", "corrector"),
+    *("load_in_4bit", "load_in_8bit", "mask_truncated_completions", "cost", "pairwise", "keep_completions"),
+    "cast_lm_head_to_fp32",
+)
+"""Options with which the implicit reward was not tried."""
 
 
 def check_model_rewards(named: Sequence[str] | None, values: Mapping[str, Any]) -> None:
@@ -69,7 +55,11 @@ def check_prime(run: RunConfig, values: Mapping[str, Any], tasks: Sequence[Task]
         raise ConfigError(f"reward {PRIME} is a part of GRPO; leave it out with --stage {values['stage']}")
     other = next((name for name in NOT_WITH_PRIME if values.get(name) not in VALUES_OFF), None)
     if other is not None:
-        raise ConfigError(f"reward {PRIME} with --{other}: it {NOT_WITH_PRIME[other]}; leave one out")
+        raise ConfigError(f"reward {PRIME} with --{other} was not tried; leave one out")
+    if values.get("sync_ref_model") not in VALUES_OFF:
+        raise ConfigError(
+            f"--sync_ref_model moves the reference that the log-ratios of reward {PRIME} are counted from; leave one out"
+        )
     if (n := int(os.environ.get("WORLD_SIZE") or 1)) > 1:
         raise ConfigError(f"reward {PRIME} with {n} processes was not tried; train on one, or leave it out")
     if values.get("multi_objective_aggregation") == "normalize_then_sum":
