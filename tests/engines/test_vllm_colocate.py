@@ -99,6 +99,23 @@ def test_weights_go_over_and_a_prompt_is_prefilled_once(run_train, tmp_path, eng
     assert found[0] <= tokens - 32 * (n_rows - n_prompts)
 
 
+def test_on_a_cpu_an_engine_multiplies_by_the_weights_themselves():
+    """By itself it keeps packed copies on some CPUs, which no update reaches."""
+    import torch
+    from vllm.model_executor.layers import utils
+
+    from vlrl.training.grpo.vllm_weights import loadable_weights
+
+    layer = torch.nn.Linear(32, 32, bias=False, dtype=torch.bfloat16)
+    layer.weight.weight_loader = weight_loader = object()
+    with loadable_weights():
+        utils.dispatch_cpu_unquantized_gemm(layer, remove_weight=True)
+    layer.weight.data = torch.eye(32, dtype=torch.bfloat16)
+    assert layer.weight.weight_loader is weight_loader
+    given_BD = torch.randn(4, 32, dtype=torch.bfloat16)
+    assert torch.equal(layer.cpu_linear(given_BD, layer.weight, None), given_BD)
+
+
 def test_an_image_that_comes_again_is_seen_by_the_newest_weights(run_train, tmp_path, engines):
     """vLLM keeps what its vision encoder made of an image; the encoder is trained too."""
     for name, n in (("train", 2), ("held_out", 2)):

@@ -12,6 +12,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -58,6 +59,7 @@ from vlrl.training.grpo.served_generation import ServedGeneration, generation_by
 from vlrl.training.grpo.step_credits import StepCredits
 from vlrl.training.grpo.thoughts import Thoughts
 from vlrl.training.grpo.vllm_prompts import ColocatedPrompts
+from vlrl.training.grpo.vllm_weights import loadable_weights
 from vlrl.training.guarded_trainer import GuardedTrainer
 from vlrl.training.metrics_log import EARLY_STOPPED, append_row
 from vlrl.training.monitor import Monitor, StopOnHacking
@@ -128,7 +130,7 @@ class Trainer(GuardedTrainer, Adapter):
             rewards, loaded, banned, ends=lambda: self.ends, base=base, applies=applies, verdicts=verdicts
         )
         self.steps = StepLog("step", grpo_columns([reward.name for reward in rewards]))
-        with generation_by_files(weights_folder, loaded.processor):
+        with generation_by_files(weights_folder, loaded.processor), loadable_weights() if self.colocated else nullcontext():
             super().__init__(
                 model=loaded.model,
                 processing_class=loaded.processor,
