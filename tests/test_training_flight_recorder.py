@@ -81,6 +81,7 @@ BAD = [
     ("length_collapse", {**flat(0.2), "completions/mean_length": lambda t: max(3, 40 - t)}, None),
     ("endpoint_failures", {"judge/failed": lambda t: 8.0 * t, "judge/calls": lambda t: 24.0 * t}, 2),
     ("endpoint_failures", {"corrector/failed": lambda t: max(0, 5 * (t - 50)), "corrector/calls": 20.0}, None),
+    ("engine_drift", {"sampling/sampling_logp_difference/mean": lambda t: 0.003 * 1.1**t}, None),
     ("reward_always_max", {"rewards/iou_f1/mean": 1.0, "reward": 1.0, "reward_std": 0.01}, 20),
 ]
 
@@ -131,6 +132,19 @@ def test_a_healthy_run_has_no_event(name, every):
 def test_rewards_that_become_harder_may_fall():
     falling = {"reward": lambda t: 0.6 if t < 20 else 0.3, "rewards/iou_f1/mean": 0.1}
     assert not seen(falling, RunFacts("grpo", FACTS.rewards, 100, scale_moves=True))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"sampling/sampling_logp_difference/mean": lambda t: 0.003 * 1.1**t, "sampling/lag": 1.0},
+        {"sampling/sampling_logp_difference/mean": 0.5},
+        {"sampling/sampling_logp_difference/mean": lambda t: min(0.15, 0.003 * 1.1**t)},
+    ],
+    ids=["older weights are asked for", "other sampling from the start", "rounding grows"],
+)
+def test_an_engine_that_is_as_far_as_it_may_be_is_no_event(changes):
+    assert not seen(changes)
 
 
 def test_a_short_run_is_left_alone():

@@ -72,6 +72,9 @@ EVENT_KINDS: dict[str, EventKind] = {
         "go on from the checkpoint with the best gold (--stop_on_hacking keeps it), set --beta, or mend the reward",
         "the-reward-rises-the-answers-do-not-get-better",
     ),
+    "engine_drift": EventKind(
+        "update vLLM, use a server that reads weights from files, or leave --use_vllm out", "several-processes-and-engines"
+    ),
     "endpoint_failures": EventKind("check the endpoint, its key and its limits", "an-endpoint-fails"),
 }
 """Every event by name."""

@@ -32,6 +32,9 @@ EVERY = 0.999
 """The share from which it is every one."""
 AT_BEST = 0.99
 """The share of its highest value from which a reward counts as reached."""
+ENGINE_NATS = 0.2
+"""The mean difference, in nats a token, between an engine's log-probabilities and the trainer's from which the two are not
+the same model: ten times what bfloat16 comes to (`vlrl.training.grpo.sampler_check`)."""
 RISEN = 0.25
 """How much the reward has risen or fallen when it counts, in spreads of a batch at the start."""
 
@@ -295,6 +298,20 @@ def endpoint_failures(history: History) -> Sign | None:
     return None
 
 
+def engine_drift(history: History) -> Sign | None:
+    """The engine that samples has been `ENGINE_NATS` and three times what it was at the start away from the trainer's
+    log-probabilities for `EARLY_STEPS` steps, with weights that should be the newest: updates do not reach all of it."""
+    key = "sampling/sampling_logp_difference/mean"
+    early, last = history[key].early(), history[key].last(EARLY_STEPS)
+    if not early or not last or min(last) < max(ENGINE_NATS, 3 * median(early)) or any(history["sampling/lag"].values):
+        return None
+    message = (
+        f"the engine that samples is {median(last):.3g} nats a token away from the model that is trained; in the first steps it"
+        f" was {median(early):.3g}"
+    )
+    return Sign(message, {"logp_difference": median(last), "logp_difference_at_start": median(early)})
+
+
 def _since(totals: Sequence[float]) -> float:
     """How much a running total has grown within the last `MIN_ROWS` logged steps."""
     return totals[-1] - (totals[-1 - MIN_ROWS] if len(totals) > MIN_ROWS else 0.0) if totals else 0.0
@@ -315,6 +332,7 @@ DETECTORS: dict[str, Detector] = {
     "reward_always_max": reward_always_max,
     "loss_constant": loss_constant,
     "endpoint_failures": endpoint_failures,
+    "engine_drift": engine_drift,
 }
 
 

@@ -4,7 +4,8 @@ An engine of its own (vLLM) reports the log-probabilities that it sampled with. 
 about 1e-4 nats a token in float32, 0.01 in bfloat16, several times that with quantised weights. An engine that saw other
 prompts, images or weights differs by far more, and its completions teach nothing, or the wrong thing; TRL's importance
 correction then only makes the loss vanish. transformers' own `generate` runs the very model that is trained, reports no
-log-probabilities, and is not checked. Later generations are logged as `sampling/sampling_logp_difference`.
+log-probabilities, and is not checked. Later generations are logged as `sampling/sampling_logp_difference`; the event
+`engine_drift` tells when they move away (`vlrl.training.flight_recorder`).
 """
 
 from __future__ import annotations
