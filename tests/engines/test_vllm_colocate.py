@@ -17,6 +17,7 @@ pytestmark = [
     pytest.mark.usefixtures("vllm_alone"),
 ]
 ROOT = Path(__file__).resolve().parents[2]
+SHARED_MEMORY = Path("/dev/shm")
 COLOCATE = ["--use_vllm", "--vllm_mode", "colocate", "--vllm_max_model_length", "1024"]
 RUN = ["--per_device_train_batch_size", "8", "--num_generations", "4", "--eval_limit", "2", "--logging_steps", "1", "--report_to", "none"]  # fmt: skip
 
@@ -74,9 +75,11 @@ def test_two_processes(n_parallel, tmp_path):
     ]
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     command = [*launcher, str(ROOT / "vlrl/train.py"), "--task", "detection", *words]
+    before = set(SHARED_MEMORY.glob("*cpushm*"))
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     is_sound([row for row in logged(tmp_path / "run") if "reward" in row])
+    assert set(SHARED_MEMORY.glob("*cpushm*")) == before, "the next run would find it, and end"
 
 
 def test_weights_go_over_and_a_prompt_is_prefilled_once(run_train, tmp_path, engines):
@@ -104,11 +107,11 @@ def test_on_a_cpu_an_engine_multiplies_by_the_weights_themselves():
     import torch
     from vllm.model_executor.layers import utils
 
-    from vlrl.training.grpo.vllm_weights import loadable_weights
+    from vlrl.training.grpo.vllm_on_cpu import fit_for_training
 
     layer = torch.nn.Linear(32, 32, bias=False, dtype=torch.bfloat16)
     layer.weight.weight_loader = weight_loader = object()
-    with loadable_weights():
+    with fit_for_training():
         utils.dispatch_cpu_unquantized_gemm(layer, remove_weight=True)
     layer.weight.data = torch.eye(32, dtype=torch.bfloat16)
     assert layer.weight.weight_loader is weight_loader

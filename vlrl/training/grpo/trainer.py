@@ -58,8 +58,8 @@ from vlrl.training.grpo.scores import RewardFunctions, Verdicts, too_large
 from vlrl.training.grpo.served_generation import ServedGeneration, generation_by_files
 from vlrl.training.grpo.step_credits import StepCredits
 from vlrl.training.grpo.thoughts import Thoughts
+from vlrl.training.grpo.vllm_on_cpu import fit_for_training
 from vlrl.training.grpo.vllm_prompts import ColocatedPrompts
-from vlrl.training.grpo.vllm_weights import loadable_weights
 from vlrl.training.guarded_trainer import GuardedTrainer
 from vlrl.training.metrics_log import EARLY_STOPPED, append_row
 from vlrl.training.monitor import Monitor, StopOnHacking
@@ -130,7 +130,7 @@ class Trainer(GuardedTrainer, Adapter):
             rewards, loaded, banned, ends=lambda: self.ends, base=base, applies=applies, verdicts=verdicts
         )
         self.steps = StepLog("step", grpo_columns([reward.name for reward in rewards]))
-        with generation_by_files(weights_folder, loaded.processor), loadable_weights() if self.colocated else nullcontext():
+        with generation_by_files(weights_folder, loaded.processor), fit_for_training() if self.colocated else nullcontext():
             super().__init__(
                 model=loaded.model,
                 processing_class=loaded.processor,
