@@ -1,7 +1,7 @@
 """GRPO paid by reward models, in rows of docs/results.md: `python tests/learnt_reward_rows.py --row refine --out FOLDER`.
 
 `refine`: a process reward model pays a policy that sometimes writes a step twice, as it is or by clip+delta, alone or beside the right
-answer. `ensemble`: four models of few data pay it, alone or combined; gold is compared at the same KL to the start.
+answer. `ensemble`: four models that have learnt a little pay it, alone or combined; gold is compared at the same KL to the start.
 
 Gold is the right answer on 200 held-out boards. Three seeds, two runs at a time; runs that are there are not repeated.
 """
@@ -22,7 +22,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 QUIET = ["--logging_steps", "1", "--save_strategy", "no", "--report_to", "none"]
 PRM = ["--task", "prm", "--eval_limit", "600", "--max_steps", "400", *QUIET]
-NOISY = ["--task", "prm", "--limit", "200", "--eval_limit", "200", "--max_steps", "40", *QUIET]
+NOISY = ["--task", "prm", "--limit", "1000", "--eval_limit", "200", "--max_steps", "300", *QUIET]
 NOISY += ["--per_device_train_batch_size", "16"]
 SFT = ["--task", "qa", "--stage", "sft", "--sft_steps", "500", "--max_completion_length", "60", *QUIET]
 GRPO = ["--task", "qa", "--stage", "grpo", "--use_cpu", "--bf16", "false", "--gradient_checkpointing", "false", *QUIET]

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 from datasets import Dataset
+from tiny_clip import clip_folder
 
 from vlrl.bench import main
 from vlrl.data.files import write_json_lines
@@ -49,6 +50,42 @@ def test_completions_of_any_task_are_graded_by_own_and_built_in_rewards(tmp_path
     out = tmp_path / "scores.jsonl"
     assert main(["grade", "--reward", reward, "--cases", str(EXAMPLES / "own_reward.jsonl"), "--out", str(out)]) == 0
     assert [json.loads(line)["value"] for line in out.read_text().splitlines()] == values
+
+
+AGREEMENT = f"{EXAMPLES / 'own_model_reward.py'}:agreement"
+
+
+def test_a_model_of_ones_own_pays_a_run(tmp_path, run_train, small):
+    folder = clip_folder(tmp_path / "clip")
+    code, _, err = run_train(
+        "--task", "detection", "--rewards", "iou_f1", f"{AGREEMENT}:folder={folder}", *small, "--output_dir", tmp_path / "run"
+    )
+    assert code == 0, err
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    paid = [row["rewards/agreement/mean"] for row in rows if "reward" in row]
+    assert paid
+    assert all(-1 <= value <= 1 for value in paid)
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("", "it needs the option folder; write"),
+        (":device=cpu", "it needs the option folder; write"),
+        (":foldr=x", "there is no option 'foldr'; did you mean 'folder'?"),
+        (":folder=/nowhere", "reward agreement failed on sample '1'"),
+    ],
+)
+def test_a_model_that_is_not_there_is_one_line(words, said, tmp_path, capsys):
+    row = json.loads((EXAMPLES / "own_reward.jsonl").read_text().splitlines()[0])
+    row["sample"]["images"] = [str(EXAMPLES / "images" / "1.png")]
+    cases = tmp_path / "cases.jsonl"
+    write_json_lines(cases, [row])
+    assert main(["grade", "--reward", AGREEMENT + words, "--cases", str(cases), "--out", str(tmp_path / "out.jsonl")]) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1
+    assert said in lines[0]
 
 
 @pytest.fixture(scope="module")

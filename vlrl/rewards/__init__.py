@@ -147,7 +147,7 @@ def load_reward(spec: RewardLike) -> Reward:
     if not colon:
         known = ", ".join(REWARDS)
         raise ValueError(f"unknown reward {first!r}{nearest(first, REWARDS)} (known: {known}, or path/to/file.py:function)")
-    return with_options(reward_from_file(Path(path + ".py"), name), rest.partition(":")[2])
+    return reward_from_file(Path(path + ".py"), name, rest.partition(":")[2])
 
 
 def _guided(reward: Reward) -> Reward:

@@ -11,16 +11,17 @@ from typing import Any
 
 from vlrl.data.name_values import nearest
 from vlrl.data.user_files import load_file
-from vlrl.rewards.options import PASSED
+from vlrl.rewards.options import PASSED, with_options
 from vlrl.rewards.scoring import as_score
 from vlrl.schema import Reward, Sample, Score
 
 
-def reward_from_file(path: Path, name: str) -> Reward:
-    """The function `name` of a file as a reward of that name, of any range.
+def reward_from_file(path: Path, name: str, options: str = "") -> Reward:
+    """The function `name` of a file as a reward of that name, of any range, with `options` set (`name=value,...`).
 
     Raises ValueError in one line where the file cannot be imported, does not define the function, or the function cannot be
-    called as `function(text, sample)`. What it returns is checked when it is called (`vlrl.rewards.scoring.as_score`).
+    called as `function(text, sample)` with these options. What it returns is checked when it is called
+    (`vlrl.rewards.scoring.as_score`).
     """
     what = f"reward {path}:{name}"
     module = load_file(path, what)
@@ -28,7 +29,10 @@ def reward_from_file(path: Path, name: str) -> Reward:
     if function is None:
         defined = [key for key, value in vars(module).items() if inspect.isfunction(value)]
         raise ValueError(f"{what}: the file defines no function {name!r}{nearest(name, defined)}")
-    return reward_of_function(function, name, what)
+    reward = with_options(_reward(function, name, what, options_follow=True), options)
+    for option in _required_options(reward.function):
+        raise ValueError(f"{what}: it needs the option {option}; write {path}:{name}:{option}=VALUE")
+    return reward
 
 
 def functions_listed(path: Path) -> str:
@@ -44,14 +48,18 @@ def functions_listed(path: Path) -> str:
 
 def reward_of_function(function: Any, name: str, what: str) -> Reward:
     """A user's function as a reward of any range. `what` begins the message of the ValueError for what is no such function."""
-    problem = _problem(function)
+    return _reward(function, name, what, options_follow=False)
+
+
+def _reward(function: Any, name: str, what: str, *, options_follow: bool) -> Reward:
+    problem = _problem(function, options_follow=options_follow)
     if problem is not None:
         raise ValueError(f"{what}: {problem}")
     return Reward(name, _scored(name, function), float("-inf"), float("inf"))
 
 
-def _problem(function: Any) -> str | None:
-    """Why an object of a user's file cannot be a reward, or None."""
+def _problem(function: Any, *, options_follow: bool) -> str | None:
+    """Why an object of a user's file cannot be a reward, or None. `options_follow`: its options are set later."""
     if not callable(function):
         return f"it is a value of type {type(function).__name__}, not a function"
     called = (function, type(function).__call__)
@@ -63,13 +71,22 @@ def _problem(function: Any) -> str | None:
         signature = inspect.signature(function)
     except ValueError:
         return None  # written in C, without a signature
+    options = dict.fromkeys(_required_options(function)) if options_follow else {}
     try:
-        signature.bind("text", None)
+        signature.bind("text", None, **options)
     except TypeError as error:
         keywords = [name for name in _required_keywords(signature) if name in PASSED]
         hint = f" ({', '.join(keywords)}: built-in rewards alone get these)" if keywords else ""
         return f"it takes {signature}, but is called with (text, sample): {error}{hint}"
     return None
+
+
+def _required_options(function: Any) -> list[str]:
+    """Keyword-only parameters that have no value yet, beside those that built-in rewards are passed."""
+    try:
+        return [name for name in _required_keywords(inspect.signature(function)) if name not in PASSED]
+    except ValueError:
+        return []
 
 
 def _required_keywords(signature: inspect.Signature) -> list[str]:
