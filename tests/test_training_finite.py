@@ -15,9 +15,9 @@ from vlrl.models.load import load_model
 from vlrl.training.checkpoints import RunStopped
 from vlrl.training.events import EventLog, read_events
 from vlrl.training.finite import LARGEST, MAX_SKIPPED, largest_weight, sound_checkpoint, unsound_weights
-from vlrl.training.flight_recorder import RunFacts
 from vlrl.training.guarded_trainer import GuardedTrainer
 from vlrl.training.progress import VALUE_COLUMNS, StepLog
+from vlrl.training.run_history import RunFacts
 
 
 class Line(nn.Module):

@@ -12,10 +12,9 @@ from vlrl.training.flight_recorder import (
     MAX_PASSES,
     FlightRecorder,
     LastBatch,
-    RewardFacts,
-    RunFacts,
     data_events,
 )
+from vlrl.training.run_history import RewardFacts, RunFacts
 
 pytestmark = pytest.mark.quick
 

@@ -31,9 +31,10 @@ from vlrl.training.checkpoints import (
 )
 from vlrl.training.events import EventLog
 from vlrl.training.finite import FiniteSteps, what_is_safe
-from vlrl.training.flight_recorder import FlightRecorder, LastBatch, RunFacts
+from vlrl.training.flight_recorder import FlightRecorder, LastBatch
 from vlrl.training.model_card import write_draft
 from vlrl.training.progress import StepLog
+from vlrl.training.run_history import RunFacts
 from vlrl.training.sharding import without_tied
 from vlrl.training.whole_checkpoints import STATE
 

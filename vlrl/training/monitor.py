@@ -30,9 +30,9 @@ from vlrl.tasks.rubric import Rubric
 from vlrl.training.config import Config
 from vlrl.training.evaluation_flags import PREFIX
 from vlrl.training.events import Event
-from vlrl.training.flight_recorder import RewardFacts
 from vlrl.training.monitor_options import BEST_STEP, GOLD, HACKING, HACKING_EVENT, REWARD, Gold, read_gold
 from vlrl.training.reward_models.door import holding
+from vlrl.training.run_history import RewardFacts
 
 MONITOR_STATE = "monitor.json"
 """What a checkpoint holds of the monitor."""

@@ -28,11 +28,11 @@ from vlrl.training import stopping
 from vlrl.training.checkpoints import step_of, write_together
 from vlrl.training.events import EventLog
 from vlrl.training.finite import check_weights, remedies
-from vlrl.training.flight_recorder import RunFacts
 from vlrl.training.guarded_trainer import GuardedTrainer
 from vlrl.training.imitated import WeightedCollator
 from vlrl.training.metrics_log import append_row, drop_after, read_metrics
 from vlrl.training.progress import SFT_COLUMNS, StepLog
+from vlrl.training.run_history import RunFacts
 from vlrl.training.stop_callback import StopAtStepEnd
 from vlrl.training.trackers import guarded_trackers
 from vlrl.training.unused_weights import finds_unused, has_pixels, leaves_weights_unused, with_vision_zeros

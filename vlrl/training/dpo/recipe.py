@@ -28,10 +28,10 @@ from vlrl.training.dpo.config import DpoRun, parse_dpo
 from vlrl.training.dpo.options import DPO_STAGE
 from vlrl.training.dpo.trainer import PairRows, PairTrainer, pair_dataset
 from vlrl.training.events import EVENTS_FILE, EventLog, read_events, read_stop_on
-from vlrl.training.flight_recorder import RunFacts
 from vlrl.training.metrics_log import read_metrics
 from vlrl.training.model_card import write_card
 from vlrl.training.options import ConfigError
+from vlrl.training.run_history import RunFacts
 from vlrl.training.sharding import shards_weights
 from vlrl.training.stop_callback import StopAtStepEnd
 from vlrl.training.trackers import guarded_trackers

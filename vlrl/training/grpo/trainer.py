@@ -12,7 +12,6 @@ import math
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -38,7 +37,7 @@ from vlrl.training.checkpoints import RunStopped, write_together
 from vlrl.training.evaluation import HeldOut, best_metric, evaluation_line
 from vlrl.training.evaluation_flags import PREFIX
 from vlrl.training.events import Event, EventLog
-from vlrl.training.flight_recorder import LastBatch, RewardFacts, RunFacts
+from vlrl.training.flight_recorder import LastBatch
 from vlrl.training.grpo.adapter import Adapter
 from vlrl.training.grpo.batch import Batch, MicroBatch
 from vlrl.training.grpo.corrections import Corrections, Guide
@@ -52,18 +51,18 @@ from vlrl.training.grpo.micro_batches import StepParts
 from vlrl.training.grpo.resample import Resample
 from vlrl.training.grpo.resume import KeptGeneration
 from vlrl.training.grpo.rollout import GroupSharing, Rollout, without_tokens
-from vlrl.training.grpo.rollout_lag import LookAhead, RolloutsAhead, SentWeights
-from vlrl.training.grpo.sampler_check import LOGP_BOUND, SamplerCheck
+from vlrl.training.grpo.rollout_engine import connect_engine, engine_made
+from vlrl.training.grpo.sampler_check import LOGP_BOUND
 from vlrl.training.grpo.scores import RewardFunctions, Verdicts, too_large
-from vlrl.training.grpo.served_generation import ServedGeneration, generation_by_files
+from vlrl.training.grpo.served_generation import ServedGeneration
 from vlrl.training.grpo.step_credits import StepCredits
 from vlrl.training.grpo.thoughts import Thoughts
-from vlrl.training.grpo.vllm_on_cpu import fit_for_training
 from vlrl.training.grpo.vllm_prompts import ColocatedPrompts
 from vlrl.training.guarded_trainer import GuardedTrainer
 from vlrl.training.metrics_log import EARLY_STOPPED, append_row
 from vlrl.training.monitor import Monitor, StopOnHacking
 from vlrl.training.progress import StepLog, grpo_columns, write_completions
+from vlrl.training.run_history import RewardFacts, RunFacts
 from vlrl.training.unused_weights import finds_unused, leaves_weights_unused
 
 NOT_SAMPLED = ("probability tensor contains", "device-side assert")
@@ -130,7 +129,7 @@ class Trainer(GuardedTrainer, Adapter):
             rewards, loaded, banned, ends=lambda: self.ends, base=base, applies=applies, verdicts=verdicts
         )
         self.steps = StepLog("step", grpo_columns([reward.name for reward in rewards]))
-        with generation_by_files(weights_folder, loaded.processor), fit_for_training() if self.colocated else nullcontext():
+        with engine_made(weights_folder, loaded.processor, colocates=self.colocated is not None):
             super().__init__(
                 model=loaded.model,
                 processing_class=loaded.processor,
@@ -148,7 +147,7 @@ class Trainer(GuardedTrainer, Adapter):
             self.step_credits = StepCredits(self, weights, lacking, partial(loaded.tokenizer.decode, skip_special_tokens=True))
         self.failures = EndpointFailures(self, on_endpoint_failure, rewards, guide.corrector, events, self.safe)
         self._compose_batches((group_shared, group_shared_kernel), dynamic_sampling, verdicts, by_row=episodes)
-        self._compose_engine(engine_logp_bound, rollout_lag, ahead=not episodes and dynamic_sampling == 0)
+        connect_engine(self, engine_logp_bound, rollout_lag, self.safe, ahead=not episodes and dynamic_sampling == 0)
         known = {**tasks, **({} if curriculum is None else {curriculum.task.name: curriculum.task})}
         self._compose_thoughts(loaded, guide, Thoughts(known, guide.options, loaded.tokenizer, lambda: self.ends), rewards)
         self.episodes = Episodes(self, self.corrections, rewards, loaded, curriculum) if episodes else None
@@ -218,27 +217,6 @@ class Trainer(GuardedTrainer, Adapter):
                 each=self.multi_objective_aggregation == "normalize_then_sum",
                 verdicts=verdicts,
             )
-
-    def _compose_engine(self, bound: float, lag: int, *, ahead: bool) -> None:
-        """What vLLM is handed, and whether it samples from the model that is trained. `ahead`: whether all prompts of a batch
-        are known before it begins."""
-        if not self.use_vllm:
-            return
-        dtype = ""
-        if self.colocated is not None:
-            self.colocated.vllm = self.vllm_generation
-            dtype = str(self.vllm_generation.llm.llm_engine.model_config.dtype).removeprefix("torch.")
-        served = self.vllm_generation if isinstance(self.vllm_generation, ServedGeneration) else None
-        if served is not None:
-            self.say(f"rollouts  {served.server} reads the weights from {served.folder}")
-            dtype, served.safe, served.step_now = served.dtype, self.safe, lambda: int(self.state.global_step)
-        self.sampler_check = SamplerCheck(self, self.logprobs, bound, dtype)
-        if lag or served is not None:
-            self.sent = SentWeights(lag)
-        updates = math.ceil(self.n_micro_steps / self.args.gradient_accumulation_steps)
-        if self.sent is not None and served is not None and ahead and lag >= updates:
-            self.ahead = RolloutsAhead(self, self.rollout, served, self.sent, LookAhead(self.n_micro_steps), updates)
-            self.say("rollouts  the next batch is written while this one is learnt from (--rollout_lag)")
 
     def _compose_thoughts(self, loaded: LoadedModel, guide: Guide, thoughts: Thoughts, rewards: Sequence[Reward]) -> None:
         """What guides thoughts, and what is imitated of them."""

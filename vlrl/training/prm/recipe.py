@@ -33,7 +33,6 @@ from vlrl.training import banner, preflight, report, run_folder, stopping, weigh
 from vlrl.training.checkpoints import write_together
 from vlrl.training.events import EVENTS_FILE, EventLog, read_events, read_stop_on
 from vlrl.training.finite import check_weights, remedies
-from vlrl.training.flight_recorder import RunFacts
 from vlrl.training.metrics_log import read_metrics
 from vlrl.training.model_card import write_card
 from vlrl.training.options import ConfigError
@@ -43,6 +42,7 @@ from vlrl.training.prm.measuring import Measured, measure_values
 from vlrl.training.prm.options import TASK
 from vlrl.training.prm.row_checks import check_solutions
 from vlrl.training.prm.trainer import PrmTrainer, Records
+from vlrl.training.run_history import RunFacts
 from vlrl.training.sft import MuonWithAdamW
 from vlrl.training.sharding import shards_weights
 from vlrl.training.stop_callback import StopAtStepEnd
