@@ -22,8 +22,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 QUIET = ["--logging_steps", "1", "--save_strategy", "no", "--report_to", "none"]
 PRM = ["--task", "prm", "--eval_limit", "600", "--max_steps", "400", *QUIET]
-NOISY = ["--task", "prm", "--limit", "1000", "--eval_limit", "200", "--max_steps", "300", *QUIET]
-NOISY += ["--per_device_train_batch_size", "16"]
+NOISY = ["--task", "prm", "--limit", "4000", "--eval_limit", "600", "--max_steps", "400", *QUIET]
 SFT = ["--task", "qa", "--stage", "sft", "--sft_steps", "500", "--max_completion_length", "60", *QUIET]
 GRPO = ["--task", "qa", "--stage", "grpo", "--use_cpu", "--bf16", "false", "--gradient_checkpointing", "false", *QUIET]
 GRPO += ["--per_device_train_batch_size", "64", "--num_generations", "8", "--max_steps", "20", "--learning_rate", "5e-4"]
@@ -42,8 +41,7 @@ ROWS = {
         "mean of 4": ["rm:{all},outcome=mean,combine=mean"],
         "min": ["rm:{all},outcome=mean,combine=min"],
         "wco": ["rm:{all},outcome=mean,combine=wco"],
-        "uwo, 1": ["rm:{all},outcome=mean,combine=uwo,coefficient=1"],
-        "uwo, 10": ["rm:{all},outcome=mean,combine=uwo,coefficient=10"],
+        "uwo": ["rm:{all},outcome=mean,combine=uwo,coefficient=1"],
     },
 }
 """Arms of a row: the rewards that pay."""
