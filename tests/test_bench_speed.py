@@ -5,6 +5,7 @@ import statistics
 
 import pytest
 import torch
+from family_models import saved
 from transformers import Qwen2_5_VLConfig
 
 from vlrl.bench.speed import check as speed_check
@@ -106,6 +107,25 @@ def test_the_report_keeps_its_contract(tmp_path, capsys, here):
     table = capsys.readouterr().out
     assert "(not run: aligned)" in table
     assert "sampled tokens equal: yes" in table
+
+
+@pytest.mark.parametrize("family", ["smolvlm", "qwen3_vl_moe"])
+def test_tiles_and_experts_are_measured(family, tmp_path, here):
+    """An encoder that sees an image as tiles does no work twice; the loss that balances experts is left out on both sides."""
+    folder = saved(family, tmp_path / family)
+    code, report = run(tmp_path, "--check_only", "--model", str(folder))
+    assert report["problems"] == []
+    assert code == 0
+
+
+@pytest.mark.long
+def test_a_model_that_trains_as_trl_does_is_one_line(tmp_path, capsys):
+    folder = saved("qwen3_5", tmp_path / "model")
+    assert speed.main([*SMALL, "--check_only", "--model", str(folder), "--out", str(tmp_path / "speed.json")]) == 1
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith(
+        "error: the comparison of numbers failed: this model trains as TRL does: the language model has layers"
+    )
 
 
 def test_work_done_twice_is_an_error(tmp_path, monkeypatch, here):

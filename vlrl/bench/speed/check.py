@@ -21,7 +21,8 @@ from vlrl.bench.speed.plan import Case
 from vlrl.models.load import vision_token_ids
 from vlrl.models.prefix_sharing import rollout as shared_rollout
 from vlrl.models.prefix_sharing.attention import choose_kernel, use_attention
-from vlrl.models.prefix_sharing.facts import facts_of
+from vlrl.models.prefix_sharing.facts import facts_of, why_not
+from vlrl.models.prefix_sharing.groups import NotShared
 from vlrl.models.prefix_sharing.image_rows import ROW_COUNTS, told_image_counts
 from vlrl.models.prefix_sharing.step import BatchPlan, Sharing, split_prompts
 from vlrl.models.vision_encoder import freeze_vision, is_vision_weight
@@ -33,10 +34,13 @@ BETA = 0.04
 
 def compare_layouts(case: Case, named_kernel: str = "auto") -> dict[str, Any]:
     """The numbers of the contract, with this attention of shared groups. `noise_floor` and `grad_noise`: TRL's layout against
-    itself, its rows one by one (float32) or through another attention (bfloat16)."""
+    itself, its rows one by one (float32) or through another attention (bfloat16). Raises NotShared where the model's groups
+    are not shared."""
     device, dtype = torch.device(case.device), getattr(torch, case.dtype)
     loaded = speed_model(case.model, device, dtype, case.seed, packed=True)
     model: Any = loaded.model.train()
+    if why := why_not(model, tried=True):
+        raise NotShared(f"this model trains as TRL does: {why}")
     add_fused_lm_head(model)
     if case.freeze_vision:
         freeze_vision(model)

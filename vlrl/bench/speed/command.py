@@ -113,12 +113,17 @@ def child(args: argparse.Namespace) -> int:
 
     from vlrl.bench.speed import check as speed_check
     from vlrl.bench.speed import measure as speed_run
+    from vlrl.models.prefix_sharing.groups import NotShared
 
     if args.threads:
         torch.set_num_threads(args.threads)
-    made: dict[str, Any] = (
-        speed_check.compare_layouts(case, args.kernel) if setting is None else speed_run.run_side(case, setting)
-    )
+    try:
+        made: dict[str, Any] = (
+            speed_check.compare_layouts(case, args.kernel) if setting is None else speed_run.run_side(case, setting)
+        )
+    except NotShared as error:
+        print(error, file=sys.stderr)
+        return 1
     device = torch.cuda.get_device_name() if args.device == "cuda" else f"cpu, {torch.get_num_threads()} threads"
     args.out.write_text(json.dumps({**made, "device": device}), encoding="utf-8")
     return 0

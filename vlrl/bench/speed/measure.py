@@ -12,6 +12,7 @@ Not here: what is compared and written (`vlrl.bench.speed.command`).
 from __future__ import annotations
 
 import gc
+import math
 import resource
 import sys
 import tempfile
@@ -22,6 +23,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import TrainerCallback
 from trl.trainer.grpo_config import GRPOConfig
@@ -155,6 +157,14 @@ def _called_by(processor: Any, call: Callable[..., Any]) -> Any:
     return made
 
 
+def _n_tiles(made: Any) -> int:
+    """How many pictures an image processor made for the vision encoder: images, or tiles of images."""
+    grid = made.get("image_grid_thw")
+    if grid is not None:
+        return len(grid)
+    return sum(math.prod(np.shape(one)[:-3]) for one in made["pixel_values"])
+
+
 def _n_images(images: Any) -> int:
     return sum(map(_n_images, images)) if isinstance(images, list | tuple) else 1
 
@@ -179,6 +189,7 @@ class TimedTrainer(Trainer):
         def counted(own: Any, *args: Any, **kwargs: Any) -> Any:
             made = process(own, *args, **kwargs)
             clock.counts["processor_images"] += _n_images(kwargs.get("images", args[0] if args else ()))
+            clock.counts["processor_tiles"] += _n_tiles(made)
             return made
 
         def timed(own: Any, *args: Any, **kwargs: Any) -> Any:
@@ -197,7 +208,7 @@ class TimedTrainer(Trainer):
             self.image_token_id = inner.config.image_token_id
 
     def _saw_images(self, module: Any, args: Any, kwargs: Any) -> None:
-        """Images, or tiles of images where the encoder takes these."""
+        """Images, or tiles of images where the encoder takes these (`_n_tiles`)."""
         grid = kwargs.get("grid_thw", args[1] if len(args) > 1 else None)
         pixels = kwargs.get("pixel_values", args[0] if args else ())
         self.clock.counts["tower_images"] += len(pixels if grid is None else grid)
@@ -249,6 +260,8 @@ def run_side(case: Case, setting: Setting) -> dict[str, Any]:
     counts = dict.fromkeys(COUNTS, 0) | steps.counts[-1]
     # The loader fetches ahead, and not at an epoch's end: so what a step opens is the mean over all of them.
     counts["decoded_images"] = round(sum(step.get("decoded_images", 0) for step in steps.counts) / len(steps.counts))
+    if tiles := counts.pop("processor_tiles", 0):
+        counts["tower_images"] = round(counts["tower_images"] * counts["processor_images"] / tiles)
     counts["prompt_forwards"] = round(counts.pop("image_tokens", 0) / trainer.n_image_tokens)
     return {
         "runs": {name: values for name, values in runs.items() if any(values)},
@@ -286,6 +299,7 @@ def _trainer(case: Case, setting: Setting, folder: Path, cuda: bool) -> tuple[An
         per_device_train_batch_size=at_once, gradient_accumulation_steps=rows // at_once, seed=case.seed,
         max_completion_length=case.completion_tokens, generation_kwargs={"min_new_tokens": case.completion_tokens},
         temperature=1.0, top_k=0, beta=case.beta, learning_rate=0.0, lr_scheduler_type="constant", loss_type="dapo",
+        router_aux_loss_coef=0.0,  # of experts: shared updates leave it out
         gradient_checkpointing=setting.checkpointing, bf16=case.dtype == "bfloat16", use_cpu=not cuda, save_strategy="no",
         report_to="none", logging_strategy="no", disable_tqdm=True, remove_unused_columns=False,
         dataloader_pin_memory=False, log_completions=False,
