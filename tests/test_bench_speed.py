@@ -109,7 +109,7 @@ def test_the_report_keeps_its_contract(tmp_path, capsys, here):
     assert "sampled tokens equal: yes" in table
 
 
-@pytest.mark.parametrize("family", ["smolvlm", "qwen3_vl_moe"])
+@pytest.mark.parametrize("family", ["smolvlm", "llava_next", "qwen3_vl_moe"])
 def test_tiles_and_experts_are_measured(family, tmp_path, here):
     """An encoder that sees an image as tiles does no work twice; the loss that balances experts is left out on both sides."""
     folder = saved(family, tmp_path / family)

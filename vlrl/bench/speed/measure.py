@@ -214,7 +214,7 @@ class TimedTrainer(Trainer):
         self.clock.counts["tower_images"] += len(pixels if grid is None else grid)
 
     def _saw_prompts(self, module: Any, args: Any, kwargs: Any) -> None:
-        ids = kwargs.get("input_ids")
+        ids = kwargs.get("input_ids", args[0] if args else None)
         if ids is not None and ids.shape[1] > 1:
             tokens = (ids == self.image_token_id).sum(dim=1)
             self.clock.counts["image_tokens"] += int(tokens.sum())
@@ -222,7 +222,7 @@ class TimedTrainer(Trainer):
             self.started = self.clock.now()
 
     def _ran_prompts(self, module: Any, args: Any, kwargs: Any, made: Any) -> None:
-        ids = kwargs.get("input_ids")
+        ids = kwargs.get("input_ids", args[0] if args else None)
         if "rollout" in self.clock.open and ids is not None and ids.shape[1] > 1:
             self.clock.seconds["rollout_prefill"] += self.clock.now() - self.started
 
