@@ -22,7 +22,8 @@ def loaded(folder: str, device: str) -> tuple[Any, Any]:
 
 @torch.inference_mode()
 def agreement(text: str, sample: Sample, *, folder: str, device: str = "cpu") -> float | None:
-    """The cosine of the first image and the answer, -1..1; -1 where no answer can be read, None for rows without images."""
+    """The cosine of the first image and the answer, -1..1; -1 where no answer can be read, None for rows without
+    images. Of a long answer the model reads the first 77 tokens (CLIP) or 64 (SigLIP)."""
     if not sample.images:
         return None
     answer = read_span(text, sample).text
